@@ -1,0 +1,72 @@
+# Everything here needs only Python 3.11+ and git. Each environment is made once; its stamp file says
+# what is in it, and is older than pyproject.toml or constraints.txt when it has to be brought up to date.
+
+PYTHON ?= python3
+VENV := .venv
+DOCS_VENV := .venv-docs
+BIN := $(VENV)/bin
+comma := ,
+SPHINXOPTS ?= -W --keep-going -q
+PYTEST_ARGS ?=
+
+.PHONY: help install demo test check docs clean
+help:
+	@echo "make demo     a cluster on the embedded AWS, with real work and no AWS account"
+	@echo "make test     the tests"
+	@echo "make check    ruff and mypy --strict"
+	@echo "make docs     the documentation, in docs/_build/html"
+	@echo "make install  the package with its extras for the embedded AWS and notebooks"
+	@echo "make clean    removes everything that the above made"
+
+# $(call install_into,VENV,EXTRAS): uv when it can be had, because it is ten times as fast; else pip.
+define install_into
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null || true
+	( test -x $(1)/bin/uv && $(1)/bin/uv pip install --quiet --python $(1)/bin/python -c constraints.txt -e ".[$(2)]" ) \
+		|| $(1)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(2)]"
+	@touch $@
+endef
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "dask_starburst needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(DOCS_VENV)/bin/python:
+	$(PYTHON) -m venv $(DOCS_VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(call install_into,$(VENV),local$(comma)demo)
+
+$(VENV)/.install: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(call install_into,$(VENV),local$(comma)demo$(comma)notebook)
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(call install_into,$(VENV),test)
+
+$(VENV)/.check: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(call install_into,$(VENV),test$(comma)check)
+
+$(DOCS_VENV)/.docs: pyproject.toml constraints.txt | $(DOCS_VENV)/bin/python
+	$(call install_into,$(DOCS_VENV),docs)
+
+install: $(VENV)/.install
+
+demo: $(VENV)/.demo
+	$(BIN)/starburst demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(DOCS_VENV)/.docs
+	$(DOCS_VENV)/bin/python -m sphinx $(SPHINXOPTS) -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+clean:
+	rm -rf $(VENV) $(DOCS_VENV) build dist *.egg-info docs/_build docs/reference/generated
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis dask-scratch-space dask-worker-space
+	find dask_starburst tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,155 @@
+"""Auto Scaling: groups, their capacity, their lease."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dask_starburst.aws.faults import EXISTS, code_of
+from dask_starburst.aws.session import AWS
+from dask_starburst.errors import StarburstError
+
+#: Lifecycle states in which an instance is on its way out or out.
+_LEAVING = ("Terminating", "Terminated", "Detaching", "Detached", "Standby")
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSeen:
+    """One Auto Scaling group as AWS describes it: ``instances`` holds (id, type, leaving)."""
+
+    name: str
+    arn: str
+    desired: int
+    maximum: int
+    instances: tuple[tuple[str, str, bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The newest failed launch of a group: AWS's text and when."""
+
+    text: str
+    at: float
+
+
+async def ensure_group(aws: AWS, request: dict[str, Any]) -> GroupSeen:
+    """Make a group when it is not there; return it as it stands."""
+    name = request["AutoScalingGroupName"]
+    found = await describe(aws, [name])
+    if not found:
+        try:
+            await aws.call("autoscaling", "CreateAutoScalingGroup", **request)
+        except StarburstError as error:
+            if code_of(error) not in EXISTS:
+                raise
+        found = await describe(aws, [name])
+    return found[name]
+
+
+async def describe(aws: AWS, names: Iterable[str]) -> dict[str, GroupSeen]:
+    """Return the groups of these names that exist."""
+    found = await aws.pages(
+        "autoscaling",
+        "DescribeAutoScalingGroups",
+        "AutoScalingGroups",
+        AutoScalingGroupNames=list(names),
+    )
+    return {g["AutoScalingGroupName"]: _seen(g) for g in found}
+
+
+def _seen(group: dict[str, Any]) -> GroupSeen:
+    return GroupSeen(
+        name=group["AutoScalingGroupName"],
+        arn=group["AutoScalingGroupARN"],
+        desired=group["DesiredCapacity"],
+        maximum=group["MaxSize"],
+        instances=tuple(
+            (i["InstanceId"], i.get("InstanceType", ""), i["LifecycleState"].startswith(_LEAVING))
+            for i in group.get("Instances", [])
+        ),
+    )
+
+
+async def last_failure(aws: AWS, name: str) -> Failure | None:
+    """Return the newest scaling activity of a group if it failed."""
+    answer = await aws.call(
+        "autoscaling", "DescribeScalingActivities", AutoScalingGroupName=name, MaxRecords=1
+    )
+    for activity in answer["Activities"]:
+        if activity["StatusCode"] == "Failed":
+            text = activity.get("StatusMessage") or activity.get("Description", "")
+            return Failure(text, activity["StartTime"].timestamp())
+    return None
+
+
+async def set_maximum(aws: AWS, name: str, maximum: int) -> None:
+    """Say how many instances a group may have at most."""
+    await aws.call(
+        "autoscaling", "UpdateAutoScalingGroup", AutoScalingGroupName=name, MaxSize=maximum
+    )
+
+
+async def set_desired(aws: AWS, name: str, desired: int) -> None:
+    """Order instances."""
+    await aws.call(
+        "autoscaling",
+        "SetDesiredCapacity",
+        AutoScalingGroupName=name,
+        DesiredCapacity=desired,
+        HonorCooldown=False,
+    )
+
+
+async def set_zero(aws: AWS, name: str) -> None:
+    """Empty a group and keep it empty, in one call."""
+    await aws.call(
+        "autoscaling",
+        "UpdateAutoScalingGroup",
+        AutoScalingGroupName=name,
+        MinSize=0,
+        MaxSize=0,
+        DesiredCapacity=0,
+    )
+
+
+async def terminate(aws: AWS, instance: str) -> None:
+    """Terminate this instance and lower its group's desired capacity by one."""
+    await aws.call(
+        "autoscaling",
+        "TerminateInstanceInAutoScalingGroup",
+        InstanceId=instance,
+        ShouldDecrementDesiredCapacity=True,
+    )
+
+
+async def put_lease(aws: AWS, name: str, action: str, until: float) -> None:
+    """Have Auto Scaling itself empty the group at `until` (seconds since the epoch).
+
+    The same action name replaces the action: renewing is the same call (aws-facts §7, L3).
+    """
+    await aws.call(
+        "autoscaling",
+        "PutScheduledUpdateGroupAction",
+        AutoScalingGroupName=name,
+        ScheduledActionName=action,
+        StartTime=datetime.fromtimestamp(until, UTC),
+        MinSize=0,
+        MaxSize=0,
+        DesiredCapacity=0,
+    )
+
+
+async def drop_lease(aws: AWS, name: str, action: str) -> None:
+    """Remove the scheduled action; fine when it has been executed."""
+    answer = await aws.call(
+        "autoscaling", "DescribeScheduledActions", AutoScalingGroupName=name
+    )
+    if any(a["ScheduledActionName"] == action for a in answer["ScheduledUpdateGroupActions"]):
+        await aws.call(
+            "autoscaling",
+            "DeleteScheduledAction",
+            AutoScalingGroupName=name,
+            ScheduledActionName=action,
+        )

@@ -1,0 +1,148 @@
+"""EC2: network, security groups, launch templates, addresses of instances."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+from dask_starburst.aws.session import AWS
+from dask_starburst.aws.tolerant import create, delete
+from dask_starburst.errors import BadArgument
+
+ALL_TCP = {"IpProtocol": "tcp", "FromPort": 0, "ToPort": 65535}
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """Where instances are launched."""
+
+    id: str
+    vpc: str
+    zone: str
+
+
+async def choose_subnet(aws: AWS, wanted: str | None) -> Subnet:
+    """Return the wanted subnet, or the default one with the most free addresses.
+
+    Raises
+    ------
+    BadArgument
+        It does not exist, or the account has no default VPC in this region.
+    """
+    if wanted:
+        answer = await aws.call(
+            "ec2", "DescribeSubnets", Filters=[{"Name": "subnet-id", "Values": [wanted]}]
+        )
+        if not answer["Subnets"]:
+            raise BadArgument(f"network.subnet={wanted!r} is not in {aws.region}.")
+    else:
+        answer = await aws.call(
+            "ec2", "DescribeSubnets", Filters=[{"Name": "default-for-az", "Values": ["true"]}]
+        )
+        if not answer["Subnets"]:
+            raise BadArgument(
+                f"the account has no default VPC in {aws.region}; make one (`aws ec2"
+                ' create-default-vpc`) or give network={"subnet": "subnet-…"}.'
+            )
+    best = max(answer["Subnets"], key=lambda s: (s["AvailableIpAddressCount"], s["SubnetId"]))
+    return Subnet(best["SubnetId"], best["VpcId"], best["AvailabilityZone"])
+
+
+async def ensure_security_group(
+    aws: AWS, vpc: str, name: str, description: str, tags: dict[str, str]
+) -> str:
+    """Make a security group without any rule of ours when it is not there; return its id."""
+    made = await create(
+        aws,
+        "ec2",
+        "CreateSecurityGroup",
+        GroupName=name,
+        Description=description,
+        VpcId=vpc,
+        TagSpecifications=_tag_specification("security-group", tags),
+    )
+    if made is not None:
+        return str(made["GroupId"])
+    filters = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
+    found = await aws.call("ec2", "DescribeSecurityGroups", Filters=filters)
+    return str(found["SecurityGroups"][0]["GroupId"])
+
+
+async def admit_each_other(aws: AWS, group: str) -> None:
+    """Let the members of a security group reach each other on every TCP port."""
+    rule = {**ALL_TCP, "UserIdGroupPairs": [{"GroupId": group}]}
+    await create(aws, "ec2", "AuthorizeSecurityGroupIngress", GroupId=group, IpPermissions=[rule])
+
+
+async def admit_caller(aws: AWS, group: str, cidr: str, ports: tuple[int, ...]) -> None:
+    """Let one range of addresses reach these TCP ports, and take back every other admission."""
+    found = await aws.call("ec2", "DescribeSecurityGroups", GroupIds=[group])
+    wanted = [_port_rule(cidr, port) for port in ports]
+    old = [p for p in found["SecurityGroups"][0]["IpPermissions"] if p.get("IpRanges")]
+    stale = [
+        _port_rule(r["CidrIp"], p["FromPort"])
+        for p in old
+        for r in p["IpRanges"]
+        if _port_rule(r["CidrIp"], p["FromPort"]) not in wanted
+    ]
+    if stale:
+        await delete(
+            aws, "ec2", "RevokeSecurityGroupIngress", GroupId=group, IpPermissions=stale
+        )
+    for rule in wanted:  # one by one: AWS refuses a whole request for one rule that is there
+        await create(
+            aws, "ec2", "AuthorizeSecurityGroupIngress", GroupId=group, IpPermissions=[rule]
+        )
+
+
+async def dismiss_callers(aws: AWS, group: str) -> None:
+    """Take back every admission of an address."""
+    found = await aws.call("ec2", "DescribeSecurityGroups", GroupIds=[group])
+    rules = [
+        _port_rule(r["CidrIp"], p["FromPort"])
+        for p in found["SecurityGroups"][0]["IpPermissions"]
+        for r in p.get("IpRanges", [])
+    ]
+    if rules:
+        await delete(
+            aws, "ec2", "RevokeSecurityGroupIngress", GroupId=group, IpPermissions=rules
+        )
+
+
+async def ensure_launch_template(
+    aws: AWS, name: str, data: dict[str, Any], tags: dict[str, str]
+) -> None:
+    """Make a launch template when it is not there; its content never changes under one name."""
+    data = {**data, "UserData": base64.b64encode(data["UserData"].encode()).decode()}
+    await create(
+        aws,
+        "ec2",
+        "CreateLaunchTemplate",
+        LaunchTemplateName=name,
+        LaunchTemplateData=data,
+        ClientToken=name,
+        TagSpecifications=_tag_specification("launch-template", tags),
+    )
+
+
+async def addresses(aws: AWS, instance: str) -> tuple[str, str]:
+    """Return the private and the public IPv4 address of an instance (empty when it has none)."""
+    answer = await aws.call("ec2", "DescribeInstances", InstanceIds=[instance])
+    found = answer["Reservations"][0]["Instances"][0]
+    return found.get("PrivateIpAddress", ""), found.get("PublicIpAddress", "")
+
+
+def _port_rule(cidr: str, port: int) -> dict[str, Any]:
+    return {
+        "IpProtocol": "tcp",
+        "FromPort": port,
+        "ToPort": port,
+        "IpRanges": [{"CidrIp": cidr}],
+    }
+
+
+def _tag_specification(kind: str, tags: dict[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"ResourceType": kind, "Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}
+    ]

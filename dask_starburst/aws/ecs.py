@@ -1,0 +1,185 @@
+"""ECS: cluster, capacity providers, task definitions, tasks, container instances."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from dask_starburst.aws.faults import MISSING, code_of
+from dask_starburst.aws.session import AWS
+from dask_starburst.aws.tolerant import create
+from dask_starburst.errors import StarburstError
+from dask_starburst.plan.state import Task
+from dask_starburst.plan.tasks import LAUNCH_TAG, WORKER_TAG, definition_digest
+
+#: DescribeTasks and DescribeContainerInstances take so many at most (aws-facts §1.2).
+BATCH = 100
+_DIGEST_TAG = "starburst:definition"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerInstance:
+    """One instance as ECS sees it."""
+
+    arn: str
+    instance: str
+    connected: bool
+
+
+#: Refusals of RunTask that pass by themselves: the instance is full, its agent is reconnecting.
+_PASSING = ("RESOURCE", "AGENT", "EMPTY CAPACITY PROVIDER", "NO ACTIVE INSTANCES")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """RunTask's answer: the task, or why ECS refused (``RESOURCE:MEMORY``, ``AGENT``, …)."""
+
+    task: Task | None
+    refusal: str = ""
+
+    @property
+    def passing(self) -> bool:
+        """Whether a refusal may pass by itself."""
+        return self.refusal.upper().startswith(_PASSING)
+
+
+async def ensure_cluster(aws: AWS, name: str, tags: dict[str, str]) -> None:
+    """Make the ECS cluster when it is not there or was deleted."""
+    answer = await aws.call("ecs", "DescribeClusters", clusters=[name])
+    if not any(c["status"] == "ACTIVE" for c in answer["clusters"]):
+        await aws.call("ecs", "CreateCluster", clusterName=name, tags=_tags(tags))
+
+
+async def ensure_providers(
+    aws: AWS, cluster: str, requests: list[dict[str, Any]], tags: dict[str, str]
+) -> None:
+    """Make the capacity providers and attach exactly them to the cluster."""
+    names = [r["name"] for r in requests]
+    found = await _providers(aws, names)
+    for request in requests:
+        if request["name"] not in found:
+            await create(aws, "ecs", "CreateCapacityProvider", **request, tags=_tags(tags))
+    answer = await aws.call("ecs", "DescribeClusters", clusters=[cluster])
+    if set(answer["clusters"][0].get("capacityProviders", [])) != set(names):
+        await aws.call(
+            "ecs",
+            "PutClusterCapacityProviders",
+            cluster=cluster,
+            capacityProviders=names,
+            defaultCapacityProviderStrategy=[],
+        )
+
+
+async def _providers(aws: AWS, names: list[str]) -> set[str]:
+    answer = await aws.call("ecs", "DescribeCapacityProviders", capacityProviders=names)
+    return {p["name"] for p in answer["capacityProviders"] if p["status"] == "ACTIVE"}
+
+
+async def ensure_definition(aws: AWS, request: dict[str, Any], tags: dict[str, str]) -> str:
+    """Return the ARN of a task definition with this content, registered when there is none.
+
+    Registering is limited to one a second (aws-facts §1.1), so an equal one is used again.
+    """
+    digest = definition_digest(request)
+    try:
+        answer = await aws.call(
+            "ecs", "DescribeTaskDefinition", taskDefinition=request["family"], include=["TAGS"]
+        )
+        if {"key": _DIGEST_TAG, "value": digest} in answer.get("tags", []):
+            return str(answer["taskDefinition"]["taskDefinitionArn"])
+    except StarburstError as error:
+        if code_of(error) not in MISSING | {"ClientException"}:
+            raise
+    made = await aws.call(
+        "ecs", "RegisterTaskDefinition", **request, tags=_tags({**tags, _DIGEST_TAG: digest})
+    )
+    return str(made["taskDefinition"]["taskDefinitionArn"])
+
+
+async def run_task(aws: AWS, request: dict[str, Any]) -> Placement:
+    """Run one task."""
+    answer = await aws.call("ecs", "RunTask", **request)
+    if answer["tasks"]:
+        return Placement(_task({**answer["tasks"][0], "tags": request["tags"]}))
+    reasons = {f.get("reason", "no reason given") for f in answer.get("failures", [])}
+    return Placement(None, ", ".join(sorted(reasons)) or "ECS gave neither task nor reason")
+
+
+async def stop_task(aws: AWS, cluster: str, task: str, reason: str) -> None:
+    """Stop a task (SIGTERM, later SIGKILL); fine when ECS does not know it any more."""
+    try:
+        # ECS keeps at most 255 characters of the reason.
+        await aws.call("ecs", "StopTask", cluster=cluster, task=task, reason=reason[:255])
+    except StarburstError as error:
+        if code_of(error) not in MISSING | {"InvalidParameterException"}:
+            raise
+
+
+async def running(aws: AWS, cluster: str, started_by: str | None = None) -> list[str]:
+    """Return the ARNs of the tasks that are not over."""
+    request = {"cluster": cluster} | ({"startedBy": started_by} if started_by else {})
+    return await aws.pages("ecs", "ListTasks", "taskArns", **request)
+
+
+async def tasks(
+    aws: AWS, cluster: str, started_by: str, known: Iterable[str]
+) -> dict[str, Task]:
+    """Return the tasks that are not over, and those of `known` whatever their state."""
+    running_now = await running(aws, cluster, started_by)
+    arns = sorted({*running_now, *known})
+    answers = await asyncio.gather(
+        *(
+            aws.call("ecs", "DescribeTasks", cluster=cluster, tasks=part, include=["TAGS"])
+            for part in _batches(arns)
+        )
+    )
+    seen = (_task(t) for answer in answers for t in answer["tasks"])
+    return {t.arn: t for t in seen if t.worker}
+
+
+async def container_instances(aws: AWS, cluster: str) -> dict[str, ContainerInstance]:
+    """Return the cluster's container instances by EC2 instance id."""
+    arns = await aws.pages("ecs", "ListContainerInstances", "containerInstanceArns", cluster=cluster)
+    answers = await asyncio.gather(
+        *(
+            aws.call(
+                "ecs", "DescribeContainerInstances", cluster=cluster, containerInstances=part
+            )
+            for part in _batches(arns)
+        )
+    )
+    found = (c for answer in answers for c in answer["containerInstances"])
+    return {
+        c["ec2InstanceId"]: ContainerInstance(
+            c["containerInstanceArn"],
+            c["ec2InstanceId"],
+            c["status"] == "ACTIVE" and bool(c["agentConnected"]),
+        )
+        for c in found
+    }
+
+
+def _batches(items: list[str]) -> list[list[str]]:
+    return [items[i : i + BATCH] for i in range(0, len(items), BATCH)]
+
+
+def _task(answer: dict[str, Any]) -> Task:
+    tags = {t["key"]: t["value"] for t in answer.get("tags", [])}
+    containers = answer.get("containers", [])
+    reasons = [answer.get("stoppedReason", ""), *(c.get("reason", "") for c in containers)]
+    codes = [c["exitCode"] for c in containers if "exitCode" in c]
+    return Task(
+        arn=answer["taskArn"],
+        worker=tags.get(WORKER_TAG, ""),
+        launch=int(tags.get(LAUNCH_TAG, "0")),
+        status=answer["lastStatus"],
+        instance=answer.get("containerInstanceArn"),
+        reason="; ".join(dict.fromkeys(filter(None, reasons))),
+        exit_code=codes[0] if codes else None,
+    )
+
+
+def _tags(tags: dict[str, str]) -> list[dict[str, str]]:
+    return [{"key": k, "value": v} for k, v in tags.items()]

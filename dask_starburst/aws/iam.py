@@ -1,0 +1,69 @@
+"""IAM: roles and the instance profile, made when they are not there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from dask_starburst.aws.faults import code_of
+from dask_starburst.aws.session import AWS
+from dask_starburst.aws.tolerant import create, get
+from dask_starburst.errors import StarburstError
+from dask_starburst.plan.policies import NAMESPACE, Role
+
+#: All our roles lie under one path, so that a policy can name them together.
+PATH = f"/{NAMESPACE}/"
+
+
+async def ensure_role(aws: AWS, role: Role, tags: dict[str, str]) -> str:
+    """Make the role and its inline policy when they are not there; return its ARN."""
+    found = await get(aws, "iam", "GetRole", RoleName=role.name)
+    if found is not None:
+        return str(found["Role"]["Arn"])
+    made = await create(
+        aws,
+        "iam",
+        "CreateRole",
+        RoleName=role.name,
+        Path=PATH,
+        AssumeRolePolicyDocument=json.dumps(role.trust),
+        Tags=[{"Key": k, "Value": v} for k, v in tags.items()],
+    )
+    if role.statements:
+        await aws.call(
+            "iam",
+            "PutRolePolicy",
+            RoleName=role.name,
+            PolicyName=role.name,
+            PolicyDocument=json.dumps(role.policy),
+        )
+    if made is None:
+        made = await aws.call("iam", "GetRole", RoleName=role.name)
+    return str(made["Role"]["Arn"])
+
+
+async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) -> str:
+    """Make the instance profile that hands `role` to instances; return its name."""
+    name = role.name
+    found = await get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name)
+    if found is not None and found["InstanceProfile"]["Roles"]:
+        return name
+    _, made = await asyncio.gather(
+        ensure_role(aws, role, tags),
+        create(
+            aws,
+            "iam",
+            "CreateInstanceProfile",
+            InstanceProfileName=name,
+            Path=PATH,
+            Tags=[{"Key": k, "Value": v} for k, v in tags.items()],
+        ),
+    )
+    try:
+        await aws.call("iam", "AddRoleToInstanceProfile", InstanceProfileName=name, RoleName=name)
+    except StarburstError as error:
+        # A second cluster that sets the account up at the same moment was faster: a profile holds
+        # one role only.
+        if code_of(error) != "LimitExceeded" or made is not None:
+            raise
+    return name

@@ -1,0 +1,22 @@
+"""CloudWatch Logs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dask_starburst.aws.session import AWS
+from dask_starburst.aws.tolerant import create, get
+
+
+async def ensure_group(aws: AWS, name: str, retention: int, tags: dict[str, str]) -> None:
+    """Make a log group that forgets after `retention` days."""
+    if await create(aws, "logs", "CreateLogGroup", logGroupName=name, tags=tags) is None:
+        return
+    await aws.call("logs", "PutRetentionPolicy", logGroupName=name, retentionInDays=retention)
+
+
+async def tail(aws: AWS, group: str, stream: str, lines: int) -> list[str]:
+    """Return the newest lines of a stream, oldest first; empty when there is no such stream."""
+    request: dict[str, Any] = {"logGroupName": group, "logStreamName": stream}
+    answer = await get(aws, "logs", "GetLogEvents", limit=lines, startFromHead=False, **request)
+    return [] if answer is None else [e["message"] for e in answer["events"]]

@@ -1,0 +1,183 @@
+"""One door to AWS: every call goes through ``await aws.call(...)``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
+from threading import Lock
+from typing import Any, cast
+
+import boto3
+from botocore import xform_name
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+from dask_starburst.aws.faults import explained
+
+#: botocore's own retries: throttling, 5xx, lost connections (design §7).
+_RETRIES = {"mode": "standard", "max_attempts": 6}
+#: Calls that run at once; AWS's buckets are far above what so few threads can ask for.
+_THREADS = 16
+
+
+class AWS:
+    """Calls AWS from asyncio, counts the calls and knows AWS's clock.
+
+    Parameters
+    ----------
+    region, profile : str, optional
+        As in the AWS configuration; None for the default.
+    endpoint_url : str, optional
+        Another endpoint than AWS's own, such as the embedded AWS.
+    access_key, secret_key : str, optional
+        Credentials in place of the configured ones.
+
+    Raises
+    ------
+    BadArgument
+        There is no such profile, or no region is configured.
+    """
+
+    def __init__(
+        self,
+        *,
+        region: str | None = None,
+        profile: str | None = None,
+        endpoint_url: str | None = None,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+    ) -> None:
+        try:
+            self._session = boto3.Session(
+                region_name=region,
+                profile_name=profile,
+                aws_access_key_id=access_key,
+                aws_secret_access_key=secret_key,
+            )
+        except BotoCoreError as error:
+            raise explained(error, "sts:GetCallerIdentity") from error
+        self._session.events.register("before-call", self._count)
+        self._session.events.register("after-call", self._set_clock)
+        self.endpoint_url = endpoint_url
+        self.calls: Counter[str] = Counter()
+        self._config = Config(
+            retries=_RETRIES, max_pool_connections=_THREADS, connect_timeout=10, read_timeout=30
+        )
+        self._executor = ThreadPoolExecutor(_THREADS, "starburst-aws")
+        self._lock = Lock()
+        self._clients: dict[str, Any] = {}
+        self._ahead = 0.0
+
+    @property
+    def region(self) -> str:
+        """The region that calls go to."""
+        return str(self._session.region_name or "")
+
+    def require_credentials(self) -> None:
+        """Refuse to go on without credentials, and say how to get some.
+
+        Raises
+        ------
+        NoCredentials
+            None are configured.
+        CredentialsExpired
+            The login that they come from has expired.
+        """
+        try:
+            found = self._session.get_credentials()
+        except BotoCoreError as error:
+            raise explained(error, "sts:GetCallerIdentity") from error
+        if found is None:
+            raise explained(NoCredentialsError(), "sts:GetCallerIdentity")
+
+    def now(self) -> float:
+        """Return AWS's time in seconds since the epoch.
+
+        A laptop's clock may be wrong by minutes, and a lease is a promise in AWS's time: so the
+        difference comes from the ``Date`` header of AWS's answers.
+        """
+        return time.time() + self._ahead
+
+    async def call(self, service: str, operation: str, **request: Any) -> dict[str, Any]:
+        """Call one AWS operation, in a thread.
+
+        Parameters
+        ----------
+        service : str
+            boto3's name of the service: ``"ecs"``.
+        operation : str
+            AWS's name of the operation: ``"RunTask"``.
+        **request
+            AWS's own parameters.
+
+        Returns
+        -------
+        dict
+            AWS's answer.
+
+        Raises
+        ------
+        StarburstError
+            What AWS refused, in words; see `aws.faults`.
+        """
+        method = xform_name(operation)
+        return cast(
+            dict[str, Any],
+            await self._run(service, operation, lambda c: getattr(c, method)(**request)),
+        )
+
+    async def pages(
+        self, service: str, operation: str, key: str, **request: Any
+    ) -> list[Any]:
+        """Call a paged operation to its end and return the joined list under `key`."""
+        method = xform_name(operation)
+
+        def read(client: Any) -> list[Any]:
+            pages = client.get_paginator(method).paginate(**request)
+            return list(pages.build_full_result().get(key, []))
+
+        return cast(list[Any], await self._run(service, operation, read))
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._executor.shutdown(wait=False)
+
+    async def _run(self, service: str, operation: str, use: Callable[[Any], Any]) -> Any:
+        def run() -> Any:
+            try:
+                return use(self._client(service))
+            except (ClientError, BotoCoreError) as error:
+                raise explained(error, f"{service}:{operation}") from error
+
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._executor, run)
+        except RuntimeError:
+            # The interpreter is exiting and starts no threads any more. What is left to do is the
+            # clean-up, and the loop has nothing else to serve meanwhile.
+            return run()
+        return await future
+
+    def _client(self, service: str) -> Any:
+        # boto3 makes clients slowly, and not safely from several threads.
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = self._session.client(
+                    service, endpoint_url=self.endpoint_url, config=self._config
+                )
+            return self._clients[service]
+
+    def _count(self, model: Any, **_: Any) -> None:
+        self.calls[f"{model.service_model.signing_name}:{model.name}"] += 1
+
+    def _set_clock(self, http_response: Any, **_: Any) -> None:
+        date = http_response.headers.get("date")
+        if not date:
+            return
+        # The header has whole seconds: half a second is the mean of what it cut off.
+        ahead = parsedate_to_datetime(date).timestamp() + 0.5 - time.time()
+        if abs(ahead - self._ahead) > 1.0:
+            self._ahead = ahead

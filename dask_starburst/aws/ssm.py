@@ -1,0 +1,55 @@
+"""SSM: public AMI parameters, claims, secrets."""
+
+from __future__ import annotations
+
+from dask_starburst.aws.session import AWS
+from dask_starburst.aws.tolerant import create, delete, get
+
+#: The ECS-optimized AL2023 AMI; AL2's support ended 2026-06-30 (aws-facts §2.2).
+_AMI = "/aws/service/ecs/optimized-ami/amazon-linux-2023/{arm}recommended/image_id"
+
+
+async def recommended_ami(aws: AWS, arch: str) -> str:
+    """Return the id of the ECS-optimized Amazon Linux 2023 image for an architecture."""
+    name = _AMI.format(arm="arm64/" if arch == "arm64" else "")
+    answer = await aws.call("ssm", "GetParameter", Name=name)
+    return str(answer["Parameter"]["Value"])
+
+
+async def claim(aws: AWS, name: str, value: str, tags: dict[str, str]) -> bool:
+    """Make a parameter if nobody has; whether it was us. Atomic on AWS's side."""
+    made = await create(
+        aws,
+        "ssm",
+        "PutParameter",
+        Name=name,
+        Value=value,
+        Type="String",
+        Overwrite=False,
+        Tags=[{"Key": k, "Value": v} for k, v in tags.items()],
+    )
+    return made is not None
+
+
+async def read(aws: AWS, name: str) -> str | None:
+    """Return the value of a parameter, or None."""
+    answer = await get(aws, "ssm", "GetParameter", Name=name, WithDecryption=True)
+    return None if answer is None else str(answer["Parameter"]["Value"])
+
+
+async def names_below(aws: AWS, path: str) -> set[str]:
+    """Return the names of the parameters below a path."""
+    found = await aws.pages("ssm", "GetParametersByPath", "Parameters", Path=path)
+    return {p["Name"] for p in found}
+
+
+async def put_secret(aws: AWS, name: str, value: str) -> None:
+    """Write a SecureString, encrypted with the account's default key."""
+    await aws.call(
+        "ssm", "PutParameter", Name=name, Value=value, Type="SecureString", Overwrite=True
+    )
+
+
+async def remove(aws: AWS, name: str) -> None:
+    """Delete a parameter; fine when it is gone."""
+    await delete(aws, "ssm", "DeleteParameter", Name=name)

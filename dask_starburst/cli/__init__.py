@@ -1,0 +1,31 @@
+"""``starburst``, also as ``dask starburst``: what can be done from a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dask_starburst.cli.demo import demo
+from dask_starburst.cli.local import local
+from dask_starburst.errors import StarburstError
+
+
+class _Sentences(click.Group):
+    """Shows our own errors as the sentences that they are, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except StarburstError as error:
+            raise click.ClickException(f"{type(error).__name__}: {error}") from error
+
+
+@click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dask-starburst", prog_name="starburst")
+def main() -> None:
+    """Dask clusters in your own AWS account, and an AWS on this computer to try them on."""
+
+
+main.add_command(demo)
+main.add_command(local)

@@ -1,0 +1,116 @@
+"""Opening the door to AWS: an account's, or the embedded one's."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dask_starburst.aws.session import AWS
+from dask_starburst.errors import BadArgument
+from dask_starburst.settings import Settings
+
+if TYPE_CHECKING:
+    from dask_starburst.local import LocalAWS
+
+#: The embedded AWS runs any image in its own Python environment; the name only has to be one.
+LOCAL_IMAGE = "dask-starburst/local"
+#: It answers in milliseconds, so there is no reason to wait between looks as in an account.
+_LOCAL_POLL = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """An AWS to call, and the settings completed by what is known of it."""
+
+    aws: AWS
+    settings: Settings
+    local: LocalAWS | None = None
+    owned: bool = False
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it is the embedded AWS."""
+        return self.local is not None
+
+    async def close(self) -> None:
+        """Close the door; stop the embedded AWS if it was started here."""
+        self.aws.close()
+        if self.local is None or not self.owned:
+            return
+        try:
+            await asyncio.to_thread(self.local.stop)
+        except RuntimeError:  # the interpreter is exiting and starts no threads any more
+            self.local.stop()
+
+
+async def open_cloud(settings: Settings) -> Cloud:
+    """Return the AWS that the settings ask for.
+
+    Raises
+    ------
+    BadArgument
+        No region is configured, or an account is meant and no image is given.
+    LocalAWSError
+        The embedded AWS cannot be started or reached.
+    """
+    if settings.cloud == "local":
+        return await asyncio.to_thread(_open_local, settings)
+    return Cloud(_open_account(settings), settings)
+
+
+def _open_account(settings: Settings) -> AWS:
+    aws = AWS(
+        region=settings.region, profile=settings.profile, endpoint_url=settings.endpoint_url
+    )
+    if not aws.region:
+        raise BadArgument('no AWS region is configured; give region="us-east-1", for example.')
+    aws.require_credentials()
+    if settings.image is None:
+        raise BadArgument(
+            "image= is missing: the container image that scheduler and workers run, with"
+            " dask_starburst and your packages in it, in a registry that your account can pull."
+        )
+    return aws
+
+
+def _open_local(settings: Settings) -> Cloud:
+    from dask_starburst.local import LocalAWS
+
+    url = settings.endpoint_url
+    local = LocalAWS.connect(url) if url else LocalAWS(region=settings.region or "us-east-1")
+    if url is None:
+        local.start()
+    aws = AWS(
+        region=settings.region or local.region,
+        endpoint_url=local.endpoint_url,
+        access_key=local.environment["AWS_ACCESS_KEY_ID"],
+        secret_key=local.environment["AWS_SECRET_ACCESS_KEY"],
+    )
+    return Cloud(aws, _complete(settings, local), local, owned=url is None)
+
+
+def _complete(settings: Settings, local: LocalAWS) -> Settings:
+    """Fill in what an account would know better, and leave what the user chose."""
+    scheduler = settings.scheduler
+    if not local.aliases:
+        # All instances share one address: every scheduler needs ports of its own.
+        scheduler = replace(scheduler, port=_free_port(), dashboard_port=0)
+    network = settings.network
+    if network.caller is None:
+        network = replace(network, checkip_url=f"{local.endpoint_url}/_local/ip")
+    poll = min(settings.timeouts.poll, _LOCAL_POLL)
+    return replace(
+        settings,
+        image=settings.image or LOCAL_IMAGE,
+        scheduler=scheduler,
+        network=network,
+        timeouts=replace(settings.timeouts, poll=poll),
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,94 @@
+"""Every error that a user can meet, as one tree.
+
+::
+
+    StarburstError                  anything this package says went wrong
+    ├── BadArgument (ValueError)    a wrong argument or setting; nothing was launched
+    ├── NoCredentials               no AWS credentials, and the embedded AWS was not asked for
+    ├── CredentialsExpired          AWS refused the token
+    ├── PermissionDenied            AWS refused one action; ``operation`` names it
+    ├── AWSError                    any other failure of an AWS call
+    │   └── Throttled               AWS asked us to slow down, longer than we were willing to wait
+    ├── CapacityUnavailable         AWS had no instance to give in time
+    ├── SchedulerFailed             the scheduler could not be started, or was lost
+    ├── WorkerFailed                a worker could not be started, three times over
+    ├── LeaseExpired                nobody renewed the lease, so AWS has emptied the pool
+    └── LocalAWSError               the embedded AWS could not be started
+
+Each message says what failed, the facts, and what to type instead.
+"""
+
+from __future__ import annotations
+
+
+class StarburstError(Exception):
+    """What every error of this package derives from.
+
+    Parameters
+    ----------
+    message : str
+        One sentence or a few: what failed, the facts, the next step.
+    code : str, optional
+        AWS's own error code, such as ``"AccessDeniedException"``.
+    operation : str, optional
+        The AWS action that failed, as IAM writes it: ``"ecs:RunTask"``.
+    request_id : str, optional
+        AWS's request id, for a support case.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        operation: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.operation = operation
+        self.request_id = request_id
+
+
+class BadArgument(StarburstError, ValueError):
+    """An argument or a setting is wrong. Nothing was launched."""
+
+
+class NoCredentials(StarburstError):
+    """There are no AWS credentials and nobody asked for the embedded AWS."""
+
+
+class CredentialsExpired(StarburstError):
+    """AWS says that the credentials are expired or not valid."""
+
+
+class PermissionDenied(StarburstError):
+    """AWS refused one action. ``operation`` is the action to allow."""
+
+
+class AWSError(StarburstError):
+    """An AWS call failed for a reason that has no class of its own."""
+
+
+class Throttled(AWSError):
+    """AWS throttled a call longer than we were willing to wait."""
+
+
+class CapacityUnavailable(StarburstError):
+    """AWS had no instance of the allowed types to give in time."""
+
+
+class SchedulerFailed(StarburstError):
+    """The Dask scheduler could not be started, or was lost."""
+
+
+class WorkerFailed(StarburstError):
+    """A worker could not be started after every attempt."""
+
+
+class LeaseExpired(StarburstError):
+    """Nobody renewed the lease in time, so AWS has emptied the pool."""
+
+
+class LocalAWSError(StarburstError):
+    """The embedded AWS could not be started or reached."""

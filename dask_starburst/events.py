@@ -1,0 +1,79 @@
+"""One stream of what happened: log, widget, report and cost ledger all listen to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+logger = logging.getLogger("dask_starburst")
+
+#: How many events a cluster remembers; older ones have been logged.
+REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened.
+
+    Parameters
+    ----------
+    time : float
+        Seconds since the epoch, by AWS's clock.
+    kind : str
+        What happened, as ``noun-verb``: ``"instance-launched"``.
+    subject : str
+        To whom: a worker's name, an instance id, a pool.
+    message : str
+        One sentence for people.
+    level : int
+        A :mod:`logging` level.
+    facts : mapping
+        The same for programs.
+    """
+
+    time: float
+    kind: str
+    subject: str
+    message: str
+    level: int = logging.INFO
+    facts: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __str__(self) -> str:
+        clock = datetime.fromtimestamp(self.time, UTC).strftime("%H:%M:%S")
+        return f"{clock} {self.message}"
+
+
+class EventLog:
+    """The events of one cluster, in the order in which they were seen."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._listeners: list[Callable[[Event], None]] = []
+
+    def emit(self, event: Event) -> None:
+        """Remember the event, log it and tell everybody who listens."""
+        self._events.append(event)
+        del self._events[:-REMEMBERED]
+        logger.log(event.level, "%s", event.message)
+        for listener in self._listeners:
+            listener(event)
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Call `listener` with every event from now on."""
+        self._listeners.append(listener)
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(tuple(self._events))
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __getitem__(self, index: int) -> Event:
+        return self._events[index]
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self._events))

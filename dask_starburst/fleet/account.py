@@ -1,0 +1,66 @@
+"""Setting an account up: everything that costs nothing and all our clusters share."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from dask_starburst.aws import ec2, iam, identity, logs, ssm
+from dask_starburst.aws.session import AWS
+from dask_starburst.plan import policies
+from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE
+from dask_starburst.plan.tasks import LOG_GROUP
+from dask_starburst.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What there is in the account after set-up: numbers, names and ARNs."""
+
+    number: str
+    region: str
+    subnet: ec2.Subnet
+    image_id: str
+    security_group: str
+    instance_profile: str
+    execution_role: str
+    scheduler_role: str
+    worker_role: str
+
+
+async def set_up(aws: AWS, settings: Settings) -> Account:
+    """Make what is missing in the account, everything at once; nothing when all is there.
+
+    Raises
+    ------
+    NoCredentials, CredentialsExpired, PermissionDenied
+        AWS does not know or does not let us; nothing was launched.
+    BadArgument
+        The subnet does not exist, or there is no default VPC.
+    """
+    number = await identity.account(aws)
+    tags = {**settings.tags, MANAGED_TAG: NAMESPACE}
+    roles = (
+        policies.execution_role(aws.region, number),
+        policies.scheduler_role(),
+        policies.worker_role(),
+    )
+    (subnet, group), image_id, profile, _, *arns = await asyncio.gather(
+        _network(aws, settings, tags),
+        ssm.recommended_ami(aws, settings.arch),
+        iam.ensure_instance_profile(aws, policies.instance_role(), tags),
+        logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags),
+        *(iam.ensure_role(aws, role, tags) for role in roles),
+    )
+    return Account(number, aws.region, subnet, image_id, group, profile, *arns)
+
+
+async def _network(
+    aws: AWS, settings: Settings, tags: dict[str, str]
+) -> tuple[ec2.Subnet, str]:
+    subnet = await ec2.choose_subnet(aws, settings.network.subnet)
+    group = await ec2.ensure_security_group(
+        aws, subnet.vpc, NAMESPACE, "Dask workers among themselves", tags
+    )
+    await ec2.admit_each_other(aws, group)
+    return subnet, group

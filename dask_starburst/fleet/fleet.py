@@ -1,0 +1,287 @@
+"""The one loop that makes AWS match the wishes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, Protocol
+
+from dask_starburst.aws import logs
+from dask_starburst.errors import (
+    CredentialsExpired,
+    LeaseExpired,
+    PermissionDenied,
+    SchedulerFailed,
+    StarburstError,
+    WorkerFailed,
+)
+from dask_starburst.events import Event, EventLog
+from dask_starburst.fleet import explain, observe
+from dask_starburst.fleet.launch import Launcher
+from dask_starburst.fleet.lease import Lease
+from dask_starburst.fleet.perform import Performer
+from dask_starburst.fleet.pool import Pool
+from dask_starburst.plan.reconcile import step
+from dask_starburst.plan.state import HEAD, SCHEDULER, Limits, Observed, Worker, WorkerState
+from dask_starburst.plan.tasks import LOG_GROUP
+from dask_starburst.plan.worker import track
+
+logger = logging.getLogger(__name__)
+S = WorkerState
+
+#: When nothing is under way AWS is asked this many times less often.
+_QUIET = 8
+#: Errors after which asking again cannot help.
+_FATAL = (LeaseExpired, CredentialsExpired)
+
+
+class DaskSide(Protocol):
+    """What the fleet has to know of Dask, and to ask of it."""
+
+    def members(self) -> frozenset[str]:
+        """Return the names of the processes that are up."""
+
+    async def retire(self, name: str) -> None:
+        """Move what a worker holds elsewhere and close it."""
+
+    async def forget(self, name: str) -> None:
+        """Remove a dead worker from the scheduler."""
+
+
+class Fleet:
+    """Holds the wishes, looks at AWS, decides with `plan.step`, performs, sleeps.
+
+    Parameters
+    ----------
+    pool : Pool
+        Ours.
+    launcher : Launcher
+        Knows how scheduler and workers are run.
+    dask : DaskSide
+        The scheduler, seen from here.
+    events : EventLog
+        Where everything that happens is told.
+    limits : Limits
+        Patience, in seconds.
+    lease : Lease
+        Renewed by the loop.
+    poll : float
+        Seconds between two looks while something is under way.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        launcher: Launcher,
+        dask: DaskSide,
+        events: EventLog,
+        limits: Limits,
+        lease: Lease,
+        poll: float,
+    ) -> None:
+        self.pool = pool
+        self.launcher = launcher
+        self.workers: dict[str, Worker] = {}
+        self.launched: list[Worker] = []
+        self.observed = Observed()
+        self.error: StarburstError | None = None
+        self.on_fatal: Callable[[StarburstError], None] = lambda error: None
+        self._dask = dask
+        self._events = events
+        self._limits = limits
+        self._lease = lease
+        self._poll = poll
+        self._placed: dict[str, float] = {}
+        self._wake = asyncio.Event()
+        self._looked = asyncio.Condition()
+        self._perform = Performer(self, dask)
+        self._task: asyncio.Task[None] | None = None
+
+    # -- wishes ---------------------------------------------------------------------------------
+
+    def want(self, name: str, group: str) -> None:
+        """Wish for a process; it comes when it can."""
+        old = self.workers.get(name)
+        now = self.pool.aws.now()
+        if old is None:
+            self.workers[name] = Worker(name, group, since=now, not_before=now)
+        elif not old.wished:
+            self.workers[name] = replace(old, wished=True)
+        self.wake()
+
+    def unwant(self, name: str) -> None:
+        """Cancel a wish: what has not been launched is not, what runs is retired."""
+        if name in self.workers:
+            self.workers[name] = replace(self.workers[name], wished=False)
+            self.wake()
+
+    def wake(self) -> None:
+        """Look at once."""
+        self._wake.set()
+
+    def failed(self) -> list[Worker]:
+        """Return the workers that were given up."""
+        return [w for w in self.workers.values() if w.state is S.FAILED]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds after a look.
+
+        Raises
+        ------
+        StarburstError
+            The loop met an error after which it cannot hold any more.
+        """
+        async with self._looked:
+            await self._looked.wait_for(lambda: self.error is not None or condition())
+        if self.error is not None and not condition():
+            raise self.error
+
+    # -- the loop -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.ensure_future(self._run())
+
+    async def stop(self) -> None:
+        """Look no more; what is under way is finished or given up."""
+        tasks = [self._task, *self._perform.background]
+        for task in filter(None, tasks):
+            task.cancel()
+        await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+
+    async def _run(self) -> None:
+        while self.error is None:
+            self._wake.clear()
+            try:
+                await self._tick()
+            except _FATAL as error:
+                self._fail(error)
+            except StarburstError as error:
+                self.tell("aws-error", self.pool.name, str(error), logging.WARNING)
+                self._fail_before_start(error)
+            except Exception:
+                logger.exception("the fleet's loop stumbled and goes on")
+            await self._told()
+            await self._sleep()
+
+    async def _tick(self) -> None:
+        now = self.pool.aws.now()
+        if await self._lease.renew(self.pool, now):
+            self.tell("lease-renewed", self.pool.name, f"lease renewed until {self._lease}", logging.DEBUG)
+        await self._look(now)
+        self._follow(now)
+        await self.launcher.look_for_head(self.pool, self.observed)
+        actions = [a for a in step(self.workers.values(), self.observed, now, self._limits)
+                   if self.launcher.ready_for(a)]
+        self.observed = observe.ask(self.observed, actions, now)
+        await self._perform.all(actions)
+
+    async def _look(self, now: float) -> None:
+        before = self.observed
+        members = self._dask.members()
+        self.observed = await observe.observe(self.pool, before, self._placed, members, now)
+        self.observed = await observe.failures(self.pool, self.observed)
+        self._perform.compare(before, self.observed)
+
+    def _follow(self, now: float) -> None:
+        for name, old in list(self.workers.items()):
+            new = track(old, self.observed, now, self._limits)
+            self.workers[name] = new
+            if new is not old:
+                self._moved(old, new)
+            if new.state is S.STOPPED and not new.wished:
+                del self.workers[name]
+        self._placed = {
+            w.task: self._placed.get(w.task, now) for w in self.workers.values() if w.task
+        }
+
+    # -- what is told ---------------------------------------------------------------------------
+
+    def _moved(self, old: Worker, new: Worker) -> None:
+        if new.attempt > old.attempt or new.state is S.FAILED:
+            self._background(self._explain(old, new))
+        elif new.state is S.READY:
+            seconds = self.pool.aws.now() - old.since
+            self.tell("worker-ready", new.name, f"{_who(new)} is up ({seconds:.1f} s after placement)")
+        elif old.state is S.READY and new.state in (S.LOST, S.WISHED, S.CAPACITY):
+            self._lost(new)
+        elif new.state is S.RETIRING:
+            self.tell("worker-retiring", new.name, f"{_who(new)} hands over what it holds")
+        elif new.state is S.STOPPED and old.task:
+            self.tell("worker-stopped", new.name, f"{_who(new)} has ended")
+
+    def _lost(self, worker: Worker) -> None:
+        again = "" if worker.group == HEAD else "; it is replaced"
+        text = f"{_who(worker)} was lost: {worker.reason}{again}"
+        self.tell("worker-lost", worker.name, text, logging.WARNING)
+        if worker.group == HEAD:
+            self._fail(SchedulerFailed(f"{text}. The work that it held is lost; start a new cluster."))
+
+    async def _explain(self, old: Worker, new: Worker) -> None:
+        final = new.state is S.FAILED
+        lines = await self.log_tail(old) if old.task else []
+        attempt = old.attempt if not final else new.attempt
+        text = explain.failure(
+            replace(old, attempt=attempt), new.reason, lines, self._limits.attempts
+        )
+        level = logging.ERROR if final else logging.WARNING
+        self.tell("worker-failed", new.name, text, level)
+        if final and new.group == HEAD:
+            self._fail(SchedulerFailed(text))
+        elif final:
+            self.workers[new.name] = replace(self.workers.get(new.name, new), reason=text)
+        await self._told()
+
+    async def log_tail(self, worker: Worker, lines: int = explain.LOG_LINES) -> list[str]:
+        """Return the newest log lines of a process, also of one that is gone."""
+        role = SCHEDULER if worker.group == HEAD else "worker"
+        stream = f"{self.pool.name}/{role}/{(worker.task or '').rpartition('/')[2]}"
+        try:
+            return await logs.tail(self.pool.aws, LOG_GROUP, stream, lines)
+        except StarburstError as error:
+            return [f"(its log cannot be read: {error})"]
+
+    def tell(
+        self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any
+    ) -> None:
+        """Emit an event."""
+        self._events.emit(Event(self.pool.aws.now(), kind, subject, message, level, facts))
+
+    def _fail(self, error: StarburstError) -> None:
+        if self.error is None:
+            self.error = error
+            self.tell("cluster-failed", self.pool.name, str(error), logging.ERROR)
+            self.on_fatal(error)
+
+    def _fail_before_start(self, error: StarburstError) -> None:
+        """A denied call before the scheduler is up will be denied again: say so at once."""
+        scheduler = self.workers.get(SCHEDULER)
+        starting = scheduler is not None and scheduler.state not in (S.READY, S.RETIRING)
+        if starting and isinstance(error, PermissionDenied):
+            self._fail(error)
+
+    def give_up(self, worker: str) -> WorkerFailed:
+        """Return the error for a worker that was given up."""
+        return WorkerFailed(self.workers[worker].reason)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        self._perform.spawn(work)
+
+    async def _told(self) -> None:
+        async with self._looked:
+            self._looked.notify_all()
+
+    async def _sleep(self) -> None:
+        quiet = all(w.state is S.READY for w in self.workers.values())
+        idle = len(self.observed.instances) > len(self.workers)
+        pause = self._poll * (_QUIET if quiet and not idle and not self.observed.asked else 1)
+        try:
+            await asyncio.wait_for(self._wake.wait(), pause)
+        except TimeoutError:
+            pass
+
+
+def _who(worker: Worker) -> str:
+    return "the scheduler" if worker.group == HEAD else f"worker {worker.name}"

@@ -1,0 +1,51 @@
+"""The lease: AWS itself empties the pool unless somebody alive says otherwise."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from dask_starburst.errors import LeaseExpired
+from dask_starburst.fleet.pool import Pool
+
+#: Renewed three times in its length, so that two failures in a row do no harm.
+_RENEWALS = 3
+
+
+class Lease:
+    """Until when the pool may have capacity.
+
+    Parameters
+    ----------
+    length : float
+        Seconds.
+    now : float
+        Seconds since the epoch, AWS's clock.
+    """
+
+    def __init__(self, length: float, now: float) -> None:
+        self.length = length
+        self.until = now + length
+
+    async def renew(self, pool: Pool, now: float) -> bool:
+        """Renew when a third of it has passed; whether it was.
+
+        Raises
+        ------
+        LeaseExpired
+            It has run out: AWS empties the pool at this moment, and what is lost is lost.
+        """
+        if now >= self.until:
+            raise LeaseExpired(
+                f"the lease ran out at {self}: this computer slept or had no network for longer"
+                f" than {self.length:g} s. AWS has emptied the pool; start a new cluster, with a"
+                " longer lease= if it is to survive this."
+            )
+        if self.until - now > self.length * (1 - 1 / _RENEWALS):
+            return False
+        until = now + self.length
+        await pool.renew(until)
+        self.until = until
+        return True
+
+    def __str__(self) -> str:
+        return datetime.fromtimestamp(self.until, UTC).strftime("%H:%M:%S UTC")

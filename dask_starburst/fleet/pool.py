@@ -1,0 +1,172 @@
+"""Checking a pool out, like a connection from a connection pool, and giving it back."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+from dataclasses import dataclass
+from importlib import resources
+from itertools import count
+
+from dask_starburst.aws import autoscaling, ec2, ecs, ssm
+from dask_starburst.aws.faults import code_of
+from dask_starburst.aws.session import AWS
+from dask_starburst.errors import StarburstError
+from dask_starburst.fleet.account import Account
+from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE, PARAMETER_ROOT
+from dask_starburst.plan.pool import (
+    LEASE_ACTION,
+    PoolNames,
+    PoolSpec,
+    group_request,
+    launch_template_data,
+    provider_request,
+    tags_of,
+)
+from dask_starburst.plan.state import HEAD
+
+#: A new instance profile is not usable everywhere at once; AWS says so for up to a minute.
+_PROFILE_PATIENCE = 60.0
+_PROFILE_PAUSE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A pool that this session has checked out: nobody else touches it."""
+
+    aws: AWS
+    spec: PoolSpec
+    names: PoolNames
+    session: str
+    head_security_group: str
+
+    @property
+    def name(self) -> str:
+        """The ECS cluster's name, from which all others are derived."""
+        return self.names.pool
+
+    @property
+    def groups(self) -> tuple[str, str]:
+        """The purposes of its two groups."""
+        return (HEAD, self.spec.worker_group)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of everything in it."""
+        return tags_of(self.name, self.spec.tags)
+
+    async def open(self, maximum: int, until: float) -> None:
+        """Let the groups have capacity, with a lease on each before there can be any."""
+        sizes = {HEAD: 1, self.spec.worker_group: maximum}
+        await asyncio.gather(
+            *(self._open(group, max(1, size), until) for group, size in sizes.items())
+        )
+
+    async def _open(self, group: str, maximum: int, until: float) -> None:
+        name = self.names.group(group)
+        await autoscaling.put_lease(self.aws, name, LEASE_ACTION, until)
+        await autoscaling.set_maximum(self.aws, name, maximum)
+
+    async def renew(self, until: float) -> None:
+        """Put off the moment at which AWS itself empties the groups."""
+        await asyncio.gather(
+            *(
+                autoscaling.put_lease(self.aws, self.names.group(g), LEASE_ACTION, until)
+                for g in self.groups
+            )
+        )
+
+
+def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: object) -> PoolSpec:
+    """Return what a pool in this account is made from; `rest` comes from the settings."""
+    script = resources.files("dask_starburst.remote").joinpath("boot.sh").read_text()
+    return PoolSpec(
+        region=account.region,
+        image_id=account.image_id,
+        subnet=account.subnet.id,
+        vpc=account.subnet.vpc,
+        worker_types=types,
+        head_type=head,
+        security_group=account.security_group,
+        instance_profile=account.instance_profile,
+        boot_script=script,
+        **rest,  # type: ignore[arg-type]  # the settings' own types, checked there
+    )
+
+
+async def claim(aws: AWS, spec: PoolSpec, session: str) -> PoolNames:
+    """Claim the first free pool of this specification; it may not have been made yet."""
+    root = f"{PARAMETER_ROOT}claims"
+    taken = await ssm.names_below(aws, root)
+    value = json.dumps({"session": session, "owner": _owner(), "since": aws.now()})
+    for slot in count():
+        names = PoolNames(spec.pool_name(slot))
+        if names.claim in taken:
+            continue
+        if await ssm.claim(aws, names.claim, value, {MANAGED_TAG: names.pool}):
+            return names
+    raise AssertionError("count() does not end")
+
+
+async def make(aws: AWS, spec: PoolSpec, names: PoolNames, session: str, caller: str,
+               ports: tuple[int, ...]) -> Pool:
+    """Make what the claimed pool lacks, and admit the caller to its scheduler."""
+    tags = tags_of(names.pool, spec.tags)
+    _, head_group = await asyncio.gather(
+        ecs.ensure_cluster(aws, names.pool, tags),
+        _head_security_group(aws, spec, names, caller, ports, tags),
+    )
+    pool = Pool(aws, spec, names, session, head_group)
+    providers = await asyncio.gather(*(_make_group(pool, group) for group in pool.groups))
+    await ecs.ensure_providers(aws, names.pool, list(providers), tags)
+    await _stop_leftovers(pool)
+    return pool
+
+
+async def _head_security_group(
+    aws: AWS, spec: PoolSpec, names: PoolNames, caller: str, ports: tuple[int, ...],
+    tags: dict[str, str],
+) -> str:
+    group = await ec2.ensure_security_group(
+        aws, spec.vpc, names.group(HEAD), "The caller to the Dask scheduler", tags
+    )
+    await ec2.admit_caller(aws, group, caller, ports)
+    return group
+
+
+async def _make_group(pool: Pool, group: str) -> dict[str, object]:
+    spec, name = pool.spec, pool.names.group(group)
+    head = [pool.head_security_group] if group == HEAD else []
+    user_data = spec.boot_script.replace("@CLUSTER@", pool.name)
+    data = launch_template_data(
+        spec, pool.name, group, [spec.security_group, *head], user_data
+    )
+    await ec2.ensure_launch_template(pool.aws, name, data, pool.tags)
+    made = await _ensure_group(pool.aws, group_request(spec, pool.name, group))
+    return provider_request(pool.name, group, made.arn)
+
+
+async def _ensure_group(aws: AWS, request: dict[str, object]) -> autoscaling.GroupSeen:
+    patience = aws.now() + _PROFILE_PATIENCE
+    while True:
+        try:
+            return await autoscaling.ensure_group(aws, request)
+        except StarburstError as error:
+            fresh_profile = code_of(error) == "ValidationError" and "Profile" in str(error)
+            if not fresh_profile or aws.now() > patience:
+                raise
+        await asyncio.sleep(_PROFILE_PAUSE)
+
+
+async def _stop_leftovers(pool: Pool) -> None:
+    """Stop what a session that died has left in a pool whose claim is ours now."""
+    for task in await ecs.running(pool.aws, pool.name):
+        await ecs.stop_task(pool.aws, pool.name, task, f"pool taken over by {NAMESPACE}")
+
+
+def _owner() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

@@ -1,0 +1,185 @@
+"""From settings to a running fleet, and back to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dask_starburst.aws import ecs, identity, ssm
+from dask_starburst.aws.session import AWS
+from dask_starburst.catalog.instance_types import InstanceType
+from dask_starburst.events import EventLog
+from dask_starburst.fleet import sweep
+from dask_starburst.fleet.account import Account, set_up
+from dask_starburst.fleet.fleet import DaskSide, Fleet
+from dask_starburst.fleet.launch import Launcher
+from dask_starburst.fleet.lease import Lease
+from dask_starburst.fleet.pool import Pool, claim, make, pool_spec
+from dask_starburst.plan.pool import PoolNames
+from dask_starburst.plan.sizing import WorkerSize, worker_size
+from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
+from dask_starburst.plan.tasks import (
+    Container,
+    scheduler_process,
+    task_definition,
+    worker_process,
+)
+from dask_starburst.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What a cluster consists of, before there is any of it."""
+
+    settings: Settings
+    worker_types: tuple[InstanceType, ...]
+    head_type: InstanceType
+    size: WorkerSize
+    secret: str
+
+
+class Session:
+    """One checkout of a pool.
+
+    Parameters
+    ----------
+    aws : AWS
+        The account.
+    blueprint : Blueprint
+        What to build.
+    events : EventLog
+        Where everything that happens is told.
+    """
+
+    def __init__(self, aws: AWS, blueprint: Blueprint, events: EventLog) -> None:
+        self.aws = aws
+        self.id = uuid.uuid4().hex
+        self.fleet: Fleet | None = None
+        self.pool: Pool | None = None
+        self.lease: Lease | None = None
+        self._names: PoolNames | None = None
+        self._blueprint = blueprint
+        self._events = events
+
+    @property
+    def worker_group(self) -> str:
+        """The group in which workers run."""
+        return self._blueprint.settings.spot_policy
+
+    async def start(self, dask: DaskSide, workers: Iterable[str]) -> Fleet:
+        """Set the account up, check a pool out and order head and workers together.
+
+        Raises
+        ------
+        StarburstError
+            What AWS refused; what had been made is given back by `end`.
+        """
+        settings = self._blueprint.settings
+        account = await set_up(self.aws, settings)
+        caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
+        await self._check_out(account, caller)
+        fleet = await self._open(account, dask)
+        fleet.want(SCHEDULER, HEAD)
+        for name in workers:
+            fleet.want(name, self.worker_group)
+        fleet.start()
+        return fleet
+
+    async def _check_out(self, account: Account, caller: str) -> None:
+        blueprint, settings = self._blueprint, self._blueprint.settings
+        spec = pool_spec(
+            account,
+            tuple(t.name for t in blueprint.worker_types),
+            blueprint.head_type.name,
+            arch=settings.arch,
+            worker_group=self.worker_group,
+            volume_gib=settings.storage.volume_size,
+            tags=settings.tags,
+        )
+        ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
+        self._names = await claim(self.aws, spec, self.id)
+        self.pool = await make(
+            self.aws, spec, self._names, self.id, caller, tuple(filter(None, ports))
+        )
+
+    async def _open(self, account: Account, dask: DaskSide) -> Fleet:
+        assert self.pool is not None
+        settings, pool = self._blueprint.settings, self.pool
+        definitions, _ = await asyncio.gather(
+            self._definitions(account),
+            ssm.put_secret(self.aws, pool.names.secret, self._blueprint.secret),
+        )
+        self.lease = Lease(settings.lease, self.aws.now())
+        await pool.open(settings.max_workers, self.lease.until)
+        timeouts = settings.timeouts
+        limits = Limits(
+            capacity=timeouts.capacity,
+            connect=timeouts.connect,
+            retire=timeouts.retire,
+            warm=settings.warm_timeout,
+        )
+        launcher = Launcher(definitions, settings.scheduler.port)
+        self.fleet = Fleet(pool, launcher, dask, self._events, limits, self.lease, timeouts.poll)
+        return self.fleet
+
+    async def _definitions(self, account: Account) -> dict[str, str]:
+        assert self.pool is not None
+        blueprint, settings, pool = self._blueprint, self._blueprint.settings, self.pool
+        head = worker_size((blueprint.head_type,), None, None)
+        size = blueprint.size
+        container = Container(
+            pool=pool.name,
+            arch=settings.arch,
+            image=settings.image or "",
+            region=account.region,
+            secret_arn=f"arn:aws:ssm:{account.region}:{account.number}"
+            f":parameter{pool.names.secret}",
+            execution_role=account.execution_role,
+            tags=pool.tags,
+        )
+        processes = (
+            scheduler_process(
+                account.scheduler_role,
+                head.task_cpu,
+                head.task_memory,
+                settings.scheduler.port,
+                settings.scheduler.dashboard_port,
+                settings.idle_timeout,
+            ),
+            worker_process(
+                account.worker_role,
+                size.task_cpu,
+                size.task_memory,
+                size.nthreads,
+                size.memory_limit,
+            ),
+        )
+        arns = await asyncio.gather(
+            *(
+                ecs.ensure_definition(self.aws, task_definition(container, p), pool.tags)
+                for p in processes
+            )
+        )
+        return {p.role: arn for p, arn in zip(processes, arns, strict=True)}
+
+    async def end(self) -> list[str]:
+        """End everything and give the pool back; what AWS is still busy with at the end."""
+        timeouts = self._blueprint.settings.timeouts
+        if self.fleet is not None:
+            await self.fleet.stop()
+        if self.pool is None:
+            if self._names is not None:
+                await sweep.attempt("releasing the claim", ssm.remove(self.aws, self._names.claim))
+            return []
+        left: list[str] = []
+
+        async def empty(pool: Pool) -> None:
+            left.extend(await sweep.empty(pool, timeouts.close, timeouts.poll))
+
+        # A pool that could not be emptied keeps its claim: nobody may check it out as it is. Its
+        # lease empties it.
+        if await sweep.attempt("emptying the pool", empty(self.pool)):
+            await sweep.attempt("giving the pool back", sweep.give_back(self.pool))
+        return left

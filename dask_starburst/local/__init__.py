@@ -1,0 +1,7 @@
+"""The embedded AWS: moto as control plane, real Dask processes as data plane."""
+
+from __future__ import annotations
+
+from dask_starburst.local.client import LocalAWS, LocalStatus
+
+__all__ = ["LocalAWS", "LocalStatus"]

@@ -1,0 +1,78 @@
+"""``python -m dask_starburst.local``: run an embedded AWS until standard input ends."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+
+from dask_starburst.errors import LocalAWSError
+from dask_starburst.local.server import LocalServer, Options
+from dask_starburst.local.timing import PROFILES
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run it, and return the exit code."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
+    options = Options(
+        port=arguments.port,
+        region=arguments.region,
+        timing=arguments.timing,
+        speed=arguments.speed,
+        seed=arguments.seed,
+        aliases=False if arguments.no_aliases else None,
+    )
+    # moto prints here and there; the one line on standard output is ours.
+    hello, sys.stdout = sys.stdout, sys.stderr
+    try:
+        server = LocalServer(options)
+    except LocalAWSError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.request_shutdown())
+    if not arguments.stay:
+        threading.Thread(target=_follow_stdin, args=(server,), name="stdin", daemon=True).start()
+    server.serve()
+    print(json.dumps(_greeting(server)), file=hello, flush=True)
+    server.wait()
+    server.close()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dask_starburst.local", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--region", default="us-east-1")
+    parser.add_argument("--timing", choices=sorted(PROFILES), default="fast")
+    parser.add_argument("--speed", type=float, default=1.0, help="its seconds in one of ours")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-aliases", action="store_true", help="every instance is 127.0.0.1")
+    parser.add_argument("--stay", action="store_true", help="do not end with standard input")
+    return parser
+
+
+def _greeting(server: LocalServer) -> dict[str, object]:
+    return {
+        "endpoint_url": server.endpoint_url,
+        "pid": os.getpid(),
+        "network": server.network.cidr,
+        "aliases": server.network.aliases,
+        "scheduler_port": server.network.scheduler_port,
+    }
+
+
+def _follow_stdin(server: LocalServer) -> None:
+    # Whoever started us holds the other end. It ends with them, however they end.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    server.request_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

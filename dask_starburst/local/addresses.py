@@ -1,0 +1,129 @@
+"""Addresses of the embedded AWS: a network of the loopback interface that nobody else on this computer uses.
+
+Every instance has an address of its own, which can be bound, where the whole of 127.0.0.0/8 is the loopback
+interface (Linux). Where only 127.0.0.1 is (macOS), all instances share it and tell their servers apart by port.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dask_starburst.errors import LocalAWSError
+
+# Two embedded AWSes that share addresses mix up their clusters: workers of one join the scheduler of the other.
+# The claim is a listening socket, so it ends with its process, however that ends. Its port is above Linux's
+# ephemeral ones.
+_CLAIM_PORT = 64_786
+_SECOND_BYTES = range(64, 251)
+
+_DASK_PORT = 8786
+# Below the ephemeral ports of Linux and macOS. The port above the scheduler's is the claim.
+_SHARED_PORTS = range(21_000, 31_000, 2)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A claimed network.
+
+    Attributes
+    ----------
+    cidr : str
+        The network, a /16 inside of 127.0.0.0/8.
+    aliases : bool
+        Whether every address of it can be bound. If not, each instance's address is 127.0.0.1.
+    scheduler_port : int
+        The port that a Dask scheduler can have here: 8786, unless that is taken or all instances share one
+        address.
+    """
+
+    cidr: str
+    aliases: bool
+    scheduler_port: int
+    _claim: socket.socket
+
+    def release(self) -> None:
+        """Give the network back. It is safe to call it twice."""
+        self._claim.close()
+
+
+def claim_network(aliases: bool | None = None) -> Network:
+    """Claim a network until it is released or this process ends.
+
+    Parameters
+    ----------
+    aliases : bool, optional
+        True for addresses of their own, False for 127.0.0.1 only. By default, what this computer can do.
+
+    Raises
+    ------
+    LocalAWSError
+        Addresses of their own were asked for and cannot be bound here, or everything is claimed.
+    """
+    can = aliases is not False and _can_bind("127.64.0.4", 0)
+    if aliases and not can:
+        raise LocalAWSError(
+            "No address but 127.0.0.1 can be bound on this computer, so instances cannot have addresses of their "
+            "own. Leave out aliases=True to let them share 127.0.0.1."
+        )
+    network = _claim_addresses() if can else _claim_ports()
+    if network is None:
+        raise LocalAWSError("No loopback network is free: too many embedded AWSes run on this computer. Stop some.")
+    return network
+
+
+def _claim_addresses() -> Network | None:
+    for byte in _from_a_random_start(_SECOND_BYTES):
+        host = f"127.{byte}.255.254"
+        claim = _listen(host, _CLAIM_PORT)
+        if claim is not None:
+            return Network(f"127.{byte}.0.0/16", True, _scheduler_port(host), claim)
+    return None
+
+
+def _claim_ports() -> Network | None:
+    for port in _from_a_random_start(_SHARED_PORTS):
+        claim = _listen("127.0.0.1", port + 1)
+        if claim is None:
+            continue
+        if _can_bind("127.0.0.1", port):
+            return Network("127.0.0.0/16", False, port, claim)
+        claim.close()
+    return None
+
+
+def _scheduler_port(host: str) -> int:
+    # A `dask scheduler` that the user runs has Dask's own port on every address.
+    ports = (_DASK_PORT, *_from_a_random_start(_SHARED_PORTS))
+    return next((port for port in ports if _can_bind(host, port)), _DASK_PORT)
+
+
+def _from_a_random_start(values: range) -> Iterator[int]:
+    start = random.randrange(len(values))
+    yield from values[start:]
+    yield from values[:start]
+
+
+def _listen(host: str, port: int) -> socket.socket | None:
+    claim = socket.socket()
+    try:
+        # Without SO_REUSEADDR, so that a second claim of the same address fails.
+        claim.bind((host, port))
+        claim.listen(1)
+    except OSError as error:
+        claim.close()
+        if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+            return None
+        raise
+    return claim
+
+
+def _can_bind(host: str, port: int) -> bool:
+    claim = _listen(host, port)
+    if claim is None:
+        return False
+    claim.close()
+    return True

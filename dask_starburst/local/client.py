@@ -1,0 +1,323 @@
+"""The embedded AWS, seen from outside: to start one, to call it, to ask what it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from dask_starburst.errors import LocalAWSError
+from dask_starburst.local.launcher import Hello, Server, server_options
+
+if TYPE_CHECKING:
+    import boto3
+
+_TIMEOUT_SECONDS = 10.0
+# moto takes any key for its one account.
+_KEY = "local"
+_SECRET = "local"
+# In botocore's form: name in a file, environment variable, value, conversion.
+_NO_FILES = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
+
+
+class LocalAWS:
+    """An AWS on this computer, for as long as it is open.
+
+    Every method may be called from any thread. A process forked from this one may use it, but only the process that
+    started it can stop it.
+
+    Parameters
+    ----------
+    region : str
+        The region to play.
+    timing : {"fast", "realistic"}
+        How long instances and tasks take to start: as little as possible, or as published measurements say. Whatever is
+        measured with either is *simulated*.
+    speed : float
+        How many of its seconds pass in one of ours.
+    seed : int
+        What its random choices start from.
+    aliases : bool, optional
+        Whether each instance has an address of its own. By default, wherever the computer can do that (Linux).
+
+    Raises
+    ------
+    LocalAWSError
+        When it is started: it does not come up within 30 seconds, or moto is not installed.
+
+    Examples
+    --------
+    >>> with LocalAWS() as aws:
+    ...     aws.client("ecs").list_clusters()["clusterArns"]
+    []
+    """
+
+    def __init__(
+        self,
+        *,
+        region: str = "us-east-1",
+        timing: str = "fast",
+        speed: float = 1.0,
+        seed: int = 0,
+        aliases: bool | None = None,
+    ) -> None:
+        self.region = region
+        self._options = server_options(region=region, timing=timing, speed=speed, seed=seed, aliases=aliases)
+        self._lock = threading.RLock()
+        self._server: Server | None = None
+        self._hello: Hello | None = None
+
+    @classmethod
+    def connect(cls, endpoint_url: str) -> LocalAWS:
+        """Return a handle on one that runs already. Stopping the handle leaves it alone."""
+        status = Control(endpoint_url).status()
+        handle = cls(region=status.region)
+        handle._hello = Hello(
+            endpoint_url.rstrip("/"), status.pid, status.network, status.aliases, status.scheduler_port
+        )
+        return handle
+
+    def start(self) -> LocalAWS:
+        """Start it, unless it runs, and return it."""
+        with self._lock:
+            if self._hello is None:
+                server = Server(self._options)
+                self._hello = server.wait_for_hello()
+                self._server = server
+        return self
+
+    def stop(self) -> None:
+        """Stop it and all that it runs. It is safe to call it twice, or before it was started."""
+        with self._lock:
+            if self._server is not None and self._server.owner == os.getpid():
+                self._server.stop()
+                self._server = self._hello = None
+
+    def __enter__(self) -> LocalAWS:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where it answers, for ``endpoint_url=`` and ``AWS_ENDPOINT_URL``."""
+        return self._running.endpoint_url
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        return self._running.pid
+
+    @property
+    def network(self) -> str:
+        """The loopback network that its instances have their addresses in."""
+        return self._running.network
+
+    @property
+    def aliases(self) -> bool:
+        """Whether each instance has an address of its own."""
+        return self._running.aliases
+
+    @property
+    def scheduler_port(self) -> int:
+        """The port that a Dask scheduler should listen on."""
+        return self._running.scheduler_port
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes every AWS SDK of a child process, and the AWS CLI, talk to this one."""
+        return environment(self.endpoint_url, self.region)
+
+    def session(self) -> boto3.Session:
+        """Return a boto3 session all of whose clients talk to this one."""
+        import boto3
+
+        return boto3.Session(
+            aws_access_key_id=_KEY,
+            aws_secret_access_key=_SECRET,
+            region_name=self.region,
+            botocore_session=_core_session(self.endpoint_url),
+        )
+
+    def client(self, service: str) -> Any:
+        """Return a boto3 client of one service, such as ``"ecs"``."""
+        return self.session().client(service)
+
+    def status(self) -> LocalStatus:
+        """Return what it is doing now."""
+        return self._control.status()
+
+    def now(self) -> float:
+        """Return its time, in seconds since 1970."""
+        return self.status().now
+
+    def advance(self, seconds: float) -> None:
+        """Let this much of its time pass at once."""
+        self._control.post("clock", {"advance": seconds})
+
+    def set_speed(self, speed: float) -> None:
+        """Let ``speed`` of its seconds pass in one of ours from now on."""
+        self._control.post("clock", {"speed": speed})
+
+    def inject(self, action: str, code: str, message: str, *, status: int = 400, times: int = 1) -> None:
+        """Let the next ``times`` calls of an action, such as ``"ecs:RunTask"``, fail with an AWS error."""
+        fault = {"action": action, "code": code, "message": message, "status": status, "times": times}
+        self._control.post("faults", fault)
+
+    def shut_down(self) -> None:
+        """End it and all that it runs, also one that was started to stay. It answers before it has ended."""
+        self._control.post("shutdown", {})
+
+    @property
+    def _running(self) -> Hello:
+        hello = self._hello
+        if hello is None:
+            raise LocalAWSError("This embedded AWS is not running. Use it in a `with` block, or call start().")
+        return hello
+
+    @property
+    def _control(self) -> Control:
+        return Control(self.endpoint_url)
+
+
+def _core_session(endpoint_url: str) -> Any:
+    """Nothing of the user's, neither profile nor file nor variable, may lead a call to the real AWS, or fail it."""
+    from botocore.config import Config
+    from botocore.session import Session
+
+    class OneEndpoint(Session):
+        def create_client(self, *args: Any, **options: Any) -> Any:
+            options["endpoint_url"] = options.get("endpoint_url") or endpoint_url
+            return super().create_client(*args, **options)
+
+    core = OneEndpoint(session_vars=_NO_FILES)
+    core.set_default_client_config(Config(proxies={}))
+    return core
+
+
+def environment(endpoint_url: str, region: str) -> dict[str, str]:
+    """Return the variables that lead AWS SDKs and the AWS CLI to an embedded AWS."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_ACCESS_KEY_ID": _KEY,
+        "AWS_SECRET_ACCESS_KEY": _SECRET,
+        "AWS_DEFAULT_REGION": region,
+    }
+
+
+@dataclass(frozen=True)
+class LocalStatus:
+    """What an embedded AWS is doing at one moment.
+
+    Attributes
+    ----------
+    pid : int
+        Process id of its server.
+    region : str
+        The region that it plays.
+    instances_running, instances_pending : int
+        EC2 instances in these states.
+    tasks_running : int
+        ECS tasks in the state RUNNING.
+    desired : int
+        Sum of the desired capacity of all Auto Scaling groups.
+    containers : mapping of str to int
+        Key and process id of every real process that plays a container.
+    calls : mapping of str to int
+        How often each action was called, as ``"ecs:RunTask"``.
+    throttled : int
+        How many of these calls were throttled.
+    now : float
+        Its time, in seconds since 1970.
+    speed : float
+        How many of its seconds pass in one of ours.
+    network : str
+        The loopback network that its instances have their addresses in.
+    aliases : bool
+        Whether each instance has an address of its own.
+    scheduler_port : int
+        The port that a Dask scheduler should listen on.
+    """
+
+    pid: int
+    region: str
+    instances_running: int
+    instances_pending: int
+    tasks_running: int
+    desired: int
+    containers: Mapping[str, int]
+    calls: Mapping[str, int]
+    throttled: int
+    now: float
+    speed: float
+    network: str
+    aliases: bool
+    scheduler_port: int
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LocalStatus:
+        """Read the server's answer."""
+        return cls(
+            pid=data["pid"],
+            region=data["region"],
+            instances_running=data["instances"]["running"],
+            instances_pending=data["instances"]["pending"],
+            tasks_running=data["tasks"]["running"],
+            desired=data["desired"],
+            containers=data["containers"],
+            calls=data["calls"],
+            throttled=data["throttled"],
+            now=data["now"],
+            speed=data["speed"],
+            network=data["network"],
+            aliases=data["aliases"],
+            scheduler_port=data["scheduler_port"],
+        )
+
+
+class Control:
+    """Calls to ``/_local/*`` of one endpoint."""
+
+    def __init__(self, endpoint_url: str) -> None:
+        self._endpoint_url = endpoint_url.rstrip("/")
+        # A proxy of the company has nothing to do with 127.0.0.1.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def status(self) -> LocalStatus:
+        """Ask what it is doing."""
+        try:
+            return LocalStatus.from_json(json.loads(self._ask("status")))
+        except (ValueError, KeyError, TypeError) as error:
+            raise LocalAWSError(
+                f"What answers at {self._endpoint_url} is not an embedded AWS of this version ({error!r})."
+            ) from error
+
+    def post(self, path: str, body: Mapping[str, Any]) -> None:
+        """Ask it to do something."""
+        self._ask(path, json.dumps(body).encode())
+
+    def _ask(self, path: str, body: bytes | None = None) -> bytes:
+        url = f"{self._endpoint_url}/_local/{path}"
+        request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+        try:
+            with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as reply:
+                answer: bytes = reply.read()
+                return answer
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")[:500]
+            raise LocalAWSError(f"The embedded AWS refused {path} ({error.code}): {said}") from error
+        except OSError as error:
+            raise LocalAWSError(f"No embedded AWS answers at {self._endpoint_url} ({error}).") from error

@@ -1,0 +1,132 @@
+"""The control API under ``/_local/``: what a test wants to see and to change."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from dask_starburst.local.addresses import Network
+from dask_starburst.local.container import Containers
+from dask_starburst.local.gate import Fault, Gate
+from dask_starburst.local.wire import ServiceError
+from dask_starburst.local.world import World
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+Reply = tuple[str, str]  # content type, body
+_JSON = "application/json"
+
+
+class RequestError(Exception):
+    """A request that makes no sense. The message says why."""
+
+
+class Control:
+    """The WSGI application of the control API.
+
+    Parameters
+    ----------
+    world, network, containers : World, Network, Containers
+        What it tells of.
+    shutdown : callable
+        What ends the server. It returns at once.
+    """
+
+    def __init__(self, world: World, network: Network, containers: Containers, shutdown: Callable[[], None]) -> None:
+        self._world = world
+        self._network = network
+        self._containers = containers
+        self._shutdown = shutdown
+        self.gate: Gate | None = None  # the gate is built last: it needs to know us
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        try:
+            status, (kind, text) = HTTPStatus.OK, self._route(environ)
+        except RequestError as error:
+            status, kind, text = HTTPStatus.BAD_REQUEST, _JSON, json.dumps({"error": str(error)})
+        body = text.encode()
+        start_response(f"{status.value} {status.phrase}", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+        return [body]
+
+    def _route(self, environ: WSGIEnvironment) -> Reply:
+        name = environ.get("PATH_INFO", "").removeprefix("/_local/").strip("/")
+        match environ["REQUEST_METHOD"], name:
+            case "GET", "status":
+                return _JSON, json.dumps(self._status())
+            case "GET", "ip":
+                return "text/plain", environ.get("REMOTE_ADDR", "127.0.0.1") + "\n"
+            case "POST", "clock":
+                return self._set_clock(_document(environ))
+            case "POST", "faults":
+                return self._inject(_document(environ))
+            case "POST", "throttle":
+                return self._set_throttle(_document(environ))
+            case "POST", "shutdown":
+                self._shutdown()
+                return _JSON, "{}"
+        raise RequestError(f"there is no {environ['REQUEST_METHOD']} /_local/{name}")
+
+    def _status(self) -> dict[str, Any]:
+        with self._world.lock:
+            machines = [machine.state for machine in self._world.machines.values()]
+            running = sum(task.status == "RUNNING" for task in self._world.tasks.values())
+            desired = sum(group.desired for group in self._world.groups.values())
+        calls, throttled = self._gate.snapshot()
+        return {
+            "pid": os.getpid(),
+            "region": self._world.region,
+            "instances": {"running": machines.count("running"), "pending": machines.count("pending")},
+            "tasks": {"running": running},
+            "desired": desired,
+            "containers": self._containers.running(),
+            "calls": calls,
+            "throttled": throttled,
+            "now": self._world.now(),
+            "speed": self._world.clock.speed,
+            "network": self._network.cidr,
+            "aliases": self._network.aliases,
+            "scheduler_port": self._network.scheduler_port,
+        }
+
+    def _set_clock(self, wanted: Mapping[str, Any]) -> Reply:
+        try:
+            if "speed" in wanted:
+                self._world.clock.set_speed(float(wanted["speed"]))
+            if "advance" in wanted:
+                self._world.clock.advance(float(wanted["advance"]))
+        except (TypeError, ValueError) as error:
+            raise RequestError(str(error)) from error
+        return _JSON, json.dumps({"now": self._world.now(), "speed": self._world.clock.speed})
+
+    def _inject(self, wanted: Mapping[str, Any]) -> Reply:
+        try:
+            message = str(wanted.get("message", "An injected fault."))
+            error = ServiceError(str(wanted["code"]), message, int(HTTPStatus(wanted.get("status", 400))))
+            self._gate.inject(Fault(str(wanted["action"]), error, int(wanted.get("times", 1))))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RequestError(f"a fault needs an action and a code: {error}") from error
+        return _JSON, "{}"
+
+    def _set_throttle(self, wanted: Mapping[str, Any]) -> Reply:
+        self._gate.throttle.enabled = bool(wanted.get("on"))
+        return _JSON, json.dumps({"on": self._gate.throttle.enabled})
+
+    @property
+    def _gate(self) -> Gate:
+        assert self.gate is not None
+        return self.gate
+
+
+def _document(environ: WSGIEnvironment) -> Mapping[str, Any]:
+    try:
+        document = json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)) or b"{}")
+    except ValueError as error:
+        raise RequestError("the body must be JSON") from error
+    if not isinstance(document, dict):
+        raise RequestError("the body must be a JSON object")
+    return document

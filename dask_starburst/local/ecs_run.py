@@ -1,0 +1,251 @@
+"""The ECS API: RunTask and StopTask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from dask_starburst.local.ecs_common import client_error, find_cluster, find_task, invalid, short
+from dask_starburst.local.ecs_definitions import DefinitionOperations
+from dask_starburst.local.ecs_placement import Demand, NoCapacityError, candidates, occupy, place
+from dask_starburst.local.ecs_tasks import described
+from dask_starburst.local.state import Cluster, Container, ContainerInstance, Task, TaskDefinition
+from dask_starburst.local.wire import Reply, Request, ServiceError
+from dask_starburst.local.world import World, new_id, tag_dict
+
+_MOST_TASKS = 10
+_LONGEST_OVERRIDES = 8192
+_TOKEN_LIFE = 24 * 3600.0
+_NOT_HERE = ("volumeConfigurations", "networkConfiguration", "platformVersion")
+_ARCHITECTURES = {"ARM64": "arm64", "X86_64": "x86_64"}
+
+
+class RunOperations:
+    """Run and stop tasks.
+
+    Parameters
+    ----------
+    world : World
+        Where they are.
+    definitions : DefinitionOperations
+        What finds task definitions.
+    begin : callable
+        Called with each new task: its life begins.
+    stop : callable
+        Called with a task, a reason and a stop code.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        definitions: DefinitionOperations,
+        begin: Callable[[Task], None],
+        stop: Callable[[Task, str, str], None],
+    ) -> None:
+        self._world = world
+        self._definitions = definitions
+        self._begin = begin
+        self._stop = stop
+
+    def run_task(self, request: Request) -> Reply:
+        """Place tasks at once, or say why they cannot be placed."""
+        cluster = find_cluster(self._world, request.get("cluster"))
+        _check(request)
+        return self._once(cluster, request, lambda: self._run(cluster, request))
+
+    def stop_task(self, request: Request) -> Reply:
+        """Stop a task. A stopped one is returned as it is."""
+        cluster = find_cluster(self._world, request.get("cluster"))
+        task = find_task(cluster, request["task"])
+        if task is None:
+            raise invalid("The referenced task was not found.")
+        self._stop(task, request.get("reason") or "Task stopped by user", "UserInitiated")
+        return {"task": described(task)}
+
+    def _once(self, cluster: Cluster, request: Request, run: Callable[[], Reply]) -> Reply:
+        """Answer a repeated client token with what its first request made."""
+        token = request.get("clientToken")
+        if token is None:
+            return run()
+        parameters = json.dumps({**request, "cluster": cluster.name}, sort_keys=True)
+        seen = cluster.tokens.get(token)
+        if seen is not None and self._world.now() - seen[1] < _TOKEN_LIFE:
+            if seen[0] != parameters:
+                message = "The clientToken has been used with other parameters."
+                raise ServiceError("ConflictException", message)
+            tasks = [cluster.tasks[identity] for identity in seen[2]["ids"] if identity in cluster.tasks]
+            return {"tasks": [described(task) for task in tasks], "failures": seen[2]["failures"]}
+        reply = run()
+        # A call that placed nothing leaves nothing to return: the next one may try again.
+        if reply["tasks"]:
+            ids = [short(task["taskArn"]) for task in reply["tasks"]]
+            kept = {"ids": ids, "failures": reply["failures"]}
+            cluster.tokens[token] = (parameters, self._world.now(), kept)
+        return reply
+
+    def _run(self, cluster: Cluster, request: Request) -> Reply:
+        definition = self._find_definition(request["taskDefinition"])
+        overrides = request.get("overrides") or {}
+        containers = _merge_overrides(definition, overrides)
+        provider, launch_type = self._launch(cluster, request)
+        group = request.get("group") or f"family:{definition.family}"
+        demand = _demand(definition, overrides, containers, group, request)
+        try:
+            instances = candidates(cluster, provider)
+        except NoCapacityError as nothing:
+            arn = self._world.providers[provider].arn if provider else cluster.arn
+            return {"tasks": [], "failures": [{"arn": arn, "reason": nothing.reason}]}
+        if not instances:
+            raise invalid("No Container Instances were found in your cluster.")
+
+        def start(instance: ContainerInstance) -> Task:
+            return self._start(cluster, definition, containers, demand, instance, provider, launch_type, request)
+
+        strategy = request.get("placementStrategy", [])
+        tasks, failures = place(instances, demand, request.get("count", 1), strategy, start)
+        return {"tasks": [described(task) for task in tasks], "failures": failures}
+
+    def _find_definition(self, name: str) -> TaskDefinition:
+        try:
+            definition = self._definitions.find(name)
+        except ServiceError as error:
+            raise client_error("TaskDefinition not found.") from error
+        if not definition.active:
+            raise client_error("TaskDefinition is inactive")
+        return definition
+
+    def _launch(self, cluster: Cluster, request: Request) -> tuple[str | None, str | None]:
+        strategy, launch_type = request.get("capacityProviderStrategy"), request.get("launchType")
+        if strategy and launch_type:
+            raise invalid("Specify only one of launch type and capacity provider strategy.")
+        if not launch_type and not strategy:
+            strategy = cluster.default_strategy
+        if not strategy:
+            if launch_type not in (None, "EC2"):
+                raise client_error(f"The launch type {launch_type} is not implemented by the embedded AWS.")
+            return None, "EC2"
+        name = short(_first_choice(strategy)["capacityProvider"])
+        if name not in cluster.providers:
+            raise invalid(
+                "The specified capacity provider strategy cannot contain a capacity provider that is not associated with "
+                "the cluster. Associate the capacity provider with the cluster and try again."
+            )
+        return name, None
+
+    def _start(
+        self,
+        cluster: Cluster,
+        definition: TaskDefinition,
+        containers: list[dict[str, Any]],
+        demand: Demand,
+        instance: ContainerInstance,
+        provider: str | None,
+        launch_type: str | None,
+        request: Request,
+    ) -> Task:
+        identity = new_id()
+        arn = self._world.arn("ecs", f"task/{cluster.name}/{identity}")
+        inherited = definition.tags if request.get("propagateTags") == "TASK_DEFINITION" else {}
+        container_arn = self._world.arn("ecs", f"container/{cluster.name}/{identity}")
+        task = Task(
+            id=identity,
+            arn=arn,
+            cluster=cluster.name,
+            definition=definition,
+            instance=instance,
+            containers=[Container(one["name"], f"{container_arn}/{new_id()}", one) for one in containers],
+            cpu=demand.cpu,
+            memory=demand.memory,
+            shown_cpu=str(demand.cpu),
+            shown_memory=str(demand.memory),
+            ports=list(demand.ports),
+            created_at=self._world.now(),
+            group=demand.group,
+            started_by=request.get("startedBy"),
+            provider=provider,
+            launch_type=launch_type,
+            overrides=request.get("overrides") or {},
+            tags={**inherited, **tag_dict(request.get("tags"))},
+            status="PROVISIONING" if provider else "PENDING",
+        )
+        occupy(task)
+        cluster.tasks[identity] = self._world.tasks[identity] = task
+        self._begin(task)
+        return task
+
+
+def _check(request: Request) -> None:
+    count = request.get("count", 1)
+    if not 1 <= count <= _MOST_TASKS:
+        raise invalid(f"Count must be between 1 and {_MOST_TASKS}, not {count}.")
+    for key in _NOT_HERE:
+        if request.get(key):
+            raise invalid(f"{key} is not implemented by the embedded AWS.")
+    if request.get("enableExecuteCommand"):
+        raise invalid("enableExecuteCommand is not implemented by the embedded AWS.")
+    if len(json.dumps(request.get("overrides") or {}, separators=(",", ":"))) > _LONGEST_OVERRIDES:
+        raise invalid(f"Container Overrides length must be at most {_LONGEST_OVERRIDES}")
+    if len(request.get("startedBy") or "") > 128:
+        raise invalid("startedBy must be at most 128 characters long.")
+    if len(request.get("clientToken") or "") > 64:
+        raise invalid("clientToken must be at most 64 characters long.")
+
+
+def _first_choice(strategy: list[dict[str, Any]]) -> dict[str, Any]:
+    """Choose one provider: with a base first, then by weight. A call is not split between providers here."""
+    return max(strategy, key=lambda item: (item.get("base", 0), item.get("weight", 0)))
+
+
+def _merge_overrides(definition: TaskDefinition, overrides: dict[str, Any]) -> list[dict[str, Any]]:
+    by_name: dict[str, dict[str, Any]] = {one.get("name", ""): one for one in overrides.get("containerOverrides", [])}
+    containers = [dict(one) for one in definition.document["containerDefinitions"]]
+    unknown = set(by_name) - {one["name"] for one in containers}
+    if unknown:
+        raise invalid(
+            f"Override for container named {', '.join(sorted(unknown))} is not a container in the TaskDefinition."
+        )
+    for container in containers:
+        override = by_name.get(container["name"], {})
+        for key in ("command", "cpu", "memory", "memoryReservation"):
+            if key in override:
+                container[key] = override[key]
+        if "environment" in override:
+            merged = {item["name"]: item for item in (*container["environment"], *override["environment"])}
+            container["environment"] = list(merged.values())
+    return containers
+
+
+def _demand(
+    definition: TaskDefinition,
+    overrides: dict[str, Any],
+    containers: list[dict[str, Any]],
+    group: str,
+    request: Request,
+) -> Demand:
+    document = definition.document
+    cpu = overrides.get("cpu") or document.get("cpu") or sum(one.get("cpu", 0) for one in containers)
+    # Placement goes by the soft limit where there is one.
+    per_container = (one.get("memoryReservation") or one.get("memory") or 0 for one in containers)
+    memory = overrides.get("memory") or document.get("memory") or sum(per_container)
+    for text in (cpu, memory):
+        if not str(text).isdigit():
+            raise client_error(f"Invalid size of a task: {text}. The embedded AWS takes whole numbers.")
+    constraints = [*document.get("placementConstraints", []), *request.get("placementConstraints", [])]
+    architecture = (document.get("runtimePlatform") or {}).get("cpuArchitecture")
+    return Demand(
+        cpu=int(cpu),
+        memory=int(memory),
+        ports=tuple(_host_ports(containers, document["networkMode"])),
+        architecture=_ARCHITECTURES.get(architecture or ""),
+        group=group,
+        distinct=any(one["type"] == "distinctInstance" for one in constraints),
+        expressions=tuple(one["expression"] for one in constraints if one["type"] == "memberOf"),
+    )
+
+
+def _host_ports(containers: list[dict[str, Any]], network: str) -> list[int]:
+    mappings = [mapping for one in containers for mapping in one["portMappings"]]
+    if network == "host":
+        return [mapping["containerPort"] for mapping in mappings if "containerPort" in mapping]
+    return [mapping["hostPort"] for mapping in mappings if mapping.get("hostPort")]

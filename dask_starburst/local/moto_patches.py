@@ -1,0 +1,160 @@
+"""Every change that we make to moto, in one place. Each has a test in ``tests/local/test_contract_moto.py``.
+
+It is because of this file that moto is pinned to a patch series.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any, Protocol
+
+from moto import settings
+from moto.core import responses as core_responses
+from moto.ec2.exceptions import DependencyViolationError, EC2ClientError
+from moto.ec2.models import EC2Backend
+from moto.ec2.models import vpcs as vpc_models
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.ec2.models.instances import Instance, InstanceBackend, InstanceState
+from moto.ec2.models.security_groups import SecurityGroupBackend
+from moto.ec2.responses import instances as instance_responses
+from moto.iam.exceptions import NotFoundException
+
+STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48}
+
+
+class Hooks(Protocol):
+    """What the patches tell the world."""
+
+    def launched(self, instance: Any) -> None:
+        """Hear of a new instance, which is pending."""
+
+    def terminating(self, instance_id: str) -> None:
+        """Hear that somebody terminates an instance."""
+
+
+def install(hooks: Hooks, cidr: str) -> None:
+    """Patch moto, once in a process.
+
+    Parameters
+    ----------
+    hooks : Hooks
+        Who hears of launches and terminations.
+    cidr : str
+        The network of the default VPC of every region: a /16 of loopback addresses.
+    """
+    os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
+    settings.EC2_ENABLE_INSTANCE_TYPE_VALIDATION = True
+    settings.ENABLE_AMI_VALIDATION = True
+    _let_instances_live(hooks)
+    _move_the_default_vpc(cidr)
+    _refuse_as_aws_does()
+    # It inspects the whole response class for every single object of a DescribeInstances reply.
+    cached = functools.lru_cache(maxsize=None)(core_responses.method_names_from_class)
+    core_responses.method_names_from_class = cached
+
+
+def set_state(instance: Any, name: str) -> None:
+    """Set the state of one of moto's instances without any of moto's own consequences."""
+    instance._state = InstanceState(name, STATES[name])
+
+
+def finish_termination(instance: Any) -> None:
+    """Do what moto does when an instance is terminated, and what it forgets: the interfaces go too."""
+    for interface in instance.nics.values():
+        interface.delete_on_termination = True
+    _moto_terminate(instance)
+
+
+_moto_terminate = Instance.terminate
+
+
+def _let_instances_live(hooks: Hooks) -> None:
+    """Instances of moto run at once and end at once; ours do both when the engine says so."""
+    run = InstanceBackend.run_instances
+    reservations: dict[str, Any] = {}
+
+    @functools.wraps(run)
+    def run_instances(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # moto ignores the client token; "ABCDE" is what its API layer gives when there is none.
+        token = kwargs.get("client_token")
+        if token in reservations:
+            return reservations[token]
+        reservation = run(self, *args, **kwargs)
+        if token and token != "ABCDE":
+            reservations[token] = reservation
+        for instance in reservation.instances:
+            set_state(instance, "pending")
+            hooks.launched(instance)
+        return reservation
+
+    def terminate(self: Any) -> InstanceState:
+        previous = InstanceState(self._state.name, self._state.code)
+        hooks.terminating(self.id)
+        return previous
+
+    InstanceBackend.run_instances = run_instances
+    Instance.terminate = terminate
+    # A public address comes only with "running", and then it is the private one, which can be reached here.
+    NetworkInterface.check_auto_public_ip = lambda self: None
+
+
+def _move_the_default_vpc(cidr: str) -> None:
+    """Give the default VPC addresses that processes here can bind, and the gateway that AWS gives it."""
+
+    def create_default_vpc(self: Any) -> Any:
+        vpc = self.create_vpc(cidr_block=cidr, is_default=True)
+        for zone in self.describe_availability_zones():
+            self.create_default_subnet(zone.name)
+        gateway = self.create_internet_gateway()
+        self.attach_internet_gateway(gateway.id, vpc.id)
+        (main,) = self.describe_route_tables(filters={"vpc-id": vpc.id, "association.main": "true"})
+        self.create_route(main.id, "0.0.0.0/0", gateway_id=gateway.id)
+        return vpc
+
+    vpc_models.VPCBackend.create_default_vpc = create_default_vpc
+    EC2Backend.create_default_vpc = create_default_vpc
+
+
+def _refuse_as_aws_does() -> None:
+    delete = SecurityGroupBackend.delete_security_group
+    find_profile = instance_responses.filter_iam_instance_profiles
+
+    @functools.wraps(delete)
+    def delete_security_group(self: Any, name: str | None = None, group_id: str | None = None) -> None:
+        group = self.get_security_group_by_name_or_id(group_id or name)
+        if group is not None and _is_in_use(self, group.id):
+            raise DependencyViolationError(f"resource {group.id} has a dependent object")
+        delete(self, name, group_id)
+
+    @functools.wraps(find_profile)
+    def filter_iam_instance_profiles(*args: Any, **kwargs: Any) -> Any:
+        # moto lets IAM's own "NoSuchEntity" with HTTP 404 through, in IAM's format.
+        try:
+            profile = find_profile(*args, **kwargs)
+        except NotFoundException as error:
+            raise _no_such_profile(kwargs) from error
+        if profile is None:
+            raise _no_such_profile(kwargs)
+        return profile
+
+    SecurityGroupBackend.delete_security_group = delete_security_group
+    instance_responses.filter_iam_instance_profiles = filter_iam_instance_profiles
+
+
+def _is_in_use(backend: Any, group_id: str) -> bool:
+    interfaces = list(backend.enis.values())
+    if any(group.id == group_id for interface in interfaces for group in interface.group_set):
+        return True
+    groups = [group for groups in backend.groups.values() for group in groups.values() if group.id != group_id]
+    rules = [rule for group in groups for rule in (*group.ingress_rules, *group.egress_rules)]
+    return any(rule.source_group.get("GroupId") == group_id for rule in rules if rule.source_group)
+
+
+def _no_such_profile(wanted: dict[str, Any]) -> EC2ClientError:
+    by_name = wanted.get("iam_instance_profile_name")
+    field, value = ("name", by_name) if by_name else ("arn", wanted.get("iam_instance_profile_arn"))
+    return EC2ClientError(
+        "InvalidParameterValue",
+        f"Value ({value}) for parameter iamInstanceProfile.{field} is invalid. Invalid IAM Instance Profile {field}",
+    )

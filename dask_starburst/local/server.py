@@ -1,0 +1,179 @@
+"""The embedded AWS put together: one process, one port."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cheroot.wsgi import Server as HttpServer
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+from dask_starburst.local import moto_patches
+from dask_starburst.local.addresses import Network, claim_network
+from dask_starburst.local.autoscaling import GroupOperations
+from dask_starburst.local.autoscaling_groups import Groups
+from dask_starburst.local.autoscaling_views import GroupViews, ScheduleOperations
+from dask_starburst.local.autoscaling_views import TagOperations as GroupTagOperations
+from dask_starburst.local.awslogs import LogShipper
+from dask_starburst.local.clock import Clock
+from dask_starburst.local.container import Containers
+from dask_starburst.local.control import Control
+from dask_starburst.local.ec2 import Ec2
+from dask_starburst.local.ecs_clusters import ClusterOperations, ProviderAssociations
+from dask_starburst.local.ecs_definitions import DefinitionOperations
+from dask_starburst.local.ecs_instances import InstanceOperations
+from dask_starburst.local.ecs_providers import ProviderOperations
+from dask_starburst.local.ecs_run import RunOperations
+from dask_starburst.local.ecs_tags import TagOperations
+from dask_starburst.local.ecs_tasks import TaskViews
+from dask_starburst.local.engine import Engine
+from dask_starburst.local.facts import Facts
+from dask_starburst.local.gate import Gate
+from dask_starburst.local.machines import Machines
+from dask_starburst.local.metadata import MetadataApp
+from dask_starburst.local.task_life import TaskLife
+from dask_starburst.local.timing import Profile, Timing
+from dask_starburst.local.wire import Service
+from dask_starburst.local.world import World
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+_log = logging.getLogger(__name__)
+_HOST = "127.0.0.1"
+_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run an embedded AWS."""
+
+    port: int = 0
+    region: str = "us-east-1"
+    timing: Profile = "fast"
+    speed: float = 1.0
+    seed: int = 0
+    aliases: bool | None = None
+
+
+class LocalServer:
+    """An embedded AWS in this process. There can be one in a process: moto's state is global.
+
+    Parameters
+    ----------
+    options : Options
+        How to run it.
+
+    Attributes
+    ----------
+    network : Network
+        Its addresses.
+    endpoint_url : str
+        Where it answers.
+    world : World
+        Its state.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.network: Network = claim_network(options.aliases)
+        self._folder = Path(tempfile.mkdtemp(prefix="starburst-local-"))
+        self._done = threading.Event()
+        self._http = HttpServer((_HOST, options.port), None, numthreads=_THREADS, server_name="local-aws")
+        # The port is known once it is bound, and everything that runs here is told of it.
+        self._http.prepare()
+        self.endpoint_url = f"http://{_HOST}:{self._http.bind_addr[1]}"
+        self.world = World(
+            Clock(options.speed), Timing(options.timing, options.seed), options.region, self.endpoint_url
+        )
+        self._containers = Containers(self._folder)
+        self._logs = LogShipper()
+        self._http.wsgi_app = self._build()
+
+    def serve(self) -> None:
+        """Answer requests in threads of its own, and return."""
+        self._engine.start()
+        threading.Thread(target=self._http.serve, name="http", daemon=True).start()
+
+    def wait(self) -> None:
+        """Wait until somebody asks it to shut down."""
+        self._done.wait()
+
+    def request_shutdown(self) -> None:
+        """Ask it to shut down. Any thread and any signal handler may do so."""
+        self._done.set()
+
+    def close(self) -> None:
+        """Kill all containers, stop answering, and give everything back."""
+        self._engine.stop()
+        self._containers.close()
+        self._http.stop()
+        self.network.release()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _build(self) -> Gate:
+        world = self.world
+        hooks = _Hooks()
+        moto_patches.install(hooks, self.network.cidr if self.network.aliases else "127.31.0.0/16")
+        ec2 = Ec2(world.region, self.network.aliases)
+        machines = Machines(world, ec2)
+        hooks.machines = machines
+        tasks = TaskLife(world, self._containers, self._logs)
+        machines.stop_task, machines.end_task = tasks.host_shuts_down, tasks.end
+        self._engine = Engine(world, [tasks.watch])
+        control = Control(world, self.network, self._containers, self.request_shutdown)
+        metadata = MetadataApp(Facts(world, ec2))
+        services = [_autoscaling(world, ec2, machines), _ecs(world, tasks)]
+        folders: dict[str, WSGIApplication] = {
+            "_local": control,
+            "imds": metadata,
+            "ecs": metadata,
+            "credentials": metadata,
+        }
+        gate = Gate(DomainDispatcherApplication(create_backend_app), services, folders, world.clock)
+        control.gate = gate
+        return gate
+
+
+class _Hooks:
+    """Passes on what moto's patches tell: moto is patched before there is anybody to listen."""
+
+    machines: Machines
+
+    def launched(self, instance: object) -> None:
+        self.machines.launched(instance)
+
+    def terminating(self, instance_id: str) -> None:
+        self.machines.terminating(instance_id)
+
+
+def _autoscaling(world: World, ec2: Ec2, machines: Machines) -> Service:
+    groups = Groups(world, ec2, machines)
+    operations = GroupOperations(world, ec2, groups)
+    parts = (
+        operations,
+        GroupViews(world, ec2),
+        GroupTagOperations(world, operations),
+        ScheduleOperations(world, operations, groups),
+    )
+    return Service("autoscaling", *parts, invalid="ValidationError", lock=world.lock)
+
+
+def _ecs(world: World, tasks: TaskLife) -> Service:
+    clusters = ClusterOperations(world)
+    definitions = DefinitionOperations(world)
+    parts = (
+        clusters,
+        ProviderOperations(world),
+        ProviderAssociations(world, clusters),
+        definitions,
+        InstanceOperations(world),
+        RunOperations(world, definitions, tasks.begin, tasks.stop),
+        TaskViews(world),
+        TagOperations(world),
+    )
+    return Service("ecs", *parts, invalid="InvalidParameterException", lock=world.lock)

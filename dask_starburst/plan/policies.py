@@ -1,0 +1,93 @@
+"""The IAM roles of an account: who may assume each, and what each may do (aws-facts §6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+#: Prefix of every name that we make in an account.
+NAMESPACE = "starburst"
+#: The tag that marks a resource as ours; its value is the pool or the namespace.
+MANAGED_TAG = "starburst:pool"
+PARAMETER_ROOT = f"/{NAMESPACE}/"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One IAM role: its name, the service that assumes it, its inline policy."""
+
+    name: str
+    service: str
+    statements: tuple[dict[str, Any], ...]
+
+    @property
+    def trust(self) -> dict[str, Any]:
+        """The trust policy."""
+        principal = {"Service": f"{self.service}.amazonaws.com"}
+        return _document(
+            ({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"},)
+        )
+
+    @property
+    def policy(self) -> dict[str, Any]:
+        """The inline policy."""
+        return _document(self.statements)
+
+
+def _document(statements: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def _allow(actions: list[str], resource: str | list[str] = "*", **more: Any) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": actions, "Resource": resource, **more}
+
+
+_PULL = _allow(
+    [
+        "ecr:GetAuthorizationToken",
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:GetDownloadUrlForLayer",
+        "ecr:BatchGetImage",
+    ]
+)
+
+
+def instance_role() -> Role:
+    """Return the role of every instance: what the ECS agent calls."""
+    agent = [
+        "ecs:RegisterContainerInstance",
+        "ecs:DeregisterContainerInstance",
+        "ecs:DiscoverPollEndpoint",
+        "ecs:Poll",
+        "ecs:StartTelemetrySession",
+        "ecs:UpdateContainerInstancesState",
+        "ecs:SubmitTaskStateChange",
+        "ecs:SubmitContainerStateChange",
+        "ecs:SubmitAttachmentStateChanges",
+    ]
+    return Role(f"{NAMESPACE}-instance", "ec2", (_allow(agent), _PULL))
+
+
+def execution_role(region: str, account: str) -> Role:
+    """Return the role with which ECS itself pulls the image, reads secrets and writes logs."""
+    logs = f"arn:aws:logs:{region}:{account}:log-group:/{NAMESPACE}:*"
+    parameters = f"arn:aws:ssm:{region}:{account}:parameter{PARAMETER_ROOT}*"
+    return Role(
+        f"{NAMESPACE}-execution",
+        "ecs-tasks",
+        (
+            _PULL,
+            _allow(["logs:CreateLogStream", "logs:PutLogEvents"], logs),
+            _allow(["ssm:GetParameters"], parameters),
+        ),
+    )
+
+
+def scheduler_role() -> Role:
+    """Return the role of the scheduler task. It may do nothing yet: the client renews the lease."""
+    return Role(f"{NAMESPACE}-scheduler", "ecs-tasks", ())
+
+
+def worker_role() -> Role:
+    """Return the role of the worker tasks: the user's code runs with it, so it has no rights of ours."""
+    return Role(f"{NAMESPACE}-worker", "ecs-tasks", ())

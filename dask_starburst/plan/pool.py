@@ -1,0 +1,176 @@
+"""What a pool is made of, as the requests that make it.
+
+A pool's name holds a hash of all that its objects are made from. So an object of that name always
+has the same content: making it again is harmless, and two different pools never share one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE, PARAMETER_ROOT
+from dask_starburst.plan.state import HEAD
+
+#: Bumped when the shape of the objects below changes, so that old pools are not reused.
+LAYOUT = 1
+LEASE_ACTION = f"{NAMESPACE}-lease"
+#: AWS allows one unit more than it needs; the hash only has to keep a handful of pools apart.
+_HASH_LENGTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """Everything that the objects of a pool are made from."""
+
+    region: str
+    arch: str
+    image_id: str
+    subnet: str
+    vpc: str
+    worker_types: tuple[str, ...]
+    head_type: str
+    worker_group: str
+    volume_gib: int
+    security_group: str
+    instance_profile: str
+    boot_script: str
+    tags: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """A short hash over all of it."""
+        content = json.dumps({"layout": LAYOUT, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:_HASH_LENGTH]
+
+    def pool_name(self, slot: int) -> str:
+        """Return the name of the pool in `slot`: a cluster checks out the first free one."""
+        return f"{NAMESPACE}-{self.digest}-{slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolNames:
+    """The names of a pool's objects, all derived from the pool's own."""
+
+    pool: str
+
+    @property
+    def claim(self) -> str:
+        """The SSM parameter whose existence means that somebody has checked the pool out."""
+        return f"{PARAMETER_ROOT}claims/{self.pool}"
+
+    @property
+    def secret(self) -> str:
+        """The SSM SecureString with the certificates of the cluster that holds the pool."""
+        return f"{PARAMETER_ROOT}tls/{self.pool}"
+
+    def group(self, group: str) -> str:
+        """The launch template, Auto Scaling group and capacity provider of a group."""
+        return f"{self.pool}-{group}"
+
+    def family(self, role: str) -> str:
+        """The task definition family of ``scheduler`` or ``worker``."""
+        return f"{self.pool}-{role}"
+
+
+def tags_of(pool: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of everything that belongs to a pool."""
+    return {**tags, MANAGED_TAG: pool}
+
+
+def launch_template_data(
+    spec: PoolSpec, pool: str, group: str, security_groups: list[str], user_data: str
+) -> dict[str, Any]:
+    """Return the launch template of one group.
+
+    IMDSv2 is required; hop limit 2, because a container in bridge mode is one hop away
+    (aws-facts §4.1). The volume is encrypted with the account's default key.
+    """
+    tags = [{"Key": k, "Value": v} for k, v in tags_of(pool, spec.tags).items()]
+    tags.append({"Key": "Name", "Value": f"{pool}-{group}"})
+    return {
+        "ImageId": spec.image_id,
+        "InstanceType": spec.head_type if group == HEAD else spec.worker_types[0],
+        "IamInstanceProfile": {"Name": spec.instance_profile},
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "MetadataOptions": {
+            "HttpTokens": "required",
+            "HttpEndpoint": "enabled",
+            "HttpPutResponseHopLimit": 2,
+        },
+        "BlockDeviceMappings": [
+            {
+                "DeviceName": "/dev/xvda",
+                "Ebs": {
+                    "VolumeSize": spec.volume_gib,
+                    "VolumeType": "gp3",
+                    "Encrypted": True,
+                    "DeleteOnTermination": True,
+                },
+            }
+        ],
+        "NetworkInterfaces": [
+            {
+                "DeviceIndex": 0,
+                "AssociatePublicIpAddress": True,
+                "Groups": security_groups,
+                "DeleteOnTermination": True,
+            }
+        ],
+        "TagSpecifications": [
+            {"ResourceType": "instance", "Tags": tags},
+            {"ResourceType": "volume", "Tags": tags},
+        ],
+        "UserData": user_data,
+    }
+
+
+def group_request(spec: PoolSpec, pool: str, group: str) -> dict[str, Any]:
+    """Return the CreateAutoScalingGroup request of one group, born with no capacity at all.
+
+    One subnet: no traffic between zones, and no rebalancing that terminates instances of ours.
+    Scale-in protection stays off, because it would make the lease powerless.
+    """
+    name = PoolNames(pool).group(group)
+    types = (spec.head_type,) if group == HEAD else spec.worker_types
+    template = {"LaunchTemplateName": name, "Version": "1"}
+    spot = group == "spot"
+    return {
+        "AutoScalingGroupName": name,
+        "MinSize": 0,
+        "MaxSize": 0,
+        "DesiredCapacity": 0,
+        "VPCZoneIdentifier": spec.subnet,
+        "NewInstancesProtectedFromScaleIn": False,
+        "MixedInstancesPolicy": {
+            "LaunchTemplate": {
+                "LaunchTemplateSpecification": template,
+                "Overrides": [{"InstanceType": name} for name in types],
+            },
+            "InstancesDistribution": {
+                "OnDemandBaseCapacity": 0,
+                "OnDemandPercentageAboveBaseCapacity": 0 if spot else 100,
+                "SpotAllocationStrategy": "price-capacity-optimized",
+            },
+        },
+        "Tags": [
+            {"Key": k, "Value": v, "PropagateAtLaunch": True}
+            for k, v in tags_of(pool, spec.tags).items()
+        ],
+    }
+
+
+def provider_request(pool: str, group: str, group_arn: str) -> dict[str, Any]:
+    """Return the CreateCapacityProvider request: placement only, AWS manages nothing (finding 1, 2)."""
+    return {
+        "name": PoolNames(pool).group(group),
+        "autoScalingGroupProvider": {
+            "autoScalingGroupArn": group_arn,
+            "managedScaling": {"status": "DISABLED"},
+            "managedTerminationProtection": "DISABLED",
+            "managedDraining": "DISABLED",
+        },
+    }

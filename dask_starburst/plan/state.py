@@ -1,0 +1,192 @@
+"""What is wanted and what is seen, as values that `reconcile` decides on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+HEAD = "head"
+SCHEDULER = "scheduler"
+
+
+class WorkerState(Enum):
+    """Where a wished process is on its way; `worker.TRANSITIONS` is the table of its moves."""
+
+    WISHED = "wished"
+    CAPACITY = "capacity"
+    PLACED = "placed"
+    STARTED = "started"
+    READY = "ready"
+    RETIRING = "retiring"
+    DRAINED = "drained"
+    STOPPED = "stopped"
+    LOST = "lost"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One wished process: a worker, or the scheduler (group ``head``).
+
+    Parameters
+    ----------
+    name : str
+        Its Dask name, kept over replacements.
+    group : str
+        The Auto Scaling group it runs in: ``head``, ``spot`` or ``on-demand``.
+    state, since : WorkerState, float
+        Where it is and since when (seconds, AWS's clock).
+    wished : bool
+        False once nobody wants it any more.
+    attempt : int
+        How many attempts have failed so far.
+    launch : int
+        Counts every RunTask of this worker, so that each has a client token of its own.
+    not_before : float
+        The earliest time of the next attempt (backoff).
+    task, instance : str, optional
+        ARN of its task and of its container instance, once placed.
+    absent_since : float, optional
+        Since when the scheduler has not known a worker that was ready.
+    reason : str
+        Why the last attempt ended.
+    """
+
+    name: str
+    group: str
+    state: WorkerState = WorkerState.WISHED
+    since: float = 0.0
+    wished: bool = True
+    attempt: int = 0
+    launch: int = 0
+    not_before: float = 0.0
+    task: str | None = None
+    instance: str | None = None
+    absent_since: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One Auto Scaling group as seen; `failure` is AWS's newest text about a failed launch."""
+
+    name: str
+    desired: int
+    failure: str = ""
+    failed_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One EC2 instance of the pool, joined with its ECS container instance.
+
+    `connected`: its ECS agent takes tasks now; `seen`: it has been connected before.
+    """
+
+    id: str
+    group: str
+    type: str
+    arn: str | None = None
+    connected: bool = False
+    seen: bool = False
+    terminating: bool = False
+    launched: float = 0.0
+    idle_since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One ECS task of the pool."""
+
+    arn: str
+    worker: str
+    launch: int
+    status: str
+    instance: str | None = None
+    reason: str = ""
+    exit_code: int | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ECS says that it is over."""
+        return self.status == "STOPPED"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long to wait for what (seconds) and how often to try."""
+
+    capacity: float = 120.0
+    connect: float = 180.0
+    retire: float = 120.0
+    absent: float = 60.0
+    warm: float = 0.0
+    attempts: int = 3
+    backoff: float = 2.0
+    repeat: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class SetDesired:
+    """Ask the group for this many instances."""
+
+    group: str
+    desired: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """Place this worker on a free instance of its group."""
+
+    worker: str
+    group: str
+    launch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopTask:
+    """Stop this task: SIGTERM, then SIGKILL."""
+
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Have the scheduler move this worker's results elsewhere and close it."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Tell the scheduler that this worker is dead, so that its name is free again."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """Terminate exactly this instance and lower the desired capacity by one with it."""
+
+    instance: str
+    group: str
+
+
+Action = SetDesired | RunTask | StopTask | Retire | Forget | Terminate
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is known of AWS and of Dask at one moment.
+
+    `asked` holds what was asked for and may not be visible yet, with the time of asking: AWS is
+    eventually consistent, and nothing may be asked for twice because of it.
+    """
+
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    instances: Mapping[str, Instance] = field(default_factory=dict)
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    members: frozenset[str] = frozenset()
+    asked: Mapping[Action, float] = field(default_factory=dict)

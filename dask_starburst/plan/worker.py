@@ -1,0 +1,252 @@
+"""How one worker moves from state to state: a table, and the rules that choose an edge."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dask_starburst.plan.state import HEAD, Limits, Observed, Task, Worker, WorkerState
+
+S = WorkerState
+
+#: Every move that exists. Never back from RETIRING; LOST and FAILED from any state that costs.
+TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
+    S.WISHED: frozenset(
+        {
+            S.CAPACITY,  # its turn has come: an instance is ordered for it
+            S.STOPPED,  # not wanted any more before anything was ordered
+        }
+    ),
+    S.CAPACITY: frozenset(
+        {
+            S.PLACED,  # ECS accepted the task
+            S.STOPPED,  # not wanted any more; the instance is given back
+            S.FAILED,  # no instance within the deadline, or ECS refused the task
+        }
+    ),
+    S.PLACED: frozenset(
+        {
+            S.STARTED,  # the container runs
+            S.READY,  # the scheduler saw it before ECS told us that it runs
+            S.DRAINED,  # not wanted any more; it holds nothing yet, so it is only stopped
+            S.FAILED,  # the task ended, or the deadline passed
+        }
+    ),
+    S.STARTED: frozenset(
+        {
+            S.READY,  # it registered with the scheduler
+            S.DRAINED,  # not wanted any more; it holds nothing yet
+            S.FAILED,  # the process ended, or never registered in time
+        }
+    ),
+    S.READY: frozenset(
+        {
+            S.RETIRING,  # not wanted any more: move what it holds
+            S.LOST,  # its process, task or instance is gone
+        }
+    ),
+    S.RETIRING: frozenset(
+        {
+            S.DRAINED,  # the scheduler let it go, or the time for it is over
+            S.STOPPED,  # its process ended by itself
+        }
+    ),
+    S.DRAINED: frozenset({S.STOPPED}),  # ECS says that the task is over
+    S.STOPPED: frozenset({S.WISHED}),  # wanted again under the same name
+    S.LOST: frozenset({S.WISHED, S.STOPPED}),  # replaced, or nobody wants it
+    S.FAILED: frozenset({S.WISHED, S.STOPPED}),  # another attempt, or nobody wants it
+}
+
+
+def move(worker: Worker, state: WorkerState, now: float, reason: str = "") -> Worker:
+    """Return the worker in `state`; the clock restarts, the reason is kept."""
+    if state not in TRANSITIONS[worker.state]:
+        raise ValueError(f"{worker.name}: {worker.state.name} -> {state.name} is no transition")
+    return replace(worker, state=state, since=now, reason=reason or worker.reason)
+
+
+def placed(worker: Worker, task: Task, now: float) -> Worker:
+    """Return the worker after ECS accepted its task."""
+    moved = move(worker, S.PLACED, now)
+    return replace(moved, task=task.arn, instance=task.instance, absent_since=None)
+
+
+def refused(worker: Worker, reason: str, now: float, *, passing: bool) -> Worker:
+    """Return the worker after ECS refused its task.
+
+    `passing`: the same request may succeed in a moment, but only under another client token,
+    because ECS answers a repeated token with its first answer.
+    """
+    if passing:
+        return replace(worker, launch=worker.launch + 1, reason=reason)
+    return move(worker, S.FAILED, now, reason)
+
+
+def track(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
+    """Follow one worker along as many edges as what is observed allows.
+
+    Parameters
+    ----------
+    worker : Worker
+        As it was known.
+    observed : Observed
+        What AWS and Dask say.
+    now : float
+        Seconds, AWS's clock.
+    limits : Limits
+        Deadlines in seconds.
+
+    Returns
+    -------
+    Worker
+        The same object when nothing changed. STOPPED and not wished: to be dropped.
+    """
+    for _ in range(len(S)):
+        moved = _RULES[worker.state](worker, observed, now, limits)
+        if moved is worker:
+            break
+        worker = moved
+    return worker
+
+
+def alive(worker: Worker, observed: Observed) -> bool:
+    """Whether its task is there and not over."""
+    task = observed.tasks.get(worker.task or "")
+    return task is not None and not task.stopped
+
+
+def _wished(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
+    if not worker.wished:
+        return move(worker, S.STOPPED, now)
+    return move(worker, S.CAPACITY, now) if now >= worker.not_before else worker
+
+
+def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
+    if not worker.wished:
+        return move(worker, S.STOPPED, now)
+    found = _unadopted(worker, observed)
+    if found is not None:
+        return placed(worker, found, now)
+    if now - worker.since <= limits.capacity or _booting(worker, observed, now, limits):
+        return worker
+    return move(worker, S.FAILED, now, _no_capacity(worker, observed, limits))
+
+
+def _no_capacity(worker: Worker, observed: Observed, limits: Limits) -> str:
+    group = observed.groups.get(worker.group)
+    failure = group.failure if group and group.failed_at >= worker.since else ""
+    return failure or worker.reason or f"no instance within {limits.capacity:g} s"
+
+
+def _unadopted(worker: Worker, observed: Observed) -> Task | None:
+    """Return a live task of this worker that we did not know of: its RunTask answer was lost."""
+    mine = (worker.name, worker.launch)
+    tasks = observed.tasks.values()
+    return next((t for t in tasks if (t.worker, t.launch) == mine and not t.stopped), None)
+
+
+def _booting(worker: Worker, observed: Observed, now: float, limits: Limits) -> bool:
+    """Whether an instance of the group is young enough to be still on its way."""
+    return any(
+        i.group == worker.group and not i.terminating and now - i.launched <= limits.capacity
+        for i in observed.instances.values()
+    )
+
+
+def _starting(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
+    if not alive(worker, observed):
+        return move(worker, S.FAILED, now, _reason(worker, observed))
+    if not worker.wished:
+        return move(worker, S.DRAINED, now)
+    if worker.name in observed.members:
+        return move(worker, S.READY, now)
+    if now - worker.since > limits.connect:
+        return move(worker, S.FAILED, now, f"did not join within {limits.connect:g} s")
+    if worker.state is S.PLACED and observed.tasks[worker.task or ""].status == "RUNNING":
+        return replace(move(worker, S.STARTED, now), since=worker.since)
+    return worker
+
+
+def _ready(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
+    if not alive(worker, observed):
+        return move(worker, S.LOST, now, _reason(worker, observed))
+    if not worker.wished:
+        return move(worker, S.RETIRING, now)
+    if worker.name in observed.members:
+        return worker if worker.absent_since is None else replace(worker, absent_since=None)
+    if worker.absent_since is None:
+        return replace(worker, absent_since=now)
+    if now - worker.absent_since > limits.absent:
+        return move(worker, S.LOST, now, f"the scheduler lost it for {limits.absent:g} s")
+    return worker
+
+
+def _retiring(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
+    if not alive(worker, observed):
+        return move(worker, S.STOPPED, now)
+    if worker.name not in observed.members:
+        return move(worker, S.DRAINED, now)
+    if now - worker.since > limits.retire:
+        return move(worker, S.DRAINED, now, f"not retired within {limits.retire:g} s")
+    return worker
+
+
+def _drained(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
+    return worker if alive(worker, observed) else move(worker, S.STOPPED, now)
+
+
+def _stopped(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
+    return _again(worker, now, 0) if worker.wished else worker
+
+
+def _lost(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
+    if not worker.wished:
+        return move(worker, S.STOPPED, now)
+    if worker.group == HEAD:
+        return worker  # the work's graph died with it: only the user can start anew
+    # The name is free once the scheduler has forgotten the dead one; step asks for that.
+    return worker if worker.name in observed.members else _again(worker, now, 0)
+
+
+def _failed(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
+    if not worker.wished:
+        return move(worker, S.STOPPED, now)
+    tries = worker.attempt + 1
+    if tries >= limits.attempts:
+        return worker
+    again = _again(worker, now, tries)
+    return replace(again, not_before=now + limits.backoff * 2**worker.attempt)
+
+
+def _again(worker: Worker, now: float, attempt: int) -> Worker:
+    wished = move(worker, S.WISHED, now)
+    return replace(
+        wished,
+        attempt=attempt,
+        launch=worker.launch + 1,
+        task=None,
+        instance=None,
+        absent_since=None,
+        not_before=now,
+    )
+
+
+def _reason(worker: Worker, observed: Observed) -> str:
+    task = observed.tasks.get(worker.task or "")
+    if task is None:
+        return "its task vanished"
+    code = "" if task.exit_code is None else f" (exit code {task.exit_code})"
+    return (task.reason or "its task stopped") + code
+
+
+_RULES = {
+    S.WISHED: _wished,
+    S.CAPACITY: _capacity,
+    S.PLACED: _starting,
+    S.STARTED: _starting,
+    S.READY: _ready,
+    S.RETIRING: _retiring,
+    S.DRAINED: _drained,
+    S.STOPPED: _stopped,
+    S.LOST: _lost,
+    S.FAILED: _failed,
+}

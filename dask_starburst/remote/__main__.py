@@ -1,0 +1,81 @@
+"""What a container runs: ``python -m dask_starburst.remote scheduler|worker …``.
+
+A thin door in front of Dask's own command line: it takes the certificates out of the environment
+before anything else happens, and finds out the instance's own address.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import click
+import dask.config
+
+from dask_starburst.plan.tasks import TLS_VARIABLE
+from dask_starburst.remote.metadata import own_address
+
+#: A worker that finds no scheduler for so long ends; the scheduler may still be booting.
+_DEATH_TIMEOUT = "180"
+
+
+def take_secrets() -> None:
+    """Move the certificates from the environment into Dask's configuration in memory.
+
+    Every child process inherits the environment, and user code prints it. The nanny hands its
+    configuration to the worker through a pipe.
+    """
+    secret = os.environ.pop(TLS_VARIABLE, None)
+    if not secret:
+        sys.exit(f"{TLS_VARIABLE} is missing: this is meant to run as an ECS task of dask_starburst")
+    parts = json.loads(secret)
+    settings = {"distributed.comm.require-encryption": True, "distributed.comm.tls.ca-file": parts["ca"]}
+    for role in ("scheduler", "worker", "client"):
+        settings[f"distributed.comm.tls.{role}.cert"] = parts["cert"]
+        settings[f"distributed.comm.tls.{role}.key"] = parts["key"]
+    dask.config.set(settings)
+
+
+@click.group()
+def main() -> None:
+    """Run a scheduler or a worker in a container of an ECS task."""
+
+
+@main.command()
+@click.option("--port", required=True)
+@click.option("--dashboard-port", required=True)
+@click.option("--idle-timeout", default=None)
+def scheduler(port: str, dashboard_port: str, idle_timeout: str | None) -> None:
+    """Run the scheduler on this instance's own address."""
+    from distributed.cli.dask_scheduler import main as dask_scheduler
+
+    host = own_address()
+    arguments = ["--protocol", "tls", "--host", host, "--port", port]
+    arguments += ["--dashboard-address", f"{host}:{dashboard_port}"]
+    if idle_timeout is not None:
+        arguments += ["--idle-timeout", f"{idle_timeout}s"]
+    dask_scheduler(arguments)
+
+
+@main.command()
+@click.option("--nthreads", required=True)
+@click.option("--memory-limit", required=True)
+def worker(nthreads: str, memory_limit: str) -> None:
+    """Run a worker with its nanny on this instance's own address."""
+    from distributed.cli.dask_worker import main as dask_worker
+
+    dask_worker(
+        [
+            os.environ["STARBURST_SCHEDULER"],
+            *("--name", os.environ["STARBURST_NAME"]),
+            *("--protocol", "tls", "--host", own_address()),
+            *("--nthreads", nthreads, "--memory-limit", memory_limit),
+            *("--death-timeout", _DEATH_TIMEOUT),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    take_secrets()
+    main()

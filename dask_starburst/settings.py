@@ -1,0 +1,289 @@
+"""What a user can choose, from `starburst.yaml`, the environment and keyword arguments."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from importlib import resources
+from typing import Any, TypeVar
+
+import dask.config
+import yaml
+from dask.utils import parse_bytes, parse_timedelta
+
+from dask_starburst.errors import BadArgument
+
+T = TypeVar("T")
+
+ARCHITECTURES = ("arm64", "x86_64")
+SPOT_POLICIES = ("spot", "on-demand")
+#: AWS shortens or forbids longer lists in places; ours is a guard against a slip, not a limit of AWS.
+SHORTEST_LEASE = 60.0
+
+
+def _defaults() -> dict[str, Any]:
+    text = resources.files("dask_starburst").joinpath("starburst.yaml").read_text()
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+dask.config.update_defaults(_defaults())
+
+
+@dataclass(frozen=True)
+class WorkerShape:
+    """The size of one worker: ``nthreads`` (count) and ``memory_limit`` (bytes)."""
+
+    nthreads: int | None = None
+    memory_limit: int | None = None
+
+
+@dataclass(frozen=True)
+class SchedulerSettings:
+    """Where the scheduler runs and on which TCP ports it listens."""
+
+    instance_type: str | None = None
+    port: int = 8786
+    dashboard_port: int = 8787
+
+
+@dataclass(frozen=True)
+class AdaptiveSettings:
+    """Bounds (workers) and pace (seconds) of adaptive scaling."""
+
+    minimum: int = 0
+    maximum: int = 10
+    interval: float = 1.0
+    wait_count: int = 3
+    target_duration: float = 5.0
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Which subnet to launch in and which addresses may reach the scheduler."""
+
+    subnet: str | None = None
+    caller: str | None = None
+    checkip_url: str = "https://checkip.amazonaws.com"
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long we wait for what, in seconds."""
+
+    capacity: float = 120.0
+    connect: float = 180.0
+    retire: float = 120.0
+    poll: float = 1.5
+    close: float = 90.0
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    """Size of each instance's volume (GiB) and retention of the logs (days)."""
+
+    volume_size: int = 30
+    log_retention: int = 14
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one cluster, checked. Durations are seconds, sizes bytes."""
+
+    cloud: str | None = None
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    name: str | None = None
+    arch: str = "arm64"
+    image: str | None = None
+    instance_types: tuple[str, ...] | None = None
+    spot_policy: str = "spot"
+    n_workers: int | None = None
+    max_workers: int = 500
+    idle_timeout: float | None = 1200.0
+    warm_timeout: float = 0.0
+    lease: float = 1800.0
+    security: Any = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    worker: WorkerShape = field(default_factory=WorkerShape)
+    scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
+    adaptive: AdaptiveSettings = field(default_factory=AdaptiveSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+
+    @classmethod
+    def load(cls, **arguments: Any) -> Settings:
+        """Merge keyword arguments over `dask.config`'s ``starburst`` section and check them.
+
+        Raises
+        ------
+        BadArgument
+            Some value is wrong; the message says which and what to type instead.
+        """
+        configured = dask.config.get("starburst")
+        given = {k: v for k, v in arguments.items() if v is not None}
+        settings = _build(cls, _merge(configured, given), "")
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """Refuse what cannot work, before anything is launched."""
+        _one_of("cloud", self.cloud, (None, "local"))
+        _one_of("arch", self.arch, ARCHITECTURES)
+        _one_of("spot_policy", self.spot_policy, SPOT_POLICIES)
+        self._check_sizes()
+        self._check_times()
+        _check_caller(self.network.caller)
+        if self.security is False:
+            raise BadArgument(
+                "security=False is refused: an open Dask scheduler runs anybody's code on your"
+                " account. Leave security out for a certificate authority of its own."
+            )
+
+    def _check_sizes(self) -> None:
+        counts = {
+            "n_workers": self.n_workers,
+            "adaptive.minimum": self.adaptive.minimum,
+            "adaptive.maximum": self.adaptive.maximum,
+        }
+        for name, count in counts.items():
+            check_count(name, count, self.max_workers)
+        if self.adaptive.minimum > self.adaptive.maximum:
+            raise BadArgument(
+                f"adaptive.minimum={self.adaptive.minimum} is above"
+                f" adaptive.maximum={self.adaptive.maximum}; swap them."
+            )
+        positives = {
+            "worker.nthreads": self.worker.nthreads,
+            "worker.memory_limit": self.worker.memory_limit,
+        }
+        for name, size in positives.items():
+            if size is not None and size <= 0:
+                raise BadArgument(f"{name}={size} has to be above zero.")
+        if not 8 <= self.storage.volume_size <= 16384:
+            raise BadArgument(
+                f"storage.volume_size={self.storage.volume_size} GiB: gp3 volumes have 8 to 16384."
+            )
+
+    def _check_times(self) -> None:
+        if self.lease < SHORTEST_LEASE:
+            raise BadArgument(
+                f"lease={self.lease:g} s is too short: Auto Scaling may act up to two minutes"
+                f" late, so give at least {SHORTEST_LEASE:g} s."
+            )
+        if self.warm_timeout < 0:
+            raise BadArgument(f"warm_timeout={self.warm_timeout:g} s is negative.")
+        if self.idle_timeout is not None and self.idle_timeout <= 0:
+            raise BadArgument(
+                f"idle_timeout={self.idle_timeout:g} s has to be above zero; null means never."
+            )
+
+
+def check_count(name: str, count: Any, maximum: int) -> None:
+    """Refuse a number of workers that is no number, negative or absurd."""
+    if count is None:
+        return
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise BadArgument(f"{name}={count!r} is not a whole number of workers.")
+    if count < 0:
+        raise BadArgument(f"{name}={count} is negative; give 0 or more workers.")
+    if count > maximum:
+        raise BadArgument(
+            f"{name}={count} is above max_workers={maximum}, which protects your bill;"
+            f" raise it with max_workers={count} if you mean it."
+        )
+
+
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value in allowed:
+        return
+    words = [str(v) for v in allowed if v is not None]
+    near = get_close_matches(str(value), words, 1, 0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    choices = ", ".join(repr(word) for word in words)
+    raise BadArgument(f"{name}={value!r} is not known; give one of {choices}.{hint}")
+
+
+def _check_caller(cidr: str | None) -> None:
+    if cidr is None:
+        return
+    try:
+        network = ipaddress.ip_network(cidr, strict=False)
+    except ValueError:
+        raise BadArgument(
+            f"network.caller={cidr!r} is no CIDR; give one such as '203.0.113.7/32'."
+        ) from None
+    if network.prefixlen == 0:
+        raise BadArgument(
+            f"network.caller={cidr!r} opens the scheduler to the whole world; give your own"
+            " address as '203.0.113.7/32' or your company's range."
+        )
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {str(k).replace("-", "_"): v for k, v in base.items()}
+    for key, value in over.items():
+        key = key.replace("-", "_")
+        if is_dataclass(value) and not isinstance(value, type):
+            value = {f.name: getattr(value, f.name) for f in fields(value)}
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "tags":
+            value = _merge(merged[key], value)
+        merged[key] = value
+    return merged
+
+
+def _build(cls: type[T], values: Mapping[str, Any], prefix: str) -> T:
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]  # every cls here is one
+    converted = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else "."
+            raise BadArgument(f"{prefix}{name} is not a setting{hint}")
+        converted[name] = _convert(prefix + name, value, str(known[name].type))
+    return cls(**converted)
+
+
+_GROUPS: dict[str, type[Any]] = {
+    cls.__name__: cls
+    for cls in (
+        WorkerShape,
+        SchedulerSettings,
+        AdaptiveSettings,
+        NetworkSettings,
+        Timeouts,
+        StorageSettings,
+    )
+}
+
+
+def _convert(name: str, value: Any, kind: str) -> Any:
+    if kind in _GROUPS:
+        if not isinstance(value, Mapping):
+            raise BadArgument(f"{name}={value!r} has to be a mapping of its settings.")
+        return _build(_GROUPS[kind], _merge(value, {}), f"{name}.")
+    if value is None:
+        return None
+    if kind.startswith("float"):
+        return _parse(name, value, "a duration such as '20 minutes'", parse_timedelta)
+    if name == "worker.memory_limit":
+        return _parse(name, value, "a size such as '8 GiB'", parse_bytes)
+    if name == "instance_types":
+        return (value,) if isinstance(value, str) else tuple(str(v) for v in value)
+    if name == "tags":
+        return {str(k): str(v) for k, v in dict(value).items()}
+    if kind.startswith("int") and (isinstance(value, bool) or not isinstance(value, int)):
+        raise BadArgument(f"{name}={value!r} is not a whole number.")
+    return value
+
+
+def _parse(name: str, value: Any, example: str, parse: Any) -> Any:
+    try:
+        return parse(value)
+    except (ValueError, TypeError, KeyError):
+        raise BadArgument(f"{name}={value!r} is not understood; give {example}.") from None

@@ -1,0 +1,1 @@
+"""One report of a cluster, drawn as text and as HTML."""

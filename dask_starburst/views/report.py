@@ -1,0 +1,55 @@
+"""What there is to say about a cluster at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dask.utils import format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterReport:
+    """A cluster at one moment; ``cost`` and ``lease`` are sentences, counts are workers."""
+
+    name: str
+    status: str
+    address: str
+    dashboard: str
+    where: str
+    types: str
+    ready: int
+    wished: int
+    failed: int
+    threads: int
+    memory: int
+    cost: str
+    lease: str
+
+    @property
+    def workers(self) -> str:
+        """How many workers are up, of how many wished for, and how many were given up."""
+        text = str(self.ready) if self.ready == self.wished else f"{self.ready} of {self.wished}"
+        return f"{text} ({self.failed} failed)" if self.failed else text
+
+
+def as_text(report: ClusterReport) -> str:
+    """Return the one line of the cluster's repr."""
+    return (
+        f"StarburstCluster({report.name}, {report.address!r}, {report.status},"
+        f" workers={report.workers}, threads={report.threads},"
+        f" memory={format_bytes(report.memory)}, {report.types} in {report.where})"
+    )
+
+
+def rows(report: ClusterReport) -> list[tuple[str, str]]:
+    """Return the same as titled rows."""
+    return [
+        ("Status", report.status),
+        ("Workers", report.workers),
+        ("Threads", str(report.threads)),
+        ("Memory", format_bytes(report.memory)),
+        ("Instances", report.types),
+        ("Where", report.where),
+        ("Cost so far", report.cost),
+        ("Lease", report.lease),
+    ]

@@ -1,0 +1,138 @@
+"""``starburst local``, as a shell runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import psutil
+import pytest
+from click.testing import CliRunner, Result
+
+from dask_starburst.cli.local import local
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A state folder of its own; whatever a failed test leaves running is ended."""
+    folder = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder))
+        yield folder / "dask-starburst" / "local.json"
+        starburst("down")
+
+
+def starburst(*words: str) -> Result:
+    return CliRunner().invoke(local, words)
+
+
+def exports(result: Result) -> dict[str, str]:
+    assert result.exit_code == 0, result.output
+    words = shlex.split(result.stdout)
+    assert words[::2] == ["export"] * (len(words) // 2)
+    return dict(word.split("=", 1) for word in words[1::2])
+
+
+@pytest.fixture
+def up(state: Path) -> dict[str, str]:
+    return exports(starburst("up", "--region", "eu-west-1"))
+
+
+def test_standard_output_is_for_the_shell_and_the_rest_for_the_reader(up: dict[str, str]) -> None:
+    assert up["AWS_DEFAULT_REGION"] == "eu-west-1"
+    result = starburst("up")
+    for words in ("LocalAWS.connect", "aws ecs list-clusters", "starburst local down", up["AWS_ENDPOINT_URL"]):
+        assert words in result.stderr
+
+
+def test_what_is_printed_leads_boto3_to_it(up: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in up.items():
+        monkeypatch.setenv(name, value)
+    assert boto3.Session().client("ecs").list_clusters()["clusterArns"] == []
+
+
+def test_a_second_up_says_that_it_already_runs(up: dict[str, str]) -> None:
+    result = starburst("up")
+    assert "already runs" in result.stderr
+    assert exports(result) == up
+
+
+def test_the_status_shows_what_runs_and_what_was_called(up: dict[str, str], state: Path) -> None:
+    boto3.client("ecs", **_where(up)).list_clusters()
+    result = starburst("status")
+    assert result.exit_code == 0
+    for words in (up["AWS_ENDPOINT_URL"], "eu-west-1", "0 running, 0 pending", "ecs:ListClusters"):
+        assert words in result.output
+    assert str(json.loads(state.read_text())["pid"]) in result.output
+
+
+def test_down_ends_it_and_says_what_was_stopped(up: dict[str, str], state: Path) -> None:
+    server = psutil.Process(json.loads(state.read_text())["pid"])
+    helpers = server.children(recursive=True)
+    result = starburst("down")
+    assert result.exit_code == 0
+    assert re.search(
+        r"Stopped the embedded AWS at http://127.0.0.1:\d+: 0 instances, 0 tasks, 0 processes", result.output
+    )
+    assert not server.is_running()
+    assert not psutil.wait_procs(helpers, timeout=10)[1]
+    assert not state.exists()
+
+
+def test_without_one_status_fails_and_down_has_nothing_to_do(state: Path) -> None:
+    starburst("down")
+    status = starburst("status")
+    assert status.exit_code == 1
+    assert "starburst local up" in status.output
+    down = starburst("down")
+    assert (down.exit_code, down.output) == (0, "No embedded AWS runs.\n")
+
+
+def test_one_that_was_killed_is_forgotten(up: dict[str, str], state: Path) -> None:
+    server = psutil.Process(json.loads(state.read_text())["pid"])
+    helpers = server.children(recursive=True)
+    server.kill()
+    assert os.waitpid(server.pid, 0)[0] == server.pid
+    assert starburst("status").exit_code == 1
+    assert not psutil.wait_procs(helpers, timeout=10)[1]
+    assert starburst("down").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "content", ["", "no json", "{}", '{"endpoint_url": "http://127.0.0.1:9", "pid": 1, "region": "r"}']
+)
+def test_a_state_file_that_means_nothing_is_no_running_one(state: Path, content: str) -> None:
+    starburst("down")
+    state.parent.mkdir(parents=True, exist_ok=True)
+    state.write_text(content)
+    assert starburst("status").exit_code == 1
+    assert starburst("down").exit_code == 0
+    assert not state.exists()
+
+
+def test_a_port_that_is_taken_is_an_error_with_the_servers_words(state: Path) -> None:
+    starburst("down")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = starburst("up", "--port", str(taken.getsockname()[1]))
+    assert result.exit_code == 1
+    assert "did not" in result.output or "ended with exit code" in result.output
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("words", [("--timing", "slow"), ("--speed", "0"), ("--port", "70000")])
+def test_an_option_that_makes_no_sense_is_refused(words: tuple[str, ...]) -> None:
+    assert starburst("up", *words).exit_code == 2
+
+
+def _where(up: dict[str, str]) -> dict[str, str]:
+    return {
+        "endpoint_url": up["AWS_ENDPOINT_URL"],
+        "region_name": up["AWS_DEFAULT_REGION"],
+        "aws_access_key_id": up["AWS_ACCESS_KEY_ID"],
+        "aws_secret_access_key": up["AWS_SECRET_ACCESS_KEY"],
+    }

@@ -1,0 +1,138 @@
+"""Whatever way the server dies, nothing that it started is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from dask_starburst.local.guard import Guard
+
+# A server in small: it starts three containers, one with a child, prints all process ids, and waits.
+SERVER = """
+import signal, sys, tempfile, threading
+from pathlib import Path
+from dask_starburst.local.container import Containers
+
+containers = Containers(Path(tempfile.mkdtemp(dir=sys.argv[1])))
+seen = []
+done = threading.Event()
+
+def on_line(when, line):
+    seen.append(line)
+    if len(seen) == 1:
+        done.set()
+
+pids = [containers.start(str(n), ["sleep", "300"], {}, on_line) for n in range(2)]
+pids.append(containers.start("with child", ["sh", "-c", "sleep 300 & echo $!; wait"], {}, on_line))
+done.wait(10)
+print(containers._guard.pid, *pids, *seen, flush=True)
+{end}
+"""
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process runs; a zombie that nobody has reaped does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def serve(folder: object, end: str) -> tuple[subprocess.Popen[str], list[int]]:
+    program = SERVER.replace("{end}", end)
+    server = subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    return server, [int(pid) for pid in server.stdout.readline().split()]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_a_server_ended_by_a_signal_leaves_no_process(tmp_path: object, signum: signal.Signals) -> None:
+    server, pids = serve(tmp_path, "signal.pause()")
+    assert len(pids) == 5
+    assert all(alive(pid) for pid in pids)
+    server.send_signal(signum)
+    assert server.wait(10) == -signum
+    until(lambda: not any(alive(pid) for pid in pids))
+
+
+@pytest.mark.parametrize("end", ["import os; os._exit(1)", "raise SystemExit(0)", "containers.close()"])
+def test_a_server_that_ends_by_itself_leaves_no_process(tmp_path: object, end: str) -> None:
+    server, pids = serve(tmp_path, end)
+    assert len(pids) == 5
+    server.wait(10)
+    until(lambda: not any(alive(pid) for pid in pids))
+
+
+@pytest.fixture
+def guard() -> Iterator[Guard]:
+    made = Guard()
+    yield made
+    made.close()
+
+
+def start(guard: Guard) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(guard.wrap(["sleep", "300"]), stdin=guard.pipe(), start_new_session=True)
+    guard.started(process.pid)
+    return process
+
+
+def test_closing_the_guard_kills_what_is_left(guard: Guard) -> None:
+    process = start(guard)
+    guard.close()
+    assert process.wait(10) == -signal.SIGKILL
+
+
+def test_a_group_that_has_ended_is_not_killed(guard: Guard) -> None:
+    """Its number may belong to another program by now."""
+    process = start(guard)
+    until(lambda: psutil.Process(process.pid).name() == "sleep")
+    guard.ended(process.pid)
+    guard.close()
+    assert process.poll() is None
+    process.kill()
+    process.wait()
+
+
+def test_a_guard_that_was_killed_is_replaced_and_knows_the_groups(guard: Guard) -> None:
+    process = start(guard)
+    first = guard.pid
+    os.kill(first, signal.SIGKILL)
+    until(lambda: not alive(first))
+    another = start(guard)
+    assert guard.pid != first
+    guard.close()
+    assert process.wait(10) == another.wait(10) == -signal.SIGKILL
+
+
+def test_the_guard_outlives_the_signals_of_a_terminal(guard: Guard) -> None:
+    process = start(guard)
+    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        os.kill(guard.pid, signum)
+    assert alive(guard.pid)
+    guard.close()
+    assert process.wait(10) == -signal.SIGKILL
+
+
+def test_a_guarded_program_does_not_hold_the_pipe(guard: Guard) -> None:
+    """Otherwise the guard would never see its end while the program runs."""
+    process = subprocess.Popen(
+        guard.wrap([sys.executable, "-c", "import sys; print(repr(sys.stdin.read()))"]),
+        stdin=guard.pipe(),
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.communicate(timeout=10)[0] == b"''\n"

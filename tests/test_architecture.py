@@ -1,0 +1,210 @@
+"""The shape of the package, held by reading its source: who may import whom, and how long things may be."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "dask_starburst"
+
+# Each may import what stands before it.
+ORDER = (
+    "errors",
+    "events",
+    "settings",
+    "catalog",
+    "plan",
+    "aws",
+    "environment",
+    "fleet",
+    "cost",
+    "views",
+    "adaptive",
+    "cloud",
+    "cluster",
+    "discovery",
+    "cli",
+)
+# What stands beside the row: it may import these, and only these may import it.
+BESIDE = {"remote": {"errors", "events", "plan", "aws"}, "local": {"errors", "catalog"}}
+MAY_IMPORT_LOCAL = {"local", "cli"}
+# One lazy line in these: `cloud="local"` must not cost a user with an account the import of moto.
+MAY_IMPORT_LOCAL_LAZILY = {"cluster", "cloud"}
+KNOWS_BOTO = {"aws", "local"}
+NOT_IN_PLAN = {"boto3", "botocore", "asyncio", "logging", "time", "random"}
+
+LONGEST_MODULE = 400
+LONGEST_FUNCTION = 60
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, and where the line stands."""
+
+    path: Path
+    line: int
+    module: str
+    lazy: bool
+
+    @property
+    def where(self) -> str:
+        return f"{self.path.relative_to(PACKAGE.parent)}:{self.line}"
+
+    @property
+    def importer(self) -> str:
+        return layer_of(self.path)
+
+    @property
+    def imported(self) -> str | None:
+        """The layer of ours that is imported, if it is one of ours."""
+        root, _, rest = self.module.partition(".")
+        return rest.partition(".")[0] if root == "dask_starburst" and rest else None
+
+
+def layer_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def sources() -> list[tuple[Path, ast.Module]]:
+    return [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in sorted(PACKAGE.rglob("*.py"))]
+
+
+def imports_of(path: Path, tree: ast.Module) -> Iterator[Import]:
+    top_level = {id(node) for node in _not_in_functions(tree)}
+    for node in ast.walk(tree):
+        lazy = id(node) not in top_level
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield Import(path, node.lineno, name.name, lazy)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if module == "dask_starburst":  # `from dask_starburst import errors`
+                for name in node.names:
+                    yield Import(path, node.lineno, f"{module}.{name.name}", lazy)
+            else:
+                yield Import(path, node.lineno, module, lazy)
+
+
+def _not_in_functions(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from _not_in_functions(child)
+
+
+def all_imports() -> list[Import]:
+    return [found for path, tree in sources() for found in imports_of(path, tree)]
+
+
+def is_layer(name: str | None) -> bool:
+    return name is not None and (name in ORDER or name in BESIDE)
+
+
+def why_forbidden(found: Import) -> str | None:
+    """The sentence that says what is wrong with an import between two layers, or None."""
+    importer, imported = found.importer, found.imported
+    if not is_layer(imported) or imported == importer or importer.startswith("__"):
+        return None
+    assert imported is not None
+    if imported == "local":
+        if importer in MAY_IMPORT_LOCAL or (importer in MAY_IMPORT_LOCAL_LAZILY and found.lazy):
+            return None
+        return f"{found.where}: {importer} imports local, which only the cli and one lazy line of cluster may do."
+    if importer in BESIDE:
+        if imported in BESIDE[importer]:
+            return None
+        return (
+            f"{found.where}: {importer} imports {imported}; it may import only {', '.join(sorted(BESIDE[importer]))}."
+        )
+    if imported in BESIDE:
+        return f"{found.where}: {importer} imports {imported}, which runs on the other side."
+    if ORDER.index(imported) > ORDER.index(importer):
+        return f"{found.where}: {importer} imports {imported}, which comes after it in the order of the layers."
+    return None
+
+
+def test_every_module_has_its_place_in_the_order():
+    known = {*ORDER, *BESIDE, "__init__", "__main__"}
+    strangers = [
+        f"{path.relative_to(PACKAGE.parent)}: {layer_of(path)} has no place in ORDER of {Path(__file__).name}."
+        for path, _ in sources()
+        if layer_of(path) not in known
+    ]
+    assert not strangers, "\n".join(strangers)
+
+
+def test_imports_go_one_way():
+    wrong = [sentence for found in all_imports() if (sentence := why_forbidden(found))]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_only_aws_and_local_know_boto3():
+    wrong = [
+        f"{found.where}: {found.importer} imports {found.module}; only {' and '.join(sorted(KNOWS_BOTO))} may."
+        for found in all_imports()
+        if found.module.partition(".")[0] in {"boto3", "botocore"} and found.importer not in KNOWS_BOTO
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_plan_has_no_clock_no_chance_and_no_side_effect():
+    wrong = [
+        f"{found.where}: plan imports {found.module}; a plan is a pure function of what it is given."
+        for found in all_imports()
+        if found.importer == "plan" and found.module.partition(".")[0] in NOT_IN_PLAN
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_module_is_too_long():
+    wrong = [
+        f"{path.relative_to(PACKAGE.parent)}:{lines}: the module has {lines} lines, {LONGEST_MODULE} is the most."
+        for path, _ in sources()
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > LONGEST_MODULE
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_function_is_too_long():
+    wrong = [
+        f"{path.relative_to(PACKAGE.parent)}:{node.lineno}: {node.name} has {lines} lines without its docstring, "
+        f"{LONGEST_FUNCTION} is the most."
+        for path, tree in sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (lines := length_of(node)) > LONGEST_FUNCTION
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def length_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from ``def`` to the end; the docstring is not held against the function."""
+    lines = (node.end_lineno or node.lineno) - node.lineno + 1
+    first = node.body[0]
+    if ast.get_docstring(node) is not None:
+        lines -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "forbidden"),
+    [
+        ("plan/shape.py", "from dask_starburst.catalog import prices", False),
+        ("catalog/prices.py", "from dask_starburst.plan.shape import Shape", True),
+        ("catalog/prices.py", "from dask_starburst import errors", False),
+        ("cluster.py", "from dask_starburst.local import LocalAWS", True),
+        ("cluster.py", "def start():\n    from dask_starburst.local import LocalAWS", False),
+        ("fleet/fleet.py", "def start():\n    from dask_starburst.local import LocalAWS", True),
+        ("local/engine.py", "from dask_starburst.aws import ecs", True),
+        ("remote/reaper.py", "from dask_starburst.fleet import lease", True),
+        ("fleet/fleet.py", "import dask_starburst.remote.reaper", True),
+    ],
+)
+def test_the_rule_itself_tells_right_from_wrong(file, code, forbidden):
+    (found,) = imports_of(PACKAGE / file, ast.parse(code))
+    assert (why_forbidden(found) is not None) is forbidden
