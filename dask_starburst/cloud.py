@@ -61,9 +61,7 @@ async def open_cloud(settings: Settings) -> Cloud:
 
 
 def _open_account(settings: Settings) -> AWS:
-    aws = AWS(
-        region=settings.region, profile=settings.profile, endpoint_url=settings.endpoint_url
-    )
+    aws = AWS(region=settings.region, profile=settings.profile, endpoint_url=settings.endpoint_url)
     if not aws.region:
         raise BadArgument('no AWS region is configured; give region="us-east-1", for example.')
     aws.require_credentials()
@@ -82,21 +80,20 @@ def _open_local(settings: Settings) -> Cloud:
     local = LocalAWS.connect(url) if url else LocalAWS(region=settings.region or "us-east-1")
     if url is None:
         local.start()
-    aws = AWS(
-        region=settings.region or local.region,
-        endpoint_url=local.endpoint_url,
-        access_key=local.environment["AWS_ACCESS_KEY_ID"],
-        secret_key=local.environment["AWS_SECRET_ACCESS_KEY"],
-    )
+    if settings.region not in (None, local.region):
+        raise BadArgument(
+            f"region={settings.region!r}, but the embedded AWS at {url} plays {local.region}; leave region out."
+        )
+    aws = AWS(endpoint_url=local.endpoint_url, session=local.session())
     return Cloud(aws, _complete(settings, local), local, owned=url is None)
 
 
 def _complete(settings: Settings, local: LocalAWS) -> Settings:
     """Fill in what an account would know better, and leave what the user chose."""
-    scheduler = settings.scheduler
-    if not local.aliases:
-        # All instances share one address: every scheduler needs ports of its own.
-        scheduler = replace(scheduler, port=_free_port(), dashboard_port=0)
+    # Without addresses of their own, schedulers of one embedded AWS need ports of their own.
+    port = local.scheduler_port if local.aliases else _free_port()
+    dashboard = settings.scheduler.dashboard_port if local.aliases else 0
+    scheduler = replace(settings.scheduler, port=port, dashboard_port=dashboard)
     network = settings.network
     if network.caller is None:
         network = replace(network, checkip_url=f"{local.endpoint_url}/_local/ip")

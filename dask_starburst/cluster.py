@@ -21,7 +21,7 @@ from dask_starburst.catalog.instance_types import catalogue
 from dask_starburst.cloud import Cloud, open_cloud
 from dask_starburst.cost.ledger import Cost, Ledger
 from dask_starburst.errors import StarburstError, WorkerFailed
-from dask_starburst.events import Event, EventLog
+from dask_starburst.events import Event, EventLog, show_progress
 from dask_starburst.fleet import tls
 from dask_starburst.fleet.dask_side import ClusterSide
 from dask_starburst.fleet.fleet import Fleet
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 _GOOD_BYE = 10.0
 
 
-class StarburstCluster(SpecCluster):  # type: ignore[misc]  # distributed has no types
+class StarburstCluster(SpecCluster):
     """A Dask cluster on ECS tasks on EC2 instances that it launches and terminates itself.
 
     Every argument is also a setting of ``dask.config`` below ``starburst``, with ``-`` for ``_``.
@@ -68,6 +68,8 @@ class StarburstCluster(SpecCluster):  # type: ignore[misc]  # distributed has no
         already.
     name : str, optional
         A name for people.
+    quiet : bool
+        Whether to keep progress to the log and ``cluster.events``, and print none.
     max_workers : int
         More workers than this are refused.
     idle_timeout : float or str, optional
@@ -122,6 +124,7 @@ class StarburstCluster(SpecCluster):  # type: ignore[misc]  # distributed has no
         cloud: str | None = None,
         endpoint_url: str | None = None,
         name: str | None = None,
+        quiet: bool | None = None,
         max_workers: int | None = None,
         idle_timeout: float | str | None = None,
         warm_timeout: float | str | None = None,
@@ -140,6 +143,8 @@ class StarburstCluster(SpecCluster):  # type: ignore[misc]  # distributed has no
         given = {k: v for k, v in locals().items() if k in Settings.__dataclass_fields__}
         self.settings = Settings.load(**given)
         self.events = EventLog()
+        if not self.settings.quiet:
+            show_progress()
         self._blueprint_of(self.settings)
         self._cloud: Cloud | None = None
         self._session: Session | None = None
@@ -147,9 +152,7 @@ class StarburstCluster(SpecCluster):  # type: ignore[misc]  # distributed has no
         self._starting: asyncio.Future[None] | None = None
         self._closing: asyncio.Future[None] | None = None
         name = self.settings.name or f"starburst-{uuid.uuid4().hex[:8]}"
-        self._certificates = (
-            tls.issue(name) if self.settings.security is None else tls.adopt(self.settings.security)
-        )
+        self._certificates = tls.issue(name) if self.settings.security is None else tls.adopt(self.settings.security)
         options = {"nthreads": self._size.nthreads, "memory_limit": self._size.memory_limit}
         spec = {"cls": WorkerTask, "options": options}
         workers = {str(i): spec for i in range(self.settings.n_workers or 0)}
@@ -172,9 +175,7 @@ class StarburstCluster(SpecCluster):  # type: ignore[misc]  # distributed has no
 
     def _blueprint_of(self, settings: Settings) -> None:
         shape, known = settings.worker, catalogue()
-        self._types = worker_types(
-            known, settings.arch, settings.instance_types, shape.nthreads, shape.memory_limit
-        )
+        self._types = worker_types(known, settings.arch, settings.instance_types, shape.nthreads, shape.memory_limit)
         self._head_type = head_type(known, settings.arch, settings.scheduler.instance_type)
         self._size = worker_size(self._types, shape.nthreads, shape.memory_limit)
 
@@ -193,7 +194,7 @@ class StarburstCluster(SpecCluster):  # type: ignore[misc]  # distributed has no
         try:
             self.new_spec["options"]["fleet"] = await self._launch()
             await super()._start()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 -- a cancelled start leaves nothing behind either
             self.status = Status.failed
             await self._close()
             cause = error.__cause__
@@ -205,13 +206,9 @@ class StarburstCluster(SpecCluster):  # type: ignore[misc]  # distributed has no
     async def _launch(self) -> Fleet:
         self._cloud = await open_cloud(self.settings)
         self.settings = settings = self._cloud.settings
-        self._ledger = Ledger(
-            volume_gb=settings.storage.volume_size, simulated=self._cloud.simulated
-        )
+        self._ledger = Ledger(volume_gb=settings.storage.volume_size, simulated=self._cloud.simulated)
         self.events.listen(self._book)
-        blueprint = Blueprint(
-            settings, self._types, self._head_type, self._size, self._certificates.secret
-        )
+        blueprint = Blueprint(settings, self._types, self._head_type, self._size, self._certificates.secret)
         self._session = Session(self._cloud.aws, blueprint, self.events)
         fleet = await self._session.start(ClusterSide(self), self.worker_spec)
         fleet.on_fatal = self._on_fatal
@@ -249,7 +246,7 @@ class StarburstCluster(SpecCluster):  # type: ignore[misc]  # distributed has no
 
     def _on_fatal(self, error: StarburstError) -> None:
         if self.status is Status.running:
-            asyncio.ensure_future(self._close())
+            self._closing = self._closing or asyncio.ensure_future(self._close_once())
 
     # -- Dask's hooks ---------------------------------------------------------------------------
 
@@ -281,11 +278,11 @@ class StarburstCluster(SpecCluster):  # type: ignore[misc]  # distributed has no
             Negative, no number, or above ``max_workers``.
         """
         check_count("n", n, self.settings.max_workers)
-        for worker in self._fleet.failed() if self._fleet else []:
-            self.worker_spec.pop(worker.name, None)  # a new wish is a new try
+        if self._fleet is not None:
+            self._fleet.retry_failed()
         return super().scale(n, memory=memory, cores=cores)
 
-    def adapt(self, Adaptive: type[Adaptive] = Adaptive, **kwargs: Any) -> Adaptive:
+    def adapt(self, Adaptive: type[Adaptive] = Adaptive, **kwargs: Any) -> Adaptive:  # noqa: N803 -- Dask's name
         """Follow the work: as :meth:`distributed.deploy.Cluster.adapt`, within ``max_workers``.
 
         Parameters
@@ -321,9 +318,7 @@ class StarburstCluster(SpecCluster):  # type: ignore[misc]  # distributed has no
                 raise WorkerFailed(failed[0].reason)
         await waiting
 
-    async def _get_logs(
-        self, cluster: bool = True, scheduler: bool = True, workers: Any = True
-    ) -> Logs:
+    async def _get_logs(self, cluster: bool = True, scheduler: bool = True, workers: Any = True) -> Logs:
         """Read logs from CloudWatch, where those of processes that are gone are too."""
         logs = Logs()
         if cluster:
@@ -336,7 +331,7 @@ class StarburstCluster(SpecCluster):  # type: ignore[misc]  # distributed has no
             if scheduler if is_head else (worker.name in chosen or workers is True):
                 title = "Scheduler" if is_head else worker.name
                 while title in logs:
-                    title += " (replaced)" 
+                    title += " (replaced)"
                 logs[title] = Log("\n".join(await self._fleet.log_tail(worker, 10_000)))
         return logs
 
@@ -364,9 +359,7 @@ class StarburstCluster(SpecCluster):  # type: ignore[misc]  # distributed has no
         assert self._ledger is not None
         if event.kind == "instance-launched":
             facts = event.facts
-            self._ledger.instance_started(
-                event.subject, facts["type"], facts["market"], event.time
-            )
+            self._ledger.instance_started(event.subject, facts["type"], facts["market"], event.time)
         elif event.kind == "instance-terminated":
             self._ledger.instance_ended(event.subject, event.time)
 

@@ -47,6 +47,19 @@ class Event:
         return f"{clock} {self.message}"
 
 
+def show_progress() -> None:
+    """Print events to standard error, unless the program has its own idea of logging.
+
+    As distributed does: a library that starts slowly and says nothing is taken for dead.
+    """
+    if logger.handlers or logging.getLogger().handlers:
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
 class EventLog:
     """The events of one cluster, in the order in which they were seen."""
 

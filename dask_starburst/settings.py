@@ -102,6 +102,7 @@ class Settings:
     instance_types: tuple[str, ...] | None = None
     spot_policy: str = "spot"
     n_workers: int | None = None
+    quiet: bool = False
     max_workers: int = 500
     idle_timeout: float | None = 1200.0
     warm_timeout: float = 0.0
@@ -165,9 +166,7 @@ class Settings:
             if size is not None and size <= 0:
                 raise BadArgument(f"{name}={size} has to be above zero.")
         if not 8 <= self.storage.volume_size <= 16384:
-            raise BadArgument(
-                f"storage.volume_size={self.storage.volume_size} GiB: gp3 volumes have 8 to 16384."
-            )
+            raise BadArgument(f"storage.volume_size={self.storage.volume_size} GiB: gp3 volumes have 8 to 16384.")
 
     def _check_times(self) -> None:
         if self.lease < SHORTEST_LEASE:
@@ -178,9 +177,7 @@ class Settings:
         if self.warm_timeout < 0:
             raise BadArgument(f"warm_timeout={self.warm_timeout:g} s is negative.")
         if self.idle_timeout is not None and self.idle_timeout <= 0:
-            raise BadArgument(
-                f"idle_timeout={self.idle_timeout:g} s has to be above zero; null means never."
-            )
+            raise BadArgument(f"idle_timeout={self.idle_timeout:g} s has to be above zero; null means never.")
 
 
 def check_count(name: str, count: Any, maximum: int) -> None:
@@ -214,9 +211,7 @@ def _check_caller(cidr: str | None) -> None:
     try:
         network = ipaddress.ip_network(cidr, strict=False)
     except ValueError:
-        raise BadArgument(
-            f"network.caller={cidr!r} is no CIDR; give one such as '203.0.113.7/32'."
-        ) from None
+        raise BadArgument(f"network.caller={cidr!r} is no CIDR; give one such as '203.0.113.7/32'.") from None
     if network.prefixlen == 0:
         raise BadArgument(
             f"network.caller={cidr!r} opens the scheduler to the whole world; give your own"

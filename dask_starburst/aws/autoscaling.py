@@ -74,9 +74,7 @@ def _seen(group: dict[str, Any]) -> GroupSeen:
 
 async def last_failure(aws: AWS, name: str) -> Failure | None:
     """Return the newest scaling activity of a group if it failed."""
-    answer = await aws.call(
-        "autoscaling", "DescribeScalingActivities", AutoScalingGroupName=name, MaxRecords=1
-    )
+    answer = await aws.call("autoscaling", "DescribeScalingActivities", AutoScalingGroupName=name, MaxRecords=1)
     for activity in answer["Activities"]:
         if activity["StatusCode"] == "Failed":
             text = activity.get("StatusMessage") or activity.get("Description", "")
@@ -86,9 +84,7 @@ async def last_failure(aws: AWS, name: str) -> Failure | None:
 
 async def set_maximum(aws: AWS, name: str, maximum: int) -> None:
     """Say how many instances a group may have at most."""
-    await aws.call(
-        "autoscaling", "UpdateAutoScalingGroup", AutoScalingGroupName=name, MaxSize=maximum
-    )
+    await aws.call("autoscaling", "UpdateAutoScalingGroup", AutoScalingGroupName=name, MaxSize=maximum)
 
 
 async def set_desired(aws: AWS, name: str, desired: int) -> None:
@@ -143,9 +139,7 @@ async def put_lease(aws: AWS, name: str, action: str, until: float) -> None:
 
 async def drop_lease(aws: AWS, name: str, action: str) -> None:
     """Remove the scheduled action; fine when it has been executed."""
-    answer = await aws.call(
-        "autoscaling", "DescribeScheduledActions", AutoScalingGroupName=name
-    )
+    answer = await aws.call("autoscaling", "DescribeScheduledActions", AutoScalingGroupName=name)
     if any(a["ScheduledActionName"] == action for a in answer["ScheduledUpdateGroupActions"]):
         await aws.call(
             "autoscaling",

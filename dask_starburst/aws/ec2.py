@@ -31,15 +31,11 @@ async def choose_subnet(aws: AWS, wanted: str | None) -> Subnet:
         It does not exist, or the account has no default VPC in this region.
     """
     if wanted:
-        answer = await aws.call(
-            "ec2", "DescribeSubnets", Filters=[{"Name": "subnet-id", "Values": [wanted]}]
-        )
+        answer = await aws.call("ec2", "DescribeSubnets", Filters=[{"Name": "subnet-id", "Values": [wanted]}])
         if not answer["Subnets"]:
             raise BadArgument(f"network.subnet={wanted!r} is not in {aws.region}.")
     else:
-        answer = await aws.call(
-            "ec2", "DescribeSubnets", Filters=[{"Name": "default-for-az", "Values": ["true"]}]
-        )
+        answer = await aws.call("ec2", "DescribeSubnets", Filters=[{"Name": "default-for-az", "Values": ["true"]}])
         if not answer["Subnets"]:
             raise BadArgument(
                 f"the account has no default VPC in {aws.region}; make one (`aws ec2"
@@ -49,9 +45,7 @@ async def choose_subnet(aws: AWS, wanted: str | None) -> Subnet:
     return Subnet(best["SubnetId"], best["VpcId"], best["AvailabilityZone"])
 
 
-async def ensure_security_group(
-    aws: AWS, vpc: str, name: str, description: str, tags: dict[str, str]
-) -> str:
+async def ensure_security_group(aws: AWS, vpc: str, name: str, description: str, tags: dict[str, str]) -> str:
     """Make a security group without any rule of ours when it is not there; return its id."""
     made = await create(
         aws,
@@ -87,13 +81,9 @@ async def admit_caller(aws: AWS, group: str, cidr: str, ports: tuple[int, ...]) 
         if _port_rule(r["CidrIp"], p["FromPort"]) not in wanted
     ]
     if stale:
-        await delete(
-            aws, "ec2", "RevokeSecurityGroupIngress", GroupId=group, IpPermissions=stale
-        )
+        await delete(aws, "ec2", "RevokeSecurityGroupIngress", GroupId=group, IpPermissions=stale)
     for rule in wanted:  # one by one: AWS refuses a whole request for one rule that is there
-        await create(
-            aws, "ec2", "AuthorizeSecurityGroupIngress", GroupId=group, IpPermissions=[rule]
-        )
+        await create(aws, "ec2", "AuthorizeSecurityGroupIngress", GroupId=group, IpPermissions=[rule])
 
 
 async def dismiss_callers(aws: AWS, group: str) -> None:
@@ -105,14 +95,10 @@ async def dismiss_callers(aws: AWS, group: str) -> None:
         for r in p.get("IpRanges", [])
     ]
     if rules:
-        await delete(
-            aws, "ec2", "RevokeSecurityGroupIngress", GroupId=group, IpPermissions=rules
-        )
+        await delete(aws, "ec2", "RevokeSecurityGroupIngress", GroupId=group, IpPermissions=rules)
 
 
-async def ensure_launch_template(
-    aws: AWS, name: str, data: dict[str, Any], tags: dict[str, str]
-) -> None:
+async def ensure_launch_template(aws: AWS, name: str, data: dict[str, Any], tags: dict[str, str]) -> None:
     """Make a launch template when it is not there; its content never changes under one name."""
     data = {**data, "UserData": base64.b64encode(data["UserData"].encode()).decode()}
     await create(
@@ -143,6 +129,4 @@ def _port_rule(cidr: str, port: int) -> dict[str, Any]:
 
 
 def _tag_specification(kind: str, tags: dict[str, str]) -> list[dict[str, Any]]:
-    return [
-        {"ResourceType": kind, "Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}
-    ]
+    return [{"ResourceType": kind, "Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}]

@@ -52,9 +52,7 @@ async def ensure_cluster(aws: AWS, name: str, tags: dict[str, str]) -> None:
         await aws.call("ecs", "CreateCluster", clusterName=name, tags=_tags(tags))
 
 
-async def ensure_providers(
-    aws: AWS, cluster: str, requests: list[dict[str, Any]], tags: dict[str, str]
-) -> None:
+async def ensure_providers(aws: AWS, cluster: str, requests: list[dict[str, Any]], tags: dict[str, str]) -> None:
     """Make the capacity providers and attach exactly them to the cluster."""
     names = [r["name"] for r in requests]
     found = await _providers(aws, names)
@@ -84,17 +82,13 @@ async def ensure_definition(aws: AWS, request: dict[str, Any], tags: dict[str, s
     """
     digest = definition_digest(request)
     try:
-        answer = await aws.call(
-            "ecs", "DescribeTaskDefinition", taskDefinition=request["family"], include=["TAGS"]
-        )
+        answer = await aws.call("ecs", "DescribeTaskDefinition", taskDefinition=request["family"], include=["TAGS"])
         if {"key": _DIGEST_TAG, "value": digest} in answer.get("tags", []):
             return str(answer["taskDefinition"]["taskDefinitionArn"])
     except StarburstError as error:
         if code_of(error) not in MISSING | {"ClientException"}:
             raise
-    made = await aws.call(
-        "ecs", "RegisterTaskDefinition", **request, tags=_tags({**tags, _DIGEST_TAG: digest})
-    )
+    made = await aws.call("ecs", "RegisterTaskDefinition", **request, tags=_tags({**tags, _DIGEST_TAG: digest}))
     return str(made["taskDefinition"]["taskDefinitionArn"])
 
 
@@ -123,17 +117,12 @@ async def running(aws: AWS, cluster: str, started_by: str | None = None) -> list
     return await aws.pages("ecs", "ListTasks", "taskArns", **request)
 
 
-async def tasks(
-    aws: AWS, cluster: str, started_by: str, known: Iterable[str]
-) -> dict[str, Task]:
+async def tasks(aws: AWS, cluster: str, started_by: str, known: Iterable[str]) -> dict[str, Task]:
     """Return the tasks that are not over, and those of `known` whatever their state."""
     running_now = await running(aws, cluster, started_by)
     arns = sorted({*running_now, *known})
     answers = await asyncio.gather(
-        *(
-            aws.call("ecs", "DescribeTasks", cluster=cluster, tasks=part, include=["TAGS"])
-            for part in _batches(arns)
-        )
+        *(aws.call("ecs", "DescribeTasks", cluster=cluster, tasks=part, include=["TAGS"]) for part in _batches(arns))
     )
     seen = (_task(t) for answer in answers for t in answer["tasks"])
     return {t.arn: t for t in seen if t.worker}
@@ -144,9 +133,7 @@ async def container_instances(aws: AWS, cluster: str) -> dict[str, ContainerInst
     arns = await aws.pages("ecs", "ListContainerInstances", "containerInstanceArns", cluster=cluster)
     answers = await asyncio.gather(
         *(
-            aws.call(
-                "ecs", "DescribeContainerInstances", cluster=cluster, containerInstances=part
-            )
+            aws.call("ecs", "DescribeContainerInstances", cluster=cluster, containerInstances=part)
             for part in _batches(arns)
         )
     )

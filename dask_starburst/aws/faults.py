@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 from botocore.exceptions import (
-    BotoCoreError,
     ClientError,
     EndpointConnectionError,
     NoCredentialsError,
@@ -26,9 +25,7 @@ from dask_starburst.errors import (
     Throttled,
 )
 
-DENIED = frozenset(
-    {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedAccess"}
-)
+DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedAccess"})
 EXPIRED = frozenset(
     {
         "ExpiredToken",
@@ -41,9 +38,7 @@ EXPIRED = frozenset(
         "SignatureDoesNotMatch",
     }
 )
-THROTTLED = frozenset(
-    {"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"}
-)
+THROTTLED = frozenset({"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"})
 #: It is there already: what an idempotent "make it" wants to hear.
 EXISTS = frozenset(
     {
@@ -72,7 +67,7 @@ MISSING = frozenset(
 )
 
 _HOW_TO_START = (
-    'Configure AWS credentials (`aws configure`, or `aws sso login`), or try it without an account:'
+    "Configure AWS credentials (`aws configure`, or `aws sso login`), or try it without an account:"
     ' StarburstCluster(cloud="local").'
 )
 

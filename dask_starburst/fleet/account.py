@@ -45,22 +45,18 @@ async def set_up(aws: AWS, settings: Settings) -> Account:
         policies.scheduler_role(),
         policies.worker_role(),
     )
-    (subnet, group), image_id, profile, _, *arns = await asyncio.gather(
+    (subnet, group), image_id, profile, arns, _ = await asyncio.gather(
         _network(aws, settings, tags),
         ssm.recommended_ami(aws, settings.arch),
         iam.ensure_instance_profile(aws, policies.instance_role(), tags),
+        asyncio.gather(*(iam.ensure_role(aws, role, tags) for role in roles)),
         logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags),
-        *(iam.ensure_role(aws, role, tags) for role in roles),
     )
     return Account(number, aws.region, subnet, image_id, group, profile, *arns)
 
 
-async def _network(
-    aws: AWS, settings: Settings, tags: dict[str, str]
-) -> tuple[ec2.Subnet, str]:
+async def _network(aws: AWS, settings: Settings, tags: dict[str, str]) -> tuple[ec2.Subnet, str]:
     subnet = await ec2.choose_subnet(aws, settings.network.subnet)
-    group = await ec2.ensure_security_group(
-        aws, subnet.vpc, NAMESPACE, "Dask workers among themselves", tags
-    )
+    group = await ec2.ensure_security_group(aws, subnet.vpc, NAMESPACE, "Dask workers among themselves", tags)
     await ec2.admit_each_other(aws, group)
     return subnet, group

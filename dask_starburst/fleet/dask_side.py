@@ -49,9 +49,7 @@ class ClusterSide:
             return
         for address, worker in dict(cluster.scheduler_info["workers"]).items():
             if str(worker["name"]) == name:
-                await comm.unregister(
-                    address=address, stimulus_id=f"starburst-{name}", expected=True, close=close
-                )
+                await comm.unregister(address=address, stimulus_id=f"starburst-{name}", expected=True, close=close)
 
     def _comm(self) -> Any:
         cluster = self._cluster()

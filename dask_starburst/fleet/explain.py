@@ -40,11 +40,9 @@ def failure(worker: Worker, reason: str, lines: list[str], attempts: int) -> str
     """Say that an attempt to start a process failed, and whether another follows."""
     who = "the scheduler" if worker.group == HEAD else f"worker {worker.name}"
     tail = "".join(f"\n    {line}" for line in lines[-LOG_LINES:])
-    text = f"{reason}\n{tail}"
-    again = worker.attempt + 1 < attempts
-    count = f"attempt {worker.attempt + 1} of {attempts}{', trying again' if again else ''}"
-    advice = hint(text)
-    message = f"{who} could not be started ({count}): {reason}."
-    if advice:
+    again = ", trying again" if worker.attempt + 1 < attempts else ""
+    count = f"attempt {worker.attempt + 1} of {attempts}{again}"
+    message = f"{who} could not be started ({count}): {reason.rstrip('.')}."
+    if advice := hint(reason + tail):
         message += f" {advice}"
     return message + (f" Its last log lines:{tail}" if tail else "")

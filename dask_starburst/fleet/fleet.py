@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -15,7 +16,6 @@ from dask_starburst.errors import (
     PermissionDenied,
     SchedulerFailed,
     StarburstError,
-    WorkerFailed,
 )
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet import explain, observe
@@ -26,7 +26,7 @@ from dask_starburst.fleet.pool import Pool
 from dask_starburst.plan.reconcile import step
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits, Observed, Worker, WorkerState
 from dask_starburst.plan.tasks import LOG_GROUP
-from dask_starburst.plan.worker import track
+from dask_starburst.plan.worker import again, track
 
 logger = logging.getLogger(__name__)
 S = WorkerState
@@ -94,6 +94,8 @@ class Fleet:
         self._lease = lease
         self._poll = poll
         self._placed: dict[str, float] = {}
+        self._launches: dict[str, int] = {}
+        self._trouble = ""
         self._wake = asyncio.Event()
         self._looked = asyncio.Condition()
         self._perform = Performer(self, dask)
@@ -106,7 +108,9 @@ class Fleet:
         old = self.workers.get(name)
         now = self.pool.aws.now()
         if old is None:
-            self.workers[name] = Worker(name, group, since=now, not_before=now)
+            # Numbers go on where an earlier worker of this name ended: ECS remembers their tokens.
+            launch = self._launches.get(name, 0)
+            self.workers[name] = Worker(name, group, since=now, not_before=now, launch=launch)
         elif not old.wished:
             self.workers[name] = replace(old, wished=True)
         self.wake()
@@ -116,6 +120,12 @@ class Fleet:
         if name in self.workers:
             self.workers[name] = replace(self.workers[name], wished=False)
             self.wake()
+
+    def retry_failed(self) -> None:
+        """Give the workers that were given up another set of attempts: somebody asked again."""
+        now = self.pool.aws.now()
+        for worker in self.failed():
+            self.workers[worker.name] = again(worker, now, 0)
 
     def wake(self) -> None:
         """Look at once."""
@@ -159,12 +169,22 @@ class Fleet:
             except _FATAL as error:
                 self._fail(error)
             except StarburstError as error:
-                self.tell("aws-error", self.pool.name, str(error), logging.WARNING)
-                self._fail_before_start(error)
+                self.troubled(error)
             except Exception:
                 logger.exception("the fleet's loop stumbled and goes on")
             await self._told()
             await self._sleep()
+
+    def troubled(self, error: StarburstError) -> None:
+        """Tell of a call that failed, once; give up if asking again cannot help."""
+        text = str(error)
+        if text != self._trouble:
+            self.tell("aws-error", self.pool.name, text, logging.WARNING)
+        self._trouble = text
+        scheduler = self.workers.get(SCHEDULER)
+        starting = scheduler is not None and scheduler.state not in (S.READY, S.RETIRING)
+        if starting and isinstance(error, PermissionDenied):
+            self._fail(error)
 
     async def _tick(self) -> None:
         now = self.pool.aws.now()
@@ -173,9 +193,11 @@ class Fleet:
         await self._look(now)
         self._follow(now)
         await self.launcher.look_for_head(self.pool, self.observed)
-        actions = [a for a in step(self.workers.values(), self.observed, now, self._limits)
-                   if self.launcher.ready_for(a)]
+        actions = [
+            a for a in step(self.workers.values(), self.observed, now, self._limits) if self.launcher.ready_for(a)
+        ]
         self.observed = observe.ask(self.observed, actions, now)
+        self._trouble = ""
         await self._perform.all(actions)
 
     async def _look(self, now: float) -> None:
@@ -192,10 +214,9 @@ class Fleet:
             if new is not old:
                 self._moved(old, new)
             if new.state is S.STOPPED and not new.wished:
+                self._launches[name] = new.launch + 1
                 del self.workers[name]
-        self._placed = {
-            w.task: self._placed.get(w.task, now) for w in self.workers.values() if w.task
-        }
+        self._placed = {w.task: self._placed.get(w.task, now) for w in self.workers.values() if w.task}
 
     # -- what is told ---------------------------------------------------------------------------
 
@@ -223,9 +244,7 @@ class Fleet:
         final = new.state is S.FAILED
         lines = await self.log_tail(old) if old.task else []
         attempt = old.attempt if not final else new.attempt
-        text = explain.failure(
-            replace(old, attempt=attempt), new.reason, lines, self._limits.attempts
-        )
+        text = explain.failure(replace(old, attempt=attempt), new.reason, lines, self._limits.attempts)
         level = logging.ERROR if final else logging.WARNING
         self.tell("worker-failed", new.name, text, level)
         if final and new.group == HEAD:
@@ -243,9 +262,7 @@ class Fleet:
         except StarburstError as error:
             return [f"(its log cannot be read: {error})"]
 
-    def tell(
-        self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any
-    ) -> None:
+    def tell(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
         """Emit an event."""
         self._events.emit(Event(self.pool.aws.now(), kind, subject, message, level, facts))
 
@@ -254,17 +271,6 @@ class Fleet:
             self.error = error
             self.tell("cluster-failed", self.pool.name, str(error), logging.ERROR)
             self.on_fatal(error)
-
-    def _fail_before_start(self, error: StarburstError) -> None:
-        """A denied call before the scheduler is up will be denied again: say so at once."""
-        scheduler = self.workers.get(SCHEDULER)
-        starting = scheduler is not None and scheduler.state not in (S.READY, S.RETIRING)
-        if starting and isinstance(error, PermissionDenied):
-            self._fail(error)
-
-    def give_up(self, worker: str) -> WorkerFailed:
-        """Return the error for a worker that was given up."""
-        return WorkerFailed(self.workers[worker].reason)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         self._perform.spawn(work)
@@ -276,11 +282,9 @@ class Fleet:
     async def _sleep(self) -> None:
         quiet = all(w.state is S.READY for w in self.workers.values())
         idle = len(self.observed.instances) > len(self.workers)
-        pause = self._poll * (_QUIET if quiet and not idle and not self.observed.asked else 1)
-        try:
-            await asyncio.wait_for(self._wake.wait(), pause)
-        except TimeoutError:
-            pass
+        calm = self._trouble or (quiet and not idle and not self.observed.asked)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), self._poll * (_QUIET if calm else 1))
 
 
 def _who(worker: Worker) -> str:

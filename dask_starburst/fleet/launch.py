@@ -35,9 +35,7 @@ class Launcher:
         EC2 knows the private address when the instance is still pending: so workers are told it
         and start beside the scheduler, not after it. The public one comes a little later.
         """
-        alive = [
-            i.id for i in observed.instances.values() if i.group == HEAD and not i.terminating
-        ]
+        alive = [i.id for i in observed.instances.values() if i.group == HEAD and not i.terminating]
         if not alive or (self.head == alive[0] and self.public):
             return
         self.head = alive[0]

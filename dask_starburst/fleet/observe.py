@@ -64,9 +64,7 @@ async def observe(
 async def failures(pool: Pool, observed: Observed) -> Observed:
     """Add AWS's own words about launches that failed, for the groups that lack instances."""
     short = [g for g in observed.groups.values() if _alive(observed, g.name) < g.desired]
-    found = await asyncio.gather(
-        *(autoscaling.last_failure(pool.aws, pool.names.group(g.name)) for g in short)
-    )
+    found = await asyncio.gather(*(autoscaling.last_failure(pool.aws, pool.names.group(g.name)) for g in short))
     groups = dict(observed.groups)
     for group, failure in zip(short, found, strict=True):
         if failure is not None:

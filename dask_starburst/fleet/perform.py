@@ -51,9 +51,8 @@ class Performer:
         try:
             await self._one(action)
         except StarburstError as error:
-            fleet = self._fleet
-            fleet.observed = observe.unask(fleet.observed, action)
-            fleet.tell("aws-error", fleet.pool.name, str(error), logging.WARNING)
+            # It counts as asked for, so that it is asked again only after a while.
+            self._fleet.troubled(error)
 
     async def _one(self, action: Action) -> None:
         pool = self._fleet.pool
@@ -132,6 +131,4 @@ class Performer:
             self._terminated(new)
 
     def _terminated(self, instance: Instance) -> None:
-        self._fleet.tell(
-            "instance-terminated", instance.id, f"instance {instance.id} is terminated"
-        )
+        self._fleet.tell("instance-terminated", instance.id, f"instance {instance.id} is terminated")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from itertools import count
@@ -59,9 +60,7 @@ class Pool:
     async def open(self, maximum: int, until: float) -> None:
         """Let the groups have capacity, with a lease on each before there can be any."""
         sizes = {HEAD: 1, self.spec.worker_group: maximum}
-        await asyncio.gather(
-            *(self._open(group, max(1, size), until) for group, size in sizes.items())
-        )
+        await asyncio.gather(*(self._open(group, max(1, size), until) for group, size in sizes.items()))
 
     async def _open(self, group: str, maximum: int, until: float) -> None:
         name = self.names.group(group)
@@ -71,10 +70,7 @@ class Pool:
     async def renew(self, until: float) -> None:
         """Put off the moment at which AWS itself empties the groups."""
         await asyncio.gather(
-            *(
-                autoscaling.put_lease(self.aws, self.names.group(g), LEASE_ACTION, until)
-                for g in self.groups
-            )
+            *(autoscaling.put_lease(self.aws, self.names.group(g), LEASE_ACTION, until) for g in self.groups)
         )
 
 
@@ -95,22 +91,26 @@ def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: objec
     )
 
 
-async def claim(aws: AWS, spec: PoolSpec, session: str) -> PoolNames:
-    """Claim the first free pool of this specification; it may not have been made yet."""
-    root = f"{PARAMETER_ROOT}claims"
-    taken = await ssm.names_below(aws, root)
+async def free_pools(aws: AWS, spec: PoolSpec) -> Iterator[PoolNames]:
+    """Return the pools of this specification that nobody has claimed, made or not; endless."""
+    taken = await ssm.names_below(aws, f"{PARAMETER_ROOT}claims")
+    every = (PoolNames(spec.pool_name(slot)) for slot in count())
+    return (names for names in every if names.claim not in taken)
+
+
+async def claim(aws: AWS, names: PoolNames, session: str) -> bool:
+    """Claim a pool; whether it is ours now and nobody was faster."""
     value = json.dumps({"session": session, "owner": _owner(), "since": aws.now()})
-    for slot in count():
-        names = PoolNames(spec.pool_name(slot))
-        if names.claim in taken:
-            continue
-        if await ssm.claim(aws, names.claim, value, {MANAGED_TAG: names.pool}):
-            return names
-    raise AssertionError("count() does not end")
+    return await ssm.claim(aws, names.claim, value, {MANAGED_TAG: names.pool})
 
 
-async def make(aws: AWS, spec: PoolSpec, names: PoolNames, session: str, caller: str,
-               ports: tuple[int, ...]) -> Pool:
+async def owns(aws: AWS, names: PoolNames, session: str) -> bool:
+    """Whether the pool is claimed by this session; a computer that slept may have lost it."""
+    value = await ssm.read(aws, names.claim)
+    return value is not None and json.loads(value)["session"] == session
+
+
+async def make(aws: AWS, spec: PoolSpec, names: PoolNames, session: str, caller: str, ports: tuple[int, ...]) -> Pool:
     """Make what the claimed pool lacks, and admit the caller to its scheduler."""
     tags = tags_of(names.pool, spec.tags)
     _, head_group = await asyncio.gather(
@@ -125,12 +125,14 @@ async def make(aws: AWS, spec: PoolSpec, names: PoolNames, session: str, caller:
 
 
 async def _head_security_group(
-    aws: AWS, spec: PoolSpec, names: PoolNames, caller: str, ports: tuple[int, ...],
+    aws: AWS,
+    spec: PoolSpec,
+    names: PoolNames,
+    caller: str,
+    ports: tuple[int, ...],
     tags: dict[str, str],
 ) -> str:
-    group = await ec2.ensure_security_group(
-        aws, spec.vpc, names.group(HEAD), "The caller to the Dask scheduler", tags
-    )
+    group = await ec2.ensure_security_group(aws, spec.vpc, names.group(HEAD), "The caller to the Dask scheduler", tags)
     await ec2.admit_caller(aws, group, caller, ports)
     return group
 
@@ -139,9 +141,7 @@ async def _make_group(pool: Pool, group: str) -> dict[str, object]:
     spec, name = pool.spec, pool.names.group(group)
     head = [pool.head_security_group] if group == HEAD else []
     user_data = spec.boot_script.replace("@CLUSTER@", pool.name)
-    data = launch_template_data(
-        spec, pool.name, group, [spec.security_group, *head], user_data
-    )
+    data = launch_template_data(spec, pool.name, group, [spec.security_group, *head], user_data)
     await ec2.ensure_launch_template(pool.aws, name, data, pool.tags)
     made = await _ensure_group(pool.aws, group_request(spec, pool.name, group))
     return provider_request(pool.name, group, made.arn)

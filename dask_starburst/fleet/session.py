@@ -16,8 +16,8 @@ from dask_starburst.fleet.account import Account, set_up
 from dask_starburst.fleet.fleet import DaskSide, Fleet
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
-from dask_starburst.fleet.pool import Pool, claim, make, pool_spec
-from dask_starburst.plan.pool import PoolNames
+from dask_starburst.fleet.pool import Pool, claim, free_pools, make, owns, pool_spec
+from dask_starburst.plan.pool import PoolNames, PoolSpec
 from dask_starburst.plan.sizing import WorkerSize, worker_size
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
 from dask_starburst.plan.tasks import (
@@ -99,10 +99,15 @@ class Session:
             tags=settings.tags,
         )
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
-        self._names = await claim(self.aws, spec, self.id)
-        self.pool = await make(
-            self.aws, spec, self._names, self.id, caller, tuple(filter(None, ports))
-        )
+        names = await self._claim(spec)
+        self.pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)))
+
+    async def _claim(self, spec: PoolSpec) -> PoolNames:
+        for names in await free_pools(self.aws, spec):
+            self._names = names  # known before it is ours: Ctrl-C may come between
+            if await claim(self.aws, names, self.id):
+                return names
+        raise AssertionError("free_pools does not end")
 
     async def _open(self, account: Account, dask: DaskSide) -> Fleet:
         assert self.pool is not None
@@ -134,8 +139,7 @@ class Session:
             arch=settings.arch,
             image=settings.image or "",
             region=account.region,
-            secret_arn=f"arn:aws:ssm:{account.region}:{account.number}"
-            f":parameter{pool.names.secret}",
+            secret_arn=f"arn:aws:ssm:{account.region}:{account.number}:parameter{pool.names.secret}",
             execution_role=account.execution_role,
             tags=pool.tags,
         )
@@ -157,29 +161,26 @@ class Session:
             ),
         )
         arns = await asyncio.gather(
-            *(
-                ecs.ensure_definition(self.aws, task_definition(container, p), pool.tags)
-                for p in processes
-            )
+            *(ecs.ensure_definition(self.aws, task_definition(container, p), pool.tags) for p in processes)
         )
         return {p.role: arn for p, arn in zip(processes, arns, strict=True)}
 
     async def end(self) -> list[str]:
         """End everything and give the pool back; what AWS is still busy with at the end."""
-        timeouts = self._blueprint.settings.timeouts
         if self.fleet is not None:
             await self.fleet.stop()
-        if self.pool is None:
-            if self._names is not None:
-                await sweep.attempt("releasing the claim", ssm.remove(self.aws, self._names.claim))
-            return []
+        await self.aws.settle()
         left: list[str] = []
-
-        async def empty(pool: Pool) -> None:
-            left.extend(await sweep.empty(pool, timeouts.close, timeouts.poll))
-
-        # A pool that could not be emptied keeps its claim: nobody may check it out as it is. Its
-        # lease empties it.
-        if await sweep.attempt("emptying the pool", empty(self.pool)):
-            await sweep.attempt("giving the pool back", sweep.give_back(self.pool))
+        await sweep.attempt("giving the pool back", self._give_back(left))
         return left
+
+    async def _give_back(self, left: list[str]) -> None:
+        if self._names is None or not await owns(self.aws, self._names, self.id):
+            return  # never ours, or not any more: whoever has it now must not be hurt
+        if self.pool is None:
+            await ssm.remove(self.aws, self._names.claim)
+            return
+        timeouts = self._blueprint.settings.timeouts
+        # If this fails the claim stays: nobody may check the pool out as it is. Its lease empties it.
+        left += await sweep.empty(self.pool, timeouts.close, timeouts.poll)
+        await sweep.give_back(self.pool)

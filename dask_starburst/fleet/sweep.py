@@ -47,25 +47,18 @@ async def give_back(pool: Pool) -> None:
     await asyncio.gather(
         ssm.remove(pool.aws, names.secret),
         ec2.dismiss_callers(pool.aws, pool.head_security_group),
-        *(
-            autoscaling.drop_lease(pool.aws, names.group(group), LEASE_ACTION)
-            for group in pool.groups
-        ),
+        *(autoscaling.drop_lease(pool.aws, names.group(group), LEASE_ACTION) for group in pool.groups),
     )
     await ssm.remove(pool.aws, names.claim)
 
 
 async def _stop_tasks(pool: Pool) -> None:
     tasks = await ecs.running(pool.aws, pool.name)
-    await asyncio.gather(
-        *(ecs.stop_task(pool.aws, pool.name, task, "cluster closed") for task in tasks)
-    )
+    await asyncio.gather(*(ecs.stop_task(pool.aws, pool.name, task, "cluster closed") for task in tasks))
 
 
 async def _left(pool: Pool, names: list[str]) -> list[str]:
-    groups, tasks = await asyncio.gather(
-        autoscaling.describe(pool.aws, names), ecs.running(pool.aws, pool.name)
-    )
+    groups, tasks = await asyncio.gather(autoscaling.describe(pool.aws, names), ecs.running(pool.aws, pool.name))
     instances = [i for group in groups.values() for i, _, _ in group.instances]
     return [*instances, *tasks]
 

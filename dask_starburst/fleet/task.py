@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 from distributed.comm import connect
-from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
 
 from dask_starburst.errors import SchedulerFailed
@@ -18,7 +17,7 @@ _CONNECT = 3.0
 _PAUSE = 0.1
 
 
-class WorkerTask(ProcessInterface):  # type: ignore[misc]  # distributed has no types
+class WorkerTask(ProcessInterface):
     """A worker that somebody wishes for.
 
     SpecCluster holds a lock while workers start, fails the batch when one fails and never replaces
@@ -42,7 +41,7 @@ class WorkerTask(ProcessInterface):  # type: ignore[misc]  # distributed has no 
         await super().close()
 
 
-class SchedulerTask(ProcessInterface):  # type: ignore[misc]  # distributed has no types
+class SchedulerTask(ProcessInterface):
     """The scheduler; starting waits until it answers."""
 
     def __init__(self, *, fleet: Fleet, connection_args: dict[str, Any], timeout: float) -> None:

@@ -75,4 +75,7 @@ def _follow_stdin(server: LocalServer) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # All is closed. Taking moto's hundred thousand objects apart one by one would take a second more.
+    sys.stderr.flush()
+    os._exit(code)

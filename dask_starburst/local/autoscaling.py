@@ -74,14 +74,14 @@ class GroupOperations:
                 "Valid requests must contain either LaunchTemplate, LaunchConfigurationName, InstanceId or "
                 "MixedInstancesPolicy parameter."
             )
-        low, high = request["MinSize"], request["MaxSize"]
+        low, high, desired = request["MinSize"], request["MaxSize"], request.get("DesiredCapacity")
         group = Group(
             name=name,
             arn=self._world.arn("autoscaling", f"autoScalingGroup:{uuid.uuid4()}:autoScalingGroupName/{name}"),
             created_at=self._world.now(),
             min_size=low,
             max_size=high,
-            desired=int(request.get("DesiredCapacity", low)),
+            desired=low if desired is None else desired,
             subnets=self._subnets(request.get("VPCZoneIdentifier")),
             template=request.get("LaunchTemplate"),
             mixed=request.get("MixedInstancesPolicy"),

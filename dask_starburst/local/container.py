@@ -42,17 +42,18 @@ class Containers:
     Parameters
     ----------
     directory : Path
-        Where each container gets a fresh folder to work in. It is made if it is not there.
+        Where each container gets a fresh folder to work in. It is made if it is not there, and removed in the end,
+        however this process ends, if nobody has put anything else into it.
     """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._directory = directory
+        self._directory = Path(tempfile.mkdtemp(prefix="c-", dir=directory))
         self._lock = threading.Lock()
         self._containers: dict[str, _Container] = {}
         self._exit_codes: dict[str, int] = {}
         self._closed = False
-        self._guard = Guard()
+        self._guard = Guard(self._directory)
         self._reader = _Reader()
 
     def start(self, key: str, argv: Sequence[str], env: Mapping[str, str], on_line: OnLine) -> int:
@@ -130,7 +131,9 @@ class Containers:
         self.signal(key, signal.SIGKILL)
 
     def running(self) -> dict[str, int]:
-        """Return the process ids of all containers whose end `poll` has not reported."""
+        """Return the process ids of all containers that have not ended yet, or still owe output."""
+        for key in tuple(self._containers):
+            self.poll(key)  # nobody asks any more for one that was killed together with its instance
         with self._lock:
             return {key: container.process.pid for key, container in self._containers.items()}
 

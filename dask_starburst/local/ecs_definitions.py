@@ -13,6 +13,7 @@ from dask_starburst.local.world import ACCOUNT, World, tag_dict, tag_list
 _CPU_ARCHITECTURES = ("X86_64", "ARM64")
 _LEAST_MEMORY = 6  # MiB, Docker's own limit since 20.10
 _MOST_CONTAINERS = 10
+_STILL_ACTIVE = "The specified task definition is still in ACTIVE status. Please deregister the target and try again."
 _NOT_HERE = ("proxyConfiguration", "inferenceAccelerators")
 _NOT_HERE_IN_CONTAINERS = ("dependsOn", "firelensConfiguration", "environmentFiles", "links", "volumesFrom")
 
@@ -77,8 +78,7 @@ class DefinitionOperations:
         for name in request["taskDefinitions"]:
             definition = self.find(name)
             if definition.active:
-                reason = "The specified task definition is still in ACTIVE status. Please deregister the target and try again."
-                failures.append({"arn": definition.arn, "reason": reason})
+                failures.append({"arn": definition.arn, "reason": _STILL_ACTIVE})
                 continue
             document = {**definition.document, "status": "DELETE_IN_PROGRESS", "deleteRequestedAt": self._world.now()}
             definition.document = document
@@ -180,7 +180,8 @@ def _check_container(container: dict[str, Any], request: Request) -> None:
     hard, soft, task = container.get("memory"), container.get("memoryReservation"), request.get("memory")
     if hard is None and soft is None and task is None:
         raise client_error(
-            f"Invalid setting for container '{name}'. At least one of 'memory' or 'memoryReservation' must be specified."
+            f"Invalid setting for container '{name}'. "
+            "At least one of 'memory' or 'memoryReservation' must be specified."
         )
     if hard is not None and hard < _LEAST_MEMORY:
         raise client_error(f"Invalid 'memory' setting for container '{name}': it must be at least {_LEAST_MEMORY}.")

@@ -128,8 +128,8 @@ class RunOperations:
         name = short(_first_choice(strategy)["capacityProvider"])
         if name not in cluster.providers:
             raise invalid(
-                "The specified capacity provider strategy cannot contain a capacity provider that is not associated with "
-                "the cluster. Associate the capacity provider with the cluster and try again."
+                "The specified capacity provider strategy cannot contain a capacity provider that is not associated "
+                "with the cluster. Associate the capacity provider with the cluster and try again."
             )
         return name, None
 

@@ -15,6 +15,7 @@ This file is also the guard's program. It must go on importing nothing but the s
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,18 +23,26 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 _REGISTER_THEN_RUN = 'echo "+$$" >&0 && exec "$@" </dev/null'
 _SECOND_LOOK_SECONDS = 0.1
 
 
 class Guard:
-    """The server's side of the guard process."""
+    """The server's side of the guard process.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    folder : Path
+        What is removed in the end, with all that is in it. The folder above it goes too if it is empty then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._lock = threading.Lock()
         self._groups: set[int] = set()
-        self._process = _start()
+        self._process = _start(folder)
 
     @property
     def pid(self) -> int:
@@ -76,15 +85,15 @@ class Guard:
     def _replace(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self._process = _start()
+        self._process = _start(self._folder)
         for group in self._groups:
             _tell(self._process, f"+{group}\n")
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start(folder: Path) -> subprocess.Popen[bytes]:
     # -I keeps this folder, whose modules have everyday names, off the guard's import path.
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", os.path.abspath(__file__)],
+        [sys.executable, "-I", "-S", os.path.abspath(__file__), str(folder.absolute())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -108,8 +117,8 @@ def _tell(process: subprocess.Popen[bytes], line: str) -> None:
         os.write(_stdin_of(process), line.encode())
 
 
-def _watch() -> None:
-    """Be the guard process: read the pipe to its end, then kill."""
+def _watch(folder: Path) -> None:
+    """Be the guard process: read the pipe to its end, then kill and clear away."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     os.write(1, b"\n")
@@ -125,6 +134,9 @@ def _watch() -> None:
         # macOS does not promise that a process being forked at this moment is reached the first time.
         time.sleep(_SECOND_LOOK_SECONDS)
         _kill(groups)
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.parent.rmdir()
 
 
 def _kill(groups: set[int]) -> None:
@@ -135,4 +147,4 @@ def _kill(groups: set[int]) -> None:
 
 
 if __name__ == "__main__":
-    _watch()
+    _watch(Path(sys.argv[1]))

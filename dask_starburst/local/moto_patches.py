@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from moto import settings
 from moto.core import responses as core_responses
-from moto.ec2.exceptions import DependencyViolationError, EC2ClientError
+from moto.ec2.exceptions import DependencyViolationError, EC2ClientError, InvalidInstanceTypeError
 from moto.ec2.models import EC2Backend
 from moto.ec2.models import vpcs as vpc_models
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
@@ -80,7 +80,11 @@ def _let_instances_live(hooks: Hooks) -> None:
         token = kwargs.get("client_token")
         if token in reservations:
             return reservations[token]
-        reservation = run(self, *args, **kwargs)
+        try:
+            reservation = run(self, *args, **kwargs)
+        except InvalidInstanceTypeError as error:
+            wanted = kwargs.get("instance_type")
+            raise EC2ClientError("InvalidParameterValue", f"Invalid value '{wanted}' for InstanceType.") from error
         if token and token != "ABCDE":
             reservations[token] = reservation
         for instance in reservation.instances:

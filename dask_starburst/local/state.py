@@ -41,6 +41,7 @@ class Membership:
 
     @property
     def leaving(self) -> bool:
+        """Whether it is on its way out."""
         return self.state == "Terminating"
 
 
@@ -147,6 +148,7 @@ class TaskDefinition:
 
     @property
     def active(self) -> bool:
+        """Whether new tasks can run from it."""
         return bool(self.document["status"] == "ACTIVE")
 
 
@@ -164,6 +166,7 @@ class Container:
 
     @property
     def essential(self) -> bool:
+        """Whether the task ends with it."""
         return bool(self.definition.get("essential", True))
 
 

@@ -14,6 +14,7 @@ from dask_starburst.local.state import Container, Task
 from dask_starburst.local.world import World
 
 _STOP_TIMEOUT = 30.0  # ECS_CONTAINER_STOP_TIMEOUT's default
+_WATCHED_A_TICK = 100
 _SHOWN = 3600.0  # ECS shows stopped tasks for at least an hour
 # What a container may know of the computer that it runs on. Everything else of our environment stays outside.
 _PASSED_ON = ("LANG", "TMPDIR", "PYTHONPATH")
@@ -37,6 +38,7 @@ class TaskLife:
         self._containers = containers
         self._logs = logs
         self._live: dict[str, tuple[Task, Container]] = {}  # processes, by key
+        self._turn: list[str] = []
 
     def begin(self, task: Task) -> None:
         """Let a placed task go on."""
@@ -76,15 +78,22 @@ class TaskLife:
     def watch(self) -> None:
         """Notice processes that have ended, and ship their logs first."""
         ended = []
-        for key, (task, container) in list(self._live.items()):
+        for key in self._next_to_watch():
             code = self._containers.poll(key)
             if code is not None:
-                ended.append((key, task, container, code))
+                ended.append((key, *self._live[key], code))
         self._logs.ship()
         for key, task, container, code in ended:
             del self._live[key]
             container.exit_code, container.status = code, "STOPPED"
             self._container_ended(task, container)
+
+    def _next_to_watch(self) -> list[str]:
+        """Take turns, so that a thousand processes do not cost every tick a thousand system calls."""
+        if not self._turn:
+            self._turn = list(self._live)
+        keys, self._turn = self._turn[:_WATCHED_A_TICK], self._turn[_WATCHED_A_TICK:]
+        return [key for key in keys if key in self._live]
 
     def _pull(self, task: Task) -> None:
         if task.desired == "STOPPED":

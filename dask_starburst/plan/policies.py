@@ -24,9 +24,7 @@ class Role:
     def trust(self) -> dict[str, Any]:
         """The trust policy."""
         principal = {"Service": f"{self.service}.amazonaws.com"}
-        return _document(
-            ({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"},)
-        )
+        return _document(({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"},))
 
     @property
     def policy(self) -> dict[str, Any]:

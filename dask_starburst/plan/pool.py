@@ -156,10 +156,7 @@ def group_request(spec: PoolSpec, pool: str, group: str) -> dict[str, Any]:
                 "SpotAllocationStrategy": "price-capacity-optimized",
             },
         },
-        "Tags": [
-            {"Key": k, "Value": v, "PropagateAtLaunch": True}
-            for k, v in tags_of(pool, spec.tags).items()
-        ],
+        "Tags": [{"Key": k, "Value": v, "PropagateAtLaunch": True} for k, v in tags_of(pool, spec.tags).items()],
     }
 
 

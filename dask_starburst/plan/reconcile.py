@@ -28,15 +28,14 @@ from dask_starburst.plan.state import (
     Worker,
     WorkerState,
 )
+from dask_starburst.plan.worker import name_taken
 
 S = WorkerState
 #: States in which a worker has a task that is meant to go on.
 _KEEPS_TASK = frozenset({S.PLACED, S.STARTED, S.READY, S.RETIRING})
 
 
-def step(
-    workers: Iterable[Worker], observed: Observed, now: float, limits: Limits
-) -> tuple[Action, ...]:
+def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limits) -> tuple[Action, ...]:
     """Decide what to ask of AWS and Dask now.
 
     Parameters
@@ -76,17 +75,16 @@ def _with_asked(observed: Observed, now: float, limits: Limits) -> Observed:
         if not _fresh(action, observed, now, limits):
             continue
         if isinstance(action, SetDesired) and action.group in groups:
+            # Only upwards: a zero that has not come true yet must not let a later order, which
+            # counts from it, lower what is really there.
             group = groups[action.group]
-            desired = max(group.desired, action.desired) if action.desired else 0
-            groups[action.group] = replace(group, desired=desired)
+            groups[action.group] = replace(group, desired=max(group.desired, action.desired))
         elif isinstance(action, Terminate) and action.instance in instances:
             _expect_gone(instances, groups, action)
     return replace(observed, groups=groups, instances=instances)
 
 
-def _expect_gone(
-    instances: dict[str, Instance], groups: dict[str, Group], action: Terminate
-) -> None:
+def _expect_gone(instances: dict[str, Instance], groups: dict[str, Group], action: Terminate) -> None:
     instance, group = instances[action.instance], groups.get(action.group)
     if instance.terminating or group is None:
         return  # Auto Scaling has lowered the desired capacity in the same breath
@@ -112,56 +110,62 @@ def _release(workers: tuple[Worker, ...], observed: Observed) -> list[Action]:
     for worker in workers:
         if worker.state is S.RETIRING:
             actions.append(Retire(worker.name))
-        elif worker.state is S.LOST and worker.name in observed.members:
+        elif worker.state is S.WISHED and name_taken(worker, observed):
             actions.append(Forget(worker.name))
     return actions
 
 
-def _scale(
-    group: Group, workers: tuple[Worker, ...], observed: Observed, now: float, limits: Limits
-) -> list[Action]:
+def _scale(group: Group, workers: tuple[Worker, ...], observed: Observed, now: float, limits: Limits) -> list[Action]:
     mine = [w for w in workers if w.group == group.name]
-    present = [i for i in observed.instances.values() if _counts(i, group.name)]
-    dead = [i for i in present if _never_came(i, now, limits)]
-    alive = [i for i in present if i not in dead]
-    free = _free(alive, mine, observed)
     waiting = [w for w in mine if w.state is S.CAPACITY and w.wished]
     # Who waits for another attempt gets its instance back soon: it is not given away meanwhile.
     pausing = sum(w.state is S.WISHED and w.wished for w in mine)
-    actions: list[Action] = [Terminate(i.id, i.group) for i in dead]
-    actions += _place(waiting, free, _in_flight(waiting, observed, now, limits))
-    missing = len(waiting) - len(free)
-    if dead:
-        return actions  # they take their place in the desired capacity with them: order afterwards
-    if missing > 0 and len(alive) + missing > group.desired:
-        actions.append(SetDesired(group.name, len(alive) + missing))
-    elif missing + pausing < 0:
-        actions += _terminate(free, -missing - pausing, now, limits)
-    elif not present and not waiting and not pausing and group.desired > 0:
-        actions.append(SetDesired(group.name, 0))
-    return actions
+    present = [i for i in observed.instances.values() if _counts(i, group.name)]
+    empty = _empty(present, workers, observed)
+    useless = [i for i in empty if _useless(i, waiting, now, limits)]
+    free = [i for i in empty if i not in useless]
+    in_flight = _in_flight(waiting, observed, now, limits)
+    runs = _place(waiting, free, in_flight)
+    if useless:
+        # They take their place in the desired capacity with them: order afterwards.
+        return [*(Terminate(i.id, i.group) for i in useless), *runs]
+    needed = len(present) - len(free) + len(waiting)
+    if len(waiting) > len(free):
+        return [*runs, *([SetDesired(group.name, needed)] if needed > group.desired else [])]
+    if runs or in_flight:
+        return list(runs)  # ECS chooses the instance: until it has, none may go
+    if present:
+        return list(_terminate(free, len(free) - len(waiting) - pausing, now, limits))
+    # A wished worker whose instance is going: Auto Scaling is about to replace it by itself.
+    unused = group.desired > 0 and not any(w.wished and w.state is not S.FAILED for w in mine)
+    return [SetDesired(group.name, 0)] if unused else []
 
 
 def _counts(instance: Instance, group: str) -> bool:
     return instance.group == group and not instance.terminating
 
 
-def _never_came(instance: Instance, now: float, limits: Limits) -> bool:
-    """Whether its ECS agent should have connected long ago; one that has been there is not."""
-    return not instance.connected and not instance.seen and now - instance.launched > limits.capacity
-
-
-def _free(alive: list[Instance], workers: list[Worker], observed: Observed) -> list[Instance]:
+def _empty(present: list[Instance], workers: tuple[Worker, ...], observed: Observed) -> list[Instance]:
     """Return the instances on which nothing of ours lives, those that can take a task first."""
     held = {t.instance for t in observed.tasks.values() if not t.stopped}
     held |= {w.instance for w in workers if w.state in _KEEPS_TASK}
-    free = [i for i in alive if i.arn is None or i.arn not in held]
-    return sorted(free, key=lambda i: (not i.connected, i.launched, i.id))
+    empty = [i for i in present if i.arn is None or i.arn not in held]
+    return sorted(empty, key=lambda i: (not i.connected, i.launched, i.id))
 
 
-def _in_flight(
-    waiting: list[Worker], observed: Observed, now: float, limits: Limits
-) -> set[str]:
+def _useless(instance: Instance, waiting: list[Worker], now: float, limits: Limits) -> bool:
+    """Whether an empty instance will not take a task: its ECS agent never came, or fell silent.
+
+    A silent agent may come back, so it matters only once a worker has waited for it.
+    """
+    if instance.connected:
+        return False
+    if not instance.seen:
+        return now - instance.launched > limits.capacity
+    return any(now - w.since > limits.repeat for w in waiting)
+
+
+def _in_flight(waiting: list[Worker], observed: Observed, now: float, limits: Limits) -> set[str]:
     """Return the workers whose RunTask was asked for and not answered yet."""
     asked = {RunTask(w.name, w.group, w.launch): w.name for w in waiting}
     return {name for action, name in asked.items() if _fresh(action, observed, now, limits)}
@@ -194,9 +198,7 @@ def _place(waiting: list[Worker], free: list[Instance], in_flight: set[str]) -> 
     return [RunTask(w.name, w.group, w.launch) for w in turn[: max(0, places)]]
 
 
-def _terminate(
-    free: list[Instance], surplus: int, now: float, limits: Limits
-) -> list[Terminate]:
+def _terminate(free: list[Instance], surplus: int, now: float, limits: Limits) -> list[Terminate]:
     """Give back what is free for longer than it is kept warm; the longest idle first."""
     idle = sorted(free, key=lambda i: (i.idle_since, i.id))[:surplus]
     return [Terminate(i.id, i.group) for i in idle if now - i.idle_since >= limits.warm]

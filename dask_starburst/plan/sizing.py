@@ -83,16 +83,12 @@ def worker_types(
     return (_smallest(catalogue, arch, nthreads, limit),)
 
 
-def head_type(
-    catalogue: Mapping[str, InstanceType], arch: str, name: str | None
-) -> InstanceType:
+def head_type(catalogue: Mapping[str, InstanceType], arch: str, name: str | None) -> InstanceType:
     """Return the instance type of the scheduler."""
     return _known(catalogue, arch, name or _DEFAULT_HEAD[arch])
 
 
-def worker_size(
-    types: tuple[InstanceType, ...], nthreads: int | None, limit: int | None
-) -> WorkerSize:
+def worker_size(types: tuple[InstanceType, ...], nthreads: int | None, limit: int | None) -> WorkerSize:
     """Return the worker that fits on every one of `types`."""
     vcpus = min(t.vcpus for t in types)
     memory = min(task_memory(t) for t in types)

@@ -146,10 +146,10 @@ class RunTask:
 
 @dataclass(frozen=True, slots=True)
 class StopTask:
-    """Stop this task: SIGTERM, then SIGKILL."""
+    """Stop this task: SIGTERM, then SIGKILL. Told for another reason it is the same action."""
 
     task: str
-    reason: str
+    reason: str = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)

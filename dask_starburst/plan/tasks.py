@@ -143,9 +143,7 @@ def run_request(launch: Launch) -> dict[str, Any]:
         "group": provider,
         "startedBy": launch.session,
         "clientToken": client_token(launch.session, launch.worker, launch.number),
-        "overrides": {
-            "containerOverrides": [{"name": launch.role, "environment": environment}]
-        },
+        "overrides": {"containerOverrides": [{"name": launch.role, "environment": environment}]},
         "tags": [{"key": k, "value": v} for k, v in tags.items()],
     }
 

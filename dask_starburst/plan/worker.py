@@ -65,9 +65,9 @@ def move(worker: Worker, state: WorkerState, now: float, reason: str = "") -> Wo
 
 
 def placed(worker: Worker, task: Task, now: float) -> Worker:
-    """Return the worker after ECS accepted its task."""
+    """Return the worker after ECS accepted its task; why earlier ones ended matters no more."""
     moved = move(worker, S.PLACED, now)
-    return replace(moved, task=task.arn, instance=task.instance, absent_since=None)
+    return replace(moved, task=task.arn, instance=task.instance, absent_since=None, reason="")
 
 
 def refused(worker: Worker, reason: str, now: float, *, passing: bool) -> Worker:
@@ -114,10 +114,21 @@ def alive(worker: Worker, observed: Observed) -> bool:
     return task is not None and not task.stopped
 
 
+def name_taken(worker: Worker, observed: Observed) -> bool:
+    """Whether the scheduler still lists the dead process that had this worker's name before.
+
+    It would refuse a second of that name, and we would take the dead one for it; `step` asks the
+    scheduler to forget it.
+    """
+    return worker.name in observed.members and worker.group != HEAD and _unadopted(worker, observed) is None
+
+
 def _wished(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
     if not worker.wished:
         return move(worker, S.STOPPED, now)
-    return move(worker, S.CAPACITY, now) if now >= worker.not_before else worker
+    if now < worker.not_before or name_taken(worker, observed):
+        return worker
+    return move(worker, S.CAPACITY, now)
 
 
 def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
@@ -195,7 +206,7 @@ def _drained(worker: Worker, observed: Observed, now: float, limits: Limits) -> 
 
 
 def _stopped(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
-    return _again(worker, now, 0) if worker.wished else worker
+    return again(worker, now, 0) if worker.wished else worker
 
 
 def _lost(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
@@ -204,7 +215,7 @@ def _lost(worker: Worker, observed: Observed, now: float, limits: Limits) -> Wor
     if worker.group == HEAD:
         return worker  # the work's graph died with it: only the user can start anew
     # The name is free once the scheduler has forgotten the dead one; step asks for that.
-    return worker if worker.name in observed.members else _again(worker, now, 0)
+    return worker if worker.name in observed.members else again(worker, now, 0)
 
 
 def _failed(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
@@ -213,11 +224,11 @@ def _failed(worker: Worker, observed: Observed, now: float, limits: Limits) -> W
     tries = worker.attempt + 1
     if tries >= limits.attempts:
         return worker
-    again = _again(worker, now, tries)
-    return replace(again, not_before=now + limits.backoff * 2**worker.attempt)
+    return replace(again(worker, now, tries), not_before=now + limits.backoff * 2**worker.attempt)
 
 
-def _again(worker: Worker, now: float, attempt: int) -> Worker:
+def again(worker: Worker, now: float, attempt: int) -> Worker:
+    """Return the worker wished anew, for another task, after `attempt` failed attempts."""
     wished = move(worker, S.WISHED, now)
     return replace(
         wished,

@@ -12,8 +12,7 @@ _CELL = 'style="text-align: left; padding: 2px 12px 2px 0"'
 def as_html(report: ClusterReport, controls: str = "") -> str:
     """Return the HTML of a cluster; `controls` is HTML that the widget adds."""
     cells = "".join(
-        f"<tr><th {_CELL}>{escape(title)}</th><td {_CELL}>{escape(text)}</td></tr>"
-        for title, text in rows(report)
+        f"<tr><th {_CELL}>{escape(title)}</th><td {_CELL}>{escape(text)}</td></tr>" for title, text in rows(report)
     )
     link = escape(report.dashboard, quote=True)
     dashboard = f'<a href="{link}" target="_blank">{link}</a>' if link else "not up yet"

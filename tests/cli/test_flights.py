@@ -3,7 +3,7 @@
 import dask
 import pytest
 
-from dask_starburst.cli.flights import PARTITIONS, flights_job
+from dask_starburst.cli.flights import flights_job
 from dask_starburst.cli.job import difference
 
 
@@ -23,13 +23,13 @@ def test_all_flights_of_the_year_are_there(job):
 
 
 def test_four_workers_have_work(job):
-    assert job.frames["flights"].npartitions == PARTITIONS >= 8
+    assert job.frames["flights"].npartitions == 12
 
 
 def test_every_answer_is_that_of_pandas(job, answers):
     expected = job.expected()
     differences = [difference(question, each, expected) for question, each in zip(job.questions, answers, strict=True)]
-    assert differences == [None] * 3
+    assert differences == [None] * 4
 
 
 def test_a_wrong_answer_is_noticed(job, answers):

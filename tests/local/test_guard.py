@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -52,7 +53,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def serve(folder: object, end: str) -> tuple[subprocess.Popen[str], list[int]]:
+def serve(folder: Path, end: str) -> tuple[subprocess.Popen[str], list[int]]:
     program = SERVER.replace("{end}", end)
     server = subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
@@ -60,17 +61,18 @@ def serve(folder: object, end: str) -> tuple[subprocess.Popen[str], list[int]]:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-def test_a_server_ended_by_a_signal_leaves_no_process(tmp_path: object, signum: signal.Signals) -> None:
+def test_a_server_ended_by_a_signal_leaves_no_process(tmp_path: Path, signum: signal.Signals) -> None:
     server, pids = serve(tmp_path, "signal.pause()")
     assert len(pids) == 5
     assert all(alive(pid) for pid in pids)
     server.send_signal(signum)
     assert server.wait(10) == -signum
     until(lambda: not any(alive(pid) for pid in pids))
+    assert list(tmp_path.iterdir()) == [], "the containers' folders should be gone"
 
 
 @pytest.mark.parametrize("end", ["import os; os._exit(1)", "raise SystemExit(0)", "containers.close()"])
-def test_a_server_that_ends_by_itself_leaves_no_process(tmp_path: object, end: str) -> None:
+def test_a_server_that_ends_by_itself_leaves_no_process(tmp_path: Path, end: str) -> None:
     server, pids = serve(tmp_path, end)
     assert len(pids) == 5
     server.wait(10)
@@ -78,8 +80,8 @@ def test_a_server_that_ends_by_itself_leaves_no_process(tmp_path: object, end: s
 
 
 @pytest.fixture
-def guard() -> Iterator[Guard]:
-    made = Guard()
+def guard(tmp_path: Path) -> Iterator[Guard]:
+    made = Guard(tmp_path / "folder")
     yield made
     made.close()
 
@@ -87,6 +89,7 @@ def guard() -> Iterator[Guard]:
 def start(guard: Guard) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(guard.wrap(["sleep", "300"]), stdin=guard.pipe(), start_new_session=True)
     guard.started(process.pid)
+    until(lambda: psutil.Process(process.pid).name() == "sleep")
     return process
 
 
@@ -99,7 +102,6 @@ def test_closing_the_guard_kills_what_is_left(guard: Guard) -> None:
 def test_a_group_that_has_ended_is_not_killed(guard: Guard) -> None:
     """Its number may belong to another program by now."""
     process = start(guard)
-    until(lambda: psutil.Process(process.pid).name() == "sleep")
     guard.ended(process.pid)
     guard.close()
     assert process.poll() is None

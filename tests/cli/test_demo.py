@@ -1,0 +1,38 @@
+"""``starburst demo`` from end to end, and what it says when it cannot begin."""
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from dask_starburst.cli import main
+
+
+def test_a_path_without_data_is_refused_before_anything_starts(tmp_path):
+    result = CliRunner().invoke(main, ["demo", "--data", str(tmp_path / "nowhere.parquet")])
+    assert result.exit_code == 1
+    assert "BadArgument: There is nothing at" in result.output
+    assert "embedded AWS" not in result.output
+
+
+def test_an_endpoint_that_does_not_answer_is_named(tmp_path):
+    pd.DataFrame({"x": [1, 2]}).to_csv(tmp_path / "x.csv", index=False)
+    arguments = ["demo", "--data", str(tmp_path), "--endpoint-url", "http://127.0.0.1:9"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "No embedded AWS answers at http://127.0.0.1:9" in result.output
+
+
+def test_help_names_every_option():
+    shown = CliRunner().invoke(main, ["demo", "--help"]).output
+    assert all(option in shown for option in ("--data", "--workers", "--arch", "--timing", "--endpoint-url"))
+
+
+@pytest.mark.slow
+def test_the_demo_on_ones_own_csv_is_right_and_leaves_nothing(tmp_path):
+    table = pd.DataFrame({"shop": ["north", "south"] * 5_000, "price": range(10_000)})
+    table.to_csv(tmp_path / "sales.csv", index=False)
+    result = CliRunner().invoke(main, ["demo", "--data", str(tmp_path / "sales.csv"), "--workers", "1"])
+    assert result.exit_code == 0, result.output
+    assert "all 4 answers are those of pandas" in result.output
+    assert "On AWS this would have cost $0.00" in result.output
+    assert "instances 0, tasks 0, desired capacity 0, processes 0" in result.output

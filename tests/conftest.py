@@ -1,0 +1,28 @@
+"""What end-to-end tests share: one embedded AWS for each file, and the proof that nothing is left on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from evidence import leftovers
+from hypothesis import settings
+
+from dask_starburst.local import LocalAWS
+
+# The same examples on every machine and every day; a failure prints what reproduces it.
+settings.register_profile("starburst", derandomize=True, deadline=None, print_blob=True)
+settings.load_profile("starburst")
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[LocalAWS]:
+    with LocalAWS() as running:
+        yield running
+
+
+@pytest.fixture
+def clean(aws: LocalAWS) -> Iterator[LocalAWS]:
+    """Give an embedded AWS, and check afterwards that the test left nothing on it."""
+    yield aws
+    assert leftovers(aws) == dict.fromkeys(leftovers(aws), [])

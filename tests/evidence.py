@@ -1,0 +1,40 @@
+"""What end-to-end tests look at: conditions that come true, and what is left of a cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from dask_starburst.local import LocalAWS
+
+
+def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> None:
+    """Ask until the answer is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)
+
+
+def leftovers(aws: LocalAWS) -> dict[str, Any]:
+    """Return what is left of clusters, by API and by process list; empty values when nothing is."""
+    states = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
+    reservations = aws.client("ec2").describe_instances(Filters=states)["Reservations"]
+    groups = aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    ecs = aws.client("ecs")
+    parameters = aws.client("ssm").get_parameters_by_path(Path="/starburst/", Recursive=True)["Parameters"]
+    pids = aws.status().containers.values()
+    return {
+        "instances": [i["InstanceId"] for r in reservations for i in r["Instances"]],
+        "tasks": [t for c in ecs.list_clusters()["clusterArns"] for t in ecs.list_tasks(cluster=c)["taskArns"]],
+        "desired": [g["AutoScalingGroupName"] for g in groups if g["DesiredCapacity"] or g["Instances"]],
+        "parameters": [p["Name"] for p in parameters],
+        "processes": [pid for pid in pids if psutil.pid_exists(pid)],
+    }
+
+
+def nothing_left(aws: LocalAWS) -> bool:
+    return not any(leftovers(aws).values())

@@ -1,0 +1,370 @@
+"""A small AWS with its Dask scheduler, as values, in virtual time: what `step` decides has to work against it.
+
+It behaves as documented where that matters to `step`: Auto Scaling replaces what goes and takes away what is
+too much, choosing by itself; ECS places on any connected instance of the group that is empty; every effect
+comes later than its answer; a dead process keeps its name at the scheduler until somebody notices. Until
+`noisy_until` things are lost at random; after that nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from dask_starburst.plan.reconcile import settle, step
+from dask_starburst.plan.state import (
+    HEAD,
+    Action,
+    Forget,
+    Group,
+    Instance,
+    Limits,
+    Observed,
+    Retire,
+    RunTask,
+    SetDesired,
+    StopTask,
+    Task,
+    Terminate,
+    Worker,
+    WorkerState,
+)
+from dask_starburst.plan.worker import placed, refused, track
+
+S = WorkerState
+NEVER = float("inf")
+#: Seconds between two looks.
+TICK = 3.0
+#: How likely one thing is lost in one tick of the noisy time.
+LOSS = 0.03
+
+Check = Callable[[tuple[Action, ...], tuple[Worker, ...], Observed, float, Limits], None]
+
+
+@dataclass
+class Machine:
+    """One instance: when it registers with ECS, and when it is gone."""
+
+    id: str
+    group: str
+    registers: float
+    arn: str | None = None
+    connected: bool = False
+    gone: float = NEVER
+    terminating: bool = False
+
+
+@dataclass
+class Process:
+    """One task: when it runs, joins, and is over."""
+
+    arn: str
+    worker: str
+    launch: int
+    instance: str | None
+    runs: float
+    joins: float
+    ends: float = NEVER
+    status: str = "PENDING"
+    exit_code: int | None = None
+    reason: str = ""
+
+
+@dataclass
+class SimulatedAWS:
+    """AWS and the scheduler; `random` decides all delays and losses."""
+
+    random: Random
+    now: float = 0.0
+    noisy_until: float = 0.0
+    desired: dict[str, int] = field(default_factory=dict)
+    machines: dict[str, Machine] = field(default_factory=dict)
+    processes: dict[str, Process] = field(default_factory=dict)
+    #: Who holds a name at the scheduler, and until when a name that nobody holds is kept.
+    members: dict[str, str] = field(default_factory=dict)
+    stale: dict[str, float] = field(default_factory=dict)
+    launched: int = 0
+    started: int = 0
+
+    @classmethod
+    def like(cls, observed: Observed, now: float, random: Random, noisy_until: float) -> SimulatedAWS:
+        """Return an AWS that looks like `observed` to whoever asks it."""
+        aws = cls(random, now, noisy_until, {g.name: g.desired for g in observed.groups.values()})
+        for i in observed.instances.values():
+            registers = NEVER if i.arn else now + aws.delay(1, 90)
+            machine = Machine(i.id, i.group, registers, i.arn, i.connected, terminating=i.terminating)
+            machine.gone = now + aws.delay(1, 60) if i.terminating else NEVER
+            aws.machines[i.id] = machine
+        for t in observed.tasks.values():
+            process = Process(t.arn, t.worker, t.launch, t.instance, now, now + aws.delay(1, 20), status=t.status)
+            aws.processes[t.arn] = process
+        for name in observed.members:
+            held = [t.arn for t in observed.tasks.values() if t.worker == name and t.status == "RUNNING"]
+            aws.members[name] = held[0] if held else "nobody"
+        return aws
+
+    @property
+    def noisy(self) -> bool:
+        """Whether things are still being lost."""
+        return self.now < self.noisy_until
+
+    def delay(self, low: float, high: float) -> float:
+        return self.random.uniform(low, high)
+
+    def alive(self, group: str) -> list[Machine]:
+        return [m for m in self.machines.values() if m.group == group and not m.terminating]
+
+    def running(self) -> list[Process]:
+        return [p for p in self.processes.values() if p.status != "STOPPED"]
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def pass_time(self, seconds: float) -> None:
+        """Let everything happen that is due."""
+        self.now += seconds
+        if self.noisy:
+            self._lose_something()
+        for group in self.desired:
+            self._auto_scale(group)
+        for machine in list(self.machines.values()):
+            self._live(machine)
+        for process in self.running():
+            self._run(process)
+        self._notice_the_dead()
+
+    def _auto_scale(self, group: str) -> None:
+        alive = self.alive(group)
+        for _ in range(self.desired[group] - len(alive)):
+            self.launched += 1
+            # In the noisy time some never get their agent up.
+            dud = self.noisy and self._lost()
+            name = f"i-new-{self.launched}"
+            self.machines[name] = Machine(name, group, NEVER if dud else self.now + self.delay(5, 90))
+        for machine in self.random.sample(alive, max(0, len(alive) - self.desired[group])):
+            self._take(machine)
+
+    def _take(self, machine: Machine) -> None:
+        if not machine.terminating:
+            machine.terminating, machine.gone = True, self.now + self.delay(2, 60)
+
+    def _live(self, machine: Machine) -> None:
+        if self.now >= machine.registers and machine.arn is None:
+            machine.arn, machine.connected = f"arn:{machine.id}", True
+        if self.now >= machine.gone:
+            del self.machines[machine.id]
+
+    def _run(self, process: Process) -> None:
+        machine = next((m for m in self.machines.values() if m.arn and m.arn == process.instance), None)
+        if machine is None:
+            self._end(process, None, "Host EC2 terminated.")
+        elif self.now >= process.ends:
+            self._end(process, 0, "Task stopped by user")
+        elif process.status == "PENDING" and self.now >= process.runs:
+            process.status = "RUNNING"
+        elif process.status == "RUNNING" and self.now >= process.joins:
+            self._join(process)
+
+    def _join(self, process: Process) -> None:
+        holder = self.members.setdefault(process.worker, process.arn)
+        if holder != process.arn:
+            self._end(process, 1, "name taken")
+        process.joins = NEVER
+
+    def _end(self, process: Process, code: int | None, reason: str) -> None:
+        process.status, process.exit_code, process.reason = "STOPPED", code, reason
+
+    def _notice_the_dead(self) -> None:
+        """Dask hears of most deaths at once, and of some after its worker-ttl."""
+        for name, arn in list(self.members.items()):
+            process = self.processes.get(arn)
+            if process is None or process.status == "STOPPED":
+                due = self.stale.setdefault(name, self.now + self.random.choice([0.0, 2 * TICK, 300.0]))
+                if self.now >= due:
+                    self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self.members.pop(name, None)
+        self.stale.pop(name, None)
+
+    # -- losses ---------------------------------------------------------------------------------
+
+    def _lost(self) -> bool:
+        return self.noisy and self.random.random() < LOSS
+
+    def _lose_something(self) -> None:
+        for machine in self.machines.values():
+            if self._lost():
+                self._take(machine)  # a Spot interruption: Auto Scaling replaces it
+            if self._lost():
+                machine.connected = False  # its agent is gone for good
+        for process in self.running():
+            if self._lost():
+                self._end(process, 137, "OutOfMemoryError")
+            if process.status == "RUNNING" and self._lost():
+                self.members.pop(process.worker, None)  # it lives and is cut off
+            if self._lost():
+                process.joins = NEVER  # it hangs
+
+    # -- what can be asked of it ----------------------------------------------------------------
+
+    def perform(self, action: Action) -> bool:
+        """Take one action (not RunTask); whether it was accepted."""
+        if self._lost():
+            return self.random.random() < 0.5  # lost on the way, or refused
+        match action:
+            case SetDesired(group, desired):
+                self.desired[group] = desired
+            case Terminate(instance, group):
+                return self._terminate(instance, group)
+            case StopTask(task):
+                process = self.processes.get(task)
+                if process is not None:
+                    process.ends = min(process.ends, self.now + self.delay(0, 40))
+            case Retire(worker):
+                self._retire(worker)
+            case Forget(worker):
+                self._forget(worker)
+        return True
+
+    def _terminate(self, instance: str, group: str) -> bool:
+        machine = self.machines.get(instance)
+        if machine is None or machine.terminating or self.desired[group] == 0:
+            return False  # AWS refuses to go below the minimum size
+        self._take(machine)
+        self.desired[group] -= 1
+        return True
+
+    def _retire(self, worker: str) -> None:
+        arn = self.members.get(worker)
+        self._forget(worker)
+        if arn in self.processes:
+            process = self.processes[arn]
+            process.ends = min(process.ends, self.now + self.delay(0, 10))
+
+    def run_task(self, action: RunTask) -> Process | None:
+        """Start a task on any empty connected instance of the group; None when there is none."""
+        held = {p.instance for p in self.running()}
+        places = [m for m in self.alive(action.group) if m.connected and m.arn not in held]
+        if not places:
+            return None
+        self.started += 1
+        machine, runs = self.random.choice(places), self.now + self.delay(0, 10)
+        arn = f"task-new-{self.started}"
+        process = Process(arn, action.worker, action.launch, machine.arn, runs, runs + self.delay(0, 20))
+        self.processes[arn] = process
+        return process
+
+
+@dataclass
+class SimulatedFleet:
+    """The loop of `fleet.Fleet` without waiting: look, follow, decide, ask, perform."""
+
+    aws: SimulatedAWS
+    workers: dict[str, Worker]
+    observed: Observed
+    limits: Limits
+    check: Check = lambda actions, workers, observed, now, limits: None
+
+    def want(self, wished: Iterable[str], group: str) -> None:
+        """Wish for exactly these workers in the group."""
+        names, now = set(wished), self.aws.now
+        for name, worker in self.workers.items():
+            if worker.group == group:
+                self.workers[name] = replace(worker, wished=name in names)
+        for name in sorted(names - self.workers.keys()):
+            self.workers[name] = Worker(name, group, since=now, not_before=now)
+
+    def wished(self) -> list[Worker]:
+        return [w for w in self.workers.values() if w.wished]
+
+    def tick(self) -> tuple[Action, ...]:
+        """Let a moment pass and act once."""
+        self.aws.pass_time(TICK)
+        self._look()
+        self._follow()
+        now, workers = self.aws.now, tuple(self.workers.values())
+        actions = step(workers, self.observed, now, self.limits)
+        self.check(actions, workers, self.observed, now, self.limits)
+        self.observed = replace(self.observed, asked={**self.observed.asked, **dict.fromkeys(actions, now)})
+        for action in actions:
+            self._perform(action)
+        return actions
+
+    def _look(self) -> None:
+        aws, before = self.aws, self.observed
+        tasks = {p.arn: _task(p) for p in aws.processes.values()}
+        busy = {p.instance for p in aws.running()}
+        seen = Observed(
+            groups={name: Group(name, desired) for name, desired in aws.desired.items()},
+            instances={m.id: _instance(m, before.instances.get(m.id), busy, aws.now) for m in aws.machines.values()},
+            tasks=tasks,
+            members=frozenset(aws.members),
+        )
+        self.observed = replace(seen, asked=settle(before.asked, seen))
+
+    def _follow(self) -> None:
+        for name, old in list(self.workers.items()):
+            new = self.workers[name] = track(old, self.observed, self.aws.now, self.limits)
+            if new.state is S.STOPPED and not new.wished:
+                del self.workers[name]
+
+    def _perform(self, action: Action) -> None:
+        if isinstance(action, RunTask):
+            self._run(action)
+        elif not self.aws.perform(action) or isinstance(action, Retire | Forget):
+            self._unask(action)
+
+    def _run(self, action: RunTask) -> None:
+        worker, process = self.workers[action.worker], self.aws.run_task(action)
+        self._unask(action)
+        if process is None:
+            new = refused(worker, "RESOURCE:CPU", self.aws.now, passing=True)
+        elif self.aws.noisy and self.aws.random.random() < LOSS:
+            new = refused(worker, "no answer", self.aws.now, passing=False)
+        else:
+            new = placed(worker, _task(process), self.aws.now)
+            self.observed = replace(self.observed, tasks={**self.observed.tasks, process.arn: _task(process)})
+        self.workers[action.worker] = new
+
+    def _unask(self, action: Action) -> None:
+        self.observed = replace(self.observed, asked={a: t for a, t in self.observed.asked.items() if a != action})
+
+    def settled(self) -> bool:
+        """Whether exactly the wished workers are up, and nothing else is there."""
+        aws, wished = self.aws, self.wished()
+        tasks = {p.arn for p in aws.running()}
+        groups = {g: sum(w.group == g for w in wished) for g in aws.desired}
+        return (
+            len(wished) == len(self.workers)
+            and all(w.state is S.READY for w in wished)
+            and tasks == {w.task for w in wished}
+            and aws.desired == groups
+            and all(len(aws.alive(g)) == n for g, n in groups.items())
+            and not any(m.terminating for m in aws.machines.values())
+            and set(aws.members) - {HEAD} == {w.name for w in wished}
+        )
+
+
+def _task(process: Process) -> Task:
+    return Task(
+        process.arn,
+        process.worker,
+        process.launch,
+        process.status,
+        process.instance,
+        process.reason,
+        process.exit_code,
+    )
+
+
+def _instance(machine: Machine, old: Instance | None, busy: set[str | None], now: float) -> Instance:
+    old = old or Instance(machine.id, machine.group, "c7g.xlarge", launched=now, idle_since=now)
+    return replace(
+        old,
+        arn=machine.arn,
+        connected=machine.connected,
+        seen=old.seen or machine.connected,
+        terminating=machine.terminating,
+        idle_since=now if machine.arn and machine.arn in busy else old.idle_since,
+    )

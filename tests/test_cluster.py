@@ -1,0 +1,193 @@
+"""The main job, with real processes on the embedded AWS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+from evidence import wait_until
+from dask.distributed import Client, get_worker
+
+from dask_starburst import StarburstCluster
+from dask_starburst.local import LocalAWS
+
+
+def local_cluster(aws: LocalAWS, **arguments: Any) -> StarburstCluster:
+    return StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, quiet=True, **arguments)
+
+
+def _jobs() -> tuple[Any, Any]:
+    """Make the functions that workers run: local ones travel by value, since workers have no tests."""
+
+    def slow_square(x: int) -> int:
+        time.sleep(0.2)
+        return x * x
+
+    def worker_name() -> str:
+        return str(get_worker().name)
+
+    return slow_square, worker_name
+
+
+slow_square, worker_name = _jobs()
+
+
+def running_instances(aws: LocalAWS) -> int:
+    return aws.status().instances_running
+
+
+def test_a_cluster_scales_from_none_to_three_to_one_and_leaves_nothing(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=0) as cluster, Client(cluster) as client:
+        assert client.nthreads() == {}
+        cluster.scale(3)
+        client.wait_for_workers(3, timeout=60)
+        assert sum(client.gather(client.map(slow_square, range(30)))) == sum(x * x for x in range(30))
+        assert running_instances(clean) == 4  # one more for the scheduler
+        cluster.scale(1)
+        wait_until(lambda: len(client.nthreads()) == 1, 30, "one worker")
+        wait_until(lambda: running_instances(clean) == 2, 30, "one worker's instance and the scheduler's")
+        assert client.submit(sum, [1, 2, 3]).result() == 6
+
+
+def test_results_move_to_the_workers_that_stay(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=3) as cluster, Client(cluster) as client:
+        client.wait_for_workers(3, timeout=60)
+        held = client.map(slow_square, range(30), pure=False)
+        client.gather(held)
+        holders = {w for workers in client.who_has(held).values() for w in workers}
+        assert len(holders) == 3
+        cluster.scale(1)
+        wait_until(lambda: len(client.nthreads()) == 1, 60, "one worker")
+        [survivor] = client.nthreads()
+        assert {w for workers in client.who_has(held).values() for w in workers} == {survivor}
+
+
+def test_adaptive_scaling_follows_the_work_up_and_down(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=0) as cluster, Client(cluster) as client:
+        cluster.adapt(minimum=0, maximum=4)
+        futures = client.map(slow_square, range(400))
+        assert client.gather(futures) == [x * x for x in range(400)]
+        assert 1 < len(client.nthreads()) <= 4
+        del futures
+        wait_until(lambda: not client.nthreads(), 60, "no worker")
+        wait_until(lambda: running_instances(clean) == 1, 60, "the scheduler's instance only")
+
+
+def test_a_cluster_of_no_given_size_adapts_by_itself(clean: LocalAWS) -> None:
+    with local_cluster(clean) as cluster, Client(cluster) as client:
+        assert client.submit(slow_square, 7).result(timeout=60) == 49
+
+
+def test_a_worker_killed_while_it_works_is_replaced_and_every_result_is_right(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=2) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        futures = client.map(slow_square, range(60), pure=False)
+        wait_until(lambda: any(f.done() for f in futures), 30, "some work done")
+        victim = next(iter(client.run(os.getppid).values()))  # the nanny, which is the container
+        os.killpg(os.getpgid(victim), signal.SIGKILL)
+        assert client.gather(futures) == [x * x for x in range(60)]
+        wait_until(lambda: any(e.kind == "worker-lost" for e in cluster.events), 30, "its loss is told")
+        wait_until(lambda: len(client.nthreads()) == 2, 60, "two workers again")
+        [lost] = [e for e in cluster.events if e.kind == "worker-lost"]
+        assert "exit code 137" in lost.message
+
+
+def test_a_worker_whose_instance_is_taken_is_replaced_on_another(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=2) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        launched = [e for e in cluster.events if e.kind == "instance-launched" and e.facts["group"] == "spot"]
+        clean.client("ec2").terminate_instances(InstanceIds=[launched[0].subject])
+        wait_until(lambda: any(e.kind == "worker-lost" for e in cluster.events), 60, "its loss is told")
+        wait_until(lambda: len(client.nthreads()) == 2, 60, "two workers again")
+        assert client.gather(client.map(slow_square, range(8))) == [x * x for x in range(8)]
+        # The group replaces what was taken, so nothing is ordered on top of it for good.
+        wait_until(lambda: running_instances(clean) == 3, 60, "two workers' instances and the scheduler's")
+
+
+async def _asynchronous(aws: LocalAWS) -> int:
+    async with local_cluster(aws, n_workers=1, asynchronous=True) as cluster:
+        async with Client(cluster, asynchronous=True) as client:
+            return await client.submit(slow_square, 9)
+
+
+def test_it_works_with_async_and_await(clean: LocalAWS) -> None:
+    import asyncio
+
+    assert asyncio.run(_asynchronous(clean)) == 81
+
+
+def test_secrets_are_in_no_place_where_user_code_or_aws_shows_them(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=1) as cluster, Client(cluster) as client:
+        client.wait_for_workers(1, timeout=60)
+        [shown] = client.run(lambda: dict(os.environ)).values()
+        [child] = client.run(lambda: __import__("subprocess").check_output(["env"], text=True)).values()
+        secret = cluster._certificates.secret
+        key = secret.split("PRIVATE KEY-----")[1][:40]
+        assert key.strip("\\n")
+        ecs = clean.client("ecs")
+        arns = [t for c in ecs.list_clusters()["clusterArns"] for t in ecs.list_tasks(cluster=c)["taskArns"]]
+        pools = ecs.list_clusters()["clusterArns"]
+        tasks = [t for c in pools if (a := ecs.list_tasks(cluster=c)["taskArns"]) for t in
+                 ecs.describe_tasks(cluster=c, tasks=a, include=["TAGS"])["tasks"]]
+        definitions = [ecs.describe_task_definition(taskDefinition=t["taskDefinitionArn"]) for t in tasks]
+        assert arns
+        for place in (shown, child, tasks, definitions, repr(cluster), cluster.get_logs(), list(cluster.events)):
+            assert key not in str(place)
+            assert "STARBURST_TLS=" not in str(place)
+
+
+def test_nobody_without_the_clusters_certificates_gets_in(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=0) as cluster, local_cluster(clean, n_workers=0) as other:
+        assert cluster.scheduler_address != other.scheduler_address
+        with pytest.raises(OSError, match="(?i)tls|ssl|certificate|timed out|closed"):
+            Client(cluster.scheduler_address, security=other.security, timeout=5)
+
+
+def test_logs_are_there_for_workers_that_are_gone_too(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=1) as cluster, Client(cluster) as client:
+        client.wait_for_workers(1, timeout=60)
+        client.run(lambda: print("said by a worker", flush=True))
+        wait_until(lambda: "said by a worker" in str(cluster.get_logs()["0"]), 15, "the line is in the log")
+        cluster.scale(0)
+        wait_until(lambda: not client.nthreads(), 30, "no worker")
+        logs = cluster.get_logs()
+        assert "said by a worker" in logs["0"]
+        assert "Scheduler at" in logs["Scheduler"]
+        assert "is up" in logs["Cluster"]
+        assert set(cluster.get_logs(cluster=False, scheduler=False, workers=["0"])) == {"0"}
+
+
+def test_a_cluster_shows_what_it_is_and_costs(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=1, name="showcase") as cluster, Client(cluster) as client:
+        client.wait_for_workers(1, timeout=60)
+        wait_until(lambda: "workers=1," in repr(cluster), 10, "the repr counts it")
+        assert "showcase" in repr(cluster)
+        html = cluster._repr_html_()
+        assert "simulated run" in html
+        assert cluster.dashboard_link in html
+        assert cluster.cost.usd > 0
+        assert cluster.dashboard_link.endswith(":8787/status")
+
+
+def test_a_closed_pool_is_used_again_and_two_clusters_never_share_one(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=0) as one, local_cluster(clean, n_workers=0) as two:
+        first, second = one._session.pool.name, two._session.pool.name
+        assert first != second
+    with local_cluster(clean, n_workers=0) as again:
+        assert again._session.pool.name in (first, second)
+
+
+def test_one_worker_that_cannot_start_is_explained_and_blocks_no_other(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=1) as cluster, Client(cluster) as client:
+        client.wait_for_workers(1, timeout=60)
+        clean.inject("ecs:RunTask", "ClientException", "the moon is in the way", times=3)
+        cluster.scale(2)
+        with pytest.raises(Exception, match="the moon is in the way"):
+            client.cluster.wait_for_workers(2, timeout=60)
+        assert client.submit(worker_name).result() == "0"
+        assert "1 failed" in repr(cluster)
+        cluster.scale(2)  # another wish is another try
+        client.wait_for_workers(2, timeout=60)
