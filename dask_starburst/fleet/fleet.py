@@ -132,8 +132,9 @@ class Fleet:
         self._wake.set()
 
     def failed(self) -> list[Worker]:
-        """Return the workers that were given up."""
-        return [w for w in self.workers.values() if w.state is S.FAILED]
+        """Return the workers that were given up, after their last attempt."""
+        last = self._limits.attempts - 1
+        return [w for w in self.workers.values() if w.state is S.FAILED and w.attempt >= last]
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds after a look.

@@ -101,7 +101,7 @@ class Performer:
             fleet.launched.append(fleet.workers[action.worker])
         else:
             fleet.workers[action.worker] = refused(
-                worker, f"ECS refused its task: {placement.refusal}", now, passing=placement.passing
+                worker, f"ECS refused its task: {placement.refusal}", passing=placement.passing
             )
 
     def compare(self, before: Observed, after: Observed) -> None:

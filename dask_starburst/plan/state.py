@@ -51,6 +51,8 @@ class Worker:
         Since when the scheduler has not known a worker that was ready.
     reason : str
         Why the last attempt ended.
+    refusal : str
+        Why ECS refused its task for good, until the attempt is counted as failed.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Worker:
     instance: str | None = None
     absent_since: float | None = None
     reason: str = ""
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)

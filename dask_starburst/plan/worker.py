@@ -70,7 +70,7 @@ def placed(worker: Worker, task: Task, now: float) -> Worker:
     return replace(moved, task=task.arn, instance=task.instance, absent_since=None, reason="")
 
 
-def refused(worker: Worker, reason: str, now: float, *, passing: bool) -> Worker:
+def refused(worker: Worker, reason: str, *, passing: bool) -> Worker:
     """Return the worker after ECS refused its task.
 
     `passing`: the same request may succeed in a moment, but only under another client token,
@@ -78,7 +78,7 @@ def refused(worker: Worker, reason: str, now: float, *, passing: bool) -> Worker
     """
     if passing:
         return replace(worker, launch=worker.launch + 1, reason=reason)
-    return move(worker, S.FAILED, now, reason)
+    return replace(worker, refusal=reason)
 
 
 def track(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
@@ -137,6 +137,8 @@ def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) ->
     found = _unadopted(worker, observed)
     if found is not None:
         return placed(worker, found, now)
+    if worker.refusal:
+        return replace(move(worker, S.FAILED, now, worker.refusal), refusal="")
     if now - worker.since <= limits.capacity or _booting(worker, observed, now, limits):
         return worker
     return move(worker, S.FAILED, now, _no_capacity(worker, observed, limits))

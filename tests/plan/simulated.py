@@ -319,9 +319,9 @@ class SimulatedFleet:
         worker, process = self.workers[action.worker], self.aws.run_task(action)
         self._unask(action)
         if process is None:
-            new = refused(worker, "RESOURCE:CPU", self.aws.now, passing=True)
+            new = refused(worker, "RESOURCE:CPU", passing=True)
         elif self.aws.noisy and self.aws.random.random() < LOSS:
-            new = refused(worker, "no answer", self.aws.now, passing=False)
+            new = refused(worker, "no answer", passing=False)
         else:
             new = placed(worker, _task(process), self.aws.now)
             self.observed = replace(self.observed, tasks={**self.observed.tasks, process.arn: _task(process)})

@@ -1,0 +1,148 @@
+"""AWS's errors become ours: the right class, AWS's own text, the next step."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import boto3
+import pytest
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOTokenLoadError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
+
+from dask_starburst.aws.faults import DENIED, EXISTS, EXPIRED, MISSING, THROTTLED, code_of, explained
+from dask_starburst.aws.session import AWS
+from dask_starburst.errors import (
+    AWSError,
+    BadArgument,
+    CredentialsExpired,
+    NoCredentials,
+    PermissionDenied,
+    StarburstError,
+    Throttled,
+)
+
+USER = "User: arn:aws:iam::123456789012:user/ada"
+
+
+def refusal(code: str, text: str = "AWS says no") -> ClientError:
+    answer = {"Error": {"Code": code, "Message": text}, "ResponseMetadata": {"RequestId": "r-1"}}
+    return ClientError(answer, "RunTask")  # type: ignore[arg-type]  # boto's type wants headers too
+
+
+def test_no_code_has_two_meanings():
+    tables = [DENIED, EXPIRED, THROTTLED, EXISTS, MISSING]
+    assert sum(map(len, tables)) == len(frozenset().union(*tables))
+
+
+@pytest.mark.parametrize("code", sorted(DENIED))
+def test_a_denied_call_names_the_action_to_allow(code: str):
+    error = explained(refusal(code, f"{USER} is not authorized to perform: ecs:RunTask on resource: x"), "ecs:RunTask")
+    assert type(error) is PermissionDenied
+    assert (error.code, error.operation, error.request_id) == (code, "ecs:RunTask", "r-1")
+    assert str(error).startswith("AWS denies ecs:RunTask: User: ")
+    assert str(error).endswith("Ask your administrator to allow ecs:RunTask.")
+
+
+def test_a_denied_action_may_be_another_than_the_one_called():
+    text = f"{USER} is not authorized to perform: iam:PassRole on resource: arn:aws:iam::1:role/r because no policy"
+    error = explained(refusal("AccessDeniedException", text), "ecs:RunTask")
+    assert error.operation == "iam:PassRole"
+    assert "AWS denies iam:PassRole" in str(error)
+    assert text in str(error)
+
+
+def test_a_denial_that_names_no_action_blames_the_one_called():
+    error = explained(refusal("UnauthorizedOperation", "You are not authorized."), "ec2:RunInstances")
+    assert error.operation == "ec2:RunInstances"
+
+
+@pytest.mark.parametrize("code", sorted(EXPIRED))
+def test_expired_and_wrong_credentials_ask_for_a_new_login(code: str):
+    error = explained(refusal(code, "The security token included in the request is expired"), "sts:GetCallerIdentity")
+    assert type(error) is CredentialsExpired
+    assert code in str(error)
+    assert "is expired" in str(error)
+    assert "aws sso login" in str(error)
+
+
+@pytest.mark.parametrize("code", sorted(THROTTLED))
+def test_throttling_is_an_aws_error_of_its_own(code: str):
+    error = explained(refusal(code, "Rate exceeded"), "ecs:RegisterTaskDefinition")
+    assert type(error) is Throttled
+    assert isinstance(error, AWSError)
+    assert str(error) == f"AWS throttles ecs:RegisterTaskDefinition: Rate exceeded ({code})."
+
+
+@pytest.mark.parametrize("code", sorted(EXISTS | MISSING | {"ValidationError", "ServerException"}))
+def test_every_other_refusal_keeps_its_code_and_text(code: str):
+    error = explained(refusal(code), "autoscaling:CreateAutoScalingGroup")
+    assert type(error) is AWSError
+    assert str(error) == f"autoscaling:CreateAutoScalingGroup failed: AWS says no ({code})."
+    assert code_of(error) == code_of(refusal(code)) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "advice"),
+    [
+        (NoCredentialsError(), NoCredentials, 'cloud="local"'),
+        (PartialCredentialsError(provider="env", cred_var="aws_secret_access_key"), NoCredentials, "aws configure"),
+        (TokenRetrievalError(provider="sso", error_msg="expired"), CredentialsExpired, "aws sso login"),
+        (ProfileNotFound(profile="nope"), BadArgument, "nope"),
+        (NoRegionError(), BadArgument, 'region="us-east-1"'),
+        (EndpointConnectionError(endpoint_url="https://ecs.x"), AWSError, "cannot reach AWS"),
+        (ConnectTimeoutError(endpoint_url="https://ecs.x"), AWSError, "https://ecs.x"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BotoCoreError) else "",
+)
+def test_what_fails_before_aws_answers_says_what_to_do(
+    error: BotoCoreError, kind: type[StarburstError], advice: str
+):
+    ours = explained(error, "ecs:RunTask")
+    assert type(ours) is kind
+    assert advice in str(ours)
+
+
+@pytest.mark.xfail(reason="aws/faults.py knows only TokenRetrievalError of the SSO errors")
+@pytest.mark.parametrize(
+    "error",
+    [SSOTokenLoadError(error_msg="no such file"), UnauthorizedSSOTokenError()],
+    ids=lambda e: type(e).__name__,
+)
+def test_an_sso_login_that_is_missing_or_expired_asks_for_a_new_one(error: BotoCoreError):
+    ours = explained(error, "sts:GetCallerIdentity")
+    assert type(ours) is CredentialsExpired
+    assert "aws sso login" in str(ours)
+
+
+@pytest.mark.parametrize("error", [None, ValueError("x"), AWSError("x")])
+def test_what_has_no_code_gives_none(error: BaseException | None):
+    assert code_of(error) == ""
+
+
+def test_an_endpoint_that_is_down_is_named():
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    keys = boto3.Session("testing", "testing", region_name="us-east-1")
+    aws = AWS(session=keys, endpoint_url=f"http://127.0.0.1:{port}")
+
+    async def ask() -> None:
+        await aws.call("sts", "GetCallerIdentity")
+
+    try:
+        with pytest.raises(AWSError, match=rf"sts:GetCallerIdentity cannot reach AWS: .*127\.0\.0\.1:{port}"):
+            asyncio.run(ask())
+    finally:
+        aws.close()

@@ -1,0 +1,216 @@
+"""One authority for one cluster: who has no certificate of it gets no connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from distributed.comm import CommClosedError, connect, listen
+from distributed.security import Security
+
+from dask_starburst.errors import BadArgument
+from dask_starburst.fleet.tls import LARGEST_SECRET, Certificates, adopt, issue
+
+
+@pytest.fixture(scope="module")
+def ours() -> Certificates:
+    return issue("ours")
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Certificates:
+    return issue("theirs")
+
+
+def node(certificates: Certificates) -> Security:
+    """Return what scheduler and workers make of the secret."""
+    parts = json.loads(certificates.secret)
+    return Security(
+        require_encryption=True,
+        tls_ca_file=parts["ca"],
+        tls_scheduler_cert=parts["cert"],
+        tls_scheduler_key=parts["key"],
+        tls_worker_cert=parts["cert"],
+        tls_worker_key=parts["key"],
+    )
+
+
+@asynccontextmanager
+async def listening(security: Security) -> AsyncIterator[str]:
+    """Give the address of something that answers with what it is told."""
+
+    async def answer(comm: Any) -> None:
+        await comm.write(await comm.read())
+        await comm.close()
+
+    arguments = security.get_listen_args("scheduler")
+    async with await listen("tls://127.0.0.1:0", answer, deserialize=False, **arguments) as listener:
+        yield listener.contact_address
+
+
+async def ask(address: str, arguments: dict[str, Any]) -> Any:
+    comm = await connect(address, timeout=5, **arguments)
+    try:
+        await comm.write("hello")
+        return await comm.read()
+    finally:
+        comm.abort()
+
+
+def test_the_client_and_the_nodes_talk_to_each_other(ours: Certificates):
+    async def talk() -> list[Any]:
+        async with listening(node(ours)) as address:
+            callers = [ours.client.get_connection_args("client"), node(ours).get_connection_args("worker")]
+            return [await ask(address, arguments) for arguments in callers]
+
+    assert asyncio.run(talk()) == ["hello", "hello"]
+
+
+def test_the_certificate_of_another_authority_is_refused(ours: Certificates, theirs: Certificates):
+    async def intrude() -> None:
+        async with listening(node(ours)) as address:
+            await ask(address, theirs.client.get_connection_args("client"))
+
+    with pytest.raises((OSError, CommClosedError)):
+        asyncio.run(intrude())
+
+
+def test_who_trusts_the_authority_but_has_no_certificate_of_it_is_refused(ours: Certificates, theirs: Certificates):
+    parts = json.loads(theirs.secret)
+    stranger = Security(
+        require_encryption=True,
+        tls_ca_file=json.loads(ours.secret)["ca"],
+        tls_client_cert=parts["cert"],
+        tls_client_key=parts["key"],
+    )
+
+    async def intrude() -> None:
+        async with listening(node(ours)) as address:
+            await ask(address, stranger.get_connection_args("client"))
+
+    with pytest.raises((OSError, CommClosedError)):
+        asyncio.run(intrude())
+
+
+def test_a_connection_without_encryption_is_refused(ours: Certificates):
+    async def intrude() -> None:
+        async with listening(node(ours)) as address:
+            await ask(address.replace("tls://", "tcp://"), {})
+
+    with pytest.raises((OSError, CommClosedError)):
+        asyncio.run(intrude())
+
+
+def test_the_client_does_not_connect_without_encryption(ours: Certificates):
+    async def carelessly() -> None:
+        await connect("tcp://127.0.0.1:1", timeout=1, **ours.client.get_connection_args("client"))
+
+    with pytest.raises(RuntimeError, match="encryption required"):
+        asyncio.run(carelessly())
+
+
+def test_the_secret_fits_a_standard_parameter(ours: Certificates):
+    assert len(issue("a name of any length " * 20).secret) < LARGEST_SECRET
+    assert json.loads(ours.secret).keys() == {"ca", "cert", "key"}
+
+
+def test_no_key_is_in_what_is_shown(ours: Certificates):
+    key = json.loads(ours.secret)["key"]
+    body = key.splitlines()[1]
+    for shown in (repr(ours), str(ours), repr(ours.client)):
+        assert body not in shown
+        assert "PRIVATE KEY" not in shown
+
+
+def test_client_and_nodes_have_keys_of_their_own(ours: Certificates):
+    assert ours.client.tls_client_key != json.loads(ours.secret)["key"]
+
+
+def test_the_certificates_are_valid_for_a_month_and_cannot_sign_others(ours: Certificates):
+    now = datetime.now(UTC)
+    parts = json.loads(ours.secret)
+    authority, leaf = (x509.load_pem_x509_certificate(parts[name].encode()) for name in ("ca", "cert"))
+    for certificate, signs in ((authority, True), (leaf, False)):
+        left = certificate.not_valid_after_utc - now
+        assert timedelta(days=29) < left <= timedelta(days=30)
+        assert certificate.not_valid_before_utc < now
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        assert constraints.value.ca is signs
+    leaf.verify_directly_issued_by(authority)
+
+
+def test_two_clusters_have_nothing_in_common(ours: Certificates, theirs: Certificates):
+    assert not set(json.loads(ours.secret).values()) & set(json.loads(theirs.secret).values())
+
+
+# -- a user's own ---------------------------------------------------------------------------------
+
+
+def own(certificates: Certificates, **more: Any) -> Security:
+    security = node(certificates)
+    client = certificates.client
+    return Security(
+        require_encryption=True,
+        tls_ca_file=security.tls_ca_file,
+        tls_worker_cert=security.tls_worker_cert,
+        tls_worker_key=security.tls_worker_key,
+        **{"tls_client_cert": client.tls_client_cert, "tls_client_key": client.tls_client_key, **more},
+    )
+
+
+def test_the_users_own_certificates_are_used_as_they_are(ours: Certificates):
+    security = own(ours)
+    adopted = adopt(security)
+    assert adopted.client is security
+    assert adopted.secret == ours.secret
+
+
+def test_the_users_own_certificates_may_be_files(ours: Certificates, tmp_path: Any):
+    parts = json.loads(ours.secret)
+    for name, text in parts.items():
+        (tmp_path / name).write_text(text)
+    security = Security(
+        tls_ca_file=str(tmp_path / "ca"),
+        tls_worker_cert=str(tmp_path / "cert"),
+        tls_worker_key=str(tmp_path / "key"),
+        tls_client_cert=str(tmp_path / "cert"),
+        tls_client_key=str(tmp_path / "key"),
+    )
+    assert adopt(security).secret == ours.secret
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (True, "security=True has to be a distributed.Security"),
+        ("tls", "security='tls' has to be a distributed.Security"),
+        (Security(), "lacks TLS certificates"),
+    ],
+    ids=["True", "a string", "an empty one"],
+)
+def test_what_is_no_set_of_certificates_is_refused_in_one_sentence(wrong: Any, sentence: str):
+    with pytest.raises(BadArgument, match=sentence):
+        adopt(wrong)
+
+
+def test_a_client_without_a_certificate_is_refused(ours: Certificates):
+    with pytest.raises(BadArgument, match="roles client and worker"):
+        adopt(own(ours, tls_client_cert=None))
+
+
+def test_certificates_that_do_not_fit_a_parameter_are_refused(ours: Certificates):
+    large = Security(
+        tls_ca_file=json.loads(ours.secret)["ca"] * 10,
+        tls_worker_cert=ours.client.tls_client_cert,
+        tls_worker_key=ours.client.tls_client_key,
+        tls_client_cert=ours.client.tls_client_cert,
+        tls_client_key=ours.client.tls_client_key,
+    )
+    with pytest.raises(BadArgument, match=r"have \d+ characters, an SSM parameter holds 4096"):
+        adopt(large)

@@ -1,0 +1,62 @@
+"""The roles: valid documents, no more rights than needed."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from dask_starburst.plan.policies import Role, execution_role, instance_role, scheduler_role, worker_role
+
+ROLES = [instance_role(), execution_role("us-east-1", "123456789012"), scheduler_role(), worker_role()]
+each_role = pytest.mark.parametrize("role", ROLES, ids=lambda r: r.name)
+#: Actions that AWS does not let anybody restrict to a resource (Service Authorization Reference).
+ONLY_ON_EVERYTHING = {"ecr:GetAuthorizationToken", "ecs:DiscoverPollEndpoint"}
+
+
+@each_role
+def test_a_role_has_a_name_of_ours_and_is_assumed_by_one_service(role: Role):
+    assert re.fullmatch(r"starburst-[a-z]{1,50}", role.name)
+    (statement,) = role.trust["Statement"]
+    assert statement["Principal"] == {"Service": f"{role.service}.amazonaws.com"}
+    assert statement["Action"] == "sts:AssumeRole"
+    assert role.service in {"ec2", "ecs-tasks"}
+
+
+@each_role
+def test_a_policy_is_a_valid_document(role: Role):
+    policy = json.loads(json.dumps(role.policy))
+    assert policy["Version"] == "2012-10-17"
+    for statement in policy["Statement"]:
+        assert statement.keys() <= {"Sid", "Effect", "Action", "Resource", "Condition"}
+        assert statement["Effect"] == "Allow"
+        assert statement["Resource"]
+    assert len(json.dumps(policy, separators=(",", ":"))) <= 10_240  # all inline policies of a role
+
+
+@each_role
+def test_every_action_is_named_in_full(role: Role):
+    for statement in role.statements:
+        assert statement["Action"]
+        for action in statement["Action"]:
+            assert re.fullmatch(r"[a-z0-9-]+:[A-Z][A-Za-z]+", action)
+
+
+def test_code_of_the_user_has_no_rights_of_ours():
+    assert worker_role().statements == ()
+    assert scheduler_role().statements == ()
+
+
+def test_secrets_and_logs_are_only_those_of_starburst_in_this_region_and_account():
+    role = execution_role("eu-west-1", "111122223333")
+    resources = {a: s["Resource"] for s in role.statements for a in s["Action"]}
+    assert resources["ssm:GetParameters"] == "arn:aws:ssm:eu-west-1:111122223333:parameter/starburst/*"
+    assert resources["logs:PutLogEvents"] == "arn:aws:logs:eu-west-1:111122223333:log-group:/starburst:*"
+
+
+def test_the_instance_reads_no_secrets_and_runs_nothing():
+    actions = {a for s in instance_role().statements for a in s["Action"]}
+    assert not any(a.startswith(("ssm:", "secretsmanager:", "iam:", "ec2:")) for a in actions)
+    assert not actions & {"ecs:RunTask", "ecs:StartTask"}
+    assert actions >= ONLY_ON_EVERYTHING

@@ -1,0 +1,120 @@
+"""What fits on which instance type, and the sentences about what does not."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dask_starburst.catalog.instance_types import InstanceType, catalogue
+from dask_starburst.errors import BadArgument
+from dask_starburst.plan.sizing import (
+    MIB,
+    SMALLEST_MIB,
+    head_type,
+    memory_limit,
+    task_memory,
+    worker_size,
+    worker_types,
+)
+
+GIB = 2**30
+TYPES = list(catalogue().values())
+
+
+def chosen(arch: str = "arm64", names: tuple[str, ...] | None = None, **shape: Any) -> list[str]:
+    found = worker_types(catalogue(), arch, names, shape.get("nthreads"), shape.get("limit"))
+    return [t.name for t in found]
+
+
+def refusal(arch: str = "arm64", names: tuple[str, ...] | None = None, **shape: Any) -> str:
+    with pytest.raises(BadArgument) as caught:
+        chosen(arch, names, **shape)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("each", TYPES, ids=lambda t: t.name)
+def test_the_task_fits_into_what_ecs_registers_and_the_worker_into_the_task(each: InstanceType):
+    registered = int(0.95 * each.memory_mib)
+    assert 0 < task_memory(each) < registered
+    assert SMALLEST_MIB * MIB <= memory_limit(task_memory(each)) < task_memory(each) * MIB
+
+
+@pytest.mark.parametrize("each", TYPES, ids=lambda t: t.name)
+def test_a_worker_of_a_type_has_all_its_threads_and_fits_on_it(each: InstanceType):
+    size = worker_size((each,), None, None)
+    assert (size.nthreads, size.task_cpu) == (each.vcpus, each.vcpus * 1024)
+    assert chosen(each.arch, (each.name,), nthreads=size.nthreads, limit=size.memory_limit) == [each.name]
+
+
+@given(st.lists(st.sampled_from(TYPES), min_size=1, max_size=4))
+def test_a_worker_that_may_run_on_several_types_fits_on_each(types: list[InstanceType]):
+    size = worker_size(tuple(types), None, None)
+    for each in types:
+        assert size.task_cpu <= each.vcpus * 1024
+        assert size.task_memory <= task_memory(each)
+
+
+@given(st.sampled_from(["arm64", "x86_64"]), st.integers(1, 192), st.integers(1, 700))
+def test_the_type_that_is_found_is_the_smallest_that_holds_the_worker(arch: str, nthreads: int, gib: int):
+    try:
+        (found,) = worker_types(catalogue(), arch, None, nthreads, gib * GIB)
+    except BadArgument:
+        return
+    assert found.arch == arch
+    assert found.vcpus >= nthreads
+    assert memory_limit(task_memory(found)) >= gib * GIB
+
+
+def test_the_choice_without_wishes_is_a_current_graviton_or_intel():
+    assert chosen("arm64") == ["c7g.xlarge"]
+    assert chosen("x86_64") == ["c7i.xlarge"]
+    assert head_type(catalogue(), "arm64", None).name == "m7g.medium"
+    assert head_type(catalogue(), "x86_64", None).name == "m7i.large"
+
+
+def test_more_memory_leads_to_another_family_rather_than_to_more_cores():
+    assert chosen(nthreads=4, limit=12 * GIB) == ["m7g.xlarge"]
+    assert chosen(nthreads=4, limit=24 * GIB) == ["r7g.xlarge"]
+
+
+def test_a_worker_larger_than_every_type_is_told_the_largest():
+    text = refusal(limit=10_000 * GIB)
+    assert re.fullmatch(
+        r"no arm64 instance type holds a worker of 9\.77 TiB; the largest, r7g\.16xlarge, leaves 64 threads"
+        r" and \d+\.\d\d GiB\.",
+        text,
+    )
+    assert "1000 threads" in refusal(nthreads=1000)
+
+
+def test_a_worker_larger_than_the_given_type_is_told_what_the_type_leaves():
+    text = refusal(names=("c7g.xlarge", "c7g.large"), nthreads=4, limit=4 * GIB)
+    assert text.startswith("a worker of 4 threads and 4.00 GiB does not fit on c7g.large, which leaves 2 threads and ")
+    assert text.endswith("give a larger instance type or a smaller worker=.")
+
+
+@pytest.mark.parametrize(("arch", "name", "other"), [("arm64", "c7i.xlarge", "x86_64"), ("x86_64", "c7g.large", "arm64")])
+def test_a_type_of_the_other_architecture_is_refused(arch: str, name: str, other: str):
+    for text in (refusal(arch, (name,)), _head_refusal(arch, name)):
+        assert text.startswith(f"instance type {name} is {other}, but arch={arch!r}: give arch={other!r}, or a type")
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("c7g.xlrge", "c7g.xlarge"), ("C7g.large", "c7g.large"), ("c7gxlarge", "c7g.")])
+def test_an_unknown_type_is_answered_with_the_nearest_names(typed: str, meant: str):
+    for text in (refusal("arm64", (typed,)), _head_refusal("arm64", typed)):
+        assert text.startswith(f"instance type {typed!r} is not in the catalogue of {len(TYPES)} types.")
+        assert meant in text.partition("Did you mean ")[2]
+
+
+def test_nonsense_is_answered_without_a_guess():
+    assert refusal("arm64", ("?",)).endswith(" types.")
+
+
+def _head_refusal(arch: str, name: str) -> str:
+    with pytest.raises(BadArgument) as caught:
+        head_type(catalogue(), arch, name)
+    return str(caught.value)

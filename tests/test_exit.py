@@ -1,0 +1,111 @@
+"""However a client ends, nothing is left running; what it could not do itself, AWS's lease does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from evidence import leftovers, nothing_left, wait_until
+
+from dask_starburst.local import LocalAWS
+
+LEASE = 120
+#: Auto Scaling may execute a scheduled action so much later (seconds; aws-facts finding 8).
+LATE = 120
+
+SCRIPT = """
+import time
+from dask.distributed import Client
+from dask_starburst import StarburstCluster
+
+def slow(x):
+    time.sleep(0.2)
+    return x
+
+if __name__ == "__main__":
+    cluster = StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=2, lease={lease})
+    client = Client(cluster)
+    client.wait_for_workers(2)
+    futures = client.map(slow, range(10_000))
+    print("WORKING", flush=True)
+    {end}
+"""
+
+
+@contextmanager
+def client_process(aws: LocalAWS, end: str = "time.sleep(600)") -> Iterator[subprocess.Popen[str]]:
+    """Run a script that launches two workers, gives them work, and then does `end`."""
+    script = SCRIPT.format(url=aws.endpoint_url, lease=LEASE, end=end)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_line(process: subprocess.Popen[str], part: str) -> None:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if part in line:
+            return
+    raise AssertionError(f"{part!r} was never said:\n{''.join(lines)}")
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        pytest.param("cluster.close()", 0, id="close"),
+        pytest.param("pass", 0, id="interpreter-exit-without-close"),
+        pytest.param("raise RuntimeError('the notebook fell over')", 1, id="exception"),
+    ],
+)
+def test_a_client_that_ends_leaves_nothing(clean: LocalAWS, end: str, code: int) -> None:
+    with client_process(clean, end) as process:
+        wait_for_line(process, "WORKING")
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == code, output
+        assert nothing_left(clean), (leftovers(clean), output)
+
+
+@pytest.mark.parametrize("moment", ["ordered:", "is booting", "WORKING"])
+def test_ctrl_c_leaves_nothing(clean: LocalAWS, moment: str) -> None:
+    with client_process(clean) as process:
+        wait_for_line(process, moment)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert "KeyboardInterrupt" in output
+        assert nothing_left(clean), (leftovers(clean), output)
+
+
+def costs_nothing(aws: LocalAWS) -> dict[str, Any]:
+    """Return what could cost money; claims and parameters are free and wait for ``gc``."""
+    return {name: left for name, left in leftovers(aws).items() if name != "parameters"}
+
+
+@pytest.mark.parametrize("moment", ["ordered:", "is booting", "WORKING"])
+def test_aws_empties_the_pool_by_itself_when_the_client_is_killed(moment: str) -> None:
+    with LocalAWS() as aws, client_process(aws) as process:
+        wait_for_line(process, moment)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        wait_until(lambda: aws.status().instances_running >= 1, 20, "what was ordered has come")
+        time.sleep(1)
+        assert any(costs_nothing(aws).values()), "it goes on without the client"
+        aws.advance(LEASE + LATE)
+        wait_until(lambda: not any(costs_nothing(aws).values()), 30, "zero by the lease alone")
