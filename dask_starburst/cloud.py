@@ -34,6 +34,9 @@ class Cloud:
         """Whether it is the embedded AWS."""
         return self.local is not None
 
+    def __str__(self) -> str:
+        return f"{'the embedded AWS' if self.simulated else 'AWS'}, {self.aws.region}"
+
     async def close(self) -> None:
         """Close the door; stop the embedded AWS if it was started here."""
         self.aws.close()

@@ -9,6 +9,7 @@ import uuid
 import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from distributed.core import Status
@@ -17,18 +18,16 @@ from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import SpecCluster
 from distributed.utils import Log, Logs
 
-from dask_starburst.catalog.instance_types import catalogue
 from dask_starburst.cloud import Cloud, open_cloud
 from dask_starburst.cost.ledger import Cost, Ledger
 from dask_starburst.errors import StarburstError, WorkerFailed
-from dask_starburst.events import Event, EventLog, show_progress
+from dask_starburst.events import EventLog, show_progress
 from dask_starburst.fleet import tls
 from dask_starburst.fleet.dask_side import ClusterSide
 from dask_starburst.fleet.fleet import Fleet
-from dask_starburst.fleet.session import Blueprint, Session
+from dask_starburst.fleet.logbook import read_logs
+from dask_starburst.fleet.session import Session, blueprint
 from dask_starburst.fleet.task import SchedulerTask, WorkerTask
-from dask_starburst.plan.sizing import head_type, worker_size, worker_types
-from dask_starburst.plan.state import HEAD
 from dask_starburst.settings import Settings, check_count
 from dask_starburst.views.html import as_html
 from dask_starburst.views.report import ClusterReport, as_text
@@ -36,7 +35,7 @@ from dask_starburst.views.report import ClusterReport, as_text
 logger = logging.getLogger(__name__)
 
 #: The scheduler has this many seconds to say good-bye; its instance goes in any case.
-_GOOD_BYE = 10.0
+_GOOD_BYE = 3.0
 
 
 class StarburstCluster(SpecCluster):
@@ -109,6 +108,11 @@ class StarburstCluster(SpecCluster):
     """
 
     _open: ClassVar[weakref.WeakSet[StarburstCluster]] = weakref.WeakSet()
+    _cloud: Cloud | None = None
+    _session: Session | None = None
+    _ledger: Ledger | None = None
+    _starting: asyncio.Future[None] | None = None
+    _closing: asyncio.Future[None] | None = None
 
     def __init__(
         self,
@@ -145,16 +149,11 @@ class StarburstCluster(SpecCluster):
         self.events = EventLog()
         if not self.settings.quiet:
             show_progress()
-        self._blueprint_of(self.settings)
-        self._cloud: Cloud | None = None
-        self._session: Session | None = None
-        self._ledger: Ledger | None = None
-        self._starting: asyncio.Future[None] | None = None
-        self._closing: asyncio.Future[None] | None = None
         name = self.settings.name or f"starburst-{uuid.uuid4().hex[:8]}"
         self._certificates = tls.issue(name) if self.settings.security is None else tls.adopt(self.settings.security)
-        options = {"nthreads": self._size.nthreads, "memory_limit": self._size.memory_limit}
-        spec = {"cls": WorkerTask, "options": options}
+        self._blueprint = blueprint(self.settings, self._certificates.secret)
+        size = self._blueprint.size
+        spec = {"cls": WorkerTask, "options": {"nthreads": size.nthreads, "memory_limit": size.memory_limit}}
         workers = {str(i): spec for i in range(self.settings.n_workers or 0)}
         self._open.add(self)
         try:
@@ -172,12 +171,6 @@ class StarburstCluster(SpecCluster):
             if not asynchronous:
                 self.close()
             raise
-
-    def _blueprint_of(self, settings: Settings) -> None:
-        shape, known = settings.worker, catalogue()
-        self._types = worker_types(known, settings.arch, settings.instance_types, shape.nthreads, shape.memory_limit)
-        self._head_type = head_type(known, settings.arch, settings.scheduler.instance_type)
-        self._size = worker_size(self._types, shape.nthreads, shape.memory_limit)
 
     # -- start and close ------------------------------------------------------------------------
 
@@ -207,9 +200,8 @@ class StarburstCluster(SpecCluster):
         self._cloud = await open_cloud(self.settings)
         self.settings = settings = self._cloud.settings
         self._ledger = Ledger(volume_gb=settings.storage.volume_size, simulated=self._cloud.simulated)
-        self.events.listen(self._book)
-        blueprint = Blueprint(settings, self._types, self._head_type, self._size, self._certificates.secret)
-        self._session = Session(self._cloud.aws, blueprint, self.events)
+        self.events.listen(self._ledger.note)
+        self._session = Session(self._cloud.aws, replace(self._blueprint, settings=settings), self.events)
         fleet = await self._session.start(ClusterSide(self), self.worker_spec)
         fleet.on_fatal = self._on_fatal
         self.new_spec["options"]["group"] = self._session.worker_group
@@ -226,23 +218,29 @@ class StarburstCluster(SpecCluster):
         await asyncio.shield(self._closing)
 
     async def _close_once(self) -> None:
-        if self.status is Status.starting:
-            self.status = Status.failed
-        empty = asyncio.ensure_future(self._give_back())
-        try:
-            await asyncio.wait_for(super()._close(), _GOOD_BYE)
-        except (TimeoutError, OSError) as error:
-            logger.debug("the scheduler did not say good-bye: %s", error)
-        left = await empty
+        """Empty the pool before Dask's own part, which calls the cluster closed at its end."""
+        with suppress(AttributeError):
+            self._adaptive.stop()
+        self.status = Status.closing
+        await self._say_good_bye()
+        left = await self._session.end() if self._session else []
         if left:
             logger.warning("AWS is still terminating: %s", ", ".join(left))
         if self._cloud is not None:
             await self._cloud.close()
-        self.status = Status.closed
+        self.shutdown_scheduler = False  # it is gone: Dask must not wait for its answer
+        if self.scheduler is not None:
+            await self.scheduler.close()
+        self.status = Status.failed  # SpecCluster waits for ever for one that is closing
+        await super()._close()
         self._open.discard(self)
 
-    async def _give_back(self) -> list[str]:
-        return [] if self._session is None else await self._session.end()
+    async def _say_good_bye(self) -> None:
+        """Let the scheduler end by itself, and its workers with it, as long as it answers."""
+        if self.scheduler_comm is None:
+            return
+        with suppress(OSError, TimeoutError):
+            await asyncio.wait_for(self.scheduler_comm.terminate(), _GOOD_BYE)
 
     def _on_fatal(self, error: StarburstError) -> None:
         if self.status is Status.running:
@@ -323,23 +321,12 @@ class StarburstCluster(SpecCluster):
         logs = Logs()
         if cluster:
             logs["Cluster"] = Log("\n".join(map(str, self.events)))
-        if self._fleet is None:
-            return logs
-        chosen = self._chosen(workers)
-        for worker in self._fleet.launched:
-            is_head = worker.group == HEAD
-            if scheduler if is_head else (worker.name in chosen or workers is True):
-                title = "Scheduler" if is_head else worker.name
-                while title in logs:
-                    title += " (replaced)"
-                logs[title] = Log("\n".join(await self._fleet.log_tail(worker, 10_000)))
+        if self._fleet is not None:
+            known = self.scheduler_info["workers"]
+            named = [known[w]["name"] if w in known else w for w in workers] if workers not in (True, False) else []
+            chosen = None if workers is True else {str(name) for name in named}
+            logs |= {title: Log(text) for title, text in (await read_logs(self._fleet, scheduler, chosen)).items()}
         return logs
-
-    def _chosen(self, workers: Any) -> set[str]:
-        if isinstance(workers, bool):
-            return set()
-        known = self.scheduler_info["workers"]
-        return {str(known[w]["name"]) if w in known else str(w) for w in workers}
 
     # -- what there is to see -------------------------------------------------------------------
 
@@ -355,35 +342,22 @@ class StarburstCluster(SpecCluster):
             return Cost()
         return self._ledger.total(self._cloud.aws.now())
 
-    def _book(self, event: Event) -> None:
-        assert self._ledger is not None
-        if event.kind == "instance-launched":
-            facts = event.facts
-            self._ledger.instance_started(event.subject, facts["type"], facts["market"], event.time)
-        elif event.kind == "instance-terminated":
-            self._ledger.instance_ended(event.subject, event.time)
-
     def report(self) -> ClusterReport:
         """Return what there is to say about the cluster now."""
-        workers = list(self.scheduler_info.get("workers", {}).values())
-        session, cloud = self._session, self._cloud
-        where = "the embedded AWS" if cloud and cloud.simulated else "AWS"
-        lease = session.lease if session else None
-        with_link = self.status is Status.running
+        running = self.status is Status.running
+        session = self._session
         return ClusterReport(
             name=self.name,
             status=self.status.name,
-            address=self.scheduler_address if with_link else "",
-            dashboard=self.dashboard_link if with_link else "",
-            where=f"{where}, {cloud.aws.region}" if cloud else where,
-            types=", ".join(t.name for t in self._types),
-            ready=len(workers),
+            address=self.scheduler_address if running else "",
+            dashboard=self.dashboard_link if running else "",
+            where=str(self._cloud) if self._cloud else "nowhere yet",
+            types=", ".join(t.name for t in self._blueprint.worker_types),
+            members=tuple(self.scheduler_info.get("workers", {}).values()),
             wished=len(self.worker_spec),
             failed=len(self._fleet.failed()) if self._fleet else 0,
-            threads=sum(w["nthreads"] for w in workers),
-            memory=sum(w["memory_limit"] for w in workers),
             cost=str(self.cost),
-            lease=f"AWS empties the pool at {lease} unless renewed" if lease else "none",
+            lease=f"AWS empties the pool at {session.lease} unless renewed" if session and session.lease else "none",
         )
 
     def __repr__(self) -> str:
@@ -402,4 +376,4 @@ def _close_all() -> None:
     for cluster in list(StarburstCluster._open):
         if cluster.shutdown_on_close and cluster.status is not Status.closed:
             with suppress(TimeoutError):
-                cluster.close(timeout=cluster.settings.timeouts.close + _GOOD_BYE)
+                cluster.close(timeout=cluster.settings.timeouts.close + 2 * _GOOD_BYE)

@@ -19,8 +19,34 @@ T = TypeVar("T")
 
 ARCHITECTURES = ("arm64", "x86_64")
 SPOT_POLICIES = ("spot", "on-demand")
-#: AWS shortens or forbids longer lists in places; ours is a guard against a slip, not a limit of AWS.
+#: Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8): a shorter lease
+#: would promise more than AWS does, and be renewed all the time.
 SHORTEST_LEASE = 60.0
+#: What PutRetentionPolicy of CloudWatch Logs takes.
+LOG_RETENTIONS = (
+    1,
+    3,
+    5,
+    7,
+    14,
+    30,
+    60,
+    90,
+    120,
+    150,
+    180,
+    365,
+    400,
+    545,
+    731,
+    1096,
+    1827,
+    2192,
+    2557,
+    2922,
+    3288,
+    3653,
+)
 
 
 def _defaults() -> dict[str, Any]:
@@ -165,6 +191,17 @@ class Settings:
         for name, size in positives.items():
             if size is not None and size <= 0:
                 raise BadArgument(f"{name}={size} has to be above zero.")
+        for name, port in (("port", self.scheduler.port), ("dashboard_port", self.scheduler.dashboard_port)):
+            if not 0 < port < 65536:
+                raise BadArgument(f"scheduler.{name}={port} is no TCP port; give one from 1 to 65535.")
+        if self.adaptive.wait_count < 1:
+            raise BadArgument(f"adaptive.wait_count={self.adaptive.wait_count} has to be 1 or more.")
+        if self.storage.log_retention not in LOG_RETENTIONS:
+            near = min(LOG_RETENTIONS, key=lambda days: abs(days - self.storage.log_retention))
+            raise BadArgument(
+                f"storage.log_retention={self.storage.log_retention} days: CloudWatch keeps logs for certain"
+                f" numbers of days only; give {near}, for example."
+            )
         if not 8 <= self.storage.volume_size <= 16384:
             raise BadArgument(f"storage.volume_size={self.storage.volume_size} GiB: gp3 volumes have 8 to 16384.")
 
@@ -174,6 +211,9 @@ class Settings:
                 f"lease={self.lease:g} s is too short: Auto Scaling may act up to two minutes"
                 f" late, so give at least {SHORTEST_LEASE:g} s."
             )
+        for name in ("capacity", "connect", "retire", "poll", "close"):
+            if (seconds := getattr(self.timeouts, name)) <= 0:
+                raise BadArgument(f"timeouts.{name}={seconds:g} s has to be above zero.")
         if self.warm_timeout < 0:
             raise BadArgument(f"warm_timeout={self.warm_timeout:g} s is negative.")
         if self.idle_timeout is not None and self.idle_timeout <= 0:
@@ -263,22 +303,43 @@ def _convert(name: str, value: Any, kind: str) -> Any:
             raise BadArgument(f"{name}={value!r} has to be a mapping of its settings.")
         return _build(_GROUPS[kind], _merge(value, {}), f"{name}.")
     if value is None:
+        if "None" not in kind and kind != "Any":
+            raise BadArgument(f"{name}=None is not possible; give {_kind_in_words(kind)}, or leave it out.")
         return None
     if kind.startswith("float"):
         return _parse(name, value, "a duration such as '20 minutes'", parse_timedelta)
     if name == "worker.memory_limit":
         return _parse(name, value, "a size such as '8 GiB'", parse_bytes)
     if name == "instance_types":
-        return (value,) if isinstance(value, str) else tuple(str(v) for v in value)
+        value = (value,) if isinstance(value, str) else value
+        return _parse(name, value, "a list such as ['c7g.xlarge', 'm7g.xlarge']", _names)
     if name == "tags":
-        return {str(k): str(v) for k, v in dict(value).items()}
-    if kind.startswith("int") and (isinstance(value, bool) or not isinstance(value, int)):
-        raise BadArgument(f"{name}={value!r} is not a whole number.")
+        return _parse(name, value, "a mapping such as {'team': 'research'}", _tags)
+    expected = {"str": str, "int": int, "bool": bool}.get(kind.partition(" ")[0], object)
+    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        raise BadArgument(f"{name}={value!r} is not {_kind_in_words(kind)}.")
     return value
+
+
+def _kind_in_words(kind: str) -> str:
+    words = {"str": "a text", "int": "a whole number", "bool": "true or false", "float": "a duration"}
+    return words.get(kind.partition(" ")[0], "a value")
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not value or not all(isinstance(name, str) for name in value):
+        raise ValueError
+    return tuple(value)
+
+
+def _tags(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise TypeError
+    return {str(k): str(v) for k, v in value.items()}
 
 
 def _parse(name: str, value: Any, example: str, parse: Any) -> Any:
     try:
         return parse(value)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise BadArgument(f"{name}={value!r} is not understood; give {example}.") from None

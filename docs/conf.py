@@ -4,7 +4,7 @@ from importlib.metadata import version as installed
 
 project = "dask_starburst"
 author = "The dask_starburst developers"
-copyright = author  # noqa: A001  Sphinx's own name
+copyright = author
 release = version = installed("dask-starburst")
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from evidence import leftovers
 from hypothesis import settings
 
 from dask_starburst.local import LocalAWS
+from tests.evidence import leftovers
 
 # The same examples on every machine and every day; a failure prints what reproduces it.
 settings.register_profile("starburst", derandomize=True, deadline=None, print_blob=True)
@@ -25,4 +25,4 @@ def aws() -> Iterator[LocalAWS]:
 def clean(aws: LocalAWS) -> Iterator[LocalAWS]:
     """Give an embedded AWS, and check afterwards that the test left nothing on it."""
     yield aws
-    assert leftovers(aws) == dict.fromkeys(leftovers(aws), [])
+    assert leftovers(aws) == {kind: [] for kind in leftovers(aws)}

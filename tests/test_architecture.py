@@ -32,8 +32,8 @@ ORDER = (
 # What stands beside the row: it may import these, and only these may import it.
 BESIDE = {"remote": {"errors", "events", "plan", "aws"}, "local": {"errors", "catalog"}}
 MAY_IMPORT_LOCAL = {"local", "cli"}
-# One lazy line in these: `cloud="local"` must not cost a user with an account the import of moto.
-MAY_IMPORT_LOCAL_LAZILY = {"cluster", "cloud"}
+# One lazy line here: `cloud="local"` must not cost a user with an account the import of moto.
+MAY_IMPORT_LOCAL_LAZILY = {"cloud"}
 KNOWS_BOTO = {"aws", "local"}
 NOT_IN_PLAN = {"boto3", "botocore", "asyncio", "logging", "time", "random"}
 
@@ -75,7 +75,7 @@ def sources() -> list[tuple[Path, ast.Module]]:
 
 
 def imports_of(path: Path, tree: ast.Module) -> Iterator[Import]:
-    top_level = {id(node) for node in _not_in_functions(tree)}
+    top_level = {id(node) for node in _executed_on_import(tree)}
     for node in ast.walk(tree):
         lazy = id(node) not in top_level
         if isinstance(node, ast.Import):
@@ -90,11 +90,13 @@ def imports_of(path: Path, tree: ast.Module) -> Iterator[Import]:
                 yield Import(path, node.lineno, module, lazy)
 
 
-def _not_in_functions(node: ast.AST) -> Iterator[ast.AST]:
+def _executed_on_import(node: ast.AST) -> Iterator[ast.AST]:
     for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue  # a name for the type checker; nothing is imported
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield child
-            yield from _not_in_functions(child)
+            yield from _executed_on_import(child)
 
 
 def all_imports() -> list[Import]:
@@ -114,7 +116,7 @@ def why_forbidden(found: Import) -> str | None:
     if imported == "local":
         if importer in MAY_IMPORT_LOCAL or (importer in MAY_IMPORT_LOCAL_LAZILY and found.lazy):
             return None
-        return f"{found.where}: {importer} imports local, which only the cli and one lazy line of cluster may do."
+        return f"{found.where}: {importer} imports local, which only the cli and one lazy line of cloud may do."
     if importer in BESIDE:
         if imported in BESIDE[importer]:
             return None
@@ -198,7 +200,9 @@ def length_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
         ("catalog/prices.py", "from dask_starburst.plan.shape import Shape", True),
         ("catalog/prices.py", "from dask_starburst import errors", False),
         ("cluster.py", "from dask_starburst.local import LocalAWS", True),
-        ("cluster.py", "def start():\n    from dask_starburst.local import LocalAWS", False),
+        ("cloud.py", "def start():\n    from dask_starburst.local import LocalAWS", False),
+        ("cloud.py", "if TYPE_CHECKING:\n    from dask_starburst.local import LocalAWS", False),
+        ("fleet/fleet.py", "if TYPE_CHECKING:\n    from dask_starburst.local import LocalAWS", True),
         ("fleet/fleet.py", "def start():\n    from dask_starburst.local import LocalAWS", True),
         ("local/engine.py", "from dask_starburst.aws import ecs", True),
         ("remote/reaper.py", "from dask_starburst.fleet import lease", True),

@@ -8,11 +8,11 @@ import time
 from typing import Any
 
 import pytest
-from evidence import wait_until
 from dask.distributed import Client, get_worker
 
 from dask_starburst import StarburstCluster
 from dask_starburst.local import LocalAWS
+from tests.evidence import wait_until
 
 
 def local_cluster(aws: LocalAWS, **arguments: Any) -> StarburstCluster:
@@ -108,9 +108,9 @@ def test_a_worker_whose_instance_is_taken_is_replaced_on_another(clean: LocalAWS
 
 
 async def _asynchronous(aws: LocalAWS) -> int:
-    async with local_cluster(aws, n_workers=1, asynchronous=True) as cluster:
-        async with Client(cluster, asynchronous=True) as client:
-            return await client.submit(slow_square, 9)
+    cluster = local_cluster(aws, n_workers=1, asynchronous=True)
+    async with cluster, Client(cluster, asynchronous=True) as client:
+        return await client.submit(slow_square, 9)
 
 
 def test_it_works_with_async_and_await(clean: LocalAWS) -> None:
@@ -130,8 +130,12 @@ def test_secrets_are_in_no_place_where_user_code_or_aws_shows_them(clean: LocalA
         ecs = clean.client("ecs")
         arns = [t for c in ecs.list_clusters()["clusterArns"] for t in ecs.list_tasks(cluster=c)["taskArns"]]
         pools = ecs.list_clusters()["clusterArns"]
-        tasks = [t for c in pools if (a := ecs.list_tasks(cluster=c)["taskArns"]) for t in
-                 ecs.describe_tasks(cluster=c, tasks=a, include=["TAGS"])["tasks"]]
+        tasks = [
+            t
+            for c in pools
+            if (a := ecs.list_tasks(cluster=c)["taskArns"])
+            for t in ecs.describe_tasks(cluster=c, tasks=a, include=["TAGS"])["tasks"]
+        ]
         definitions = [ecs.describe_task_definition(taskDefinition=t["taskDefinitionArn"]) for t in tasks]
         assert arns
         for place in (shown, child, tasks, definitions, repr(cluster), cluster.get_logs(), list(cluster.events)):
@@ -142,7 +146,7 @@ def test_secrets_are_in_no_place_where_user_code_or_aws_shows_them(clean: LocalA
 def test_nobody_without_the_clusters_certificates_gets_in(clean: LocalAWS) -> None:
     with local_cluster(clean, n_workers=0) as cluster, local_cluster(clean, n_workers=0) as other:
         assert cluster.scheduler_address != other.scheduler_address
-        with pytest.raises(OSError, match="(?i)tls|ssl|certificate|timed out|closed"):
+        with pytest.raises(OSError, match=r"(?i)tls|ssl|certificate|timed out|closed"):
             Client(cluster.scheduler_address, security=other.security, timeout=5)
 
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from evidence import leftovers, nothing_left, wait_until
 
 from dask_starburst.local import LocalAWS
+from tests.evidence import leftovers, nothing_left, wait_until
 
 LEASE = 120
 #: Auto Scaling may execute a scheduled action so much later (seconds; aws-facts finding 8).

@@ -12,8 +12,9 @@ from botocore.exceptions import (
     NoRegionError,
     PartialCredentialsError,
     ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
 )
-from botocore.exceptions import TokenRetrievalError as SSOTokenError
 
 from dask_starburst.errors import (
     AWSError,
@@ -93,7 +94,7 @@ def explained(error: Exception, operation: str) -> StarburstError:
         return _of_client_error(error, operation)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return NoCredentials(f"no AWS credentials were found. {_HOW_TO_START}")
-    if isinstance(error, SSOTokenError):
+    if isinstance(error, SSOError | TokenRetrievalError):
         return CredentialsExpired(f"the AWS login has expired ({error}); run `aws sso login`.")
     if isinstance(error, ProfileNotFound):
         return BadArgument(f"{error}; give one that `aws configure list-profiles` shows.")

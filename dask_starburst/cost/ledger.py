@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR, Price, PriceTable, price_table
+from dask_starburst.events import Event
 
 Market = Literal["spot", "on-demand"]
 
@@ -142,6 +143,19 @@ class Ledger:
         usage = self.usages.get(instance_id)
         if usage is not None and usage.ended is None:
             self.usages[instance_id] = dataclasses.replace(usage, ended=at)
+
+    def note(self, event: Event) -> None:
+        """Book an event, if it is about an instance that comes or goes.
+
+        Parameters
+        ----------
+        event : Event
+            Any event of a cluster.
+        """
+        if event.kind == "instance-launched":
+            self.instance_started(event.subject, event.facts["type"], event.facts["market"], event.time)
+        elif event.kind == "instance-terminated":
+            self.instance_ended(event.subject, event.time)
 
     def total(self, now: float) -> Cost:
         """Give what everything has cost up to `now`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dask_starburst.plan.state import HEAD, Worker
 
 _HINTS = (
+    (("unable to pull secrets",), "The execution role must be allowed ssm:GetParameters on /starburst/*."),
     (("CannotPull", "pull"), "Check image= and that the execution role may pull it."),
     (
         ("exec format error",),
@@ -24,7 +25,6 @@ _HINTS = (
         ("MaxSpotInstanceCountExceeded", "VcpuLimitExceeded", "vCPU"),
         "Ask AWS for a higher vCPU quota, or use smaller or fewer workers.",
     ),
-    (("secrets",), "The execution role must be allowed ssm:GetParameters on /starburst/*."),
     (("did not join",), "Look at its log with cluster.get_logs()."),
 )
 #: How many of the last log lines an error quotes.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dask_starburst.aws import ecs, identity, ssm
 from dask_starburst.aws.session import AWS
-from dask_starburst.catalog.instance_types import InstanceType
+from dask_starburst.catalog.instance_types import InstanceType, catalogue
 from dask_starburst.events import EventLog
 from dask_starburst.fleet import sweep
 from dask_starburst.fleet.account import Account, set_up
@@ -18,7 +18,7 @@ from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.pool import Pool, claim, free_pools, make, owns, pool_spec
 from dask_starburst.plan.pool import PoolNames, PoolSpec
-from dask_starburst.plan.sizing import WorkerSize, worker_size
+from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
 from dask_starburst.plan.tasks import (
     Container,
@@ -37,7 +37,21 @@ class Blueprint:
     worker_types: tuple[InstanceType, ...]
     head_type: InstanceType
     size: WorkerSize
-    secret: str
+    secret: str = field(repr=False)
+
+
+def blueprint(settings: Settings, secret: str) -> Blueprint:
+    """Return what a cluster of these settings consists of.
+
+    Raises
+    ------
+    BadArgument
+        An instance type is unknown, of the wrong architecture or too small for the worker.
+    """
+    shape, known = settings.worker, catalogue()
+    types = worker_types(known, settings.arch, settings.instance_types, shape.nthreads, shape.memory_limit)
+    head = head_type(known, settings.arch, settings.scheduler.instance_type)
+    return Blueprint(settings, types, head, worker_size(types, shape.nthreads, shape.memory_limit), secret)
 
 
 class Session:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dask.utils import format_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterReport:
-    """A cluster at one moment; ``cost`` and ``lease`` are sentences, counts are workers."""
+    """A cluster at one moment; ``cost`` and ``lease`` are sentences, counts are workers.
+
+    ``members`` is what the scheduler says of each worker that is up.
+    """
 
     name: str
     status: str
@@ -17,13 +22,26 @@ class ClusterReport:
     dashboard: str
     where: str
     types: str
-    ready: int
+    members: tuple[Mapping[str, Any], ...]
     wished: int
     failed: int
-    threads: int
-    memory: int
     cost: str
     lease: str
+
+    @property
+    def ready(self) -> int:
+        """How many workers are up."""
+        return len(self.members)
+
+    @property
+    def threads(self) -> int:
+        """Threads of all workers together."""
+        return sum(w["nthreads"] for w in self.members)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that all workers together may use."""
+        return sum(w["memory_limit"] for w in self.members)
 
     @property
     def workers(self) -> str:

@@ -334,7 +334,9 @@ class SimulatedFleet:
         """Whether exactly the wished workers are up, and nothing else is there."""
         aws, wished = self.aws, self.wished()
         tasks = {p.arn for p in aws.running()}
-        groups = {g: sum(w.group == g for w in wished) for g in aws.desired}
+        # A worker counts where it runs: one that was found on another group's instance is left there.
+        home = {m.arn: m.group for m in aws.machines.values()}
+        groups = {g: sum(home.get(w.instance, w.group) == g for w in wished) for g in aws.desired}
         return (
             len(wished) == len(self.workers)
             and all(w.state is S.READY for w in wished)

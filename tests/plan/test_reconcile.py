@@ -82,9 +82,7 @@ def check_capacity(
     group = observed.groups[action.group]
     leaving = {a.instance for a in under_way if isinstance(a, Terminate)}
     present = [
-        i
-        for i in observed.instances.values()
-        if i.group == group.name and not i.terminating and i.id not in leaving
+        i for i in observed.instances.values() if i.group == group.name and not i.terminating and i.id not in leaving
     ]
     wanted = [w for w in workers if w.group == group.name and w.wished]
     if action.desired == 0:

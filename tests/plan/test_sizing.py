@@ -97,13 +97,17 @@ def test_a_worker_larger_than_the_given_type_is_told_what_the_type_leaves():
     assert text.endswith("give a larger instance type or a smaller worker=.")
 
 
-@pytest.mark.parametrize(("arch", "name", "other"), [("arm64", "c7i.xlarge", "x86_64"), ("x86_64", "c7g.large", "arm64")])
+@pytest.mark.parametrize(
+    ("arch", "name", "other"), [("arm64", "c7i.xlarge", "x86_64"), ("x86_64", "c7g.large", "arm64")]
+)
 def test_a_type_of_the_other_architecture_is_refused(arch: str, name: str, other: str):
     for text in (refusal(arch, (name,)), _head_refusal(arch, name)):
         assert text.startswith(f"instance type {name} is {other}, but arch={arch!r}: give arch={other!r}, or a type")
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("c7g.xlrge", "c7g.xlarge"), ("C7g.large", "c7g.large"), ("c7gxlarge", "c7g.")])
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("c7g.xlrge", "c7g.xlarge"), ("C7g.large", "c7g.large"), ("c7gxlarge", "c7g.")]
+)
 def test_an_unknown_type_is_answered_with_the_nearest_names(typed: str, meant: str):
     for text in (refusal("arm64", (typed,)), _head_refusal("arm64", typed)):
         assert text.startswith(f"instance type {typed!r} is not in the catalogue of {len(TYPES)} types.")

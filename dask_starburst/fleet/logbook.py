@@ -1,0 +1,40 @@
+"""Reading the logs of a cluster where they outlive its processes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dask_starburst.fleet.fleet import Fleet
+from dask_starburst.plan.state import HEAD
+
+#: CloudWatch returns at most so many lines a call.
+MOST_LINES = 10_000
+
+
+async def read_logs(fleet: Fleet, scheduler: bool, workers: Collection[str] | None) -> dict[str, str]:
+    """Return the newest log lines of every process that was launched, also of those that are gone.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Its processes.
+    scheduler : bool
+        Whether to read the scheduler's.
+    workers : collection of str, optional
+        Names of workers; None for all.
+
+    Returns
+    -------
+    dict of str to str
+        Text by name; an earlier process of the same name has ``(replaced)`` behind it.
+    """
+    logs: dict[str, str] = {}
+    for process in reversed(fleet.launched):
+        head = process.group == HEAD
+        if not (scheduler if head else workers is None or process.name in workers):
+            continue
+        title = "Scheduler" if head else process.name
+        while title in logs:
+            title += " (replaced)"
+        logs[title] = "\n".join(await fleet.log_tail(process, MOST_LINES))
+    return logs

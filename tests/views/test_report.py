@@ -1,0 +1,94 @@
+"""One report, drawn as a line and as HTML."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from dask_starburst.views.html import as_html
+from dask_starburst.views.report import ClusterReport, as_text, rows
+
+MEMBER = {"nthreads": 4, "memory_limit": 2**30}
+REPORT = ClusterReport(
+    name="mine",
+    status="running",
+    address="tls://198.51.100.7:8786",
+    dashboard="https://198.51.100.7:8787/status",
+    where="us-east-1",
+    types="c7g.xlarge (spot)",
+    members=({"nthreads": 4, "memory_limit": 2**30},) * 3,
+    wished=3,
+    failed=0,
+    cost="$0.02",
+    lease="until 12:00:00 UTC",
+)
+EVIL = "<script>alert('x')</script>\"&"
+
+
+class Text(HTMLParser):
+    """The text of a page and its tags, each of which has to be closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str | None] = []
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._open.append(tag)
+        self.links += [value for name, value in attrs if name == "href"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.mark.parametrize(
+    ("ready", "wished", "failed", "text"),
+    [(3, 3, 0, "3"), (1, 3, 0, "1 of 3"), (0, 0, 0, "0"), (2, 3, 1, "2 of 3 (1 failed)")],
+)
+def test_workers_are_told_as_far_as_there_is_something_to_tell(ready: int, wished: int, failed: int, text: str):
+    assert replace(REPORT, members=REPORT.members[:1] * ready, wished=wished, failed=failed).workers == text
+
+
+def test_the_repr_is_one_line_with_what_matters():
+    assert as_text(REPORT) == (
+        "StarburstCluster(mine, 'tls://198.51.100.7:8786', running, workers=3, threads=12,"
+        " memory=3.00 GiB, c7g.xlarge (spot) in us-east-1)"
+    )
+
+
+def test_every_row_is_in_the_html():
+    page = Text(as_html(REPORT))
+    for title, text in rows(REPORT):
+        assert title in page.text
+        assert text in page.text
+    assert "StarburstCluster mine" in page.text
+    assert page.links == [REPORT.dashboard]
+
+
+def test_a_dashboard_that_is_not_up_has_no_link():
+    page = Text(as_html(replace(REPORT, dashboard="")))
+    assert page.links == []
+    assert "not up yet" in page.text
+
+
+@pytest.mark.parametrize("field", ["name", "status", "dashboard", "where", "types", "cost", "lease"])
+def test_no_name_can_smuggle_html_in(field: str):
+    report = replace(REPORT, **{field: EVIL})  # type: ignore[arg-type]  # the fields above are all text
+    page = Text(as_html(report))
+    assert "script" not in page.tags
+    assert any(EVIL in text for text in page.text)
+
+
+def test_the_controls_of_a_widget_are_put_in_as_they_are():
+    assert "button" in Text(as_html(REPORT, controls="<button>Scale</button>")).tags
