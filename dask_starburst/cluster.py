@@ -184,6 +184,7 @@ class StarburstCluster(SpecCluster):
             raise
 
     async def _start_once(self) -> None:
+        self._lock = asyncio.Lock()  # SpecCluster's _close takes it even where its _start was never reached
         try:
             self.new_spec["options"]["fleet"] = await self._launch()
             await super()._start()
@@ -222,6 +223,8 @@ class StarburstCluster(SpecCluster):
         with suppress(AttributeError):
             self._adaptive.stop()
         self.status = Status.closing
+        if self._fleet is not None:
+            await self._fleet.stop()  # it would take what follows for losses
         await self._say_good_bye()
         left = await self._session.end() if self._session else []
         if left:

@@ -21,7 +21,8 @@ class _Sentences(click.Group):
             raise click.ClickException(f"{type(error).__name__}: {error}") from error
 
 
-@click.group(cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"]})
+# Dask adds the group to its own command line by this name.
+@click.group("starburst", cls=_Sentences, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dask-starburst", prog_name="starburst")
 def main() -> None:
     """Dask clusters in your own AWS account, and an AWS on this computer to try them on."""

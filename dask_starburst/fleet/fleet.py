@@ -228,18 +228,23 @@ class Fleet:
             seconds = self.pool.aws.now() - old.since
             self.tell("worker-ready", new.name, f"{_who(new)} is up ({seconds:.1f} s after placement)")
         elif old.state is S.READY and new.state in (S.LOST, S.WISHED, S.CAPACITY):
-            self._lost(new)
+            self._lost(old, new)
         elif new.state is S.RETIRING:
             self.tell("worker-retiring", new.name, f"{_who(new)} hands over what it holds")
         elif new.state is S.STOPPED and old.task:
             self.tell("worker-stopped", new.name, f"{_who(new)} has ended")
 
-    def _lost(self, worker: Worker) -> None:
-        again = "" if worker.group == HEAD else "; it is replaced"
-        text = f"{_who(worker)} was lost: {worker.reason}{again}"
-        self.tell("worker-lost", worker.name, text, logging.WARNING)
-        if worker.group == HEAD:
-            self._fail(SchedulerFailed(f"{text}. The work that it held is lost; start a new cluster."))
+    def _lost(self, old: Worker, new: Worker) -> None:
+        if new.group != HEAD:
+            text = f"{_who(new)} was lost: {new.reason}; it is replaced"
+            self.tell("worker-lost", new.name, text, logging.WARNING)
+            return
+        task = self.observed.tasks.get(old.task or "")
+        if task is not None and task.exit_code == 0:
+            why = "the scheduler has ended by itself, as it does after idle_timeout without work"
+        else:
+            why = f"the scheduler was lost: {new.reason}. The work that it held is lost"
+        self._fail(SchedulerFailed(f"{why}. The cluster closes; start a new one."))
 
     async def _explain(self, old: Worker, new: Worker) -> None:
         final = new.state is S.FAILED

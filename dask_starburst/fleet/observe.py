@@ -136,7 +136,7 @@ def _instances(
             old = old or Instance(instance, names[group.name], kind, launched=now, idle_since=now)
             container = containers.get(instance)
             connected = container is not None and container.connected
-            arn = container.arn if container else None
+            arn = container.arn if container else old.arn  # ECS forgets before EC2 does
             found[instance] = replace(
                 old,
                 arn=arn,

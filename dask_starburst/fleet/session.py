@@ -181,8 +181,6 @@ class Session:
 
     async def end(self) -> list[str]:
         """End everything and give the pool back; what AWS is still busy with at the end."""
-        if self.fleet is not None:
-            await self.fleet.stop()
         await self.aws.settle()
         left: list[str] = []
         await sweep.attempt("giving the pool back", self._give_back(left))

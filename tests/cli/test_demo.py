@@ -1,5 +1,7 @@
 """``starburst demo`` from end to end, and what it says when it cannot begin."""
 
+from importlib.metadata import entry_points
+
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -25,6 +27,12 @@ def test_an_endpoint_that_does_not_answer_is_named(tmp_path):
 def test_help_names_every_option():
     shown = CliRunner().invoke(main, ["demo", "--help"]).output
     assert all(option in shown for option in ("--data", "--workers", "--arch", "--timing", "--endpoint-url"))
+
+
+def test_dask_has_the_same_commands_under_our_name():
+    (entry,) = entry_points(group="dask_cli", name="starburst")
+    assert entry.load() is main
+    assert main.name == "starburst"  # Dask goes by this one
 
 
 @pytest.mark.slow
