@@ -80,11 +80,10 @@ def test_an_account_needs_an_image_and_says_so_before_it_calls_anything(
 
 
 @pytest.fixture
-def account(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def account(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the embedded AWS look like a configured account: the way in that users with an account take."""
     for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
-    return aws.environment
 
 
 def refused(aws: LocalAWS, **arguments: Any) -> StarburstError:
