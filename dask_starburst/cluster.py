@@ -313,11 +313,20 @@ class StarburstCluster(SpecCluster):
         waiting = asyncio.ensure_future(super()._wait_for_workers(n_workers, timeout=timeout))
         while not waiting.done():
             await asyncio.wait([waiting], timeout=0.2)
-            failed = self._fleet.failed() if self._fleet else []
-            if failed and len(self.worker_spec) - len(failed) < n_workers:
+            if (hopeless := self._why_hopeless(n_workers)) is not None:
                 waiting.cancel()
-                raise WorkerFailed(failed[0].reason)
+                raise hopeless
         await waiting
+
+    def _why_hopeless(self, n_workers: int) -> StarburstError | None:
+        if self._fleet is None:
+            return None
+        if self._fleet.error is not None:
+            return self._fleet.error
+        failed = self._fleet.failed()
+        if failed and len(self.worker_spec) - len(failed) < n_workers:
+            return WorkerFailed(failed[0].reason)
+        return None
 
     async def _get_logs(self, cluster: bool = True, scheduler: bool = True, workers: Any = True) -> Logs:
         """Read logs from CloudWatch, where those of processes that are gone are too."""

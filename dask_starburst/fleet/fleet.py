@@ -222,6 +222,8 @@ class Fleet:
     # -- what is told ---------------------------------------------------------------------------
 
     def _moved(self, old: Worker, new: Worker) -> None:
+        if (new.state, new.attempt) == (old.state, old.attempt):
+            return
         if new.attempt > old.attempt or new.state is S.FAILED:
             self._background(self._explain(old, new))
         elif new.state is S.READY:

@@ -59,7 +59,7 @@ class Performer:
         match action:
             case SetDesired(group, desired):
                 await autoscaling.set_desired(pool.aws, pool.names.group(group), desired)
-                text = f"ordered: {desired} instance(s) in group {group}"
+                text = f"ordered: {desired} instance{'' if desired == 1 else 's'} in group {group}"
                 self._fleet.tell("capacity-ordered", group, text, desired=desired)
             case RunTask():
                 await self._run(action)
