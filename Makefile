@@ -7,12 +7,14 @@ DOCS_VENV := .venv-docs
 BIN := $(VENV)/bin
 comma := ,
 SPHINXOPTS ?= -W --keep-going -q
-PYTEST_ARGS ?=
+# Two files at a time: every embedded AWS has addresses of its own.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: help install demo test check docs clean
+.PHONY: help install demo test test-oldest check docs clean
 help:
 	@echo "make demo     a cluster on the embedded AWS, with real work and no AWS account"
 	@echo "make test     the tests"
+	@echo "make test-oldest  what touches Dask's private hooks, on the oldest release we support"
 	@echo "make check    ruff and mypy --strict"
 	@echo "make docs     the documentation, in docs/_build/html"
 	@echo "make install  the package with its extras for the embedded AWS and notebooks"
@@ -57,6 +59,12 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# The oldest distributed that we say we work with, on what touches its private hooks (cluster.py).
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet -e ".[test]" distributed==2026.7.0 dask==2026.7.0
+	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS) tests/test_cluster.py tests/test_exit.py tests/test_architecture.py
+
 check: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -67,6 +75,6 @@ docs: $(DOCS_VENV)/.docs
 	@echo "docs/_build/html/index.html"
 
 clean:
-	rm -rf $(VENV) $(DOCS_VENV) build dist *.egg-info docs/_build docs/reference/generated
+	rm -rf $(VENV) $(DOCS_VENV) .venv-oldest build dist *.egg-info docs/_build docs/reference/generated
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis dask-scratch-space dask-worker-space
 	find dask_starburst tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from dask.distributed import Client, get_worker
@@ -150,6 +151,26 @@ def test_nobody_without_the_clusters_certificates_gets_in(clean: LocalAWS) -> No
             Client(cluster.scheduler_address, security=other.security, timeout=5)
 
 
+def test_workers_start_beside_the_scheduler_and_not_after_it(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=1) as cluster:
+        cluster.wait_for_workers(1, timeout=60)
+        kinds = [(e.kind, e.subject) for e in cluster.events]
+        assert kinds.index(("capacity-ordered", "spot")) < kinds.index(("worker-ready", "scheduler"))
+
+
+def test_it_works_where_all_instances_share_one_address() -> None:
+    """As on macOS, which has no loopback addresses but one."""
+    with (
+        LocalAWS(aliases=False) as aws,
+        local_cluster(aws, n_workers=2) as one,
+        local_cluster(aws, n_workers=0) as two,
+        Client(one) as client,
+    ):
+        client.wait_for_workers(2, timeout=60)
+        assert client.gather(client.map(slow_square, range(4))) == [0, 1, 4, 9]
+        assert {a.split(":")[1] for a in (one.scheduler_address, two.scheduler_address)} == {"//127.0.0.1"}
+
+
 def test_logs_are_there_for_workers_that_are_gone_too(clean: LocalAWS) -> None:
     with local_cluster(clean, n_workers=1) as cluster, Client(cluster) as client:
         client.wait_for_workers(1, timeout=60)
@@ -174,6 +195,9 @@ def test_a_cluster_shows_what_it_is_and_costs(clean: LocalAWS) -> None:
         assert cluster.dashboard_link in html
         assert cluster.cost.usd > 0
         assert cluster.dashboard_link.endswith(":8787/status")
+        with urlopen(cluster.dashboard_link, timeout=10) as page:
+            assert "Dask" in page.read().decode()
+        assert "showcase" in cluster._widget().children[0].value  # what a notebook shows
 
 
 def test_a_closed_pool_is_used_again_and_two_clusters_never_share_one(clean: LocalAWS) -> None:
