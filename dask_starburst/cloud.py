@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import BadArgument
-from dask_starburst.settings import Settings
+from dask_starburst.settings import AdaptiveSettings, Settings
 
 if TYPE_CHECKING:
     from dask_starburst.local import LocalAWS
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 LOCAL_IMAGE = "dask-starburst/local"
 #: It answers in milliseconds, so there is no reason to wait between looks as in an account.
 _LOCAL_POLL = 0.25
+#: Its instances boot in seconds, so adaptive scaling needs no more patience than Dask's own has.
+_LOCAL_INTERVAL = 1.0
+_LOCAL_PATIENCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,19 @@ def _complete(settings: Settings, local: LocalAWS) -> Settings:
         scheduler=scheduler,
         network=network,
         timeouts=replace(settings.timeouts, poll=poll),
+        adaptive=_faster(settings.adaptive),
+    )
+
+
+def _faster(chosen: AdaptiveSettings) -> AdaptiveSettings:
+    """Quicken what was left at its default; who gives exactly the default cannot be told from who gave none."""
+    default = AdaptiveSettings()
+    return replace(
+        chosen,
+        interval=_LOCAL_INTERVAL if chosen.interval == default.interval else chosen.interval,
+        scale_down_after=_LOCAL_PATIENCE
+        if chosen.scale_down_after == default.scale_down_after
+        else chosen.scale_down_after,
     )
 
 

@@ -18,6 +18,7 @@ from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import SpecCluster
 from distributed.utils import Log, Logs
 
+from dask_starburst.adaptive import CloudAdaptive, with_patience
 from dask_starburst.cloud import Cloud, open_cloud
 from dask_starburst.cost.ledger import Cost, Ledger
 from dask_starburst.errors import StarburstError, WorkerFailed
@@ -283,15 +284,15 @@ class StarburstCluster(SpecCluster):
             self._fleet.retry_failed()
         return super().scale(n, memory=memory, cores=cores)
 
-    def adapt(self, Adaptive: type[Adaptive] = Adaptive, **kwargs: Any) -> Adaptive:  # noqa: N803 -- Dask's name
+    def adapt(self, Adaptive: type[Adaptive] = CloudAdaptive, **kwargs: Any) -> Adaptive:  # noqa: N803 -- Dask's name
         """Follow the work: as :meth:`distributed.deploy.Cluster.adapt`, within ``max_workers``.
 
         Parameters
         ----------
         minimum, maximum : int
-            Workers; by default those of the settings.
+            Workers; by default those of the settings, as ``interval`` and ``scale_down_after`` are.
         **kwargs
-            Further arguments of :class:`distributed.deploy.Adaptive`.
+            Further arguments of :class:`.CloudAdaptive`; those of Dask's own, such as ``wait_count``, work.
 
         Raises
         ------
@@ -304,9 +305,9 @@ class StarburstCluster(SpecCluster):
         kwargs.setdefault("minimum", ours.minimum)
         kwargs.setdefault("maximum", ours.maximum)
         kwargs.setdefault("interval", ours.interval)
-        kwargs.setdefault("wait_count", ours.wait_count)
         kwargs.setdefault("target_duration", ours.target_duration)
-        return super().adapt(Adaptive=Adaptive, **kwargs)
+        patient = with_patience(Adaptive, kwargs.pop("scale_down_after", None), ours, kwargs)
+        return super().adapt(Adaptive=patient, **kwargs)
 
     async def _wait_for_workers(self, n_workers: int = 0, timeout: Any = None) -> None:
         """Wait as Dask does, but not for workers that cannot come any more."""

@@ -81,8 +81,8 @@ class AdaptiveSettings:
 
     minimum: int = 0
     maximum: int = 10
-    interval: float = 1.0
-    wait_count: int = 3
+    interval: float = 5.0
+    scale_down_after: float = 60.0
     target_duration: float = 5.0
 
 
@@ -194,8 +194,6 @@ class Settings:
         for name, port in (("port", self.scheduler.port), ("dashboard_port", self.scheduler.dashboard_port)):
             if not 0 < port < 65536:
                 raise BadArgument(f"scheduler.{name}={port} is no TCP port; give one from 1 to 65535.")
-        if self.adaptive.wait_count < 1:
-            raise BadArgument(f"adaptive.wait_count={self.adaptive.wait_count} has to be 1 or more.")
         if self.storage.log_retention not in LOG_RETENTIONS:
             near = min(LOG_RETENTIONS, key=lambda days: abs(days - self.storage.log_retention))
             raise BadArgument(
@@ -214,6 +212,8 @@ class Settings:
         for name in ("capacity", "connect", "retire", "poll", "close"):
             if (seconds := getattr(self.timeouts, name)) <= 0:
                 raise BadArgument(f"timeouts.{name}={seconds:g} s has to be above zero.")
+        if self.adaptive.scale_down_after < 0:
+            raise BadArgument(f"adaptive.scale_down_after={self.adaptive.scale_down_after:g} s is negative.")
         if self.warm_timeout < 0:
             raise BadArgument(f"warm_timeout={self.warm_timeout:g} s is negative.")
         if self.idle_timeout is not None and self.idle_timeout <= 0:

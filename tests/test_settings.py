@@ -218,7 +218,7 @@ def test_a_bad_value_is_answered_with_the_value_and_what_to_type(given: dict[str
         ({"timeouts": {"poll": 0}}, "timeouts.poll=0"),
         ({"timeouts": {"capacity": None}}, "timeouts.capacity=None"),
         ({"adaptive": {"interval": -1}}, "adaptive.interval=-1"),
-        ({"adaptive": {"wait_count": 0}}, "adaptive.wait_count=0"),
+        ({"adaptive": {"scale_down_after": -1}}, "adaptive.scale_down_after=-1"),
         ({"tags": "team"}, "tags='team'"),
         ({"tags": 5}, "tags=5"),
         ({"instance_types": 5}, "instance_types=5"),

@@ -136,6 +136,11 @@ class Fleet:
         last = self._limits.attempts - 1
         return [w for w in self.workers.values() if w.state is S.FAILED and w.attempt >= last]
 
+    def unordered(self) -> frozenset[str]:
+        """Return the names of the wishes that no instance is on its way for; taking them back is free."""
+        waiting = [w for w in self.workers.values() if w.state is S.WISHED]
+        return frozenset(w.name for w in (*waiting, *self.failed()))
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds after a look.
 

@@ -1,0 +1,137 @@
+"""Adaptive scaling for machines that take a minute to come and cost money from the first second."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from math import ceil
+from typing import Any
+
+from dask.utils import parse_timedelta
+from distributed.deploy.adaptive import Adaptive
+
+from dask_starburst.plan.adaptive import Limits, Look, State, recommend, workers_for
+from dask_starburst.settings import AdaptiveSettings
+
+
+class CloudAdaptive(Adaptive):
+    """Follow the work as Dask's own does, with the patience that instances need.
+
+    Parameters
+    ----------
+    cluster : StarburstCluster
+        Whom to scale.
+    interval, minimum, maximum, target_duration, worker_key, **kwargs
+        As in :class:`distributed.deploy.Adaptive`.
+    wait_count : int, optional
+        As in Dask: looks in a row in which a worker has to be superfluous. The same as a
+        `scale_down_after` of ``(wait_count - 1) * interval``.
+    scale_down_after : float or str, optional
+        Nothing that has been launched is given up before fewer workers were enough for so long.
+        Without it and without `wait_count`: the setting ``adaptive.scale-down-after``.
+    """
+
+    def __init__(
+        self,
+        cluster: Any,
+        interval: Any = None,
+        minimum: int | None = None,
+        maximum: float | None = None,
+        wait_count: int | None = None,
+        target_duration: Any = None,
+        worker_key: Any = None,
+        *,
+        scale_down_after: float | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(cluster, interval, minimum, maximum, wait_count, target_duration, worker_key, **kwargs)
+        settings = cluster.settings.adaptive if hasattr(cluster, "settings") else AdaptiveSettings()
+        if scale_down_after is not None:
+            self.scale_down_after = float(parse_timedelta(scale_down_after))
+        elif wait_count is not None:
+            self.scale_down_after = max(0, wait_count - 1) * (self.interval or 0.0)
+        else:
+            self.scale_down_after = settings.scale_down_after
+        self._looks: tuple[Look, ...] = ()
+
+    async def target(self) -> int:
+        """Return how many workers the work asks for, also while there is none to divide it by."""
+        # Asked of the scheduler: what the client knows of its workers may be a second old.
+        known = len(await self.scheduler.ncores())
+        return workers_for(await super().target(), self.cluster._threads_per_worker(), known)
+
+    async def recommendations(self, target: int) -> dict[str, Any]:
+        """Turn the decision into what Dask's loop performs.
+
+        Parameters
+        ----------
+        target : int
+            Workers.
+
+        Returns
+        -------
+        dict
+            With the ``status`` ``"same"``, ``"up"`` (and ``n``) or ``"down"`` (and ``workers``).
+        """
+        if len(self.plan) != len(self.requested):
+            await self.cluster
+        plan, running = self.plan, self.plan & self.observed
+        state = self._state(plan, running)
+        limits = Limits(self.minimum, self.maximum, self.scale_down_after)
+        decision = recommend(state, target, time.monotonic(), limits)
+        self._looks = decision.looks
+        if decision.wish > state.planned:
+            return {"status": "up", "n": decision.wish}
+        going = [*decision.cancel, *await self._least(running, decision.retire)]
+        return {"status": "down", "workers": going} if going else {"status": "same"}
+
+    def _state(self, plan: set[Any], running: set[Any]) -> State:
+        fleet = getattr(self.cluster, "_fleet", None)
+        unordered = fleet.unordered() if fleet is not None else frozenset()
+        absent = sorted(plan - running)
+        return State(
+            unlaunched=tuple(name for name in absent if name in unordered),
+            booting=tuple(name for name in absent if name not in unordered),
+            running=len(running),
+            looks=self._looks,
+        )
+
+    async def _least(self, running: set[Any], n: int) -> list[Any]:
+        """Name the `n` running workers that hold least; those on their way out are not among them."""
+        if not n:
+            return []
+        suggested = await self.workers_to_close(target=len(running) - n)
+        return [name for name in suggested if name in running][:n]
+
+    async def scale_down(self, workers: Any) -> None:
+        """Take back these wishes; the fleet retires those that run.
+
+        Dask's own waits here until the last result has moved, and looks at no new work meanwhile.
+
+        Parameters
+        ----------
+        workers : iterable of str
+            Names.
+        """
+        await self.cluster.scale_down(workers)
+
+
+def with_patience(kind: Any, after: float | str | None, settings: AdaptiveSettings, options: dict[str, Any]) -> Any:
+    """Return the class to adapt with, given the patience in the way that it understands.
+
+    Parameters
+    ----------
+    kind : type
+        Ours, or any that takes what :class:`distributed.deploy.Adaptive` takes.
+    after : float or str, optional
+        ``scale_down_after``, where the user gave it.
+    settings : AdaptiveSettings
+        For what the user has not given.
+    options : dict
+        The keyword arguments that it will get besides.
+    """
+    if isinstance(kind, type) and issubclass(kind, CloudAdaptive):
+        return partial(kind, scale_down_after=after)
+    seconds = parse_timedelta(after if after is not None else settings.scale_down_after)
+    interval = parse_timedelta(options.get("interval") or settings.interval)
+    return partial(kind, wait_count=1 + (ceil(seconds / interval) if interval else 0))

@@ -1,0 +1,45 @@
+"""How the patience of adaptive scaling is given: ours, Dask's, and to somebody else's class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from distributed.deploy.adaptive import Adaptive
+
+from dask_starburst.adaptive import CloudAdaptive, with_patience
+from dask_starburst.cloud import _faster
+from dask_starburst.settings import AdaptiveSettings
+
+SETTINGS = AdaptiveSettings()
+
+
+class Other(Adaptive):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ({}, 60.0),
+        ({"wait_count": 3}, 10.0),
+        ({"wait_count": 1}, 0.0),
+        ({"wait_count": 3, "scale_down_after": "7 s"}, 7),
+    ],
+    ids=str,
+)
+def test_the_patience_is_a_time_and_wait_count_still_works(given: dict[str, Any], seconds: float):
+    assert CloudAdaptive(None, interval="5 s", **given).scale_down_after == seconds
+
+
+def test_another_class_gets_the_patience_as_its_own_keyword():
+    adaptive = with_patience(Other, None, SETTINGS, {"interval": "5 s"})(None, interval="5 s")
+    assert adaptive.wait_count == 13
+    assert adaptive._workers_to_close_kwargs == {}
+    assert with_patience(Other, None, SETTINGS, {})(None, wait_count=2).wait_count == 2
+
+
+def test_the_embedded_aws_is_faster_unless_the_user_chose():
+    assert _faster(SETTINGS) == AdaptiveSettings(interval=1.0, scale_down_after=2.0)
+    chosen = AdaptiveSettings(interval=2.0, scale_down_after=30.0)
+    assert _faster(chosen) == chosen
