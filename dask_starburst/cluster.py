@@ -21,7 +21,7 @@ from distributed.utils import Log, Logs
 from dask_starburst.cloud import Cloud, open_cloud
 from dask_starburst.cost.ledger import Cost, Ledger
 from dask_starburst.errors import StarburstError, WorkerFailed
-from dask_starburst.events import EventLog, show_progress
+from dask_starburst.events import Event, EventLog, show_progress
 from dask_starburst.fleet import tls
 from dask_starburst.fleet.dask_side import ClusterSide
 from dask_starburst.fleet.fleet import Fleet
@@ -230,6 +230,7 @@ class StarburstCluster(SpecCluster):
         if left:
             logger.warning("AWS is still terminating: %s", ", ".join(left))
         if self._cloud is not None:
+            self._tell_the_end()
             await self._cloud.close()
         self.shutdown_scheduler = False  # it is gone: Dask must not wait for its answer
         if self.scheduler is not None:
@@ -237,6 +238,14 @@ class StarburstCluster(SpecCluster):
         self.status = Status.failed  # SpecCluster waits for ever for one that is closing
         await super()._close()
         self._open.discard(self)
+
+    def _tell_the_end(self) -> None:
+        assert self._cloud is not None
+        now = self._cloud.aws.now()
+        if self._ledger is not None:
+            self._ledger.close(now)
+        text = f"cluster {self.name} is closed; it cost {self.cost}"
+        self.events.emit(Event(now, "cluster-closed", self.name, text))
 
     async def _say_good_bye(self) -> None:
         """Let the scheduler end by itself, and its workers with it, as long as it answers."""

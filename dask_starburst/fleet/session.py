@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from dask_starburst.aws import ecs, identity, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog.instance_types import InstanceType, catalogue
-from dask_starburst.events import EventLog
+from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet import sweep
 from dask_starburst.fleet.account import Account, set_up
 from dask_starburst.fleet.fleet import DaskSide, Fleet
@@ -91,6 +91,7 @@ class Session:
             What AWS refused; what had been made is given back by `end`.
         """
         settings = self._blueprint.settings
+        self._tell("account-setup", self.aws.region, f"setting up what the account lacks in {self.aws.region}")
         account = await set_up(self.aws, settings)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
         await self._check_out(account, caller)
@@ -114,7 +115,11 @@ class Session:
         )
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
         names = await self._claim(spec)
+        self._tell("pool-claimed", names.pool, f"pool {names.pool} is ours")
         self.pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)))
+
+    def _tell(self, kind: str, subject: str, message: str) -> None:
+        self._events.emit(Event(self.aws.now(), kind, subject, message))
 
     async def _claim(self, spec: PoolSpec) -> PoolNames:
         for names in await free_pools(self.aws, spec):
