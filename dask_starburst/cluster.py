@@ -25,12 +25,12 @@ from dask_starburst.events import Event, EventLog, show_progress
 from dask_starburst.fleet import tls
 from dask_starburst.fleet.dask_side import ClusterSide
 from dask_starburst.fleet.fleet import Fleet
-from dask_starburst.fleet.logbook import read_logs
+from dask_starburst.fleet.logbook import chosen_names, read_logs
 from dask_starburst.fleet.session import Session, blueprint
 from dask_starburst.fleet.task import SchedulerTask, WorkerTask
 from dask_starburst.settings import Settings, check_count
 from dask_starburst.views.html import as_html
-from dask_starburst.views.report import ClusterReport, as_text
+from dask_starburst.views.report import ClusterReport, as_text, report_of
 
 logger = logging.getLogger(__name__)
 
@@ -343,9 +343,7 @@ class StarburstCluster(SpecCluster):
         if cluster:
             logs["Cluster"] = Log("\n".join(map(str, self.events)))
         if self._fleet is not None:
-            known = self.scheduler_info["workers"]
-            named = [known[w]["name"] if w in known else w for w in workers] if workers not in (True, False) else []
-            chosen = None if workers is True else {str(name) for name in named}
+            chosen = chosen_names(workers, self.scheduler_info["workers"])
             logs |= {title: Log(text) for title, text in (await read_logs(self._fleet, scheduler, chosen)).items()}
         return logs
 
@@ -365,21 +363,7 @@ class StarburstCluster(SpecCluster):
 
     def report(self) -> ClusterReport:
         """Return what there is to say about the cluster now."""
-        running = self.status is Status.running
-        session = self._session
-        return ClusterReport(
-            name=self.name,
-            status=self.status.name,
-            address=self.scheduler_address if running else "",
-            dashboard=self.dashboard_link if running else "",
-            where=str(self._cloud) if self._cloud else "nowhere yet",
-            types=", ".join(t.name for t in self._blueprint.worker_types),
-            members=tuple(self.scheduler_info.get("workers", {}).values()),
-            wished=len(self.worker_spec),
-            failed=len(self._fleet.failed()) if self._fleet else 0,
-            cost=str(self.cost),
-            lease=f"AWS empties the pool at {session.lease} unless renewed" if session and session.lease else "none",
-        )
+        return report_of(self, self._cloud, self._session, [t.name for t in self._blueprint.worker_types])
 
     def __repr__(self) -> str:
         return as_text(self.report())
