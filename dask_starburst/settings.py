@@ -22,6 +22,8 @@ SPOT_POLICIES = ("spot", "on-demand")
 #: Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8): a shorter lease
 #: would promise more than AWS does, and be renewed all the time.
 SHORTEST_LEASE = 60.0
+#: GiB of the snapshot that the ECS-optimized AL2023 image starts from (aws-facts §2.2, variables.pkr.hcl).
+SMALLEST_VOLUME = 30
 #: What PutRetentionPolicy of CloudWatch Logs takes.
 LOG_RETENTIONS = (
     1,
@@ -202,8 +204,11 @@ class Settings:
                 f"storage.log_retention={self.storage.log_retention} days: CloudWatch keeps logs for certain"
                 f" numbers of days only; give {near}, for example."
             )
-        if not 8 <= self.storage.volume_size <= 16384:
-            raise BadArgument(f"storage.volume_size={self.storage.volume_size} GiB: gp3 volumes have 8 to 16384.")
+        if not SMALLEST_VOLUME <= self.storage.volume_size <= 16384:
+            raise BadArgument(
+                f"storage.volume_size={self.storage.volume_size} GiB: the volume has to hold the image of the"
+                f" instance, so give {SMALLEST_VOLUME} to 16384."
+            )
 
     def _check_times(self) -> None:
         if self.lease < SHORTEST_LEASE:

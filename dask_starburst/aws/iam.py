@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from dask_starburst.aws.faults import code_of
+from dask_starburst.aws.faults import EXISTS, code_of
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, get
 from dask_starburst.errors import StarburstError
@@ -67,3 +67,19 @@ async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) ->
         if code_of(error) != "LimitExceeded" or made is not None:
             raise
     return name
+
+
+async def ensure_service_linked_role(aws: AWS, service: str, role: str) -> None:
+    """Make the role with which an AWS service works in the account; a fresh account lacks some.
+
+    The console makes them unasked, the API does not (aws-facts §3.5): without the one of Spot no group of
+    a fresh account gets a Spot instance.
+    """
+    if await get(aws, "iam", "GetRole", RoleName=role) is not None:
+        return
+    try:
+        await aws.call("iam", "CreateServiceLinkedRole", AWSServiceName=service)
+    except StarburstError as error:
+        # AWS's word for "has been taken in this account": another cluster was faster.
+        if code_of(error) not in EXISTS | {"InvalidInput"}:
+            raise

@@ -50,7 +50,10 @@ async def set_up(aws: AWS, settings: Settings) -> Account:
         ssm.recommended_ami(aws, settings.arch),
         iam.ensure_instance_profile(aws, policies.instance_role(), tags),
         asyncio.gather(*(iam.ensure_role(aws, role, tags) for role in roles)),
-        logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags),
+        asyncio.gather(
+            logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags),
+            *(iam.ensure_service_linked_role(aws, *linked) for linked in policies.SERVICE_LINKED_ROLES),
+        ),
     )
     return Account(number, aws.region, subnet, image_id, group, profile, *arns)
 

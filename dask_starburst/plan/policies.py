@@ -12,6 +12,14 @@ MANAGED_TAG = "starburst:pool"
 PARAMETER_ROOT = f"/{NAMESPACE}/"
 
 
+#: Services that work in the account under roles of their own, and those roles' names.
+SERVICE_LINKED_ROLES = (
+    ("ecs.amazonaws.com", "AWSServiceRoleForECS"),
+    ("autoscaling.amazonaws.com", "AWSServiceRoleForAutoScaling"),
+    ("spot.amazonaws.com", "AWSServiceRoleForEC2Spot"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """One IAM role: its name, the service that assumes it, its inline policy."""
