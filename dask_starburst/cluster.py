@@ -72,7 +72,9 @@ class StarburstCluster(SpecCluster):
     max_workers : int
         More workers than this are refused.
     idle_timeout : float or str, optional
-        After so long without work the scheduler ends. Seconds, or ``"20 minutes"``.
+        After so long without work the scheduler ends the cluster. Seconds, or ``"20 minutes"``.
+    no_client_timeout : float or str, optional
+        It does so too when nobody has been connected, and no task has run, for so long.
     warm_timeout : float or str
         How long an instance without a worker is kept before it is terminated.
     lease : float or str
@@ -131,6 +133,7 @@ class StarburstCluster(SpecCluster):
         quiet: bool | None = None,
         max_workers: int | None = None,
         idle_timeout: float | str | None = None,
+        no_client_timeout: float | str | None = None,
         warm_timeout: float | str | None = None,
         lease: float | str | None = None,
         security: Any = None,

@@ -133,6 +133,7 @@ class Settings:
     quiet: bool = False
     max_workers: int = 500
     idle_timeout: float | None = 1200.0
+    no_client_timeout: float | None = 300.0
     warm_timeout: float = 0.0
     lease: float = 1800.0
     security: Any = None
@@ -221,8 +222,9 @@ class Settings:
                 raise BadArgument(f"timeouts.{name}={seconds:g} s has to be above zero.")
         if self.warm_timeout < 0:
             raise BadArgument(f"warm_timeout={self.warm_timeout:g} s is negative.")
-        if self.idle_timeout is not None and self.idle_timeout <= 0:
-            raise BadArgument(f"idle_timeout={self.idle_timeout:g} s has to be above zero; null means never.")
+        for name in ("idle_timeout", "no_client_timeout"):
+            if (limit := getattr(self, name)) is not None and limit <= 0:
+                raise BadArgument(f"{name}={limit:g} s has to be above zero; null means never.")
 
 
 def check_count(name: str, count: Any, maximum: int) -> None:

@@ -191,6 +191,7 @@ BAD: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"lease": "soon"}, ("lease='soon'", "'20 minutes'")),
     ({"warm_timeout": -1}, ("warm_timeout=-1", "'20 minutes'")),
     ({"idle_timeout": 0}, ("idle_timeout=0", "null means never")),
+    ({"no_client_timeout": 0}, ("no_client_timeout=0", "null means never")),
     ({"timeouts": {"capacity": "later"}}, ("timeouts.capacity='later'", "'20 minutes'")),
     ({"timeouts": {"conect": 3}}, ("timeouts.conect is not a setting", "did you mean timeouts.connect?")),
     ({"network": {"caller": "0.0.0.0/0"}}, ("network.caller='0.0.0.0/0'", "'203.0.113.7/32'")),

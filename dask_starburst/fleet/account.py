@@ -41,8 +41,8 @@ async def set_up(aws: AWS, settings: Settings) -> Account:
     number = await identity.account(aws)
     tags = {**settings.tags, MANAGED_TAG: NAMESPACE}
     roles = (
-        policies.execution_role(aws.region, number),
-        policies.scheduler_role(),
+        policies.execution_role(number),
+        policies.scheduler_role(number),
         policies.worker_role(),
     )
     (subnet, group), image_id, profile, arns, _ = await asyncio.gather(

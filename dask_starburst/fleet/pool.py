@@ -73,6 +73,14 @@ class Pool:
             *(autoscaling.put_lease(self.aws, self.names.group(g), LEASE_ACTION, until) for g in self.groups)
         )
 
+    async def is_ours_and_open(self) -> bool:
+        """Whether this session holds the pool still and its groups may have capacity."""
+        groups = [self.names.group(group) for group in self.groups]
+        found = await autoscaling.describe(self.aws, groups)
+        if any(name not in found or found[name].maximum == 0 for name in groups):
+            return False
+        return await owns(self.aws, self.names, self.session)
+
 
 def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: object) -> PoolSpec:
     """Return what a pool in this account is made from; `rest` comes from the settings."""

@@ -17,11 +17,13 @@ from dask_starburst.fleet.fleet import DaskSide, Fleet
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.pool import Pool, claim, free_pools, make, owns, pool_spec
+from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.pool import PoolNames, PoolSpec
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
 from dask_starburst.plan.tasks import (
     Container,
+    guardian_arguments,
     scheduler_process,
     task_definition,
     worker_process,
@@ -153,6 +155,8 @@ class Session:
         blueprint, settings, pool = self._blueprint, self._blueprint.settings, self.pool
         head = worker_size((blueprint.head_type,), None, None)
         size = blueprint.size
+        groups = [pool.names.group(group) for group in (self.worker_group, HEAD)]
+        lifetimes = Lifetimes(settings.lease, settings.idle_timeout, settings.no_client_timeout)
         container = Container(
             pool=pool.name,
             arch=settings.arch,
@@ -167,9 +171,8 @@ class Session:
                 account.scheduler_role,
                 head.task_cpu,
                 head.task_memory,
-                settings.scheduler.port,
-                settings.scheduler.dashboard_port,
-                settings.idle_timeout,
+                (settings.scheduler.port, settings.scheduler.dashboard_port),
+                guardian_arguments(account.region, groups, lifetimes),
             ),
             worker_process(
                 account.worker_role,
