@@ -18,6 +18,7 @@ class Account:
     """What there is in the account after set-up: numbers, names and ARNs."""
 
     number: str
+    caller: str
     region: str
     subnet: ec2.Subnet
     image_id: str
@@ -38,7 +39,8 @@ async def set_up(aws: AWS, settings: Settings) -> Account:
     BadArgument
         The subnet does not exist, or there is no default VPC.
     """
-    number = await identity.account(aws)
+    caller = await identity.caller(aws)
+    number = caller.account
     tags = {**settings.tags, MANAGED_TAG: NAMESPACE}
     roles = (
         policies.execution_role(number),
@@ -55,7 +57,7 @@ async def set_up(aws: AWS, settings: Settings) -> Account:
             *(iam.ensure_service_linked_role(aws, *linked) for linked in policies.SERVICE_LINKED_ROLES),
         ),
     )
-    return Account(number, aws.region, subnet, image_id, group, profile, *arns)
+    return Account(number, caller.arn, aws.region, subnet, image_id, group, profile, *arns)
 
 
 async def _network(aws: AWS, settings: Settings, tags: dict[str, str]) -> tuple[ec2.Subnet, str]:

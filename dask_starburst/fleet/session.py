@@ -116,17 +116,17 @@ class Session:
             tags=settings.tags,
         )
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
-        names = await self._claim(spec)
+        names = await self._claim(spec, account.caller)
         self._tell("pool-claimed", names.pool, f"pool {names.pool} is ours")
         self.pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)))
 
     def _tell(self, kind: str, subject: str, message: str) -> None:
         self._events.emit(Event(self.aws.now(), kind, subject, message))
 
-    async def _claim(self, spec: PoolSpec) -> PoolNames:
+    async def _claim(self, spec: PoolSpec, arn: str) -> PoolNames:
         for names in await free_pools(self.aws, spec):
             self._names = names  # known before it is ours: Ctrl-C may come between
-            if await claim(self.aws, names, self.id):
+            if await claim(self.aws, names, self.id, arn):
                 return names
         raise AssertionError("free_pools does not end")
 

@@ -102,7 +102,7 @@ class Guardian(SchedulerPlugin):
         length = self._lifetimes.lease
         if self._aws.now() - self._renewed < length / _RENEWALS:
             return
-        await identity.account(self._aws)  # needs no permission, and tells what AWS's clock says
+        await identity.caller(self._aws)  # needs no permission, and tells what AWS's clock says
         now = self._aws.now()
         for group in self._groups:
             await autoscaling.put_lease(self._aws, group, LEASE_ACTION, now + length)
