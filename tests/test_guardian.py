@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 
 from dask_starburst import StarburstCluster
 from dask_starburst.local import LocalAWS
-from tests.evidence import leftovers, wait_until
+from tests.evidence import leftovers, read_until, script_process, wait_until
 
 LEASE = 60
 #: Auto Scaling may execute a scheduled action so much later (seconds; aws-facts finding 8).
@@ -47,30 +45,9 @@ if __name__ == "__main__":
 """
 
 
-@contextmanager
-def client_process(aws: LocalAWS, work: str = "pass") -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.format(url=aws.endpoint_url, lease=LEASE, work=work)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def read_until(process: subprocess.Popen[str], part: str) -> str:
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if part in line:
-            return line
-    raise AssertionError(f"{part!r} was never said:\n{''.join(lines)}")
+def client_process(aws: LocalAWS, work: str = "pass") -> AbstractContextManager[subprocess.Popen[str]]:
+    """Run a script that launches one worker, does `work`, and goes on asking it."""
+    return script_process(SCRIPT.format(url=aws.endpoint_url, lease=LEASE, work=work))
 
 
 def first_due(aws: LocalAWS) -> datetime | None:

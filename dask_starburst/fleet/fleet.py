@@ -175,7 +175,7 @@ class Fleet:
                 self._fail(await self._ended_by_scheduler() or error)
             except StarburstError as error:
                 self.troubled(error)
-            except Exception:
+            except Exception:  # the loop's edge: it has to outlive our own mistakes
                 logger.exception("the fleet's loop stumbled and goes on")
             await self._told()
             await self._sleep()

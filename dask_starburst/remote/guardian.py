@@ -81,7 +81,7 @@ class Guardian(SchedulerPlugin):
             except StarburstError as error:
                 logger.warning("the guardian tries again in %g s: %s", _RETRY, error)
                 self._not_before = time.monotonic() + _RETRY
-            except Exception:
+            except Exception:  # the loop's edge: the scheduler must not die of its guardian
                 logger.exception("the guardian stumbled and goes on")
             await asyncio.sleep(_LOOK)
 
