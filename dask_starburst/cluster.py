@@ -22,16 +22,16 @@ from dask_starburst.adaptive import CloudAdaptive, with_patience
 from dask_starburst.cloud import Cloud, open_cloud
 from dask_starburst.cost.ledger import Cost, Ledger
 from dask_starburst.errors import StarburstError, WorkerFailed
-from dask_starburst.events import EventLog, show_progress
+from dask_starburst.events import Event, EventLog, show_progress
 from dask_starburst.fleet import tls
 from dask_starburst.fleet.dask_side import ClusterSide
 from dask_starburst.fleet.fleet import Fleet
-from dask_starburst.fleet.logbook import read_logs
+from dask_starburst.fleet.logbook import chosen_names, read_logs
 from dask_starburst.fleet.session import Session, blueprint
 from dask_starburst.fleet.task import SchedulerTask, WorkerTask
 from dask_starburst.settings import Settings, check_count
 from dask_starburst.views.html import as_html
-from dask_starburst.views.report import ClusterReport, as_text
+from dask_starburst.views.report import ClusterReport, as_text, report_of
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,9 @@ class StarburstCluster(SpecCluster):
     max_workers : int
         More workers than this are refused.
     idle_timeout : float or str, optional
-        After so long without work the scheduler ends. Seconds, or ``"20 minutes"``.
+        After so long without work the scheduler ends the cluster. Seconds, or ``"20 minutes"``.
+    no_client_timeout : float or str, optional
+        It does so too when nobody has been connected, and no task has run, for so long.
     warm_timeout : float or str
         How long an instance without a worker is kept before it is terminated.
     lease : float or str
@@ -132,6 +134,7 @@ class StarburstCluster(SpecCluster):
         quiet: bool | None = None,
         max_workers: int | None = None,
         idle_timeout: float | str | None = None,
+        no_client_timeout: float | str | None = None,
         warm_timeout: float | str | None = None,
         lease: float | str | None = None,
         security: Any = None,
@@ -231,6 +234,7 @@ class StarburstCluster(SpecCluster):
         if left:
             logger.warning("AWS is still terminating: %s", ", ".join(left))
         if self._cloud is not None:
+            self._tell_the_end()
             await self._cloud.close()
         self.shutdown_scheduler = False  # it is gone: Dask must not wait for its answer
         if self.scheduler is not None:
@@ -238,6 +242,14 @@ class StarburstCluster(SpecCluster):
         self.status = Status.failed  # SpecCluster waits for ever for one that is closing
         await super()._close()
         self._open.discard(self)
+
+    def _tell_the_end(self) -> None:
+        assert self._cloud is not None
+        now = self._cloud.aws.now()
+        if self._ledger is not None:
+            self._ledger.close(now)
+        text = f"cluster {self.name} is closed; it cost {self.cost}"
+        self.events.emit(Event(now, "cluster-closed", self.name, text))
 
     async def _say_good_bye(self) -> None:
         """Let the scheduler end by itself, and its workers with it, as long as it answers."""
@@ -335,9 +347,7 @@ class StarburstCluster(SpecCluster):
         if cluster:
             logs["Cluster"] = Log("\n".join(map(str, self.events)))
         if self._fleet is not None:
-            known = self.scheduler_info["workers"]
-            named = [known[w]["name"] if w in known else w for w in workers] if workers not in (True, False) else []
-            chosen = None if workers is True else {str(name) for name in named}
+            chosen = chosen_names(workers, self.scheduler_info["workers"])
             logs |= {title: Log(text) for title, text in (await read_logs(self._fleet, scheduler, chosen)).items()}
         return logs
 
@@ -357,21 +367,7 @@ class StarburstCluster(SpecCluster):
 
     def report(self) -> ClusterReport:
         """Return what there is to say about the cluster now."""
-        running = self.status is Status.running
-        session = self._session
-        return ClusterReport(
-            name=self.name,
-            status=self.status.name,
-            address=self.scheduler_address if running else "",
-            dashboard=self.dashboard_link if running else "",
-            where=str(self._cloud) if self._cloud else "nowhere yet",
-            types=", ".join(t.name for t in self._blueprint.worker_types),
-            members=tuple(self.scheduler_info.get("workers", {}).values()),
-            wished=len(self.worker_spec),
-            failed=len(self._fleet.failed()) if self._fleet else 0,
-            cost=str(self.cost),
-            lease=f"AWS empties the pool at {session.lease} unless renewed" if session and session.lease else "none",
-        )
+        return report_of(self, self._cloud, self._session, [t.name for t in self._blueprint.worker_types])
 
     def __repr__(self) -> str:
         return as_text(self.report())

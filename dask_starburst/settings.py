@@ -22,6 +22,8 @@ SPOT_POLICIES = ("spot", "on-demand")
 #: Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8): a shorter lease
 #: would promise more than AWS does, and be renewed all the time.
 SHORTEST_LEASE = 60.0
+#: GiB of the snapshot that the ECS-optimized AL2023 image starts from (aws-facts §2.2, variables.pkr.hcl).
+SMALLEST_VOLUME = 30
 #: What PutRetentionPolicy of CloudWatch Logs takes.
 LOG_RETENTIONS = (
     1,
@@ -131,6 +133,7 @@ class Settings:
     quiet: bool = False
     max_workers: int = 500
     idle_timeout: float | None = 1200.0
+    no_client_timeout: float | None = 300.0
     warm_timeout: float = 0.0
     lease: float = 1800.0
     security: Any = None
@@ -200,8 +203,11 @@ class Settings:
                 f"storage.log_retention={self.storage.log_retention} days: CloudWatch keeps logs for certain"
                 f" numbers of days only; give {near}, for example."
             )
-        if not 8 <= self.storage.volume_size <= 16384:
-            raise BadArgument(f"storage.volume_size={self.storage.volume_size} GiB: gp3 volumes have 8 to 16384.")
+        if not SMALLEST_VOLUME <= self.storage.volume_size <= 16384:
+            raise BadArgument(
+                f"storage.volume_size={self.storage.volume_size} GiB: the volume has to hold the image of the"
+                f" instance, so give {SMALLEST_VOLUME} to 16384."
+            )
 
     def _check_times(self) -> None:
         if self.lease < SHORTEST_LEASE:
@@ -216,8 +222,9 @@ class Settings:
             raise BadArgument(f"adaptive.scale_down_after={self.adaptive.scale_down_after:g} s is negative.")
         if self.warm_timeout < 0:
             raise BadArgument(f"warm_timeout={self.warm_timeout:g} s is negative.")
-        if self.idle_timeout is not None and self.idle_timeout <= 0:
-            raise BadArgument(f"idle_timeout={self.idle_timeout:g} s has to be above zero; null means never.")
+        for name in ("idle_timeout", "no_client_timeout"):
+            if (limit := getattr(self, name)) is not None and limit <= 0:
+                raise BadArgument(f"{name}={limit:g} s has to be above zero; null means never.")
 
 
 def check_count(name: str, count: Any, maximum: int) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -38,3 +42,31 @@ def leftovers(aws: LocalAWS) -> dict[str, Any]:
 
 def nothing_left(aws: LocalAWS) -> bool:
     return not any(leftovers(aws).values())
+
+
+@contextmanager
+def script_process(script: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a script in a Python of its own, and kill it at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def read_until(process: subprocess.Popen[str], part: str) -> str:
+    """Read what a script prints up to the line with `part`, and return that line."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if part in line:
+            return line
+    raise AssertionError(f"{part!r} was never said:\n{''.join(lines)}")

@@ -200,6 +200,15 @@ def test_a_cluster_shows_what_it_is_and_costs(clean: LocalAWS) -> None:
         assert "showcase" in cluster._widget().children[0].value  # what a notebook shows
 
 
+def test_the_bill_stands_still_once_a_cluster_is_closed(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=0) as cluster:
+        pass
+    bill = cluster.cost
+    clean.advance(3600)
+    assert cluster.cost == bill
+    assert f"it cost {bill}" in cluster.events[-1].message
+
+
 def test_a_closed_pool_is_used_again_and_two_clusters_never_share_one(clean: LocalAWS) -> None:
     with local_cluster(clean, n_workers=0) as one, local_cluster(clean, n_workers=0) as two:
         first, second = one._session.pool.name, two._session.pool.name

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
 from dask_starburst.local import LocalAWS
-from tests.evidence import leftovers, nothing_left, wait_until
+from tests.evidence import leftovers, nothing_left, read_until, script_process, wait_until
 
 LEASE = 120
 #: Auto Scaling may execute a scheduled action so much later (seconds; aws-facts finding 8).
@@ -39,32 +36,9 @@ if __name__ == "__main__":
 """
 
 
-@contextmanager
-def client_process(aws: LocalAWS, end: str = "time.sleep(600)") -> Iterator[subprocess.Popen[str]]:
+def client_process(aws: LocalAWS, end: str = "time.sleep(600)") -> AbstractContextManager[subprocess.Popen[str]]:
     """Run a script that launches two workers, gives them work, and then does `end`."""
-    script = SCRIPT.format(url=aws.endpoint_url, lease=LEASE, end=end)
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def wait_for_line(process: subprocess.Popen[str], part: str) -> None:
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if part in line:
-            return
-    raise AssertionError(f"{part!r} was never said:\n{''.join(lines)}")
+    return script_process(SCRIPT.format(url=aws.endpoint_url, lease=LEASE, end=end))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +51,7 @@ def wait_for_line(process: subprocess.Popen[str], part: str) -> None:
 )
 def test_a_client_that_ends_leaves_nothing(clean: LocalAWS, end: str, code: int) -> None:
     with client_process(clean, end) as process:
-        wait_for_line(process, "WORKING")
+        read_until(process, "WORKING")
         output, _ = process.communicate(timeout=60)
         assert process.returncode == code, output
         assert nothing_left(clean), (leftovers(clean), output)
@@ -86,7 +60,7 @@ def test_a_client_that_ends_leaves_nothing(clean: LocalAWS, end: str, code: int)
 @pytest.mark.parametrize("moment", ["ordered:", "is booting", "WORKING"])
 def test_ctrl_c_leaves_nothing(clean: LocalAWS, moment: str) -> None:
     with client_process(clean) as process:
-        wait_for_line(process, moment)
+        read_until(process, moment)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
         assert "KeyboardInterrupt" in output
@@ -101,7 +75,7 @@ def costs_nothing(aws: LocalAWS) -> dict[str, Any]:
 @pytest.mark.parametrize("moment", ["ordered:", "is booting", "WORKING"])
 def test_aws_empties_the_pool_by_itself_when_the_client_is_killed(moment: str) -> None:
     with LocalAWS() as aws, client_process(aws) as process:
-        wait_for_line(process, moment)
+        read_until(process, moment)
         process.send_signal(signal.SIGKILL)
         process.wait()
         wait_until(lambda: aws.status().instances_running >= 1, 20, "what was ordered has come")

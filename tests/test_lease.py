@@ -1,4 +1,4 @@
-"""The lease of a cluster that is alive, and of one that slept too long."""
+"""The lease of a cluster that is alive, and of one that nobody could renew."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ def test_every_group_has_a_lease_that_is_renewed_as_long_as_somebody_is_alive(cl
     assert until(clean) == []
 
 
-def test_a_computer_that_slept_longer_than_its_lease_is_told_and_hurts_nobody(clean: LocalAWS) -> None:
-    cluster = StarburstCluster(cloud="local", endpoint_url=clean.endpoint_url, n_workers=1, lease=LEASE, quiet=True)
-    cluster.wait_for_workers(1, timeout=60)
-    clean.advance(LEASE + 60)
-    wait_until(lambda: cluster.status.name == "closed", 60, "it gives up")
-    [failure] = [e for e in cluster.events if e.kind == "cluster-failed"]
-    assert "lease" in failure.message
-    assert "start a new cluster" in failure.message.lower()
-    wait_until(lambda: not any(leftovers(clean).values()), 20, "nothing is left")
+def test_a_lease_that_neither_client_nor_scheduler_could_renew_is_told_and_hurts_nobody() -> None:
+    with LocalAWS() as aws:
+        cluster = StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, n_workers=1, lease=LEASE, quiet=True)
+        cluster.wait_for_workers(1, timeout=60)
+        text = "is not authorized to perform: autoscaling:PutScheduledUpdateGroupAction"
+        aws.inject("autoscaling:PutScheduledUpdateGroupAction", "AccessDenied", text, status=403, times=1000)
+        aws.advance(LEASE + 60)
+        wait_until(lambda: cluster.status.name == "closed", 60, "it gives up")
+        [failure] = [e for e in cluster.events if e.kind == "cluster-failed"]
+        assert "lease" in failure.message
+        assert "start a new cluster" in failure.message.lower()
+        wait_until(lambda: not any(leftovers(aws).values()), 20, "nothing is left")

@@ -72,6 +72,29 @@ def _seen(group: dict[str, Any]) -> GroupSeen:
     )
 
 
+async def tagged(aws: AWS, key: str, value: str | None = None) -> dict[str, list[tuple[GroupSeen, bool]]]:
+    """Return the groups with a tag by the tag's value, each with whether it buys Spot."""
+    one = {"Name": "tag-key", "Values": [key]} if value is None else {"Name": f"tag:{key}", "Values": [value]}
+    answer = await aws.pages("autoscaling", "DescribeAutoScalingGroups", "AutoScalingGroups", Filters=[one])
+    found: dict[str, list[tuple[GroupSeen, bool]]] = {}
+    for group in answer:
+        tag = next(t["Value"] for t in group["Tags"] if t["Key"] == key)
+        policy = group.get("MixedInstancesPolicy", {}).get("InstancesDistribution", {})
+        spot = policy.get("OnDemandPercentageAboveBaseCapacity", 100) == 0
+        found.setdefault(tag, []).append((_seen(group), spot))
+    return found
+
+
+async def remove_group(aws: AWS, name: str) -> None:
+    """Delete a group with all that it has; AWS goes on terminating after it has answered."""
+    try:
+        await aws.call("autoscaling", "DeleteAutoScalingGroup", AutoScalingGroupName=name, ForceDelete=True)
+    except StarburstError:
+        # AWS says "ValidationError" of a group that is gone, and of much else: so look.
+        if await describe(aws, [name]):
+            raise
+
+
 async def last_failure(aws: AWS, name: str) -> Failure | None:
     """Return the newest scaling activity of a group if it failed."""
     answer = await aws.call("autoscaling", "DescribeScalingActivities", AutoScalingGroupName=name, MaxRecords=1)
@@ -135,6 +158,13 @@ async def put_lease(aws: AWS, name: str, action: str, until: float) -> None:
         MaxSize=0,
         DesiredCapacity=0,
     )
+
+
+async def lease_end(aws: AWS, name: str, action: str) -> float | None:
+    """Return when the lease of a group ends (seconds since the epoch); None when it has none."""
+    answer = await aws.call("autoscaling", "DescribeScheduledActions", AutoScalingGroupName=name)
+    ends = [a["StartTime"] for a in answer["ScheduledUpdateGroupActions"] if a["ScheduledActionName"] == action]
+    return float(ends[0].timestamp()) if ends else None
 
 
 async def drop_lease(aws: AWS, name: str, action: str) -> None:

@@ -112,6 +112,20 @@ async def ensure_launch_template(aws: AWS, name: str, data: dict[str, Any], tags
     )
 
 
+async def remove_launch_templates(aws: AWS, key: str, value: str) -> None:
+    """Delete the launch templates with this tag."""
+    filters = [{"Name": f"tag:{key}", "Values": [value]}]
+    for found in await aws.pages("ec2", "DescribeLaunchTemplates", "LaunchTemplates", Filters=filters):
+        await delete(aws, "ec2", "DeleteLaunchTemplate", LaunchTemplateId=found["LaunchTemplateId"])
+
+
+async def remove_security_groups(aws: AWS, key: str, value: str) -> None:
+    """Delete the security groups with this tag; refused while an instance is still in one."""
+    filters = [{"Name": f"tag:{key}", "Values": [value]}]
+    for found in await aws.pages("ec2", "DescribeSecurityGroups", "SecurityGroups", Filters=filters):
+        await delete(aws, "ec2", "DeleteSecurityGroup", GroupId=found["GroupId"])
+
+
 async def addresses(aws: AWS, instance: str) -> tuple[str, str]:
     """Return the private and the public IPv4 address of an instance (empty when it has none)."""
     answer = await aws.call("ec2", "DescribeInstances", InstanceIds=[instance])

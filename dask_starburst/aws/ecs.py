@@ -9,8 +9,8 @@ from typing import Any
 
 from dask_starburst.aws.faults import MISSING, code_of
 from dask_starburst.aws.session import AWS
-from dask_starburst.aws.tolerant import create
-from dask_starburst.errors import StarburstError
+from dask_starburst.aws.tolerant import create, delete
+from dask_starburst.errors import AWSError, StarburstError
 from dask_starburst.plan.state import Task
 from dask_starburst.plan.tasks import LAUNCH_TAG, WORKER_TAG, definition_digest
 
@@ -146,6 +146,54 @@ async def container_instances(aws: AWS, cluster: str) -> dict[str, ContainerInst
         )
         for c in found
     }
+
+
+async def cluster_providers(aws: AWS, name: str) -> list[str] | None:
+    """Return the names of a cluster's capacity providers; None when there is no such cluster."""
+    answer = await aws.call("ecs", "DescribeClusters", clusters=[name])
+    active = [c for c in answer["clusters"] if c["status"] == "ACTIVE"]
+    return list(active[0].get("capacityProviders", [])) if active else None
+
+
+async def detach_providers(aws: AWS, cluster: str) -> None:
+    """Take every capacity provider from a cluster."""
+    await delete(
+        aws,
+        "ecs",
+        "PutClusterCapacityProviders",
+        cluster=cluster,
+        capacityProviders=[],
+        defaultCapacityProviderStrategy=[],
+    )
+
+
+async def remove_providers(aws: AWS, names: list[str]) -> None:
+    """Delete those of these capacity providers that exist; no cluster may have them any more."""
+    for name in await _providers(aws, names) if names else ():
+        try:
+            await aws.call("ecs", "DeleteCapacityProvider", capacityProvider=name)
+        except StarburstError as error:
+            if code_of(error) != "ClientException":
+                raise
+            # So ECS calls it while the cluster still detaches the provider.
+            raise AWSError(str(error), code="UpdateInProgressException", operation=error.operation) from error
+
+
+async def remove_cluster(aws: AWS, name: str) -> None:
+    """Delete a cluster with what is still registered in it of instances that are gone."""
+    if await cluster_providers(aws, name) is None:
+        return
+    for arn in await aws.pages("ecs", "ListContainerInstances", "containerInstanceArns", cluster=name):
+        await aws.call("ecs", "DeregisterContainerInstance", cluster=name, containerInstance=arn, force=True)
+    await delete(aws, "ecs", "DeleteCluster", cluster=name)
+
+
+async def deregister_definitions(aws: AWS, prefix: str) -> None:
+    """Make every task definition inactive whose family begins so."""
+    families = await aws.pages("ecs", "ListTaskDefinitionFamilies", "families", familyPrefix=prefix, status="ACTIVE")
+    for family in families:
+        for arn in await aws.pages("ecs", "ListTaskDefinitions", "taskDefinitionArns", familyPrefix=family):
+            await aws.call("ecs", "DeregisterTaskDefinition", taskDefinition=arn)
 
 
 def _batches(items: list[str]) -> list[list[str]]:

@@ -64,6 +64,20 @@ MISSING = frozenset(
         "InvalidGroup.NotFound",
         "InvalidPermission.NotFound",
         "InvalidLaunchTemplateName.NotFoundException",
+        "InvalidLaunchTemplateId.NotFound",
+    }
+)
+#: AWS is still busy with what was asked before: try again (aws-facts §3.3).
+BUSY = frozenset(
+    {
+        "ClusterContainsContainerInstancesException",
+        "ClusterContainsTasksException",
+        "ClusterContainsCapacityProviderException",
+        "DependencyViolation",
+        "ResourceInUse",
+        "ResourceInUseException",
+        "ScalingActivityInProgress",
+        "UpdateInProgressException",
     }
 )
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 
-from dask_starburst.aws.faults import code_of
+from dask_starburst.aws.faults import EXISTS, code_of
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, get
-from dask_starburst.errors import StarburstError
+from dask_starburst.errors import PermissionDenied, StarburstError
 from dask_starburst.plan.policies import NAMESPACE, Role
+
+logger = logging.getLogger(__name__)
 
 #: All our roles lie under one path, so that a policy can name them together.
 PATH = f"/{NAMESPACE}/"
 
 
 async def ensure_role(aws: AWS, role: Role, tags: dict[str, str]) -> str:
-    """Make the role and its inline policy when they are not there; return its ARN."""
+    """Make the role and its inline policy when they are not there or not like this; return its ARN."""
     found = await get(aws, "iam", "GetRole", RoleName=role.name)
     if found is not None:
+        await _bring_up_to_date(aws, role)
         return str(found["Role"]["Arn"])
     made = await create(
         aws,
@@ -30,16 +34,33 @@ async def ensure_role(aws: AWS, role: Role, tags: dict[str, str]) -> str:
         Tags=[{"Key": k, "Value": v} for k, v in tags.items()],
     )
     if role.statements:
-        await aws.call(
-            "iam",
-            "PutRolePolicy",
-            RoleName=role.name,
-            PolicyName=role.name,
-            PolicyDocument=json.dumps(role.policy),
-        )
+        await _put_policy(aws, role)
     if made is None:
         made = await aws.call("iam", "GetRole", RoleName=role.name)
     return str(made["Role"]["Arn"])
+
+
+async def _bring_up_to_date(aws: AWS, role: Role) -> None:
+    """Give a role that an older version of ours has made the policy of this one."""
+    if not role.statements:
+        return
+    try:
+        found = await get(aws, "iam", "GetRolePolicy", RoleName=role.name, PolicyName=role.name)
+        if found is None or found["PolicyDocument"] != role.policy:
+            await _put_policy(aws, role)
+    except PermissionDenied as error:
+        # Roles may be an administrator's affair. What a role then lacks is told where it is missed.
+        logger.warning("the policy of role %s is left as it is: %s", role.name, error)
+
+
+async def _put_policy(aws: AWS, role: Role) -> None:
+    await aws.call(
+        "iam",
+        "PutRolePolicy",
+        RoleName=role.name,
+        PolicyName=role.name,
+        PolicyDocument=json.dumps(role.policy),
+    )
 
 
 async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) -> str:
@@ -67,3 +88,19 @@ async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) ->
         if code_of(error) != "LimitExceeded" or made is not None:
             raise
     return name
+
+
+async def ensure_service_linked_role(aws: AWS, service: str, role: str) -> None:
+    """Make the role with which an AWS service works in the account; a fresh account lacks some.
+
+    The console makes them unasked, the API does not (aws-facts §3.5): without the one of Spot no group of
+    a fresh account gets a Spot instance.
+    """
+    if await get(aws, "iam", "GetRole", RoleName=role) is not None:
+        return
+    try:
+        await aws.call("iam", "CreateServiceLinkedRole", AWSServiceName=service)
+    except StarburstError as error:
+        # AWS's word for "has been taken in this account": another cluster was faster.
+        if code_of(error) not in EXISTS | {"InvalidInput"}:
+            raise

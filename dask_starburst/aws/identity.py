@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from dataclasses import dataclass
 from urllib.request import urlopen
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import AWSError
 
 
-async def account(aws: AWS) -> str:
-    """Return the account's number; the first call, which shows whether credentials work."""
-    return str((await aws.call("sts", "GetCallerIdentity"))["Account"])
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose credentials these are: the account's number, and the ARN of the user or the assumed role."""
+
+    account: str
+    arn: str
+
+
+async def caller(aws: AWS) -> Caller:
+    """Return who calls; the first call, which shows whether credentials work."""
+    answer = await aws.call("sts", "GetCallerIdentity")
+    return Caller(str(answer["Account"]), str(answer["Arn"]))
 
 
 async def caller_cidr(url: str) -> str:

@@ -43,6 +43,12 @@ async def names_below(aws: AWS, path: str) -> set[str]:
     return {p["Name"] for p in found}
 
 
+async def values_below(aws: AWS, path: str) -> dict[str, str]:
+    """Return the plain parameters below a path by the last part of their names."""
+    found = await aws.pages("ssm", "GetParametersByPath", "Parameters", Path=path)
+    return {p["Name"].rsplit("/", 1)[-1]: p["Value"] for p in found}
+
+
 async def put_secret(aws: AWS, name: str, value: str) -> None:
     """Write a SecureString, encrypted with the account's default key."""
     await aws.call("ssm", "PutParameter", Name=name, Value=value, Type="SecureString", Overwrite=True)

@@ -8,6 +8,7 @@ import click
 
 from dask_starburst.cli.demo import demo
 from dask_starburst.cli.local import local
+from dask_starburst.cli.pool import gc, pool
 from dask_starburst.errors import StarburstError
 
 
@@ -29,4 +30,6 @@ def main() -> None:
 
 
 main.add_command(demo)
+main.add_command(gc)
 main.add_command(local)
+main.add_command(pool)

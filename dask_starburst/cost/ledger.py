@@ -144,6 +144,17 @@ class Ledger:
         if usage is not None and usage.ended is None:
             self.usages[instance_id] = dataclasses.replace(usage, ended=at)
 
+    def close(self, at: float) -> None:
+        """Close every account that is still open, as when a whole pool is emptied.
+
+        Parameters
+        ----------
+        at : float
+            When the last instance was terminated, in seconds.
+        """
+        for instance_id in self.usages:
+            self.instance_ended(instance_id, at)
+
     def note(self, event: Event) -> None:
         """Book an event, if it is about an instance that comes or goes.
 

@@ -18,6 +18,7 @@ class Account:
     """What there is in the account after set-up: numbers, names and ARNs."""
 
     number: str
+    caller: str
     region: str
     subnet: ec2.Subnet
     image_id: str
@@ -38,11 +39,12 @@ async def set_up(aws: AWS, settings: Settings) -> Account:
     BadArgument
         The subnet does not exist, or there is no default VPC.
     """
-    number = await identity.account(aws)
+    caller = await identity.caller(aws)
+    number = caller.account
     tags = {**settings.tags, MANAGED_TAG: NAMESPACE}
     roles = (
-        policies.execution_role(aws.region, number),
-        policies.scheduler_role(),
+        policies.execution_role(number),
+        policies.scheduler_role(number),
         policies.worker_role(),
     )
     (subnet, group), image_id, profile, arns, _ = await asyncio.gather(
@@ -50,9 +52,12 @@ async def set_up(aws: AWS, settings: Settings) -> Account:
         ssm.recommended_ami(aws, settings.arch),
         iam.ensure_instance_profile(aws, policies.instance_role(), tags),
         asyncio.gather(*(iam.ensure_role(aws, role, tags) for role in roles)),
-        logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags),
+        asyncio.gather(
+            logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags),
+            *(iam.ensure_service_linked_role(aws, *linked) for linked in policies.SERVICE_LINKED_ROLES),
+        ),
     )
-    return Account(number, aws.region, subnet, image_id, group, profile, *arns)
+    return Account(number, caller.arn, aws.region, subnet, image_id, group, profile, *arns)
 
 
 async def _network(aws: AWS, settings: Settings, tags: dict[str, str]) -> tuple[ec2.Subnet, str]:

@@ -23,6 +23,7 @@ from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.perform import Performer
 from dask_starburst.fleet.pool import Pool
+from dask_starburst.plan.ending import told_reason
 from dask_starburst.plan.reconcile import step
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits, Observed, Worker, WorkerState
 from dask_starburst.plan.tasks import LOG_GROUP
@@ -33,8 +34,10 @@ S = WorkerState
 
 #: When nothing is under way AWS is asked this many times less often.
 _QUIET = 8
+#: The scheduler's last words are among so many lines of its log.
+_LAST_WORDS = 100
 #: Errors after which asking again cannot help.
-_FATAL = (LeaseExpired, CredentialsExpired)
+_FATAL = (LeaseExpired, CredentialsExpired, SchedulerFailed)
 
 
 class DaskSide(Protocol):
@@ -93,6 +96,7 @@ class Fleet:
         self._limits = limits
         self._lease = lease
         self._poll = poll
+        self._head: Worker | None = None
         self._placed: dict[str, float] = {}
         self._launches: dict[str, int] = {}
         self._trouble = ""
@@ -173,10 +177,10 @@ class Fleet:
             try:
                 await self._tick()
             except _FATAL as error:
-                self._fail(error)
+                self._fail(await self._ended_by_scheduler() or error)
             except StarburstError as error:
                 self.troubled(error)
-            except Exception:
+            except Exception:  # the loop's edge: it has to outlive our own mistakes
                 logger.exception("the fleet's loop stumbled and goes on")
             await self._told()
             await self._sleep()
@@ -246,12 +250,19 @@ class Fleet:
             text = f"{_who(new)} was lost: {new.reason}; it is replaced"
             self.tell("worker-lost", new.name, text, logging.WARNING)
             return
-        task = self.observed.tasks.get(old.task or "")
-        if task is not None and task.exit_code == 0:
-            why = "the scheduler has ended by itself, as it does after idle_timeout without work"
-        else:
-            why = f"the scheduler was lost: {new.reason}. The work that it held is lost"
-        self._fail(SchedulerFailed(f"{why}. The cluster closes; start a new one."))
+        self._head = old  # the new one has no task any more, and so no log
+        why = f"the scheduler was lost: {new.reason}. The work that it held is lost"
+        raise SchedulerFailed(f"{why}. The cluster closes; start a new one.")
+
+    async def _ended_by_scheduler(self) -> SchedulerFailed | None:
+        """Return the error that says why the scheduler ended the pool, if its log says that it did."""
+        scheduler = self._head or self.workers.get(SCHEDULER)
+        if scheduler is None or not scheduler.task:
+            return None
+        reason = told_reason(await self.log_tail(scheduler, _LAST_WORDS))
+        if reason is None:
+            return None
+        return SchedulerFailed(f"the scheduler has ended the cluster: {reason}. Start a new one.")
 
     async def _explain(self, old: Worker, new: Worker) -> None:
         final = new.state is S.FAILED

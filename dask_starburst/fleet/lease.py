@@ -29,16 +29,19 @@ class Lease:
     async def renew(self, pool: Pool, now: float) -> bool:
         """Renew when a third of it has passed; whether it was.
 
+        Past its end AWS is asked how things are: the scheduler renews too, so the pool may well be
+        there although this computer slept.
+
         Raises
         ------
         LeaseExpired
-            It has run out: AWS empties the pool at this moment, and what is lost is lost.
+            It has run out and AWS has emptied the pool, or the pool is somebody else's by now.
         """
-        if now >= self.until:
+        if now >= self.until and not await pool.is_ours_and_open():
             raise LeaseExpired(
-                f"the lease ran out at {self}: this computer slept or had no network for longer"
-                f" than {self.length:g} s. AWS has emptied the pool; start a new cluster, with a"
-                " longer lease= if it is to survive this."
+                "the lease ran out: this computer slept or had no network for longer than"
+                f" {self.length:g} s, and the scheduler did not renew it either. AWS has emptied the pool;"
+                " start a new cluster, with a longer lease= if it is to survive this."
             )
         if self.until - now > self.length * (1 - 1 / _RENEWALS):
             return False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from dask_starburst.fleet.fleet import Fleet
 from dask_starburst.plan.state import HEAD
@@ -38,3 +39,18 @@ async def read_logs(fleet: Fleet, scheduler: bool, workers: Collection[str] | No
             title += " (replaced)"
         logs[title] = "\n".join(await fleet.log_tail(process, MOST_LINES))
     return logs
+
+
+def chosen_names(workers: bool | Iterable[str], known: Mapping[str, Any]) -> set[str] | None:
+    """Return the names of the chosen workers, given as Dask's ``get_logs`` takes them; None for all.
+
+    Parameters
+    ----------
+    workers : bool or iterable of str
+        All, none, or names and addresses.
+    known : mapping
+        What the scheduler says of each worker, by address.
+    """
+    if isinstance(workers, bool):
+        return None if workers else set()
+    return {str(known[w]["name"]) if w in known else str(w) for w in workers}

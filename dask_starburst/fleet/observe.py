@@ -91,9 +91,9 @@ def _check_open(pool: Pool, groups: Mapping[str, autoscaling.GroupSeen]) -> None
     closed = [name for name in map(pool.names.group, pool.groups) if _closed(groups.get(name))]
     if closed:
         raise LeaseExpired(
-            f"Auto Scaling group {closed[0]} is closed: its lease ran out because this computer did"
-            " not renew it (it slept, or had no network), or somebody stopped it. Start a new"
-            " cluster; a longer lease= survives longer sleep."
+            f"Auto Scaling group {closed[0]} is closed: its lease ran out because neither this computer"
+            " (it slept, or had no network) nor the scheduler renewed it, or somebody stopped it. Start a"
+            " new cluster; a longer lease= survives longer sleep."
         )
 
 

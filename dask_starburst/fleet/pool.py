@@ -15,6 +15,7 @@ from dask_starburst.aws.faults import code_of
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.account import Account
+from dask_starburst.plan.cleanup import Claim
 from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE, PARAMETER_ROOT
 from dask_starburst.plan.pool import (
     LEASE_ACTION,
@@ -73,6 +74,14 @@ class Pool:
             *(autoscaling.put_lease(self.aws, self.names.group(g), LEASE_ACTION, until) for g in self.groups)
         )
 
+    async def is_ours_and_open(self) -> bool:
+        """Whether this session holds the pool still and its groups may have capacity."""
+        groups = [self.names.group(group) for group in self.groups]
+        found = await autoscaling.describe(self.aws, groups)
+        if any(name not in found or found[name].maximum == 0 for name in groups):
+            return False
+        return await owns(self.aws, self.names, self.session)
+
 
 def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: object) -> PoolSpec:
     """Return what a pool in this account is made from; `rest` comes from the settings."""
@@ -98,10 +107,10 @@ async def free_pools(aws: AWS, spec: PoolSpec) -> Iterator[PoolNames]:
     return (names for names in every if names.claim not in taken)
 
 
-async def claim(aws: AWS, names: PoolNames, session: str) -> bool:
-    """Claim a pool; whether it is ours now and nobody was faster."""
-    value = json.dumps({"session": session, "owner": _owner(), "since": aws.now()})
-    return await ssm.claim(aws, names.claim, value, {MANAGED_TAG: names.pool})
+async def claim(aws: AWS, names: PoolNames, session: str, arn: str, cleaning: bool = False) -> bool:
+    """Claim a pool, to use it or to remove it; whether it is ours now and nobody was faster."""
+    value = Claim(session, user_name(), arn, aws.now(), cleaning)
+    return await ssm.claim(aws, names.claim, value.to_json(), {MANAGED_TAG: names.pool})
 
 
 async def owns(aws: AWS, names: PoolNames, session: str) -> bool:
@@ -165,7 +174,8 @@ async def _stop_leftovers(pool: Pool) -> None:
         await ecs.stop_task(pool.aws, pool.name, task, f"pool taken over by {NAMESPACE}")
 
 
-def _owner() -> str:
+def user_name() -> str:
+    """Return the name of the user on this computer."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

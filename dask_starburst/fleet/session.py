@@ -10,18 +10,20 @@ from dataclasses import dataclass, field
 from dask_starburst.aws import ecs, identity, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog.instance_types import InstanceType, catalogue
-from dask_starburst.events import EventLog
+from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet import sweep
 from dask_starburst.fleet.account import Account, set_up
 from dask_starburst.fleet.fleet import DaskSide, Fleet
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.pool import Pool, claim, free_pools, make, owns, pool_spec
+from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.pool import PoolNames, PoolSpec
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
 from dask_starburst.plan.tasks import (
     Container,
+    guardian_arguments,
     scheduler_process,
     task_definition,
     worker_process,
@@ -91,6 +93,7 @@ class Session:
             What AWS refused; what had been made is given back by `end`.
         """
         settings = self._blueprint.settings
+        self._tell("account-setup", self.aws.region, f"setting up what the account lacks in {self.aws.region}")
         account = await set_up(self.aws, settings)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
         await self._check_out(account, caller)
@@ -113,13 +116,17 @@ class Session:
             tags=settings.tags,
         )
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
-        names = await self._claim(spec)
+        names = await self._claim(spec, account.caller)
+        self._tell("pool-claimed", names.pool, f"pool {names.pool} is ours")
         self.pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)))
 
-    async def _claim(self, spec: PoolSpec) -> PoolNames:
+    def _tell(self, kind: str, subject: str, message: str) -> None:
+        self._events.emit(Event(self.aws.now(), kind, subject, message))
+
+    async def _claim(self, spec: PoolSpec, arn: str) -> PoolNames:
         for names in await free_pools(self.aws, spec):
             self._names = names  # known before it is ours: Ctrl-C may come between
-            if await claim(self.aws, names, self.id):
+            if await claim(self.aws, names, self.id, arn):
                 return names
         raise AssertionError("free_pools does not end")
 
@@ -148,6 +155,8 @@ class Session:
         blueprint, settings, pool = self._blueprint, self._blueprint.settings, self.pool
         head = worker_size((blueprint.head_type,), None, None)
         size = blueprint.size
+        groups = [pool.names.group(group) for group in (self.worker_group, HEAD)]
+        lifetimes = Lifetimes(settings.lease, settings.idle_timeout, settings.no_client_timeout)
         container = Container(
             pool=pool.name,
             arch=settings.arch,
@@ -162,9 +171,8 @@ class Session:
                 account.scheduler_role,
                 head.task_cpu,
                 head.task_memory,
-                settings.scheduler.port,
-                settings.scheduler.dashboard_port,
-                settings.idle_timeout,
+                (settings.scheduler.port, settings.scheduler.dashboard_port),
+                guardian_arguments(account.region, groups, lifetimes),
             ),
             worker_process(
                 account.worker_role,

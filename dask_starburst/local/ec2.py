@@ -96,6 +96,8 @@ class Ec2:
             EC2 refuses, in its words.
         """
         self.check(specification, instance_type)
+        if spot:
+            _check_spot_role()
         version = self.template(specification)
         data = version.data
         interface = (data.get("NetworkInterfaces") or [{}])[0]
@@ -206,6 +208,16 @@ class Ec2:
                 f"Invalid IAM Instance Profile {what}"
             )
             raise ServiceError("InvalidParameterValue", message)
+
+
+def _check_spot_role() -> None:
+    """Refuse Spot in an account that lacks the role which the console makes and the API does not."""
+    roles = iam_backends[ACCOUNT]["aws"].roles.values()
+    if not any(role.name == "AWSServiceRoleForEC2Spot" for role in roles):
+        raise ServiceError(
+            "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
+            "The provided credentials do not have permission to create the service-linked role for EC2 Spot Instances.",
+        )
 
 
 def _security_groups(data: dict[str, Any]) -> list[str]:

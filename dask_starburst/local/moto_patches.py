@@ -18,6 +18,7 @@ from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instances import Instance, InstanceBackend, InstanceState
 from moto.ec2.models.security_groups import SecurityGroupBackend
 from moto.ec2.responses import instances as instance_responses
+from moto.iam import models as iam_models
 from moto.iam.exceptions import NotFoundException
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48}
@@ -49,6 +50,8 @@ def install(hooks: Hooks, cidr: str) -> None:
     _let_instances_live(hooks)
     _move_the_default_vpc(cidr)
     _refuse_as_aws_does()
+    # AWSServiceRoleForECS and AWSServiceRoleForEC2Spot, not moto's "ecs" and "spot".
+    iam_models.SERVICE_NAME_CONVERSION.update(ecs="ECS", spot="EC2Spot")
     # It inspects the whole response class for every single object of a DescribeInstances reply.
     cached = functools.lru_cache(maxsize=None)(core_responses.method_names_from_class)
     core_responses.method_names_from_class = cached

@@ -12,6 +12,14 @@ MANAGED_TAG = "starburst:pool"
 PARAMETER_ROOT = f"/{NAMESPACE}/"
 
 
+#: Services that work in the account under roles of their own, and those roles' names.
+SERVICE_LINKED_ROLES = (
+    ("ecs.amazonaws.com", "AWSServiceRoleForECS"),
+    ("autoscaling.amazonaws.com", "AWSServiceRoleForAutoScaling"),
+    ("spot.amazonaws.com", "AWSServiceRoleForEC2Spot"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """One IAM role: its name, the service that assumes it, its inline policy."""
@@ -66,10 +74,13 @@ def instance_role() -> Role:
     return Role(f"{NAMESPACE}-instance", "ec2", (_allow(agent), _PULL))
 
 
-def execution_role(region: str, account: str) -> Role:
-    """Return the role with which ECS itself pulls the image, reads secrets and writes logs."""
-    logs = f"arn:aws:logs:{region}:{account}:log-group:/{NAMESPACE}:*"
-    parameters = f"arn:aws:ssm:{region}:{account}:parameter{PARAMETER_ROOT}*"
+def execution_role(account: str) -> Role:
+    """Return the role with which ECS itself pulls the image, reads secrets and writes logs.
+
+    In every region: a role is one for the whole account, and clusters in two regions share it.
+    """
+    logs = f"arn:aws:logs:*:{account}:log-group:/{NAMESPACE}:*"
+    parameters = f"arn:aws:ssm:*:{account}:parameter{PARAMETER_ROOT}*"
     return Role(
         f"{NAMESPACE}-execution",
         "ecs-tasks",
@@ -81,9 +92,16 @@ def execution_role(region: str, account: str) -> Role:
     )
 
 
-def scheduler_role() -> Role:
-    """Return the role of the scheduler task. It may do nothing yet: the client renews the lease."""
-    return Role(f"{NAMESPACE}-scheduler", "ecs-tasks", ())
+def scheduler_role(account: str) -> Role:
+    """Return the role of the scheduler task: to renew the lease of a pool, and to empty it.
+
+    All pools of the account share the role, so it names groups by our prefix and asks for our tag.
+    It launches nothing.
+    """
+    groups = f"arn:aws:autoscaling:*:{account}:autoScalingGroup:*:autoScalingGroupName/{NAMESPACE}-*"
+    ours = {"Null": {f"aws:ResourceTag/{MANAGED_TAG}": "false"}}  # the tag is there
+    actions = ["autoscaling:PutScheduledUpdateGroupAction", "autoscaling:UpdateAutoScalingGroup"]
+    return Role(f"{NAMESPACE}-scheduler", "ecs-tasks", (_allow(actions, groups, Condition=ours),))
 
 
 def worker_role() -> Role:

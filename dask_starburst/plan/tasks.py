@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.policies import NAMESPACE
 from dask_starburst.plan.pool import PoolNames
 from dask_starburst.plan.sizing import memory_limit
@@ -49,13 +50,33 @@ class Process:
 
 
 def scheduler_process(
-    task_role: str, cpu: int, memory: int, port: int, dashboard_port: int, idle: float | None
+    task_role: str, cpu: int, memory: int, ports: tuple[int, int], guardian: tuple[str, ...]
 ) -> Process:
-    """Return the scheduler: ports, and after how many idle seconds it ends by itself."""
-    command = ["scheduler", "--port", str(port), "--dashboard-port", str(dashboard_port)]
-    if idle is not None:
-        command += ["--idle-timeout", f"{idle:g}"]
-    return Process("scheduler", task_role, tuple(command), cpu, memory)
+    """Return the scheduler: its own port and the dashboard's, and what its guardian is told."""
+    port, dashboard = map(str, ports)
+    command = ("scheduler", "--port", port, "--dashboard-port", dashboard, "--", *guardian)
+    return Process("scheduler", task_role, command, cpu, memory)
+
+
+def guardian_arguments(region: str, groups: Sequence[str], lifetimes: Lifetimes) -> tuple[str, ...]:
+    """Return what the scheduler has to know to guard its pool; nothing of it is secret.
+
+    Parameters
+    ----------
+    region : str
+        Where the groups are; boto3 does not read the variable in which ECS tells it.
+    groups : sequence of str
+        The Auto Scaling groups in the order in which to empty them, the scheduler's own last.
+    lifetimes : Lifetimes
+        How long to go on.
+    """
+    command = ["--region", region, "--lease", f"{lifetimes.lease:g}"]
+    for group in groups:
+        command += ["--group", group]
+    for option, seconds in (("--end-when-idle", lifetimes.idle), ("--end-when-alone", lifetimes.no_client)):
+        if seconds is not None:
+            command += [option, f"{seconds:g}"]
+    return tuple(command)
 
 
 def worker_process(task_role: str, cpu: int, memory: int, nthreads: int, limit: int) -> Process:

@@ -45,17 +45,19 @@ def main() -> None:
 @main.command()
 @click.option("--port", required=True)
 @click.option("--dashboard-port", required=True)
-@click.option("--idle-timeout", default=None)
-def scheduler(port: str, dashboard_port: str, idle_timeout: str | None) -> None:
-    """Run the scheduler on this instance's own address."""
+@click.argument("guardian", nargs=-1, type=click.UNPROCESSED)
+def scheduler(port: str, dashboard_port: str, guardian: tuple[str, ...]) -> None:
+    """Run the scheduler on this instance's own address, with the guardian of its pool.
+
+    What stands after ``--`` is for the guardian. Dask's own ``--idle-timeout`` is not used: it would
+    end the process and leave the instances.
+    """
     from distributed.cli.dask_scheduler import main as dask_scheduler
 
     host = own_address()
     arguments = ["--protocol", "tls", "--host", host, "--port", port]
     arguments += ["--dashboard-address", f"{host}:{dashboard_port}"]
-    if idle_timeout is not None:
-        arguments += ["--idle-timeout", f"{idle_timeout}s"]
-    dask_scheduler(arguments)
+    dask_scheduler([*arguments, "--preload", "dask_starburst.remote.guardian", *guardian])
 
 
 @main.command()

@@ -50,6 +50,25 @@ class ClusterReport:
         return f"{text} ({self.failed} failed)" if self.failed else text
 
 
+def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> ClusterReport:
+    """Return the report of a StarburstCluster as it stands, also of one that never came up."""
+    running = cluster.status.name == "running"
+    fleet, lease = (session.fleet, session.lease) if session else (None, None)
+    return ClusterReport(
+        name=cluster.name,
+        status=cluster.status.name,
+        address=cluster.scheduler_address if running else "",
+        dashboard=cluster.dashboard_link if running else "",
+        where=str(cloud) if cloud else "nowhere yet",
+        types=", ".join(types),
+        members=tuple(cluster.scheduler_info.get("workers", {}).values()),
+        wished=len(cluster.worker_spec),
+        failed=len(fleet.failed()) if fleet else 0,
+        cost=str(cluster.cost),
+        lease=f"AWS empties the pool at {lease} unless renewed" if lease and running else "none",
+    )
+
+
 def as_text(report: ClusterReport) -> str:
     """Return the one line of the cluster's repr."""
     return (

@@ -95,3 +95,13 @@ def test_the_sum_is_the_sum_of_its_instances(runs):
             ledger.instance_ended(f"i-{number}", started + lasted)
         alone += single.total(now=0).usd
     assert together.total(now=0).usd == pytest.approx(alone)
+
+
+def test_closing_the_books_ends_what_still_runs_and_nothing_grows_afterwards():
+    ledger = Ledger()
+    ledger.instance_started("i-1", "c7g.xlarge", "spot", 0.0)
+    ledger.instance_started("i-2", "c7g.xlarge", "spot", 0.0)
+    ledger.instance_ended("i-1", 100.0)
+    ledger.close(200.0)
+    assert ledger.total(10_000.0) == ledger.total(200.0)
+    assert ledger.total(200.0).instance_hours == pytest.approx(300 / 3600)

@@ -35,6 +35,8 @@ def wait_for(ask: Callable[[], T], what: str = "", seconds: float = 10.0) -> T:
 def aws() -> Iterator[LocalAWS]:
     # Nothing here measures time, so what an instance waits for may pass five times as fast.
     with LocalAWS(speed=5.0) as running:
+        # As the console does it for most accounts; without it there is no Spot.
+        running.client("iam").create_service_linked_role(AWSServiceName="spot.amazonaws.com")
         yield running
 
 

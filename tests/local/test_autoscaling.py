@@ -108,6 +108,19 @@ def test_spot_instances_of_the_overriding_type_are_bought(stack: Stack) -> None:
     assert stack.described["MixedInstancesPolicy"]["LaunchTemplate"]["Overrides"][1]["InstanceType"] == "m7g.large"
 
 
+def test_an_account_without_the_role_for_spot_gets_none_and_is_told(stack: Stack, clients: Clients) -> None:
+    clients.iam.delete_service_linked_role(RoleName="AWSServiceRoleForEC2Spot")
+    try:
+        stack.group(size=1, MixedInstancesPolicy=mixed(stack, on_demand=0))
+        activities = wait_for(
+            lambda: stack.autoscaling.describe_scaling_activities(AutoScalingGroupName=stack.name)["Activities"]
+        )
+        assert activities[0]["StatusCode"] == "Failed"
+        assert "service-linked role for EC2 Spot Instances" in activities[0]["StatusMessage"]
+    finally:
+        clients.iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+
+
 def test_on_demand_instances_are_bought_for_the_share_that_is_asked_for(stack: Stack) -> None:
     stack.group(size=4, MixedInstancesPolicy=mixed(stack, on_demand=50))
     ids = [member["InstanceId"] for member in stack.in_service(4)]

@@ -152,3 +152,11 @@ def test_without_aliases_every_instance_is_this_computer() -> None:
         assert {(one["PrivateIpAddress"], one["PublicIpAddress"]) for one in instances} == {("127.0.0.1", "127.0.0.1")}
         stack.autoscaling.delete_auto_scaling_group(AutoScalingGroupName=stack.name, ForceDelete=True)
         wait_for(lambda: not stack.described)
+
+
+def test_service_linked_roles_have_the_names_that_aws_gives_them(clients: Clients) -> None:
+    clients.iam.create_service_linked_role(AWSServiceName="ecs.amazonaws.com")
+    assert (
+        clients.iam.get_role(RoleName="AWSServiceRoleForECS")["Role"]["Path"] == "/aws-service-role/ecs.amazonaws.com/"
+    )
+    assert clients.iam.get_role(RoleName="AWSServiceRoleForEC2Spot")

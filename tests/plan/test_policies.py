@@ -9,7 +9,7 @@ import pytest
 
 from dask_starburst.plan.policies import Role, execution_role, instance_role, scheduler_role, worker_role
 
-ROLES = [instance_role(), execution_role("us-east-1", "123456789012"), scheduler_role(), worker_role()]
+ROLES = [instance_role(), execution_role("123456789012"), scheduler_role("123456789012"), worker_role()]
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda r: r.name)
 #: Actions that AWS does not let anybody restrict to a resource (Service Authorization Reference).
 ONLY_ON_EVERYTHING = {"ecr:GetAuthorizationToken", "ecs:DiscoverPollEndpoint"}
@@ -45,14 +45,22 @@ def test_every_action_is_named_in_full(role: Role):
 
 def test_code_of_the_user_has_no_rights_of_ours():
     assert worker_role().statements == ()
-    assert scheduler_role().statements == ()
 
 
-def test_secrets_and_logs_are_only_those_of_starburst_in_this_region_and_account():
-    role = execution_role("eu-west-1", "111122223333")
+def test_the_scheduler_may_renew_and_empty_groups_of_ours_and_launch_nothing():
+    (statement,) = scheduler_role("111122223333").statements
+    assert statement["Action"] == ["autoscaling:PutScheduledUpdateGroupAction", "autoscaling:UpdateAutoScalingGroup"]
+    assert statement["Resource"] == (
+        "arn:aws:autoscaling:*:111122223333:autoScalingGroup:*:autoScalingGroupName/starburst-*"
+    )
+    assert statement["Condition"] == {"Null": {"aws:ResourceTag/starburst:pool": "false"}}
+
+
+def test_secrets_and_logs_are_only_those_of_starburst_in_this_account():
+    role = execution_role("111122223333")
     resources = {a: s["Resource"] for s in role.statements for a in s["Action"]}
-    assert resources["ssm:GetParameters"] == "arn:aws:ssm:eu-west-1:111122223333:parameter/starburst/*"
-    assert resources["logs:PutLogEvents"] == "arn:aws:logs:eu-west-1:111122223333:log-group:/starburst:*"
+    assert resources["ssm:GetParameters"] == "arn:aws:ssm:*:111122223333:parameter/starburst/*"
+    assert resources["logs:PutLogEvents"] == "arn:aws:logs:*:111122223333:log-group:/starburst:*"
 
 
 def test_the_instance_reads_no_secrets_and_runs_nothing():

@@ -1,0 +1,182 @@
+"""``starburst pool`` and ``starburst gc``: what there is in the account, and removing what is left over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dask_starburst import discovery
+from dask_starburst.aws.session import AWS
+from dask_starburst.errors import StarburstError
+from dask_starburst.plan.cleanup import PoolFound, Removal
+
+T = TypeVar("T")
+
+
+def _account(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which AWS is meant."""
+    for option in (
+        click.option("--endpoint-url", metavar="URL", help="Another endpoint than AWS's own."),
+        click.option("--profile", help="A profile of your AWS configuration."),
+        click.option("--region", help="Where to look; default: your AWS configuration's."),
+    ):
+        command = option(command)
+    return command
+
+
+_yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+
+
+@click.group()
+def pool() -> None:
+    """The pools of your account: an ECS cluster with its Auto Scaling groups, kept for the next Dask cluster."""
+
+
+@pool.command("list")
+@_account
+def list_pools(**account: str | None) -> None:
+    """Show every pool of the region: who has it, what runs, what that costs."""
+    pools = _run(account, discovery.find)
+    if not pools:
+        click.echo("No pools.")
+        return
+    Console().print(_pools(pools))
+
+
+@pool.command()
+@click.argument("name")
+@_account
+def status(name: str, **account: str | None) -> None:
+    """Show one pool and its groups."""
+    found = _run(account, lambda aws: discovery.find_one(aws, name))
+    Console().print(_overview(found), _groups(found))
+
+
+@pool.command()
+@click.argument("name")
+@_yes
+@_account
+def stop(name: str, yes: bool, **account: str | None) -> None:
+    """Terminate all instances of a pool that is yours or expired. A cluster that still uses it is lost."""
+    found = _run(account, lambda aws: _stoppable(aws, name))
+    if not yes:
+        click.confirm(f"Terminate {found.running} instances of {name} ({found.state})?", abort=True)
+    _run(account, lambda aws: discovery.stop(aws, found))
+    click.echo(f"{name}: every group is set to zero; AWS terminates its instances now.")
+
+
+@pool.command()
+@click.argument("name")
+@_yes
+@_account
+def delete(name: str, yes: bool, **account: str | None) -> None:
+    """Remove a free or expired pool with everything that belongs to it."""
+    if not yes:
+        click.confirm(f"Delete {name} with everything that belongs to it?", abort=True)
+    there = _run(account, lambda aws: discovery.delete(aws, name))
+    click.echo(f"{name}: {'deleted' if there else 'was not there'}.")
+
+
+@click.command()
+@click.option("--delete", "really", is_flag=True, help="Delete what is listed.")
+@_account
+def gc(really: bool, **account: str | None) -> None:
+    """List what is left of clusters and used by nobody; delete it with --delete.
+
+    Never a pool that is in use or whose lease still runs, whoever's it is, and nothing without our tag or prefix.
+    """
+    garbage = _run(account, discovery.garbage)
+    if not garbage:
+        click.echo("Nothing to delete.")
+        return
+    table = _table("Would be deleted" if not really else "To delete", "name", "why")
+    for found in garbage:
+        table.add_row(found.name, found.why)
+    Console().print(table)
+    if not really:
+        click.echo("Nothing was deleted. To delete it: starburst gc --delete")
+        return
+    failed = [found for found in garbage if not _collected(account, found)]
+    if failed:
+        raise SystemExit(1)
+
+
+def _collected(account: dict[str, str | None], found: Removal) -> bool:
+    try:
+        done = _run(account, lambda aws: discovery.collect(aws, found))
+    except StarburstError as error:  # one that AWS does not let go must not keep the others
+        click.echo(f"{found.name}: {error}", err=True)
+        return False
+    click.echo(f"{found.name}: {'deleted' if done else 'gone or in use again, left alone'}.")
+    return True
+
+
+async def _stoppable(aws: AWS, name: str) -> PoolFound:
+    found = await discovery.find_one(aws, name)
+    await discovery.may_stop(aws, found)
+    return found
+
+
+def _run(account: dict[str, str | None], work: Callable[[AWS], Awaitable[T]]) -> T:
+    async def run() -> T:
+        aws = AWS(**account)
+        try:
+            aws.require_credentials()
+            return await work(aws)
+        finally:
+            aws.close()
+
+    return asyncio.run(run())
+
+
+def _pools(pools: tuple[PoolFound, ...]) -> Table:
+    table = _table("Pools", "name", "state", "owner", "since", "running/desired", "lease until", "$/h")
+    for one in pools:
+        table.add_row(one.name, one.state, *_who(one), f"{one.running}/{one.desired}", _time(one.lease), _usd(one))
+    return table
+
+
+def _overview(one: PoolFound) -> Table:
+    table = Table(title=one.name, title_justify="left", show_header=False)
+    owner, since = _who(one)
+    table.add_row("state", one.state)
+    table.add_row("owner", f"{owner} {one.claim.arn}" if one.claim else owner)
+    table.add_row("session", one.claim.session if one.claim else "–")
+    table.add_row("claimed since", since)
+    table.add_row("instances", f"{one.running} running, {one.desired} desired")
+    table.add_row("lease until", _time(one.lease))
+    table.add_row("$/h now", f"{_usd(one)} (bundled prices; instances and public addresses)")
+    return table
+
+
+def _groups(one: PoolFound) -> Table:
+    table = _table("Groups", "group", "market", "running/desired", "lease until")
+    for group in one.groups:
+        market = "Spot" if group.spot else "on demand"
+        table.add_row(group.name, market, f"{len(group.types)}/{group.desired}", _time(group.lease))
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _who(one: PoolFound) -> tuple[str, str]:
+    return (one.claim.owner, _time(one.claim.since)) if one.claim else ("–", "–")
+
+
+def _time(at: float | None) -> str:
+    return "–" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _usd(one: PoolFound) -> str:
+    return "?" if one.usd_per_hour is None else f"{one.usd_per_hour:.4f}"

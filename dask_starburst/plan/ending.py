@@ -1,0 +1,43 @@
+"""When a scheduler ends its own pool, and the words in which it says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: The line in the scheduler's log that says why it ended its pool begins so. The client looks for it there:
+#: a log outlives the instance, and the connection may be gone when the client asks.
+ENDING = "starburst ends its own pool: "
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long a pool lives, in seconds: ``lease``; without work; without anybody connected. None: for ever."""
+
+    lease: float
+    idle: float | None
+    no_client: float | None
+
+
+def why_end(lifetimes: Lifetimes, idle: float, alone: float) -> str | None:
+    """Return why the pool is to end now, or None.
+
+    Parameters
+    ----------
+    lifetimes : Lifetimes
+        What the user chose.
+    idle : float
+        Seconds without any work.
+    alone : float
+        Seconds without a client and without a task that runs.
+    """
+    if lifetimes.idle is not None and idle >= lifetimes.idle:
+        return f"there was no work for {lifetimes.idle:g} s (idle_timeout)"
+    if lifetimes.no_client is not None and alone >= lifetimes.no_client:
+        return f"no client was connected for {lifetimes.no_client:g} s (no_client_timeout)"
+    return None
+
+
+def told_reason(lines: list[str]) -> str | None:
+    """Return the reason that a scheduler's log gives for the end of its pool, if it gives one."""
+    found = [line.partition(ENDING)[2].strip() for line in lines if ENDING in line]
+    return found[-1] if found else None

@@ -1,0 +1,164 @@
+"""The scheduler guards its own pool: it renews the lease, and ends the pool that nobody needs any more.
+
+Loaded by ``dask scheduler --preload``. It may do two things in the account: put off the scheduled
+action of its pool's groups, and set these groups to zero.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import Any
+
+import click
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from dask_starburst.aws import autoscaling, identity
+from dask_starburst.aws.session import AWS
+from dask_starburst.errors import StarburstError
+from dask_starburst.plan.ending import ENDING, Lifetimes, why_end
+from dask_starburst.plan.pool import LEASE_ACTION
+
+# Below "distributed", whose handler Dask has set up: so it is in the scheduler's log.
+logger = logging.getLogger("distributed.starburst")
+
+#: Seconds between two looks at the scheduler, which cost nothing.
+_LOOK = 1.0
+#: Seconds before a call that AWS refused is made again.
+_RETRY = 10.0
+#: Renewed three times in its length, so that two failures in a row do no harm.
+_RENEWALS = 3
+#: Clients that tasks open on workers (`get_client`) are called so. They outlive whoever sent the task.
+_WORKERS_OWN = "Client-worker-"
+
+
+class Guardian(SchedulerPlugin):
+    """Renews the lease of a pool as long as its scheduler is needed; then ends it.
+
+    Parameters
+    ----------
+    scheduler : distributed.Scheduler
+        The one that runs in this process.
+    aws : AWS
+        With the task role's credentials.
+    groups : tuple of str
+        The Auto Scaling groups of the pool, the scheduler's own last: it takes this process with it.
+    lifetimes : Lifetimes
+        How long to go on.
+    """
+
+    name = "starburst-guardian"
+
+    def __init__(self, scheduler: Any, aws: AWS, groups: tuple[str, ...], lifetimes: Lifetimes) -> None:
+        self._scheduler = scheduler
+        self._aws = aws
+        self._groups = groups
+        self._lifetimes = lifetimes
+        self._seen = time.monotonic()
+        self._reason: str | None = None
+        self._renewed = float("-inf")
+        self._not_before = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Guard from now on."""
+        self._task = asyncio.ensure_future(self._run())
+
+    async def before_close(self) -> None:
+        """Guard no more: whoever closes a scheduler empties the pool, which may be another's soon."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        self._aws.close()
+
+    async def _run(self) -> None:
+        while self._reason is None or self._groups:
+            try:
+                await self._look()
+            except StarburstError as error:
+                logger.warning("the guardian tries again in %g s: %s", _RETRY, error)
+                self._not_before = time.monotonic() + _RETRY
+            except Exception:  # the loop's edge: the scheduler must not die of its guardian
+                logger.exception("the guardian stumbled and goes on")
+            await asyncio.sleep(_LOOK)
+
+    async def _look(self) -> None:
+        if self._reason is None:
+            self._reason = why_end(self._lifetimes, self._idle(), self._alone())
+            if self._reason is not None:
+                self._not_before = 0.0
+                # Before the first call, so that the line is out when the instance goes.
+                logger.warning("%s%s", ENDING, self._reason)
+        if time.monotonic() < self._not_before:
+            return
+        # Once it has begun to end, the lease is not renewed any more: should AWS refuse what
+        # follows, the lease still does it.
+        await (self._renew() if self._reason is None else self._zero())
+
+    async def _renew(self) -> None:
+        length = self._lifetimes.lease
+        if self._aws.now() - self._renewed < length / _RENEWALS:
+            return
+        await identity.caller(self._aws)  # needs no permission, and tells what AWS's clock says
+        now = self._aws.now()
+        for group in self._groups:
+            await autoscaling.put_lease(self._aws, group, LEASE_ACTION, now + length)
+        self._renewed = now
+        logger.info("lease of %s renewed for %g s", ", ".join(self._groups), length)
+
+    async def _zero(self) -> None:
+        while self._groups:
+            await autoscaling.set_zero(self._aws, self._groups[0])
+            logger.warning("set %s to zero", self._groups[0])
+            self._groups = self._groups[1:]
+
+    def _idle(self) -> float:
+        """Return for how many seconds there has been no work, as Dask itself counts it."""
+        since = self._scheduler.idle_since
+        return time.time() - since if since else 0.0
+
+    def _alone(self) -> float:
+        """Return for how many seconds nobody has been there and no task has run.
+
+        Work that was sent off to go on alone (`fire_and_forget`) may finish. What waits for workers
+        does not count: without a StarburstCluster nobody brings any.
+        """
+        if self._attended() or any(worker.processing for worker in self._scheduler.workers.values()):
+            self._seen = time.monotonic()
+        return time.monotonic() - self._seen
+
+    def _attended(self) -> bool:
+        """Whether somebody is there: a Client of a person, or the StarburstCluster itself.
+
+        A StarburstCluster is no Client, but its process is alive and may open one at any time; so the
+        connection by which it watches the workers counts. A notebook that stays open without work is
+        ended by the idle timeout. Dashboards, and what tasks open on workers, do not count.
+        """
+        if any(not str(client).startswith(_WORKERS_OWN) for client in self._scheduler.client_comms):
+            return True
+        watcher = self._scheduler.plugins.get("worker-status")
+        return watcher is not None and not watcher.bcomm.closed()
+
+
+@click.command()
+@click.option("--region", required=True)
+@click.option("--group", "groups", multiple=True, required=True)
+@click.option("--lease", type=float, required=True)
+@click.option("--end-when-idle", type=float, default=None)
+@click.option("--end-when-alone", type=float, default=None)
+def dask_setup(
+    scheduler: Any,
+    region: str,
+    groups: tuple[str, ...],
+    lease: float,
+    end_when_idle: float | None,
+    end_when_alone: float | None,
+) -> None:
+    """Guard the pool of this scheduler; called by Dask when the scheduler has started."""
+    lifetimes = Lifetimes(lease, end_when_idle, end_when_alone)
+    guardian = Guardian(scheduler, AWS(region=region), groups, lifetimes)
+    scheduler.add_plugin(guardian)
+    guardian.begin()

@@ -1,0 +1,61 @@
+"""Roles that an older version has made get the policy of this one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dask_starburst.aws.iam import ensure_role
+from dask_starburst.aws.session import AWS
+from dask_starburst.local import LocalAWS
+from dask_starburst.plan.policies import NAMESPACE, Role, scheduler_role
+
+ROLE = scheduler_role("123456789012")
+WITHOUT = Role(ROLE.name, ROLE.service, ())
+#: A policy that is not ours.
+OLD = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}'
+PUT, GET = "iam:PutRolePolicy", "iam:GetRolePolicy"
+
+
+@pytest.fixture
+def ensure(aws: LocalAWS) -> Callable[[Role], Any]:
+    def run(role: Role) -> Any:
+        ours = AWS(session=aws.session())
+        asyncio.run(ensure_role(ours, role, {"starburst:pool": NAMESPACE}))
+        ours.close()
+        return ours.calls
+
+    return run
+
+
+def policy(aws: LocalAWS) -> Any:
+    return aws.client("iam").get_role_policy(RoleName=ROLE.name, PolicyName=ROLE.name)["PolicyDocument"]
+
+
+def test_a_role_without_the_policy_gets_it_once(aws: LocalAWS, ensure: Callable[[Role], Any]) -> None:
+    ensure(WITHOUT)
+    assert ensure(ROLE)[PUT] == 1
+    assert policy(aws) == ROLE.policy
+    again = ensure(ROLE)
+    assert (again[GET], again[PUT]) == (1, 0)
+
+
+def test_a_role_with_another_policy_gets_this_one(aws: LocalAWS, ensure: Callable[[Role], Any]) -> None:
+    ensure(ROLE)
+    aws.client("iam").put_role_policy(RoleName=ROLE.name, PolicyName=ROLE.name, PolicyDocument=OLD)
+    assert ensure(ROLE)[PUT] == 1
+    assert policy(aws) == ROLE.policy
+
+
+@pytest.mark.parametrize("action", [GET, PUT])
+def test_who_may_not_touch_roles_goes_on_with_the_one_there_is(
+    aws: LocalAWS, ensure: Callable[[Role], Any], action: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ensure(ROLE)
+    aws.client("iam").put_role_policy(RoleName=ROLE.name, PolicyName=ROLE.name, PolicyDocument=OLD)
+    aws.inject(action, "AccessDenied", f"User: ann is not authorized to perform: {action}", status=403)
+    ensure(ROLE)
+    assert f"not authorized to perform: {action}" in caplog.text

@@ -1,0 +1,27 @@
+"""When a scheduler ends its own pool."""
+
+from __future__ import annotations
+
+import pytest
+
+from dask_starburst.plan.ending import ENDING, Lifetimes, told_reason, why_end
+
+LIFETIMES = Lifetimes(lease=1800, idle=1200, no_client=300)
+
+
+@pytest.mark.parametrize(
+    ("idle", "alone", "named"),
+    [(0, 0, None), (1199, 299, None), (1200, 0, "idle_timeout"), (0, 300, "no_client_timeout")],
+)
+def test_either_limit_ends_it_and_is_named(idle: float, alone: float, named: str | None):
+    reason = why_end(LIFETIMES, idle, alone)
+    assert reason is None if named is None else named in (reason or "")
+
+
+def test_none_means_never():
+    assert why_end(Lifetimes(1800, None, None), 1e9, 1e9) is None
+
+
+def test_the_reason_is_found_in_a_log_among_other_lines():
+    assert told_reason(["a", f"12:00 - WARNING - {ENDING}there was no work\n", "b"]) == "there was no work"
+    assert told_reason(["a", "b"]) is None
