@@ -3,7 +3,8 @@
 Demand is given as threads wanted at each second and is not carried over when nobody serves it. The least
 possible is that demand in whole workers, plus one boot of each worker of every episode's peak; a pause
 shorter than a boot does not end an episode. The least is what it takes to serve everything: a ratio below
-one means that demand went unserved, as the last column says. Times are seconds of virtual time; nothing here ran on AWS.
+one means that demand went unserved, as the last column says. Times are seconds of virtual time; nothing here
+ran on AWS.
 """
 
 from __future__ import annotations
