@@ -59,7 +59,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# The oldest distributed that we say we work with, on what touches its private hooks (cluster.py).
+# The oldest distributed that we say we work with, on what touches its private hooks (lifecycle.py, cluster.py).
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet -e ".[test]" distributed==2026.7.0 dask==2026.7.0

@@ -25,6 +25,7 @@ ORDER = (
     "views",
     "adaptive",
     "cloud",
+    "lifecycle",
     "cluster",
     "discovery",
     "cli",

@@ -1,0 +1,183 @@
+"""A SpecCluster whose processes are wishes: how it starts, how it closes, and what it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import weakref
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from distributed.core import Status
+from distributed.deploy.cluster import Cluster
+from distributed.deploy.spec import SpecCluster
+
+from dask_starburst.cloud import Cloud, open_cloud
+from dask_starburst.cost.ledger import Cost, Ledger
+from dask_starburst.errors import StarburstError, WorkerFailed
+from dask_starburst.events import Event, EventLog
+from dask_starburst.fleet.dask_side import ClusterSide
+from dask_starburst.fleet.fleet import Fleet
+from dask_starburst.fleet.session import Blueprint, Session
+from dask_starburst.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: The scheduler has this many seconds to say good-bye; its instance goes in any case.
+_GOOD_BYE = 3.0
+
+
+class CloudCluster(SpecCluster):
+    """Everything of :class:`.StarburstCluster` that Dask asks of it but no user calls."""
+
+    settings: Settings
+    events: EventLog
+    _blueprint: Blueprint
+    _open: ClassVar[weakref.WeakSet[CloudCluster]] = weakref.WeakSet()
+    _cloud: Cloud | None = None
+    _session: Session | None = None
+    _ledger: Ledger | None = None
+    _starting: asyncio.Future[None] | None = None
+    _closing: asyncio.Future[None] | None = None
+
+    # -- start and close ------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        if self._starting is None:
+            self._starting = asyncio.ensure_future(self._start_once())
+        try:
+            await asyncio.shield(self._starting)
+        except asyncio.CancelledError:
+            self._starting.cancel()
+            raise
+
+    async def _start_once(self) -> None:
+        self._lock = asyncio.Lock()  # SpecCluster's _close takes it even where its _start was never reached
+        try:
+            self.new_spec["options"]["fleet"] = await self._launch()
+            await super()._start()
+        except BaseException as error:  # noqa: BLE001 -- a cancelled start leaves nothing behind either
+            self.status = Status.failed
+            await self._close()
+            cause = error.__cause__
+            # SpecCluster wraps what hinders the scheduler; the user is to see our own words.
+            raise cause if isinstance(cause, StarburstError) else error from None
+        if self.settings.n_workers is None:
+            self.adapt()
+
+    async def _launch(self) -> Fleet:
+        self._cloud = await open_cloud(self.settings)
+        self.settings = settings = self._cloud.settings
+        self._ledger = Ledger(volume_gb=settings.storage.volume_size, simulated=self._cloud.simulated)
+        self.events.listen(self._ledger.note)
+        self._session = Session(self._cloud.aws, replace(self._blueprint, settings=settings), self.events)
+        fleet = await self._session.start(ClusterSide(self), self.worker_spec)
+        fleet.on_fatal = self._on_fatal
+        self.new_spec["options"]["group"] = self._session.worker_group
+        self.scheduler_spec["options"] = {
+            "fleet": fleet,
+            "connection_args": self.security.get_connection_args("client"),
+            "timeout": settings.timeouts.connect,
+        }
+        return fleet
+
+    async def _close(self) -> None:
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close_once())
+        await asyncio.shield(self._closing)
+
+    async def _close_once(self) -> None:
+        """Empty the pool before Dask's own part, which calls the cluster closed at its end."""
+        with suppress(AttributeError):
+            self._adaptive.stop()
+        self.status = Status.closing
+        if self._fleet is not None:
+            await self._fleet.stop()  # it would take what follows for losses
+        await self._say_good_bye()
+        left = await self._session.end() if self._session else []
+        if left:
+            logger.warning("AWS is still terminating: %s", ", ".join(left))
+        if self._cloud is not None:
+            self._tell_the_end()
+            await self._cloud.close()
+        self.shutdown_scheduler = False  # it is gone: Dask must not wait for its answer
+        if self.scheduler is not None:
+            await self.scheduler.close()
+        self.status = Status.failed  # SpecCluster waits for ever for one that is closing
+        await super()._close()
+        self._open.discard(self)
+
+    def _tell_the_end(self) -> None:
+        assert self._cloud is not None
+        now = self._cloud.aws.now()
+        if self._ledger is not None:
+            self._ledger.close(now)
+        text = f"cluster {self.name} is closed; it cost {self.cost}"
+        self.events.emit(Event(now, "cluster-closed", self.name, text))
+
+    async def _say_good_bye(self) -> None:
+        """Let the scheduler end by itself, and its workers with it, as long as it answers."""
+        if self.scheduler_comm is None:
+            return
+        with suppress(OSError, TimeoutError):
+            await asyncio.wait_for(self.scheduler_comm.terminate(), _GOOD_BYE)
+
+    def _on_fatal(self, error: StarburstError) -> None:
+        if self.status is Status.running:
+            self._closing = self._closing or asyncio.ensure_future(self._close_once())
+
+    def _new_worker_name(self, worker_number: int) -> str:
+        return str(worker_number)
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        # Not SpecCluster's own: after a while it closes a lost worker, which cancels the wish. Here
+        # the fleet replaces it. Its comment there invites clusters to override this.
+        Cluster._update_worker_status(self, op, msg)
+        if self._fleet is not None:
+            self._fleet.wake()
+
+    async def _wait_for_workers(self, n_workers: int = 0, timeout: Any = None) -> None:
+        """Wait as Dask does, but not for workers that cannot come any more."""
+        waiting = asyncio.ensure_future(super()._wait_for_workers(n_workers, timeout=timeout))
+        while not waiting.done():
+            await asyncio.wait([waiting], timeout=0.2)
+            if (hopeless := self._why_hopeless(n_workers)) is not None:
+                waiting.cancel()
+                raise hopeless
+        await waiting
+
+    def _why_hopeless(self, n_workers: int) -> StarburstError | None:
+        if self._fleet is None:
+            return None
+        if self._fleet.error is not None:
+            return self._fleet.error
+        failed = self._fleet.failed()
+        if failed and len(self.worker_spec) - len(failed) < n_workers:
+            return WorkerFailed(failed[0].reason)
+        return None
+
+    @property
+    def _fleet(self) -> Fleet | None:
+        session = getattr(self, "_session", None)
+        return None if session is None else session.fleet
+
+    @property
+    def cost(self) -> Cost:
+        """What the cluster has cost so far, as far as we know the prices."""
+        if self._ledger is None or self._cloud is None:
+            return Cost()
+        return self._ledger.total(self._cloud.aws.now())
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what a script has forgotten, with more patience than distributed has.
+
+    Registered after distributed's own, so it runs before it.
+    """
+    for cluster in list(CloudCluster._open):
+        if cluster.shutdown_on_close and cluster.status is not Status.closed:
+            with suppress(TimeoutError):
+                cluster.close(timeout=cluster.settings.timeouts.close + 2 * _GOOD_BYE)
