@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from dask_starburst.aws.faults import EXISTS, code_of
 from dask_starburst.aws.session import AWS
@@ -13,6 +13,9 @@ from dask_starburst.errors import StarburstError
 
 #: Lifecycle states in which an instance is on its way out or out.
 _LEAVING = ("Terminating", "Terminated", "Detaching", "Detached", "Standby")
+#: TerminateInstanceInAutoScalingGroup takes so many at most (aws-facts §1.4).
+_MOST_TERMINATED = 100
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +136,17 @@ async def set_zero(aws: AWS, name: str) -> None:
     )
 
 
-async def terminate(aws: AWS, instance: str) -> None:
-    """Terminate this instance and lower its group's desired capacity by one."""
+def batches(items: list[T]) -> list[list[T]]:
+    """Cut a list into parts that `terminate` takes."""
+    return [items[i : i + _MOST_TERMINATED] for i in range(0, len(items), _MOST_TERMINATED)]
+
+
+async def terminate(aws: AWS, instances: list[str]) -> None:
+    """Terminate exactly these instances and lower their group's desired capacity with them; all or none."""
     await aws.call(
         "autoscaling",
         "TerminateInstanceInAutoScalingGroup",
-        InstanceId=instance,
+        InstanceIds=instances,
         ShouldDecrementDesiredCapacity=True,
     )
 

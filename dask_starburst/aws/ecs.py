@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,37 +12,35 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, delete
 from dask_starburst.errors import AWSError, StarburstError
 from dask_starburst.plan.state import Task
-from dask_starburst.plan.tasks import LAUNCH_TAG, WORKER_TAG, definition_digest
+from dask_starburst.plan.tasks import definition_digest, place_of
 
 #: DescribeTasks and DescribeContainerInstances take so many at most (aws-facts §1.2).
 BATCH = 100
 _DIGEST_TAG = "starburst:definition"
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerInstance:
-    """One instance as ECS sees it."""
-
-    arn: str
-    instance: str
-    connected: bool
-
-
-#: Refusals of RunTask that pass by themselves: the instance is full, its agent is reconnecting.
-_PASSING = ("RESOURCE", "AGENT", "EMPTY CAPACITY PROVIDER", "NO ACTIVE INSTANCES")
+#: Refusals of RunTask that pass by themselves: the instance is full, still has another task of ours or
+#: has just gone; its agent is reconnecting.
+_PASSING = ("RESOURCE", "AGENT", "DISTINCT", "MEMBEROF", "EMPTY CAPACITY PROVIDER", "NO ACTIVE INSTANCES")
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """RunTask's answer: the task, or why ECS refused (``RESOURCE:MEMORY``, ``AGENT``, …)."""
+class Placements:
+    """RunTask's answer: the tasks, and why each container instance refused (``RESOURCE:MEMORY``, ``AGENT``, …)."""
 
-    task: Task | None
-    refusal: str = ""
+    tasks: tuple[Task, ...]
+    refusals: Mapping[str, str]
 
-    @property
-    def passing(self) -> bool:
-        """Whether a refusal may pass by itself."""
-        return self.refusal.upper().startswith(_PASSING)
+    def refusal(self, container_instance: str) -> str:
+        """Return why nothing was placed on a container instance; ECS may name the whole provider instead."""
+        if container_instance in self.refusals:
+            return self.refusals[container_instance]
+        return ", ".join(sorted({*self.refusals.values()})) or "ECS gave neither task nor reason"
+
+
+def passes(refusal: str) -> bool:
+    """Whether a refusal may pass by itself."""
+    return refusal.upper().startswith(_PASSING)
 
 
 async def ensure_cluster(aws: AWS, name: str, tags: dict[str, str]) -> None:
@@ -92,13 +90,11 @@ async def ensure_definition(aws: AWS, request: dict[str, Any], tags: dict[str, s
     return str(made["taskDefinition"]["taskDefinitionArn"])
 
 
-async def run_task(aws: AWS, request: dict[str, Any]) -> Placement:
-    """Run one task."""
+async def run_tasks(aws: AWS, request: dict[str, Any]) -> Placements:
+    """Run the tasks of one request; ECS may place some and refuse the others."""
     answer = await aws.call("ecs", "RunTask", **request)
-    if answer["tasks"]:
-        return Placement(_task({**answer["tasks"][0], "tags": request["tags"]}))
-    reasons = {f.get("reason", "no reason given") for f in answer.get("failures", [])}
-    return Placement(None, ", ".join(sorted(reasons)) or "ECS gave neither task nor reason")
+    refusals = {f.get("arn", ""): f.get("reason", "no reason given") for f in answer.get("failures", [])}
+    return Placements(tuple(map(_task, answer["tasks"])), refusals)
 
 
 async def stop_task(aws: AWS, cluster: str, task: str, reason: str) -> None:
@@ -117,35 +113,33 @@ async def running(aws: AWS, cluster: str, started_by: str | None = None) -> list
     return await aws.pages("ecs", "ListTasks", "taskArns", **request)
 
 
-async def tasks(aws: AWS, cluster: str, started_by: str, known: Iterable[str]) -> dict[str, Task]:
-    """Return the tasks that are not over, and those of `known` whatever their state."""
-    running_now = await running(aws, cluster, started_by)
-    arns = sorted({*running_now, *known})
-    answers = await asyncio.gather(
-        *(aws.call("ecs", "DescribeTasks", cluster=cluster, tasks=part, include=["TAGS"]) for part in _batches(arns))
-    )
-    seen = (_task(t) for answer in answers for t in answer["tasks"])
+async def tasks(aws: AWS, cluster: str, arns: Iterable[str]) -> dict[str, Task]:
+    """Return those of these tasks that ECS knows, over or not."""
+    calls = (aws.call("ecs", "DescribeTasks", cluster=cluster, tasks=part) for part in _batches(sorted(arns)))
+    seen = (_task(t) for answer in await asyncio.gather(*calls) for t in answer["tasks"])
     return {t.arn: t for t in seen if t.worker}
 
 
-async def container_instances(aws: AWS, cluster: str) -> dict[str, ContainerInstance]:
-    """Return the cluster's container instances by EC2 instance id."""
-    arns = await aws.pages("ecs", "ListContainerInstances", "containerInstanceArns", cluster=cluster)
-    answers = await asyncio.gather(
-        *(
-            aws.call("ecs", "DescribeContainerInstances", cluster=cluster, containerInstances=part)
-            for part in _batches(arns)
-        )
+async def connected_instances(aws: AWS, cluster: str) -> list[str]:
+    """Return the ARNs of the container instances that take tasks: active ones whose agent is connected."""
+    return await aws.pages(
+        "ecs",
+        "ListContainerInstances",
+        "containerInstanceArns",
+        cluster=cluster,
+        status="ACTIVE",
+        filter="agentConnected == true",
     )
-    found = (c for answer in answers for c in answer["containerInstances"])
-    return {
-        c["ec2InstanceId"]: ContainerInstance(
-            c["containerInstanceArn"],
-            c["ec2InstanceId"],
-            c["status"] == "ACTIVE" and bool(c["agentConnected"]),
-        )
-        for c in found
-    }
+
+
+async def instance_ids(aws: AWS, cluster: str, arns: Iterable[str]) -> dict[str, str]:
+    """Return the EC2 ids of container instances by ARN."""
+    calls = (
+        aws.call("ecs", "DescribeContainerInstances", cluster=cluster, containerInstances=part)
+        for part in _batches(sorted(arns))
+    )
+    found = (c for answer in await asyncio.gather(*calls) for c in answer["containerInstances"])
+    return {c["containerInstanceArn"]: c["ec2InstanceId"] for c in found}
 
 
 async def cluster_providers(aws: AWS, name: str) -> list[str] | None:
@@ -201,16 +195,17 @@ def _batches(items: list[str]) -> list[list[str]]:
 
 
 def _task(answer: dict[str, Any]) -> Task:
-    tags = {t["key"]: t["value"] for t in answer.get("tags", [])}
+    instance = answer.get("containerInstanceArn")
+    place = place_of(answer.get("overrides", {}), instance)
     containers = answer.get("containers", [])
     reasons = [answer.get("stoppedReason", ""), *(c.get("reason", "") for c in containers)]
     codes = [c["exitCode"] for c in containers if "exitCode" in c]
     return Task(
         arn=answer["taskArn"],
-        worker=tags.get(WORKER_TAG, ""),
-        launch=int(tags.get(LAUNCH_TAG, "0")),
+        worker=place.worker if place else "",
+        launch=place.launch if place else 0,
         status=answer["lastStatus"],
-        instance=answer.get("containerInstanceArn"),
+        instance=instance,
         reason="; ".join(dict.fromkeys(filter(None, reasons))),
         exit_code=codes[0] if codes else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
@@ -21,9 +22,11 @@ from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet import explain, observe
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
+from dask_starburst.fleet.observe import Observer
 from dask_starburst.fleet.perform import Performer
 from dask_starburst.fleet.pool import Pool
 from dask_starburst.plan.ending import told_reason
+from dask_starburst.plan.look import pause
 from dask_starburst.plan.reconcile import step
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits, Observed, Worker, WorkerState
 from dask_starburst.plan.tasks import LOG_GROUP
@@ -32,8 +35,8 @@ from dask_starburst.plan.worker import again, track
 logger = logging.getLogger(__name__)
 S = WorkerState
 
-#: When nothing is under way AWS is asked this many times less often.
-_QUIET = 8
+#: Many fleets that were started together must not go on looking together.
+_JITTER = (0.9, 1.1)
 #: The scheduler's last words are among so many lines of its log.
 _LAST_WORDS = 100
 #: Errors after which asking again cannot help.
@@ -97,11 +100,11 @@ class Fleet:
         self._lease = lease
         self._poll = poll
         self._head: Worker | None = None
-        self._placed: dict[str, float] = {}
         self._launches: dict[str, int] = {}
         self._trouble = ""
         self._wake = asyncio.Event()
         self._looked = asyncio.Condition()
+        self._observer = Observer(pool, poll)
         self._perform = Performer(self, dask)
         self._task: asyncio.Task[None] | None = None
 
@@ -134,6 +137,10 @@ class Fleet:
     def wake(self) -> None:
         """Look at once."""
         self._wake.set()
+
+    def doubt(self) -> None:
+        """Ask AWS for everything at the next look: an answer was lost."""
+        self._observer.doubt()
 
     def failed(self) -> list[Worker]:
         """Return the workers that were given up, after their last attempt."""
@@ -212,9 +219,7 @@ class Fleet:
 
     async def _look(self, now: float) -> None:
         before = self.observed
-        members = self._dask.members()
-        self.observed = await observe.observe(self.pool, before, self._placed, members, now)
-        self.observed = await observe.failures(self.pool, self.observed)
+        self.observed = await self._observer.look(before, self.workers.values(), self._dask.members(), now)
         self._perform.compare(before, self.observed)
 
     def _follow(self, now: float) -> None:
@@ -226,7 +231,6 @@ class Fleet:
             if new.state is S.STOPPED and not new.wished:
                 self._launches[name] = new.launch + 1
                 del self.workers[name]
-        self._placed = {w.task: self._placed.get(w.task, now) for w in self.workers.values() if w.task}
 
     # -- what is told ---------------------------------------------------------------------------
 
@@ -307,8 +311,10 @@ class Fleet:
         quiet = all(w.state is S.READY for w in self.workers.values())
         idle = len(self.observed.instances) > len(self.workers)
         calm = self._trouble or (quiet and not idle and not self.observed.asked)
+        under_way = sum(w.state is not S.READY for w in self.workers.values())
+        seconds = pause(self._poll, under_way, bool(calm)) * random.uniform(*_JITTER)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._poll * (_QUIET if calm else 1))
+            await asyncio.wait_for(self._wake.wait(), seconds)
 
 
 def _who(worker: Worker) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from dask_starburst.aws import ec2
 from dask_starburst.fleet.pool import Pool
+from dask_starburst.plan.sizing import WorkerSize, memory_limit
 from dask_starburst.plan.state import HEAD, SCHEDULER, Action, Observed, RunTask
-from dask_starburst.plan.tasks import Launch, run_request
+from dask_starburst.plan.tasks import MOST_TASKS, Launch, Place, run_request
 
 
 @dataclass
 class Launcher:
-    """Turns a wish into a RunTask request.
+    """Turns decisions into RunTask requests.
 
     Parameters
     ----------
@@ -21,10 +24,13 @@ class Launcher:
         Task definition ARN by role, ``scheduler`` and ``worker``.
     port : int
         The scheduler's TCP port.
+    sizes : dict
+        What the only task of an instance gets: by instance type, and by ``head``.
     """
 
     definitions: dict[str, str]
     port: int
+    sizes: dict[str, WorkerSize]
     head: str | None = None
     private: str = ""
     public: str = ""
@@ -55,22 +61,36 @@ class Launcher:
         """The address that the client connects to."""
         return f"tls://{self.public or self.private}:{self.port}"
 
-    def request(self, pool: Pool, action: RunTask) -> dict[str, Any]:
-        """Return the RunTask request of a worker or of the scheduler."""
-        role = SCHEDULER if action.group == HEAD else "worker"
-        environment = {"STARBURST_NAME": action.worker}
-        if role == "worker":
-            environment["STARBURST_SCHEDULER"] = self.scheduler_address
+    def batches(self, runs: Iterable[RunTask], observed: Observed) -> list[list[RunTask]]:
+        """Return the tasks that one RunTask each can start: of one group, on instances of one type."""
+        alike: dict[tuple[str, str], list[RunTask]] = defaultdict(list)
+        for run in runs:
+            alike[run.group, observed.instances[run.instance].type].append(run)
+        return [same[i : i + MOST_TASKS] for same in alike.values() for i in range(0, len(same), MOST_TASKS)]
+
+    def request(self, pool: Pool, batch: list[RunTask], observed: Observed) -> dict[str, Any]:
+        """Return the RunTask request of a batch of workers, or of the scheduler."""
+        group, instance = batch[0].group, observed.instances[batch[0].instance]
+        role = SCHEDULER if group == HEAD else "worker"
+        size = self._size(HEAD if group == HEAD else instance.type)
+        limit = min(size.memory_limit, memory_limit(size.task_memory))
+        known = ((run, observed.instances[run.instance].arn or "") for run in batch)
+        places = tuple(Place(run.instance, arn.rpartition("/")[2], run.worker, run.launch, limit) for run, arn in known)
         return run_request(
             Launch(
                 pool=pool.name,
                 session=pool.session,
-                group=action.group,
+                group=group,
                 role=role,
                 definition=self.definitions[role],
-                worker=action.worker,
-                number=action.launch,
-                environment=environment,
+                places=places,
+                cpu=size.task_cpu,
+                memory=size.task_memory,
+                environment={} if group == HEAD else {"STARBURST_SCHEDULER": self.scheduler_address},
                 tags=pool.tags,
             )
         )
+
+    def _size(self, kind: str) -> WorkerSize:
+        # A type that nobody chose gets what fits everywhere.
+        return self.sizes.get(kind) or min(self.sizes.values(), key=lambda s: s.task_memory)

@@ -1,80 +1,151 @@
-"""Asking AWS how the pool stands, and joining the answers."""
+"""Asking AWS how the pool stands: no more than `plan.look` finds necessary."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from dask_starburst.aws import autoscaling, ecs
 from dask_starburst.errors import LeaseExpired
 from dask_starburst.fleet.pool import Pool
+from dask_starburst.plan.look import (
+    PATIENT_POLLS,
+    SWEEP_POLLS,
+    Connected,
+    booting,
+    differing,
+    doubtful,
+    join_instances,
+    join_tasks,
+)
 from dask_starburst.plan.reconcile import settle
-from dask_starburst.plan.state import Action, Group, Instance, Observed, Task
-
-#: ECS is eventually consistent: a task may be unknown for a moment after RunTask returned it.
-UNSEEN_GRACE = 30.0
+from dask_starburst.plan.state import Action, Group, Observed, Task, Worker
 
 
-async def observe(
-    pool: Pool,
-    before: Observed,
-    known: Mapping[str, float],
-    members: frozenset[str],
-    now: float,
-) -> Observed:
-    """Return how the pool stands.
+class Observer:
+    """Looks at AWS for one fleet, and remembers when it asked for what.
 
     Parameters
     ----------
     pool : Pool
         Ours.
-    before : Observed
-        What was seen last, with what was asked since.
-    known : mapping of str to float
-        The tasks of our workers, by ARN, and when each was placed.
-    members : frozenset of str
-        The workers that the scheduler knows.
-    now : float
-        Seconds, AWS's clock.
-
-    Raises
-    ------
-    LeaseExpired
-        The groups were emptied by their lease, or by somebody else.
+    poll : float
+        Seconds between two looks while something is under way.
     """
-    names = {pool.names.group(group): group for group in pool.groups}
-    groups, tasks, containers = await asyncio.gather(
-        autoscaling.describe(pool.aws, names),
-        ecs.tasks(pool.aws, pool.name, pool.session, known),
-        ecs.container_instances(pool.aws, pool.name),
-    )
-    _check_open(pool, groups)
-    tasks |= _not_visible_yet(before.tasks, tasks, known, now)
-    instances = _instances(names, groups, containers, tasks, before.instances, now)
-    seen = Observed(
-        groups={names[g.name]: _group(names[g.name], g, before) for g in groups.values()},
-        instances=instances,
-        tasks=tasks,
-        members=members,
-    )
-    return replace(seen, asked=settle(before.asked, seen))
+
+    def __init__(self, pool: Pool, poll: float) -> None:
+        self._pool = pool
+        self._names = {pool.names.group(group): group for group in pool.groups}
+        self._sweep_every = SWEEP_POLLS * poll
+        self._patience = PATIENT_POLLS * poll
+        self._swept = float("-inf")
+        self._described: dict[str, float] = {}
+        self._explained: dict[str, float] = {}
+        self._ids: dict[str, str] = {}
+
+    def doubt(self) -> None:
+        """Ask for everything at the next look: an answer was lost."""
+        self._swept = float("-inf")
+
+    async def look(
+        self, before: Observed, workers: Collection[Worker], members: frozenset[str], now: float
+    ) -> Observed:
+        """Return how the pool stands.
+
+        Parameters
+        ----------
+        before : Observed
+            What was known, with what was asked since.
+        workers : collection of Worker
+            All of the fleet.
+        members : frozenset of str
+            The workers that the scheduler knows.
+        now : float
+            Seconds, AWS's clock.
+
+        Raises
+        ------
+        LeaseExpired
+            The groups were emptied by their lease, or by somebody else.
+        """
+        groups = await autoscaling.describe(self._pool.aws, self._names)
+        self._check_open(groups)
+        present = [(i, self._names[g.name], kind, leaving) for g in groups.values() for i, kind, leaving in g.instances]
+        sweep = now - self._swept >= self._sweep_every
+        known = replace(before, instances=join_instances(present, None, before, now), members=members)
+        connected, tasks = await asyncio.gather(
+            self._connected(sweep or booting(known.instances.values())),
+            self._tasks(known, workers, sweep, now),
+        )
+        seen = Observed(
+            groups={self._names[g.name]: self._group(g, before) for g in groups.values()},
+            instances=join_instances(present, connected, before, now),
+            tasks=tasks,
+            members=members,
+        )
+        if sweep:
+            self._swept = now
+        return await self._explain(replace(seen, asked=settle(before.asked, seen)), now)
+
+    async def _connected(self, wanted: bool) -> Connected | None:
+        if not wanted:
+            return None
+        aws, cluster = self._pool.aws, self._pool.name
+        arns = frozenset(await ecs.connected_instances(aws, cluster))
+        self._ids |= await ecs.instance_ids(aws, cluster, arns - self._ids.keys())
+        return Connected(arns, self._ids)
+
+    async def _tasks(self, known: Observed, workers: Collection[Worker], sweep: bool, now: float) -> dict[str, Task]:
+        pool = self._pool
+        asked = doubtful(workers, known, self._described, now, self._patience)
+        if sweep:
+            asked |= differing(known, await ecs.running(pool.aws, pool.name, pool.session))
+        answered = await ecs.tasks(pool.aws, pool.name, asked)
+        placed = {w.task: w.since for w in workers if w.task}
+        tasks = join_tasks(known.tasks, asked, answered, placed, now)
+        self._described = {arn: at for arn, at in self._described.items() if arn in tasks} | dict.fromkeys(asked, now)
+        return tasks
+
+    async def _explain(self, observed: Observed, now: float) -> Observed:
+        """Add AWS's own words about launches that failed, for the groups that lack instances."""
+        short = [
+            g
+            for g in observed.groups.values()
+            if now - self._explained.get(g.name, 0.0) >= self._patience and _alive(observed, g.name) < g.desired
+        ]
+        aws, names = self._pool.aws, self._pool.names
+        found = await asyncio.gather(*(autoscaling.last_failure(aws, names.group(g.name)) for g in short))
+        self._explained |= dict.fromkeys((g.name for g in short), now)
+        groups = dict(observed.groups)
+        for group, failure in zip(short, found, strict=True):
+            if failure is not None:
+                groups[group.name] = replace(group, failure=failure.text, failed_at=failure.at)
+        return replace(observed, groups=groups)
+
+    def _check_open(self, groups: Mapping[str, autoscaling.GroupSeen]) -> None:
+        closed = [name for name in self._names if _closed(groups.get(name))]
+        if closed:
+            raise LeaseExpired(
+                f"Auto Scaling group {closed[0]} is closed: its lease ran out because neither this computer"
+                " (it slept, or had no network) nor the scheduler renewed it, or somebody stopped it. Start a"
+                " new cluster; a longer lease= survives longer sleep."
+            )
+
+    def _group(self, seen: autoscaling.GroupSeen, before: Observed) -> Group:
+        name = self._names[seen.name]
+        return replace(before.groups.get(name, Group(name, 0)), desired=seen.desired)
 
 
-async def failures(pool: Pool, observed: Observed) -> Observed:
-    """Add AWS's own words about launches that failed, for the groups that lack instances."""
-    short = [g for g in observed.groups.values() if _alive(observed, g.name) < g.desired]
-    found = await asyncio.gather(*(autoscaling.last_failure(pool.aws, pool.names.group(g.name)) for g in short))
-    groups = dict(observed.groups)
-    for group, failure in zip(short, found, strict=True):
-        if failure is not None:
-            groups[group.name] = replace(group, failure=failure.text, failed_at=failure.at)
-    return replace(observed, groups=groups)
+def add_tasks(observed: Observed, tasks: Iterable[Task]) -> Observed:
+    """Return what is observed with the tasks that RunTask has just returned."""
+    return replace(observed, tasks={**observed.tasks, **{t.arn: t for t in tasks}})
 
 
-def add_task(observed: Observed, task: Task) -> Observed:
-    """Return what is observed with a task that RunTask has just returned."""
-    return replace(observed, tasks={**observed.tasks, task.arn: task})
+def refuse(observed: Observed, instances: Iterable[str], now: float) -> Observed:
+    """Return what is observed with the instances on which ECS has just refused a task."""
+    changed = {i: replace(observed.instances[i], refused_at=now) for i in instances if i in observed.instances}
+    return replace(observed, instances={**observed.instances, **changed})
 
 
 def ask(observed: Observed, actions: Iterable[Action], now: float) -> Observed:
@@ -82,67 +153,14 @@ def ask(observed: Observed, actions: Iterable[Action], now: float) -> Observed:
     return replace(observed, asked={**observed.asked, **dict.fromkeys(actions, now)})
 
 
-def unask(observed: Observed, action: Action) -> Observed:
-    """Return what is observed without something that was asked for and refused, or answered."""
-    return replace(observed, asked={a: t for a, t in observed.asked.items() if a != action})
-
-
-def _check_open(pool: Pool, groups: Mapping[str, autoscaling.GroupSeen]) -> None:
-    closed = [name for name in map(pool.names.group, pool.groups) if _closed(groups.get(name))]
-    if closed:
-        raise LeaseExpired(
-            f"Auto Scaling group {closed[0]} is closed: its lease ran out because neither this computer"
-            " (it slept, or had no network) nor the scheduler renewed it, or somebody stopped it. Start a"
-            " new cluster; a longer lease= survives longer sleep."
-        )
+def unask(observed: Observed, actions: Collection[Action]) -> Observed:
+    """Return what is observed without what was asked for and refused, or answered."""
+    return replace(observed, asked={a: t for a, t in observed.asked.items() if a not in actions})
 
 
 def _closed(group: autoscaling.GroupSeen | None) -> bool:
     return group is None or group.maximum == 0
 
 
-def _group(group: str, seen: autoscaling.GroupSeen, before: Observed) -> Group:
-    old = before.groups.get(group, Group(group, 0))
-    return replace(old, desired=seen.desired)
-
-
 def _alive(observed: Observed, group: str) -> int:
     return sum(i.group == group and not i.terminating for i in observed.instances.values())
-
-
-def _not_visible_yet(
-    before: Mapping[str, Task], seen: Mapping[str, Task], known: Mapping[str, float], now: float
-) -> dict[str, Task]:
-    return {
-        arn: before[arn]
-        for arn, placed in known.items()
-        if arn not in seen and arn in before and now - placed < UNSEEN_GRACE
-    }
-
-
-def _instances(
-    names: Mapping[str, str],
-    groups: Mapping[str, autoscaling.GroupSeen],
-    containers: Mapping[str, ecs.ContainerInstance],
-    tasks: Mapping[str, Task],
-    before: Mapping[str, Instance],
-    now: float,
-) -> dict[str, Instance]:
-    busy = {t.instance for t in tasks.values() if not t.stopped}
-    found = {}
-    for group in groups.values():
-        for instance, kind, leaving in group.instances:
-            old = before.get(instance)
-            old = old or Instance(instance, names[group.name], kind, launched=now, idle_since=now)
-            container = containers.get(instance)
-            connected = container is not None and container.connected
-            arn = container.arn if container else old.arn  # ECS forgets before EC2 does
-            found[instance] = replace(
-                old,
-                arn=arn,
-                connected=connected,
-                seen=old.seen or connected,
-                terminating=leaving,
-                idle_since=now if arn in busy and arn else old.idle_since,
-            )
-    return found

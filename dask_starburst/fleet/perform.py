@@ -38,8 +38,22 @@ class Performer:
         self.background: set[asyncio.Task[None]] = set()
 
     async def all(self, actions: Iterable[Action]) -> None:
-        """Perform the actions at once; one that fails does not hinder the others."""
-        await asyncio.gather(*(self._guarded(action) for action in actions))
+        """Perform the actions at once, in batches where AWS takes them; one that fails does not hinder the others."""
+        fleet, single = self._fleet, []
+        runs, ends = [], []
+        for action in actions:
+            match action:
+                case RunTask():
+                    runs.append(action)
+                case Terminate():
+                    ends.append(action)
+                case _:
+                    single.append(action)
+        await asyncio.gather(
+            *(self._guarded(self._one(action)) for action in single),
+            *(self._guarded(self._terminate(part)) for part in autoscaling.batches(ends)),
+            *(self._guarded(self._run(batch)) for batch in fleet.launcher.batches(runs, fleet.observed)),
+        )
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Let something go on beside the loop."""
@@ -47,9 +61,9 @@ class Performer:
         self.background.add(task)
         task.add_done_callback(self.background.discard)
 
-    async def _guarded(self, action: Action) -> None:
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await self._one(action)
+            await work
         except StarburstError as error:
             # It counts as asked for, so that it is asked again only after a while.
             self._fleet.troubled(error)
@@ -61,12 +75,8 @@ class Performer:
                 await autoscaling.set_desired(pool.aws, pool.names.group(group), desired)
                 text = f"ordered: {desired} instance{'' if desired == 1 else 's'} in group {group}"
                 self._fleet.tell("capacity-ordered", group, text, desired=desired)
-            case RunTask():
-                await self._run(action)
             case StopTask(task, reason):
                 await ecs.stop_task(pool.aws, pool.name, task, reason)
-            case Terminate(instance, _):
-                await autoscaling.terminate(pool.aws, instance)
             case Retire(worker):
                 self.spawn(self._beside(action, self._dask.retire(worker)))
             case Forget(worker):
@@ -79,30 +89,47 @@ class Performer:
             await work
         except (OSError, StarburstError) as error:
             fleet.tell("dask-error", fleet.pool.name, f"{action} failed: {error}", logging.WARNING)
-        fleet.observed = observe.unask(fleet.observed, action)
+        fleet.observed = observe.unask(fleet.observed, {action})
         fleet.wake()
 
-    async def _run(self, action: RunTask) -> None:
-        fleet = self._fleet
-        now = fleet.pool.aws.now()
+    async def _terminate(self, batch: list[Terminate]) -> None:
+        """Terminate instances; if AWS refuses because of one that is gone already, the others one by one."""
+        aws = self._fleet.pool.aws
         try:
-            request = fleet.launcher.request(fleet.pool, action)
-            placement = await ecs.run_task(fleet.pool.aws, request)
-        except StarburstError as error:
-            placement = ecs.Placement(None, str(error))
-        fleet.observed = observe.unask(fleet.observed, action)
-        if placement.task is not None:
-            fleet.observed = observe.add_task(fleet.observed, placement.task)
-        worker = fleet.workers.get(action.worker)
-        if worker is None or worker.state is not WorkerState.CAPACITY:
-            return  # cancelled meanwhile; step stops a task that nobody waits for
-        if placement.task is not None:
-            fleet.workers[action.worker] = placed(worker, placement.task, now)
-            fleet.launched.append(fleet.workers[action.worker])
-        else:
-            fleet.workers[action.worker] = refused(
-                worker, f"ECS refused its task: {placement.refusal}", passing=placement.passing
-            )
+            await autoscaling.terminate(aws, [action.instance for action in batch])
+        except StarburstError:
+            if len(batch) == 1:
+                raise
+            await asyncio.gather(*(self._guarded(self._terminate([action])) for action in batch))
+
+    async def _run(self, batch: list[RunTask]) -> None:
+        fleet = self._fleet
+        now, observed = fleet.pool.aws.now(), fleet.observed
+        arns = {run: observed.instances[run.instance].arn or "" for run in batch}
+        error = ""
+        try:
+            placements = await ecs.run_tasks(fleet.pool.aws, fleet.launcher.request(fleet.pool, batch, observed))
+        except StarburstError as refusal:
+            # AWS may have done it though its answer was lost: the next look finds that out.
+            fleet.doubt()
+            placements, error = ecs.Placements((), {}), str(refusal)
+        tasks = {(t.worker, t.launch): t for t in placements.tasks}
+        refusals = {
+            run: error or placements.refusal(arn) for run, arn in arns.items() if (run.worker, run.launch) not in tasks
+        }
+        observed = observe.unask(fleet.observed, set(batch))
+        observed = observe.refuse(observed, [run.instance for run in refusals], now)
+        fleet.observed = observe.add_tasks(observed, placements.tasks)
+        for run in batch:
+            worker = fleet.workers.get(run.worker)
+            if worker is None or worker.state is not WorkerState.CAPACITY:
+                continue  # cancelled meanwhile; step stops a task that nobody waits for
+            if run in refusals:
+                reason = f"ECS refused its task: {refusals[run]}"
+                fleet.workers[run.worker] = refused(worker, reason, passing=ecs.passes(refusals[run]))
+            else:
+                fleet.workers[run.worker] = placed(worker, tasks[run.worker, run.launch], now)
+                fleet.launched.append(fleet.workers[run.worker])
 
     def compare(self, before: Observed, after: Observed) -> None:
         """Tell which instances came, connected and went, and which launches AWS refused."""

@@ -146,9 +146,15 @@ class Session:
             retire=timeouts.retire,
             warm=settings.warm_timeout,
         )
-        launcher = Launcher(definitions, settings.scheduler.port)
+        launcher = Launcher(definitions, settings.scheduler.port, self._sizes())
         self.fleet = Fleet(pool, launcher, dask, self._events, limits, self.lease, timeouts.poll)
         return self.fleet
+
+    def _sizes(self) -> dict[str, WorkerSize]:
+        """Return what the only task of an instance gets, by the instance's type."""
+        shape, blueprint = self._blueprint.settings.worker, self._blueprint
+        workers = {t.name: worker_size((t,), shape.nthreads, shape.memory_limit) for t in blueprint.worker_types}
+        return workers | {HEAD: worker_size((blueprint.head_type,), None, None)}
 
     async def _definitions(self, account: Account) -> dict[str, str]:
         assert self.pool is not None
@@ -179,7 +185,6 @@ class Session:
                 size.task_cpu,
                 size.task_memory,
                 size.nthreads,
-                size.memory_limit,
             ),
         )
         arns = await asyncio.gather(

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from dask_starburst.plan.state import (
+    KEEPS_TASK,
     Action,
     Forget,
     Group,
@@ -31,8 +32,6 @@ from dask_starburst.plan.state import (
 from dask_starburst.plan.worker import name_taken
 
 S = WorkerState
-#: States in which a worker has a task that is meant to go on.
-_KEEPS_TASK = frozenset({S.PLACED, S.STARTED, S.READY, S.RETIRING})
 
 
 def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limits) -> tuple[Action, ...]:
@@ -56,9 +55,17 @@ def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limi
     """
     workers = tuple(workers)
     seen = _with_asked(observed, now, limits)
+    flying = _flying(observed, now, limits)
     actions = [*_stop_tasks(workers, seen), *_release(workers, seen)]
+    mine: dict[str, list[Worker]] = {name: [] for name in seen.groups}
+    for worker in workers:
+        if worker.group in mine:
+            mine[worker.group].append(worker)
+    free = _free(workers, seen, flying)
     for group in seen.groups.values():
-        actions += _scale(group, workers, seen, now, limits)
+        present = [i for i in seen.instances.values() if _counts(i, group.name)]
+        waiting = [w for w in mine[group.name] if _waits(w) and (w.name, w.launch) not in flying]
+        actions += _scale(group, mine[group.name], waiting, present, free, now, limits)
     return tuple(a for a in actions if not _fresh(a, observed, now, limits))
 
 
@@ -94,7 +101,7 @@ def _expect_gone(instances: dict[str, Instance], groups: dict[str, Group], actio
 
 def _stop_tasks(workers: tuple[Worker, ...], observed: Observed) -> list[Action]:
     """Stop what runs for nobody: drained workers, failed attempts, doubles."""
-    kept = {w.task for w in workers if w.state in _KEEPS_TASK}
+    kept = {w.task for w in workers if w.state in KEEPS_TASK}
     # A task whose RunTask answer is still under way belongs to the worker that waits for it.
     coming = {(w.name, w.launch) for w in workers if w.state is S.CAPACITY and w.wished}
     reasons = {w.task: w.reason or "no longer wanted" for w in workers if w.task}
@@ -115,27 +122,33 @@ def _release(workers: tuple[Worker, ...], observed: Observed) -> list[Action]:
     return actions
 
 
-def _scale(group: Group, workers: tuple[Worker, ...], observed: Observed, now: float, limits: Limits) -> list[Action]:
-    mine = [w for w in workers if w.group == group.name]
-    waiting = [w for w in mine if w.state is S.CAPACITY and w.wished]
+def _scale(
+    group: Group,
+    mine: list[Worker],
+    waiting: list[Worker],
+    present: list[Instance],
+    empty: frozenset[str],
+    now: float,
+    limits: Limits,
+) -> list[Action]:
+    """Decide for one group: place who waits, order what lacks, give back what nobody needs."""
     # Who waits for another attempt gets its instance back soon: it is not given away meanwhile.
     pausing = sum(w.state is S.WISHED and w.wished for w in mine)
-    present = [i for i in observed.instances.values() if _counts(i, group.name)]
-    empty = _empty(present, workers, observed)
-    useless = [i for i in empty if _useless(i, waiting, now, limits)]
-    free = [i for i in empty if i not in useless]
-    in_flight = _in_flight(waiting, observed, now, limits)
-    runs = _place(waiting, free, in_flight)
+    waited = any(now - w.since > limits.repeat for w in waiting)
+    idle = [i for i in present if i.id in empty]
+    useless = {i.id for i in idle if _useless(i, waited, now, limits)}
+    free = [i for i in idle if i.id not in useless]
+    runs = _place(waiting, free)
     if useless:
         # They take their place in the desired capacity with them: order afterwards.
-        return [*(Terminate(i.id, i.group) for i in useless), *runs]
-    needed = len(present) - len(free) + len(waiting)
+        return [*(Terminate(i, group.name) for i in sorted(useless)), *runs]
     if len(waiting) > len(free):
+        needed = len(present) - len(free) + len(waiting)
         return [*runs, *([SetDesired(group.name, needed)] if needed > group.desired else [])]
-    if runs or in_flight:
-        return list(runs)  # ECS chooses the instance: until it has, none may go
     if present:
-        return list(_terminate(free, len(free) - len(waiting) - pausing, now, limits))
+        taken = {run.instance for run in runs}
+        left = [i for i in free if i.id not in taken]
+        return [*runs, *_terminate(left, len(free) - len(waiting) - pausing, now, limits)]
     # A wished worker whose instance is going: Auto Scaling is about to replace it by itself.
     unused = group.desired > 0 and not any(w.wished and w.state is not S.FAILED for w in mine)
     return [SetDesired(group.name, 0)] if unused else []
@@ -145,15 +158,27 @@ def _counts(instance: Instance, group: str) -> bool:
     return instance.group == group and not instance.terminating
 
 
-def _empty(present: list[Instance], workers: tuple[Worker, ...], observed: Observed) -> list[Instance]:
-    """Return the instances on which nothing of ours lives, those that can take a task first."""
-    held = {t.instance for t in observed.tasks.values() if not t.stopped}
-    held |= {w.instance for w in workers if w.state in _KEEPS_TASK}
-    empty = [i for i in present if i.arn is None or i.arn not in held]
-    return sorted(empty, key=lambda i: (not i.connected, i.launched, i.id))
+def _waits(worker: Worker) -> bool:
+    return worker.state is S.CAPACITY and worker.wished
 
 
-def _useless(instance: Instance, waiting: list[Worker], now: float, limits: Limits) -> bool:
+def _flying(observed: Observed, now: float, limits: Limits) -> dict[tuple[str, int], str]:
+    """Return the instances that a RunTask was asked for on and not answered yet, by worker and launch."""
+    asked = observed.asked
+    return {
+        (a.worker, a.launch): a.instance for a in asked if isinstance(a, RunTask) and _fresh(a, observed, now, limits)
+    }
+
+
+def _free(workers: tuple[Worker, ...], observed: Observed, flying: Mapping[tuple[str, int], str]) -> frozenset[str]:
+    """Return the ids of the instances on which nothing of ours lives, or is about to."""
+    held = observed.held | {w.instance for w in workers if w.state in KEEPS_TASK}
+    taken = set(flying.values())
+    instances = observed.instances.values()
+    return frozenset(i.id for i in instances if (i.arn is None or i.arn not in held) and i.id not in taken)
+
+
+def _useless(instance: Instance, waited: bool, now: float, limits: Limits) -> bool:
     """Whether an empty instance will not take a task: its ECS agent never came, or fell silent.
 
     A silent agent may come back, so it matters only once a worker has waited for it.
@@ -162,21 +187,16 @@ def _useless(instance: Instance, waiting: list[Worker], now: float, limits: Limi
         return False
     if not instance.seen:
         return now - instance.launched > limits.capacity
-    return any(now - w.since > limits.repeat for w in waiting)
-
-
-def _in_flight(waiting: list[Worker], observed: Observed, now: float, limits: Limits) -> set[str]:
-    """Return the workers whose RunTask was asked for and not answered yet."""
-    asked = {RunTask(w.name, w.group, w.launch): w.name for w in waiting}
-    return {name for action, name in asked.items() if _fresh(action, observed, now, limits)}
+    return waited
 
 
 def settle(asked: Mapping[Action, float], observed: Observed) -> dict[Action, float]:
     """Return what was asked for and cannot be seen in `observed` yet."""
-    return {a: at for a, at in asked.items() if not _visible(a, observed)}
+    launched = {(t.worker, t.launch) for t in observed.tasks.values()} if asked else set()
+    return {a: at for a, at in asked.items() if not _visible(a, observed, launched)}
 
 
-def _visible(action: Action, observed: Observed) -> bool:
+def _visible(action: Action, observed: Observed, launched: set[tuple[str, int]]) -> bool:
     match action:
         case SetDesired(group, desired):
             return group not in observed.groups or observed.groups[group].desired == desired
@@ -189,16 +209,17 @@ def _visible(action: Action, observed: Observed) -> bool:
         case Retire(worker) | Forget(worker):
             return worker not in observed.members
         case RunTask(worker, _, launch):
-            return any((t.worker, t.launch) == (worker, launch) for t in observed.tasks.values())
+            return (worker, launch) in launched
 
 
-def _place(waiting: list[Worker], free: list[Instance], in_flight: set[str]) -> list[RunTask]:
-    places = sum(i.connected for i in free) - len(in_flight)
-    turn = sorted((w for w in waiting if w.name not in in_flight), key=lambda w: w.since)
-    return [RunTask(w.name, w.group, w.launch) for w in turn[: max(0, places)]]
+def _place(waiting: list[Worker], free: list[Instance]) -> list[RunTask]:
+    """Give who has waited longest the instance that is there longest; one that has refused comes last."""
+    places = sorted((i for i in free if i.connected), key=lambda i: (i.refused_at, i.launched, i.id))
+    turn = sorted(waiting, key=lambda w: w.since)
+    return [RunTask(w.name, w.group, w.launch, i.id) for w, i in zip(turn, places, strict=False)]
 
 
 def _terminate(free: list[Instance], surplus: int, now: float, limits: Limits) -> list[Terminate]:
     """Give back what is free for longer than it is kept warm; the longest idle first."""
-    idle = sorted(free, key=lambda i: (i.idle_since, i.id))[:surplus]
+    idle = sorted(free, key=lambda i: (i.idle_since, i.id))[: max(0, surplus)]
     return [Terminate(i.id, i.group) for i in idle if now - i.idle_since >= limits.warm]

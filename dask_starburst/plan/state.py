@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 HEAD = "head"
 SCHEDULER = "scheduler"
@@ -23,6 +24,10 @@ class WorkerState(Enum):
     STOPPED = "stopped"
     LOST = "lost"
     FAILED = "failed"
+
+
+#: States in which a worker has a task that is meant to go on.
+KEEPS_TASK = frozenset({WorkerState.PLACED, WorkerState.STARTED, WorkerState.READY, WorkerState.RETIRING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,8 @@ class Group:
 class Instance:
     """One EC2 instance of the pool, joined with its ECS container instance.
 
-    `connected`: its ECS agent takes tasks now; `seen`: it has been connected before.
+    `connected`: its ECS agent takes tasks now; `seen`: it has been connected before; `refused_at`: when
+    ECS last refused a task on it.
     """
 
     id: str
@@ -96,6 +102,7 @@ class Instance:
     terminating: bool = False
     launched: float = 0.0
     idle_since: float = 0.0
+    refused_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +147,12 @@ class SetDesired:
 
 @dataclass(frozen=True, slots=True)
 class RunTask:
-    """Place this worker on a free instance of its group."""
+    """Place this worker on this instance, given by its EC2 id."""
 
     worker: str
     group: str
     launch: int
+    instance: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +188,15 @@ class Terminate:
 Action = SetDesired | RunTask | StopTask | Retire | Forget | Terminate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: the indexes below are made when somebody first asks
 class Observed:
     """What is known of AWS and of Dask at one moment.
 
     `asked` holds what was asked for and may not be visible yet, with the time of asking: AWS is
     eventually consistent, and nothing may be asked for twice because of it.
+
+    Groups and members are as of this moment. A task may be over that is believed to live, for as
+    long as `look.due` does not ask for it; never the other way round.
     """
 
     groups: Mapping[str, Group] = field(default_factory=dict)
@@ -193,3 +204,26 @@ class Observed:
     tasks: Mapping[str, Task] = field(default_factory=dict)
     members: frozenset[str] = frozenset()
     asked: Mapping[Action, float] = field(default_factory=dict)
+
+    @cached_property
+    def live(self) -> Mapping[tuple[str, int], Task]:
+        """The tasks that are not over, by worker and launch; of doubles the first."""
+        found: dict[tuple[str, int], Task] = {}
+        for task in self.tasks.values():
+            if not task.stopped:
+                found.setdefault((task.worker, task.launch), task)
+        return found
+
+    @cached_property
+    def held(self) -> frozenset[str | None]:
+        """The container instances on which a task lives."""
+        return frozenset(t.instance for t in self.tasks.values() if not t.stopped)
+
+    @cached_property
+    def youngest(self) -> Mapping[str, float]:
+        """When the last instance of each group was launched that is not going."""
+        found: dict[str, float] = {}
+        for i in self.instances.values():
+            if not i.terminating:
+                found[i.group] = max(i.launched, found.get(i.group, i.launched))
+        return found

@@ -6,19 +6,21 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.policies import NAMESPACE
 from dask_starburst.plan.pool import PoolNames
-from dask_starburst.plan.sizing import memory_limit
 
 #: The environment variable through which ECS hands a container its certificates.
 TLS_VARIABLE = "STARBURST_TLS"
 LOG_GROUP = f"/{NAMESPACE}"
-WORKER_TAG = "starburst:worker"
-LAUNCH_TAG = "starburst:launch"
+#: The environment variable that says which instance of a batch runs which worker.
+WORKERS_VARIABLE = "STARBURST_WORKERS"
+#: RunTask starts so many tasks at most, and takes so long an ``overrides`` (aws-facts §1.2).
+MOST_TASKS = 10
+MOST_OVERRIDES = 8192
 #: Seconds between SIGTERM and SIGKILL; ECS allows up to 120.
 STOP_TIMEOUT = 30
 
@@ -79,11 +81,9 @@ def guardian_arguments(region: str, groups: Sequence[str], lifetimes: Lifetimes)
     return tuple(command)
 
 
-def worker_process(task_role: str, cpu: int, memory: int, nthreads: int, limit: int) -> Process:
-    """Return the worker: threads, and bytes, never more than its container has."""
-    limit = min(limit, memory_limit(memory))
-    command = ("worker", "--nthreads", str(nthreads), "--memory-limit", str(limit))
-    return Process("worker", task_role, command, cpu, memory)
+def worker_process(task_role: str, cpu: int, memory: int, nthreads: int) -> Process:
+    """Return the worker. How much memory it has depends on its instance, and is told at the launch."""
+    return Process("worker", task_role, ("worker", "--nthreads", str(nthreads)), cpu, memory)
 
 
 def task_definition(container: Container, process: Process) -> dict[str, Any]:
@@ -132,43 +132,96 @@ def definition_digest(request: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """One worker of a batch: which instance it runs on, for the how-manieth time, and its memory (bytes).
+
+    ``container_instance`` is the last part of the ARN under which ECS knows the instance.
+    """
+
+    instance: str
+    container_instance: str
+    worker: str
+    launch: int
+    memory_limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
-    """One RunTask: who runs what, where, for the how-manieth time."""
+    """One RunTask: who runs what on which instances, all of one type.
+
+    ``cpu`` (units) and ``memory`` (MiB) are what each task reserves.
+    """
 
     pool: str
     session: str
     group: str
     role: str
     definition: str
-    worker: str
-    number: int
+    places: tuple[Place, ...]
+    cpu: int
+    memory: int
     environment: Mapping[str, str]
     tags: Mapping[str, str]
 
 
 def run_request(launch: Launch) -> dict[str, Any]:
-    """Return the RunTask request of one process.
+    """Return the RunTask request of a batch.
 
-    The client token is derived from the launch: a request that is sent twice, because its answer
-    was lost, starts one task.
+    ECS gives every task of a call the same environment. So the call names the instances and says in
+    the environment which worker each of them runs: a container looks its own instance up. The
+    client token is derived from that: a request that is sent twice, because its answer was lost,
+    starts every task once.
+
+    Raises
+    ------
+    ValueError
+        There are more tasks, or there is more to say to them, than RunTask takes (aws-facts §1.2).
     """
-    environment = [{"name": k, "value": v} for k, v in launch.environment.items()]
-    tags = {**launch.tags, WORKER_TAG: launch.worker, LAUNCH_TAG: str(launch.number)}
+    places = [asdict(place) for place in launch.places]
+    told = {**launch.environment, WORKERS_VARIABLE: json.dumps(places, separators=(",", ":"))}
+    environment = [{"name": k, "value": v} for k, v in told.items()]
+    overrides = {
+        "cpu": str(launch.cpu),
+        "memory": str(launch.memory),
+        "containerOverrides": [{"name": launch.role, "environment": environment}],
+    }
+    if len(places) > MOST_TASKS or len(json.dumps(overrides)) > MOST_OVERRIDES:
+        raise ValueError(f"{len(places)} workers are too many for one RunTask")
     provider = PoolNames(launch.pool).group(launch.group)
+    instances = ", ".join(f"'{place.instance}'" for place in launch.places)
     return {
         "cluster": launch.pool,
         "taskDefinition": launch.definition,
-        "count": 1,
+        "count": len(places),
         "capacityProviderStrategy": [{"capacityProvider": provider, "weight": 1}],
-        "placementConstraints": [{"type": "distinctInstance"}],
+        "placementConstraints": [
+            {"type": "distinctInstance"},
+            {"type": "memberOf", "expression": f"ec2InstanceId in [{instances}]"},
+        ],
         "group": provider,
         "startedBy": launch.session,
-        "clientToken": client_token(launch.session, launch.worker, launch.number),
-        "overrides": {"containerOverrides": [{"name": launch.role, "environment": environment}]},
-        "tags": [{"key": k, "value": v} for k, v in tags.items()],
+        "clientToken": client_token(launch.session, launch.places),
+        "overrides": overrides,
+        "tags": [{"key": k, "value": v} for k, v in launch.tags.items()],
     }
 
 
-def client_token(session: str, worker: str, number: int) -> str:
+def client_token(session: str, places: Sequence[Place]) -> str:
     """Return RunTask's client token (at most 64 characters, aws-facts §1.2)."""
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{session}/{worker}/{number}"))
+    batch = "/".join(f"{p.worker}:{p.launch}@{p.instance}" for p in places)
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{session}/{batch}"))
+
+
+def places_of(text: str) -> list[Place]:
+    """Return the batch that a container's environment tells of."""
+    return [Place(**place) for place in json.loads(text)]
+
+
+def place_of(overrides: Mapping[str, Any], container_instance: str | None) -> Place | None:
+    """Return which worker a task is, from what DescribeTasks says of it; None if it is none of ours."""
+    own = (container_instance or "").rpartition("/")[2]
+    for container in overrides.get("containerOverrides", []):
+        for variable in container.get("environment", []):
+            if variable["name"] == WORKERS_VARIABLE:
+                return next((p for p in places_of(variable["value"]) if p.container_instance == own), None)
+    return None

@@ -152,17 +152,13 @@ def _no_capacity(worker: Worker, observed: Observed, limits: Limits) -> str:
 
 def _unadopted(worker: Worker, observed: Observed) -> Task | None:
     """Return a live task of this worker that we did not know of: its RunTask answer was lost."""
-    mine = (worker.name, worker.launch)
-    tasks = observed.tasks.values()
-    return next((t for t in tasks if (t.worker, t.launch) == mine and not t.stopped), None)
+    return observed.live.get((worker.name, worker.launch))
 
 
 def _booting(worker: Worker, observed: Observed, now: float, limits: Limits) -> bool:
     """Whether an instance of the group is young enough to be still on its way."""
-    return any(
-        i.group == worker.group and not i.terminating and now - i.launched <= limits.capacity
-        for i in observed.instances.values()
-    )
+    youngest = observed.youngest.get(worker.group)
+    return youngest is not None and now - youngest <= limits.capacity
 
 
 def _starting(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:

@@ -13,8 +13,8 @@ import sys
 import click
 import dask.config
 
-from dask_starburst.plan.tasks import TLS_VARIABLE
-from dask_starburst.remote.metadata import own_address
+from dask_starburst.plan.tasks import TLS_VARIABLE, WORKERS_VARIABLE, Place, places_of
+from dask_starburst.remote.metadata import own_address, own_instance
 
 #: A worker that finds no scheduler for so long ends; the scheduler may still be booting.
 _DEATH_TIMEOUT = "180"
@@ -35,6 +35,14 @@ def take_secrets() -> None:
         settings[f"distributed.comm.tls.{role}.cert"] = parts["cert"]
         settings[f"distributed.comm.tls.{role}.key"] = parts["key"]
     dask.config.set(settings)
+
+
+def own_place(batch: str, instance: str) -> Place:
+    """Return which worker of its batch the container on this instance is."""
+    places = {place.instance: place for place in places_of(batch)}
+    if instance not in places:
+        sys.exit(f"{WORKERS_VARIABLE} names {', '.join(places)}, but this is {instance}: ECS placed it elsewhere")
+    return places[instance]
 
 
 @click.group()
@@ -62,17 +70,20 @@ def scheduler(port: str, dashboard_port: str, guardian: tuple[str, ...]) -> None
 
 @main.command()
 @click.option("--nthreads", required=True)
-@click.option("--memory-limit", required=True)
-def worker(nthreads: str, memory_limit: str) -> None:
-    """Run a worker with its nanny on this instance's own address."""
+def worker(nthreads: str) -> None:
+    """Run a worker with its nanny on this instance's own address.
+
+    ECS tells every container of a batch the same; which worker this is follows from its instance.
+    """
     from distributed.cli.dask_worker import main as dask_worker
 
+    own = own_place(os.environ[WORKERS_VARIABLE], own_instance())
     dask_worker(
         [
             os.environ["STARBURST_SCHEDULER"],
-            *("--name", os.environ["STARBURST_NAME"]),
+            *("--name", own.worker),
             *("--protocol", "tls", "--host", own_address()),
-            *("--nthreads", nthreads, "--memory-limit", memory_limit),
+            *("--nthreads", nthreads, "--memory-limit", str(own.memory_limit)),
             *("--death-timeout", _DEATH_TIMEOUT),
         ]
     )

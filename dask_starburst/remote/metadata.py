@@ -22,6 +22,11 @@ def own_address() -> str:
     return read("latest/meta-data/local-ipv4")
 
 
+def own_instance() -> str:
+    """Return the EC2 id of this instance."""
+    return read("latest/meta-data/instance-id")
+
+
 def read(path: str) -> str:
     """Return one metadata value, with a fresh token as IMDSv2 wants it."""
     root = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", _DEFAULT).rstrip("/") + "/"

@@ -38,6 +38,11 @@ PATIENCE = 2000.0
 # -- what holds of every decision -----------------------------------------------------------------
 
 
+def flying(under_way: set[Action]) -> set[str]:
+    """Return the instances that a RunTask was asked for on and not answered yet."""
+    return {a.instance for a in under_way if isinstance(a, RunTask)}
+
+
 def held_places(workers: tuple[Worker, ...], observed: Observed) -> set[str | None]:
     """Return the container instances on which something of ours lives."""
     places = {t.instance for t in observed.tasks.values() if not t.stopped}
@@ -58,11 +63,12 @@ def check(
     for action in actions:
         if isinstance(action, Terminate):
             check_termination(action, observed, held)
+            assert action.instance not in flying(under_way)
         elif isinstance(action, SetDesired):
             check_capacity(action, workers, observed, held, under_way)
         elif isinstance(action, StopTask):
             assert action.task not in {w.task for w in workers if w.state in HOLDS}
-    check_placement(actions, workers, observed, held)
+    check_placement(actions, workers, observed, held, flying(under_way))
 
 
 def check_termination(action: Terminate, observed: Observed, held: set[str | None]) -> None:
@@ -91,7 +97,7 @@ def check_capacity(
         return
     waiting = sum(w.state is S.CAPACITY for w in wanted)
     # What is there and idle is used first, so nothing is ordered beside it.
-    busy = sum(i.arn in held for i in present)
+    busy = sum(i.arn in held or i.id in flying(under_way) for i in present)
     idle = len(present) - busy
     assert action.desired <= busy + max(waiting, idle)
     expected = group.desired - sum(1 for i in leaving if _leaves(observed, i, group.name))
@@ -104,20 +110,24 @@ def _leaves(observed: Observed, instance: str, group: str) -> bool:
 
 
 def check_placement(
-    actions: tuple[Action, ...], workers: tuple[Worker, ...], observed: Observed, held: set[str | None]
+    actions: tuple[Action, ...],
+    workers: tuple[Worker, ...],
+    observed: Observed,
+    held: set[str | None],
+    under_way: set[str],
 ) -> None:
     runs = [a for a in actions if isinstance(a, RunTask)]
     waiting = {(w.name, w.group, w.launch) for w in workers if w.state is S.CAPACITY and w.wished}
     assert {(a.worker, a.group, a.launch) for a in runs} <= waiting
-    for group, count in Counter(a.group for a in runs).items():
-        places = [
-            i
-            for i in observed.instances.values()
-            if i.group == group and i.connected and not i.terminating and i.arn not in held
-        ]
-        assert count <= len(places)
-        # ECS chooses where: whatever it may choose has to stay.
-        assert not {i.id for i in places} & {a.instance for a in actions if isinstance(a, Terminate)}
+    assert len({a.instance for a in runs}) == len({a.worker for a in runs}) == len(runs)
+    assert not {a.instance for a in runs} & {a.instance for a in actions if isinstance(a, Terminate)}
+    for run in runs:
+        place = observed.instances[run.instance]
+        assert place.group == run.group
+        assert place.connected
+        assert not place.terminating
+        assert place.arn not in held
+        assert place.id not in under_way
 
 
 def tracked(situation: Situation, patience: Limits) -> tuple[Worker, ...]:
@@ -298,18 +308,34 @@ def test_what_is_missing_is_ordered_at_once_and_together():
 
 
 def test_a_worker_is_placed_as_soon_as_an_instance_is_connected():
-    assert step([waiting()], seen(1, machine()), NOW, Limits()) == (RunTask("a", "spot", 0),)
+    assert step([waiting()], seen(1, machine()), NOW, Limits()) == (RunTask("a", "spot", 0, "i-0"),)
 
 
 def test_who_has_waited_longest_is_placed_first():
     workers = [waiting("young", NOW), waiting("old", NOW - 60)]
-    assert step(workers, seen(2, machine()), NOW, Limits()) == (RunTask("old", "spot", 0),)
+    assert step(workers, seen(2, machine()), NOW, Limits()) == (RunTask("old", "spot", 0, "i-0"),)
 
 
-def test_an_instance_is_not_terminated_in_the_step_that_lets_ecs_choose_it():
+def test_what_is_left_over_goes_in_the_step_that_places_the_last_worker():
     booting = machine("i-1", arn=None, connected=False, seen=False, launched=NOW, idle_since=NOW)
     actions = step([waiting()], seen(2, machine(), booting), NOW, Limits())
-    assert actions == (RunTask("a", "spot", 0),)
+    assert actions == (RunTask("a", "spot", 0, "i-0"), Terminate("i-1", "spot"))
+
+
+def test_an_instance_that_refused_a_task_is_tried_last():
+    observed = seen(2, machine("i-0", refused_at=NOW - 3), machine("i-1"))
+    assert step([waiting()], observed, NOW, Limits(warm=60))[0] == RunTask("a", "spot", 0, "i-1")
+
+
+def test_an_instance_is_neither_given_away_nor_terminated_while_a_task_is_on_its_way_to_it():
+    asked = {RunTask("gone", "spot", 0, "i-0"): NOW - 1}
+    assert step([waiting()], seen(2, machine(), asked=asked), NOW, Limits()) == ()
+    assert step([], seen(1, machine(), asked=asked), NOW, Limits()) == ()
+
+
+def test_nothing_is_terminated_while_more_workers_pause_than_instances_are_free():
+    pausing = [Worker(name, "spot", S.WISHED, not_before=NOW + 4) for name in "abc"]
+    assert step(pausing, seen(2, machine("i-0"), machine("i-1")), NOW, Limits()) == ()
 
 
 def test_an_instance_whose_agent_never_came_makes_room_for_another():
