@@ -1,7 +1,7 @@
 """A small AWS with its Dask scheduler, as values, in virtual time: what `step` decides has to work against it.
 
 It behaves as documented where that matters to `step`: Auto Scaling replaces what goes and takes away what is
-too much, choosing by itself; ECS places on any connected instance of the group that is empty; every effect
+too much, choosing by itself; ECS places on the instance that is named, if it is connected and empty; every effect
 comes later than its answer; a dead process keeps its name at the scheduler until somebody notices. Until
 `noisy_until` things are lost at random; after that nothing is.
 """
@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from random import Random
 
+from dask_starburst.plan.look import Connected, booting, differing, doubtful, join_instances, join_tasks
 from dask_starburst.plan.reconcile import settle, step
 from dask_starburst.plan.state import (
     HEAD,
     Action,
     Forget,
     Group,
-    Instance,
     Limits,
     Observed,
     Retire,
@@ -36,6 +36,9 @@ S = WorkerState
 NEVER = float("inf")
 #: Seconds between two looks.
 TICK = 3.0
+#: Seconds between two sweeps, and before a task that has not joined is asked for: as with a poll of 1.5 s.
+SWEEP = 30.0
+PATIENCE = 6.0
 #: How likely one thing is lost in one tick of the noisy time.
 LOSS = 0.03
 
@@ -243,13 +246,13 @@ class SimulatedAWS:
             process.ends = min(process.ends, self.now + self.delay(0, 10))
 
     def run_task(self, action: RunTask) -> Process | None:
-        """Start a task on any empty connected instance of the group; None when there is none."""
+        """Start a task on the instance that is named; None when it does not take it."""
+        machine = self.machines.get(action.instance)
         held = {p.instance for p in self.running()}
-        places = [m for m in self.alive(action.group) if m.connected and m.arn not in held]
-        if not places:
+        if machine is None or machine.terminating or not machine.connected or machine.arn in held:
             return None
         self.started += 1
-        machine, runs = self.random.choice(places), self.now + self.delay(0, 10)
+        runs = self.now + self.delay(0, 10)
         arn = f"task-new-{self.started}"
         process = Process(arn, action.worker, action.launch, machine.arn, runs, runs + self.delay(0, 20))
         self.processes[arn] = process
@@ -265,6 +268,8 @@ class SimulatedFleet:
     observed: Observed
     limits: Limits
     check: Check = lambda actions, workers, observed, now, limits: None
+    swept: float = -NEVER
+    described: dict[str, float] = field(default_factory=dict)
 
     def want(self, wished: Iterable[str], group: str) -> None:
         """Wish for exactly these workers in the group."""
@@ -292,14 +297,29 @@ class SimulatedFleet:
         return actions
 
     def _look(self) -> None:
-        aws, before = self.aws, self.observed
-        tasks = {p.arn: _task(p) for p in aws.processes.values()}
-        busy = {p.instance for p in aws.running()}
+        """See as little, and as late, as `fleet.Observer` does."""
+        aws, before, now = self.aws, self.observed, self.aws.now
+        present = [(m.id, m.group, "c7g.xlarge", m.terminating) for m in aws.machines.values()]
+        sweep = now - self.swept >= SWEEP
+        instances = join_instances(present, None, before, now)
+        known = replace(before, instances=instances, members=frozenset(aws.members))
+        registered = {m.arn: m for m in aws.machines.values() if m.arn}
+        arns = frozenset(arn for arn, m in registered.items() if m.connected)
+        asked = doubtful(self.workers.values(), known, self.described, now, PATIENCE)
+        if sweep or booting(instances.values()):
+            connected = Connected(arns, {arn: m.id for arn, m in registered.items()})
+            instances = join_instances(present, connected, before, now)
+        if sweep:
+            self.swept = now
+            asked |= differing(known, (p.arn for p in aws.running()))
+        self.described |= dict.fromkeys(asked, now)
+        answered = {arn: _task(aws.processes[arn]) for arn in asked if arn in aws.processes}
+        placed = {w.task: w.since for w in self.workers.values() if w.task}
         seen = Observed(
             groups={name: Group(name, desired) for name, desired in aws.desired.items()},
-            instances={m.id: _instance(m, before.instances.get(m.id), busy, aws.now) for m in aws.machines.values()},
-            tasks=tasks,
-            members=frozenset(aws.members),
+            instances=instances,
+            tasks=join_tasks(before.tasks, asked, answered, placed, now),
+            members=known.members,
         )
         self.observed = replace(seen, asked=settle(before.asked, seen))
 
@@ -320,8 +340,11 @@ class SimulatedFleet:
         self._unask(action)
         if process is None:
             new = refused(worker, "RESOURCE:CPU", passing=True)
+            tried = replace(self.observed.instances[action.instance], refused_at=self.aws.now)
+            self.observed = replace(self.observed, instances={**self.observed.instances, tried.id: tried})
         elif self.aws.noisy and self.aws.random.random() < LOSS:
             new = refused(worker, "no answer", passing=False)
+            self.swept = -NEVER
         else:
             new = placed(worker, _task(process), self.aws.now)
             self.observed = replace(self.observed, tasks={**self.observed.tasks, process.arn: _task(process)})
@@ -357,16 +380,4 @@ def _task(process: Process) -> Task:
         process.instance,
         process.reason,
         process.exit_code,
-    )
-
-
-def _instance(machine: Machine, old: Instance | None, busy: set[str | None], now: float) -> Instance:
-    old = old or Instance(machine.id, machine.group, "c7g.xlarge", launched=now, idle_since=now)
-    return replace(
-        old,
-        arn=machine.arn,
-        connected=machine.connected,
-        seen=old.seen or machine.connected,
-        terminating=machine.terminating,
-        idle_since=now if machine.arn and machine.arn in busy else old.idle_since,
     )
