@@ -17,15 +17,18 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from dask_starburst.aws.faults import explained
+from dask_starburst.plan.rates import LIMITS, Level, bucket_of, take
 
 #: botocore's own retries: throttling, 5xx, lost connections (design §7).
 _RETRIES = {"mode": "standard", "max_attempts": 6}
-#: Calls that run at once; AWS's buckets are far above what so few threads can ask for.
+#: Calls that run at once.
 _THREADS = 16
+#: Where answers say that there is another page: ECS and SSM, Auto Scaling and EC2, IAM.
+_NEXT = ("nextToken", "NextToken", "Marker")
 
 
 class AWS:
-    """Calls AWS from asyncio, counts the calls and knows AWS's clock.
+    """Calls AWS from asyncio within AWS's rate limits, counts the calls and knows AWS's clock.
 
     Parameters
     ----------
@@ -64,6 +67,8 @@ class AWS:
         self._clients: dict[str, Any] = {}
         self._under_way: set[asyncio.Future[Any]] = set()
         self._ahead = 0.0
+        self._meter = Lock()
+        self._levels: dict[str, Level] = {}
 
     @property
     def region(self) -> str:
@@ -118,6 +123,7 @@ class AWS:
             What AWS refused, in words; see `aws.faults`.
         """
         method = xform_name(operation)
+        await self._admit(service, operation)
         return cast(
             dict[str, Any],
             await self._run(service, operation, lambda c: getattr(c, method)(**request)),
@@ -127,11 +133,19 @@ class AWS:
         """Call a paged operation to its end and return the joined list under `key`."""
         method = xform_name(operation)
 
-        def read(client: Any) -> list[Any]:
-            pages = client.get_paginator(method).paginate(**request)
-            return list(pages.build_full_result().get(key, []))
+        def begin(client: Any) -> Any:
+            return iter(client.get_paginator(method).paginate(**request))
 
-        return cast(list[Any], await self._run(service, operation, read))
+        found: list[Any] = []
+        pages = await self._run(service, operation, begin)
+        more = True
+        while more:
+            # Page by page: each is a call of its own to AWS, and to its limits.
+            await self._admit(service, operation)
+            page = await self._run(service, operation, lambda _: next(pages, {}))
+            found += page.get(key, [])
+            more = any(page.get(token) for token in _NEXT)
+        return found
 
     async def settle(self) -> None:
         """Wait for the calls that nobody waits for any more.
@@ -144,6 +158,16 @@ class AWS:
     def close(self) -> None:
         """Let the threads end."""
         self._executor.shutdown(wait=False)
+
+    async def _admit(self, service: str, operation: str) -> None:
+        """Wait until AWS's limits have room for a call."""
+        name = bucket_of(service, operation)
+        if name is None:
+            return
+        with self._meter:
+            self._levels[name], seconds = take(LIMITS[name], self._levels.get(name), time.monotonic())
+        if seconds:
+            await asyncio.sleep(seconds)
 
     async def _run(self, service: str, operation: str, use: Callable[[Any], Any]) -> Any:
         def run() -> Any:

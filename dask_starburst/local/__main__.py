@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         speed=arguments.speed,
         seed=arguments.seed,
         aliases=False if arguments.no_aliases else None,
+        processes=not arguments.no_processes,
     )
     # moto prints here and there; the one line on standard output is ours.
     hello, sys.stdout = sys.stdout, sys.stderr
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--speed", type=float, default=1.0, help="its seconds in one of ours")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-aliases", action="store_true", help="every instance is 127.0.0.1")
+    parser.add_argument("--no-processes", action="store_true", help="tasks are only written down")
     parser.add_argument("--stay", action="store_true", help="do not end with standard input")
     return parser
 

@@ -49,6 +49,8 @@ class LocalAWS:
         What its random choices start from.
     aliases : bool, optional
         Whether each instance has an address of its own. By default, wherever the computer can do that (Linux).
+    processes : bool
+        Whether tasks run as processes. Without, they are only written down: for thousands of them.
 
     Raises
     ------
@@ -70,9 +72,12 @@ class LocalAWS:
         speed: float = 1.0,
         seed: int = 0,
         aliases: bool | None = None,
+        processes: bool = True,
     ) -> None:
         self.region = region
-        self._options = server_options(region=region, timing=timing, speed=speed, seed=seed, aliases=aliases)
+        self._options = server_options(
+            region=region, timing=timing, speed=speed, seed=seed, aliases=aliases, processes=processes
+        )
         self._lock = threading.RLock()
         self._server: Server | None = None
         self._hello: Hello | None = None
@@ -176,6 +181,18 @@ class LocalAWS:
         """Let the next ``times`` calls of an action, such as ``"ecs:RunTask"``, fail with an AWS error."""
         fault = {"action": action, "code": code, "message": message, "status": status, "times": times}
         self._control.post("faults", fault)
+
+    def throttle(self, on: bool) -> None:
+        """Hold callers to AWS's documented request limits, or not (as at the start)."""
+        self._control.post("throttle", {"on": on})
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Return every ECS task, with when its instance connected and what it was told; no AWS call is counted."""
+        return self._control.tasks()
+
+    def end_task(self, task_id: str) -> None:
+        """Let a task's container end by itself, with exit code 0; only without ``processes``."""
+        self._control.post("end", {"task": task_id})
 
     def shut_down(self) -> None:
         """End it and all that it runs, also one that was started to stay. It answers before it has ended."""
@@ -304,6 +321,11 @@ class Control:
             raise LocalAWSError(
                 f"What answers at {self._endpoint_url} is not an embedded AWS of this version ({error!r})."
             ) from error
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Ask what became of every task."""
+        tasks: list[dict[str, Any]] = json.loads(self._ask("tasks"))
+        return tasks
 
     def post(self, path: str, body: Mapping[str, Any]) -> None:
         """Ask it to do something."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dask_starburst.local.addresses import Network
 from dask_starburst.local.container import Containers
 from dask_starburst.local.gate import Fault, Gate
+from dask_starburst.local.played import PlayedContainers
 from dask_starburst.local.wire import ServiceError
 from dask_starburst.local.world import World
 
@@ -36,7 +37,9 @@ class Control:
         What ends the server. It returns at once.
     """
 
-    def __init__(self, world: World, network: Network, containers: Containers, shutdown: Callable[[], None]) -> None:
+    def __init__(
+        self, world: World, network: Network, containers: Containers | PlayedContainers, shutdown: Callable[[], None]
+    ) -> None:
         self._world = world
         self._network = network
         self._containers = containers
@@ -66,6 +69,10 @@ class Control:
                 return self._inject(_document(environ))
             case "POST", "throttle":
                 return self._set_throttle(_document(environ))
+            case "GET", "tasks":
+                return _JSON, json.dumps(self._tasks())
+            case "POST", "end":
+                return self._end(_document(environ))
             case "POST", "shutdown":
                 self._shutdown()
                 return _JSON, "{}"
@@ -92,6 +99,29 @@ class Control:
             "aliases": self._network.aliases,
             "scheduler_port": self._network.scheduler_port,
         }
+
+    def _tasks(self) -> list[dict[str, Any]]:
+        with self._world.lock:
+            return [
+                {
+                    "id": task.id,
+                    "status": task.status,
+                    "containerInstanceArn": task.instance.arn,
+                    "overrides": task.overrides,
+                    "connected_at": task.instance.connected_at,
+                    "created_at": task.created_at,
+                    "started_at": task.times.get("startedAt"),
+                }
+                for task in self._world.tasks.values()
+            ]
+
+    def _end(self, wanted: Mapping[str, Any]) -> Reply:
+        task = self._world.tasks.get(str(wanted.get("task")))
+        if task is None or not isinstance(self._containers, PlayedContainers):
+            raise RequestError("only a task that exists and is no process can be ended so")
+        for container in task.containers:
+            self._containers.end(task.container_key(container), 0)
+        return _JSON, "{}"
 
     def _set_clock(self, wanted: Mapping[str, Any]) -> Reply:
         try:

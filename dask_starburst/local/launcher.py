@@ -41,11 +41,19 @@ class Hello:
 
 
 def server_options(
-    *, region: str, timing: str, speed: float, seed: int = 0, aliases: bool | None = None, port: int = 0
+    *,
+    region: str,
+    timing: str,
+    speed: float,
+    seed: int = 0,
+    aliases: bool | None = None,
+    port: int = 0,
+    processes: bool = True,
 ) -> list[str]:
     """Return the server's command-line options."""
     options = ["--port", str(port), "--region", region, "--timing", timing, "--speed", str(speed), "--seed", str(seed)]
-    return options if aliases is not False else [*options, "--no-aliases"]
+    switches = [*([] if processes else ["--no-processes"]), *(["--no-aliases"] if aliases is False else [])]
+    return [*options, *switches]
 
 
 def start_detached(options: Sequence[str], log: Path) -> Hello:

@@ -114,6 +114,7 @@ class Machines:
     def _connect(self, instance: ContainerInstance) -> None:
         if instance.machine.state == "running":
             instance.connected = True
+            instance.connected_at = self._world.now()
             instance.version += 1
 
     def _end(self, machine: Machine) -> None:

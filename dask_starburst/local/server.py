@@ -36,6 +36,7 @@ from dask_starburst.local.facts import Facts
 from dask_starburst.local.gate import Gate
 from dask_starburst.local.machines import Machines
 from dask_starburst.local.metadata import MetadataApp
+from dask_starburst.local.played import PlayedContainers
 from dask_starburst.local.task_life import TaskLife
 from dask_starburst.local.timing import Profile, Timing
 from dask_starburst.local.wire import Service
@@ -59,6 +60,7 @@ class Options:
     speed: float = 1.0
     seed: int = 0
     aliases: bool | None = None
+    processes: bool = True
 
 
 class LocalServer:
@@ -90,7 +92,7 @@ class LocalServer:
         self.world = World(
             Clock(options.speed), Timing(options.timing, options.seed), options.region, self.endpoint_url
         )
-        self._containers = Containers(self._folder)
+        self._containers = Containers(self._folder) if options.processes else PlayedContainers()
         self._logs = LogShipper()
         self._http.wsgi_app = self._build()
 

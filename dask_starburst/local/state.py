@@ -130,6 +130,7 @@ class ContainerInstance:
     ports: dict[int, int] = field(default_factory=dict)  # host port -> how many tasks
     status: str = "ACTIVE"
     connected: bool = False
+    connected_at: float | None = None  # for the first time
     tasks: dict[str, Task] = field(default_factory=dict)  # not STOPPED, by id
     groups: dict[str, int] = field(default_factory=dict)  # task group -> how many tasks
     tags: Tags = field(default_factory=dict)

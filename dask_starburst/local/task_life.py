@@ -10,6 +10,7 @@ from dask_starburst.local.awslogs import LogShipper, Stream
 from dask_starburst.local.container import Containers
 from dask_starburst.local.ecs_placement import release
 from dask_starburst.local.parameters import SecretError, resolve
+from dask_starburst.local.played import PlayedContainers
 from dask_starburst.local.state import Container, Task
 from dask_starburst.local.world import World
 
@@ -33,7 +34,7 @@ class TaskLife:
         Where their output goes.
     """
 
-    def __init__(self, world: World, containers: Containers, logs: LogShipper) -> None:
+    def __init__(self, world: World, containers: Containers | PlayedContainers, logs: LogShipper) -> None:
         self._world = world
         self._containers = containers
         self._logs = logs

@@ -56,7 +56,7 @@ def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limi
     workers = tuple(workers)
     seen = _with_asked(observed, now, limits)
     flying = _flying(observed, now, limits)
-    actions = [*_stop_tasks(workers, seen), *_release(workers, seen)]
+    actions = [*_stop_tasks(workers, seen, now, limits), *_release(workers, seen)]
     mine: dict[str, list[Worker]] = {name: [] for name in seen.groups}
     for worker in workers:
         if worker.group in mine:
@@ -99,9 +99,9 @@ def _expect_gone(instances: dict[str, Instance], groups: dict[str, Group], actio
     groups[action.group] = replace(group, desired=max(0, group.desired - 1))
 
 
-def _stop_tasks(workers: tuple[Worker, ...], observed: Observed) -> list[Action]:
-    """Stop what runs for nobody: drained workers, failed attempts, doubles."""
-    kept = {w.task for w in workers if w.state in KEEPS_TASK}
+def _stop_tasks(workers: tuple[Worker, ...], observed: Observed, now: float, limits: Limits) -> list[Action]:
+    """Stop what runs for nobody: drained workers that do not end by themselves, failed attempts, doubles."""
+    kept = {w.task for w in workers if w.state in KEEPS_TASK or _ends_by_itself(w, now, limits)}
     # A task whose RunTask answer is still under way belongs to the worker that waits for it.
     coming = {(w.name, w.launch) for w in workers if w.state is S.CAPACITY and w.wished}
     reasons = {w.task: w.reason or "no longer wanted" for w in workers if w.task}
@@ -110,6 +110,12 @@ def _stop_tasks(workers: tuple[Worker, ...], observed: Observed) -> list[Action]
         for task in observed.tasks.values()
         if not task.stopped and task.arn not in kept and (task.worker, task.launch) not in coming
     ]
+
+
+def _ends_by_itself(worker: Worker, now: float, limits: Limits) -> bool:
+    """Whether the scheduler has just closed a worker: its process ends, and a call is saved."""
+    left = worker.absent_since
+    return worker.state is S.DRAINED and left is not None and now - left <= limits.exit
 
 
 def _release(workers: tuple[Worker, ...], observed: Observed) -> list[Action]:

@@ -53,7 +53,7 @@ class Worker:
     task, instance : str, optional
         ARN of its task and of its container instance, once placed.
     absent_since : float, optional
-        Since when the scheduler has not known a worker that was ready.
+        Since when the scheduler has not known a worker that was ready, or has let it go.
     reason : str
         Why the last attempt ended.
     refusal : str
@@ -131,6 +131,7 @@ class Limits:
     connect: float = 180.0
     retire: float = 120.0
     absent: float = 60.0
+    exit: float = 10.0
     warm: float = 0.0
     attempts: int = 3
     backoff: float = 2.0

@@ -193,7 +193,7 @@ def _retiring(worker: Worker, observed: Observed, now: float, limits: Limits) ->
     if not alive(worker, observed):
         return move(worker, S.STOPPED, now)
     if worker.name not in observed.members:
-        return move(worker, S.DRAINED, now)
+        return replace(move(worker, S.DRAINED, now), absent_since=now)
     if now - worker.since > limits.retire:
         return move(worker, S.DRAINED, now, f"not retired within {limits.retire:g} s")
     return worker

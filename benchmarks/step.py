@@ -1,0 +1,109 @@
+"""How long deciding takes, from 100 to 10,000 workers: `step`, and `track` over all of them.
+
+Three situations: everything is up; every worker waits for an instance that has just connected; half of
+the workers are to go. Measured, on this computer: the best of several runs. The last line is one JSON
+object.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dask_starburst.plan.reconcile import settle, step
+from dask_starburst.plan.state import Group, Instance, Limits, Observed, Task, Worker, WorkerState
+from dask_starburst.plan.worker import track
+
+SIZES = (100, 300, 1000, 3000, 10_000)
+RUNS = 7
+NOW = 1000.0
+S = WorkerState
+
+
+def up(size: int) -> tuple[list[Worker], Observed]:
+    """Return workers that are all up."""
+    workers = [Worker(str(n), "spot", S.READY, NOW - 60, task=f"t{n}", instance=f"arn:{n}") for n in range(size)]
+    return workers, _observed(size, tasks=True)
+
+
+def waiting(size: int) -> tuple[list[Worker], Observed]:
+    """Return workers that all wait, each with an instance that is free."""
+    return [Worker(str(n), "spot", S.CAPACITY, NOW - 40) for n in range(size)], _observed(size, tasks=False)
+
+
+def half_to_go(size: int) -> tuple[list[Worker], Observed]:
+    """Return workers of which every other one retires or has left an instance behind."""
+    workers, observed = up(size)
+    kept = workers[::2] + [
+        Worker(w.name, "spot", S.RETIRING, NOW, wished=False, task=w.task, instance=w.instance) for w in workers[1::4]
+    ]
+    live = {w.task for w in kept}
+    tasks = {arn: task for arn, task in observed.tasks.items() if arn in live}
+    return kept, Observed(observed.groups, observed.instances, tasks, observed.members)
+
+
+def _observed(size: int, tasks: bool) -> Observed:
+    instances = [
+        Instance(f"i-{n}", "spot", "c7g.xlarge", f"arn:{n}", True, True, launched=NOW - 90) for n in range(size)
+    ]
+    up = [Task(f"t{n}", str(n), 0, "RUNNING", f"arn:{n}") for n in range(size if tasks else 0)]
+    return Observed(
+        {"spot": Group("spot", size)},
+        {i.id: i for i in instances},
+        {t.arn: t for t in up},
+        frozenset(t.worker for t in up),
+    )
+
+
+def milliseconds(run: Callable[[], object]) -> float:
+    """Return the best of several times."""
+    times = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times) * 1000
+
+
+def measure(make: Callable[[int], tuple[list[Worker], Observed]], size: int) -> dict[str, float]:
+    """Time one tick's decisions; the indexes of what is observed are made anew each time, as in a tick."""
+    workers, seen = make(size)
+
+    def fresh() -> Observed:
+        return Observed(seen.groups, seen.instances, seen.tasks, seen.members, seen.asked)
+
+    def follow() -> None:
+        observed = fresh()
+        for worker in workers:
+            track(worker, observed, NOW, Limits())
+
+    asked = dict.fromkeys(step(workers, seen, NOW, Limits()), NOW)
+    return {
+        "step_ms": milliseconds(lambda: step(workers, fresh(), NOW, Limits())),
+        "track_ms": milliseconds(follow),
+        "settle_ms": milliseconds(lambda: settle(asked, fresh())),
+        "actions": len(asked),
+    }
+
+
+def main() -> None:
+    """Print a table, and one JSON object."""
+    print(f"{'situation':12}{'workers':>9}{'step ms':>10}{'track ms':>10}{'settle ms':>11}{'actions':>9}")
+    rows: list[dict[str, Any]] = []
+    for make in (up, waiting, half_to_go):
+        for size in SIZES:
+            row = measure(make, size)
+            rows.append({"situation": make.__name__, "workers": size, **row})
+            print(
+                f"{make.__name__:12}{size:9}{row['step_ms']:10.2f}{row['track_ms']:10.2f}{row['settle_ms']:11.2f}"
+                f"{row['actions']:9.0f}"
+            )
+    largest = [r for r in rows if r["workers"] == SIZES[-1]]
+    worst = {what: round(max(row[what] for row in largest), 1) for what in ("step_ms", "track_ms", "settle_ms")}
+    print(json.dumps({"benchmark": "step", "simulated": False, "workers": SIZES[-1], **worst, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""AWS's request limits as token buckets, so that we wait instead of being throttled.
+
+All actions of a bucket share it, per account and region, with everybody else in the account: so we keep
+below the whole. The numbers of ECS are those of "Request throttling for the Amazon ECS API" (aws-facts
+§1.1), of EC2 those of its API's page (§1.3), of SSM and CloudWatch Logs their published rates (§1.5, the
+smallest of any region). Auto Scaling publishes only that its whole API shares one bucket (§1.4): its
+size here is a guess, meant to be far below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+#: The part of a published bucket that we use: calls may arrive closer together than they were sent.
+SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How many calls a bucket holds, and how many come back in a second."""
+
+    burst: float
+    refill: float
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What a bucket held (calls; below zero: reserved ahead) at a moment (seconds)."""
+
+    tokens: float
+    at: float
+
+
+LIMITS: Mapping[str, Limit] = {
+    "ecs cluster resource modify": Limit(100, 40),
+    "ecs cluster resource read": Limit(100, 20),
+    "ecs task definition modify": Limit(20, 1),
+    "ecs task definition read": Limit(50, 20),
+    "ecs cluster modify": Limit(20, 1),
+    "ecs cluster read": Limit(50, 20),
+    "ecs capacity provider modify": Limit(10, 1),
+    "ecs capacity provider read": Limit(50, 20),
+    "ec2 read": Limit(50, 10),
+    "ec2 modify": Limit(50, 5),
+    "autoscaling": Limit(50, 10),  # our guess
+    "ssm read": Limit(40, 40),
+    "ssm modify": Limit(3, 3),
+    "logs": Limit(10, 10),
+}
+
+_READ = ("Describe", "List", "Get")
+_ECS = {
+    "RunTask": "ecs cluster resource modify",
+    "StopTask": "ecs cluster resource modify",
+    "DeregisterContainerInstance": "ecs cluster resource modify",
+    "DescribeTasks": "ecs cluster resource read",
+    "ListTasks": "ecs cluster resource read",
+    "DescribeContainerInstances": "ecs cluster resource read",
+    "ListContainerInstances": "ecs cluster resource read",
+    "RegisterTaskDefinition": "ecs task definition modify",
+    "DeregisterTaskDefinition": "ecs task definition modify",
+    "DescribeTaskDefinition": "ecs task definition read",
+    "ListTaskDefinitions": "ecs task definition read",
+    "ListTaskDefinitionFamilies": "ecs task definition read",
+    "CreateCluster": "ecs cluster modify",
+    "DeleteCluster": "ecs cluster modify",
+    "PutClusterCapacityProviders": "ecs cluster modify",
+    "DescribeClusters": "ecs cluster read",
+    "ListClusters": "ecs cluster read",
+    "CreateCapacityProvider": "ecs capacity provider modify",
+    "DeleteCapacityProvider": "ecs capacity provider modify",
+    "DescribeCapacityProviders": "ecs capacity provider read",
+}
+
+
+def bucket_of(service: str, operation: str) -> str | None:
+    """Return the bucket that an action draws on, None where AWS publishes no limit that we could meet."""
+    if service == "ecs":
+        return _ECS.get(operation)
+    if service in ("ec2", "ssm"):
+        return f"{service} {'read' if operation.startswith(_READ) else 'modify'}"
+    return service if service in LIMITS else None
+
+
+def take(limit: Limit, level: Level | None, now: float) -> tuple[Level, float]:
+    """Take a call out of a bucket, or reserve one that it will hold.
+
+    Parameters
+    ----------
+    limit : Limit
+        The published size.
+    level : Level, optional
+        As it was left; None for a full one.
+    now : float
+        Seconds of any clock that does not go back.
+
+    Returns
+    -------
+    tuple of Level and float
+        As it is left, and the seconds to wait before the call.
+    """
+    burst, refill = max(1.0, limit.burst * SHARE), limit.refill * SHARE
+    tokens = burst if level is None else min(burst, level.tokens + (now - level.at) * refill)
+    left = tokens - 1
+    return Level(left, now), max(0.0, -left / refill)
