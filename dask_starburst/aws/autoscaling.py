@@ -141,11 +141,12 @@ def batches(items: list[T]) -> list[list[T]]:
     return [items[i : i + _MOST_TERMINATED] for i in range(0, len(items), _MOST_TERMINATED)]
 
 
-async def terminate(aws: AWS, instances: list[str]) -> None:
-    """Terminate exactly these instances and lower their group's desired capacity with them; all or none."""
+async def terminate(aws: AWS, name: str, instances: list[str]) -> None:
+    """Terminate exactly these instances of a group and lower its desired capacity with them; all or none."""
     await aws.call(
         "autoscaling",
         "TerminateInstanceInAutoScalingGroup",
+        AutoScalingGroupName=name,
         InstanceIds=instances,
         ShouldDecrementDesiredCapacity=True,
     )

@@ -51,7 +51,11 @@ class Performer:
                     single.append(action)
         await asyncio.gather(
             *(self._guarded(self._one(action)) for action in single),
-            *(self._guarded(self._terminate(part)) for part in autoscaling.batches(ends)),
+            *(
+                self._guarded(self._terminate(part))
+                for group in sorted({end.group for end in ends})
+                for part in autoscaling.batches([end for end in ends if end.group == group])
+            ),
             *(self._guarded(self._run(batch)) for batch in fleet.launcher.batches(runs, fleet.observed)),
         )
 
@@ -94,9 +98,10 @@ class Performer:
 
     async def _terminate(self, batch: list[Terminate]) -> None:
         """Terminate instances; if AWS refuses because of one that is gone already, the others one by one."""
-        aws = self._fleet.pool.aws
+        pool = self._fleet.pool
         try:
-            await autoscaling.terminate(aws, [action.instance for action in batch])
+            name = pool.names.group(batch[0].group)
+            await autoscaling.terminate(pool.aws, name, [action.instance for action in batch])
         except StarburstError:
             if len(batch) == 1:
                 raise

@@ -28,6 +28,7 @@ KEPT = (
     "AvailabilityZoneDistribution",
     "DeletionProtection",
 )
+_MOST_TERMINATED = 100
 _NOT_HERE = (
     "LaunchConfigurationName",
     "InstanceId",
@@ -153,9 +154,15 @@ class GroupOperations:
         single, several = request.get("InstanceId"), request.get("InstanceIds") or []
         if bool(single) == bool(several):
             raise invalid("Exactly one of InstanceId and InstanceIds must be given.")
+        if several and not request.get("AutoScalingGroupName"):
+            raise invalid("AutoScalingGroupName is required with InstanceIds.")
+        if len(several) > _MOST_TERMINATED:
+            raise invalid(f"InstanceIds can have {_MOST_TERMINATED} elements at most.")
         decrement = request["ShouldDecrementDesiredCapacity"]
         # All are found before any is terminated.
         found = [self.member(instance_id) for instance_id in ([single] if single else several)]
+        if any(group.name != request.get("AutoScalingGroupName", group.name) for group, _ in found):
+            raise invalid(f"An instance is not part of Auto Scaling group {request['AutoScalingGroupName']}.")
         if decrement:
             for group in {id(group): group for group, _ in found}.values():
                 leaving = sum(other is group and not member.leaving for other, member in found)

@@ -140,7 +140,7 @@ class Ec2:
         kind = INSTANCE_TYPES[instance.instance_type]
         architectures = kind["ProcessorInfo"]["SupportedArchitectures"]
         agent = _agent_configuration(instance.user_data)
-        tags = {tag["key"]: tag["value"] for tag in instance.get_tags()}
+        tags = self._backend.tags.get(instance.id, {})  # get_tags() looks through those of everything
         return Machine(
             id=instance.id,
             instance_type=instance.instance_type,

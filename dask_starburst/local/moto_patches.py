@@ -11,9 +11,15 @@ from typing import Any, Protocol
 
 from moto import settings
 from moto.core import responses as core_responses
-from moto.ec2.exceptions import DependencyViolationError, EC2ClientError, InvalidInstanceTypeError
+from moto.ec2.exceptions import (
+    DependencyViolationError,
+    EC2ClientError,
+    InvalidInstanceIdError,
+    InvalidInstanceTypeError,
+)
 from moto.ec2.models import EC2Backend
 from moto.ec2.models import vpcs as vpc_models
+from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instances import Instance, InstanceBackend, InstanceState
 from moto.ec2.models.security_groups import SecurityGroupBackend
@@ -50,6 +56,7 @@ def install(hooks: Hooks, cidr: str) -> None:
     _let_instances_live(hooks)
     _move_the_default_vpc(cidr)
     _refuse_as_aws_does()
+    _find_by_id_at_once()
     # AWSServiceRoleForECS and AWSServiceRoleForEC2Spot, not moto's "ecs" and "spot".
     iam_models.SERVICE_NAME_CONVERSION.update(ecs="ECS", spot="EC2Spot")
     # It inspects the whole response class for every single object of a DescribeInstances reply.
@@ -147,6 +154,38 @@ def _refuse_as_aws_does() -> None:
 
     SecurityGroupBackend.delete_security_group = delete_security_group
     instance_responses.filter_iam_instance_profiles = filter_iam_instance_profiles
+
+
+def _find_by_id_at_once() -> None:
+    """Moto looks through 1,300 images and copies every reservation to find one of a known id, at each launch."""
+    describe = AmiBackend.describe_images
+    find = InstanceBackend.get_instance_by_id
+
+    @functools.wraps(describe)
+    def describe_images(self: Any, ami_ids: Any = None, filters: Any = None, *args: Any, **kwargs: Any) -> Any:
+        wanted = (filters or {}).get("image-id")
+        if ami_ids or wanted is None or len(filters) > 1 or args or kwargs:
+            return describe(self, ami_ids, filters, *args, **kwargs)
+        names = [wanted] if isinstance(wanted, str) else wanted
+        if any("*" in name or "?" in name for name in names):
+            return describe(self, ami_ids, filters)
+        return [self.amis[name] for name in names if name in self.amis]
+
+    @functools.wraps(find)
+    def get_instance_by_id(self: Any, instance_id: str) -> Any:
+        reservations = self.reservations.values()
+        return next((one for r in reservations for one in r.instances if one.id == instance_id), None)
+
+    @functools.wraps(InstanceBackend.get_instance)
+    def get_instance(self: Any, instance_id: str) -> Any:
+        found = get_instance_by_id(self, instance_id)
+        if found is None:
+            raise InvalidInstanceIdError(instance_id)
+        return found
+
+    AmiBackend.describe_images = describe_images
+    InstanceBackend.get_instance_by_id = get_instance_by_id
+    InstanceBackend.get_instance = get_instance
 
 
 def _is_in_use(backend: Any, group_id: str) -> bool:

@@ -137,7 +137,7 @@ def test_a_terminated_instance_is_replaced_or_not_as_asked(stack: Stack) -> None
     assert reply["Activity"]["StatusCode"] == "InProgress"
     assert stack.described["DesiredCapacity"] == 1
     assert [member["InstanceId"] for member in stack.in_service(1)] == [second]
-    terminate(InstanceIds=[second], ShouldDecrementDesiredCapacity=False)
+    terminate(InstanceIds=[second], AutoScalingGroupName=stack.name, ShouldDecrementDesiredCapacity=False)
     wait_for(lambda: second not in [member["InstanceId"] for member in stack.in_service(1)])
     with pytest.raises(ClientError) as error:
         terminate(InstanceId=first, ShouldDecrementDesiredCapacity=True)

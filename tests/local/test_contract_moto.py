@@ -160,3 +160,16 @@ def test_service_linked_roles_have_the_names_that_aws_gives_them(clients: Client
         clients.iam.get_role(RoleName="AWSServiceRoleForECS")["Role"]["Path"] == "/aws-service-role/ecs.amazonaws.com/"
     )
     assert clients.iam.get_role(RoleName="AWSServiceRoleForEC2Spot")
+
+
+def test_an_image_and_an_instance_are_found_by_their_ids(clients: Clients) -> None:
+    images = clients.ec2.describe_images()["Images"]
+    wanted = images[7]["ImageId"]
+    by_filter = clients.ec2.describe_images(Filters=[{"Name": "image-id", "Values": [wanted]}])["Images"]
+    assert [image["ImageId"] for image in by_filter] == [wanted]
+    pattern = [{"Name": "image-id", "Values": [wanted[:-3] + "*"]}]
+    assert wanted in [image["ImageId"] for image in clients.ec2.describe_images(Filters=pattern)["Images"]]
+    assert clients.ec2.describe_images(Filters=[{"Name": "image-id", "Values": ["ami-none"]}])["Images"] == []
+    with pytest.raises(ClientError) as error:
+        clients.ec2.terminate_instances(InstanceIds=["i-0123456789abcdef0"])
+    assert code_of(error) == "InvalidInstanceID.NotFound"

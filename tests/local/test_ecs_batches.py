@@ -80,9 +80,15 @@ def test_connected_instances_are_listed_by_a_filter(pair: Stack) -> None:
 def test_many_instances_are_terminated_by_one_call_or_none(pair: Stack) -> None:
     ids = [i["ec2InstanceId"] for i in pair.instances]
     terminate = pair.autoscaling.terminate_instance_in_auto_scaling_group
-    with pytest.raises(ClientError) as error:
-        terminate(InstanceIds=[*ids, "i-0123456789abcdef0"], ShouldDecrementDesiredCapacity=True)
-    assert code_of(error) == "ValidationError"
+    mine = {"AutoScalingGroupName": pair.name, "ShouldDecrementDesiredCapacity": True}
+    for wrong in (
+        {**mine, "InstanceIds": [*ids, "i-0123456789abcdef0"]},
+        {**mine, "InstanceIds": ids * 51},
+        {"InstanceIds": ids, "ShouldDecrementDesiredCapacity": True},
+    ):
+        with pytest.raises(ClientError) as error:
+            terminate(**wrong)
+        assert code_of(error) == "ValidationError"
     assert pair.described["DesiredCapacity"] == 2
-    assert len(terminate(InstanceIds=ids, ShouldDecrementDesiredCapacity=True)["Activities"]) == 2
+    assert len(terminate(**mine, InstanceIds=ids)["Activities"]) == 2
     assert pair.described["DesiredCapacity"] == 0
