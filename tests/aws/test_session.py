@@ -1,0 +1,41 @@
+"""The door to AWS: all pages are read, and calls wait for room in AWS's limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from dask_starburst.aws.session import AWS
+from dask_starburst.local import LocalAWS
+from dask_starburst.plan.rates import LIMITS, SHARE
+
+
+def test_every_page_of_a_listing_is_read_and_counted(clean: LocalAWS) -> None:
+    ssm = clean.client("ssm")
+    names = {f"/pages/{n:02}" for n in range(25)}
+    for name in names:
+        ssm.put_parameter(Name=name, Value="x", Type="String")
+    aws = AWS(endpoint_url=clean.endpoint_url, session=clean.session())
+    found = asyncio.run(aws.pages("ssm", "GetParametersByPath", "Parameters", Path="/pages"))
+    aws.close()
+    ssm.delete_parameters(Names=sorted(names)[:10])
+    ssm.delete_parameters(Names=sorted(names)[10:20])
+    ssm.delete_parameters(Names=sorted(names)[20:])
+    assert {p["Name"] for p in found} == names
+    assert aws.calls["ssm:GetParametersByPath"] == 3  # ten a page
+
+
+def test_calls_beyond_a_burst_wait_instead_of_being_throttled(clean: LocalAWS) -> None:
+    aws = AWS(endpoint_url=clean.endpoint_url, session=clean.session())
+    limit = LIMITS["ssm modify"]
+    calls = 6
+
+    async def write() -> None:
+        names = (f"/rate/{n}" for n in range(calls))
+        await asyncio.gather(*(aws.call("ssm", "PutParameter", Name=name, Value="x", Type="String") for name in names))
+
+    start = time.monotonic()
+    asyncio.run(write())
+    aws.close()
+    clean.client("ssm").delete_parameters(Names=[f"/rate/{n}" for n in range(calls)])
+    assert time.monotonic() - start >= (calls - limit.burst) / (limit.refill * SHARE)
