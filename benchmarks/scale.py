@@ -115,7 +115,7 @@ async def run(local: LocalAWS, workers: int) -> dict[str, Any]:
         arch="arm64",
         endpoint_url=local.endpoint_url,
         image="benchmark",
-        max_workers=workers,
+        max_workers=max(500, workers),
         network={"caller": "127.0.0.1/32"},
         warm_timeout="0 s",
     )
