@@ -58,8 +58,12 @@ class StarburstCluster(CloudCluster):
         After so long without work the scheduler ends the cluster. Seconds, or ``"20 minutes"``.
     no_client_timeout : float or str, optional
         It does so too when nobody has been connected, and no task has run, for so long.
+    warm : int
+        How many empty instances are kept ready beyond what the workers need, so that the next ones
+        start at once.
     warm_timeout : float or str
-        How long an instance without a worker is kept before it is terminated.
+        How long an instance without a worker is kept before it is terminated. From 60 s on it holds
+        over ``close()`` as well: the next cluster with the same specification takes the instances.
     lease : float or str
         AWS empties the pool by itself when nobody has renewed for so long.
     security : distributed.Security, optional
@@ -110,6 +114,7 @@ class StarburstCluster(CloudCluster):
         max_workers: int | None = None,
         idle_timeout: float | str | None = None,
         no_client_timeout: float | str | None = None,
+        warm: int | None = None,
         warm_timeout: float | str | None = None,
         lease: float | str | None = None,
         security: Any = None,

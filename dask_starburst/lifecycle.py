@@ -96,7 +96,9 @@ class CloudCluster(SpecCluster):
         if self._fleet is not None:
             await self._fleet.stop()  # it would take what follows for losses
         await self._say_good_bye()
-        left = await self._session.end() if self._session else []
+        # An embedded AWS that was started for this cluster ends with it.
+        warm = self._cloud is not None and not self._cloud.owned
+        left = await self._session.end(warm=warm) if self._session else []
         if left:
             logger.warning("AWS is still terminating: %s", ", ".join(left))
         if self._cloud is not None:

@@ -134,6 +134,7 @@ class Settings:
     max_workers: int = 500
     idle_timeout: float | None = 1200.0
     no_client_timeout: float | None = 300.0
+    warm: int = 0
     warm_timeout: float = 0.0
     lease: float = 1800.0
     security: Any = None
@@ -177,6 +178,7 @@ class Settings:
     def _check_sizes(self) -> None:
         counts = {
             "n_workers": self.n_workers,
+            "warm": self.warm,
             "adaptive.minimum": self.adaptive.minimum,
             "adaptive.maximum": self.adaptive.maximum,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
 from dask_starburst.aws.session import AWS
@@ -23,7 +24,10 @@ class Subnet:
 
 
 async def choose_subnet(aws: AWS, wanted: str | None) -> Subnet:
-    """Return the wanted subnet, or the default one with the most free addresses.
+    """Return the wanted subnet, or the same default one every time as long as half of it is free.
+
+    The same one, because a pool belongs to its subnet: instances that are kept warm in it must not
+    drive the next cluster to another.
 
     Raises
     ------
@@ -41,8 +45,14 @@ async def choose_subnet(aws: AWS, wanted: str | None) -> Subnet:
                 f"the account has no default VPC in {aws.region}; make one (`aws ec2"
                 ' create-default-vpc`) or give network={"subnet": "subnet-…"}.'
             )
-    best = max(answer["Subnets"], key=lambda s: (s["AvailableIpAddressCount"], s["SubnetId"]))
+    best = max(answer["Subnets"], key=_room)
     return Subnet(best["SubnetId"], best["VpcId"], best["AvailabilityZone"])
+
+
+def _room(subnet: dict[str, Any]) -> tuple[bool, int, str]:
+    free, size = subnet["AvailableIpAddressCount"], ip_network(subnet["CidrBlock"]).num_addresses
+    roomy = 2 * free >= size
+    return (roomy, size if roomy else free, subnet["SubnetId"])
 
 
 async def ensure_security_group(aws: AWS, vpc: str, name: str, description: str, tags: dict[str, str]) -> str:

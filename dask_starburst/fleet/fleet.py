@@ -309,7 +309,9 @@ class Fleet:
 
     async def _sleep(self) -> None:
         quiet = all(w.state is S.READY for w in self.workers.values())
-        idle = len(self.observed.instances) > len(self.workers)
+        spares = sum(self._limits.spare.values())
+        booting = any(not i.seen and not i.terminating for i in self.observed.instances.values())
+        idle = booting or len(self.observed.instances) > len(self.workers) + spares
         calm = self._trouble or (quiet and not idle and not self.observed.asked)
         under_way = sum(w.state is not S.READY for w in self.workers.values())
         seconds = pause(self._poll, under_way, bool(calm)) * random.uniform(*_JITTER)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
-from itertools import count
 
 from dask_starburst.aws import autoscaling, ec2, ecs, ssm
 from dask_starburst.aws.faults import code_of
@@ -16,7 +14,7 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.account import Account
 from dask_starburst.plan.cleanup import Claim
-from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE, PARAMETER_ROOT
+from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE
 from dask_starburst.plan.pool import (
     LEASE_ACTION,
     PoolNames,
@@ -98,13 +96,6 @@ def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: objec
         boot_script=script,
         **rest,  # type: ignore[arg-type]  # the settings' own types, checked there
     )
-
-
-async def free_pools(aws: AWS, spec: PoolSpec) -> Iterator[PoolNames]:
-    """Return the pools of this specification that nobody has claimed, made or not; endless."""
-    taken = await ssm.names_below(aws, f"{PARAMETER_ROOT}claims")
-    every = (PoolNames(spec.pool_name(slot)) for slot in count())
-    return (names for names in every if names.claim not in taken)
 
 
 async def claim(aws: AWS, names: PoolNames, session: str, arn: str, cleaning: bool = False) -> bool:

@@ -154,6 +154,7 @@ class Ec2:
             group=tags.get(GROUP_TAG),
             cluster=agent.get("ECS_CLUSTER"),
             host_attributes=_host_attributes(agent.get("ECS_INSTANCE_ATTRIBUTES")),
+            prefers_cached=agent.get("ECS_IMAGE_PULL_BEHAVIOR") in ("prefer-cached", "once"),
         )
 
     def set_running(self, machine: Machine) -> None:

@@ -101,12 +101,13 @@ class TaskLife:
             return
         task.status = "PENDING"
         self._mark(task, "pullStartedAt")
-        self._world.after("pull", lambda: self._start(task))
+        self._world.after("cached" if _is_cached(task) else "pull", lambda: self._start(task))
 
     def _start(self, task: Task) -> None:
         if task.desired == "STOPPED":
             return
         self._mark(task, "pullStoppedAt")
+        task.instance.machine.images.update(_images(task))
         try:
             for container in task.containers:
                 self._spawn(task, container, self._environment(task, container))
@@ -230,6 +231,16 @@ class TaskLife:
     def _mark(self, task: Task, what: str) -> None:
         task.times[what] = self._world.now()
         task.version += 1
+
+
+def _images(task: Task) -> set[str]:
+    return {container.definition["image"] for container in task.containers}
+
+
+def _is_cached(task: Task) -> bool:
+    """Tell whether the instance has the images of a task, and its agent uses what it has."""
+    machine = task.instance.machine
+    return machine.prefers_cached and _images(task) <= machine.images
 
 
 class _StartError(Exception):

@@ -14,9 +14,10 @@ from typing import Any
 
 from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE, PARAMETER_ROOT
 from dask_starburst.plan.state import HEAD
+from dask_starburst.plan.warm import SPEC_TAG
 
 #: Bumped when the shape of the objects below changes, so that old pools are not reused.
-LAYOUT = 1
+LAYOUT = 2
 LEASE_ACTION = f"{NAMESPACE}-lease"
 #: AWS allows one unit more than it needs; the hash only has to keep a handful of pools apart.
 _HASH_LENGTH = 8
@@ -156,7 +157,10 @@ def group_request(spec: PoolSpec, pool: str, group: str) -> dict[str, Any]:
                 "SpotAllocationStrategy": "price-capacity-optimized",
             },
         },
-        "Tags": [{"Key": k, "Value": v, "PropagateAtLaunch": True} for k, v in tags_of(pool, spec.tags).items()],
+        "Tags": [
+            *({"Key": k, "Value": v, "PropagateAtLaunch": True} for k, v in tags_of(pool, spec.tags).items()),
+            {"Key": SPEC_TAG, "Value": spec.digest, "PropagateAtLaunch": False},
+        ],
     }
 
 

@@ -3,7 +3,7 @@
 ``step`` remembers nothing. It may be called at any moment, by anybody who holds the pool, on any
 state, and brings the pool nearer to what is wanted. Three rules hold whatever it sees:
 
-* capacity is only ever ordered for a worker that is wanted and has no instance;
+* capacity is only ever ordered for a worker that is wanted and has no instance, or to be spare;
 * an instance is terminated by name, and only while no task of ours lives on it;
 * what was asked for and may not be visible yet is not asked for again.
 """
@@ -144,17 +144,19 @@ def _scale(
     idle = [i for i in present if i.id in empty]
     useless = {i.id for i in idle if _useless(i, waited, now, limits)}
     free = [i for i in idle if i.id not in useless]
+    # Spares are what a new worker is placed on at once; then they are made up for.
+    wanted = len(waiting) + limits.spare.get(group.name, 0)
     runs = _place(waiting, free)
     if useless:
         # They take their place in the desired capacity with them: order afterwards.
         return [*(Terminate(i, group.name) for i in sorted(useless)), *runs]
-    if len(waiting) > len(free):
-        needed = len(present) - len(free) + len(waiting)
+    if wanted > len(free):
+        needed = len(present) - len(free) + wanted
         return [*runs, *([SetDesired(group.name, needed)] if needed > group.desired else [])]
     if present:
         taken = {run.instance for run in runs}
         left = [i for i in free if i.id not in taken]
-        return [*runs, *_terminate(left, len(free) - len(waiting) - pausing, now, limits)]
+        return [*runs, *_terminate(left, len(free) - wanted - pausing, now, limits)]
     # A wished worker whose instance is going: Auto Scaling is about to replace it by itself.
     unused = group.desired > 0 and not any(w.wished and w.state is not S.FAILED for w in mine)
     return [SetDesired(group.name, 0)] if unused else []

@@ -125,7 +125,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long to wait for what (seconds) and how often to try."""
+    """How long to wait for what (seconds) and how often to try.
+
+    `spare`: how many empty instances a group keeps ready beyond what its workers need.
+    """
 
     capacity: float = 120.0
     connect: float = 180.0
@@ -136,6 +139,7 @@ class Limits:
     attempts: int = 3
     backoff: float = 2.0
     repeat: float = 20.0
+    spare: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
