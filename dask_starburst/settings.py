@@ -316,7 +316,7 @@ def _convert(name: str, value: Any, kind: str) -> Any:
             raise BadArgument(f"{name}=None is not possible; give {_kind_in_words(kind)}, or leave it out.")
         return None
     if kind.startswith("float"):
-        return _parse(name, value, "a duration such as '20 minutes'", parse_timedelta)
+        return parse_duration(name, value)
     if name == "worker.memory_limit":
         return _parse(name, value, "a size such as '8 GiB'", parse_bytes)
     if name == "instance_types":
@@ -328,6 +328,11 @@ def _convert(name: str, value: Any, kind: str) -> Any:
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise BadArgument(f"{name}={value!r} is not {_kind_in_words(kind)}.")
     return value
+
+
+def parse_duration(name: str, value: Any) -> float:
+    """Return a duration in seconds, given as a number or as text."""
+    return float(_parse(name, value, "a duration such as '20 minutes'", parse_timedelta))
 
 
 def _kind_in_words(kind: str) -> str:

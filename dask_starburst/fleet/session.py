@@ -20,7 +20,7 @@ from dask_starburst.fleet.pool import Pool, claim, make, owns, pool_spec
 from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.pool import PoolNames, PoolSpec
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
-from dask_starburst.plan.state import HEAD, SCHEDULER, Limits, WorkerState
+from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
 from dask_starburst.plan.tasks import (
     Container,
     guardian_arguments,
@@ -215,16 +215,10 @@ class Session:
         """
         await self.aws.settle()
         left: list[str] = []
-        keep = warm and self._worth_keeping()
+        sound = self.fleet is not None and self.fleet.error is None
+        keep = warm and sound and self._blueprint.settings.warm_timeout >= SHORTEST_WARM
         await sweep.attempt("giving the pool back", self._give_back(left, keep))
         return left
-
-    def _worth_keeping(self) -> bool:
-        """Whether the pool is sound, its scheduler was up, and the user wants it kept for the next cluster."""
-        if self._blueprint.settings.warm_timeout < SHORTEST_WARM or self.fleet is None or self.fleet.error is not None:
-            return False
-        scheduler = self.fleet.workers.get(SCHEDULER)
-        return scheduler is not None and scheduler.state is WorkerState.READY
 
     async def _give_back(self, left: list[str], keep: bool) -> None:
         if self._names is None or not await owns(self.aws, self._names, self.id):
