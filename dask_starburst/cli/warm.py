@@ -63,7 +63,7 @@ async def _warm(aws: AWS, plan: Blueprint, workers: int, seconds: float) -> tupl
 def _offer(plan: Blueprint, workers: int, seconds: float) -> str:
     policy, kind, head = plan.settings.spot_policy, plan.worker_types[0].name, plan.head_type.name
     groups = (
-        GroupFound("", workers, policy == "spot", (kind,) * workers, None),
+        GroupFound("", workers, policy != "on-demand", (kind,) * workers, None),
         GroupFound("", 1, False, (head,), None),
     )
     usd = usd_per_hour(groups)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dask_starburst.aws import ecs, identity, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog.instance_types import InstanceType, catalogue
+from dask_starburst.errors import BadArgument
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet import sweep, warm
 from dask_starburst.fleet.account import Account, set_up
@@ -18,7 +19,7 @@ from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.pool import Pool, claim, make, owns, pool_spec
 from dask_starburst.plan.ending import Lifetimes
-from dask_starburst.plan.pool import PoolNames, PoolSpec
+from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
 from dask_starburst.plan.tasks import (
@@ -42,6 +43,11 @@ class Blueprint:
     size: WorkerSize
     secret: str = field(repr=False)
 
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The instance types that are wanted, the scheduler's first."""
+        return (self.head_type.name, *(t.name for t in self.worker_types))
+
     def spec(self, account: Account) -> PoolSpec:
         """Return what its pool is made from in this account."""
         settings = self.settings
@@ -50,7 +56,7 @@ class Blueprint:
             tuple(t.name for t in self.worker_types),
             self.head_type.name,
             arch=settings.arch,
-            worker_group=settings.spot_policy,
+            worker_groups=LADDERS[settings.spot_policy],
             volume_gib=settings.storage.volume_size,
             tags=settings.tags,
         )
@@ -68,6 +74,27 @@ def blueprint(settings: Settings, secret: str) -> Blueprint:
     types = worker_types(known, settings.arch, settings.instance_types, shape.nthreads, shape.memory_limit)
     head = head_type(known, settings.arch, settings.scheduler.instance_type)
     return Blueprint(settings, types, head, worker_size(types, shape.nthreads, shape.memory_limit), secret)
+
+
+def sold(blueprint: Blueprint, account: Account) -> Blueprint:
+    """Return the blueprint without the worker types that AWS does not sell in the zone.
+
+    Raises
+    ------
+    BadArgument
+        The user asked for one of them by name, the scheduler's included.
+    """
+    settings, zone = blueprint.settings, account.subnet.zone
+    chosen = [blueprint.head_type.name, *(settings.instance_types or ())]
+    missing = [name for name in chosen if name not in account.sold]
+    left = tuple(t for t in blueprint.worker_types if t.name in account.sold)
+    if missing or not left:
+        raise BadArgument(
+            f"AWS does not sell {', '.join(missing or (t.name for t in blueprint.worker_types))} in {zone}; give other"
+            ' types, or a subnet in another zone with network={"subnet": "subnet-…"}.'
+        )
+    shape = settings.worker
+    return replace(blueprint, worker_types=left, size=worker_size(left, shape.nthreads, shape.memory_limit))
 
 
 class Session:
@@ -95,9 +122,14 @@ class Session:
         self._events = events
 
     @property
+    def worker_groups(self) -> tuple[str, ...]:
+        """The groups in which workers run, the preferred one first."""
+        return LADDERS[self._blueprint.settings.spot_policy]
+
+    @property
     def worker_group(self) -> str:
-        """The group in which workers run."""
-        return self._blueprint.settings.spot_policy
+        """The group in which a worker is wished for."""
+        return self.worker_groups[0]
 
     async def start(self, dask: DaskSide, workers: Iterable[str]) -> Fleet:
         """Set the account up, check a pool out and order head and workers together.
@@ -109,7 +141,8 @@ class Session:
         """
         settings = self._blueprint.settings
         self._tell("account-setup", self.aws.region, f"setting up what the account lacks in {self.aws.region}")
-        account = await set_up(self.aws, settings)
+        account = await set_up(self.aws, settings, self._blueprint.types)
+        self._blueprint = sold(self._blueprint, account)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
         workers = tuple(workers)
         await self._check_out(account, caller, len(workers) + settings.warm)
@@ -157,6 +190,8 @@ class Session:
         timeouts = settings.timeouts
         limits = Limits(
             capacity=timeouts.capacity,
+            fallback=timeouts.fallback,
+            ladder=self.worker_groups,
             connect=timeouts.connect,
             retire=timeouts.retire,
             warm=settings.warm_timeout,
@@ -177,7 +212,7 @@ class Session:
         blueprint, settings, pool = self._blueprint, self._blueprint.settings, self.pool
         head = worker_size((blueprint.head_type,), None, None)
         size = blueprint.size
-        groups = [pool.names.group(group) for group in (self.worker_group, HEAD)]
+        groups = [pool.names.group(group) for group in (*self.worker_groups, HEAD)]
         lifetimes = Lifetimes(settings.lease, settings.idle_timeout, settings.no_client_timeout)
         container = Container(
             pool=pool.name,

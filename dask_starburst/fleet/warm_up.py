@@ -12,7 +12,7 @@ from dask_starburst.errors import CapacityUnavailable
 from dask_starburst.fleet import sweep, warm
 from dask_starburst.fleet.account import Account, set_up
 from dask_starburst.fleet.pool import Pool, claim, make
-from dask_starburst.fleet.session import Blueprint
+from dask_starburst.fleet.session import Blueprint, sold
 from dask_starburst.plan.pool import PoolNames
 from dask_starburst.plan.state import HEAD
 from dask_starburst.plan.warm import Kept
@@ -49,7 +49,8 @@ async def warm_up(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, 
     CapacityUnavailable
         No instance came in time; nothing is left running.
     """
-    account = await set_up(aws, blueprint.settings)
+    account = await set_up(aws, blueprint.settings, blueprint.types)
+    blueprint = sold(blueprint, account)
     session = uuid.uuid4().hex
     pool = await _check_out(aws, blueprint, account, session, workers, seconds)
     try:
@@ -83,13 +84,14 @@ async def _check_out(
 async def _fill(pool: Pool, blueprint: Blueprint, workers: int, seconds: float, tell: Tell) -> Kept:
     timeouts = blueprint.settings.timeouts
     sizes = {HEAD: 1} | {group: 0 for group in pool.groups if group != HEAD}
-    sizes[blueprint.settings.spot_policy] = workers
-    await pool.renew(pool.aws.now() + seconds)
+    sizes[pool.spec.worker_groups[0]] = workers
+    began = pool.aws.now()
+    await pool.renew(began + seconds)
     await asyncio.gather(*(autoscaling.resize(pool.aws, pool.names.group(g), n) for g, n in sizes.items()))
     await _connected(pool, workers + 1, timeouts.capacity + timeouts.connect, timeouts.poll, tell)
-    failures = await asyncio.gather(*(autoscaling.last_failure(pool.aws, pool.names.group(g)) for g in pool.groups))
-    for failure in filter(None, failures):
-        tell(f"AWS could not launch an instance: {failure.text}")
+    failures = await asyncio.gather(*(autoscaling.failures(pool.aws, pool.names.group(g), began) for g in pool.groups))
+    for text in dict.fromkeys(text for some in failures for text, _ in some):
+        tell(f"AWS could not launch an instance: {text}")
     kept = await warm.keep(pool, seconds, timeouts.close, timeouts.poll)
     if kept is None:
         raise CapacityUnavailable(
