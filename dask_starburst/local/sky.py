@@ -122,15 +122,13 @@ class Sky:
             HostDeath: lambda _, machine: self._machines.die(machine, _DIED),
             AgentLost: self._lose_agent,
         }
-        spot_only = isinstance(event, Interrupt | Rebalance)
         able = [
             machine
             for machine in self._world.machines.values()
             if machine.state == "running"
             and event.instance in (None, machine.id)
             and fits(event, machine)
-            and not (spot_only and (machine.lifecycle != "spot" or machine.instance_action))
-            and not (isinstance(event, AgentLost) and not self._machines.is_connected(machine))
+            and self._can(event, machine)
         ]
         chosen = rng.sample(able, min(event.count, len(able)))
         for machine in chosen:
@@ -182,6 +180,18 @@ class Sky:
             part.clear()
         return []
 
+    def _can(self, event: Instances, machine: Machine) -> bool:
+        """Whether it makes sense that something happens to an instance: nothing is taken back twice."""
+        spot = machine.lifecycle == "spot"
+        match event:
+            case Interrupt():
+                return spot and machine.instance_action is None
+            case Rebalance():
+                return spot and machine.rebalance is None
+            case AgentLost():
+                return self._machines.is_connected(machine)
+        return True
+
     def _interrupt(self, event: Interrupt, machine: Machine) -> None:
         when = self._world.now() + event.notice
         machine.instance_action = {"action": "terminate", "time": _stamp(when)}
@@ -206,7 +216,7 @@ class Sky:
         event = {
             "Source": "aws.ec2",
             "DetailType": kind,
-            "Time": _stamp(self._world.now()),
+            "Time": self._world.now(),  # moto writes it out
             "Resources": [f"arn:aws:ec2:{machine.zone}:instance/{machine.id}"],
             "Detail": json.dumps({"instance-id": machine.id, **detail}),
         }

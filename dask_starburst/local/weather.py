@@ -13,12 +13,15 @@ import random
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 NOTICE_SECONDS = 120.0
 """How long a Spot notice comes before the interruption: "Spot Instance interruption notices", EC2 User Guide."""
 
 
+HIDDEN = ("tasks", "container-instances", "group-instances", "launch-templates", "instance-profiles")
+"""What can be invisible for a while."""
 # What is a kind by itself, and not the common part of some.
 _ALONE = ("Quota", "Invisible", "FreshProfile", "Calm")
 
@@ -254,6 +257,11 @@ class Error(Calls):
     message: str = "The request processing has failed because of an unknown error, exception or failure."
     status: int = 500
 
+    def __post_init__(self) -> None:
+        """Refuse what is no status of HTTP."""
+        super().__post_init__()
+        HTTPStatus(self.status)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timeout(Calls):
@@ -271,13 +279,18 @@ class LostResponse(Calls):
 class Invisible(Event):
     """What is made from now on cannot be seen for ``delay`` seconds: AWS is eventually consistent.
 
-    ``what`` is one of ``tasks``, ``container-instances``, ``group-instances``, ``launch-templates``,
-    ``instance-profiles``, or ``*`` for all. It goes on for ``seconds`` or for good.
+    ``what`` is one of `HIDDEN`, or ``*`` for all. It goes on for ``seconds`` or for good.
     """
 
     delay: float
     what: str = "*"
     seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be hidden."""
+        super().__post_init__()
+        if self.what not in (*HIDDEN, "*"):
+            raise ValueError(f"what can be invisible is one of {', '.join(HIDDEN)} or *, not {self.what}")
 
 
 @dataclass(frozen=True, kw_only=True)
