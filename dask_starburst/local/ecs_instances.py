@@ -36,7 +36,7 @@ class InstanceOperations:
         found, failures = [], []
         for name in request["containerInstances"]:
             instance = find_instance(cluster, name)
-            if instance is None:
+            if instance is None or self._world.veil.hides("container-instances", instance.registered_at):
                 prefix = cluster.arn.replace(":cluster/", ":container-instance/")
                 failures.append(missing(name if name.startswith("arn:") else f"{prefix}/{name}"))
             else:
@@ -50,7 +50,9 @@ class InstanceOperations:
         arns = [
             arn
             for arn, instance in sorted(cluster.instances.items())
-            if status in (None, instance.status) and (query is None or matches(instance, query))
+            if not self._world.veil.hides("container-instances", instance.registered_at)
+            and status in (None, instance.status)
+            and (query is None or matches(instance, query))
         ]
         chosen, token = listing(arns, request)
         return with_token({"containerInstanceArns": chosen}, token)

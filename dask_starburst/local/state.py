@@ -26,7 +26,10 @@ class Machine:
     group: str | None
     cluster: str | None  # the ECS cluster that the user data names
     host_attributes: Tags = field(default_factory=dict)
+    drains: bool = False  # whether its agent is told to drain on a Spot notice
     state: MachineState = "pending"
+    instance_action: Tags | None = None  # the Spot notice in its metadata
+    rebalance: Tags | None = None
 
 
 @dataclass
