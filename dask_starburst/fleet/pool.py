@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from itertools import count
+from typing import Any
 
 from dask_starburst.aws import autoscaling, ec2, ecs, ssm
 from dask_starburst.aws.faults import code_of
@@ -24,7 +25,9 @@ from dask_starburst.plan.pool import (
     group_request,
     launch_template_data,
     provider_request,
+    purchases,
     tags_of,
+    types_of,
     user_data,
 )
 from dask_starburst.plan.state import HEAD
@@ -50,9 +53,9 @@ class Pool:
         return self.names.pool
 
     @property
-    def groups(self) -> tuple[str, str]:
-        """The purposes of its two groups."""
-        return (HEAD, self.spec.worker_group)
+    def groups(self) -> tuple[str, ...]:
+        """The purposes of its groups."""
+        return (HEAD, *self.spec.worker_groups)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -61,13 +64,25 @@ class Pool:
 
     async def open(self, maximum: int, until: float) -> None:
         """Let the groups have capacity, with a lease on each before there can be any."""
-        sizes = {HEAD: 1, self.spec.worker_group: maximum}
-        await asyncio.gather(*(self._open(group, max(1, size), until) for group, size in sizes.items()))
+        sizes = {group: 1 if group == HEAD else max(1, maximum) for group in self.groups}
+        await asyncio.gather(*(self._open(group, size, until) for group, size in sizes.items()))
 
     async def _open(self, group: str, maximum: int, until: float) -> None:
         name = self.names.group(group)
         await autoscaling.put_lease(self.aws, name, LEASE_ACTION, until)
-        await autoscaling.set_maximum(self.aws, name, maximum)
+        # With all its types: an earlier session may have left some out that failed then.
+        await autoscaling.set_maximum(self.aws, name, maximum, self._purchases(group, self.allowed(group)))
+
+    def allowed(self, group: str) -> tuple[str, ...]:
+        """Return the instance types that a group may launch."""
+        return types_of(self.spec, group)
+
+    async def set_types(self, group: str, types: tuple[str, ...]) -> None:
+        """Have a group launch only these types; what runs goes on."""
+        await autoscaling.set_purchases(self.aws, self.names.group(group), self._purchases(group, types))
+
+    def _purchases(self, group: str, types: tuple[str, ...]) -> dict[str, Any]:
+        return purchases(self.names.group(group), types, spot=group == "spot")
 
     async def renew(self, until: float) -> None:
         """Put off the moment at which AWS itself empties the groups."""

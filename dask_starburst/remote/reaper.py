@@ -170,14 +170,16 @@ def main() -> None:
     if idle < given.idle_limit:
         _save(given.state, dataclasses.replace(state, failures=0))
         return
+    failures = state.failures + 1
+    _save(given.state, dataclasses.replace(state, failures=failures))  # an attempt that hangs fails too
     try:
         terminate()
         print(f"no task for {idle:.0f} s: this instance is being terminated", flush=True)
+        _save(given.state, dataclasses.replace(state, failures=0))
+        return
     except _TROUBLE as error:
-        state = dataclasses.replace(state, failures=state.failures + 1)
         print(f"no task for {idle:.0f} s, but AWS did not terminate this instance: {error!r}", flush=True)
-    _save(given.state, state)
-    if state.failures >= ATTEMPTS:
+    if failures >= ATTEMPTS:
         # The group replaces an instance that shuts down by itself, so this is not the way to begin with. But one
         # that cannot reach AWS helps nobody, and what replaces it can do better. Launch templates of ours say
         # that a shutdown terminates.
