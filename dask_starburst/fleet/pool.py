@@ -28,6 +28,7 @@ from dask_starburst.plan.pool import (
     purchases,
     tags_of,
     types_of,
+    user_data,
 )
 from dask_starburst.plan.state import HEAD
 
@@ -100,7 +101,6 @@ class Pool:
 
 def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: object) -> PoolSpec:
     """Return what a pool in this account is made from; `rest` comes from the settings."""
-    script = resources.files("dask_starburst.remote").joinpath("boot.sh").read_text()
     return PoolSpec(
         region=account.region,
         image_id=account.image_id,
@@ -110,9 +110,16 @@ def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: objec
         head_type=head,
         security_group=account.security_group,
         instance_profile=account.instance_profile,
-        boot_script=script,
+        boot_script=boot_script(),
         **rest,  # type: ignore[arg-type]  # the settings' own types, checked there
     )
+
+
+def boot_script() -> str:
+    """Return what every instance runs at boot, the reaper included; `user_data` fills in what is the pool's own."""
+    remote = resources.files("dask_starburst.remote")
+    script, reaper = (remote.joinpath(name).read_text("utf-8") for name in ("boot.sh", "reaper.py"))
+    return script.replace("@REAPER@", reaper.rstrip())
 
 
 async def free_pools(aws: AWS, spec: PoolSpec) -> Iterator[PoolNames]:
@@ -164,8 +171,7 @@ async def _head_security_group(
 async def _make_group(pool: Pool, group: str) -> dict[str, object]:
     spec, name = pool.spec, pool.names.group(group)
     head = [pool.head_security_group] if group == HEAD else []
-    user_data = spec.boot_script.replace("@CLUSTER@", pool.name)
-    data = launch_template_data(spec, pool.name, group, [spec.security_group, *head], user_data)
+    data = launch_template_data(spec, pool.name, group, [spec.security_group, *head], user_data(spec, pool.name))
     await ec2.ensure_launch_template(pool.aws, name, data, pool.tags)
     made = await _ensure_group(pool.aws, group_request(spec, pool.name, group))
     return provider_request(pool.name, group, made.arn)

@@ -19,7 +19,7 @@ from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.pool import Pool, claim, free_pools, make, owns, pool_spec
 from dask_starburst.plan.ending import Lifetimes
-from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec
+from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
 from dask_starburst.plan.tasks import (
@@ -144,6 +144,7 @@ class Session:
             worker_groups=self.worker_groups,
             volume_gib=settings.storage.volume_size,
             tags=settings.tags,
+            host_idle_limit=host_idle_limit(settings.warm_timeout, settings.timeouts.connect),
         )
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
         names = await self._claim(spec, account.caller)
