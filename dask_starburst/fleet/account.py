@@ -60,7 +60,7 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
     (subnet, sold, group), image_id, profile, arns, _ = await asyncio.gather(
         _network(aws, settings, types, tags),
         ssm.recommended_ami(aws, settings.arch),
-        iam.ensure_instance_profile(aws, policies.instance_role(), tags),
+        iam.ensure_instance_profile(aws, policies.instance_role(number), tags),
         asyncio.gather(*(iam.ensure_role(aws, role, tags) for role in roles)),
         asyncio.gather(
             logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags),

@@ -26,8 +26,10 @@ from dask_starburst.plan.pool import (
     purchases,
     tags_of,
     types_of,
+    user_data,
 )
 from dask_starburst.plan.state import HEAD
+from dask_starburst.plan.warm import WARM_TAG
 
 #: A new instance profile is not usable everywhere at once; AWS says so for up to a minute.
 _PROFILE_PATIENCE = 60.0
@@ -36,13 +38,17 @@ _PROFILE_PAUSE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A pool that this session has checked out: nobody else touches it."""
+    """A pool that this session has checked out: nobody else touches it.
+
+    `keeps`: whether instances may have no task for long on purpose. A tag says so to their reapers.
+    """
 
     aws: AWS
     spec: PoolSpec
     names: PoolNames
     session: str
     head_security_group: str
+    keeps: bool = False
 
     @property
     def name(self) -> str:
@@ -62,7 +68,7 @@ class Pool:
     async def open(self, maximum: int, until: float) -> None:
         """Let the groups have capacity, with a lease on each before there can be any."""
         sizes = {group: 1 if group == HEAD else max(1, maximum) for group in self.groups}
-        await asyncio.gather(*(self._open(group, size, until) for group, size in sizes.items()))
+        await asyncio.gather(self._mark(until), *(self._open(group, size, until) for group, size in sizes.items()))
 
     async def _open(self, group: str, maximum: int, until: float) -> None:
         name = self.names.group(group)
@@ -83,9 +89,15 @@ class Pool:
 
     async def renew(self, until: float) -> None:
         """Put off the moment at which AWS itself empties the groups."""
+        names = [self.names.group(group) for group in self.groups]
         await asyncio.gather(
-            *(autoscaling.put_lease(self.aws, self.names.group(g), LEASE_ACTION, until) for g in self.groups)
+            self._mark(until), *(autoscaling.put_lease(self.aws, name, LEASE_ACTION, until) for name in names)
         )
+
+    async def _mark(self, until: float) -> None:
+        if self.keeps:
+            names = [self.names.group(group) for group in self.groups]
+            await autoscaling.tag(self.aws, names, WARM_TAG, f"{until:.0f}")
 
     async def is_ours_and_open(self) -> bool:
         """Whether this session holds the pool still and its groups may have capacity."""
@@ -98,7 +110,6 @@ class Pool:
 
 def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: object) -> PoolSpec:
     """Return what a pool in this account is made from; `rest` comes from the settings."""
-    script = resources.files("dask_starburst.remote").joinpath("boot.sh").read_text()
     return PoolSpec(
         region=account.region,
         image_id=account.image_id,
@@ -108,9 +119,16 @@ def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: objec
         head_type=head,
         security_group=account.security_group,
         instance_profile=account.instance_profile,
-        boot_script=script,
+        boot_script=boot_script(),
         **rest,  # type: ignore[arg-type]  # the settings' own types, checked there
     )
+
+
+def boot_script() -> str:
+    """Return what every instance runs at boot, the reaper included; `user_data` fills in what is the pool's own."""
+    remote = resources.files("dask_starburst.remote")
+    script, reaper = (remote.joinpath(name).read_text("utf-8") for name in ("boot.sh", "reaper.py"))
+    return script.replace("@REAPER@", reaper.rstrip())
 
 
 async def claim(aws: AWS, names: PoolNames, session: str, arn: str, cleaning: bool = False) -> bool:
@@ -155,8 +173,7 @@ async def _head_security_group(
 async def _make_group(pool: Pool, group: str) -> dict[str, object]:
     spec, name = pool.spec, pool.names.group(group)
     head = [pool.head_security_group] if group == HEAD else []
-    user_data = spec.boot_script.replace("@CLUSTER@", pool.name)
-    data = launch_template_data(spec, pool.name, group, [spec.security_group, *head], user_data)
+    data = launch_template_data(spec, pool.name, group, [spec.security_group, *head], user_data(spec, pool.name, group))
     await ec2.ensure_launch_template(pool.aws, name, data, pool.tags)
     made = await _ensure_group(pool.aws, group_request(spec, pool.name, group))
     return provider_request(pool.name, group, made.arn)

@@ -19,7 +19,7 @@ from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.pool import Pool, claim, make, owns, pool_spec
 from dask_starburst.plan.ending import Lifetimes
-from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec
+from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
 from dask_starburst.plan.tasks import (
@@ -59,6 +59,7 @@ class Blueprint:
             worker_groups=LADDERS[settings.spot_policy],
             volume_gib=settings.storage.volume_size,
             tags=settings.tags,
+            host_idle_limit=host_idle_limit(settings.timeouts.connect),
         )
 
 
@@ -163,7 +164,8 @@ class Session:
             await warm.hold(self.aws, found.name, self.aws.now() + settings.lease)
         running = f" with {found.instances} warm instances" if found.instances else ""
         self._tell("pool-claimed", found.name, f"pool {found.name} is ours{running}")
-        self.pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)))
+        pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)))
+        self.pool = replace(pool, keeps=settings.warm > 0 or settings.warm_timeout >= SHORTEST_WARM)
 
     def _tell(self, kind: str, subject: str, message: str) -> None:
         self._events.emit(Event(self.aws.now(), kind, subject, message))

@@ -10,6 +10,7 @@ from dask_starburst.aws import autoscaling, ec2, ecs, ssm
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.pool import Pool
 from dask_starburst.plan.pool import LEASE_ACTION
+from dask_starburst.plan.warm import WARM_TAG
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,10 @@ async def give_back(pool: Pool, *, warm: bool = False) -> None:
     `warm`: its lease stays, because instances do.
     """
     names = pool.names
-    leases = () if warm else [autoscaling.drop_lease(pool.aws, names.group(g), LEASE_ACTION) for g in pool.groups]
+    groups = [names.group(group) for group in pool.groups]
+    leases = () if warm else [autoscaling.drop_lease(pool.aws, group, LEASE_ACTION) for group in groups]
+    if pool.keeps and not warm:
+        await autoscaling.untag(pool.aws, groups, WARM_TAG)
     await asyncio.gather(
         ssm.remove(pool.aws, names.secret),
         ec2.dismiss_callers(pool.aws, pool.head_security_group),

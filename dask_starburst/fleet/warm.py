@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Container, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 
 from dask_starburst.aws import autoscaling, ecs, ssm
@@ -80,6 +81,7 @@ async def keep(pool: Pool, seconds: float, patience: float, poll: float) -> Kept
     Kept or None
         None: there is nothing to be kept, and the pool is still ours.
     """
+    pool = replace(pool, keeps=True)
     await pool.renew(pool.aws.now() + seconds)
     await sweep.stop_tasks(pool)
     ready = await _emptied(pool, patience, poll)
@@ -89,9 +91,6 @@ async def keep(pool: Pool, seconds: float, patience: float, poll: float) -> Kept
     until = pool.aws.now() + seconds
     await pool.renew(until)
     groups = await asyncio.gather(*(_cut(pool, group, ready) for group in pool.groups))
-    names = [group.name for group in groups if group.types]
-    if names:
-        await autoscaling.tag(pool.aws, names, WARM_TAG, f"{until:.0f}")
     await sweep.give_back(pool, warm=True)
     return Kept(tuple(groups), until)
 

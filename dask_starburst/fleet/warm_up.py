@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 
 from dask_starburst.aws import autoscaling, ecs, ssm
 from dask_starburst.aws.session import AWS
@@ -74,7 +75,7 @@ async def _check_out(
             if found.instances:
                 await warm.hold(aws, found.name, aws.now() + seconds)
             # Nobody is admitted: there is no scheduler yet to be reached.
-            return await make(aws, spec, names, session, "", ())
+            return replace(await make(aws, spec, names, session, "", ()), keeps=True)
         except BaseException:
             await sweep.attempt("giving the pool back", ssm.remove(aws, names.claim))
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,9 @@ from dask_starburst.plan.warm import SPEC_TAG
 #: Bumped when the shape of the objects below changes, so that old pools are not reused.
 LAYOUT = 2
 LEASE_ACTION = f"{NAMESPACE}-lease"
+#: Seconds without a task after which an instance ends itself, and how much later than any wait of ours that has to be.
+HOST_IDLE_LIMIT = 300
+_HOST_IDLE_MARGIN = 120
 #: The groups that workers may run in by the policy, the preferred one first. A capacity ladder.
 LADDERS: Mapping[str, tuple[str, ...]] = {
     "spot": ("spot",),
@@ -31,7 +35,7 @@ _HASH_LENGTH = 8
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """Everything that the objects of a pool are made from."""
+    """Everything that the objects of a pool are made from; `host_idle_limit` in seconds."""
 
     region: str
     arch: str
@@ -46,6 +50,7 @@ class PoolSpec:
     instance_profile: str
     boot_script: str
     tags: Mapping[str, str]
+    host_idle_limit: int = HOST_IDLE_LIMIT
 
     @property
     def digest(self) -> str:
@@ -88,13 +93,37 @@ def tags_of(pool: str, tags: Mapping[str, str]) -> dict[str, str]:
     return {**tags, MANAGED_TAG: pool}
 
 
+def host_idle_limit(*waits: float) -> int:
+    """Return how long an instance may have no task before it ends itself (seconds).
+
+    Longer than each of `waits`, for which we leave an instance without a task that runs on purpose, such
+    as while its first task pulls an image. What is kept warm has a tag on its group instead, `warm.WARM_TAG`,
+    because its time changes.
+    """
+    return max([HOST_IDLE_LIMIT, *(math.ceil(wait) + _HOST_IDLE_MARGIN for wait in waits)])
+
+
+def user_data(spec: PoolSpec, pool: str, group: str) -> str:
+    """Return the boot script of the instances of one group of a pool."""
+    values = {
+        "@CLUSTER@": pool,
+        "@GROUP@": PoolNames(pool).group(group),
+        "@IDLE_LIMIT@": str(spec.host_idle_limit),
+    }
+    script = spec.boot_script
+    for name, value in values.items():
+        script = script.replace(name, value)
+    return script
+
+
 def launch_template_data(
     spec: PoolSpec, pool: str, group: str, security_groups: list[str], user_data: str
 ) -> dict[str, Any]:
     """Return the launch template of one group.
 
     IMDSv2 is required; hop limit 2, because a container in bridge mode is one hop away
-    (aws-facts §4.1). The volume is encrypted with the account's default key.
+    (aws-facts §4.1). The volume is encrypted with the account's default key. A shutdown from within
+    terminates: the reaper on the instance (remote/reaper.py) counts on it.
     """
     tags = [{"Key": k, "Value": v} for k, v in tags_of(pool, spec.tags).items()]
     tags.append({"Key": "Name", "Value": f"{pool}-{group}"})
