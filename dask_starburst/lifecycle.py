@@ -16,7 +16,7 @@ from distributed.deploy.spec import SpecCluster
 
 from dask_starburst.cloud import Cloud, open_cloud
 from dask_starburst.cost.ledger import Cost, Ledger
-from dask_starburst.errors import StarburstError, WorkerFailed
+from dask_starburst.errors import CapacityUnavailable, StarburstError, WorkerFailed
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet.dask_side import ClusterSide
 from dask_starburst.fleet.fleet import Fleet
@@ -155,7 +155,8 @@ class CloudCluster(SpecCluster):
             return self._fleet.error
         failed = self._fleet.failed()
         if failed and len(self.worker_spec) - len(failed) < n_workers:
-            return WorkerFailed(failed[0].reason)
+            kind = CapacityUnavailable if failed[0].unserved else WorkerFailed
+            return kind(failed[0].reason)
         return None
 
     @property

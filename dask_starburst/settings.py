@@ -18,7 +18,7 @@ from dask_starburst.errors import BadArgument
 T = TypeVar("T")
 
 ARCHITECTURES = ("arm64", "x86_64")
-SPOT_POLICIES = ("spot", "on-demand")
+SPOT_POLICIES = ("spot", "spot_with_fallback", "on-demand")
 #: Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8): a shorter lease
 #: would promise more than AWS does, and be renewed all the time.
 SHORTEST_LEASE = 60.0
@@ -102,6 +102,7 @@ class Timeouts:
     """How long we wait for what, in seconds."""
 
     capacity: float = 120.0
+    fallback: float = 60.0
     connect: float = 180.0
     retire: float = 120.0
     poll: float = 1.5
@@ -215,7 +216,7 @@ class Settings:
                 f"lease={self.lease:g} s is too short: Auto Scaling may act up to two minutes"
                 f" late, so give at least {SHORTEST_LEASE:g} s."
             )
-        for name in ("capacity", "connect", "retire", "poll", "close"):
+        for name in ("capacity", "fallback", "connect", "retire", "poll", "close"):
             if (seconds := getattr(self.timeouts, name)) <= 0:
                 raise BadArgument(f"timeouts.{name}={seconds:g} s has to be above zero.")
         if self.adaptive.scale_down_after < 0:

@@ -15,26 +15,21 @@ from dask_starburst.errors import StarburstError
 _LEAVING = ("Terminating", "Terminated", "Detaching", "Detached", "Standby")
 #: TerminateInstanceInAutoScalingGroup takes so many at most (aws-facts §1.4).
 _MOST_TERMINATED = 100
+#: So many of the latest scaling activities are read at a time (AWS keeps six weeks of them).
+_NEWEST = 50
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class GroupSeen:
-    """One Auto Scaling group as AWS describes it: ``instances`` holds (id, type, leaving)."""
+    """One Auto Scaling group as AWS describes it: ``instances`` holds (id, type, leaving), ``types`` what it buys."""
 
     name: str
     arn: str
     desired: int
     maximum: int
     instances: tuple[tuple[str, str, bool], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The newest failed launch of a group: AWS's text and when."""
-
-    text: str
-    at: float
+    types: tuple[str, ...] = ()
 
 
 async def ensure_group(aws: AWS, request: dict[str, Any]) -> GroupSeen:
@@ -72,6 +67,11 @@ def _seen(group: dict[str, Any]) -> GroupSeen:
             (i["InstanceId"], i.get("InstanceType", ""), i["LifecycleState"].startswith(_LEAVING))
             for i in group.get("Instances", [])
         ),
+        types=tuple(
+            o["InstanceType"]
+            for o in group.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {}).get("Overrides", [])
+            if "InstanceType" in o
+        ),
     )
 
 
@@ -98,19 +98,28 @@ async def remove_group(aws: AWS, name: str) -> None:
             raise
 
 
-async def last_failure(aws: AWS, name: str) -> Failure | None:
-    """Return the newest scaling activity of a group if it failed."""
-    answer = await aws.call("autoscaling", "DescribeScalingActivities", AutoScalingGroupName=name, MaxRecords=1)
-    for activity in answer["Activities"]:
-        if activity["StatusCode"] == "Failed":
-            text = activity.get("StatusMessage") or activity.get("Description", "")
-            return Failure(text, activity["StartTime"].timestamp())
-    return None
+async def failures(aws: AWS, name: str, since: float) -> list[tuple[str, float]]:
+    """Return AWS's texts about launches of a group that failed after `since`, each with its time."""
+    answer = await aws.call("autoscaling", "DescribeScalingActivities", AutoScalingGroupName=name, MaxRecords=_NEWEST)
+    failed = [a for a in answer["Activities"] if a["StatusCode"] == "Failed"]
+    found = [(a.get("StatusMessage") or a.get("Description", ""), a["StartTime"].timestamp()) for a in failed]
+    return [(text, at) for text, at in found if at > since]
 
 
-async def set_maximum(aws: AWS, name: str, maximum: int) -> None:
-    """Say how many instances a group may have at most."""
-    await aws.call("autoscaling", "UpdateAutoScalingGroup", AutoScalingGroupName=name, MaxSize=maximum)
+async def set_maximum(aws: AWS, name: str, maximum: int, policy: dict[str, Any]) -> None:
+    """Say how many instances a group may have at most, and what it buys (MixedInstancesPolicy)."""
+    await aws.call(
+        "autoscaling",
+        "UpdateAutoScalingGroup",
+        AutoScalingGroupName=name,
+        MaxSize=maximum,
+        MixedInstancesPolicy=policy,
+    )
+
+
+async def set_purchases(aws: AWS, name: str, policy: dict[str, Any]) -> None:
+    """Say what a group buys from now on (MixedInstancesPolicy)."""
+    await aws.call("autoscaling", "UpdateAutoScalingGroup", AutoScalingGroupName=name, MixedInstancesPolicy=policy)
 
 
 async def set_desired(aws: AWS, name: str, desired: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,37 @@ class Subnet:
     zone: str
 
 
-async def choose_subnet(aws: AWS, wanted: str | None) -> Subnet:
-    """Return the wanted subnet, or the default one with the most free addresses.
+async def zones_that_sell(aws: AWS, types: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    """Return which of these instance types each availability zone of the region has on offer.
+
+    Not every zone sells every type (in us-east-1e there are few), and AWS says so only at the launch.
+    """
+    found = await aws.pages(
+        "ec2",
+        "DescribeInstanceTypeOfferings",
+        "InstanceTypeOfferings",
+        LocationType="availability-zone",
+        Filters=[{"Name": "instance-type", "Values": sorted(set(types))}],
+    )
+    zones: dict[str, set[str]] = {}
+    for offering in found:
+        zones.setdefault(offering["Location"], set()).add(offering["InstanceType"])
+    return {zone: frozenset(names) for zone, names in zones.items()}
+
+
+async def choose_subnet(aws: AWS, wanted: str | None, zones: Mapping[str, frozenset[str]], head: str) -> Subnet:
+    """Return the wanted subnet, or the default one whose zone has the most to sell and then most free addresses.
+
+    Parameters
+    ----------
+    aws : AWS
+        The account.
+    wanted : str, optional
+        A subnet's id.
+    zones : mapping of str to frozenset of str
+        The instance types that each zone sells.
+    head : str
+        The scheduler's, which has to be among them.
 
     Raises
     ------
@@ -41,7 +71,12 @@ async def choose_subnet(aws: AWS, wanted: str | None) -> Subnet:
                 f"the account has no default VPC in {aws.region}; make one (`aws ec2"
                 ' create-default-vpc`) or give network={"subnet": "subnet-…"}.'
             )
-    best = max(answer["Subnets"], key=lambda s: (s["AvailableIpAddressCount"], s["SubnetId"]))
+
+    def merit(subnet: dict[str, Any]) -> tuple[bool, int, int, str]:
+        sold = zones.get(subnet["AvailabilityZone"], frozenset())
+        return head in sold, len(sold), subnet["AvailableIpAddressCount"], subnet["SubnetId"]
+
+    best = max(answer["Subnets"], key=merit)
     return Subnet(best["SubnetId"], best["VpcId"], best["AvailabilityZone"])
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dask_starburst.aws import ecs, identity, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog.instance_types import InstanceType, catalogue
+from dask_starburst.errors import BadArgument
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet import sweep
 from dask_starburst.fleet.account import Account, set_up
@@ -18,7 +19,7 @@ from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.pool import Pool, claim, free_pools, make, owns, pool_spec
 from dask_starburst.plan.ending import Lifetimes
-from dask_starburst.plan.pool import PoolNames, PoolSpec
+from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
 from dask_starburst.plan.tasks import (
@@ -56,6 +57,27 @@ def blueprint(settings: Settings, secret: str) -> Blueprint:
     return Blueprint(settings, types, head, worker_size(types, shape.nthreads, shape.memory_limit), secret)
 
 
+def sold(blueprint: Blueprint, account: Account) -> Blueprint:
+    """Return the blueprint without the worker types that AWS does not sell in the zone.
+
+    Raises
+    ------
+    BadArgument
+        The user asked for one of them by name, the scheduler's included.
+    """
+    settings, zone = blueprint.settings, account.subnet.zone
+    chosen = [blueprint.head_type.name, *(settings.instance_types or ())]
+    missing = [name for name in chosen if name not in account.sold]
+    left = tuple(t for t in blueprint.worker_types if t.name in account.sold)
+    if missing or not left:
+        raise BadArgument(
+            f"AWS does not sell {', '.join(missing or (t.name for t in blueprint.worker_types))} in {zone}; give other"
+            ' types, or a subnet in another zone with network={"subnet": "subnet-…"}.'
+        )
+    shape = settings.worker
+    return replace(blueprint, worker_types=left, size=worker_size(left, shape.nthreads, shape.memory_limit))
+
+
 class Session:
     """One checkout of a pool.
 
@@ -80,9 +102,14 @@ class Session:
         self._events = events
 
     @property
+    def worker_groups(self) -> tuple[str, ...]:
+        """The groups in which workers run, the preferred one first."""
+        return LADDERS[self._blueprint.settings.spot_policy]
+
+    @property
     def worker_group(self) -> str:
-        """The group in which workers run."""
-        return self._blueprint.settings.spot_policy
+        """The group in which a worker is wished for."""
+        return self.worker_groups[0]
 
     async def start(self, dask: DaskSide, workers: Iterable[str]) -> Fleet:
         """Set the account up, check a pool out and order head and workers together.
@@ -94,7 +121,10 @@ class Session:
         """
         settings = self._blueprint.settings
         self._tell("account-setup", self.aws.region, f"setting up what the account lacks in {self.aws.region}")
-        account = await set_up(self.aws, settings)
+        blueprint = self._blueprint
+        wanted = (blueprint.head_type.name, *(t.name for t in blueprint.worker_types))
+        account = await set_up(self.aws, settings, wanted)
+        self._blueprint = sold(blueprint, account)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
         await self._check_out(account, caller)
         fleet = await self._open(account, dask)
@@ -111,9 +141,10 @@ class Session:
             tuple(t.name for t in blueprint.worker_types),
             blueprint.head_type.name,
             arch=settings.arch,
-            worker_group=self.worker_group,
+            worker_groups=self.worker_groups,
             volume_gib=settings.storage.volume_size,
             tags=settings.tags,
+            host_idle_limit=host_idle_limit(settings.warm_timeout, settings.timeouts.connect),
         )
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
         names = await self._claim(spec, account.caller)
@@ -142,6 +173,8 @@ class Session:
         timeouts = settings.timeouts
         limits = Limits(
             capacity=timeouts.capacity,
+            fallback=timeouts.fallback,
+            ladder=self.worker_groups,
             connect=timeouts.connect,
             retire=timeouts.retire,
             warm=settings.warm_timeout,
@@ -161,7 +194,7 @@ class Session:
         blueprint, settings, pool = self._blueprint, self._blueprint.settings, self.pool
         head = worker_size((blueprint.head_type,), None, None)
         size = blueprint.size
-        groups = [pool.names.group(group) for group in (self.worker_group, HEAD)]
+        groups = [pool.names.group(group) for group in (*self.worker_groups, HEAD)]
         lifetimes = Lifetimes(settings.lease, settings.idle_timeout, settings.no_client_timeout)
         container = Container(
             pool=pool.name,

@@ -205,7 +205,11 @@ class LocalAWS:
 
     def tasks(self) -> list[dict[str, Any]]:
         """Return every ECS task, with when its instance connected and what it was told; no AWS call is counted."""
-        return self._control.tasks()
+        return self._control.listing("tasks")
+
+    def instances(self) -> list[dict[str, Any]]:
+        """Return every EC2 instance with its state, its group and when it was launched; no AWS call is counted."""
+        return self._control.listing("instances")
 
     def end_task(self, task_id: str) -> None:
         """Let a task's container end by itself, with exit code 0; only without ``processes``."""
@@ -339,10 +343,10 @@ class Control:
                 f"What answers at {self._endpoint_url} is not an embedded AWS of this version ({error!r})."
             ) from error
 
-    def tasks(self) -> list[dict[str, Any]]:
-        """Ask what became of every task."""
-        tasks: list[dict[str, Any]] = json.loads(self._ask("tasks"))
-        return tasks
+    def listing(self, what: str) -> list[dict[str, Any]]:
+        """Ask what became of every one of ``tasks`` or ``instances``."""
+        found: list[dict[str, Any]] = json.loads(self._ask(what))
+        return found
 
     def past_weather(self) -> list[dict[str, Any]]:
         """Ask what weather there was."""

@@ -75,6 +75,8 @@ class Control:
                 return self._set_throttle(_document(environ))
             case "GET", "tasks":
                 return _JSON, json.dumps(self._tasks())
+            case "GET", "instances":
+                return _JSON, json.dumps(self._instances())
             case "POST", "end":
                 return self._end(_document(environ))
             case "POST", "shutdown":
@@ -117,6 +119,13 @@ class Control:
                     "started_at": task.times.get("startedAt"),
                 }
                 for task in self._world.tasks.values()
+            ]
+
+    def _instances(self) -> list[dict[str, Any]]:
+        with self._world.lock:
+            return [
+                {"id": machine.id, "state": machine.state, "group": machine.group, "launched_at": machine.launched_at}
+                for machine in self._world.machines.values()
             ]
 
     def _end(self, wanted: Mapping[str, Any]) -> Reply:

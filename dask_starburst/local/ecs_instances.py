@@ -19,7 +19,7 @@ from dask_starburst.local.state import ContainerInstance
 from dask_starburst.local.wire import Reply, Request
 from dask_starburst.local.world import World, tag_list
 
-_AGENT = {"agentVersion": "1.102.0", "agentHash": "local", "dockerVersion": "DockerVersion: 25.0.14"}
+AGENT = {"agentVersion": "1.102.0", "agentHash": "local", "dockerVersion": "DockerVersion: 25.0.14"}
 _UPDATE_BATCH = 10
 
 
@@ -96,7 +96,7 @@ def _described(instance: ContainerInstance) -> dict[str, Any]:
         "containerInstanceArn": instance.arn,
         "ec2InstanceId": instance.machine.id,
         "version": instance.version,
-        "versionInfo": _AGENT,
+        "versionInfo": AGENT,
         "registeredResources": _resources(instance.cpu, instance.memory, []),
         "remainingResources": _resources(instance.free_cpu, instance.free_memory, sorted(instance.ports)),
         "status": instance.status,

@@ -15,6 +15,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 
 from dask_starburst.local import moto_patches
 from dask_starburst.local.addresses import Network, claim_network
+from dask_starburst.local.agent import AgentApp
 from dask_starburst.local.autoscaling import GroupOperations
 from dask_starburst.local.autoscaling_groups import Groups
 from dask_starburst.local.autoscaling_views import GroupViews, ScheduleOperations
@@ -142,6 +143,7 @@ class LocalServer:
             "imds": metadata,
             "ecs": metadata,
             "credentials": metadata,
+            "agent": AgentApp(world),
         }
         gate = Gate(DomainDispatcherApplication(create_backend_app), services, folders, world.clock)
         control.gate = gate

@@ -19,6 +19,7 @@ from dask_starburst.plan.state import (
     Retire,
     RunTask,
     SetDesired,
+    SetTypes,
     StopTask,
     Task,
     Terminate,
@@ -61,13 +62,22 @@ def check(
     assert under_way.isdisjoint(actions)
     for action in actions:
         if isinstance(action, Terminate):
-            check_termination(action, observed, held)
+            living = {w.instance for w in workers if w.state in HOLDS}
+            check_termination(action, observed, living if silent(observed.instances[action.instance], now) else held)
             assert action.instance not in flying(under_way)
         elif isinstance(action, SetDesired):
             check_capacity(action, workers, observed, held, under_way)
+        elif isinstance(action, SetTypes):
+            assert action.types
+            assert set(action.types) <= set(observed.groups[action.group].allowed)
         elif isinstance(action, StopTask):
             assert action.task not in {w.task for w in workers if w.state in HOLDS}
     check_placement(actions, workers, observed, held, flying(under_way))
+
+
+def silent(instance: Instance, now: float) -> bool:
+    """Whether nobody will ever tell what runs on it: then only what a worker needs counts."""
+    return not instance.connected and instance.silent_since is not None and now - instance.silent_since > 60
 
 
 def check_termination(action: Terminate, observed: Observed, held: set[str | None]) -> None:
@@ -176,6 +186,8 @@ def test_what_has_become_visible_is_forgotten_and_the_rest_is_kept(situation: Si
         match action:
             case SetDesired(group, desired):
                 assert observed.groups[group].desired == desired
+            case SetTypes(group, types):
+                assert set(observed.groups[group].types) == set(types)
             case Terminate(instance):
                 seen = observed.instances.get(instance)
                 assert seen is None or seen.terminating
