@@ -35,11 +35,13 @@ class StarburstCluster(CloudCluster):
     arch : {"arm64", "x86_64"}
         The processors: Graviton, or Intel and AMD.
     instance_types : list of str, optional
-        The EC2 types that workers may run on. Without it the cheapest that fits `worker`.
+        The EC2 types that workers may run on. Without it: all of the catalogue that have as many vCPUs
+        as the smallest one that fits `worker`, ten and more, so that Spot has a choice.
     worker : mapping or WorkerShape, optional
         ``nthreads`` (count) and ``memory_limit`` (bytes, or ``"16 GiB"``) of one worker.
-    spot_policy : {"spot", "on-demand"}
-        How workers are bought. The scheduler is always on demand.
+    spot_policy : {"spot", "spot_with_fallback", "on-demand"}
+        How workers are bought; with ``"spot_with_fallback"`` on demand where AWS has had no Spot for
+        ``timeouts.fallback``. The scheduler is always on demand.
     image : str, optional
         The container image. Needed in an account; the embedded AWS runs this Python environment.
     region, profile : str, optional
@@ -59,8 +61,12 @@ class StarburstCluster(CloudCluster):
         After so long without work the scheduler ends the cluster. Seconds, or ``"20 minutes"``.
     no_client_timeout : float or str, optional
         It does so too when nobody has been connected, and no task has run, for so long.
+    warm : int
+        How many empty instances are kept ready beyond what the workers need, so that the next ones
+        start at once.
     warm_timeout : float or str
-        How long an instance without a worker is kept before it is terminated.
+        How long an instance without a worker is kept before it is terminated. From 60 s on it holds
+        over ``close()`` as well: the next cluster with the same specification takes the instances.
     lease : float or str
         AWS empties the pool by itself when nobody has renewed for so long.
     security : distributed.Security, optional
@@ -111,6 +117,7 @@ class StarburstCluster(CloudCluster):
         max_workers: int | None = None,
         idle_timeout: float | str | None = None,
         no_client_timeout: float | str | None = None,
+        warm: int | None = None,
         warm_timeout: float | str | None = None,
         lease: float | str | None = None,
         security: Any = None,
@@ -216,7 +223,8 @@ class StarburstCluster(CloudCluster):
 
     def report(self) -> ClusterReport:
         """Return what there is to say about the cluster now."""
-        return report_of(self, self._cloud, self._session, [t.name for t in self._blueprint.worker_types])
+        types = [t.name for t in self._blueprint.worker_types]
+        return report_of(self, self._cloud, self._session, types)
 
     def __repr__(self) -> str:
         return as_text(self.report())

@@ -18,7 +18,7 @@ from dask_starburst.errors import BadArgument
 T = TypeVar("T")
 
 ARCHITECTURES = ("arm64", "x86_64")
-SPOT_POLICIES = ("spot", "on-demand")
+SPOT_POLICIES = ("spot", "spot_with_fallback", "on-demand")
 #: Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8): a shorter lease
 #: would promise more than AWS does, and be renewed all the time.
 SHORTEST_LEASE = 60.0
@@ -102,6 +102,7 @@ class Timeouts:
     """How long we wait for what, in seconds."""
 
     capacity: float = 120.0
+    fallback: float = 60.0
     connect: float = 180.0
     retire: float = 120.0
     poll: float = 1.5
@@ -134,6 +135,7 @@ class Settings:
     max_workers: int = 500
     idle_timeout: float | None = 1200.0
     no_client_timeout: float | None = 300.0
+    warm: int = 0
     warm_timeout: float = 0.0
     lease: float = 1800.0
     security: Any = None
@@ -177,6 +179,7 @@ class Settings:
     def _check_sizes(self) -> None:
         counts = {
             "n_workers": self.n_workers,
+            "warm": self.warm,
             "adaptive.minimum": self.adaptive.minimum,
             "adaptive.maximum": self.adaptive.maximum,
         }
@@ -215,7 +218,7 @@ class Settings:
                 f"lease={self.lease:g} s is too short: Auto Scaling may act up to two minutes"
                 f" late, so give at least {SHORTEST_LEASE:g} s."
             )
-        for name in ("capacity", "connect", "retire", "poll", "close"):
+        for name in ("capacity", "fallback", "connect", "retire", "poll", "close"):
             if (seconds := getattr(self.timeouts, name)) <= 0:
                 raise BadArgument(f"timeouts.{name}={seconds:g} s has to be above zero.")
         if (after := self.adaptive.scale_down_after) is not None and after < 0:
@@ -314,7 +317,7 @@ def _convert(name: str, value: Any, kind: str) -> Any:
             raise BadArgument(f"{name}=None is not possible; give {_kind_in_words(kind)}, or leave it out.")
         return None
     if kind.startswith("float"):
-        return _parse(name, value, "a duration such as '20 minutes'", parse_timedelta)
+        return parse_duration(name, value)
     if name == "worker.memory_limit":
         return _parse(name, value, "a size such as '8 GiB'", parse_bytes)
     if name == "instance_types":
@@ -326,6 +329,11 @@ def _convert(name: str, value: Any, kind: str) -> Any:
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise BadArgument(f"{name}={value!r} is not {_kind_in_words(kind)}.")
     return value
+
+
+def parse_duration(name: str, value: Any) -> float:
+    """Return a duration in seconds, given as a number or as text."""
+    return float(_parse(name, value, "a duration such as '20 minutes'", parse_timedelta))
 
 
 def _kind_in_words(kind: str) -> str:

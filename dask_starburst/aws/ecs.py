@@ -142,6 +142,40 @@ async def instance_ids(aws: AWS, cluster: str, arns: Iterable[str]) -> dict[str,
     return {c["containerInstanceArn"]: c["ec2InstanceId"] for c in found}
 
 
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A container instance: its EC2 id, whether its agent takes tasks now, and whether it has none.
+
+    Tasks are not counted: ECS leaves one out as soon as it is to stop, though it has its CPU until it has.
+    """
+
+    instance: str
+    ready: bool
+    empty: bool
+
+
+async def hosts(aws: AWS, cluster: str) -> list[Host]:
+    """Return the container instances of a cluster."""
+    arns = await aws.pages("ecs", "ListContainerInstances", "containerInstanceArns", cluster=cluster)
+    calls = (
+        aws.call("ecs", "DescribeContainerInstances", cluster=cluster, containerInstances=part)
+        for part in _batches(arns)
+    )
+    found = (c for answer in await asyncio.gather(*calls) for c in answer["containerInstances"])
+    return [
+        Host(
+            c["ec2InstanceId"],
+            c["status"] == "ACTIVE" and c["agentConnected"],
+            _cpu(c["remainingResources"]) == _cpu(c["registeredResources"]),
+        )
+        for c in found
+    ]
+
+
+def _cpu(resources: list[dict[str, Any]]) -> int:
+    return sum(r["integerValue"] for r in resources if r["name"] == "CPU")
+
+
 async def cluster_providers(aws: AWS, name: str) -> list[str] | None:
     """Return the names of a cluster's capacity providers; None when there is no such cluster."""
     answer = await aws.call("ecs", "DescribeClusters", clusters=[name])

@@ -31,7 +31,7 @@ from dask_starburst.plan.look import pause
 from dask_starburst.plan.reconcile import step
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits, Observed, Worker, WorkerState
 from dask_starburst.plan.tasks import LOG_GROUP
-from dask_starburst.plan.worker import again, track
+from dask_starburst.plan.worker import again, stepped_down, track
 
 logger = logging.getLogger(__name__)
 S = WorkerState
@@ -238,6 +238,10 @@ class Fleet:
     # -- what is told ---------------------------------------------------------------------------
 
     def _moved(self, old: Worker, new: Worker) -> None:
+        if stepped_down(old, new, self._limits):
+            why = new.reason or "nothing came"
+            text = f"{_who(new)} is bought {new.group} now, because AWS has no {old.group} instance to give: {why}"
+            self.tell("worker-fallback", new.name, text, logging.WARNING)
         if (new.state, new.attempt) == (old.state, old.attempt):
             return
         if new.attempt > old.attempt or new.state is S.FAILED:
@@ -254,8 +258,8 @@ class Fleet:
 
     def _lost(self, old: Worker, new: Worker) -> None:
         if new.group != HEAD:
-            text = f"{_who(new)} was lost: {new.reason}; it is replaced"
-            self.tell("worker-lost", new.name, text, logging.WARNING)
+            text = f"{_who(new)} was lost: {new.reason}; it is replaced. {explain.hint(new.reason)}"
+            self.tell("worker-lost", new.name, text.rstrip(), logging.WARNING)
             return
         self._head = old  # the new one has no task any more, and so no log
         why = f"the scheduler was lost: {new.reason}. The work that it held is lost"
@@ -312,7 +316,9 @@ class Fleet:
 
     async def _sleep(self) -> None:
         quiet = all(w.state is S.READY for w in self.workers.values())
-        idle = len(self.observed.instances) > len(self.workers)
+        spares = sum(self._limits.spare.values())
+        booting = any(not i.seen and not i.terminating for i in self.observed.instances.values())
+        idle = booting or len(self.observed.instances) > len(self.workers) + spares
         calm = self._trouble or (quiet and not idle and not self.observed.asked)
         under_way = sum(w.state is not S.READY for w in self.workers.values())
         seconds = pause(self._poll, under_way, bool(calm)) * random.uniform(*_JITTER)

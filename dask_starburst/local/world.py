@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable
 
 from dask_starburst.local.clock import Clock
+from dask_starburst.local.luck import Luck
 from dask_starburst.local.state import (
     CapacityProvider,
     Cluster,
@@ -23,6 +24,7 @@ from dask_starburst.local.state import (
     TaskDefinition,
 )
 from dask_starburst.local.timing import Step, Timing
+from dask_starburst.local.veil import Veil
 
 ACCOUNT = "123456789012"
 
@@ -56,6 +58,8 @@ class World:
         self.registered: dict[str, ContainerInstance] = {}  # by EC2 instance id
         self.tasks: dict[str, Task] = {}  # by id, of every cluster
         self.late = 0.0  # the most seconds that something happened after its time, for want of processor
+        self.luck = Luck()
+        self.veil = Veil(clock.now)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
 

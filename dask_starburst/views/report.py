@@ -8,6 +8,9 @@ from typing import Any
 
 from dask.utils import format_bytes
 
+#: So many instance types are named; more are counted.
+_SHOWN = 3
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterReport:
@@ -60,13 +63,18 @@ def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> Clust
         address=cluster.scheduler_address if running else "",
         dashboard=cluster.dashboard_link if running else "",
         where=str(cloud) if cloud else "nowhere yet",
-        types=", ".join(types),
+        types=_some(types),
         members=tuple(cluster.scheduler_info.get("workers", {}).values()),
         wished=len(cluster.worker_spec),
         failed=len(fleet.failed()) if fleet else 0,
         cost=str(cluster.cost),
         lease=f"AWS empties the pool at {lease} unless renewed" if lease and running else "none",
     )
+
+
+def _some(types: list[str]) -> str:
+    """Return the types in few words: the first stands for those like it."""
+    return ", ".join(types) if len(types) <= _SHOWN else f"{types[0]} and {len(types) - 1} types like it"
 
 
 def as_text(report: ClusterReport) -> str:
