@@ -18,8 +18,8 @@ and the ideal is the greatest of them. A container's own work, which is Python's
 with the scheduler, is in no latency of AWS's: with processes it counts as overhead, and depends on what else
 this computer does. ``joining`` says how long it took, in seconds from a container's start until the fleet
 knew its worker. Two things would make the ideal too long, and the ratio too good: ``late``, the most seconds
-by which the embedded AWS did something after its time because the computer was busy; and ``again``, tasks
-that were run once more.
+by which the embedded AWS did something after its time because the computer was busy, up to then
+(``overhead_ratio_without_late`` takes them off the ideal); and ``again``, tasks that were run once more.
 
 ``calls_per_worker`` counts every call that reached AWS, retries included, from the wish until all are up;
 those of the start before it (account, pool, scheduler), of scaling in to none, and of closing are printed
@@ -72,7 +72,7 @@ class Run:
         self.workers = workers
         self.events = EventLog()
         self.group = ""
-        self.wished = self.ready = 0.0
+        self.wished = self.ready = self.late = 0.0
         self.tasks: list[dict[str, Any]] = []
         self.calls: dict[str, Counter[str]] = {}
         self.seconds: dict[str, float] = {}
@@ -94,7 +94,7 @@ class Run:
             self.wished = time.time()
             yield
             self.ready = time.time()
-        self.tasks = self.local.tasks()
+        self.tasks, self.late = self.local.tasks(), self.local.status().late
 
     def result(self, left: int) -> dict[str, Any]:
         """Return all figures."""
@@ -102,17 +102,18 @@ class Run:
         last, launches = self._launched()
         late = orders[0] - self.wished
         ends = [t["started_at"] - (t["created_at"] - t["connected_at"]) - late for t in last.values()]
-        ideal, status = max(ends) - self.wished, self.local.status()
+        ideal = max(ends) - self.wished
         seconds = {name: round(s, 1) for name, s in self.seconds.items()}
         return {
             "workers": self.workers,
             "overhead_ratio": round((self.ready - self.wished) / ideal, 3),
             "calls_per_worker": round(self.calls["up"].total() / self.workers, 3),
-            "throttles": status.throttled,
+            "throttles": self.local.status().throttled,
             "processes": self.workers <= REAL,
             "simulated_seconds": seconds | {"up_ideal": round(ideal, 1)},
             "joining": self._joining(last),
-            "late": round(status.late, 2),
+            "late": round(self.late, 2),
+            "overhead_ratio_without_late": round((self.ready - self.wished) / (ideal - self.late), 3),
             "again": launches - self.workers,
             "orders": len(orders),
             "server_busy": {name: round(share, 2) for name, share in self.busy.items()},
