@@ -16,6 +16,7 @@ from dask_starburst.fleet.logbook import chosen_names, read_logs
 from dask_starburst.fleet.session import blueprint
 from dask_starburst.fleet.task import SchedulerTask, WorkerTask
 from dask_starburst.lifecycle import CloudCluster
+from dask_starburst.plan.adaptive import Patience
 from dask_starburst.settings import Settings, check_count
 from dask_starburst.views.html import as_html
 from dask_starburst.views.report import ClusterReport, as_text, report_of
@@ -215,7 +216,8 @@ class StarburstCluster(CloudCluster):
         kwargs.setdefault("maximum", ours.maximum)
         kwargs.setdefault("interval", ours.interval)
         kwargs.setdefault("target_duration", ours.target_duration)
-        patient = with_patience(Adaptive, kwargs.pop("scale_down_after", None), ours, kwargs)
+        usual = self._cloud.patience if self._cloud is not None else Patience()
+        patient = with_patience(Adaptive, kwargs.pop("scale_down_after", None), ours, usual, kwargs)
         return super().adapt(Adaptive=patient, **kwargs)
 
     async def _get_logs(self, cluster: bool = True, scheduler: bool = True, workers: Any = True) -> Logs:

@@ -85,7 +85,7 @@ class AdaptiveSettings:
     minimum: int = 0
     maximum: int = 10
     interval: float = 5.0
-    scale_down_after: float = 60.0
+    scale_down_after: float | None = None
     target_duration: float = 5.0
 
 
@@ -225,8 +225,8 @@ class Settings:
         for name in ("capacity", "fallback", "connect", "retire", "poll", "close"):
             if (seconds := getattr(self.timeouts, name)) <= 0:
                 raise BadArgument(f"timeouts.{name}={seconds:g} s has to be above zero.")
-        if self.adaptive.scale_down_after < 0:
-            raise BadArgument(f"adaptive.scale_down_after={self.adaptive.scale_down_after:g} s is negative.")
+        if (after := self.adaptive.scale_down_after) is not None and after < 0:
+            raise BadArgument(f"adaptive.scale_down_after={after:g} s is negative.")
         if self.warm_timeout < 0:
             raise BadArgument(f"warm_timeout={self.warm_timeout:g} s is negative.")
         for name in ("idle_timeout", "no_client_timeout"):

@@ -20,6 +20,7 @@ from dask_starburst.errors import (
 )
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet import explain, observe
+from dask_starburst.fleet.boots import BootClock
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.observe import Observer
@@ -100,6 +101,7 @@ class Fleet:
         self.launcher = launcher
         self.workers: dict[str, Worker] = {}
         self.launched: list[Worker] = []
+        self.boots = BootClock()
         self.observed = Observed()
         self.error: StarburstError | None = None
         self.decided: Decided = lambda actions, workers, observed, now, limits: None
@@ -249,6 +251,7 @@ class Fleet:
             new = track(old, self.observed, now, self._limits)
             self.workers[name] = new
             if new is not old:
+                self.boots.note(new, self.observed, now)
                 self._moved(old, new)
             if new.state is S.STOPPED and not new.wished:
                 self._launches[name] = new.launch + 1
