@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local import LocalAWS
+from dask_starburst.plan.spot import Notice
 from dask_starburst.plan.tasks import Place, place_of
 
 #: Seconds between two reports; the real scheduler pushes. Telling of a thousand tasks keeps the embedded AWS
@@ -57,6 +59,26 @@ class StandIn:
         if task is not None:
             self._retired.add(task)
             await asyncio.to_thread(self._local.end_task, task)
+
+    async def notices(self, after: int) -> list[Notice]:
+        """There is no Spot here: nothing is ever said."""
+        never: asyncio.Future[list[Notice]] = asyncio.get_running_loop().create_future()
+        return await never
+
+    async def counts(self) -> dict[str, float]:
+        """Nothing to count."""
+        return {}
+
+    async def replace(self, name: str) -> str:
+        """Nobody goes, so nobody follows."""
+        raise AssertionError(f"{name} has to go")
+
+    async def take_back(self, new: str, old: str) -> None:
+        """Nobody has followed."""
+        raise AssertionError(f"{new} has followed {old}")
+
+    async def forgive(self, names: Collection[str]) -> None:
+        """Nothing is held against anybody."""
 
     async def forget(self, name: str) -> None:
         """Remove a worker."""
