@@ -6,26 +6,29 @@ It is a small HTTP proxy. Schedulers and instances do not come through it, so wh
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from dask_starburst.local import LocalAWS
+from dask_starburst.local.wire import Protocol, ServiceError, error_answer
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/")
 _READS = ("Describe", "List", "Get")
-_NOT_FORWARDED = {"transfer-encoding", "connection", "content-length", "date", "server"}
+_OWN = {"transfer-encoding", "connection", "content-length"}
 
 #: What a door does with the n-th call of an action, before it reaches AWS and after AWS has done it.
 Hook = Callable[[str], bool]
 
 
 class Door:
-    """Forwards what a client asks to an embedded AWS.
+    """Forwards what a client asks to an embedded AWS; with a ``refusal`` it answers every call with that error.
 
     Calls are named ``ecs:RunTask 2``: the second call of that action since the door was opened. What only reads
     is neither numbered nor noted.
@@ -43,7 +46,8 @@ class Door:
         self.before = before
         self.after = after
         self.calls: list[str] = []
-        self.credentials_expired = False
+        self.refusal: ServiceError | None = None
+        self._connections: set[socket.socket] = set()
         self._numbers: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._aws = urlsplit(aws.endpoint_url).netloc
@@ -68,6 +72,9 @@ class Door:
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
+        for connection in tuple(self._connections):
+            with suppress(OSError):  # it has just ended
+                connection.shutdown(socket.SHUT_RD)  # no further request; one that is under way is answered
         self._server.server_close()
 
     def _name(self, headers: Any, body: bytes) -> str:
@@ -98,6 +105,14 @@ class Door:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def setup(self) -> None:
+                super().setup()
+                door._connections.add(self.connection)
+
+            def finish(self) -> None:
+                door._connections.discard(self.connection)
+                super().finish()
+
             def handle_one_request(self) -> None:
                 try:
                     super().handle_one_request()
@@ -110,17 +125,23 @@ class Door:
                 if call and door.before(call):
                     self.close_connection = True
                     return
+                if door.refusal is not None and "Authorization" in self.headers:
+                    status, kind, answer = error_answer(_protocol(self.headers), door.refusal)
+                    self._answer(status, {"Content-Type": kind}, answer)
+                    return
                 response, answer = door._ask(self, body)
                 if call and door.after(call):
                     self.close_connection = True
                     return
-                self.send_response_only(response.status, response.reason)
-                for name, value in response.getheaders():
-                    if name.lower() not in {"transfer-encoding", "connection", "content-length"}:
-                        self.send_header(name, value)
-                self.send_header("Content-Length", str(len(answer)))
+                kept = {k: v for k, v in response.getheaders() if k.lower() not in _OWN}
+                self._answer(response.status, kept, answer)
+
+            def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+                self.send_response_only(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(body)
 
             do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 -- http.server's names
 
@@ -128,3 +149,10 @@ class Door:
                 """Say nothing."""
 
         return Handler
+
+
+def _protocol(headers: Any) -> Protocol:
+    if headers.get("X-Amz-Target"):
+        return "json"
+    scope = _SCOPE.search(headers["Authorization"])
+    return "ec2" if scope and scope[1] == "ec2" else "query"

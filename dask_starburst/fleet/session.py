@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -151,8 +152,8 @@ class Session:
         self._tell("pool-claimed", names.pool, f"pool {names.pool} is ours")
         self.pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)))
 
-    def _tell(self, kind: str, subject: str, message: str) -> None:
-        self._events.emit(Event(self.aws.now(), kind, subject, message))
+    def _tell(self, kind: str, subject: str, message: str, level: int = logging.INFO) -> None:
+        self._events.emit(Event(self.aws.now(), kind, subject, message, level))
 
     async def _claim(self, spec: PoolSpec, arn: str) -> PoolNames:
         for names in await free_pools(self.aws, spec):
@@ -229,7 +230,11 @@ class Session:
         """End everything and give the pool back; what AWS is still busy with at the end."""
         await self.aws.settle()
         left: list[str] = []
-        await sweep.attempt("giving the pool back", self._give_back(left))
+        if not await sweep.attempt("giving the pool back", self._give_back(left)) and self.lease is not None:
+            # The scheduler may have renewed it until this moment.
+            last = Lease(self.lease.length, self.aws.now())
+            text = f"the pool was not given back; its lease ends what runs in it, at {last} at the latest"
+            self._tell("pool-left", self._names.pool if self._names else "", text, logging.WARNING)
         return left
 
     async def _give_back(self, left: list[str]) -> None:
