@@ -10,11 +10,12 @@ SPHINXOPTS ?= -W --keep-going -q
 # Two files at a time: every embedded AWS has addresses of its own.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: help install demo test soak test-oldest check docs clean
+.PHONY: help install demo test soak stages test-oldest check docs clean
 help:
 	@echo "make demo     a cluster on the embedded AWS, with real work and no AWS account"
 	@echo "make test     the tests"
-	@echo "make soak     the long tests: every stage at which a client can be killed"
+	@echo "make soak     hours of bad weather: SOAK_MINUTES=60 SOAK_SEEDS=\"1 2 3\""
+	@echo "make stages   a client killed at every stage of a start and a close, one by one"
 	@echo "make test-oldest  what touches Dask's private hooks, on the oldest release we support"
 	@echo "make check    ruff and mypy --strict"
 	@echo "make docs     the documentation, in docs/_build/html"
@@ -60,9 +61,12 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# What is one of many in its file, and too long for every change.
 soak: $(VENV)/.test
-	$(BIN)/python -m pytest -m soak -n 2
+	$(BIN)/python -m pytest -m soak tests/test_chaos.py
+
+# Each stage on an embedded AWS of its own: two at a time, though they are in one file.
+stages: $(VENV)/.test
+	$(BIN)/python -m pytest -m soak -n 2 tests/test_stages.py
 
 # The oldest distributed that we say we work with, on what touches its private hooks (lifecycle.py, cluster.py).
 test-oldest:

@@ -92,11 +92,13 @@ class CloudCluster(SpecCluster):
         """Empty the pool before Dask's own part, which calls the cluster closed at its end."""
         with suppress(AttributeError):
             self._adaptive.stop()
+        # Only what was sound is kept; and an embedded AWS that was started for this cluster ends with it.
+        warm = self.status is Status.running and self._cloud is not None and not self._cloud.owned
         self.status = Status.closing
         if self._fleet is not None:
             await self._fleet.stop()  # it would take what follows for losses
         await self._say_good_bye()
-        left = await self._session.end() if self._session else []
+        left = await self._session.end(warm=warm) if self._session else []
         if left:
             logger.warning("AWS is still terminating: %s", ", ".join(left))
         if self._cloud is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -22,7 +22,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class GroupSeen:
-    """One Auto Scaling group as AWS describes it: ``instances`` holds (id, type, leaving), ``types`` what it buys."""
+    """One Auto Scaling group as AWS describes it.
+
+    ``instances`` holds (id, type, leaving), ``types`` what it buys, ``spot`` on which market.
+    """
 
     name: str
     arn: str
@@ -30,6 +33,13 @@ class GroupSeen:
     maximum: int
     instances: tuple[tuple[str, str, bool], ...]
     types: tuple[str, ...] = ()
+    spot: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def staying(self) -> tuple[tuple[str, str], ...]:
+        """Id and type of the instances that are not on their way out."""
+        return tuple((instance, kind) for instance, kind, leaving in self.instances if not leaving)
 
 
 async def ensure_group(aws: AWS, request: dict[str, Any]) -> GroupSeen:
@@ -58,6 +68,7 @@ async def describe(aws: AWS, names: Iterable[str]) -> dict[str, GroupSeen]:
 
 
 def _seen(group: dict[str, Any]) -> GroupSeen:
+    policy = group.get("MixedInstancesPolicy", {}).get("InstancesDistribution", {})
     return GroupSeen(
         name=group["AutoScalingGroupName"],
         arn=group["AutoScalingGroupARN"],
@@ -72,6 +83,8 @@ def _seen(group: dict[str, Any]) -> GroupSeen:
             for o in group.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {}).get("Overrides", [])
             if "InstanceType" in o
         ),
+        spot=policy.get("OnDemandPercentageAboveBaseCapacity", 100) == 0,
+        tags={t["Key"]: t["Value"] for t in group.get("Tags", [])},
     )
 
 
@@ -81,10 +94,8 @@ async def tagged(aws: AWS, key: str, value: str | None = None) -> dict[str, list
     answer = await aws.pages("autoscaling", "DescribeAutoScalingGroups", "AutoScalingGroups", Filters=[one])
     found: dict[str, list[tuple[GroupSeen, bool]]] = {}
     for group in answer:
-        tag = next(t["Value"] for t in group["Tags"] if t["Key"] == key)
-        policy = group.get("MixedInstancesPolicy", {}).get("InstancesDistribution", {})
-        spot = policy.get("OnDemandPercentageAboveBaseCapacity", 100) == 0
-        found.setdefault(tag, []).append((_seen(group), spot))
+        seen = _seen(group)
+        found.setdefault(seen.tags[key], []).append((seen, seen.spot))
     return found
 
 
@@ -143,6 +154,33 @@ async def set_zero(aws: AWS, name: str) -> None:
         MaxSize=0,
         DesiredCapacity=0,
     )
+
+
+async def resize(aws: AWS, name: str, size: int) -> None:
+    """Let a group have exactly so many instances, and never more."""
+    await aws.call(
+        "autoscaling",
+        "UpdateAutoScalingGroup",
+        AutoScalingGroupName=name,
+        MinSize=0,
+        MaxSize=size,
+        DesiredCapacity=size,
+    )
+
+
+async def tag(aws: AWS, names: Iterable[str], key: str, value: str) -> None:
+    """Tag groups; their instances do not get the tag."""
+    tags = [_tag(name, key) | {"Value": value, "PropagateAtLaunch": False} for name in names]
+    await aws.call("autoscaling", "CreateOrUpdateTags", Tags=tags)
+
+
+async def untag(aws: AWS, names: Iterable[str], key: str) -> None:
+    """Take a tag from groups."""
+    await aws.call("autoscaling", "DeleteTags", Tags=[_tag(name, key) for name in names])
+
+
+def _tag(name: str, key: str) -> dict[str, Any]:
+    return {"ResourceId": name, "ResourceType": "auto-scaling-group", "Key": key}
 
 
 def batches(items: list[T]) -> list[list[T]]:

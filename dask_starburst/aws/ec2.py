@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 
 from dask_starburst.aws.session import AWS
@@ -42,7 +43,10 @@ async def zones_that_sell(aws: AWS, types: tuple[str, ...]) -> dict[str, frozens
 
 
 async def choose_subnet(aws: AWS, wanted: str | None, zones: Mapping[str, frozenset[str]], head: str) -> Subnet:
-    """Return the wanted subnet, or the default one whose zone has the most to sell and then most free addresses.
+    """Return the wanted subnet, or the default one whose zone has the most to sell.
+
+    Among these the same one every time as long as half of it is free: a pool belongs to its subnet, and
+    instances that are kept warm in it must not drive the next cluster to another.
 
     Parameters
     ----------
@@ -72,12 +76,18 @@ async def choose_subnet(aws: AWS, wanted: str | None, zones: Mapping[str, frozen
                 ' create-default-vpc`) or give network={"subnet": "subnet-…"}.'
             )
 
-    def merit(subnet: dict[str, Any]) -> tuple[bool, int, int, str]:
+    def merit(subnet: dict[str, Any]) -> tuple[bool, int, bool, int, str]:
         sold = zones.get(subnet["AvailabilityZone"], frozenset())
-        return head in sold, len(sold), subnet["AvailableIpAddressCount"], subnet["SubnetId"]
+        return head in sold, len(sold), *_room(subnet)
 
     best = max(answer["Subnets"], key=merit)
     return Subnet(best["SubnetId"], best["VpcId"], best["AvailabilityZone"])
+
+
+def _room(subnet: dict[str, Any]) -> tuple[bool, int, str]:
+    free, size = subnet["AvailableIpAddressCount"], ip_network(subnet["CidrBlock"]).num_addresses
+    roomy = 2 * free >= size
+    return (roomy, size if roomy else free, subnet["SubnetId"])
 
 
 async def ensure_security_group(aws: AWS, vpc: str, name: str, description: str, tags: dict[str, str]) -> str:

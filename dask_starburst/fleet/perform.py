@@ -164,9 +164,10 @@ class Performer:
         tell = self._fleet.tell
         if old is None and not new.terminating:
             market = "spot" if new.group == "spot" else "on-demand"
-            text = f"instance {new.id} ({new.type}, {market}) is booting"
+            state = "warm: it takes tasks at once" if new.connected else "booting"
+            text = f"instance {new.id} ({new.type}, {market}) is {state}"
             tell("instance-launched", new.id, text, type=new.type, market=market, group=new.group)
-        if new.connected and not (old and old.seen):
+        if new.connected and old is not None and not old.seen:
             text = f"instance {new.id} is ready for {'the scheduler' if new.group == HEAD else 'a worker'}"
             tell("instance-connected", new.id, text)
         if old is not None and new.terminating and not old.terminating:

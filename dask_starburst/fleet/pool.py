@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
-from itertools import count
 from typing import Any
 
 from dask_starburst.aws import autoscaling, ec2, ecs, ssm
@@ -17,7 +15,7 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.account import Account
 from dask_starburst.plan.cleanup import Claim
-from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE, PARAMETER_ROOT
+from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE
 from dask_starburst.plan.pool import (
     LEASE_ACTION,
     PoolNames,
@@ -31,6 +29,7 @@ from dask_starburst.plan.pool import (
     user_data,
 )
 from dask_starburst.plan.state import HEAD
+from dask_starburst.plan.warm import WARM_TAG
 
 #: A new instance profile is not usable everywhere at once; AWS says so for up to a minute.
 _PROFILE_PATIENCE = 60.0
@@ -39,13 +38,17 @@ _PROFILE_PAUSE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A pool that this session has checked out: nobody else touches it."""
+    """A pool that this session has checked out: nobody else touches it.
+
+    `keeps`: whether instances may have no task for long on purpose. A tag says so to their reapers.
+    """
 
     aws: AWS
     spec: PoolSpec
     names: PoolNames
     session: str
     head_security_group: str
+    keeps: bool = False
 
     @property
     def name(self) -> str:
@@ -65,7 +68,7 @@ class Pool:
     async def open(self, maximum: int, until: float) -> None:
         """Let the groups have capacity, with a lease on each before there can be any."""
         sizes = {group: 1 if group == HEAD else max(1, maximum) for group in self.groups}
-        await asyncio.gather(*(self._open(group, size, until) for group, size in sizes.items()))
+        await asyncio.gather(self._mark(until), *(self._open(group, size, until) for group, size in sizes.items()))
 
     async def _open(self, group: str, maximum: int, until: float) -> None:
         name = self.names.group(group)
@@ -86,9 +89,15 @@ class Pool:
 
     async def renew(self, until: float) -> None:
         """Put off the moment at which AWS itself empties the groups."""
+        names = [self.names.group(group) for group in self.groups]
         await asyncio.gather(
-            *(autoscaling.put_lease(self.aws, self.names.group(g), LEASE_ACTION, until) for g in self.groups)
+            self._mark(until), *(autoscaling.put_lease(self.aws, name, LEASE_ACTION, until) for name in names)
         )
+
+    async def _mark(self, until: float) -> None:
+        if self.keeps:
+            names = [self.names.group(group) for group in self.groups]
+            await autoscaling.tag(self.aws, names, WARM_TAG, f"{until:.0f}")
 
     async def is_ours_and_open(self) -> bool:
         """Whether this session holds the pool still and its groups may have capacity."""
@@ -120,13 +129,6 @@ def boot_script() -> str:
     remote = resources.files("dask_starburst.remote")
     script, reaper = (remote.joinpath(name).read_text("utf-8") for name in ("boot.sh", "reaper.py"))
     return script.replace("@REAPER@", reaper.rstrip())
-
-
-async def free_pools(aws: AWS, spec: PoolSpec) -> Iterator[PoolNames]:
-    """Return the pools of this specification that nobody has claimed, made or not; endless."""
-    taken = await ssm.names_below(aws, f"{PARAMETER_ROOT}claims")
-    every = (PoolNames(spec.pool_name(slot)) for slot in count())
-    return (names for names in every if names.claim not in taken)
 
 
 async def claim(aws: AWS, names: PoolNames, session: str, arn: str, cleaning: bool = False) -> bool:
@@ -171,7 +173,7 @@ async def _head_security_group(
 async def _make_group(pool: Pool, group: str) -> dict[str, object]:
     spec, name = pool.spec, pool.names.group(group)
     head = [pool.head_security_group] if group == HEAD else []
-    data = launch_template_data(spec, pool.name, group, [spec.security_group, *head], user_data(spec, pool.name))
+    data = launch_template_data(spec, pool.name, group, [spec.security_group, *head], user_data(spec, pool.name, group))
     await ec2.ensure_launch_template(pool.aws, name, data, pool.tags)
     made = await _ensure_group(pool.aws, group_request(spec, pool.name, group))
     return provider_request(pool.name, group, made.arn)

@@ -167,6 +167,7 @@ class Ec2:
             cluster=agent.get("ECS_CLUSTER"),
             drains=agent.get("ECS_ENABLE_SPOT_INSTANCE_DRAINING") == "true",
             host_attributes=_host_attributes(agent.get("ECS_INSTANCE_ATTRIBUTES")),
+            prefers_cached=agent.get("ECS_IMAGE_PULL_BEHAVIOR") in ("prefer-cached", "once"),
         )
 
     def set_running(self, machine: Machine) -> None:

@@ -26,7 +26,7 @@ Kind = Literal["spot", "on-demand"]
 # https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
 _STANDARD = frozenset(("a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"))
 _SPOT_POOLS = 2  # SpotInstancePools' default, of lowest-price only
-# How long a group leaves a pool alone that has refused it. Unverified: real groups do so for minutes.
+# How long a group prefers others to a pool that has refused it. Unverified: real groups do so for minutes.
 _WARY_SECONDS = 300.0
 
 
@@ -172,9 +172,11 @@ class Market:
         ServiceError
             No pool has room, or the quota is used up, or the chosen pool refuses: in AWS's words.
         """
-        open_ = [one for one in offers if self.room(one.pool) > 0 and not self._is_wary(group, one.pool)]
+        open_ = [one for one in offers if self.room(one.pool) > 0]
         if not open_:
             raise self._insufficient(group, offers[0].pool, refused=False)
+        # A pool that has refused is tried again before nothing is bought at all.
+        open_ = [one for one in open_ if not self._is_wary(group, one.pool)] or open_
         affordable = [one for one in open_ if self._within_quota(one.pool)]
         if not affordable:
             raise self._over_quota(group, open_[0].pool)

@@ -109,16 +109,17 @@ class TaskLife:
             return
         task.status = "PENDING"
         self._mark(task, "pullStartedAt")
-        self._world.after("pull", lambda: self._start(task))
+        self._world.after("cached" if _is_cached(task) else "pull", lambda: self._start(task))
 
     def _start(self, task: Task) -> None:
         if task.desired == "STOPPED":
             return
         self._mark(task, "pullStoppedAt")
-        if self._world.luck.pull_fails(task):
+        if not _is_cached(task) and self._world.luck.pull_fails(task):
             task.containers[0].reason = _cannot_pull(task.containers[0])
             self._fail(task, "Task failed to start")
             return
+        task.instance.machine.images.update(_images(task))
         false_start = self._world.luck.false_start(task)
         try:
             for container in task.containers:
@@ -253,6 +254,16 @@ class TaskLife:
     def _mark(self, task: Task, what: str) -> None:
         task.times[what] = self._world.now()
         task.version += 1
+
+
+def _images(task: Task) -> set[str]:
+    return {container.definition["image"] for container in task.containers}
+
+
+def _is_cached(task: Task) -> bool:
+    """Tell whether the instance has the images of a task, and its agent uses what it has."""
+    machine = task.instance.machine
+    return machine.prefers_cached and _images(task) <= machine.images
 
 
 def _cannot_pull(container: Container) -> str:

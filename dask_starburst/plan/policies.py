@@ -61,8 +61,8 @@ _PULL = _allow(
 def instance_role(account: str) -> Role:
     """Return the role of every instance: what the ECS agent calls, and the reaper (remote/reaper.py).
 
-    The reaper ends the instance that it runs on. IAM cannot say "only itself", so it may end any
-    instance of groups of ours; launch it may none.
+    The reaper ends the instance that it runs on, unless a tag of its group says that it is kept. IAM
+    cannot say "only itself", so it may end any instance of groups of ours; launch it may none.
     """
     agent = [
         "ecs:RegisterContainerInstance",
@@ -76,7 +76,7 @@ def instance_role(account: str) -> Role:
         "ecs:SubmitAttachmentStateChanges",
     ]
     reaper = _on_groups(account, ["autoscaling:TerminateInstanceInAutoScalingGroup"])
-    return Role(f"{NAMESPACE}-instance", "ec2", (_allow(agent), _PULL, reaper))
+    return Role(f"{NAMESPACE}-instance", "ec2", (_allow([*agent, "autoscaling:DescribeTags"]), _PULL, reaper))
 
 
 def execution_role(account: str) -> Role:

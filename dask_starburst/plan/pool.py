@@ -15,6 +15,7 @@ from typing import Any
 
 from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE, PARAMETER_ROOT
 from dask_starburst.plan.state import HEAD
+from dask_starburst.plan.warm import SPEC_TAG
 
 #: Bumped when the shape of the objects below changes, so that old pools are not reused.
 LAYOUT = 2
@@ -95,15 +96,20 @@ def tags_of(pool: str, tags: Mapping[str, str]) -> dict[str, str]:
 def host_idle_limit(*waits: float) -> int:
     """Return how long an instance may have no task before it ends itself (seconds).
 
-    Longer than each of `waits`, for which we leave an instance without a task that runs on purpose: to
-    keep it warm, or while its first task pulls an image.
+    Longer than each of `waits`, for which we leave an instance without a task that runs on purpose, such
+    as while its first task pulls an image. What is kept warm has a tag on its group instead, `warm.WARM_TAG`,
+    because its time changes.
     """
     return max([HOST_IDLE_LIMIT, *(math.ceil(wait) + _HOST_IDLE_MARGIN for wait in waits)])
 
 
-def user_data(spec: PoolSpec, pool: str) -> str:
-    """Return the boot script of a pool's instances."""
-    values = {"@CLUSTER@": pool, "@IDLE_LIMIT@": str(spec.host_idle_limit)}
+def user_data(spec: PoolSpec, pool: str, group: str) -> str:
+    """Return the boot script of the instances of one group of a pool."""
+    values = {
+        "@CLUSTER@": pool,
+        "@GROUP@": PoolNames(pool).group(group),
+        "@IDLE_LIMIT@": str(spec.host_idle_limit),
+    }
     script = spec.boot_script
     for name, value in values.items():
         script = script.replace(name, value)
@@ -173,7 +179,10 @@ def group_request(spec: PoolSpec, pool: str, group: str) -> dict[str, Any]:
         "VPCZoneIdentifier": spec.subnet,
         "NewInstancesProtectedFromScaleIn": False,
         "MixedInstancesPolicy": purchases(name, types_of(spec, group), spot=group == "spot"),
-        "Tags": [{"Key": k, "Value": v, "PropagateAtLaunch": True} for k, v in tags_of(pool, spec.tags).items()],
+        "Tags": [
+            *({"Key": k, "Value": v, "PropagateAtLaunch": True} for k, v in tags_of(pool, spec.tags).items()),
+            {"Key": SPEC_TAG, "Value": spec.digest, "PropagateAtLaunch": False},
+        ],
     }
 
 

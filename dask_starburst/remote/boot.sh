@@ -22,7 +22,7 @@ Description=Terminate this instance when it has had no ECS task for @IDLE_LIMIT@
 
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/python3 -I /opt/starburst/reaper.py --idle-limit @IDLE_LIMIT@
+ExecStart=/usr/bin/python3 -I /opt/starburst/reaper.py --idle-limit @IDLE_LIMIT@ --group @GROUP@
 TimeoutStartSec=60
 # To the console too: its output can be read after the instance has gone.
 StandardOutput=journal+console

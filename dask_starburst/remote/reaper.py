@@ -13,9 +13,11 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import shlex
 import subprocess
 import time
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.parse import urlencode, urlsplit
@@ -26,6 +28,8 @@ AGENT = "http://localhost:51678"
 METADATA = "http://169.254.169.254/"
 #: Under /run, which is empty after every boot, like the clock that it goes with.
 STATE = "/run/starburst-reaper.json"
+#: The tag of a group whose instances are kept though they have no task: until when, in seconds since the epoch.
+KEPT = "starburst:warm-until"
 ATTEMPTS = 3
 _TIMEOUT = 5
 _TROUBLE = (OSError, HTTPException, ValueError, KeyError, TypeError)
@@ -78,22 +82,43 @@ def any_task(agent: str) -> bool | None:
         return None
 
 
+def kept(group: str) -> bool:
+    """Return whether the group still keeps instances that have no task, warm for the next; no if AWS does not say."""
+    form = {
+        "Action": "DescribeTags",
+        "Filters.member.1.Name": "auto-scaling-group",
+        "Filters.member.1.Values.member.1": group,
+        "Filters.member.2.Name": "key",
+        "Filters.member.2.Values.member.1": KEPT,
+    }
+    try:
+        answer, now = _call(form)
+    except _TROUBLE:
+        return False
+    return any(float(until) > now for until in re.findall(r"<Value>(\d+)</Value>", answer))
+
+
 def terminate() -> None:
     """Ask Auto Scaling to terminate this instance, and not to replace it."""
-    region = _metadata("placement/region")
     form = {
         "Action": "TerminateInstanceInAutoScalingGroup",
         "InstanceId": _metadata("instance-id"),
         "ShouldDecrementDesiredCapacity": "true",
-        "Version": "2011-01-01",
     }
+    _call(form)
+
+
+def _call(form: dict[str, str]) -> tuple[str, float]:
+    """Return Auto Scaling's answer, and its time in seconds since the epoch."""
+    region = _metadata("placement/region")
     url = os.environ.get("AWS_ENDPOINT_URL", f"https://autoscaling.{region}.amazonaws.com").rstrip("/") + "/"
     role = _metadata("iam/security-credentials/")
     credentials = json.loads(_metadata(f"iam/security-credentials/{role}"))
-    body = urlencode(form)
+    body = urlencode({**form, "Version": "2011-01-01"})
     headers = signed(url, body, region, credentials, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
     try:
-        _open(Request(url, body.encode(), headers), timeout=_TIMEOUT).close()
+        with _open(Request(url, body.encode(), headers), timeout=_TIMEOUT) as reply:
+            return reply.read().decode(), parsedate_to_datetime(reply.headers["Date"]).timestamp()
     except HTTPError as error:
         raise OSError(f"{error}: {error.read(1000).decode(errors='replace')}") from error
 
@@ -158,6 +183,7 @@ def main() -> None:
     """Look once, and end the instance if it is time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--idle-limit", type=float, required=True, help="seconds without a task")
+    parser.add_argument("--group", default="", help="the instance's Auto Scaling group, which may keep it")
     parser.add_argument("--agent", default=AGENT, help="where the ECS agent tells of itself")
     parser.add_argument("--state", default=STATE, help="a file to remember by")
     parser.add_argument("--shutdown", default="shutdown -h now", help="what ends the instance if AWS does not")
@@ -169,6 +195,9 @@ def main() -> None:
     state, idle = look(before, any_task(given.agent), now)
     if idle < given.idle_limit:
         _save(given.state, dataclasses.replace(state, failures=0))
+        return
+    if given.group and kept(given.group):
+        _save(given.state, State(now, now))  # as if a task had been there: asked again when the limit is over
         return
     failures = state.failures + 1
     _save(given.state, dataclasses.replace(state, failures=failures))  # an attempt that hangs fails too

@@ -373,12 +373,13 @@ class SimulatedFleet:
         self.observed = replace(self.observed, asked={a: t for a, t in self.observed.asked.items() if a != action})
 
     def settled(self) -> bool:
-        """Whether exactly the wished workers are up, and nothing else is there."""
+        """Whether exactly the wished workers are up, and nothing else is there but the spares."""
         aws, wished = self.aws, self.wished()
         tasks = {p.arn for p in aws.running()}
         # A worker counts where it runs: one that was found on another group's instance is left there.
         home = {m.arn: m.group for m in aws.machines.values()}
-        groups = {g: sum(home.get(w.instance, w.group) == g for w in wished) for g in aws.desired}
+        used = {g: sum(home.get(w.instance, w.group) == g for w in wished) for g in aws.desired}
+        groups = {g: n + self.limits.spare.get(g, 0) for g, n in used.items()}
         return (
             len(wished) == len(self.workers)
             and all(w.state is S.READY for w in wished)

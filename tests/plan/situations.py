@@ -136,6 +136,7 @@ def situations(draw: st.DrawFn) -> Situation:
 limits = st.builds(
     Limits,
     warm=st.sampled_from([0.0, 0.0, 30.0, 300.0]),
+    spare=st.sampled_from([{}, {}, {}, {"spot": 1}, {"spot": 3}]),
     # Many attempts: what is given up after three is not what these tests are about.
     attempts=st.just(1000),
     backoff=st.just(1.0),

@@ -32,7 +32,7 @@ SPEC = PoolSpec(
     tags={},
     host_idle_limit=1020,
 )
-SCRIPT = user_data(SPEC, "starburst-01234567-0")
+SCRIPT = user_data(SPEC, "starburst-01234567-0", "spot")
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_it_installs_the_reaper_as_it_is(root: Path):
 
 def test_systemd_starts_it_every_thirty_seconds_with_the_limit_of_the_pool(root: Path):
     service, timer = unit(root, "starburst-reaper.service"), unit(root, "starburst-reaper.timer")
-    assert service["Service"]["ExecStart"].endswith("reaper.py --idle-limit 1020")
+    assert service["Service"]["ExecStart"].endswith("reaper.py --idle-limit 1020 --group starburst-01234567-0-spot")
     assert timer["Timer"]["OnBootSec"] == timer["Timer"]["OnUnitInactiveSec"] == f"{INTERVAL}s"
     assert (root / "systemctl").read_text() == "enable --now --no-block starburst-reaper.timer\n"
 

@@ -19,6 +19,7 @@ from botocore.credentials import Credentials
 
 from dask_starburst.fleet.pool import boot_script
 from dask_starburst.local import LocalAWS
+from dask_starburst.plan.warm import WARM_TAG
 from dask_starburst.remote import reaper
 from dask_starburst.remote.reaper import State, look, signed
 from tests.evidence import wait_until
@@ -91,7 +92,7 @@ class Pool:
         name = self.name
         self.reapers = Reapers(aws, folder, name, ec2)
         self.ecs.create_cluster(clusterName=name)
-        script = boot_script().replace("@CLUSTER@", name).replace("@IDLE_LIMIT@", str(LIMIT))
+        script = boot_script().replace("@CLUSTER@", name).replace("@GROUP@", name).replace("@IDLE_LIMIT@", str(LIMIT))
         data = {
             "ImageId": image,
             "InstanceType": "c7g.large",
@@ -221,6 +222,21 @@ def test_an_instance_whose_first_task_starts_stays(pool: Pool):
     wait_until(lambda: pool.status(task) == "RUNNING", 20, "it runs")
     assert pool.reapers.look() == {instance: ""}
     assert pool.sizes() == (1, 1)
+
+
+def test_an_instance_that_its_group_keeps_warm_stays_until_that_is_over(pool: Pool):
+    tag = {"ResourceId": pool.name, "ResourceType": "auto-scaling-group", "PropagateAtLaunch": False}
+    until = f"{pool.aws.now() + 3 * LIMIT:.0f}"
+    pool.autoscaling.create_or_update_tags(Tags=[{**tag, "Key": reaper.KEPT, "Value": until}])
+    instance = pool.instance
+    assert pool.reapers.after(LIMIT) == {instance: ""}
+    assert pool.reapers.after(LIMIT) == {instance: ""}
+    assert pool.sizes() == (1, 1)
+    assert GONE in pool.reapers.after(LIMIT)[instance]
+
+
+def test_the_tag_that_keeps_an_instance_is_the_one_that_pools_get():
+    assert reaper.KEPT == WARM_TAG
 
 
 def test_an_instance_that_cannot_reach_aws_three_times_shuts_down(pool: Pool):
