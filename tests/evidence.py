@@ -82,6 +82,7 @@ def script_process(script: str) -> Iterator[subprocess.Popen[str]]:
     """Run a script in a Python of its own, and kill it at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -28,7 +28,7 @@ from dask.distributed import Client
 from dask_starburst import StarburstCluster
 
 if __name__ == "__main__":
-    with StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=1) as cluster, Client(cluster) as client:
+    with StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=1{more}) as cluster, Client(cluster) as client:
         print("ANSWER", client.submit(sum, [1, 2]).result(), flush=True)
 """
 
@@ -76,6 +76,22 @@ BEFORE = (
     "autoscaling:UpdateAutoScalingGroup 3",
     "ssm:DeleteParameter 2",
 )
+#: Of a close that gives the pool back warm: lease shortened, tasks stopped, lease again, sizes cut, claim removed.
+KEEP = ", warm_timeout='10 minutes'"
+GIVEN_BACK = (
+    "autoscaling:PutScheduledUpdateGroupAction 3",
+    "ecs:StopTask 1",
+    "autoscaling:PutScheduledUpdateGroupAction 6",
+    "autoscaling:UpdateAutoScalingGroup 3",
+    "ssm:DeleteParameter 2",
+)
+#: Of a start that takes such a pool: claim, lease, mark taken off, opened.
+TAKEN = (
+    "ssm:PutParameter 1",
+    "autoscaling:PutScheduledUpdateGroupAction 1",
+    "autoscaling:DeleteTags 1",
+    "autoscaling:UpdateAutoScalingGroup 1",
+)
 #: One for each layer: the account, the pool, tasks on their instances, the way back.
 QUICK = (
     "logs:CreateLogGroup 1",
@@ -85,7 +101,7 @@ QUICK = (
 )
 
 
-def killed_at_call(aws: LocalAWS, call: str, moment: str) -> None:
+def killed_at_call(aws: LocalAWS, call: str, moment: str, more: str = "") -> None:
     """Run a client that is killed right before or right after AWS does what it has called for."""
     born = threading.Event()
 
@@ -99,7 +115,7 @@ def killed_at_call(aws: LocalAWS, call: str, moment: str) -> None:
 
     with Door(aws) as door:
         setattr(door, moment, end)
-        with script_process(SCRIPT.format(url=door.endpoint_url)) as process:
+        with script_process(SCRIPT.format(url=door.endpoint_url, more=more)) as process:
             born.set()
             output, _ = process.communicate(timeout=100)
             assert process.returncode == -signal.SIGKILL, f"{call} was never made: {door.calls}\n{output}"
@@ -107,7 +123,7 @@ def killed_at_call(aws: LocalAWS, call: str, moment: str) -> None:
 
 def killed_at_word(aws: LocalAWS, word: str) -> None:
     """Run a client that is killed as soon as it says something."""
-    with Door(aws) as door, script_process(SCRIPT.format(url=door.endpoint_url)) as process:
+    with Door(aws) as door, script_process(SCRIPT.format(url=door.endpoint_url, more="")) as process:
         read_until(process, word)
         process.kill()
         process.wait()
@@ -197,8 +213,29 @@ def test_a_client_killed_while_it_waits_leaves_nothing(word: str) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("call", GIVEN_BACK)
+def test_a_client_killed_while_it_gives_a_pool_back_warm_leaves_nothing(call: str) -> None:
+    with LocalAWS() as aws:
+        killed_at_call(aws, call, "after", KEEP)
+        ends_by_itself(aws)
+        works_as_new(aws)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("call", TAKEN)
+def test_a_client_killed_while_it_takes_a_warm_pool_leaves_nothing(call: str) -> None:
+    with LocalAWS() as aws:
+        with script_process(SCRIPT.format(url=aws.endpoint_url, more=KEEP)) as process:
+            read_until(process, "is closed")
+        assert aws.status().instances_running == 2, "kept warm"
+        killed_at_call(aws, call, "after", KEEP)
+        ends_by_itself(aws)
+        works_as_new(aws)
+
+
+@pytest.mark.soak
 def test_the_stages_above_are_all_that_there_are() -> None:
-    with LocalAWS() as aws, Door(aws) as door, script_process(SCRIPT.format(url=door.endpoint_url)) as process:
+    with LocalAWS() as aws, Door(aws) as door, script_process(SCRIPT.format(url=door.endpoint_url, more="")) as process:
         output, _ = process.communicate(timeout=100)
         assert "ANSWER 3" in output
         # The scheduler may have ended by itself, or not yet.

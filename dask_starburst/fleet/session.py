@@ -18,7 +18,7 @@ from dask_starburst.fleet.account import Account, set_up
 from dask_starburst.fleet.fleet import DaskSide, Fleet
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
-from dask_starburst.fleet.pool import Pool, claim, make, owns, pool_spec
+from dask_starburst.fleet.pool import Pool, make, owns, pool_spec
 from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
@@ -30,7 +30,7 @@ from dask_starburst.plan.tasks import (
     task_definition,
     worker_process,
 )
-from dask_starburst.plan.warm import SHORTEST_WARM, Candidate, price_of_spares
+from dask_starburst.plan.warm import SHORTEST_WARM, price_of_spares
 from dask_starburst.settings import Settings
 
 
@@ -159,7 +159,7 @@ class Session:
         settings = self._blueprint.settings
         spec = self._blueprint.spec(account)
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
-        found = await self._claim(spec, account.caller, max(1, wanted))
+        found = await warm.claim_best(self.aws, spec, max(1, wanted), self.id, account.caller, self._trying)
         names = PoolNames(found.name)
         if found.instances:
             await warm.hold(self.aws, found.name, self.aws.now() + settings.lease)
@@ -171,12 +171,8 @@ class Session:
     def _tell(self, kind: str, subject: str, message: str, level: int = logging.INFO) -> None:
         self._events.emit(Event(self.aws.now(), kind, subject, message, level))
 
-    async def _claim(self, spec: PoolSpec, arn: str, wanted: int) -> Candidate:
-        for found in await warm.free_pools(self.aws, spec, wanted):
-            self._names = PoolNames(found.name)  # known before it is ours: Ctrl-C may come between
-            if await claim(self.aws, self._names, self.id, arn):
-                return found
-        raise AssertionError("free_pools does not end")
+    def _trying(self, names: PoolNames) -> None:
+        self._names = names
 
     async def _open(self, account: Account, dask: DaskSide) -> Fleet:
         assert self.pool is not None
