@@ -10,11 +10,12 @@ SPHINXOPTS ?= -W --keep-going -q
 # Two files at a time: every embedded AWS has addresses of its own.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: help install demo test soak test-oldest check docs clean
+.PHONY: help install demo test soak stages test-oldest check docs clean
 help:
 	@echo "make demo     a cluster on the embedded AWS, with real work and no AWS account"
 	@echo "make test     the tests"
 	@echo "make soak     hours of bad weather: SOAK_MINUTES=60 SOAK_SEEDS=\"1 2 3\""
+	@echo "make stages   a client killed at every stage of a start and a close, one by one"
 	@echo "make test-oldest  what touches Dask's private hooks, on the oldest release we support"
 	@echo "make check    ruff and mypy --strict"
 	@echo "make docs     the documentation, in docs/_build/html"
@@ -62,6 +63,10 @@ test: $(VENV)/.test
 
 soak: $(VENV)/.test
 	$(BIN)/python -m pytest -m soak tests/test_chaos.py
+
+# Each stage on an embedded AWS of its own: two at a time, though they are in one file.
+stages: $(VENV)/.test
+	$(BIN)/python -m pytest -m soak -n 2 tests/test_stages.py
 
 # The oldest distributed that we say we work with, on what touches its private hooks (lifecycle.py, cluster.py).
 test-oldest:

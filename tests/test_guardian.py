@@ -13,7 +13,7 @@ import pytest
 
 from dask_starburst import StarburstCluster
 from dask_starburst.local import LocalAWS
-from tests.evidence import leftovers, read_until, script_process, wait_until
+from tests.evidence import costs_nothing, read_until, script_process, wait_until
 
 LEASE = 60
 #: Auto Scaling may execute a scheduled action so much later (seconds; aws-facts finding 8).
@@ -61,10 +61,6 @@ def live_through_more_than_a_lease(aws: LocalAWS) -> None:
         assert before is not None
         aws.advance(LEASE * 0.55)
         wait_until(lambda before=before: (first_due(aws) or before) > before, RENEWAL, "the scheduler renews")  # type: ignore[misc]
-
-
-def costs_nothing(aws: LocalAWS) -> bool:
-    return not any(left for name, left in leftovers(aws).items() if name != "parameters")
 
 
 def scheduler_log(aws: LocalAWS) -> str:

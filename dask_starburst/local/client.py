@@ -82,6 +82,7 @@ class LocalAWS:
         self._lock = threading.RLock()
         self._server: Server | None = None
         self._hello: Hello | None = None
+        self._session: boto3.Session | None = None
 
     @classmethod
     def connect(cls, endpoint_url: str) -> LocalAWS:
@@ -107,7 +108,7 @@ class LocalAWS:
         with self._lock:
             if self._server is not None and self._server.owner == os.getpid():
                 self._server.stop()
-                self._server = self._hello = None
+                self._server = self._hello = self._session = None
 
     def __enter__(self) -> LocalAWS:
         return self.start()
@@ -160,7 +161,10 @@ class LocalAWS:
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of one service, such as ``"ecs"``."""
-        return self.session().client(service)
+        # From one session, which reads the description of each service once; it makes one client at a time.
+        with self._lock:
+            self._session = self._session or self.session()
+            return self._session.client(service)
 
     def status(self) -> LocalStatus:
         """Return what it is doing now."""
