@@ -28,7 +28,7 @@ class Machines:
 
     Attributes
     ----------
-    on_running, on_terminating, on_terminated : list of callable
+    on_running, on_booted, on_terminating, on_terminated : list of callable
         Called with each instance that comes to that state: its group listens.
     stop_task, end_task : callable
         What ends a task on an instance that shuts down, gently and for good.
@@ -38,6 +38,7 @@ class Machines:
         self._world = world
         self._ec2 = ec2
         self.on_running: list[Callable[[Machine], None]] = []
+        self.on_booted: list[Callable[[Machine], None]] = []
         self.on_terminating: list[Callable[[Machine], None]] = []
         self.on_terminated: list[Callable[[Machine], None]] = []
         self.stop_task: Callable[[Task], None] = lambda task: None
@@ -75,7 +76,14 @@ class Machines:
         self._ec2.set_running(machine)
         for listener in self.on_running:
             listener(machine)
-        self._world.after("boot", lambda: self._register(machine))
+        self._world.after("boot", lambda: self._boot(machine))
+
+    def _boot(self, machine: Machine) -> None:
+        if machine.state != "running":
+            return
+        for listener in self.on_booted:
+            listener(machine)
+        self._register(machine)
 
     def _register(self, machine: Machine) -> None:
         if machine.state != "running":
