@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dask_starburst.plan.policies import PARAMETER_ROOT
+
 Inventory = Mapping[str, frozenset[str]]
 
 #: Kinds that AWS charges for. Log groups: for what is in them, $0.03 for a GB and month.
@@ -78,6 +80,6 @@ def _others(clients: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     profiles = _pages(iam, "list_instance_profiles", "InstanceProfiles")
     yield "instance profiles", [one["InstanceProfileName"] for one in profiles]
     yield "log groups", [one["logGroupName"] for one in _pages(clients["logs"], "describe_log_groups", "logGroups")]
-    ours = [{"Key": "Type", "Values": ["String", "SecureString", "StringList"]}]
-    parameters = _pages(clients["ssm"], "describe_parameters", "Parameters", ParameterFilters=ours)
-    yield "parameters", [one["Name"] for one in parameters if not one["Name"].startswith("/aws/")]
+    # Below our own root only: dask-cloudprovider makes none, and all others are the thousands of AWS's own.
+    parameters = _pages(clients["ssm"], "get_parameters_by_path", "Parameters", Path=PARAMETER_ROOT, Recursive=True)
+    yield "parameters", [one["Name"] for one in parameters]

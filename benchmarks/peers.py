@@ -39,7 +39,9 @@ from benchmarks.peers_setup import ami, default_security_group, ecs_capacity
 from dask_starburst.local import LocalAWS
 
 SCRIPT = Path(__file__).with_name("peer_script.py")
-PEER_PACKAGES = ("dask-cloudprovider[aws]==2025.9.0", "dask==2026.3.0", "distributed==2026.3.0")
+# EC2Cluster makes certificates with cryptography, which dask-cloudprovider does not ask for.
+PEER_PACKAGES = ("dask-cloudprovider[aws]==2025.9.0", "dask==2026.3.0", "distributed==2026.3.0", "cryptography")
+NAME = "beside-dask-cloudprovider"
 IMAGE = "daskdev/dask:2026.3.0"
 LATENCY = (0.03, 0.08)
 #: Every worker has 2 vCPUs and 4 GiB, or what an instance of that size leaves of them.
@@ -134,7 +136,7 @@ def follow(command: list[str], environment: Mapping[str, str], stages: Stages, l
             for line in process.stdout:
                 facts = _parse(line)
                 if facts is not None:
-                    print(f"  {facts['stage']}", flush=True)
+                    print(f"  {time.strftime('%H:%M:%S')} {facts['stage']}", flush=True)
                     stages.note(facts["stage"], facts)
             code = process.wait()
         finally:
@@ -154,7 +156,7 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 def run(product: Product, python: str, workers: int, more: int, seed: int, timing: str, settle: float) -> Run:
     """Take one product through its life."""
-    print(f"{product.name}, seed {seed}", flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {product.name}, seed {seed}", flush=True)
     with LocalAWS(timing=timing, seed=seed, latency=LATENCY, images={"daskdev/": python}) as local:
         local.throttle(True)
         options, waited = _prepared(product, local, workers, more)
@@ -180,6 +182,7 @@ def run(product: Product, python: str, workers: int, more: int, seed: int, timin
             settled_seconds=settled,
             waited=waited,
             versions=stages.facts["begin"]["versions"],
+            load=os.getloadavg()[1],
         )
 
 
@@ -234,6 +237,18 @@ def _all(arguments: argparse.Namespace) -> Iterator[Run]:
                 yield run(product, python, arguments.workers, arguments.more, seed, arguments.timing, arguments.settle)
 
 
+def _document(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run everything; what is done is written down after each run, since all of it takes a while."""
+    today = datetime.now(UTC).date().isoformat()
+    document: dict[str, Any] = {"benchmark": "peers", "simulated": True, "date": today, "timing": arguments.timing}
+    document["runs"] = []
+    for one in _all(arguments):
+        document["runs"].append(one.as_dict())
+        if arguments.docs:
+            (arguments.docs / f"{NAME}.json").write_text(json.dumps(document, indent=1) + "\n")
+    return document
+
+
 def _parser() -> argparse.ArgumentParser:
     names = [product.name for product in PRODUCTS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -255,16 +270,11 @@ def main() -> None:
     if arguments.results:
         document = json.loads(arguments.results.read_text())
     else:
-        runs = list(_all(arguments))
-        today = datetime.now(UTC).date().isoformat()
-        document = {"benchmark": "peers", "simulated": True, "date": today, "timing": arguments.timing}
-        document["runs"] = [one.as_dict() for one in runs]
+        document = _document(arguments)
     runs = [Run(**one) for one in document["runs"]]
     print(markdown(runs))
     if arguments.docs:
-        name = "beside-dask-cloudprovider"
-        arguments.docs.joinpath(f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
-        draw(runs, arguments.docs / f"{name}.svg")
+        draw(runs, arguments.docs / f"{NAME}.svg")
     print(json.dumps(document))
 
 

@@ -28,12 +28,13 @@ class Run:
     settled_seconds: float
     waited: Mapping[str, float]  # for instances that somebody else made
     versions: Mapping[str, str]
+    load: float  # of the computer, over five minutes
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON takes it."""
         rounded = {"seconds": self.seconds, "waited": self.waited}
         short = {key: {name: round(value, 2) for name, value in values.items()} for key, values in rounded.items()}
-        return {**asdict(self), **short, "settled_seconds": round(self.settled_seconds, 1)}
+        return {**asdict(self), **short, "settled_seconds": round(self.settled_seconds, 1), "load": round(self.load, 1)}
 
 
 def times(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
