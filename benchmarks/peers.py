@@ -1,6 +1,6 @@
 """StarburstCluster beside dask-cloudprovider's FargateCluster, ECSCluster and EC2Cluster on the embedded AWS.
 
-    python benchmarks/peers.py --seed 0 --docs docs/explanation
+    python -m benchmarks.peers --seed 0 --docs docs/explanation/beside-dask-cloudprovider
 
 Each product gets an embedded AWS of its own, with the same latency profile and seed, at time scale 1, with the same
 latency of every call and AWS's documented request limits, one product at a time. Each is taken through the same
@@ -41,7 +41,6 @@ from dask_starburst.local import LocalAWS
 SCRIPT = Path(__file__).with_name("peer_script.py")
 # EC2Cluster makes certificates with cryptography, which dask-cloudprovider does not ask for.
 PEER_PACKAGES = ("dask-cloudprovider[aws]==2025.9.0", "dask==2026.3.0", "distributed==2026.3.0", "cryptography")
-NAME = "beside-dask-cloudprovider"
 IMAGE = "daskdev/dask:2026.3.0"
 LATENCY = (0.03, 0.08)
 #: Every worker has 2 vCPUs and 4 GiB, or what an instance of that size leaves of them.
@@ -245,7 +244,7 @@ def _document(arguments: argparse.Namespace) -> dict[str, Any]:
     for one in _all(arguments):
         document["runs"].append(one.as_dict())
         if arguments.docs:
-            (arguments.docs / f"{NAME}.json").write_text(json.dumps(document, indent=1) + "\n")
+            (arguments.docs / "results.json").write_text(json.dumps(document, indent=1) + "\n")
     return document
 
 
@@ -259,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--timing", choices=("realistic", "fast"), default="realistic")
     parser.add_argument("--settle", type=float, default=180.0, help="seconds to wait for what ends by itself")
     parser.add_argument("--peer-python", help="a Python that has dask-cloudprovider")
-    parser.add_argument("--docs", type=Path, help="folder for the plot (needs matplotlib) and the table")
+    parser.add_argument("--docs", type=Path, help="folder for results, tables and the plot (needs matplotlib)")
     parser.add_argument("--results", type=Path, help="draw and print results of an earlier run")
     return parser
 
@@ -267,14 +266,12 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run them all, and say what came of it."""
     arguments = _parser().parse_args()
-    if arguments.results:
-        document = json.loads(arguments.results.read_text())
-    else:
-        document = _document(arguments)
+    document = json.loads(arguments.results.read_text()) if arguments.results else _document(arguments)
     runs = [Run(**one) for one in document["runs"]]
     print(markdown(runs))
     if arguments.docs:
-        draw(runs, arguments.docs / f"{NAME}.svg")
+        (arguments.docs / "tables.md").write_text(markdown(runs) + "\n")
+        draw(runs, arguments.docs / "times-and-calls.svg")
     print(json.dumps(document))
 
 

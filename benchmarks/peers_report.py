@@ -9,6 +9,8 @@ from statistics import median
 from typing import Any
 
 STAGES = ("constructor", "first worker", "ready", "more", "close", "exit")
+#: Actions that nobody called as often as this share a row of the table.
+FEW = 4
 WITH_INSTANCES = "ECSCluster, instances included"
 
 
@@ -82,9 +84,12 @@ def _calls(runs: Sequence[Run]) -> list[str]:
     lines = [_row("AWS calls", *by_product), _row(*["---"] + ["--:"] * len(by_product))]
     actions = {action for run in runs for action in run.calls}
     totals = {action: max(run.calls.get(action, 0) for run in runs) for action in actions}
-    for action in sorted(actions, key=lambda one: (-totals[one], one)):
+    rare = sorted(action for action in actions if totals[action] < FEW)
+    for action in sorted(actions - set(rare), key=lambda one: (-totals[one], one)):
         cells = [_count([run.calls.get(action, 0) for run in group]) for group in by_product.values()]
         lines.append(_row(f"`{action}`", *cells))
+    others = [_count([sum(run.calls.get(one, 0) for one in rare) for run in g]) for g in by_product.values()]
+    lines.append(_row(f"{len(rare)} other actions", *others))
     lines.append(_row("**all**", *[_count([sum(r.calls.values()) for r in g]) for g in by_product.values()]))
     lines.append(_row("until ready", *[_count([r.calls_until["ready"] for r in g]) for g in by_product.values()]))
     lines.append(_row("throttled", *[_count([r.throttled for r in g]) for g in by_product.values()]))
@@ -148,8 +153,8 @@ def _draw_calls(axes: Any, runs: Sequence[Run]) -> None:
     looked = [median(polls(run.calls) for run in group) for group in groups.values()]
     all_calls = [median(sum(run.calls.values()) for run in group) for group in groups.values()]
     did = [whole - part for whole, part in zip(all_calls, looked, strict=True)]
-    axes.barh(list(groups), did, color="#1f5fa8", label="changes something")
-    bars = axes.barh(list(groups), looked, left=did, color="#9ecae1", label="looks (Describe, List, Get)")
+    axes.barh(list(groups), did, color="#3d3d3d", label="changes something")
+    bars = axes.barh(list(groups), looked, left=did, color="#c4c4c4", label="looks (Describe, List, Get)")
     labels = [
         f"{whole:,.0f}" + (f" ({thrown:,.0f} throttled)" if thrown else "")
         for whole, thrown in zip(

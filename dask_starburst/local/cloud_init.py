@@ -51,7 +51,8 @@ def parse(user_data: str) -> Boot | None:
         document = yaml.safe_load(user_data)
     except yaml.YAMLError:
         return None  # as on a real instance, where it is a line in a log that nobody reads
-    commands = [one if isinstance(one, str) else shlex.join(map(str, one)) for one in document.get("runcmd") or []]
+    wanted = document.get("runcmd") if isinstance(document, dict) else None
+    commands = [one if isinstance(one, str) else shlex.join(map(str, one)) for one in wanted or []]
     runs = tuple(_docker_run(command) for command in commands if command.startswith("docker run "))
     if not runs:
         return None
