@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 
-from dask_starburst.aws import autoscaling, identity, ssm
+from dask_starburst.aws import autoscaling, ecs, identity, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import BadArgument
 from dask_starburst.fleet import removal
@@ -15,19 +15,31 @@ from dask_starburst.plan.policies import MANAGED_TAG
 from dask_starburst.plan.pool import LEASE_ACTION, PoolNames
 
 
-async def find(aws: AWS) -> tuple[PoolFound, ...]:
-    """Return every pool of this account and region, by our tag and below our claims only."""
+async def find(aws: AWS, *, count_warm: bool = False) -> tuple[PoolFound, ...]:
+    """Return every pool of this account and region, by our tag and below our claims only.
+
+    `count_warm`: ask ECS too which instances take tasks and have none.
+    """
     # Claims before groups: a pool that is checked out in between then looks free rather than expired,
     # and a free one is claimed before it is touched.
     values = await ssm.values_below(aws, CLAIMS)
     tagged = await autoscaling.tagged(aws, MANAGED_TAG)
     seen = [(pool, group, spot) for pool, groups in tagged.items() for group, spot in groups]
     leases = await asyncio.gather(*(autoscaling.lease_end(aws, group.name, LEASE_ACTION) for _, group, _ in seen))
+    running = sorted({pool for pool, group, _ in seen if group.staying}) if count_warm else []
+    warm = dict(zip(running, await asyncio.gather(*(_empty_hosts(aws, pool) for pool in running)), strict=True))
     groups: dict[str, list[GroupFound]] = {}
     for (pool, group, spot), lease in zip(seen, leases, strict=True):
-        types = tuple(kind for _, kind, leaving in group.instances if not leaving)
-        groups.setdefault(pool, []).append(GroupFound(group.name, group.desired, spot, types, lease))
+        types = tuple(kind for _, kind in group.staying)
+        empty = sum(instance in warm.get(pool, ()) for instance, _ in group.staying)
+        groups.setdefault(pool, []).append(GroupFound(group.name, group.desired, spot, types, lease, empty))
     return assemble(groups, {name: Claim.from_json(value) for name, value in values.items()}, aws.now())
+
+
+async def _empty_hosts(aws: AWS, pool: str) -> set[str]:
+    if await ecs.cluster_providers(aws, pool) is None:
+        return set()  # a removal has come so far
+    return {host.instance for host in await ecs.hosts(aws, pool) if host.ready and host.empty}
 
 
 async def find_one(aws: AWS, name: str) -> PoolFound:
@@ -38,7 +50,7 @@ async def find_one(aws: AWS, name: str) -> PoolFound:
     BadArgument
         There is none.
     """
-    for pool in await find(aws):
+    for pool in await find(aws, count_warm=True):
         if pool.name == name:
             return pool
     raise BadArgument(f"there is no pool {name!r} in {aws.region}; `starburst pool list` shows those that there are.")
@@ -69,10 +81,19 @@ async def stop(aws: AWS, pool: PoolFound) -> None:
     Raises
     ------
     BadArgument
-        Somebody else uses it.
+        Somebody else uses it, or has just checked it out.
     """
     await may_stop(aws, pool)
+    if pool.claim is not None:
+        await removal.stop(aws, pool.name)
+        return
+    # A warm pool may be checked out this very moment: it is claimed before it is touched.
+    names = PoolNames(pool.name)
+    if not await claim(aws, names, uuid.uuid4().hex, (await identity.caller(aws)).arn, cleaning=True):
+        raise BadArgument(f"{pool.name} has just been checked out by a new cluster; nothing was stopped.")
     await removal.stop(aws, pool.name)
+    await asyncio.gather(*(autoscaling.drop_lease(aws, group.name, LEASE_ACTION) for group in pool.groups))
+    await ssm.remove(aws, names.claim)
 
 
 async def delete(aws: AWS, name: str) -> bool:

@@ -16,7 +16,7 @@ from distributed.deploy.spec import SpecCluster
 
 from dask_starburst.cloud import Cloud, open_cloud
 from dask_starburst.cost.ledger import Cost, Ledger
-from dask_starburst.errors import StarburstError, WorkerFailed
+from dask_starburst.errors import CapacityUnavailable, StarburstError, WorkerFailed
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet.dask_side import ClusterSide
 from dask_starburst.fleet.fleet import Fleet
@@ -92,11 +92,13 @@ class CloudCluster(SpecCluster):
         """Empty the pool before Dask's own part, which calls the cluster closed at its end."""
         with suppress(AttributeError):
             self._adaptive.stop()
+        # Only what was sound is kept; and an embedded AWS that was started for this cluster ends with it.
+        warm = self.status is Status.running and self._cloud is not None and not self._cloud.owned
         self.status = Status.closing
         if self._fleet is not None:
             await self._fleet.stop()  # it would take what follows for losses
         await self._say_good_bye()
-        left = await self._session.end() if self._session else []
+        left = await self._session.end(warm=warm) if self._session else []
         if left:
             logger.warning("AWS is still terminating: %s", ", ".join(left))
         if self._cloud is not None:
@@ -155,7 +157,8 @@ class CloudCluster(SpecCluster):
             return self._fleet.error
         failed = self._fleet.failed()
         if failed and len(self.worker_spec) - len(failed) < n_workers:
-            return WorkerFailed(failed[0].reason)
+            kind = CapacityUnavailable if failed[0].unserved else WorkerFailed
+            return kind(failed[0].reason)
         return None
 
     @property

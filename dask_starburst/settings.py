@@ -18,7 +18,8 @@ from dask_starburst.errors import BadArgument
 T = TypeVar("T")
 
 ARCHITECTURES = ("arm64", "x86_64")
-SPOT_POLICIES = ("spot", "on-demand")
+SPOT_POLICIES = ("spot", "spot_with_fallback", "on-demand")
+ON_REBALANCE = ("replace", "ignore")
 #: Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8): a shorter lease
 #: would promise more than AWS does, and be renewed all the time.
 SHORTEST_LEASE = 60.0
@@ -84,7 +85,7 @@ class AdaptiveSettings:
     minimum: int = 0
     maximum: int = 10
     interval: float = 5.0
-    scale_down_after: float = 60.0
+    scale_down_after: float | None = None
     target_duration: float = 5.0
 
 
@@ -102,6 +103,7 @@ class Timeouts:
     """How long we wait for what, in seconds."""
 
     capacity: float = 120.0
+    fallback: float = 60.0
     connect: float = 180.0
     retire: float = 120.0
     poll: float = 1.5
@@ -129,11 +131,14 @@ class Settings:
     image: str | None = None
     instance_types: tuple[str, ...] | None = None
     spot_policy: str = "spot"
+    spot_notices: bool = True
+    on_rebalance: str = "replace"
     n_workers: int | None = None
     quiet: bool = False
     max_workers: int = 500
     idle_timeout: float | None = 1200.0
     no_client_timeout: float | None = 300.0
+    warm: int = 0
     warm_timeout: float = 0.0
     lease: float = 1800.0
     security: Any = None
@@ -165,6 +170,7 @@ class Settings:
         _one_of("cloud", self.cloud, (None, "local"))
         _one_of("arch", self.arch, ARCHITECTURES)
         _one_of("spot_policy", self.spot_policy, SPOT_POLICIES)
+        _one_of("on_rebalance", self.on_rebalance, ON_REBALANCE)
         self._check_sizes()
         self._check_times()
         _check_caller(self.network.caller)
@@ -177,6 +183,7 @@ class Settings:
     def _check_sizes(self) -> None:
         counts = {
             "n_workers": self.n_workers,
+            "warm": self.warm,
             "adaptive.minimum": self.adaptive.minimum,
             "adaptive.maximum": self.adaptive.maximum,
         }
@@ -215,11 +222,11 @@ class Settings:
                 f"lease={self.lease:g} s is too short: Auto Scaling may act up to two minutes"
                 f" late, so give at least {SHORTEST_LEASE:g} s."
             )
-        for name in ("capacity", "connect", "retire", "poll", "close"):
+        for name in ("capacity", "fallback", "connect", "retire", "poll", "close"):
             if (seconds := getattr(self.timeouts, name)) <= 0:
                 raise BadArgument(f"timeouts.{name}={seconds:g} s has to be above zero.")
-        if self.adaptive.scale_down_after < 0:
-            raise BadArgument(f"adaptive.scale_down_after={self.adaptive.scale_down_after:g} s is negative.")
+        if (after := self.adaptive.scale_down_after) is not None and after < 0:
+            raise BadArgument(f"adaptive.scale_down_after={after:g} s is negative.")
         if self.warm_timeout < 0:
             raise BadArgument(f"warm_timeout={self.warm_timeout:g} s is negative.")
         for name in ("idle_timeout", "no_client_timeout"):
@@ -314,7 +321,7 @@ def _convert(name: str, value: Any, kind: str) -> Any:
             raise BadArgument(f"{name}=None is not possible; give {_kind_in_words(kind)}, or leave it out.")
         return None
     if kind.startswith("float"):
-        return _parse(name, value, "a duration such as '20 minutes'", parse_timedelta)
+        return parse_duration(name, value)
     if name == "worker.memory_limit":
         return _parse(name, value, "a size such as '8 GiB'", parse_bytes)
     if name == "instance_types":
@@ -326,6 +333,11 @@ def _convert(name: str, value: Any, kind: str) -> Any:
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise BadArgument(f"{name}={value!r} is not {_kind_in_words(kind)}.")
     return value
+
+
+def parse_duration(name: str, value: Any) -> float:
+    """Return a duration in seconds, given as a number or as text."""
+    return float(_parse(name, value, "a duration such as '20 minutes'", parse_timedelta))
 
 
 def _kind_in_words(kind: str) -> str:

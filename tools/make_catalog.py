@@ -27,9 +27,11 @@ XLARGE_PRICES = {
     "c6g": "0.136", "c7g": "0.145", "c8g": "0.15952",
     "m6g": "0.154", "m7g": "0.1632", "m8g": "0.17952",
     "r7g": "0.2142", "r8g": "0.23564",
+    "c7gd": "0.1814", "c8gd": "0.19596",
     "c6i": "0.170", "c7i": "0.1785", "c7i-flex": "0.16958", "c6a": "0.153", "c7a": "0.20528",
     "m7i": "0.2016", "m7i-flex": "0.19152", "m7a": "0.23184",
     "r7i": "0.2646", "r7a": "0.3043",
+    "c8i": "0.18742", "m8i": "0.21168", "r8i": "0.27784",
 }  # fmt: skip
 # Spot savings over on demand, percent, as AWS's Spot Instance Advisor gave them for us-east-1.
 # A family that is not here had no published range: its Spot price is then taken to be the on-demand one.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -15,26 +15,31 @@ from dask_starburst.errors import StarburstError
 _LEAVING = ("Terminating", "Terminated", "Detaching", "Detached", "Standby")
 #: TerminateInstanceInAutoScalingGroup takes so many at most (aws-facts §1.4).
 _MOST_TERMINATED = 100
+#: So many of the latest scaling activities are read at a time (AWS keeps six weeks of them).
+_NEWEST = 50
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class GroupSeen:
-    """One Auto Scaling group as AWS describes it: ``instances`` holds (id, type, leaving)."""
+    """One Auto Scaling group as AWS describes it.
+
+    ``instances`` holds (id, type, leaving), ``types`` what it buys, ``spot`` on which market.
+    """
 
     name: str
     arn: str
     desired: int
     maximum: int
     instances: tuple[tuple[str, str, bool], ...]
+    types: tuple[str, ...] = ()
+    spot: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
 
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The newest failed launch of a group: AWS's text and when."""
-
-    text: str
-    at: float
+    @property
+    def staying(self) -> tuple[tuple[str, str], ...]:
+        """Id and type of the instances that are not on their way out."""
+        return tuple((instance, kind) for instance, kind, leaving in self.instances if not leaving)
 
 
 async def ensure_group(aws: AWS, request: dict[str, Any]) -> GroupSeen:
@@ -63,6 +68,7 @@ async def describe(aws: AWS, names: Iterable[str]) -> dict[str, GroupSeen]:
 
 
 def _seen(group: dict[str, Any]) -> GroupSeen:
+    policy = group.get("MixedInstancesPolicy", {}).get("InstancesDistribution", {})
     return GroupSeen(
         name=group["AutoScalingGroupName"],
         arn=group["AutoScalingGroupARN"],
@@ -72,6 +78,13 @@ def _seen(group: dict[str, Any]) -> GroupSeen:
             (i["InstanceId"], i.get("InstanceType", ""), i["LifecycleState"].startswith(_LEAVING))
             for i in group.get("Instances", [])
         ),
+        types=tuple(
+            o["InstanceType"]
+            for o in group.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {}).get("Overrides", [])
+            if "InstanceType" in o
+        ),
+        spot=policy.get("OnDemandPercentageAboveBaseCapacity", 100) == 0,
+        tags={t["Key"]: t["Value"] for t in group.get("Tags", [])},
     )
 
 
@@ -81,10 +94,8 @@ async def tagged(aws: AWS, key: str, value: str | None = None) -> dict[str, list
     answer = await aws.pages("autoscaling", "DescribeAutoScalingGroups", "AutoScalingGroups", Filters=[one])
     found: dict[str, list[tuple[GroupSeen, bool]]] = {}
     for group in answer:
-        tag = next(t["Value"] for t in group["Tags"] if t["Key"] == key)
-        policy = group.get("MixedInstancesPolicy", {}).get("InstancesDistribution", {})
-        spot = policy.get("OnDemandPercentageAboveBaseCapacity", 100) == 0
-        found.setdefault(tag, []).append((_seen(group), spot))
+        seen = _seen(group)
+        found.setdefault(seen.tags[key], []).append((seen, seen.spot))
     return found
 
 
@@ -98,19 +109,28 @@ async def remove_group(aws: AWS, name: str) -> None:
             raise
 
 
-async def last_failure(aws: AWS, name: str) -> Failure | None:
-    """Return the newest scaling activity of a group if it failed."""
-    answer = await aws.call("autoscaling", "DescribeScalingActivities", AutoScalingGroupName=name, MaxRecords=1)
-    for activity in answer["Activities"]:
-        if activity["StatusCode"] == "Failed":
-            text = activity.get("StatusMessage") or activity.get("Description", "")
-            return Failure(text, activity["StartTime"].timestamp())
-    return None
+async def failures(aws: AWS, name: str, since: float) -> list[tuple[str, float]]:
+    """Return AWS's texts about launches of a group that failed after `since`, each with its time."""
+    answer = await aws.call("autoscaling", "DescribeScalingActivities", AutoScalingGroupName=name, MaxRecords=_NEWEST)
+    failed = [a for a in answer["Activities"] if a["StatusCode"] == "Failed"]
+    found = [(a.get("StatusMessage") or a.get("Description", ""), a["StartTime"].timestamp()) for a in failed]
+    return [(text, at) for text, at in found if at > since]
 
 
-async def set_maximum(aws: AWS, name: str, maximum: int) -> None:
-    """Say how many instances a group may have at most."""
-    await aws.call("autoscaling", "UpdateAutoScalingGroup", AutoScalingGroupName=name, MaxSize=maximum)
+async def set_maximum(aws: AWS, name: str, maximum: int, policy: dict[str, Any]) -> None:
+    """Say how many instances a group may have at most, and what it buys (MixedInstancesPolicy)."""
+    await aws.call(
+        "autoscaling",
+        "UpdateAutoScalingGroup",
+        AutoScalingGroupName=name,
+        MaxSize=maximum,
+        MixedInstancesPolicy=policy,
+    )
+
+
+async def set_purchases(aws: AWS, name: str, policy: dict[str, Any]) -> None:
+    """Say what a group buys from now on (MixedInstancesPolicy)."""
+    await aws.call("autoscaling", "UpdateAutoScalingGroup", AutoScalingGroupName=name, MixedInstancesPolicy=policy)
 
 
 async def set_desired(aws: AWS, name: str, desired: int) -> None:
@@ -134,6 +154,33 @@ async def set_zero(aws: AWS, name: str) -> None:
         MaxSize=0,
         DesiredCapacity=0,
     )
+
+
+async def resize(aws: AWS, name: str, size: int) -> None:
+    """Let a group have exactly so many instances, and never more."""
+    await aws.call(
+        "autoscaling",
+        "UpdateAutoScalingGroup",
+        AutoScalingGroupName=name,
+        MinSize=0,
+        MaxSize=size,
+        DesiredCapacity=size,
+    )
+
+
+async def tag(aws: AWS, names: Iterable[str], key: str, value: str) -> None:
+    """Tag groups; their instances do not get the tag."""
+    tags = [_tag(name, key) | {"Value": value, "PropagateAtLaunch": False} for name in names]
+    await aws.call("autoscaling", "CreateOrUpdateTags", Tags=tags)
+
+
+async def untag(aws: AWS, names: Iterable[str], key: str) -> None:
+    """Take a tag from groups."""
+    await aws.call("autoscaling", "DeleteTags", Tags=[_tag(name, key) for name in names])
+
+
+def _tag(name: str, key: str) -> dict[str, Any]:
+    return {"ResourceId": name, "ResourceType": "auto-scaling-group", "Key": key}
 
 
 def batches(items: list[T]) -> list[list[T]]:

@@ -132,6 +132,11 @@ async def connected_instances(aws: AWS, cluster: str) -> list[str]:
     )
 
 
+async def draining_instances(aws: AWS, cluster: str) -> list[str]:
+    """Return the ARNs of the container instances that ECS drains: for Spot, or because somebody wants it."""
+    return await aws.pages("ecs", "ListContainerInstances", "containerInstanceArns", cluster=cluster, status="DRAINING")
+
+
 async def instance_ids(aws: AWS, cluster: str, arns: Iterable[str]) -> dict[str, str]:
     """Return the EC2 ids of container instances by ARN."""
     calls = (
@@ -140,6 +145,40 @@ async def instance_ids(aws: AWS, cluster: str, arns: Iterable[str]) -> dict[str,
     )
     found = (c for answer in await asyncio.gather(*calls) for c in answer["containerInstances"])
     return {c["containerInstanceArn"]: c["ec2InstanceId"] for c in found}
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A container instance: its EC2 id, whether its agent takes tasks now, and whether it has none.
+
+    Tasks are not counted: ECS leaves one out as soon as it is to stop, though it has its CPU until it has.
+    """
+
+    instance: str
+    ready: bool
+    empty: bool
+
+
+async def hosts(aws: AWS, cluster: str) -> list[Host]:
+    """Return the container instances of a cluster."""
+    arns = await aws.pages("ecs", "ListContainerInstances", "containerInstanceArns", cluster=cluster)
+    calls = (
+        aws.call("ecs", "DescribeContainerInstances", cluster=cluster, containerInstances=part)
+        for part in _batches(arns)
+    )
+    found = (c for answer in await asyncio.gather(*calls) for c in answer["containerInstances"])
+    return [
+        Host(
+            c["ec2InstanceId"],
+            c["status"] == "ACTIVE" and c["agentConnected"],
+            _cpu(c["remainingResources"]) == _cpu(c["registeredResources"]),
+        )
+        for c in found
+    ]
+
+
+def _cpu(resources: list[dict[str, Any]]) -> int:
+    return sum(r["integerValue"] for r in resources if r["name"] == "CPU")
 
 
 async def cluster_providers(aws: AWS, name: str) -> list[str] | None:

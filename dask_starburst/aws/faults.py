@@ -25,6 +25,7 @@ from dask_starburst.errors import (
     StarburstError,
     Throttled,
 )
+from dask_starburst.plan.offerings import Refusal
 
 DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedAccess"})
 EXPIRED = frozenset(
@@ -81,6 +82,23 @@ BUSY = frozenset(
     }
 )
 
+#: What Auto Scaling's words about a failed launch contain when AWS has no instance to give just now.
+_NO_CAPACITY = (
+    "InsufficientInstanceCapacity",
+    "sufficient",
+    "UnfulfillableCapacity",
+    "Unable to fulfill capacity",
+    "no Spot capacity available",
+    "capacity-not-available",
+    "not supported in your requested Availability Zone",
+    "SpotInstanceTermination",
+    "InternalError",  # this and what follows passes by itself too
+    "RequestLimitExceeded",
+)
+#: And when the account may have no more (aws-facts §1.6).
+_NO_QUOTA = ("VcpuLimitExceeded", "MaxSpotInstanceCountExceeded", "InstanceLimitExceeded", "vCPU", "Max spot instance")
+_INSTANCE_TYPE = re.compile(r"\b[a-z]+\d+[a-z-]*\.(?:\d*x?large|medium|small|micro|nano|metal[\w-]*)\b")
+
 _HOW_TO_START = (
     "Configure AWS credentials (`aws configure`, or `aws sso login`), or try it without an account:"
     ' StarburstCluster(cloud="local").'
@@ -92,6 +110,16 @@ def code_of(error: BaseException | None) -> str:
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", ""))
     return (getattr(error, "code", None) or "") if isinstance(error, StarburstError) else ""
+
+
+def launch_refusal(group: str, text: str, at: float) -> Refusal:
+    """Return what Auto Scaling's text about a failed launch means; it has no code of its own."""
+    if any(words in text for words in _NO_QUOTA):
+        return Refusal(group, "quota", text, at)
+    if any(words in text for words in _NO_CAPACITY):
+        named = _INSTANCE_TYPE.search(text)
+        return Refusal(group, "capacity", text, at, named.group() if named else "")
+    return Refusal(group, "fault", text, at)
 
 
 def explained(error: Exception, operation: str) -> StarburstError:

@@ -66,19 +66,18 @@ async def _put_policy(aws: AWS, role: Role) -> None:
 async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) -> str:
     """Make the instance profile that hands `role` to instances; return its name."""
     name = role.name
-    found = await get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name)
+    found, _ = await asyncio.gather(
+        get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name), ensure_role(aws, role, tags)
+    )
     if found is not None and found["InstanceProfile"]["Roles"]:
         return name
-    _, made = await asyncio.gather(
-        ensure_role(aws, role, tags),
-        create(
-            aws,
-            "iam",
-            "CreateInstanceProfile",
-            InstanceProfileName=name,
-            Path=PATH,
-            Tags=[{"Key": k, "Value": v} for k, v in tags.items()],
-        ),
+    made = await create(
+        aws,
+        "iam",
+        "CreateInstanceProfile",
+        InstanceProfileName=name,
+        Path=PATH,
+        Tags=[{"Key": k, "Value": v} for k, v in tags.items()],
     )
     try:
         await aws.call("iam", "AddRoleToInstanceProfile", InstanceProfileName=name, RoleName=name)

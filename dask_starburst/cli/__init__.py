@@ -9,6 +9,7 @@ import click
 from dask_starburst.cli.demo import demo
 from dask_starburst.cli.local import local
 from dask_starburst.cli.pool import gc, pool
+from dask_starburst.cli.warm import warm
 from dask_starburst.errors import StarburstError
 
 
@@ -33,3 +34,4 @@ main.add_command(demo)
 main.add_command(gc)
 main.add_command(local)
 main.add_command(pool)
+pool.add_command(warm)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from dask_starburst.plan.cleanup import PoolFound, Removal
 T = TypeVar("T")
 
 
-def _account(command: Callable[..., Any]) -> Callable[..., Any]:
+def account_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which AWS is meant."""
     for option in (
         click.option("--endpoint-url", metavar="URL", help="Another endpoint than AWS's own."),
@@ -39,10 +39,10 @@ def pool() -> None:
 
 
 @pool.command("list")
-@_account
+@account_options
 def list_pools(**account: str | None) -> None:
-    """Show every pool of the region: who has it, what runs, what that costs."""
-    pools = _run(account, discovery.find)
+    """Show every pool of the region: who has it, what runs, what of it is warm, what that costs."""
+    pools = run(account, lambda aws: discovery.find(aws, count_warm=True))
     if not pools:
         click.echo("No pools.")
         return
@@ -51,47 +51,47 @@ def list_pools(**account: str | None) -> None:
 
 @pool.command()
 @click.argument("name")
-@_account
+@account_options
 def status(name: str, **account: str | None) -> None:
     """Show one pool and its groups."""
-    found = _run(account, lambda aws: discovery.find_one(aws, name))
+    found = run(account, lambda aws: discovery.find_one(aws, name))
     Console().print(_overview(found), _groups(found))
 
 
 @pool.command()
 @click.argument("name")
 @_yes
-@_account
+@account_options
 def stop(name: str, yes: bool, **account: str | None) -> None:
     """Terminate all instances of a pool that is yours or expired. A cluster that still uses it is lost."""
-    found = _run(account, lambda aws: _stoppable(aws, name))
+    found = run(account, lambda aws: _stoppable(aws, name))
     if not yes:
         click.confirm(f"Terminate {found.running} instances of {name} ({found.state})?", abort=True)
-    _run(account, lambda aws: discovery.stop(aws, found))
+    run(account, lambda aws: discovery.stop(aws, found))
     click.echo(f"{name}: every group is set to zero; AWS terminates its instances now.")
 
 
 @pool.command()
 @click.argument("name")
 @_yes
-@_account
+@account_options
 def delete(name: str, yes: bool, **account: str | None) -> None:
     """Remove a free or expired pool with everything that belongs to it."""
     if not yes:
         click.confirm(f"Delete {name} with everything that belongs to it?", abort=True)
-    there = _run(account, lambda aws: discovery.delete(aws, name))
+    there = run(account, lambda aws: discovery.delete(aws, name))
     click.echo(f"{name}: {'deleted' if there else 'was not there'}.")
 
 
 @click.command()
 @click.option("--delete", "really", is_flag=True, help="Delete what is listed.")
-@_account
+@account_options
 def gc(really: bool, **account: str | None) -> None:
     """List what is left of clusters and used by nobody; delete it with --delete.
 
     Never a pool that is in use or whose lease still runs, whoever's it is, and nothing without our tag or prefix.
     """
-    garbage = _run(account, discovery.garbage)
+    garbage = run(account, discovery.garbage)
     if not garbage:
         click.echo("Nothing to delete.")
         return
@@ -109,7 +109,7 @@ def gc(really: bool, **account: str | None) -> None:
 
 def _collected(account: dict[str, str | None], found: Removal) -> bool:
     try:
-        done = _run(account, lambda aws: discovery.collect(aws, found))
+        done = run(account, lambda aws: discovery.collect(aws, found))
     except StarburstError as error:  # one that AWS does not let go must not keep the others
         click.echo(f"{found.name}: {error}", err=True)
         return False
@@ -123,8 +123,10 @@ async def _stoppable(aws: AWS, name: str) -> PoolFound:
     return found
 
 
-def _run(account: dict[str, str | None], work: Callable[[AWS], Awaitable[T]]) -> T:
-    async def run() -> T:
+def run(account: Mapping[str, str | None], work: Callable[[AWS], Awaitable[T]]) -> T:
+    """Do something with an account, and close its connections."""
+
+    async def work_with() -> T:
         aws = AWS(**account)
         try:
             aws.require_credentials()
@@ -132,13 +134,14 @@ def _run(account: dict[str, str | None], work: Callable[[AWS], Awaitable[T]]) ->
         finally:
             aws.close()
 
-    return asyncio.run(run())
+    return asyncio.run(work_with())
 
 
 def _pools(pools: tuple[PoolFound, ...]) -> Table:
-    table = _table("Pools", "name", "state", "owner", "since", "running/desired", "lease until", "$/h")
+    table = _table("Pools", "name", "state", "owner", "since", "running/desired", "warm", "lease until", "$/h")
     for one in pools:
-        table.add_row(one.name, one.state, *_who(one), f"{one.running}/{one.desired}", _time(one.lease), _usd(one))
+        size = f"{one.running}/{one.desired}"
+        table.add_row(one.name, one.state, *_who(one), size, str(one.warm), _time(one.lease), _usd(one))
     return table
 
 
@@ -150,16 +153,18 @@ def _overview(one: PoolFound) -> Table:
     table.add_row("session", one.claim.session if one.claim else "–")
     table.add_row("claimed since", since)
     table.add_row("instances", f"{one.running} running, {one.desired} desired")
+    table.add_row("warm", f"{one.warm} instances for workers are connected and empty")
     table.add_row("lease until", _time(one.lease))
     table.add_row("$/h now", f"{_usd(one)} (bundled prices; instances and public addresses)")
     return table
 
 
 def _groups(one: PoolFound) -> Table:
-    table = _table("Groups", "group", "market", "running/desired", "lease until")
+    table = _table("Groups", "group", "market", "running/desired", "warm", "lease until")
     for group in one.groups:
         market = "Spot" if group.spot else "on demand"
-        table.add_row(group.name, market, f"{len(group.types)}/{group.desired}", _time(group.lease))
+        size = f"{len(group.types)}/{group.desired}"
+        table.add_row(group.name, market, size, str(group.warm), _time(group.lease))
     return table
 
 

@@ -21,6 +21,7 @@ class Account:
     caller: str
     region: str
     subnet: ec2.Subnet
+    sold: frozenset[str]
     image_id: str
     security_group: str
     instance_profile: str
@@ -29,8 +30,17 @@ class Account:
     worker_role: str
 
 
-async def set_up(aws: AWS, settings: Settings) -> Account:
+async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Account:
     """Make what is missing in the account, everything at once; nothing when all is there.
+
+    Parameters
+    ----------
+    aws : AWS
+        The account.
+    settings : Settings
+        What the user chose.
+    types : tuple of str
+        The instance types that are wanted, the scheduler's first: ``sold`` holds those of the zone.
 
     Raises
     ------
@@ -47,21 +57,24 @@ async def set_up(aws: AWS, settings: Settings) -> Account:
         policies.scheduler_role(number),
         policies.worker_role(),
     )
-    (subnet, group), image_id, profile, arns, _ = await asyncio.gather(
-        _network(aws, settings, tags),
+    (subnet, sold, group), image_id, profile, arns, _ = await asyncio.gather(
+        _network(aws, settings, types, tags),
         ssm.recommended_ami(aws, settings.arch),
-        iam.ensure_instance_profile(aws, policies.instance_role(), tags),
+        iam.ensure_instance_profile(aws, policies.instance_role(number), tags),
         asyncio.gather(*(iam.ensure_role(aws, role, tags) for role in roles)),
         asyncio.gather(
             logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags),
             *(iam.ensure_service_linked_role(aws, *linked) for linked in policies.SERVICE_LINKED_ROLES),
         ),
     )
-    return Account(number, caller.arn, aws.region, subnet, image_id, group, profile, *arns)
+    return Account(number, caller.arn, aws.region, subnet, sold, image_id, group, profile, *arns)
 
 
-async def _network(aws: AWS, settings: Settings, tags: dict[str, str]) -> tuple[ec2.Subnet, str]:
-    subnet = await ec2.choose_subnet(aws, settings.network.subnet)
+async def _network(
+    aws: AWS, settings: Settings, types: tuple[str, ...], tags: dict[str, str]
+) -> tuple[ec2.Subnet, frozenset[str], str]:
+    zones = await ec2.zones_that_sell(aws, types)
+    subnet = await ec2.choose_subnet(aws, settings.network.subnet, zones, types[0])
     group = await ec2.ensure_security_group(aws, subnet.vpc, NAMESPACE, "Dask workers among themselves", tags)
     await ec2.admit_each_other(aws, group)
-    return subnet, group
+    return subnet, zones.get(subnet.zone, frozenset()), group

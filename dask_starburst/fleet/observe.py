@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from dask_starburst.aws import autoscaling, ecs
+from dask_starburst.aws import autoscaling, ecs, faults
 from dask_starburst.errors import LeaseExpired
 from dask_starburst.fleet.pool import Pool
 from dask_starburst.plan.look import (
@@ -19,8 +19,12 @@ from dask_starburst.plan.look import (
     join_instances,
     join_tasks,
 )
+from dask_starburst.plan.offerings import Refusal, remember
 from dask_starburst.plan.reconcile import settle
 from dask_starburst.plan.state import Action, Group, Observed, Task, Worker
+
+#: How far AWS's clock as we know it may be wrong (seconds).
+_SLACK = 2.0
 
 
 class Observer:
@@ -42,6 +46,9 @@ class Observer:
         self._swept = float("-inf")
         self._described: dict[str, float] = {}
         self._explained: dict[str, float] = {}
+        # What went wrong in the pool before it was ours is none of our business.
+        self._began = pool.aws.now() - _SLACK
+        self._failed: dict[str, float] = {}
         self._ids: dict[str, str] = {}
 
     def doubt(self) -> None:
@@ -74,15 +81,18 @@ class Observer:
         present = [(i, self._names[g.name], kind, leaving) for g in groups.values() for i, kind, leaving in g.instances]
         sweep = now - self._swept >= self._sweep_every
         known = replace(before, instances=join_instances(present, None, before, now), members=members)
-        connected, tasks = await asyncio.gather(
+        connected, tasks, draining = await asyncio.gather(
             self._connected(sweep or booting(known.instances.values())),
             self._tasks(known, workers, sweep, now),
+            self._draining(before, sweep),
         )
         seen = Observed(
-            groups={self._names[g.name]: self._group(g, before) for g in groups.values()},
+            groups={self._names[g.name]: self._group(g) for g in groups.values()},
             instances=join_instances(present, connected, before, now),
             tasks=tasks,
             members=members,
+            refusals=before.refusals,
+            draining=draining,
         )
         if sweep:
             self._swept = now
@@ -95,6 +105,11 @@ class Observer:
         arns = frozenset(await ecs.connected_instances(aws, cluster))
         self._ids |= await ecs.instance_ids(aws, cluster, arns - self._ids.keys())
         return Connected(arns, self._ids)
+
+    async def _draining(self, before: Observed, wanted: bool) -> frozenset[str]:
+        if not wanted:
+            return before.draining
+        return frozenset(await ecs.draining_instances(self._pool.aws, self._pool.name))
 
     async def _tasks(self, known: Observed, workers: Collection[Worker], sweep: bool, now: float) -> dict[str, Task]:
         pool = self._pool
@@ -110,18 +125,20 @@ class Observer:
     async def _explain(self, observed: Observed, now: float) -> Observed:
         """Add AWS's own words about launches that failed, for the groups that lack instances."""
         short = [
-            g
+            g.name
             for g in observed.groups.values()
             if now - self._explained.get(g.name, 0.0) >= self._patience and _alive(observed, g.name) < g.desired
         ]
-        aws, names = self._pool.aws, self._pool.names
-        found = await asyncio.gather(*(autoscaling.last_failure(aws, names.group(g.name)) for g in short))
-        self._explained |= dict.fromkeys((g.name for g in short), now)
-        groups = dict(observed.groups)
-        for group, failure in zip(short, found, strict=True):
-            if failure is not None:
-                groups[group.name] = replace(group, failure=failure.text, failed_at=failure.at)
-        return replace(observed, groups=groups)
+        found = await asyncio.gather(*map(self._failures, short))
+        self._explained |= dict.fromkeys(short, now)
+        new = [refusal for some in found for refusal in some]
+        return replace(observed, refusals=remember(observed.refusals, new, dict(observed.youngest), now))
+
+    async def _failures(self, group: str) -> list[Refusal]:
+        since = self._failed.get(group, self._began)
+        texts = await autoscaling.failures(self._pool.aws, self._pool.names.group(group), since)
+        self._failed[group] = max((at for _, at in texts), default=since)
+        return [faults.launch_refusal(group, text, at) for text, at in texts]
 
     def _check_open(self, groups: Mapping[str, autoscaling.GroupSeen]) -> None:
         closed = [name for name in self._names if _closed(groups.get(name))]
@@ -132,9 +149,9 @@ class Observer:
                 " new cluster; a longer lease= survives longer sleep."
             )
 
-    def _group(self, seen: autoscaling.GroupSeen, before: Observed) -> Group:
+    def _group(self, seen: autoscaling.GroupSeen) -> Group:
         name = self._names[seen.name]
-        return replace(before.groups.get(name, Group(name, 0)), desired=seen.desired)
+        return Group(name, seen.desired, seen.types, self._pool.allowed(name))
 
 
 def add_tasks(observed: Observed, tasks: Iterable[Task]) -> Observed:
@@ -151,6 +168,14 @@ def refuse(observed: Observed, instances: Iterable[str], now: float) -> Observed
 def ask(observed: Observed, actions: Iterable[Action], now: float) -> Observed:
     """Return what is observed with what is being asked for."""
     return replace(observed, asked={**observed.asked, **dict.fromkeys(actions, now)})
+
+
+def doom(observed: Observed, instance: str) -> Observed:
+    """Return what is observed with an instance that gets nothing to do any more."""
+    if instance not in observed.instances:
+        return observed
+    changed = replace(observed.instances[instance], doomed=True)
+    return replace(observed, instances={**observed.instances, instance: changed})
 
 
 def unask(observed: Observed, actions: Collection[Action]) -> Observed:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask_starburst.aws import autoscaling, ecs
 from dask_starburst.errors import StarburstError
-from dask_starburst.fleet import observe
+from dask_starburst.fleet import explain, observe
 from dask_starburst.plan.state import (
     HEAD,
     Action,
@@ -19,6 +19,7 @@ from dask_starburst.plan.state import (
     Retire,
     RunTask,
     SetDesired,
+    SetTypes,
     StopTask,
     Terminate,
     WorkerState,
@@ -79,6 +80,10 @@ class Performer:
                 await autoscaling.set_desired(pool.aws, pool.names.group(group), desired)
                 text = f"ordered: {desired} instance{'' if desired == 1 else 's'} in group {group}"
                 self._fleet.tell("capacity-ordered", group, text, desired=desired)
+            case SetTypes(group, types):
+                await pool.set_types(group, types)
+                text = f"group {group} launches {', '.join(types)} now"
+                self._fleet.tell("types-chosen", group, text, logging.DEBUG, types=types)
             case StopTask(task, reason):
                 await ecs.stop_task(pool.aws, pool.name, task, reason)
             case Retire(worker):
@@ -99,6 +104,10 @@ class Performer:
     async def _terminate(self, batch: list[Terminate]) -> None:
         """Terminate instances; if AWS refuses because of one that is gone already, the others one by one."""
         pool = self._fleet.pool
+        for action in batch:
+            if action.reason:
+                text = explain.instance_given_up(self._fleet.observed.instances[action.instance], action.reason)
+                self._fleet.tell("instance-given-up", action.instance, text, logging.WARNING)
         try:
             name = pool.names.group(batch[0].group)
             await autoscaling.terminate(pool.aws, name, [action.instance for action in batch])
@@ -144,19 +153,21 @@ class Performer:
         for gone in before.instances.keys() - after.instances.keys():
             if not before.instances[gone].terminating:
                 self._terminated(before.instances[gone])
-        for name, group in after.groups.items():
-            known = before.groups.get(name)
-            if group.failure and (known is None or known.failed_at < group.failed_at):
-                text = f"AWS could not launch an instance in group {name}: {group.failure}"
-                self._fleet.tell("launch-failed", name, text, logging.WARNING)
+        known = {(r.group, r.type, r.text) for r in before.refusals}
+        for refusal in after.refusals:
+            if (refusal.group, refusal.type, refusal.text) not in known:
+                text = explain.launch_refused(refusal, after.groups.get(refusal.group), after.refusals)
+                facts = {"type": refusal.type, "why": refusal.kind}
+                self._fleet.tell("launch-failed", refusal.group, text, logging.WARNING, **facts)
 
     def _compare_instance(self, old: Instance | None, new: Instance) -> None:
         tell = self._fleet.tell
         if old is None and not new.terminating:
             market = "spot" if new.group == "spot" else "on-demand"
-            text = f"instance {new.id} ({new.type}, {market}) is booting"
+            state = "warm: it takes tasks at once" if new.connected else "booting"
+            text = f"instance {new.id} ({new.type}, {market}) is {state}"
             tell("instance-launched", new.id, text, type=new.type, market=market, group=new.group)
-        if new.connected and not (old and old.seen):
+        if new.connected and old is not None and not old.seen:
             text = f"instance {new.id} is ready for {'the scheduler' if new.group == HEAD else 'a worker'}"
             tell("instance-connected", new.id, text)
         if old is not None and new.terminating and not old.terminating:

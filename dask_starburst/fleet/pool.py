@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
-from itertools import count
+from typing import Any
 
 from dask_starburst.aws import autoscaling, ec2, ecs, ssm
 from dask_starburst.aws.faults import code_of
@@ -16,7 +15,7 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.account import Account
 from dask_starburst.plan.cleanup import Claim
-from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE, PARAMETER_ROOT
+from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE
 from dask_starburst.plan.pool import (
     LEASE_ACTION,
     PoolNames,
@@ -24,9 +23,13 @@ from dask_starburst.plan.pool import (
     group_request,
     launch_template_data,
     provider_request,
+    purchases,
     tags_of,
+    types_of,
+    user_data,
 )
 from dask_starburst.plan.state import HEAD
+from dask_starburst.plan.warm import WARM_TAG
 
 #: A new instance profile is not usable everywhere at once; AWS says so for up to a minute.
 _PROFILE_PATIENCE = 60.0
@@ -35,13 +38,17 @@ _PROFILE_PAUSE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A pool that this session has checked out: nobody else touches it."""
+    """A pool that this session has checked out: nobody else touches it.
+
+    `keeps`: whether instances may have no task for long on purpose. A tag says so to their reapers.
+    """
 
     aws: AWS
     spec: PoolSpec
     names: PoolNames
     session: str
     head_security_group: str
+    keeps: bool = False
 
     @property
     def name(self) -> str:
@@ -49,9 +56,9 @@ class Pool:
         return self.names.pool
 
     @property
-    def groups(self) -> tuple[str, str]:
-        """The purposes of its two groups."""
-        return (HEAD, self.spec.worker_group)
+    def groups(self) -> tuple[str, ...]:
+        """The purposes of its groups."""
+        return (HEAD, *self.spec.worker_groups)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -60,19 +67,37 @@ class Pool:
 
     async def open(self, maximum: int, until: float) -> None:
         """Let the groups have capacity, with a lease on each before there can be any."""
-        sizes = {HEAD: 1, self.spec.worker_group: maximum}
-        await asyncio.gather(*(self._open(group, max(1, size), until) for group, size in sizes.items()))
+        sizes = {group: 1 if group == HEAD else max(1, maximum) for group in self.groups}
+        await asyncio.gather(self._mark(until), *(self._open(group, size, until) for group, size in sizes.items()))
 
     async def _open(self, group: str, maximum: int, until: float) -> None:
         name = self.names.group(group)
         await autoscaling.put_lease(self.aws, name, LEASE_ACTION, until)
-        await autoscaling.set_maximum(self.aws, name, maximum)
+        # With all its types: an earlier session may have left some out that failed then.
+        await autoscaling.set_maximum(self.aws, name, maximum, self._purchases(group, self.allowed(group)))
+
+    def allowed(self, group: str) -> tuple[str, ...]:
+        """Return the instance types that a group may launch."""
+        return types_of(self.spec, group)
+
+    async def set_types(self, group: str, types: tuple[str, ...]) -> None:
+        """Have a group launch only these types; what runs goes on."""
+        await autoscaling.set_purchases(self.aws, self.names.group(group), self._purchases(group, types))
+
+    def _purchases(self, group: str, types: tuple[str, ...]) -> dict[str, Any]:
+        return purchases(self.names.group(group), types, spot=group == "spot")
 
     async def renew(self, until: float) -> None:
         """Put off the moment at which AWS itself empties the groups."""
+        names = [self.names.group(group) for group in self.groups]
         await asyncio.gather(
-            *(autoscaling.put_lease(self.aws, self.names.group(g), LEASE_ACTION, until) for g in self.groups)
+            self._mark(until), *(autoscaling.put_lease(self.aws, name, LEASE_ACTION, until) for name in names)
         )
+
+    async def _mark(self, until: float) -> None:
+        if self.keeps:
+            names = [self.names.group(group) for group in self.groups]
+            await autoscaling.tag(self.aws, names, WARM_TAG, f"{until:.0f}")
 
     async def is_ours_and_open(self) -> bool:
         """Whether this session holds the pool still and its groups may have capacity."""
@@ -85,7 +110,6 @@ class Pool:
 
 def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: object) -> PoolSpec:
     """Return what a pool in this account is made from; `rest` comes from the settings."""
-    script = resources.files("dask_starburst.remote").joinpath("boot.sh").read_text()
     return PoolSpec(
         region=account.region,
         image_id=account.image_id,
@@ -95,16 +119,16 @@ def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: objec
         head_type=head,
         security_group=account.security_group,
         instance_profile=account.instance_profile,
-        boot_script=script,
+        boot_script=boot_script(),
         **rest,  # type: ignore[arg-type]  # the settings' own types, checked there
     )
 
 
-async def free_pools(aws: AWS, spec: PoolSpec) -> Iterator[PoolNames]:
-    """Return the pools of this specification that nobody has claimed, made or not; endless."""
-    taken = await ssm.names_below(aws, f"{PARAMETER_ROOT}claims")
-    every = (PoolNames(spec.pool_name(slot)) for slot in count())
-    return (names for names in every if names.claim not in taken)
+def boot_script() -> str:
+    """Return what every instance runs at boot, the reaper included; `user_data` fills in what is the pool's own."""
+    remote = resources.files("dask_starburst.remote")
+    script, reaper = (remote.joinpath(name).read_text("utf-8") for name in ("boot.sh", "reaper.py"))
+    return script.replace("@REAPER@", reaper.rstrip())
 
 
 async def claim(aws: AWS, names: PoolNames, session: str, arn: str, cleaning: bool = False) -> bool:
@@ -149,8 +173,7 @@ async def _head_security_group(
 async def _make_group(pool: Pool, group: str) -> dict[str, object]:
     spec, name = pool.spec, pool.names.group(group)
     head = [pool.head_security_group] if group == HEAD else []
-    user_data = spec.boot_script.replace("@CLUSTER@", pool.name)
-    data = launch_template_data(spec, pool.name, group, [spec.security_group, *head], user_data)
+    data = launch_template_data(spec, pool.name, group, [spec.security_group, *head], user_data(spec, pool.name, group))
     await ec2.ensure_launch_template(pool.aws, name, data, pool.tags)
     made = await _ensure_group(pool.aws, group_request(spec, pool.name, group))
     return provider_request(pool.name, group, made.arn)

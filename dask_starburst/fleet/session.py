@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dask_starburst.aws import ecs, identity, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog.instance_types import InstanceType, catalogue
+from dask_starburst.errors import BadArgument
 from dask_starburst.events import Event, EventLog
-from dask_starburst.fleet import sweep
+from dask_starburst.fleet import sweep, warm
 from dask_starburst.fleet.account import Account, set_up
 from dask_starburst.fleet.fleet import DaskSide, Fleet
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
-from dask_starburst.fleet.pool import Pool, claim, free_pools, make, owns, pool_spec
+from dask_starburst.fleet.pool import Pool, claim, make, owns, pool_spec
 from dask_starburst.plan.ending import Lifetimes
-from dask_starburst.plan.pool import PoolNames, PoolSpec
+from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
 from dask_starburst.plan.tasks import (
@@ -28,6 +29,7 @@ from dask_starburst.plan.tasks import (
     task_definition,
     worker_process,
 )
+from dask_starburst.plan.warm import SHORTEST_WARM, Candidate, price_of_spares
 from dask_starburst.settings import Settings
 
 
@@ -40,6 +42,25 @@ class Blueprint:
     head_type: InstanceType
     size: WorkerSize
     secret: str = field(repr=False)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The instance types that are wanted, the scheduler's first."""
+        return (self.head_type.name, *(t.name for t in self.worker_types))
+
+    def spec(self, account: Account) -> PoolSpec:
+        """Return what its pool is made from in this account."""
+        settings = self.settings
+        return pool_spec(
+            account,
+            tuple(t.name for t in self.worker_types),
+            self.head_type.name,
+            arch=settings.arch,
+            worker_groups=LADDERS[settings.spot_policy],
+            volume_gib=settings.storage.volume_size,
+            tags=settings.tags,
+            host_idle_limit=host_idle_limit(settings.timeouts.connect),
+        )
 
 
 def blueprint(settings: Settings, secret: str) -> Blueprint:
@@ -54,6 +75,27 @@ def blueprint(settings: Settings, secret: str) -> Blueprint:
     types = worker_types(known, settings.arch, settings.instance_types, shape.nthreads, shape.memory_limit)
     head = head_type(known, settings.arch, settings.scheduler.instance_type)
     return Blueprint(settings, types, head, worker_size(types, shape.nthreads, shape.memory_limit), secret)
+
+
+def sold(blueprint: Blueprint, account: Account) -> Blueprint:
+    """Return the blueprint without the worker types that AWS does not sell in the zone.
+
+    Raises
+    ------
+    BadArgument
+        The user asked for one of them by name, the scheduler's included.
+    """
+    settings, zone = blueprint.settings, account.subnet.zone
+    chosen = [blueprint.head_type.name, *(settings.instance_types or ())]
+    missing = [name for name in chosen if name not in account.sold]
+    left = tuple(t for t in blueprint.worker_types if t.name in account.sold)
+    if missing or not left:
+        raise BadArgument(
+            f"AWS does not sell {', '.join(missing or (t.name for t in blueprint.worker_types))} in {zone}; give other"
+            ' types, or a subnet in another zone with network={"subnet": "subnet-…"}.'
+        )
+    shape = settings.worker
+    return replace(blueprint, worker_types=left, size=worker_size(left, shape.nthreads, shape.memory_limit))
 
 
 class Session:
@@ -76,13 +118,19 @@ class Session:
         self.pool: Pool | None = None
         self.lease: Lease | None = None
         self._names: PoolNames | None = None
+        self._kept = False
         self._blueprint = blueprint
         self._events = events
 
     @property
+    def worker_groups(self) -> tuple[str, ...]:
+        """The groups in which workers run, the preferred one first."""
+        return LADDERS[self._blueprint.settings.spot_policy]
+
+    @property
     def worker_group(self) -> str:
-        """The group in which workers run."""
-        return self._blueprint.settings.spot_policy
+        """The group in which a worker is wished for."""
+        return self.worker_groups[0]
 
     async def start(self, dask: DaskSide, workers: Iterable[str]) -> Fleet:
         """Set the account up, check a pool out and order head and workers together.
@@ -94,9 +142,11 @@ class Session:
         """
         settings = self._blueprint.settings
         self._tell("account-setup", self.aws.region, f"setting up what the account lacks in {self.aws.region}")
-        account = await set_up(self.aws, settings)
+        account = await set_up(self.aws, settings, self._blueprint.types)
+        self._blueprint = sold(self._blueprint, account)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
-        await self._check_out(account, caller)
+        workers = tuple(workers)
+        await self._check_out(account, caller, len(workers) + settings.warm)
         fleet = await self._open(account, dask)
         fleet.want(SCHEDULER, HEAD)
         for name in workers:
@@ -104,30 +154,27 @@ class Session:
         fleet.start()
         return fleet
 
-    async def _check_out(self, account: Account, caller: str) -> None:
-        blueprint, settings = self._blueprint, self._blueprint.settings
-        spec = pool_spec(
-            account,
-            tuple(t.name for t in blueprint.worker_types),
-            blueprint.head_type.name,
-            arch=settings.arch,
-            worker_group=self.worker_group,
-            volume_gib=settings.storage.volume_size,
-            tags=settings.tags,
-        )
+    async def _check_out(self, account: Account, caller: str, wanted: int) -> None:
+        settings = self._blueprint.settings
+        spec = self._blueprint.spec(account)
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
-        names = await self._claim(spec, account.caller)
-        self._tell("pool-claimed", names.pool, f"pool {names.pool} is ours")
-        self.pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)))
+        found = await self._claim(spec, account.caller, max(1, wanted))
+        names = PoolNames(found.name)
+        if found.instances:
+            await warm.hold(self.aws, found.name, self.aws.now() + settings.lease)
+        running = f" with {found.instances} warm instances" if found.instances else ""
+        self._tell("pool-claimed", found.name, f"pool {found.name} is ours{running}")
+        pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)))
+        self.pool = replace(pool, keeps=settings.warm > 0 or settings.warm_timeout >= SHORTEST_WARM)
 
     def _tell(self, kind: str, subject: str, message: str) -> None:
         self._events.emit(Event(self.aws.now(), kind, subject, message))
 
-    async def _claim(self, spec: PoolSpec, arn: str) -> PoolNames:
-        for names in await free_pools(self.aws, spec):
-            self._names = names  # known before it is ours: Ctrl-C may come between
-            if await claim(self.aws, names, self.id, arn):
-                return names
+    async def _claim(self, spec: PoolSpec, arn: str, wanted: int) -> Candidate:
+        for found in await warm.free_pools(self.aws, spec, wanted):
+            self._names = PoolNames(found.name)  # known before it is ours: Ctrl-C may come between
+            if await claim(self.aws, self._names, self.id, arn):
+                return found
         raise AssertionError("free_pools does not end")
 
     async def _open(self, account: Account, dask: DaskSide) -> Fleet:
@@ -138,16 +185,22 @@ class Session:
             ssm.put_secret(self.aws, pool.names.secret, self._blueprint.secret),
         )
         self.lease = Lease(settings.lease, self.aws.now())
-        await pool.open(settings.max_workers, self.lease.until)
+        await pool.open(settings.max_workers + settings.warm, self.lease.until)
+        if settings.warm:
+            text = price_of_spares(pool.spec.worker_types[0], settings.warm, spot=self.worker_group == "spot")
+            self._tell("spares-wished", pool.name, text)
         timeouts = settings.timeouts
         limits = Limits(
             capacity=timeouts.capacity,
+            fallback=timeouts.fallback,
+            ladder=self.worker_groups,
             connect=timeouts.connect,
             retire=timeouts.retire,
             warm=settings.warm_timeout,
+            spare={self.worker_group: settings.warm},
         )
         launcher = Launcher(definitions, settings.scheduler.port, self._sizes())
-        self.fleet = Fleet(pool, launcher, dask, self._events, limits, self.lease, timeouts.poll)
+        self.fleet = Fleet(pool, launcher, dask, self._events, limits, self.lease, timeouts.poll, settings.on_rebalance)
         return self.fleet
 
     def _sizes(self) -> dict[str, WorkerSize]:
@@ -161,7 +214,7 @@ class Session:
         blueprint, settings, pool = self._blueprint, self._blueprint.settings, self.pool
         head = worker_size((blueprint.head_type,), None, None)
         size = blueprint.size
-        groups = [pool.names.group(group) for group in (self.worker_group, HEAD)]
+        groups = [pool.names.group(group) for group in (*self.worker_groups, HEAD)]
         lifetimes = Lifetimes(settings.lease, settings.idle_timeout, settings.no_client_timeout)
         container = Container(
             pool=pool.name,
@@ -192,20 +245,42 @@ class Session:
         )
         return {p.role: arn for p, arn in zip(processes, arns, strict=True)}
 
-    async def end(self) -> list[str]:
-        """End everything and give the pool back; what AWS is still busy with at the end."""
+    async def end(self, *, warm: bool = True) -> list[str]:
+        """End everything and give the pool back; what AWS is still busy with at the end.
+
+        `warm`: whether instances may stay as long as ``warm_timeout`` says.
+        """
         await self.aws.settle()
         left: list[str] = []
-        await sweep.attempt("giving the pool back", self._give_back(left))
+        sound = self.fleet is not None and self.fleet.error is None
+        keep = warm and sound and self._blueprint.settings.warm_timeout >= SHORTEST_WARM
+        await sweep.attempt("giving the pool back", self._give_back(left, keep))
         return left
 
-    async def _give_back(self, left: list[str]) -> None:
+    async def _give_back(self, left: list[str], keep: bool) -> None:
         if self._names is None or not await owns(self.aws, self._names, self.id):
             return  # never ours, or not any more: whoever has it now must not be hurt
         if self.pool is None:
             await ssm.remove(self.aws, self._names.claim)
             return
         timeouts = self._blueprint.settings.timeouts
+        if keep:
+            await sweep.attempt("keeping the pool warm", self._keep_warm())
+            # Its claim may be gone though the answer was lost, and the pool another's.
+            if self._kept or not await owns(self.aws, self._names, self.id):
+                return
         # If this fails the claim stays: nobody may check the pool out as it is. Its lease empties it.
         left += await sweep.empty(self.pool, timeouts.close, timeouts.poll)
         await sweep.give_back(self.pool)
+
+    async def _keep_warm(self) -> None:
+        assert self.pool is not None
+        settings = self._blueprint.settings
+        kept = await warm.keep(self.pool, settings.warm_timeout, settings.timeouts.close, settings.timeouts.poll)
+        if kept is not None:
+            self._kept = True
+            text = (
+                f"kept warm for the next cluster: {kept}. AWS ends it then;"
+                f" `starburst pool stop {self.pool.name}` does it now"
+            )
+            self._tell("pool-kept-warm", self.pool.name, text)

@@ -10,6 +10,7 @@ from dask_starburst.aws import autoscaling, ec2, ecs, ssm
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.pool import Pool
 from dask_starburst.plan.pool import LEASE_ACTION
+from dask_starburst.plan.warm import WARM_TAG
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ async def empty(pool: Pool, patience: float, poll: float) -> list[str]:
     """
     names = [pool.names.group(group) for group in pool.groups]
     await asyncio.gather(*(autoscaling.set_zero(pool.aws, name) for name in names))
-    await _stop_tasks(pool)
+    await stop_tasks(pool)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
     while left := await _left(pool, names):
@@ -41,18 +42,26 @@ async def empty(pool: Pool, patience: float, poll: float) -> list[str]:
     return left
 
 
-async def give_back(pool: Pool) -> None:
-    """Take back what belonged to this session, the claim last: then the pool is free."""
+async def give_back(pool: Pool, *, warm: bool = False) -> None:
+    """Take back what belonged to this session, the claim last: then the pool is free.
+
+    `warm`: its lease stays, because instances do.
+    """
     names = pool.names
+    groups = [names.group(group) for group in pool.groups]
+    leases = () if warm else [autoscaling.drop_lease(pool.aws, group, LEASE_ACTION) for group in groups]
+    if pool.keeps and not warm:
+        await autoscaling.untag(pool.aws, groups, WARM_TAG)
     await asyncio.gather(
         ssm.remove(pool.aws, names.secret),
         ec2.dismiss_callers(pool.aws, pool.head_security_group),
-        *(autoscaling.drop_lease(pool.aws, names.group(group), LEASE_ACTION) for group in pool.groups),
+        *leases,
     )
     await ssm.remove(pool.aws, names.claim)
 
 
-async def _stop_tasks(pool: Pool) -> None:
+async def stop_tasks(pool: Pool) -> None:
+    """Stop every task of the pool; they end a little later."""
     tasks = await ecs.running(pool.aws, pool.name)
     await asyncio.gather(*(ecs.stop_task(pool.aws, pool.name, task, "cluster closed") for task in tasks))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dask_starburst.local import weather
 from dask_starburst.local.client import LocalAWS, LocalStatus
 
-__all__ = ["LocalAWS", "LocalStatus"]
+__all__ = ["LocalAWS", "LocalStatus", "weather"]

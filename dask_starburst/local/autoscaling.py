@@ -114,6 +114,9 @@ class GroupOperations:
         except ServiceError:
             vars(group).update(vars(before))
             raise
+        # A group that may buy something else now does not wait for the next try of the old.
+        if before.mixed != group.mixed or before.template != group.template or before.subnets != group.subnets:
+            group.failures, group.retry_at = 0, 0.0
         group.settings.update({key: request[key] for key in KEPT if key in request})
         self._groups.resize(group, _request_text(before, group))
         return {}
@@ -252,9 +255,9 @@ class GroupOperations:
         if request.get("LaunchTemplate"):
             group.template, group.mixed = request["LaunchTemplate"], None
         if request.get("MixedInstancesPolicy"):
-            kept = (group.mixed or {}).get("LaunchTemplate")
             group.template = None
-            group.mixed = {"LaunchTemplate": kept, **request["MixedInstancesPolicy"]}
+            # The template and the distribution are each replaced as a whole, or kept.
+            group.mixed = {**(group.mixed or {}), **request["MixedInstancesPolicy"]}
 
     def _subnets(self, text: str | None) -> list[str]:
         subnets = [subnet.strip() for subnet in (text or "").split(",") if subnet.strip()]

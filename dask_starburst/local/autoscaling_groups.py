@@ -9,6 +9,7 @@ from typing import Any
 
 from dask_starburst.local.ec2 import GROUP_TAG, Ec2
 from dask_starburst.local.machines import Machines
+from dask_starburst.local.market import Market, Offer, offers
 from dask_starburst.local.state import Group, Machine, Membership
 from dask_starburst.local.wire import ServiceError
 from dask_starburst.local.world import World
@@ -30,12 +31,15 @@ class Groups:
         What launches.
     machines : Machines
         What terminates, and tells of instances that others terminate.
+    market : Market
+        What there is to buy.
     """
 
-    def __init__(self, world: World, ec2: Ec2, machines: Machines) -> None:
+    def __init__(self, world: World, ec2: Ec2, machines: Machines, market: Market) -> None:
         self._world = world
         self._ec2 = ec2
         self._machines = machines
+        self._market = market
         self._open: dict[str, dict[str, Any]] = {}  # activities in progress, by instance
         machines.on_running.append(self._instance_runs)
         machines.on_terminating.append(self._instance_leaves)
@@ -100,17 +104,18 @@ class Groups:
                 return
 
     def _launch(self, group: Group, cause: str) -> bool:
-        template, instance_type, spot = next_purchase(group)
         tags = {key: tag["Value"] for key, tag in group.tags.items() if tag["PropagateAtLaunch"]}
         tags[GROUP_TAG] = group.name
         try:
-            identity = self._ec2.launch(template, instance_type, self._next_subnet(group), spot, tags)
+            offer, subnet = self._buy(group)
+            spot = offer.pool.market == "spot"
+            identity = self._ec2.launch(offer.template, offer.override, subnet, spot, tags)
         except ServiceError as error:
             self._refused(group, cause, error)
             return False
         machine = self._world.machines[identity]
         group.failures = 0
-        group.members[identity] = Membership(machine, self._shown_template(template))
+        group.members[identity] = Membership(machine, self._shown_template(offer.template))
         group.members[identity].protected = bool(group.settings.get("NewInstancesProtectedFromScaleIn"))
         self._begin(group, f"Launching a new EC2 instance: {identity}", cause, machine)
         return True
@@ -124,10 +129,15 @@ class Groups:
         group.retry_at = self._world.now() + pause
         self._world.at(group.retry_at, lambda: self._reconcile(group, cause))
 
-    def _next_subnet(self, group: Group) -> str:
-        """Choose the zone that has the fewest of the group's instances."""
-        zones = Counter(member.machine.zone for member in group.staying())
-        return min(group.subnets, key=lambda subnet: zones[self._ec2.zone_of(subnet) or ""])
+    def _buy(self, group: Group) -> tuple[Offer, str]:
+        """Choose a pool, and the subnet in its zone; zones that have the fewest of the group's instances go first."""
+        have = Counter(member.machine.zone for member in group.staying())
+        subnets: dict[str, str] = {}
+        for subnet in group.subnets:
+            subnets.setdefault(self._ec2.zone_of(subnet) or "", subnet)
+        zones = sorted(subnets, key=lambda zone: have[zone])
+        offer = self._market.choose(group, offers(group, zones, self._ec2.type_of))
+        return offer, subnets[offer.pool.zone]
 
     def _shown_template(self, specification: dict[str, Any]) -> dict[str, Any]:
         version = self._ec2.template(specification)
@@ -210,41 +220,6 @@ class Groups:
 
     def _stamp(self) -> str:
         return datetime.fromtimestamp(self._world.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def next_purchase(group: Group) -> tuple[dict[str, Any], str | None, bool]:
-    """Decide how a group buys its next instance.
-
-    Returns
-    -------
-    tuple of dict, str or None, bool
-        The launch template, the instance type that overrides the template's, and whether it is Spot.
-    """
-    if group.mixed is None:
-        return group.template or {}, None, False
-    specification = group.mixed["LaunchTemplate"]
-    template = specification["LaunchTemplateSpecification"]
-    overrides = specification.get("Overrides") or [{}]
-    # Every pool has capacity here, so whatever the allocation strategy says, the first is as good as any.
-    first = overrides[0]
-    distribution = group.mixed.get("InstancesDistribution") or {}
-    return (
-        first.get("LaunchTemplateSpecification") or template,
-        first.get("InstanceType"),
-        _is_spot(group, distribution),
-    )
-
-
-def _is_spot(group: Group, distribution: dict[str, Any]) -> bool:
-    base = int(distribution.get("OnDemandBaseCapacity") or 0)
-    share = distribution.get("OnDemandPercentageAboveBaseCapacity")
-    percentage = 100 if share is None else int(share)
-    staying = group.staying()
-    on_demand = sum(member.machine.lifecycle == "on-demand" for member in staying)
-    above = max(len(staying) + 1 - base, 0)
-    # AWS rounds up in favour of On-Demand.
-    wanted = min(base, len(staying) + 1) + -(-above * percentage // 100)
-    return on_demand >= wanted
 
 
 def _default_policy(candidates: list[Membership]) -> Membership:

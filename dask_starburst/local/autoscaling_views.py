@@ -42,6 +42,7 @@ class GroupViews:
             identity: (group, member)
             for group in self._world.groups.values()
             for identity, member in group.members.items()
+            if not self._world.veil.hides("group-instances", member.machine.launched_at)
         }
         wanted = request.get("InstanceIds")
         chosen = [identity for identity in sorted(members) if not wanted or identity in wanted]
@@ -88,13 +89,17 @@ class GroupViews:
             "ServiceLinkedRoleARN": f"arn:aws:iam::{group.arn.split(':')[4]}:role/aws-service-role/"
             "autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling",
             **group.settings,
-            "Instances": [_instance(member) for member in group.members.values()] if whole else [],
+            "Instances": [_instance(member) for member in self._visible(group)] if whole else [],
             "SuspendedProcesses": [
                 {"ProcessName": process, "SuspensionReason": why} for process, why in group.suspended.items()
             ],
             "Tags": [group.tags[key] for key in sorted(group.tags)],
             "Status": "Delete in progress" if group.deleting else None,
         }
+
+    def _visible(self, group: Group) -> list[Membership]:
+        hides = self._world.veil.hides
+        return [one for one in group.members.values() if not hides("group-instances", one.machine.launched_at)]
 
     def _template(self, specification: dict[str, Any] | None) -> dict[str, Any] | None:
         if specification is None:

@@ -7,13 +7,14 @@ import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local.launcher import Hello, Server, server_options
+from dask_starburst.local.weather import Error, Event, Weather
 
 if TYPE_CHECKING:
     import boto3
@@ -193,8 +194,24 @@ class LocalAWS:
 
     def inject(self, action: str, code: str, message: str, *, status: int = 400, times: int = 1) -> None:
         """Let the next ``times`` calls of an action, such as ``"ecs:RunTask"``, fail with an AWS error."""
-        fault = {"action": action, "code": code, "message": message, "status": status, "times": times}
-        self._control.post("faults", fault)
+        self.weather([Error(action=action, code=code, message=message, status=status, count=times)])
+
+    def weather(self, weather: Weather | Iterable[Event], *, seed: int = 0) -> None:
+        """Let bad days come: what is due at once has happened when this returns.
+
+        Parameters
+        ----------
+        weather : Weather or iterable of Event
+            A script of `dask_starburst.local.weather`. Its times count from now.
+        seed : int
+            What chooses the targets that are left open, if only events are given.
+        """
+        script = weather if isinstance(weather, Weather) else Weather(weather, seed)
+        self._control.post("weather", script.to_json())
+
+    def past_weather(self) -> list[dict[str, Any]]:
+        """Return what has happened: ``at`` (seconds since 1970), ``kind``, and ``hit``, ids of instances or tasks."""
+        return self._control.past_weather()
 
     def throttle(self, on: bool) -> None:
         """Hold callers to AWS's documented request limits, or not (as at the start)."""
@@ -202,7 +219,11 @@ class LocalAWS:
 
     def tasks(self) -> list[dict[str, Any]]:
         """Return every ECS task, with when its instance connected and what it was told; no AWS call is counted."""
-        return self._control.tasks()
+        return self._control.listing("tasks")
+
+    def instances(self) -> list[dict[str, Any]]:
+        """Return every EC2 instance with its state, its group and when it was launched; no AWS call is counted."""
+        return self._control.listing("instances")
 
     def end_task(self, task_id: str) -> None:
         """Let a task's container end by itself, with exit code 0; only without ``processes``."""
@@ -275,6 +296,8 @@ class LocalStatus:
         Its time, in seconds since 1970.
     speed : float
         How many of its seconds pass in one of ours.
+    late : float
+        The most of its seconds by which something happened after its time, for want of processor.
     network : str
         The loopback network that its instances have their addresses in.
     aliases : bool
@@ -294,6 +317,7 @@ class LocalStatus:
     throttled: int
     now: float
     speed: float
+    late: float
     network: str
     aliases: bool
     scheduler_port: int
@@ -313,6 +337,7 @@ class LocalStatus:
             throttled=data["throttled"],
             now=data["now"],
             speed=data["speed"],
+            late=data["late"],
             network=data["network"],
             aliases=data["aliases"],
             scheduler_port=data["scheduler_port"],
@@ -336,10 +361,15 @@ class Control:
                 f"What answers at {self._endpoint_url} is not an embedded AWS of this version ({error!r})."
             ) from error
 
-    def tasks(self) -> list[dict[str, Any]]:
-        """Ask what became of every task."""
-        tasks: list[dict[str, Any]] = json.loads(self._ask("tasks"))
-        return tasks
+    def listing(self, what: str) -> list[dict[str, Any]]:
+        """Ask what became of every one of ``tasks`` or ``instances``."""
+        found: list[dict[str, Any]] = json.loads(self._ask(what))
+        return found
+
+    def past_weather(self) -> list[dict[str, Any]]:
+        """Ask what weather there was."""
+        past: list[dict[str, Any]] = json.loads(self._ask("weather"))
+        return past
 
     def post(self, path: str, body: Mapping[str, Any]) -> None:
         """Ask it to do something."""

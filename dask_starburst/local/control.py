@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from dask_starburst.local.addresses import Network
 from dask_starburst.local.container import Containers
-from dask_starburst.local.gate import Fault, Gate
+from dask_starburst.local.gate import Gate
 from dask_starburst.local.played import PlayedContainers
-from dask_starburst.local.wire import ServiceError
+from dask_starburst.local.sky import Sky
+from dask_starburst.local.weather import Weather
 from dask_starburst.local.world import World
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Control:
         self._network = network
         self._containers = containers
         self._shutdown = shutdown
-        self.gate: Gate | None = None  # the gate is built last: it needs to know us
+        self.gate: Gate | None = None  # the gate and the sky are built last: they need to know us
+        self.sky: Sky | None = None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -65,12 +67,16 @@ class Control:
                 return "text/plain", environ.get("REMOTE_ADDR", "127.0.0.1") + "\n"
             case "POST", "clock":
                 return self._set_clock(_document(environ))
-            case "POST", "faults":
-                return self._inject(_document(environ))
+            case "GET", "weather":
+                return _JSON, json.dumps(self._past())
+            case "POST", "weather":
+                return self._order(_document(environ))
             case "POST", "throttle":
                 return self._set_throttle(_document(environ))
             case "GET", "tasks":
                 return _JSON, json.dumps(self._tasks())
+            case "GET", "instances":
+                return _JSON, json.dumps(self._instances())
             case "POST", "end":
                 return self._end(_document(environ))
             case "POST", "shutdown":
@@ -95,6 +101,7 @@ class Control:
             "throttled": throttled,
             "now": self._world.now(),
             "speed": self._world.clock.speed,
+            "late": self._world.late,
             "network": self._network.cidr,
             "aliases": self._network.aliases,
             "scheduler_port": self._network.scheduler_port,
@@ -115,6 +122,13 @@ class Control:
                 for task in self._world.tasks.values()
             ]
 
+    def _instances(self) -> list[dict[str, Any]]:
+        with self._world.lock:
+            return [
+                {"id": machine.id, "state": machine.state, "group": machine.group, "launched_at": machine.launched_at}
+                for machine in self._world.machines.values()
+            ]
+
     def _end(self, wanted: Mapping[str, Any]) -> Reply:
         task = self._world.tasks.get(str(wanted.get("task")))
         if task is None or not isinstance(self._containers, PlayedContainers):
@@ -133,14 +147,18 @@ class Control:
             raise RequestError(str(error)) from error
         return _JSON, json.dumps({"now": self._world.now(), "speed": self._world.clock.speed})
 
-    def _inject(self, wanted: Mapping[str, Any]) -> Reply:
+    def _order(self, wanted: Mapping[str, Any]) -> Reply:
+        assert self.sky is not None
         try:
-            message = str(wanted.get("message", "An injected fault."))
-            error = ServiceError(str(wanted["code"]), message, int(HTTPStatus(wanted.get("status", 400))))
-            self._gate.inject(Fault(str(wanted["action"]), error, int(wanted.get("times", 1))))
-        except (KeyError, TypeError, ValueError) as error:
-            raise RequestError(f"a fault needs an action and a code: {error}") from error
+            self.sky.order(Weather.from_json(wanted))
+        except ValueError as error:
+            raise RequestError(str(error)) from error
         return _JSON, "{}"
+
+    def _past(self) -> list[dict[str, Any]]:
+        assert self.sky is not None
+        with self._world.lock:
+            return list(self.sky.past)
 
     def _set_throttle(self, wanted: Mapping[str, Any]) -> Reply:
         self._gate.throttle.enabled = bool(wanted.get("on"))

@@ -14,6 +14,7 @@ from moto.ssm.models import ssm_backends
 
 from dask_starburst.local import moto_patches
 from dask_starburst.local.state import Machine
+from dask_starburst.local.veil import Veil
 from dask_starburst.local.wire import ServiceError
 from dask_starburst.local.world import ACCOUNT
 
@@ -30,12 +31,15 @@ class Ec2:
         The region.
     aliases : bool
         Whether each instance has an address of its own. If not, all of them are at 127.0.0.1.
+    veil : Veil
+        What knows which instance profiles EC2 has not heard of yet.
     """
 
-    def __init__(self, region: str, aliases: bool) -> None:
+    def __init__(self, region: str, aliases: bool, veil: Veil) -> None:
         self._backend: Any = ec2_backends[ACCOUNT][region]
         self._region = region
         self._aliases = aliases
+        self._veil = veil
 
     def template(self, specification: dict[str, Any]) -> Any:
         """Find the version of a launch template that a specification names.
@@ -62,6 +66,14 @@ class Ec2:
         """Return the availability zone of a subnet, None when there is no such subnet."""
         subnets = {subnet.id: subnet for subnet in self._backend.describe_subnets()}
         return subnets[subnet_id].availability_zone if subnet_id in subnets else None
+
+    def zones(self) -> list[str]:
+        """Return the names of all availability zones."""
+        return [zone.name for zone in self._backend.describe_availability_zones()]
+
+    def type_of(self, specification: dict[str, Any]) -> str:
+        """Return the instance type of a launch template."""
+        return str(self.template(specification).data.get("InstanceType"))
 
     def check(self, specification: dict[str, Any], instance_type: str | None) -> None:
         """Refuse what RunInstances would refuse, without a launch.
@@ -153,7 +165,9 @@ class Ec2:
             architecture="arm64" if "arm64" in architectures else "x86_64",
             group=tags.get(GROUP_TAG),
             cluster=agent.get("ECS_CLUSTER"),
+            drains=agent.get("ECS_ENABLE_SPOT_INSTANCE_DRAINING") == "true",
             host_attributes=_host_attributes(agent.get("ECS_INSTANCE_ATTRIBUTES")),
+            prefers_cached=agent.get("ECS_IMAGE_PULL_BEHAVIOR") in ("prefer-cached", "once"),
             interfaces=kind["NetworkInfo"]["MaximumNetworkInterfaces"],
         )
 
@@ -165,13 +179,21 @@ class Ec2:
             if interface.public_ip_auto_assign:
                 interface.public_ip = interface.private_ip_address
 
-    def set_shutting_down(self, machine: Machine) -> None:
-        """Show an instance as shutting down."""
-        moto_patches.set_state(self.instance(machine.id), "shutting-down")
+    def set_shutting_down(self, machine: Machine, reason: Any = None) -> None:
+        """Show an instance as shutting down, and why if nobody asked for it."""
+        instance = self.instance(machine.id)
+        moto_patches.set_state(instance, "shutting-down")
+        if reason is not None:
+            instance.state_reason = reason
 
     def set_terminated(self, machine: Machine) -> None:
         """Show an instance as terminated, and give its address and its security groups back."""
-        moto_patches.finish_termination(self.instance(machine.id))
+        instance = self.instance(machine.id)
+        reason = instance.state_reason
+        moto_patches.finish_termination(instance)
+        # moto takes every termination for the user's.
+        if reason.code.startswith("Server."):
+            instance.state_reason = reason
 
     def forget(self, machine: Machine) -> None:
         """Take a terminated instance out of DescribeInstances."""
@@ -204,7 +226,8 @@ class Ec2:
         return str(parameter.value) if parameter else image
 
     def _check_profile(self, profile: dict[str, str]) -> None:
-        known = iam_backends[ACCOUNT]["aws"].get_instance_profiles()
+        profiles = iam_backends[ACCOUNT]["aws"].get_instance_profiles()
+        known = [one for one in profiles if self._veil.profile_is_usable(one.name)]
         name, arn = profile.get("Name"), profile.get("Arn")
         if (name or arn) and not any(name == one.name or arn == one.arn for one in known):
             what = "name" if name else "arn"

@@ -19,7 +19,7 @@ from dask_starburst.local.state import ContainerInstance
 from dask_starburst.local.wire import Reply, Request
 from dask_starburst.local.world import World, tag_list
 
-_AGENT = {"agentVersion": "1.102.0", "agentHash": "local", "dockerVersion": "DockerVersion: 25.0.14"}
+AGENT = {"agentVersion": "1.102.0", "agentHash": "local", "dockerVersion": "DockerVersion: 25.0.14"}
 _UPDATE_BATCH = 10
 
 
@@ -36,7 +36,7 @@ class InstanceOperations:
         found, failures = [], []
         for name in request["containerInstances"]:
             instance = find_instance(cluster, name)
-            if instance is None:
+            if instance is None or self._world.veil.hides("container-instances", instance.registered_at):
                 prefix = cluster.arn.replace(":cluster/", ":container-instance/")
                 failures.append(missing(name if name.startswith("arn:") else f"{prefix}/{name}"))
             else:
@@ -50,7 +50,9 @@ class InstanceOperations:
         arns = [
             arn
             for arn, instance in sorted(cluster.instances.items())
-            if status in (None, instance.status) and (query is None or matches(instance, query))
+            if not self._world.veil.hides("container-instances", instance.registered_at)
+            and status in (None, instance.status)
+            and (query is None or matches(instance, query))
         ]
         chosen, token = listing(arns, request)
         return with_token({"containerInstanceArns": chosen}, token)
@@ -94,7 +96,7 @@ def _described(instance: ContainerInstance) -> dict[str, Any]:
         "containerInstanceArn": instance.arn,
         "ec2InstanceId": instance.machine.id,
         "version": instance.version,
-        "versionInfo": _AGENT,
+        "versionInfo": AGENT,
         "registeredResources": _resources(instance.cpu, instance.memory, []),
         "remainingResources": _resources(instance.free_cpu, instance.free_memory, sorted(instance.ports)),
         "status": instance.status,

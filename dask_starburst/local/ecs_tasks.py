@@ -34,7 +34,7 @@ class TaskViews:
         tasks, failures = [], []
         for name in request["tasks"]:
             task = find_task(cluster, name)
-            if task is None:
+            if task is None or self._world.veil.hides("tasks", task.created_at):
                 prefix = cluster.arn.replace(":cluster/", ":task/")
                 failures.append(missing(name if name.startswith("arn:") else f"{prefix}/{name}"))
             else:
@@ -66,6 +66,7 @@ class TaskViews:
             task
             for task in cluster.tasks.values()
             if task.desired == desired
+            and not self._world.veil.hides("tasks", task.created_at)
             and started_by in (None, task.started_by)
             and family in (None, task.definition.family)
             and launch_type in (None, task.launch_type)

@@ -43,6 +43,8 @@ class Facts:
                 role_name=self._ec2.role_of(id),
                 lifecycle=machine.lifecycle,
                 tags={tag["key"]: tag["value"] for tag in instance.get_tags()} if shown else {},
+                instance_action=machine.instance_action,
+                rebalance=machine.rebalance,
             )
 
     def task(self, id: str) -> TaskFacts | None:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from dask_starburst.local.clock import Clock
-from dask_starburst.local.throttle import Throttle
+from dask_starburst.local.faults import Faults, no_answer
+from dask_starburst.local.throttle import Throttle as Buckets
+from dask_starburst.local.weather import Calls, Error, LostResponse, Throttle, Timeout
 from dask_starburst.local.wire import Answer, Protocol, Service, ServiceError, error_answer, not_implemented
 
 if TYPE_CHECKING:
@@ -43,15 +45,6 @@ class Call:
         return f"{self.service}:{self.action}"
 
 
-@dataclass
-class Fault:
-    """An error that the next calls of an action are answered with."""
-
-    action: str
-    error: ServiceError
-    times: int
-
-
 class Gate:
     """The WSGI application in front of everything.
 
@@ -68,6 +61,8 @@ class Gate:
 
     Attributes
     ----------
+    faults : Faults
+        What the weather does to calls.
     counts : Counter
         How often each action was called, as ``"ecs:RunTask"``, refused calls and retries included.
     throttled : int
@@ -88,8 +83,8 @@ class Gate:
         self._folders = folders
         self._clock = clock
         self._lock = threading.Lock()
-        self._faults: list[Fault] = []
-        self.throttle = Throttle(clock.now)
+        self.faults = Faults(clock.now)
+        self.throttle = Buckets(clock.now)
         self.counts: Counter[str] = Counter()
         self.throttled = 0
         self.latency: Callable[[Call], float] = lambda call: 0.0
@@ -101,53 +96,50 @@ class Gate:
             return self._folders[folder](environ, start_response)
         body = _take_body(environ)
         call = recognise(environ, body)
-        answer = self._answer(call, body, environ)
-        if answer is not None:
-            return _respond(answer, self._dated(start_response))
-        try:
-            return self._moto(environ, self._dated(start_response))
-        except NotImplementedError:
-            # moto's own answer would be an HTML page with status 500, which botocore retries.
-            refusal = not_implemented(call.protocol, call.service, call.action)
-            return _respond(error_answer(call.protocol, refusal), self._dated(start_response))
-
-    def inject(self, fault: Fault) -> None:
-        """Answer the next calls of an action with an error."""
-        with self._lock:
-            self._faults.append(fault)
+        fault = self._admit(call)
+        pause = self.latency(call)
+        if pause > 0:
+            time.sleep(pause)
+        match fault:
+            case ServiceError():
+                return _respond(error_answer(call.protocol, fault), self._dated(start_response))
+            case Timeout():
+                time.sleep(fault.hold / self._clock.speed)
+                raise no_answer()
+            case LostResponse():
+                _exhaust(self._perform(call, body, environ, _unheard))
+                raise no_answer()
+        return self._perform(call, body, environ, self._dated(start_response))
 
     def snapshot(self) -> tuple[dict[str, int], int]:
         """Return the counts, and how many calls were throttled."""
         with self._lock:
             return dict(self.counts), self.throttled
 
-    def _answer(self, call: Call, body: bytes, environ: WSGIEnvironment) -> Answer | None:
-        """Answer all that moto does not get to see; None for the rest."""
-        refusal = self._admit(call)
-        pause = self.latency(call)
-        if pause > 0:
-            time.sleep(pause)
-        if refusal is not None:
-            return error_answer(call.protocol, refusal)
+    def _perform(
+        self, call: Call, body: bytes, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
         service = self._services.get(call.service)
         if service is not None:
-            return service.answer(call.action, body)
+            return _respond(service.answer(call.action, body), start_response)
+        refusal = not_implemented(call.protocol, call.service, call.action)
         if str(call) in _NOT_HERE:
-            return error_answer(call.protocol, not_implemented(call.protocol, call.service, call.action))
-        return None
+            return _respond(error_answer(call.protocol, refusal), start_response)
+        try:
+            return self._moto(environ, start_response)
+        except NotImplementedError:
+            # moto's own answer would be an HTML page with status 500, which botocore retries.
+            return _respond(error_answer(call.protocol, refusal), start_response)
 
-    def _admit(self, call: Call) -> ServiceError | None:
+    def _admit(self, call: Call) -> ServiceError | Calls | None:
+        """Count a call, and return what is to happen to it instead of being performed and answered."""
+        fault = self.faults.of(str(call))
         with self._lock:
             self.counts[str(call)] += 1
-            for fault in self._faults:
-                if fault.action == str(call) and fault.times > 0:
-                    fault.times -= 1
-                    self._faults = [one for one in self._faults if one.times > 0]
-                    return fault.error
-            if not self.throttle.admit(str(call)):
+            if isinstance(fault, Throttle) or (fault is None and not self.throttle.admit(str(call))):
                 self.throttled += 1
                 return _THROTTLED[call.protocol]
-        return None
+        return ServiceError(fault.code, fault.message, fault.status) if isinstance(fault, Error) else fault
 
     def _dated(self, start_response: StartResponse) -> StartResponse:
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
@@ -170,6 +162,15 @@ def recognise(environ: WSGIEnvironment, body: bytes) -> Call:
         return Call(service or "unknown", action[0], "ec2" if service == "ec2" else "query")
     # The rest go by method and path, most of them S3.
     return Call(service or "s3", environ["REQUEST_METHOD"], "query")
+
+
+def _unheard(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+    return lambda data: None
+
+
+def _exhaust(reply: Iterable[bytes]) -> None:
+    for _ in reply:
+        pass
 
 
 def _take_body(environ: WSGIEnvironment) -> bytes:

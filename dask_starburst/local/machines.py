@@ -28,8 +28,8 @@ class Machines:
 
     Attributes
     ----------
-    on_running, on_booted, on_terminating, on_terminated : list of callable
-        Called with each instance that comes to that state: its group listens.
+    on_launched, on_running, on_booted, on_terminating, on_terminated : list of callable
+        Called with each instance that comes to that state: its group, the market and what runs on it listen.
     stop_task, end_task : callable
         What ends a task on an instance that shuts down, gently and for good.
     """
@@ -37,6 +37,7 @@ class Machines:
     def __init__(self, world: World, ec2: Ec2) -> None:
         self._world = world
         self._ec2 = ec2
+        self.on_launched: list[Callable[[Machine], None]] = []
         self.on_running: list[Callable[[Machine], None]] = []
         self.on_booted: list[Callable[[Machine], None]] = []
         self.on_terminating: list[Callable[[Machine], None]] = []
@@ -50,15 +51,25 @@ class Machines:
             machine = self._ec2.machine(instance, self._world.now())
             self._world.machines[machine.id] = machine
             self._world.after("pending", lambda: self._run(machine))
+            for listener in self.on_launched:
+                listener(machine)
 
-    def terminating(self, instance_id: str) -> None:
-        """Shut an instance down, whoever asked for it. Nothing happens if it is on its way already."""
+    def terminating(self, instance_id: str, reason: Any = None) -> None:
+        """Shut an instance down, whoever asked for it. Nothing happens if it is on its way already.
+
+        Parameters
+        ----------
+        instance_id : str
+            Which.
+        reason : StateReason, optional
+            What EC2 shows when it was not the user who asked for it.
+        """
         with self._world.lock:
             machine = self._world.machines.get(instance_id)
             if machine is None or machine.state in ("shutting-down", "terminated"):
                 return
             machine.state = "shutting-down"
-            self._ec2.set_shutting_down(machine)
+            self._ec2.set_shutting_down(machine, reason)
             for task in self._tasks_on(machine):
                 self.stop_task(task)
             instance = self._world.registered.get(machine.id)
@@ -69,6 +80,25 @@ class Machines:
             for listener in self.on_terminating:
                 listener(machine)
 
+    def die(self, machine: Machine, reason: Any) -> None:
+        """Let an instance be gone at once, with all that runs on it. Call it with the world's lock held."""
+        for task in self._tasks_on(machine):
+            self.end_task(task, f"Host EC2 (instance {machine.id}) terminated.")
+        self.terminating(machine.id, reason)
+        self._end(machine)
+
+    def is_connected(self, machine: Machine) -> bool:
+        """Whether the ECS agent of an instance is connected."""
+        instance = self._world.registered.get(machine.id)
+        return instance is not None and instance.connected
+
+    def set_agent(self, machine: Machine, connected: bool) -> None:
+        """Disconnect the ECS agent of a running instance, or connect it again."""
+        instance = self._world.registered.get(machine.id)
+        if instance is not None and machine.state == "running":
+            instance.connected = connected
+            instance.version += 1
+
     def _run(self, machine: Machine) -> None:
         if machine.state != "pending":
             return
@@ -76,14 +106,17 @@ class Machines:
         self._ec2.set_running(machine)
         for listener in self.on_running:
             listener(machine)
-        self._world.after("boot", lambda: self._boot(machine))
+        registers = self._world.luck.registers(machine)
+        boot = self._world.timing.seconds("boot") + self._world.luck.delay(machine)
+        self._world.at(self._world.now() + boot, lambda: self._boot(machine, registers))
 
-    def _boot(self, machine: Machine) -> None:
+    def _boot(self, machine: Machine, registers: bool) -> None:
         if machine.state != "running":
             return
         for listener in self.on_booted:
             listener(machine)
-        self._register(machine)
+        if registers:
+            self._register(machine)
 
     def _register(self, machine: Machine) -> None:
         if machine.state != "running":
@@ -126,6 +159,8 @@ class Machines:
             instance.version += 1
 
     def _end(self, machine: Machine) -> None:
+        if machine.state == "terminated":
+            return
         for task in self._tasks_on(machine):
             self.end_task(task, f"Host EC2 (instance {machine.id}) terminated.")
         machine.state = "terminated"

@@ -1,6 +1,7 @@
-"""Every change that we make to moto, in one place. Each has a test in ``tests/local/test_contract_moto.py``.
+"""Every change that we make to moto, in one place.
 
-It is because of this file that moto is pinned to a patch series.
+Each has a test in ``tests/local/test_contract_moto.py``; what only the weather shows, in ``test_weather.py``. It is
+because of this file that moto is pinned to a patch series.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from moto.ec2.exceptions import (
     EC2ClientError,
     InvalidInstanceIdError,
     InvalidInstanceTypeError,
+    InvalidLaunchTemplateIdNotFound,
+    InvalidLaunchTemplateNameNotFoundError,
 )
 from moto.ec2.models import EC2Backend
 from moto.ec2.models import vpcs as vpc_models
 from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instances import Instance, InstanceBackend, InstanceState
+from moto.ec2.models.launch_templates import LaunchTemplateBackend
 from moto.ec2.models.security_groups import SecurityGroupBackend
 from moto.ec2.responses import instances as instance_responses
 from moto.iam import models as iam_models
 from moto.iam.exceptions import NotFoundException
+from moto.iam.responses import IamResponse
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48}
 
@@ -38,6 +43,15 @@ class Hooks(Protocol):
 
     def terminating(self, instance_id: str) -> None:
         """Hear that somebody terminates an instance."""
+
+    def made(self, what: str, name: str) -> None:
+        """Hear of a new launch template or instance profile."""
+
+    def hides(self, what: str, name: str) -> bool:
+        """Whether it cannot be seen yet."""
+
+    def profile_is_usable(self, name: str) -> bool:
+        """Whether EC2 knows an instance profile already."""
 
 
 def install(hooks: Hooks, cidr: str) -> None:
@@ -55,7 +69,8 @@ def install(hooks: Hooks, cidr: str) -> None:
     settings.ENABLE_AMI_VALIDATION = True
     _let_instances_live(hooks)
     _move_the_default_vpc(cidr)
-    _refuse_as_aws_does()
+    _refuse_as_aws_does(hooks)
+    _be_eventually_consistent(hooks)
     _find_by_id_at_once()
     # AWSServiceRoleForECS and AWSServiceRoleForEC2Spot, not moto's "ecs" and "spot".
     iam_models.SERVICE_NAME_CONVERSION.update(ecs="ECS", spot="EC2Spot")
@@ -130,7 +145,7 @@ def _move_the_default_vpc(cidr: str) -> None:
     EC2Backend.create_default_vpc = create_default_vpc
 
 
-def _refuse_as_aws_does() -> None:
+def _refuse_as_aws_does(hooks: Hooks) -> None:
     delete = SecurityGroupBackend.delete_security_group
     find_profile = instance_responses.filter_iam_instance_profiles
 
@@ -148,12 +163,67 @@ def _refuse_as_aws_does() -> None:
             profile = find_profile(*args, **kwargs)
         except NotFoundException as error:
             raise _no_such_profile(kwargs) from error
-        if profile is None:
+        if profile is None or not hooks.profile_is_usable(profile.name):
             raise _no_such_profile(kwargs)
         return profile
 
     SecurityGroupBackend.delete_security_group = delete_security_group
     instance_responses.filter_iam_instance_profiles = filter_iam_instance_profiles
+
+
+def _be_eventually_consistent(hooks: Hooks) -> None:
+    """Launch templates and instance profiles that the weather hides are not there for those who ask."""
+    make_template, find_templates = (
+        LaunchTemplateBackend.create_launch_template,
+        LaunchTemplateBackend.describe_launch_templates,
+    )
+    get_template = LaunchTemplateBackend.get_launch_template
+    make_profile, show_profile = iam_models.IAMBackend.create_instance_profile, IamResponse.get_instance_profile
+
+    @functools.wraps(make_template)
+    def create_launch_template(self: Any, *args: Any, **kwargs: Any) -> Any:
+        template = make_template(self, *args, **kwargs)
+        hooks.made("launch-templates", template.id)
+        return template
+
+    @functools.wraps(find_templates)
+    def describe_launch_templates(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = find_templates(self, *args, **kwargs)
+        shown = [one for one in found if not hooks.hides("launch-templates", one.id)]
+        if len(shown) < len(found) and (kwargs.get("template_names") or kwargs.get("template_ids")):
+            raise InvalidLaunchTemplateNameNotFoundError
+        return shown
+
+    @functools.wraps(get_template)
+    def get_launch_template(self: Any, template_id: str) -> Any:
+        if hooks.hides("launch-templates", template_id):
+            raise InvalidLaunchTemplateIdNotFound(template_id)
+        return get_template(self, template_id)
+
+    @functools.wraps(make_profile)
+    def create_instance_profile(self: Any, *args: Any, **kwargs: Any) -> Any:
+        profile = make_profile(self, *args, **kwargs)
+        hooks.made("instance-profiles", profile.name)
+        return profile
+
+    @functools.wraps(show_profile)
+    def get_instance_profile(self: Any) -> Any:
+        name = self._get_param("InstanceProfileName")
+        if hooks.hides("instance-profiles", name):
+            raise NotFoundException(f"Instance Profile {name} cannot be found.")
+        return show_profile(self)
+
+    def list_instance_profiles(self: Any) -> Any:
+        profiles = self.backend.get_instance_profiles()
+        shown = [one for one in profiles if not hooks.hides("instance-profiles", one.name)]
+        return core_responses.ActionResult({"InstanceProfiles": shown})
+
+    LaunchTemplateBackend.create_launch_template = create_launch_template
+    LaunchTemplateBackend.describe_launch_templates = describe_launch_templates
+    LaunchTemplateBackend.get_launch_template = get_launch_template
+    iam_models.IAMBackend.create_instance_profile = create_instance_profile
+    IamResponse.get_instance_profile = get_instance_profile
+    IamResponse.list_instance_profiles = list_instance_profiles
 
 
 def _find_by_id_at_once() -> None:

@@ -17,6 +17,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 
 from dask_starburst.local import moto_patches
 from dask_starburst.local.addresses import Network, claim_network
+from dask_starburst.local.agent import AgentApp
 from dask_starburst.local.autoscaling import GroupOperations
 from dask_starburst.local.autoscaling_groups import Groups
 from dask_starburst.local.autoscaling_views import GroupViews, ScheduleOperations
@@ -41,10 +42,13 @@ from dask_starburst.local.facts import Facts
 from dask_starburst.local.gate import Gate
 from dask_starburst.local.images import Images
 from dask_starburst.local.machines import Machines
+from dask_starburst.local.market import Market
 from dask_starburst.local.metadata import MetadataApp
 from dask_starburst.local.played import PlayedContainers
+from dask_starburst.local.sky import Sky
 from dask_starburst.local.task_life import TaskLife
 from dask_starburst.local.timing import Profile, Timing
+from dask_starburst.local.veil import Veil
 from dask_starburst.local.wire import Service
 from dask_starburst.local.world import World
 
@@ -130,9 +134,9 @@ class LocalServer:
         world = self.world
         hooks = _Hooks()
         moto_patches.install(hooks, self.network.cidr if self.network.aliases else "127.31.0.0/16")
-        ec2 = Ec2(world.region, self.network.aliases)
+        ec2 = Ec2(world.region, self.network.aliases, world.veil)
         machines = Machines(world, ec2)
-        hooks.machines = machines
+        hooks.machines, hooks.veil = machines, world.veil
         images = Images(self._options.images)
         interfaces = Interfaces(world.region, self.network.aliases, self._options.seed)
         tasks = TaskLife(world, self._containers, self._logs, interfaces, images)
@@ -141,15 +145,20 @@ class LocalServer:
         self._engine = Engine(world, [tasks.watch, hosts.watch])
         control = Control(world, self.network, self._containers, self.request_shutdown)
         metadata = MetadataApp(Facts(world, ec2))
-        services = [_autoscaling(world, ec2, machines), _ecs(world, tasks, interfaces)]
+        market = Market(world.now, ec2.zones, self._options.seed)
+        machines.on_launched.append(market.take)
+        machines.on_terminating.append(market.give_back)
+        services = [_autoscaling(world, ec2, machines, market), _ecs(world, tasks, interfaces)]
         folders: dict[str, WSGIApplication] = {
             "_local": control,
             "imds": metadata,
             "ecs": metadata,
             "credentials": metadata,
+            "agent": AgentApp(world),
         }
         gate = Gate(DomainDispatcherApplication(create_backend_app), services, folders, world.clock)
         control.gate = gate
+        control.sky = Sky(world, machines, tasks, market, gate.faults)
         low, high = self._options.latency
         if high > 0:
             rng = random.Random(f"{self._options.seed}/latency")
@@ -161,6 +170,7 @@ class _Hooks:
     """Passes on what moto's patches tell: moto is patched before there is anybody to listen."""
 
     machines: Machines
+    veil: Veil
 
     def launched(self, instance: object) -> None:
         self.machines.launched(instance)
@@ -168,9 +178,18 @@ class _Hooks:
     def terminating(self, instance_id: str) -> None:
         self.machines.terminating(instance_id)
 
+    def made(self, what: str, name: str) -> None:
+        self.veil.made(what, name)
 
-def _autoscaling(world: World, ec2: Ec2, machines: Machines) -> Service:
-    groups = Groups(world, ec2, machines)
+    def hides(self, what: str, name: str) -> bool:
+        return self.veil.hides_named(what, name)
+
+    def profile_is_usable(self, name: str) -> bool:
+        return self.veil.profile_is_usable(name)
+
+
+def _autoscaling(world: World, ec2: Ec2, machines: Machines, market: Market) -> Service:
+    groups = Groups(world, ec2, machines, market)
     operations = GroupOperations(world, ec2, groups)
     parts = (
         operations,

@@ -26,8 +26,13 @@ class Machine:
     group: str | None
     cluster: str | None  # the ECS cluster that the user data names
     host_attributes: Tags = field(default_factory=dict)
+    prefers_cached: bool = False  # ECS_IMAGE_PULL_BEHAVIOR: what is there is not pulled again
+    images: set[str] = field(default_factory=set)
+    drains: bool = False  # whether its agent is told to drain on a Spot notice
     state: MachineState = "pending"
     interfaces: int = 1  # how many network interfaces its type may have
+    instance_action: Tags | None = None  # the Spot notice in its metadata
+    rebalance: Tags | None = None
 
 
 @dataclass

@@ -14,6 +14,7 @@ from dask_starburst.local.images import Images
 from dask_starburst.local.parameters import SecretError, resolve
 from dask_starburst.local.played import PlayedContainers
 from dask_starburst.local.state import Container, Task
+from dask_starburst.local.timing import Step
 from dask_starburst.local.world import World
 
 _STOP_TIMEOUT = 30.0  # ECS_CONTAINER_STOP_TIMEOUT's default
@@ -55,6 +56,7 @@ class TaskLife:
         self._images = images
         self._live: dict[str, tuple[Task, Container]] = {}  # processes, by key
         self._turn: list[str] = []
+        self._verdicts: dict[str, tuple[int, str | None]] = {}  # how a process that is killed is said to have ended
 
     def begin(self, task: Task) -> None:
         """Let a placed task go on."""
@@ -89,6 +91,12 @@ class TaskLife:
                 container.exit_code = 128 + signal.SIGKILL
         self._finish(task)
 
+    def kill(self, task: Task, exit_code: int, reason: str | None) -> None:
+        """Kill a task's processes, which end with an exit code and for a reason."""
+        for key in self._live_keys(task):
+            self._verdicts[key] = (exit_code, reason)
+            self._containers.kill(key)
+
     def host_shuts_down(self, task: Task) -> None:
         """Send SIGTERM as Docker does when its host shuts down; the host does not wait for long."""
         task.stop_code = task.stop_code or "TerminationNotice"
@@ -106,7 +114,8 @@ class TaskLife:
         self._logs.ship()
         for key, task, container, code in ended:
             del self._live[key]
-            container.exit_code, container.status = code, "STOPPED"
+            container.exit_code, container.reason = self._verdicts.pop(key, (code, container.reason))
+            container.status = "STOPPED"
             self._container_ended(task, container)
 
     def _next_to_watch(self) -> list[str]:
@@ -123,15 +132,22 @@ class TaskLife:
         if task.interface is not None:
             task.interface.status = "ATTACHED"
         self._mark(task, "pullStartedAt")
-        self._world.after("fargate start" if task.fargate else "pull", lambda: self._start(task))
+        step: Step = "fargate start" if task.fargate else "cached" if _is_cached(task) else "pull"
+        self._world.after(step, lambda: self._start(task))
 
     def _start(self, task: Task) -> None:
         if task.desired == "STOPPED":
             return
         self._mark(task, "pullStoppedAt")
+        if not _is_cached(task) and self._world.luck.pull_fails(task):
+            task.containers[0].reason = _cannot_pull(task.containers[0])
+            self._fail(task, "Task failed to start")
+            return
+        task.instance.machine.images.update(_images(task))
+        false_start = self._world.luck.false_start(task)
         try:
             for container in task.containers:
-                self._spawn(task, container, self._environment(task, container))
+                self._spawn(task, container, self._environment(task, container), false_start)
         except SecretError as error:
             self._fail(task, str(error))
         except _StartError as error:
@@ -142,7 +158,9 @@ class TaskLife:
             self._mark(task, "startedAt")
             self._mark(task, "connectivityAt")
 
-    def _spawn(self, task: Task, container: Container, environment: dict[str, str]) -> None:
+    def _spawn(
+        self, task: Task, container: Container, environment: dict[str, str], false_start: tuple[int, str] | None
+    ) -> None:
         definition = container.definition
         argv = [*(definition.get("entryPoint") or []), *(definition.get("command") or [])]
         if not argv:
@@ -162,6 +180,12 @@ class TaskLife:
 
         key = task.container_key(container)
         argv, environment = self._images.dress(definition["image"], argv, environment, task.address)
+        if false_start is not None:
+            code, line = false_start
+            if line:
+                on_line(0.0, line.replace("{program}", argv[0]))
+            self._verdicts[key] = (code, None)
+            argv = ["false"]
         try:
             self._containers.start(key, argv, environment, on_line)
         except OSError as error:
@@ -170,6 +194,8 @@ class TaskLife:
                 "CannotStartContainerError: Error response from daemon: failed to create task for container: failed to "
                 f"create shim task: OCI runtime create failed: unable to start container process: {error}",
             ) from error
+        if false_start is not None:
+            self._containers.kill(key)
         container.status, container.started = "RUNNING", True
         self._live[key] = (task, container)
 
@@ -266,6 +292,24 @@ class TaskLife:
     def _mark(self, task: Task, what: str) -> None:
         task.times[what] = self._world.now()
         task.version += 1
+
+
+def _images(task: Task) -> set[str]:
+    return {container.definition["image"] for container in task.containers}
+
+
+def _is_cached(task: Task) -> bool:
+    """Tell whether the instance has the images of a task, and its agent uses what it has."""
+    machine = task.instance.machine
+    return machine.prefers_cached and _images(task) <= machine.images
+
+
+def _cannot_pull(container: Container) -> str:
+    image = container.definition["image"]
+    return (
+        "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref "
+        f"{image}: {image}: not found"
+    )
 
 
 class _StartError(Exception):

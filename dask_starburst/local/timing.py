@@ -20,6 +20,7 @@ Step = Literal[
     "agent",  # registered -> agent connected
     "placement",  # task placed -> its agent has heard of it
     "pull",  # image pull and start of the container
+    "cached",  # start of a container whose image is there
     "signal",  # StopTask -> SIGTERM
     "shutdown",  # instance shutting-down -> terminated
     "deregister",  # terminated -> container instance gone
@@ -63,6 +64,7 @@ PROFILES: Mapping[Profile, Mapping[Step, Draw]] = {
         "agent": _constant(0.2),
         "placement": _constant(0.02),
         "pull": _constant(0.1),
+        "cached": _constant(0.05),
         "signal": _constant(0.02),
         "shutdown": _constant(0.3),
         "deregister": _constant(0.3),
@@ -90,6 +92,7 @@ PROFILES: Mapping[Profile, Mapping[Step, Draw]] = {
             _lognormal(7.5, 0.35, 1.0),  # D 10-20 s for larger images, gzip
             _lognormal(0.7, 0.40, 0.4),  # P task start with a cached image 1-5 s
         ),
+        "cached": _lognormal(0.7, 0.40, 0.4),  # P the same
         "signal": _lognormal(0.4, 0.40, 0.1),  # U
         "shutdown": _lognormal(20.0, 0.50, 5.0),  # U
         "deregister": _lognormal(20.0, 0.60, 5.0),  # U

@@ -10,6 +10,7 @@ from typing import Literal
 from dask_starburst.catalog import PUBLIC_IPV4_HOUR, price_table
 from dask_starburst.errors import BadArgument
 from dask_starburst.plan.policies import NAMESPACE, PARAMETER_ROOT
+from dask_starburst.plan.state import HEAD
 
 State = Literal["free", "in use", "expired"]
 
@@ -55,13 +56,18 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class GroupFound:
-    """One Auto Scaling group of a pool; ``types`` are those of the instances that are not on their way out."""
+    """One Auto Scaling group of a pool.
+
+    ``types`` are those of the instances that are not on their way out; ``warm``: how many of these are
+    connected to ECS and empty.
+    """
 
     name: str
     desired: int
     spot: bool
     types: tuple[str, ...]
     lease: float | None
+    warm: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +119,26 @@ class PoolFound:
     @property
     def usd_per_hour(self) -> float | None:
         """What runs now, with its public addresses; None when the catalogue has no price for a type."""
-        table = price_table()
-        try:
-            prices = [
-                (table.spot_estimate(kind) if g.spot else table.on_demand(kind)).usd_per_hour
-                for g in self.groups
-                for kind in g.types
-            ]
-        except BadArgument:
-            return None
-        return sum(prices) + PUBLIC_IPV4_HOUR * len(prices)
+        return usd_per_hour(self.groups)
+
+    @property
+    def warm(self) -> int:
+        """Connected instances for workers on which nothing runs: a new worker starts on them at once."""
+        return sum(g.warm for g in self.groups if not g.name.endswith(f"-{HEAD}"))
+
+
+def usd_per_hour(groups: Iterable[GroupFound]) -> float | None:
+    """Return what the instances of these groups cost an hour, with their public addresses and without volumes."""
+    table = price_table()
+    try:
+        prices = [
+            (table.spot_estimate(kind) if g.spot else table.on_demand(kind)).usd_per_hour
+            for g in groups
+            for kind in g.types
+        ]
+    except BadArgument:
+        return None
+    return sum(prices) + PUBLIC_IPV4_HOUR * len(prices)
 
 
 @dataclass(frozen=True, slots=True)

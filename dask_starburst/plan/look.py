@@ -153,6 +153,7 @@ def join_instances(
             arn=arn,
             connected=there,
             seen=old.seen or there,
+            silent_since=None if there or not old.seen else old.silent_since or now,
             terminating=leaving,
             idle_since=now if busy else old.idle_since,
         )

@@ -58,8 +58,12 @@ _PULL = _allow(
 )
 
 
-def instance_role() -> Role:
-    """Return the role of every instance: what the ECS agent calls."""
+def instance_role(account: str) -> Role:
+    """Return the role of every instance: what the ECS agent calls, and the reaper (remote/reaper.py).
+
+    The reaper ends the instance that it runs on, unless a tag of its group says that it is kept. IAM
+    cannot say "only itself", so it may end any instance of groups of ours; launch it may none.
+    """
     agent = [
         "ecs:RegisterContainerInstance",
         "ecs:DeregisterContainerInstance",
@@ -71,7 +75,8 @@ def instance_role() -> Role:
         "ecs:SubmitContainerStateChange",
         "ecs:SubmitAttachmentStateChanges",
     ]
-    return Role(f"{NAMESPACE}-instance", "ec2", (_allow(agent), _PULL))
+    reaper = _on_groups(account, ["autoscaling:TerminateInstanceInAutoScalingGroup"])
+    return Role(f"{NAMESPACE}-instance", "ec2", (_allow([*agent, "autoscaling:DescribeTags"]), _PULL, reaper))
 
 
 def execution_role(account: str) -> Role:
@@ -95,13 +100,17 @@ def execution_role(account: str) -> Role:
 def scheduler_role(account: str) -> Role:
     """Return the role of the scheduler task: to renew the lease of a pool, and to empty it.
 
-    All pools of the account share the role, so it names groups by our prefix and asks for our tag.
     It launches nothing.
     """
+    actions = ["autoscaling:PutScheduledUpdateGroupAction", "autoscaling:UpdateAutoScalingGroup"]
+    return Role(f"{NAMESPACE}-scheduler", "ecs-tasks", (_on_groups(account, actions),))
+
+
+def _on_groups(account: str, actions: list[str]) -> dict[str, Any]:
+    """Allow something on our groups: all pools share a role, so they go by our prefix and our tag."""
     groups = f"arn:aws:autoscaling:*:{account}:autoScalingGroup:*:autoScalingGroupName/{NAMESPACE}-*"
     ours = {"Null": {f"aws:ResourceTag/{MANAGED_TAG}": "false"}}  # the tag is there
-    actions = ["autoscaling:PutScheduledUpdateGroupAction", "autoscaling:UpdateAutoScalingGroup"]
-    return Role(f"{NAMESPACE}-scheduler", "ecs-tasks", (_allow(actions, groups, Condition=ours),))
+    return _allow(actions, groups, Condition=ours)
 
 
 def worker_role() -> Role:

@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE, PARAMETER_ROOT
 from dask_starburst.plan.state import HEAD
+from dask_starburst.plan.warm import SPEC_TAG
 
 #: Bumped when the shape of the objects below changes, so that old pools are not reused.
-LAYOUT = 1
+LAYOUT = 2
 LEASE_ACTION = f"{NAMESPACE}-lease"
+#: Seconds without a task after which an instance ends itself, and how much later than any wait of ours that has to be.
+HOST_IDLE_LIMIT = 300
+_HOST_IDLE_MARGIN = 120
+#: The groups that workers may run in by the policy, the preferred one first. A capacity ladder.
+LADDERS: Mapping[str, tuple[str, ...]] = {
+    "spot": ("spot",),
+    "on-demand": ("on-demand",),
+    "spot_with_fallback": ("spot", "on-demand"),
+}
 #: AWS allows one unit more than it needs; the hash only has to keep a handful of pools apart.
 _HASH_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """Everything that the objects of a pool are made from."""
+    """Everything that the objects of a pool are made from; `host_idle_limit` in seconds."""
 
     region: str
     arch: str
@@ -33,12 +44,13 @@ class PoolSpec:
     vpc: str
     worker_types: tuple[str, ...]
     head_type: str
-    worker_group: str
+    worker_groups: tuple[str, ...]
     volume_gib: int
     security_group: str
     instance_profile: str
     boot_script: str
     tags: Mapping[str, str]
+    host_idle_limit: int = HOST_IDLE_LIMIT
 
     @property
     def digest(self) -> str:
@@ -81,13 +93,37 @@ def tags_of(pool: str, tags: Mapping[str, str]) -> dict[str, str]:
     return {**tags, MANAGED_TAG: pool}
 
 
+def host_idle_limit(*waits: float) -> int:
+    """Return how long an instance may have no task before it ends itself (seconds).
+
+    Longer than each of `waits`, for which we leave an instance without a task that runs on purpose, such
+    as while its first task pulls an image. What is kept warm has a tag on its group instead, `warm.WARM_TAG`,
+    because its time changes.
+    """
+    return max([HOST_IDLE_LIMIT, *(math.ceil(wait) + _HOST_IDLE_MARGIN for wait in waits)])
+
+
+def user_data(spec: PoolSpec, pool: str, group: str) -> str:
+    """Return the boot script of the instances of one group of a pool."""
+    values = {
+        "@CLUSTER@": pool,
+        "@GROUP@": PoolNames(pool).group(group),
+        "@IDLE_LIMIT@": str(spec.host_idle_limit),
+    }
+    script = spec.boot_script
+    for name, value in values.items():
+        script = script.replace(name, value)
+    return script
+
+
 def launch_template_data(
     spec: PoolSpec, pool: str, group: str, security_groups: list[str], user_data: str
 ) -> dict[str, Any]:
     """Return the launch template of one group.
 
     IMDSv2 is required; hop limit 2, because a container in bridge mode is one hop away
-    (aws-facts §4.1). The volume is encrypted with the account's default key.
+    (aws-facts §4.1). The volume is encrypted with the account's default key. A shutdown from within
+    terminates: the reaper on the instance (remote/reaper.py) counts on it.
     """
     tags = [{"Key": k, "Value": v} for k, v in tags_of(pool, spec.tags).items()]
     tags.append({"Key": "Name", "Value": f"{pool}-{group}"})
@@ -135,9 +171,6 @@ def group_request(spec: PoolSpec, pool: str, group: str) -> dict[str, Any]:
     Scale-in protection stays off, because it would make the lease powerless.
     """
     name = PoolNames(pool).group(group)
-    types = (spec.head_type,) if group == HEAD else spec.worker_types
-    template = {"LaunchTemplateName": name, "Version": "1"}
-    spot = group == "spot"
     return {
         "AutoScalingGroupName": name,
         "MinSize": 0,
@@ -145,18 +178,36 @@ def group_request(spec: PoolSpec, pool: str, group: str) -> dict[str, Any]:
         "DesiredCapacity": 0,
         "VPCZoneIdentifier": spec.subnet,
         "NewInstancesProtectedFromScaleIn": False,
-        "MixedInstancesPolicy": {
-            "LaunchTemplate": {
-                "LaunchTemplateSpecification": template,
-                "Overrides": [{"InstanceType": name} for name in types],
-            },
-            "InstancesDistribution": {
-                "OnDemandBaseCapacity": 0,
-                "OnDemandPercentageAboveBaseCapacity": 0 if spot else 100,
-                "SpotAllocationStrategy": "price-capacity-optimized",
-            },
+        "MixedInstancesPolicy": purchases(name, types_of(spec, group), spot=group == "spot"),
+        "Tags": [
+            *({"Key": k, "Value": v, "PropagateAtLaunch": True} for k, v in tags_of(pool, spec.tags).items()),
+            {"Key": SPEC_TAG, "Value": spec.digest, "PropagateAtLaunch": False},
+        ],
+    }
+
+
+def types_of(spec: PoolSpec, group: str) -> tuple[str, ...]:
+    """Return the instance types that a group is allowed to launch."""
+    return (spec.head_type,) if group == HEAD else spec.worker_types
+
+
+def purchases(template: str, types: tuple[str, ...], *, spot: bool) -> dict[str, Any]:
+    """Return the MixedInstancesPolicy that buys these types, from a launch template of this name.
+
+    AWS recommends ``price-capacity-optimized`` for Spot (aws-facts §4.3); on demand, the first type
+    that AWS has is taken.
+    """
+    return {
+        "LaunchTemplate": {
+            "LaunchTemplateSpecification": {"LaunchTemplateName": template, "Version": "1"},
+            "Overrides": [{"InstanceType": name} for name in types],
         },
-        "Tags": [{"Key": k, "Value": v, "PropagateAtLaunch": True} for k, v in tags_of(pool, spec.tags).items()],
+        "InstancesDistribution": {
+            "OnDemandAllocationStrategy": "prioritized",
+            "OnDemandBaseCapacity": 0,
+            "OnDemandPercentageAboveBaseCapacity": 0 if spot else 100,
+            "SpotAllocationStrategy": "price-capacity-optimized",
+        },
     }
 
 

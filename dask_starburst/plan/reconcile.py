@@ -3,7 +3,7 @@
 ``step`` remembers nothing. It may be called at any moment, by anybody who holds the pool, on any
 state, and brings the pool nearer to what is wanted. Three rules hold whatever it sees:
 
-* capacity is only ever ordered for a worker that is wanted and has no instance;
+* capacity is only ever ordered for a worker that is wanted and has no instance, or to be spare;
 * an instance is terminated by name, and only while no task of ours lives on it;
 * what was asked for and may not be visible yet is not asked for again.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from dask_starburst.plan.offerings import launchable
 from dask_starburst.plan.state import (
     KEEPS_TASK,
     Action,
@@ -24,6 +25,7 @@ from dask_starburst.plan.state import (
     Retire,
     RunTask,
     SetDesired,
+    SetTypes,
     StopTask,
     Terminate,
     Worker,
@@ -61,12 +63,22 @@ def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limi
     for worker in workers:
         if worker.group in mine:
             mine[worker.group].append(worker)
-    free = _free(workers, seen, flying)
+    free = _free(workers, seen, flying, now, limits)
     for group in seen.groups.values():
         present = [i for i in seen.instances.values() if _counts(i, group.name)]
         waiting = [w for w in mine[group.name] if _waits(w) and (w.name, w.launch) not in flying]
+        actions += _choose_types(group, mine[group.name], seen)
         actions += _scale(group, mine[group.name], waiting, present, free, now, limits)
+    if not observed.asked:
+        return tuple(actions)  # spares ten thousand of them their hashes
     return tuple(a for a in actions if not _fresh(a, observed, now, limits))
+
+
+def _choose_types(group: Group, mine: list[Worker], observed: Observed) -> list[SetTypes]:
+    """Leave out the types that failed lately, and take them back in later."""
+    types = launchable(group.allowed, observed.refusals, group.name)
+    settled = set(types) == set(group.types) or not any(w.wished for w in mine)
+    return [] if settled else [SetTypes(group.name, types)]
 
 
 def _fresh(action: Action, observed: Observed, now: float, limits: Limits) -> bool:
@@ -76,6 +88,8 @@ def _fresh(action: Action, observed: Observed, now: float, limits: Limits) -> bo
 
 def _with_asked(observed: Observed, now: float, limits: Limits) -> Observed:
     """Return what will be seen once everything that was asked lately has happened."""
+    if not observed.asked:
+        return observed  # with the indexes that it has made already
     groups = dict(observed.groups)
     instances = dict(observed.instances)
     for action in observed.asked:
@@ -86,6 +100,8 @@ def _with_asked(observed: Observed, now: float, limits: Limits) -> Observed:
             # counts from it, lower what is really there.
             group = groups[action.group]
             groups[action.group] = replace(group, desired=max(group.desired, action.desired))
+        elif isinstance(action, SetTypes) and action.group in groups:
+            groups[action.group] = replace(groups[action.group], types=action.types)
         elif isinstance(action, Terminate) and action.instance in instances:
             _expect_gone(instances, groups, action)
     return replace(observed, groups=groups, instances=instances)
@@ -121,7 +137,7 @@ def _ends_by_itself(worker: Worker, now: float, limits: Limits) -> bool:
 def _release(workers: tuple[Worker, ...], observed: Observed) -> list[Action]:
     actions: list[Action] = []
     for worker in workers:
-        if worker.state is S.RETIRING:
+        if worker.state is S.RETIRING and worker.notice is None:
             actions.append(Retire(worker.name))
         elif worker.state is S.WISHED and name_taken(worker, observed):
             actions.append(Forget(worker.name))
@@ -142,19 +158,21 @@ def _scale(
     pausing = sum(w.state is S.WISHED and w.wished for w in mine)
     waited = any(now - w.since > limits.repeat for w in waiting)
     idle = [i for i in present if i.id in empty]
-    useless = {i.id for i in idle if _useless(i, waited, now, limits)}
+    useless = {i.id: why for i in idle if (why := _useless(i, waited, now, limits)) is not None}
     free = [i for i in idle if i.id not in useless]
+    # Spares are what a new worker is placed on at once; then they are made up for.
+    wanted = len(waiting) + limits.spare.get(group.name, 0)
     runs = _place(waiting, free)
     if useless:
         # They take their place in the desired capacity with them: order afterwards.
-        return [*(Terminate(i, group.name) for i in sorted(useless)), *runs]
-    if len(waiting) > len(free):
-        needed = len(present) - len(free) + len(waiting)
+        return [*(Terminate(i, group.name, why) for i, why in sorted(useless.items())), *runs]
+    if wanted > len(free):
+        needed = len(present) - len(free) + wanted
         return [*runs, *([SetDesired(group.name, needed)] if needed > group.desired else [])]
     if present:
         taken = {run.instance for run in runs}
         left = [i for i in free if i.id not in taken]
-        return [*runs, *_terminate(left, len(free) - len(waiting) - pausing, now, limits)]
+        return [*runs, *_terminate(left, len(free) - wanted - pausing, now, limits)]
     # A wished worker whose instance is going: Auto Scaling is about to replace it by itself.
     unused = group.desired > 0 and not any(w.wished and w.state is not S.FAILED for w in mine)
     return [SetDesired(group.name, 0)] if unused else []
@@ -176,24 +194,41 @@ def _flying(observed: Observed, now: float, limits: Limits) -> dict[tuple[str, i
     }
 
 
-def _free(workers: tuple[Worker, ...], observed: Observed, flying: Mapping[tuple[str, int], str]) -> frozenset[str]:
-    """Return the ids of the instances on which nothing of ours lives, or is about to."""
-    held = observed.held | {w.instance for w in workers if w.state in KEEPS_TASK}
+def _free(
+    workers: tuple[Worker, ...], observed: Observed, flying: Mapping[tuple[str, int], str], now: float, limits: Limits
+) -> frozenset[str]:
+    """Return the ids of the instances on which nothing of ours lives that is meant to, or is about to."""
+    kept = {w.instance for w in workers if w.state in KEEPS_TASK}
+    held = observed.held | kept
     taken = set(flying.values())
-    instances = observed.instances.values()
-    return frozenset(i.id for i in instances if (i.arn is None or i.arn not in held) and i.id not in taken)
+
+    def free(i: Instance) -> bool:
+        # The agent is gone for good, so nobody will ever tell that a task ended which nobody needs.
+        return i.id not in taken and (i.arn is None or i.arn not in (kept if deaf(i, now, limits) else held))
+
+    return frozenset(i.id for i in observed.instances.values() if free(i))
 
 
-def _useless(instance: Instance, waited: bool, now: float, limits: Limits) -> bool:
-    """Whether an empty instance will not take a task: its ECS agent never came, or fell silent.
+def deaf(instance: Instance, now: float, limits: Limits) -> bool:
+    """Whether the ECS agent of an instance has been silent for so long that it will not speak again."""
+    silent = instance.silent_since
+    return silent is not None and now - silent > limits.absent
 
-    A silent agent may come back, so it matters only once a worker has waited for it.
+
+def _useless(instance: Instance, waited: bool, now: float, limits: Limits) -> str | None:
+    """Say why an empty instance will not take a task: its ECS agent never came, or fell silent. None if it may.
+
+    A silent agent may come back, so it matters only once a worker has waited for it, or after long. What
+    AWS takes back is no fault, and its user has been told.
     """
+    if instance.doomed:
+        return ""
     if instance.connected:
-        return False
+        return None
     if not instance.seen:
-        return now - instance.launched > limits.capacity
-    return waited
+        late = now - instance.launched > limits.capacity
+        return f"its ECS agent has not connected within {limits.capacity:g} s" if late else None
+    return "its ECS agent has fallen silent" if waited or deaf(instance, now, limits) else None
 
 
 def settle(asked: Mapping[Action, float], observed: Observed) -> dict[Action, float]:
@@ -206,6 +241,8 @@ def _visible(action: Action, observed: Observed, launched: set[tuple[str, int]])
     match action:
         case SetDesired(group, desired):
             return group not in observed.groups or observed.groups[group].desired == desired
+        case SetTypes(group, types):
+            return group not in observed.groups or set(observed.groups[group].types) == set(types)
         case Terminate(instance, _):
             seen = observed.instances.get(instance)
             return seen is None or seen.terminating

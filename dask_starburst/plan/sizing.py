@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 from dask.utils import format_bytes
 
+from dask_starburst.catalog import price_table
 from dask_starburst.catalog.instance_types import InstanceType
 from dask_starburst.errors import BadArgument
 
@@ -21,6 +22,9 @@ NANNY_MIB = 192
 CPU_UNITS = 1024
 #: The least memory with which a worker or a scheduler starts at all, in MiB.
 SMALLEST_MIB = 256
+
+#: A mixed-instances policy takes so many overrides (aws-facts §4.3, from memory: 40).
+MOST_TYPES = 40
 
 _DEFAULT_WORKER = {"arm64": "c7g.xlarge", "x86_64": "c7i.xlarge"}
 _DEFAULT_HEAD = {"arm64": "m7g.medium", "x86_64": "m7i.large"}
@@ -68,6 +72,12 @@ def worker_types(
     nthreads, limit : int, optional
         The worker's threads and bytes.
 
+    Returns
+    -------
+    tuple of InstanceType
+        Without a list: the type that fits best, then every other one that has as many vCPUs and holds
+        the worker, the cheapest first. Spot wants many to choose from (aws-facts §4.3: ten and more).
+
     Raises
     ------
     BadArgument
@@ -79,8 +89,13 @@ def worker_types(
             _check_fits(chosen_type, nthreads, limit)
         return chosen
     if nthreads is None and limit is None:
-        return (_known(catalogue, arch, _DEFAULT_WORKER[arch]),)
-    return (_smallest(catalogue, arch, nthreads, limit),)
+        best = _known(catalogue, arch, _DEFAULT_WORKER[arch])
+        limit = memory_limit(task_memory(best))
+    else:
+        best = _smallest(catalogue, arch, nthreads, limit)
+    alike = [t for t in catalogue.values() if (t.arch, t.vcpus) == (arch, best.vcpus) and _fits(t, nthreads, limit)]
+    others = sorted(alike, key=lambda t: (price_table().on_demand(t).usd_per_hour, t.name))
+    return (best, *(t for t in others if t is not best))[:MOST_TYPES]
 
 
 def head_type(catalogue: Mapping[str, InstanceType], arch: str, name: str | None) -> InstanceType:

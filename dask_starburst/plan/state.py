@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
+from dask_starburst.plan.offerings import Refusal, closed
+
 HEAD = "head"
 SCHEDULER = "scheduler"
 
@@ -58,6 +60,10 @@ class Worker:
         Why the last attempt ended.
     refusal : str
         Why ECS refused its task for good, until the attempt is counted as failed.
+    unserved : bool
+        Whether the last attempt ended without an instance, and so cost nothing.
+    notice : float, optional
+        When AWS takes its instance, once it has said so: the scheduler retires the worker by itself.
     """
 
     name: str
@@ -73,24 +79,27 @@ class Worker:
     absent_since: float | None = None
     reason: str = ""
     refusal: str = ""
+    unserved: bool = False
+    notice: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One Auto Scaling group as seen; `failure` is AWS's newest text about a failed launch."""
+    """One Auto Scaling group: the instance types that it launches now, and all that it is allowed to."""
 
     name: str
     desired: int
-    failure: str = ""
-    failed_at: float = 0.0
+    types: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
     """One EC2 instance of the pool, joined with its ECS container instance.
 
-    `connected`: its ECS agent takes tasks now; `seen`: it has been connected before; `refused_at`: when
-    ECS last refused a task on it.
+    `connected`: its ECS agent takes tasks now; `seen`: it has been connected before, and `silent_since`
+    says when it was first missed after that; `refused_at`: when ECS last refused a task on it; `doomed`:
+    AWS takes it back, or somebody drains it, so it is given nothing to do any more.
     """
 
     id: str
@@ -103,6 +112,8 @@ class Instance:
     launched: float = 0.0
     idle_since: float = 0.0
     refused_at: float = 0.0
+    silent_since: float | None = None
+    doomed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +136,19 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long to wait for what (seconds) and how often to try."""
+    """How long to wait for what (seconds), how often to try, and where.
+
+    `ladder`: the groups that workers may run in, the preferred one first. `fallback`: how long a worker
+    waits in a group that AWS launches nothing in before it steps down. `fault`: how long an attempt lasts
+    that AWS answers with a quota or a fault in the request. `rest`: after how long a worker is tried anew that was
+    given up for want of an instance. `spare`: how many empty instances a group keeps ready beyond what
+    its workers need.
+    """
 
     capacity: float = 120.0
+    fallback: float = 60.0
+    fault: float = 20.0
+    rest: float = 300.0
     connect: float = 180.0
     retire: float = 120.0
     absent: float = 60.0
@@ -136,6 +157,8 @@ class Limits:
     attempts: int = 3
     backoff: float = 2.0
     repeat: float = 20.0
+    ladder: tuple[str, ...] = ()
+    spare: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +167,14 @@ class SetDesired:
 
     group: str
     desired: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetTypes:
+    """Have the group launch these instance types from now on."""
+
+    group: str
+    types: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +211,14 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
-    """Terminate exactly this instance and lower the desired capacity by one with it."""
+    """Terminate exactly this instance and lower the desired capacity by one with it; `reason` where it is a fault."""
 
     instance: str
     group: str
+    reason: str = field(default="", compare=False)
 
 
-Action = SetDesired | RunTask | StopTask | Retire | Forget | Terminate
+Action = SetDesired | SetTypes | RunTask | StopTask | Retire | Forget | Terminate
 
 
 @dataclass(frozen=True)  # no slots: the indexes below are made when somebody first asks
@@ -197,7 +229,8 @@ class Observed:
     eventually consistent, and nothing may be asked for twice because of it.
 
     Groups and members are as of this moment. A task may be over that is believed to live, for as
-    long as `look.due` does not ask for it; never the other way round.
+    long as `look.due` does not ask for it; never the other way round. `draining` holds the container
+    instances that ECS drains, as of the last sweep.
     """
 
     groups: Mapping[str, Group] = field(default_factory=dict)
@@ -205,6 +238,12 @@ class Observed:
     tasks: Mapping[str, Task] = field(default_factory=dict)
     members: frozenset[str] = frozenset()
     asked: Mapping[Action, float] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
+    draining: frozenset[str] = frozenset()
+
+    def closed(self, group: str) -> Refusal | None:
+        """Return what speaks against a whole group just now."""
+        return closed(self.groups[group].allowed, self.refusals, group) if group in self.groups else None
 
     @cached_property
     def live(self) -> Mapping[tuple[str, int], Task]:

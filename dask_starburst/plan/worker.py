@@ -19,6 +19,7 @@ TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     S.CAPACITY: frozenset(
         {
             S.PLACED,  # ECS accepted the task
+            S.WISHED,  # its group has none to give: it is asked for in the next one of the ladder
             S.STOPPED,  # not wanted any more; the instance is given back
             S.FAILED,  # no instance within the deadline, or ECS refused the task
         }
@@ -128,7 +129,23 @@ def _wished(worker: Worker, observed: Observed, now: float, limits: Limits) -> W
         return move(worker, S.STOPPED, now)
     if now < worker.not_before or name_taken(worker, observed):
         return worker
-    return move(worker, S.CAPACITY, now)
+    return replace(move(worker, S.CAPACITY, now), group=_rung(worker, observed, limits))
+
+
+def _rung(worker: Worker, observed: Observed, limits: Limits) -> str:
+    """Return the first group from the worker's own down the ladder that AWS launches something in."""
+    rungs = _rungs(worker, limits)
+    return next((group for group in rungs if observed.closed(group) is None), worker.group)
+
+
+def _rungs(worker: Worker, limits: Limits) -> tuple[str, ...]:
+    ladder = limits.ladder
+    return ladder[ladder.index(worker.group) :] if worker.group in ladder else (worker.group,)
+
+
+def stepped_down(old: Worker, new: Worker, limits: Limits) -> bool:
+    """Whether a worker is asked for in a group further down the ladder than before."""
+    return new.group != old.group and new.group in _rungs(old, limits)
 
 
 def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
@@ -139,15 +156,17 @@ def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) ->
         return placed(worker, found, now)
     if worker.refusal:
         return replace(move(worker, S.FAILED, now, worker.refusal), refusal="")
-    if now - worker.since <= limits.capacity or _booting(worker, observed, now, limits):
+    waited, refusal = now - worker.since, observed.closed(worker.group)
+    if _booting(worker, observed, now, limits):
         return worker
-    return move(worker, S.FAILED, now, _no_capacity(worker, observed, limits))
-
-
-def _no_capacity(worker: Worker, observed: Observed, limits: Limits) -> str:
-    group = observed.groups.get(worker.group)
-    failure = group.failure if group and group.failed_at >= worker.since else ""
-    return failure or worker.reason or f"no instance within {limits.capacity:g} s"
+    lower = _rungs(worker, limits)[1:2]
+    if lower and waited > (limits.fallback if refusal else limits.capacity):
+        return replace(move(worker, S.WISHED, now, refusal.text if refusal else ""), group=lower[0], not_before=now)
+    hopeless = refusal is not None and refusal.kind != "capacity"
+    if waited <= (limits.fault if hopeless else limits.capacity):
+        return worker
+    reason = refusal.text if refusal else worker.reason or f"no instance within {limits.capacity:g} s"
+    return replace(move(worker, S.FAILED, now, reason), unserved=refusal is not None)
 
 
 def _unadopted(worker: Worker, observed: Observed) -> Task | None:
@@ -204,7 +223,7 @@ def _drained(worker: Worker, observed: Observed, now: float, limits: Limits) -> 
 
 
 def _stopped(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
-    return again(worker, now, 0) if worker.wished else worker
+    return _anew(worker, now, 0, limits) if worker.wished else worker
 
 
 def _lost(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
@@ -213,7 +232,7 @@ def _lost(worker: Worker, observed: Observed, now: float, limits: Limits) -> Wor
     if worker.group == HEAD:
         return worker  # the work's graph died with it: only the user can start anew
     # The name is free once the scheduler has forgotten the dead one; step asks for that.
-    return worker if worker.name in observed.members else again(worker, now, 0)
+    return worker if worker.name in observed.members else _anew(worker, now, 0, limits)
 
 
 def _failed(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
@@ -221,8 +240,16 @@ def _failed(worker: Worker, observed: Observed, now: float, limits: Limits) -> W
         return move(worker, S.STOPPED, now)
     tries = worker.attempt + 1
     if tries >= limits.attempts:
-        return worker
-    return replace(again(worker, now, tries), not_before=now + limits.backoff * 2**worker.attempt)
+        # It waits for the user to ask again; if only an instance was lacking, trying costs nothing.
+        due = worker.unserved and worker.group != HEAD and now - worker.since > limits.rest
+        return _anew(worker, now, 0, limits) if due else worker
+    return replace(_anew(worker, now, tries, limits), not_before=now + limits.backoff * 2**worker.attempt)
+
+
+def _anew(worker: Worker, now: float, attempt: int, limits: Limits) -> Worker:
+    """Return the worker wished anew, at the top of the ladder."""
+    group = limits.ladder[0] if worker.group in limits.ladder else worker.group
+    return replace(again(worker, now, attempt), group=group)
 
 
 def again(worker: Worker, now: float, attempt: int) -> Worker:
@@ -236,6 +263,8 @@ def again(worker: Worker, now: float, attempt: int) -> Worker:
         instance=None,
         absent_since=None,
         not_before=now,
+        unserved=False,
+        notice=None,
     )
 
 

@@ -1,8 +1,9 @@
 #cloud-boothook
 #!/bin/sh
 # Runs early in every boot, before the ECS agent starts, and takes no time: no packages, no network.
-mkdir -p /etc/ecs
-cat > /etc/ecs/ecs.config <<'CONFIG'
+root=${STARBURST_ROOT:-} # for tests of what this writes
+mkdir -p "$root/etc/ecs" "$root/etc/systemd/system" "$root/opt/starburst"
+cat > "$root/etc/ecs/ecs.config" <<'CONFIG'
 ECS_CLUSTER=@CLUSTER@
 ECS_ENABLE_TASK_IAM_ROLE=true
 ECS_ENABLE_TASK_IAM_ROLE_NETWORK_HOST=true
@@ -10,3 +11,33 @@ ECS_IMAGE_PULL_BEHAVIOR=prefer-cached
 ECS_ENABLE_SPOT_INSTANCE_DRAINING=true
 ECS_CONTAINER_STOP_TIMEOUT=30s
 CONFIG
+
+# The reaper: it ends this instance when there has been no task for too long.
+cat > "$root/opt/starburst/reaper.py" <<'REAPER'
+@REAPER@
+REAPER
+cat > "$root/etc/systemd/system/starburst-reaper.service" <<'SERVICE'
+[Unit]
+Description=Terminate this instance when it has had no ECS task for @IDLE_LIMIT@ s
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/python3 -I /opt/starburst/reaper.py --idle-limit @IDLE_LIMIT@ --group @GROUP@
+TimeoutStartSec=60
+# To the console too: its output can be read after the instance has gone.
+StandardOutput=journal+console
+SERVICE
+cat > "$root/etc/systemd/system/starburst-reaper.timer" <<'TIMER'
+[Unit]
+Description=Look every 30 s whether this instance has an ECS task
+
+[Timer]
+OnBootSec=30s
+OnUnitInactiveSec=30s
+AccuracySec=1s
+
+[Install]
+WantedBy=timers.target
+TIMER
+# --no-block: the boot that is going on would wait for this script, and this script for the boot.
+systemctl enable --now --no-block starburst-reaper.timer

@@ -8,10 +8,13 @@ from typing import Any
 
 from dask.utils import format_bytes
 
+#: So many instance types are named; more are counted.
+_SHOWN = 3
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterReport:
-    """A cluster at one moment; ``cost`` and ``lease`` are sentences, counts are workers.
+    """A cluster at one moment; ``cost``, ``spot`` and ``lease`` are sentences, counts are workers.
 
     ``members`` is what the scheduler says of each worker that is up.
     """
@@ -27,6 +30,7 @@ class ClusterReport:
     failed: int
     cost: str
     lease: str
+    spot: str = ""
 
     @property
     def ready(self) -> int:
@@ -60,21 +64,36 @@ def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> Clust
         address=cluster.scheduler_address if running else "",
         dashboard=cluster.dashboard_link if running else "",
         where=str(cloud) if cloud else "nowhere yet",
-        types=", ".join(types),
+        types=_some(types),
         members=tuple(cluster.scheduler_info.get("workers", {}).values()),
         wished=len(cluster.worker_spec),
         failed=len(fleet.failed()) if fleet else 0,
         cost=str(cluster.cost),
+        spot=_spot(fleet, cluster.cost.saved),
         lease=f"AWS empties the pool at {lease} unless renewed" if lease and running else "none",
     )
 
 
+def _some(types: list[str]) -> str:
+    """Return the types in few words: the first stands for those like it."""
+    return ", ".join(types) if len(types) <= _SHOWN else f"{types[0]} and {len(types) - 1} types like it"
+
+
+def _spot(fleet: Any, saved: float) -> str:
+    """Say what Spot has done to the cluster so far; empty when it has done nothing."""
+    parts = [str(fleet.spot.counts)] if fleet is not None and fleet.spot.counts else []
+    if saved > 0:
+        parts.append(f"${saved:.4f} less than on demand")
+    return "; ".join(parts)
+
+
 def as_text(report: ClusterReport) -> str:
     """Return the one line of the cluster's repr."""
+    spot = f"; Spot: {report.spot}" if report.spot else ""
     return (
         f"StarburstCluster({report.name}, {report.address!r}, {report.status},"
         f" workers={report.workers}, threads={report.threads},"
-        f" memory={format_bytes(report.memory)}, {report.types} in {report.where})"
+        f" memory={format_bytes(report.memory)}, {report.types} in {report.where}{spot})"
     )
 
 
@@ -88,5 +107,6 @@ def rows(report: ClusterReport) -> list[tuple[str, str]]:
         ("Instances", report.types),
         ("Where", report.where),
         ("Cost so far", report.cost),
+        *([("Spot", report.spot)] if report.spot else []),
         ("Lease", report.lease),
     ]

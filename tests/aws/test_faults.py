@@ -21,7 +21,7 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
-from dask_starburst.aws.faults import DENIED, EXISTS, EXPIRED, MISSING, THROTTLED, code_of, explained
+from dask_starburst.aws.faults import DENIED, EXISTS, EXPIRED, MISSING, THROTTLED, code_of, explained, launch_refusal
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import (
     AWSError,
@@ -143,3 +143,48 @@ def test_an_endpoint_that_is_down_is_named():
             asyncio.run(ask())
     finally:
         aws.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "type"),
+    [
+        (
+            "We currently do not have sufficient c7g.xlarge capacity in the Availability Zone you requested"
+            " (us-east-1a). Launching EC2 instance failed.",
+            "capacity",
+            "c7g.xlarge",
+        ),
+        (
+            "Could not launch Spot Instances. UnfulfillableCapacity - Unable to fulfill capacity due to your request"
+            " configuration. Please adjust your request and try again. Launching EC2 instance failed.",
+            "capacity",
+            "",
+        ),
+        (
+            "Your requested instance type (m7i-flex.2xlarge) is not supported in your requested Availability Zone"
+            " (us-east-1e). Launching EC2 instance failed.",
+            "capacity",
+            "m7i-flex.2xlarge",
+        ),
+        (
+            "Could not launch Spot Instances. MaxSpotInstanceCountExceeded - Max spot instance count exceeded."
+            " Launching EC2 instance failed.",
+            "quota",
+            "",
+        ),
+        (
+            "You have requested more vCPU capacity than your current vCPU limit of 5 allows for the instance bucket"
+            " that the specified instance type belongs to. Launching EC2 instance failed.",
+            "quota",
+            "",
+        ),
+        (
+            "The image id '[ami-0123]' does not exist. Launching EC2 instance failed.",
+            "fault",
+            "",
+        ),
+    ],
+)
+def test_auto_scaling_s_words_about_a_failed_launch_are_understood(text: str, kind: str, type: str) -> None:
+    found = launch_refusal("spot", text, 1.0)
+    assert (found.kind, found.type, found.text) == (kind, type, text)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from dask_starburst.aws.iam import ensure_role
+from dask_starburst.aws.iam import ensure_instance_profile, ensure_role
 from dask_starburst.aws.session import AWS
 from dask_starburst.local import LocalAWS
-from dask_starburst.plan.policies import NAMESPACE, Role, scheduler_role
+from dask_starburst.plan.policies import NAMESPACE, Role, instance_role, scheduler_role
 
 ROLE = scheduler_role("123456789012")
 WITHOUT = Role(ROLE.name, ROLE.service, ())
@@ -59,3 +59,17 @@ def test_who_may_not_touch_roles_goes_on_with_the_one_there_is(
     aws.inject(action, "AccessDenied", f"User: ann is not authorized to perform: {action}", status=403)
     ensure(ROLE)
     assert f"not authorized to perform: {action}" in caplog.text
+
+
+def test_the_role_of_an_instance_profile_that_is_there_gets_this_policy(aws: LocalAWS) -> None:
+    role = instance_role("123456789012")
+    ours = AWS(session=aws.session())
+
+    async def ensure() -> list[str]:
+        older = Role(role.name, role.service, role.statements[:1])
+        return [await ensure_instance_profile(ours, one, {"starburst:pool": NAMESPACE}) for one in (older, role)]
+
+    assert asyncio.run(ensure()) == [role.name, role.name]
+    ours.close()
+    found = aws.client("iam").get_role_policy(RoleName=role.name, PolicyName=role.name)["PolicyDocument"]
+    assert found == role.policy

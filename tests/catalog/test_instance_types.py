@@ -27,7 +27,7 @@ def test_metal_and_burstable_types_are_left_out():
 
 def test_graviton_families_are_arm64_and_the_others_x86():
     arm = {kind.family for kind in catalogue().values() if kind.arch == "arm64"}
-    assert arm == {"c6g", "c7g", "c8g", "m6g", "m7g", "m8g", "r7g", "r8g"}
+    assert arm == {"c6g", "c7g", "c8g", "m6g", "m7g", "m8g", "r7g", "r8g", "c7gd", "c8gd"}
 
 
 def test_no_size_of_a_family_is_missing():

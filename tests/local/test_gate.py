@@ -164,7 +164,12 @@ def test_replies_carry_the_time_of_the_clock(aws: LocalAWS) -> None:
 
 
 def test_the_control_api_refuses_what_it_does_not_know(aws: LocalAWS) -> None:
-    for path, document in (("weather", {}), ("clock", {"advance": -1}), ("faults", {"action": "ecs:RunTask"})):
+    for path, document in (
+        ("storm", {}),
+        ("weather", {}),
+        ("clock", {"advance": -1}),
+        ("weather", {"events": [{"kind": "hail"}]}),
+    ):
         with pytest.raises(urllib.error.HTTPError) as error:
             post(aws, path, document)
         assert error.value.code == 400

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from dask_starburst.plan.look import Connected, booting, differing, doubtful, join_instances, join_tasks
+from dask_starburst.plan.offerings import Refusal, remember
 from dask_starburst.plan.reconcile import settle, step
 from dask_starburst.plan.state import (
     HEAD,
@@ -24,6 +25,7 @@ from dask_starburst.plan.state import (
     Retire,
     RunTask,
     SetDesired,
+    SetTypes,
     StopTask,
     Task,
     Terminate,
@@ -33,6 +35,7 @@ from dask_starburst.plan.state import (
 from dask_starburst.plan.worker import placed, refused, track
 
 S = WorkerState
+TYPES = ("c7g.xlarge", "m7g.xlarge")
 NEVER = float("inf")
 #: Seconds between two looks.
 TICK = 3.0
@@ -87,6 +90,10 @@ class SimulatedAWS:
     #: Who holds a name at the scheduler, and until when a name that nobody holds is kept.
     members: dict[str, str] = field(default_factory=dict)
     stale: dict[str, float] = field(default_factory=dict)
+    #: Which types each group launches, until when a market has nothing to give, and what was said of it.
+    types: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    shut: dict[str, float] = field(default_factory=dict)
+    refusals: list[Refusal] = field(default_factory=list)
     launched: int = 0
     started: int = 0
 
@@ -94,6 +101,7 @@ class SimulatedAWS:
     def like(cls, observed: Observed, now: float, random: Random, noisy_until: float) -> SimulatedAWS:
         """Return an AWS that looks like `observed` to whoever asks it."""
         aws = cls(random, now, noisy_until, {g.name: g.desired for g in observed.groups.values()})
+        aws.types = {g.name: g.types for g in observed.groups.values()}
         for i in observed.instances.values():
             registers = NEVER if i.arn else now + aws.delay(1, 90)
             machine = Machine(i.id, i.group, registers, i.arn, i.connected, terminating=i.terminating)
@@ -138,6 +146,10 @@ class SimulatedAWS:
 
     def _auto_scale(self, group: str) -> None:
         alive = self.alive(group)
+        if self.desired[group] > len(alive) and self.now < self.shut.get(group, 0.0):
+            type = self.random.choice(["", *TYPES])
+            self.refusals.append(Refusal(group, "capacity", "AWS has none", self.now, type))
+            return
         for _ in range(self.desired[group] - len(alive)):
             self.launched += 1
             # In the noisy time some never get their agent up.
@@ -196,6 +208,9 @@ class SimulatedAWS:
         return self.noisy and self.random.random() < LOSS
 
     def _lose_something(self) -> None:
+        for group in self.desired:
+            if self._lost():
+                self.shut[group] = min(self.now + self.delay(5, 400), self.noisy_until)
         for machine in self.machines.values():
             if self._lost():
                 self._take(machine)  # a Spot interruption: Auto Scaling replaces it
@@ -218,6 +233,8 @@ class SimulatedAWS:
         match action:
             case SetDesired(group, desired):
                 self.desired[group] = desired
+            case SetTypes(group, types):
+                self.types[group] = types
             case Terminate(instance, group):
                 return self._terminate(instance, group)
             case StopTask(task):
@@ -316,12 +333,14 @@ class SimulatedFleet:
         answered = {arn: _task(aws.processes[arn]) for arn in asked if arn in aws.processes}
         placed = {w.task: w.since for w in self.workers.values() if w.task}
         seen = Observed(
-            groups={name: Group(name, desired) for name, desired in aws.desired.items()},
+            groups={n: Group(n, desired, aws.types.get(n, TYPES), TYPES) for n, desired in aws.desired.items()},
             instances=instances,
             tasks=join_tasks(before.tasks, asked, answered, placed, now),
             members=known.members,
         )
-        self.observed = replace(seen, asked=settle(before.asked, seen))
+        refusals = remember(before.refusals, aws.refusals, dict(seen.youngest), now)
+        aws.refusals.clear()
+        self.observed = replace(seen, asked=settle(before.asked, seen), refusals=refusals)
 
     def _follow(self) -> None:
         for name, old in list(self.workers.items()):
@@ -354,12 +373,13 @@ class SimulatedFleet:
         self.observed = replace(self.observed, asked={a: t for a, t in self.observed.asked.items() if a != action})
 
     def settled(self) -> bool:
-        """Whether exactly the wished workers are up, and nothing else is there."""
+        """Whether exactly the wished workers are up, and nothing else is there but the spares."""
         aws, wished = self.aws, self.wished()
         tasks = {p.arn for p in aws.running()}
         # A worker counts where it runs: one that was found on another group's instance is left there.
         home = {m.arn: m.group for m in aws.machines.values()}
-        groups = {g: sum(home.get(w.instance, w.group) == g for w in wished) for g in aws.desired}
+        used = {g: sum(home.get(w.instance, w.group) == g for w in wished) for g in aws.desired}
+        groups = {g: n + self.limits.spare.get(g, 0) for g, n in used.items()}
         return (
             len(wished) == len(self.workers)
             and all(w.state is S.READY for w in wished)

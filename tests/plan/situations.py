@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
+from dask_starburst.plan.offerings import Refusal
 from dask_starburst.plan.state import (
     Action,
     Forget,
@@ -16,6 +17,7 @@ from dask_starburst.plan.state import (
     Retire,
     RunTask,
     SetDesired,
+    SetTypes,
     StopTask,
     Task,
     Terminate,
@@ -25,6 +27,7 @@ from dask_starburst.plan.state import (
 
 NOW = 1000.0
 GROUPS = ("spot", "on-demand")
+TYPES = ("c7g.xlarge", "m7g.xlarge")
 NAMES = tuple("abcd")
 TASKS = tuple(f"task-{n}" for n in range(6))
 INSTANCES = tuple(f"i-{n}" for n in range(6))
@@ -57,6 +60,7 @@ def instances(draw: st.DrawFn, name: str) -> Instance:
         terminating=draw(st.sampled_from([False, False, False, True])),
         launched=launched,
         idle_since=max(launched, draw(past)),
+        silent_since=None if connected else draw(st.none() | past),
     )
 
 
@@ -94,6 +98,7 @@ def workers(draw: st.DrawFn, name: str) -> Worker:
 
 actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(SetDesired, st.sampled_from(GROUPS), st.integers(0, 6)),
+    st.builds(SetTypes, st.sampled_from(GROUPS), st.sampled_from([TYPES, TYPES[:1]])),
     st.builds(RunTask, st.sampled_from(NAMES), st.sampled_from(GROUPS), st.integers(0, 2), st.sampled_from(INSTANCES)),
     st.builds(StopTask, st.sampled_from(TASKS), st.just("no longer wanted")),
     st.builds(Terminate, st.sampled_from(INSTANCES), st.sampled_from(GROUPS)),
@@ -102,15 +107,27 @@ actions: st.SearchStrategy[Action] = st.one_of(
 )
 
 
+some_types = st.sampled_from([TYPES, TYPES[:1], TYPES[1:]])
+refusals = st.builds(
+    Refusal,
+    st.sampled_from(GROUPS),
+    st.sampled_from(["capacity", "capacity", "quota", "fault"]),
+    st.just("AWS's words"),
+    past,
+    st.sampled_from(["", *TYPES]),
+)
+
+
 @st.composite
 def situations(draw: st.DrawFn) -> Situation:
     """Return wishes and an observation that may contradict each other in any way."""
     observed = Observed(
-        groups={name: Group(name, draw(st.integers(0, 6))) for name in GROUPS},
+        groups={name: Group(name, draw(st.integers(0, 6)), draw(some_types), TYPES) for name in GROUPS},
         instances={name: draw(instances(name)) for name in draw(st.sets(st.sampled_from(INSTANCES)))},
         tasks={arn: draw(tasks(arn)) for arn in draw(st.sets(st.sampled_from(TASKS)))},
         members=draw(st.frozensets(st.sampled_from(NAMES))),
         asked=draw(st.dictionaries(actions, past, max_size=4)),
+        refusals=tuple(draw(st.lists(refusals, max_size=3))),
     )
     wished = tuple(draw(workers(name)) for name in sorted(draw(st.sets(st.sampled_from(NAMES)))))
     return Situation(wished, observed)
@@ -119,7 +136,9 @@ def situations(draw: st.DrawFn) -> Situation:
 limits = st.builds(
     Limits,
     warm=st.sampled_from([0.0, 0.0, 30.0, 300.0]),
+    spare=st.sampled_from([{}, {}, {}, {"spot": 1}, {"spot": 3}]),
     # Many attempts: what is given up after three is not what these tests are about.
     attempts=st.just(1000),
     backoff=st.just(1.0),
+    ladder=st.sampled_from([(), GROUPS]),
 )

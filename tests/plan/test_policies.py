@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 import pytest
 
 from dask_starburst.plan.policies import Role, execution_role, instance_role, scheduler_role, worker_role
 
-ROLES = [instance_role(), execution_role("123456789012"), scheduler_role("123456789012"), worker_role()]
+ROLES = [instance_role("123456789012"), execution_role("123456789012"), scheduler_role("123456789012"), worker_role()]
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda r: r.name)
 #: Actions that AWS does not let anybody restrict to a resource (Service Authorization Reference).
 ONLY_ON_EVERYTHING = {"ecr:GetAuthorizationToken", "ecs:DiscoverPollEndpoint"}
@@ -47,13 +48,28 @@ def test_code_of_the_user_has_no_rights_of_ours():
     assert worker_role().statements == ()
 
 
-def test_the_scheduler_may_renew_and_empty_groups_of_ours_and_launch_nothing():
-    (statement,) = scheduler_role("111122223333").statements
-    assert statement["Action"] == ["autoscaling:PutScheduledUpdateGroupAction", "autoscaling:UpdateAutoScalingGroup"]
+@pytest.mark.parametrize(
+    ("role", "actions"),
+    [
+        (scheduler_role, ["autoscaling:PutScheduledUpdateGroupAction", "autoscaling:UpdateAutoScalingGroup"]),
+        (instance_role, ["autoscaling:TerminateInstanceInAutoScalingGroup"]),
+    ],
+)
+def test_what_ends_capacity_may_touch_groups_of_ours_only_and_launch_nothing(
+    role: Callable[[str], Role], actions: list[str]
+):
+    every = role("111122223333").statements
+    changes = re.compile(r"autoscaling:(?!Describe)")
+    (statement,) = [s for s in every if any(changes.match(a) for a in s["Action"])]
+    assert statement["Action"] == actions
     assert statement["Resource"] == (
         "arn:aws:autoscaling:*:111122223333:autoScalingGroup:*:autoScalingGroupName/starburst-*"
     )
     assert statement["Condition"] == {"Null": {"aws:ResourceTag/starburst:pool": "false"}}
+
+
+def test_the_scheduler_has_no_other_rights():
+    assert len(scheduler_role("111122223333").statements) == 1
 
 
 def test_secrets_and_logs_are_only_those_of_starburst_in_this_account():
@@ -64,7 +80,7 @@ def test_secrets_and_logs_are_only_those_of_starburst_in_this_account():
 
 
 def test_the_instance_reads_no_secrets_and_runs_nothing():
-    actions = {a for s in instance_role().statements for a in s["Action"]}
+    actions = {a for s in instance_role("111122223333").statements for a in s["Action"]}
     assert not any(a.startswith(("ssm:", "secretsmanager:", "iam:", "ec2:")) for a in actions)
     assert not actions & {"ecs:RunTask", "ecs:StartTask"}
     assert actions >= ONLY_ON_EVERYTHING

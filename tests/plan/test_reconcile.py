@@ -19,6 +19,7 @@ from dask_starburst.plan.state import (
     Retire,
     RunTask,
     SetDesired,
+    SetTypes,
     StopTask,
     Task,
     Terminate,
@@ -61,13 +62,23 @@ def check(
     assert under_way.isdisjoint(actions)
     for action in actions:
         if isinstance(action, Terminate):
-            check_termination(action, observed, held)
+            living = {w.instance for w in workers if w.state in HOLDS}
+            check_termination(action, observed, living if silent(observed.instances[action.instance], now) else held)
+            check_spares(actions, action.group, observed, held, patience)
             assert action.instance not in flying(under_way)
         elif isinstance(action, SetDesired):
-            check_capacity(action, workers, observed, held, under_way)
+            check_capacity(action, workers, observed, held, under_way, patience)
+        elif isinstance(action, SetTypes):
+            assert action.types
+            assert set(action.types) <= set(observed.groups[action.group].allowed)
         elif isinstance(action, StopTask):
             assert action.task not in {w.task for w in workers if w.state in HOLDS}
     check_placement(actions, workers, observed, held, flying(under_way))
+
+
+def silent(instance: Instance, now: float) -> bool:
+    """Whether nobody will ever tell what runs on it: then only what a worker needs counts."""
+    return not instance.connected and instance.silent_since is not None and now - instance.silent_since > 60
 
 
 def check_termination(action: Terminate, observed: Observed, held: set[str | None]) -> None:
@@ -77,12 +88,26 @@ def check_termination(action: Terminate, observed: Observed, held: set[str | Non
     assert instance.arn not in held
 
 
+def check_spares(
+    actions: tuple[Action, ...], group: str, observed: Observed, held: set[str | None], patience: Limits
+) -> None:
+    """Of the connected instances so many stay empty that the spares are there, if there were enough."""
+    going = {a.instance for a in actions if isinstance(a, Terminate)}
+    taken = {a.instance for a in actions if isinstance(a, RunTask)}
+    mine = [i for i in observed.instances.values() if i.group == group and not i.terminating and i.arn not in held]
+    # What is terminated while it could be of use is more than the spares.
+    if any(i.connected and i.id in going for i in mine):
+        left = [i for i in mine if i.id not in going | taken]
+        assert len(left) >= patience.spare.get(group, 0)
+
+
 def check_capacity(
     action: SetDesired,
     workers: tuple[Worker, ...],
     observed: Observed,
     held: set[str | None],
     under_way: set[Action],
+    patience: Limits,
 ) -> None:
     group = observed.groups[action.group]
     leaving = {a.instance for a in under_way if isinstance(a, Terminate)}
@@ -90,7 +115,9 @@ def check_capacity(
         i for i in observed.instances.values() if i.group == group.name and not i.terminating and i.id not in leaving
     ]
     wanted = [w for w in workers if w.group == group.name and w.wished]
+    spare = patience.spare.get(group.name, 0)
     if action.desired == 0:
+        assert not spare
         assert not present
         assert all(w.state is S.FAILED for w in wanted)
         return
@@ -98,7 +125,7 @@ def check_capacity(
     # What is there and idle is used first, so nothing is ordered beside it.
     busy = sum(i.arn in held or i.id in flying(under_way) for i in present)
     idle = len(present) - busy
-    assert action.desired <= busy + max(waiting, idle)
+    assert action.desired <= busy + max(waiting + spare, idle)
     expected = group.desired - sum(1 for i in leaving if _leaves(observed, i, group.name))
     assert action.desired > expected
 
@@ -176,6 +203,8 @@ def test_what_has_become_visible_is_forgotten_and_the_rest_is_kept(situation: Si
         match action:
             case SetDesired(group, desired):
                 assert observed.groups[group].desired == desired
+            case SetTypes(group, types):
+                assert set(observed.groups[group].types) == set(types)
             case Terminate(instance):
                 seen = observed.instances.get(instance)
                 assert seen is None or seen.terminating
@@ -234,9 +263,9 @@ def test_it_arrives_from_any_state_after_any_losses(
     arrive(fleet)
 
 
-def empty_fleet(seed: int = 0, **patience: float) -> SimulatedFleet:
+def empty_fleet(seed: int = 0, **patience: object) -> SimulatedFleet:
     aws = SimulatedAWS(Random(seed), desired=dict.fromkeys(GROUPS, 0))
-    return SimulatedFleet(aws, {}, Observed(), Limits(**patience), check)  # type: ignore[arg-type]  # floats
+    return SimulatedFleet(aws, {}, Observed(), Limits(**patience), check)  # type: ignore[arg-type]  # by name
 
 
 @settings(max_examples=60)
@@ -282,6 +311,24 @@ def test_warm_instances_are_kept_and_used_again_and_then_given_back(size: int, s
     live(fleet, {}, 600.0)
     assert fleet.settled()
     assert not fleet.aws.machines  # given back
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 4), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_spares_take_new_workers_at_once_and_are_made_up_for(size: int, spare: int, seed: int):
+    fleet = empty_fleet(seed, spare={"spot": spare})
+    fleet.want(map(str, range(size)), "spot")
+    arrive(fleet)
+    assert len(fleet.aws.alive("spot")) == size + spare
+    live(fleet, {}, 120.0)  # the spares have booted too
+    fleet.want(map(str, range(size + spare)), "spot")
+    placed = [a for _ in range(2) for a in fleet.tick() if isinstance(a, RunTask)]
+    assert len(placed) == spare  # nobody waited for an instance
+    arrive(fleet)
+    assert len(fleet.aws.alive("spot")) == size + 2 * spare
+    fleet.want([], "spot")
+    arrive(fleet)
+    assert len(fleet.aws.alive("spot")) == spare
 
 
 # -- single decisions -----------------------------------------------------------------------------

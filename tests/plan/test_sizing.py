@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dask_starburst.catalog import price_table
 from dask_starburst.catalog.instance_types import InstanceType, catalogue
 from dask_starburst.errors import BadArgument
 from dask_starburst.plan.sizing import (
     MIB,
+    MOST_TYPES,
     SMALLEST_MIB,
     head_type,
     memory_limit,
@@ -59,26 +61,37 @@ def test_a_worker_that_may_run_on_several_types_fits_on_each(types: list[Instanc
 
 
 @given(st.sampled_from(["arm64", "x86_64"]), st.integers(1, 192), st.integers(1, 700))
-def test_the_type_that_is_found_is_the_smallest_that_holds_the_worker(arch: str, nthreads: int, gib: int):
+def test_the_types_that_are_found_are_the_smallest_that_holds_the_worker(arch: str, nthreads: int, gib: int):
     try:
-        (found,) = worker_types(catalogue(), arch, None, nthreads, gib * GIB)
+        types = worker_types(catalogue(), arch, None, nthreads, gib * GIB)
     except BadArgument:
         return
-    assert found.arch == arch
-    assert found.vcpus >= nthreads
-    assert memory_limit(task_memory(found)) >= gib * GIB
+    assert len({t.name for t in types}) == len(types)
+    for found in types:
+        assert (found.arch, found.vcpus) == (arch, types[0].vcpus)
+        assert found.vcpus >= nthreads
+        assert memory_limit(task_memory(found)) >= gib * GIB
 
 
 def test_the_choice_without_wishes_is_a_current_graviton_or_intel():
-    assert chosen("arm64") == ["c7g.xlarge"]
-    assert chosen("x86_64") == ["c7i.xlarge"]
+    assert chosen("arm64")[0] == "c7g.xlarge"
+    assert chosen("x86_64")[0] == "c7i.xlarge"
     assert head_type(catalogue(), "arm64", None).name == "m7g.medium"
     assert head_type(catalogue(), "x86_64", None).name == "m7i.large"
 
 
+@pytest.mark.parametrize("arch", ["arm64", "x86_64"])
+def test_without_a_list_there_are_ten_types_of_one_size_to_choose_from(arch: str):
+    types = worker_types(catalogue(), arch, None, None, None)
+    assert 10 <= len(types) <= MOST_TYPES
+    assert {t.vcpus for t in types} == {4}
+    prices = [price_table().on_demand(t).usd_per_hour for t in types[1:]]
+    assert prices == sorted(prices)
+
+
 def test_more_memory_leads_to_another_family_rather_than_to_more_cores():
-    assert chosen(nthreads=4, limit=12 * GIB) == ["m7g.xlarge"]
-    assert chosen(nthreads=4, limit=24 * GIB) == ["r7g.xlarge"]
+    assert chosen(nthreads=4, limit=12 * GIB) == ["m7g.xlarge", "m6g.xlarge", "m8g.xlarge", "r7g.xlarge", "r8g.xlarge"]
+    assert chosen(nthreads=4, limit=24 * GIB) == ["r7g.xlarge", "r8g.xlarge"]
 
 
 def test_a_worker_larger_than_every_type_is_told_the_largest():

@@ -8,8 +8,9 @@ from itertools import product
 
 import pytest
 
+from dask_starburst.plan.offerings import Kind, Refusal
 from dask_starburst.plan.state import HEAD, Group, Instance, Limits, Observed, Task, Worker, WorkerState
-from dask_starburst.plan.worker import TRANSITIONS, move, placed, refused, track
+from dask_starburst.plan.worker import TRANSITIONS, move, placed, refused, stepped_down, track
 
 S = WorkerState
 NOW = 1000.0
@@ -156,10 +157,81 @@ def test_an_instance_that_is_not_for_it_or_is_going_is_not_waited_for(other: dic
     assert state(worker(S.CAPACITY, since=NOW - 300), seen(instances={"i": booting})) is S.WISHED
 
 
-@pytest.mark.parametrize(("failed_at", "text"), [(NOW - 100, "no spot"), (NOW - 500, "no instance within 120 s")])
-def test_aws_own_words_explain_missing_capacity_if_they_are_of_this_attempt(failed_at: float, text: str):
-    groups = {"spot": Group("spot", 1, "no spot", failed_at)}
-    assert track(worker(S.CAPACITY, since=NOW - 121), seen(groups=groups), NOW, LIMITS).reason == text
+# -- what AWS refuses ------------------------------------------------------------------------------
+
+
+LADDER = Limits(ladder=("spot", "on-demand"))
+
+
+def refusing(*refusals: Refusal, allowed: tuple[str, ...] = ("a.large", "b.large")) -> Observed:
+    groups = {name: Group(name, 1, allowed, allowed) for name in LADDER.ladder}
+    return seen(groups=groups, refusals=refusals)
+
+
+def refusal(kind: Kind = "capacity", type: str = "", group: str = "spot") -> Refusal:
+    return Refusal(group, kind, f"no {type or group}", NOW - 100, type)
+
+
+def test_aws_own_words_explain_missing_capacity():
+    after = track(worker(S.CAPACITY, since=NOW - 121), refusing(refusal()), NOW, LIMITS)
+    assert (after.attempt, after.reason) == (1, "no spot")
+
+
+def test_one_type_of_two_that_failed_does_not_close_the_group():
+    after = track(worker(S.CAPACITY, since=NOW - 119), refusing(refusal(type="a.large")), NOW, LADDER)
+    assert (after.state, after.group) == (S.CAPACITY, "spot")
+
+
+@pytest.mark.parametrize("said", [(refusal(),), (refusal(type="a.large"), refusal(type="b.large"))])
+@pytest.mark.parametrize(("waited", "group"), [(60.0, "spot"), (60.1, "on-demand")])
+def test_a_worker_steps_down_when_its_group_has_had_nothing_for_a_while(
+    said: tuple[Refusal, ...], waited: float, group: str
+):
+    old = worker(S.CAPACITY, since=NOW - waited)
+    after = track(old, refusing(*said), NOW, LADDER)
+    assert (after.state, after.group, after.attempt) == (S.CAPACITY, group, 0)
+    assert stepped_down(old, after, LADDER) is (group == "on-demand")
+
+
+def test_a_worker_steps_down_when_nothing_comes_and_nobody_says_why():
+    assert track(worker(S.CAPACITY, since=NOW - 121), refusing(), NOW, LADDER).group == "on-demand"
+
+
+def test_a_new_wish_goes_where_there_is_something_to_have():
+    assert track(worker(S.WISHED), refusing(refusal()), NOW, LADDER).group == "on-demand"
+    assert track(worker(S.WISHED), refusing(), NOW, LADDER).group == "spot"
+    everywhere = refusing(refusal(), refusal(group="on-demand"))
+    assert track(worker(S.WISHED), everywhere, NOW, LADDER).group == "spot"
+
+
+def test_on_the_last_rung_an_attempt_fails():
+    last = replace(worker(S.CAPACITY, since=NOW - 121), group="on-demand")
+    after = track(last, refusing(refusal(), refusal(group="on-demand")), NOW, LADDER)
+    assert (after.state, after.attempt, after.reason) == (S.WISHED, 1, "no on-demand")
+
+
+def test_a_worker_that_is_replaced_begins_at_the_top_of_the_ladder():
+    lost = replace(worker(S.READY), group="on-demand")
+    assert track(lost, refusing(), NOW, LADDER).group == "spot"
+
+
+@pytest.mark.parametrize("kind", ["quota", "fault"])
+def test_what_waiting_does_not_mend_is_told_within_a_minute(kind: Kind):
+    observed, now, tried = refusing(refusal(kind)), NOW, Worker("a", "spot", since=NOW, not_before=NOW)
+    while tried.state is not S.FAILED:
+        tried = track(tried, observed, now, LIMITS)
+        now += 0.25
+    assert now - NOW < 70
+    assert (tried.attempt, tried.reason) == (2, "no spot")
+
+
+def test_who_was_given_up_for_want_of_an_instance_is_tried_again_later():
+    failed = worker(S.FAILED, attempt=2, since=NOW - 300, unserved=True)
+    assert track(failed, refusing(), NOW, LIMITS) is failed
+    after = track(failed, refusing(), NOW + 1, LIMITS)
+    assert (after.state, after.attempt) == (S.CAPACITY, 0)
+    costly = replace(failed, unserved=False)
+    assert track(costly, refusing(), NOW + 1, LIMITS) is costly
 
 
 @pytest.mark.parametrize("before", [S.PLACED, S.STARTED])

@@ -1,0 +1,73 @@
+"""From nothing and from a warm pool to the first worker, on the embedded AWS with real processes: simulated.
+
+Two processes one after the other make the same cluster. The first finds nothing and leaves its pool warm; the
+second takes it. Both are timed from the constructor to the first worker that the client sees. How long AWS takes
+(orders, boots, pulls) is drawn from the latency model, profile ``realistic``, time scale 1; Python, Dask and our
+own part are real and depend on this computer and on what else it does. An image is in the instance's cache once it
+has been there (``ECS_IMAGE_PULL_BEHAVIOR=prefer-cached``). Nothing here ran on AWS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from statistics import median
+
+from dask_starburst.local import LocalAWS
+
+CLUSTER = """
+import time
+from dask.distributed import Client
+from dask_starburst import StarburstCluster
+begin = time.monotonic()
+with StarburstCluster(
+    cloud="local", endpoint_url={url!r}, n_workers={workers}, warm_timeout={warm}, quiet=True
+) as cluster, Client(cluster) as client:
+    client.wait_for_workers(1)
+    print(time.monotonic() - begin)
+    client.wait_for_workers({workers})
+"""
+
+
+def start(aws: LocalAWS, workers: int, warm: float) -> float:
+    """Make a cluster in a process of its own; return the seconds to its first worker."""
+    script = CLUSTER.format(url=aws.endpoint_url, workers=workers, warm=warm)
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return float(answer.stdout)
+
+
+def cold_and_warm(workers: int, seed: int) -> tuple[float, float]:
+    """Start twice on an embedded AWS of its own: first without instances, then with those of the first."""
+    with LocalAWS(timing="realistic", seed=seed) as aws:
+        return start(aws, workers, 600), start(aws, workers, 0)
+
+
+def main() -> None:
+    """Print each pair, then the JSON line with the medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=3)
+    arguments = parser.parse_args()
+    print("SIMULATED: realistic latencies at time scale 1, real processes; seconds to the first worker")
+    print(f"{'seed':>4}{'cold':>8}{'warm':>8}{'ratio':>8}")
+    pairs = []
+    for seed in range(arguments.repeat):
+        cold, warm = cold_and_warm(arguments.workers, seed)
+        print(f"{seed:4}{cold:8.1f}{warm:8.1f}{warm / cold:8.2f}", flush=True)
+        pairs.append((cold, warm))
+    result = {
+        "benchmark": "start",
+        "simulated": True,
+        "workers": arguments.workers,
+        "pairs": len(pairs),
+        "cold_seconds": round(median(cold for cold, _ in pairs), 2),
+        "warm_seconds": round(median(warm for _, warm in pairs), 2),
+        "ratio": round(median(warm / cold for cold, warm in pairs), 3),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

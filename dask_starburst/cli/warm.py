@@ -1,0 +1,71 @@
+"""``starburst pool warm``: instances that are there before the cluster that needs them."""
+
+from __future__ import annotations
+
+import click
+
+from dask_starburst.aws.session import AWS
+from dask_starburst.cli.pool import account_options, run
+from dask_starburst.errors import BadArgument
+from dask_starburst.fleet.session import Blueprint, blueprint
+from dask_starburst.fleet.warm_up import warm_up
+from dask_starburst.plan.cleanup import GroupFound, usd_per_hour
+from dask_starburst.plan.warm import SHORTEST_WARM, Kept
+from dask_starburst.settings import ARCHITECTURES, SPOT_POLICIES, Settings, check_count, parse_duration
+
+#: Who means a day says so; a slip of the pen must not cost one.
+_LONGEST = 24 * 3600.0
+
+
+@click.command()
+@click.argument("workers", type=click.IntRange(min=1))
+@click.option("--for", "how_long", default="1 hour", show_default=True, help="How long they are kept.")
+@click.option("--arch", type=click.Choice(ARCHITECTURES), help="As in StarburstCluster; so are the next two.")
+@click.option("--instance-type", "instance_types", multiple=True, help="May be given more than once.")
+@click.option("--spot-policy", type=click.Choice(SPOT_POLICIES), help="How the workers' instances are bought.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@account_options
+def warm(
+    workers: int,
+    how_long: str,
+    arch: str | None,
+    instance_types: tuple[str, ...],
+    spot_policy: str | None,
+    yes: bool,
+    **account: str | None,
+) -> None:
+    """Keep WORKERS instances ready, and one for a scheduler, for the next cluster of the same settings.
+
+    The settings are those of your Dask configuration, and the options here. AWS itself ends what nobody has
+    taken when the time is over.
+    """
+    settings = Settings.load(
+        arch=arch, instance_types=instance_types or None, spot_policy=spot_policy, region=account["region"]
+    )
+    check_count("WORKERS", workers, settings.max_workers)
+    seconds = parse_duration("--for", how_long)
+    if not SHORTEST_WARM <= seconds <= _LONGEST:
+        raise BadArgument(
+            f"--for {how_long!r}: give between {SHORTEST_WARM:g} s and 24 hours, because every instance costs all"
+            " the time."
+        )
+    plan = blueprint(settings, "")
+    if not yes:
+        click.confirm(f"{_offer(plan, workers, seconds)}. Go ahead?", abort=True)
+    name, kept = run(account, lambda aws: _warm(aws, plan, workers, seconds))
+    click.echo(f"{name} is warm: {kept}. AWS ends it then; `starburst pool stop {name}` does it now.")
+
+
+async def _warm(aws: AWS, plan: Blueprint, workers: int, seconds: float) -> tuple[str, Kept]:
+    return await warm_up(aws, plan, workers, seconds, click.echo)
+
+
+def _offer(plan: Blueprint, workers: int, seconds: float) -> str:
+    policy, kind, head = plan.settings.spot_policy, plan.worker_types[0].name, plan.head_type.name
+    groups = (
+        GroupFound("", workers, policy != "on-demand", (kind,) * workers, None),
+        GroupFound("", 1, False, (head,), None),
+    )
+    usd = usd_per_hour(groups)
+    money = "an unknown price" if usd is None else f"${usd:.4f} an hour, ${usd * seconds / 3600:.2f} at most"
+    return f"{workers} {kind} ({policy}) and 1 {head} for {seconds / 3600:.3g} h: {money}"
