@@ -157,4 +157,6 @@ class Handover(ActiveMemoryManagerPolicy):
     def _thief(self, ts: Any) -> Any:
         valid, running = self._scheduler.valid_workers(ts), self._scheduler.running
         able = running if valid is None else running & valid
+        if ts.loose_restrictions:
+            able = able or running  # `allow_other_workers`
         return min(able, key=lambda ws: len(ws.processing) / ws.nthreads, default=None)
