@@ -7,10 +7,21 @@ from functools import partial
 from math import ceil
 from typing import Any
 
+import dask.config
 from dask.utils import parse_timedelta
 from distributed.deploy.adaptive import Adaptive
 
-from dask_starburst.plan.adaptive import Limits, Look, State, recommend, workers_for
+from dask_starburst.plan.adaptive import (
+    Boots,
+    Limits,
+    Look,
+    Patience,
+    State,
+    look_every,
+    recommend,
+    remember,
+    workers_for,
+)
 from dask_starburst.settings import AdaptiveSettings
 
 
@@ -21,14 +32,17 @@ class CloudAdaptive(Adaptive):
     ----------
     cluster : StarburstCluster
         Whom to scale.
-    interval, minimum, maximum, target_duration, worker_key, **kwargs
+    interval : float or str, optional
+        Seconds between two decisions. The work is looked at more often, five times but at most every second.
+    minimum, maximum, target_duration, worker_key, **kwargs
         As in :class:`distributed.deploy.Adaptive`.
     wait_count : int, optional
         As in Dask: looks in a row in which a worker has to be superfluous. The same as a
         `scale_down_after` of ``(wait_count - 1) * interval``.
     scale_down_after : float or str, optional
         Nothing that has been launched is given up before fewer workers were enough for so long.
-        Without it and without `wait_count`: the setting ``adaptive.scale-down-after``.
+        Without it and without `wait_count`: the setting ``adaptive.scale-down-after``; without that
+        too, what a boot takes here (:class:`.Patience`).
     """
 
     def __init__(
@@ -44,15 +58,28 @@ class CloudAdaptive(Adaptive):
         scale_down_after: float | str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(cluster, interval, minimum, maximum, wait_count, target_duration, worker_key, **kwargs)
+        pace = parse_timedelta(interval if interval is not None else dask.config.get("distributed.adaptive.interval"))
+        look = look_every(pace)
+        super().__init__(cluster, look, minimum, maximum, wait_count, target_duration, worker_key, **kwargs)
+        self.interval = pace
+        self._early = look / 2  # a look that comes a little early decides all the same
+        self._decide_at = 0.0
         settings = cluster.settings.adaptive if hasattr(cluster, "settings") else AdaptiveSettings()
+        self._chosen: float | None = settings.scale_down_after
         if scale_down_after is not None:
-            self.scale_down_after = float(parse_timedelta(scale_down_after))
+            self._chosen = float(parse_timedelta(scale_down_after))
         elif wait_count is not None:
-            self.scale_down_after = max(0, wait_count - 1) * (self.interval or 0.0)
-        else:
-            self.scale_down_after = settings.scale_down_after
+            self._chosen = max(0, wait_count - 1) * pace
         self._looks: tuple[Look, ...] = ()
+
+    @property
+    def scale_down_after(self) -> float:
+        """The present patience in seconds: as it was given, or what a boot takes here."""
+        if self._chosen is not None:
+            return self._chosen
+        fleet, cloud = getattr(self.cluster, "_fleet", None), getattr(self.cluster, "_cloud", None)
+        boots = fleet.boots.seen(fleet.pool.aws.now()) if fleet is not None else Boots()
+        return (cloud.patience if cloud is not None else Patience()).after(boots)
 
     async def target(self) -> int:
         """Return how many workers the work asks for, also while there is none to divide it by."""
@@ -61,7 +88,7 @@ class CloudAdaptive(Adaptive):
         return workers_for(await super().target(), self.cluster._threads_per_worker(), known)
 
     async def recommendations(self, target: int) -> dict[str, Any]:
-        """Turn the decision into what Dask's loop performs.
+        """Turn the decision into what Dask's loop performs; between two decisions remember the target.
 
         Parameters
         ----------
@@ -73,12 +100,17 @@ class CloudAdaptive(Adaptive):
         dict
             With the ``status`` ``"same"``, ``"up"`` (and ``n``) or ``"down"`` (and ``workers``).
         """
+        now = time.monotonic()
+        limits = Limits(self.minimum, self.maximum, self.scale_down_after)
+        if now < self._decide_at - self._early:
+            self._looks = remember(self._looks, target, now, limits)
+            return {"status": "same"}
+        self._decide_at = now + self.interval
         if len(self.plan) != len(self.requested):
             await self.cluster
         plan, running = self.plan, self.plan & self.observed
         state = self._state(plan, running)
-        limits = Limits(self.minimum, self.maximum, self.scale_down_after)
-        decision = recommend(state, target, time.monotonic(), limits)
+        decision = recommend(state, target, now, limits)
         self._looks = decision.looks
         if decision.wish > state.planned:
             return {"status": "up", "n": decision.wish}
@@ -116,7 +148,9 @@ class CloudAdaptive(Adaptive):
         await self.cluster.scale_down(workers)
 
 
-def with_patience(kind: Any, after: float | str | None, settings: AdaptiveSettings, options: dict[str, Any]) -> Any:
+def with_patience(
+    kind: Any, after: float | str | None, settings: AdaptiveSettings, patience: Patience, options: dict[str, Any]
+) -> Any:
     """Return the class to adapt with, given the patience in the way that it understands.
 
     Parameters
@@ -127,11 +161,14 @@ def with_patience(kind: Any, after: float | str | None, settings: AdaptiveSettin
         ``scale_down_after``, where the user gave it.
     settings : AdaptiveSettings
         For what the user has not given.
+    patience : Patience
+        For what neither says.
     options : dict
         The keyword arguments that it will get besides.
     """
     if isinstance(kind, type) and issubclass(kind, CloudAdaptive):
         return partial(kind, scale_down_after=after)
-    seconds = parse_timedelta(after if after is not None else settings.scale_down_after)
+    chosen = after if after is not None else settings.scale_down_after
+    seconds = parse_timedelta(chosen) if chosen is not None else patience.after(Boots())
     interval = parse_timedelta(options.get("interval") or settings.interval)
     return partial(kind, wait_count=1 + (ceil(seconds / interval) if interval else 0))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import BadArgument
+from dask_starburst.plan.adaptive import Patience
 from dask_starburst.settings import AdaptiveSettings, Settings
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ LOCAL_IMAGE = "dask-starburst/local"
 _LOCAL_POLL = 0.25
 #: Its instances boot in seconds, so adaptive scaling needs no more patience than Dask's own has.
 _LOCAL_INTERVAL = 1.0
-_LOCAL_PATIENCE = 2.0
+_LOCAL_PATIENCE = Patience(least=2.0, boot=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,11 @@ class Cloud:
     def simulated(self) -> bool:
         """Whether it is the embedded AWS."""
         return self.local is not None
+
+    @property
+    def patience(self) -> Patience:
+        """The patience of adaptive scaling, where the user has not said it."""
+        return _LOCAL_PATIENCE if self.simulated else Patience()
 
     def __str__(self) -> str:
         return f"{'the embedded AWS' if self.simulated else 'AWS'}, {self.aws.region}"
@@ -116,14 +122,8 @@ def _complete(settings: Settings, local: LocalAWS) -> Settings:
 
 def _faster(chosen: AdaptiveSettings) -> AdaptiveSettings:
     """Quicken what was left at its default; who gives exactly the default cannot be told from who gave none."""
-    default = AdaptiveSettings()
-    return replace(
-        chosen,
-        interval=_LOCAL_INTERVAL if chosen.interval == default.interval else chosen.interval,
-        scale_down_after=_LOCAL_PATIENCE
-        if chosen.scale_down_after == default.scale_down_after
-        else chosen.scale_down_after,
-    )
+    untouched = chosen.interval == AdaptiveSettings().interval
+    return replace(chosen, interval=_LOCAL_INTERVAL) if untouched else chosen
 
 
 def _free_port() -> int:

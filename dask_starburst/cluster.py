@@ -16,6 +16,7 @@ from dask_starburst.fleet.logbook import chosen_names, read_logs
 from dask_starburst.fleet.session import blueprint
 from dask_starburst.fleet.task import SchedulerTask, WorkerTask
 from dask_starburst.lifecycle import CloudCluster
+from dask_starburst.plan.adaptive import Patience
 from dask_starburst.settings import Settings, check_count
 from dask_starburst.views.html import as_html
 from dask_starburst.views.report import ClusterReport, as_text, report_of
@@ -41,6 +42,10 @@ class StarburstCluster(CloudCluster):
     spot_policy : {"spot", "spot_with_fallback", "on-demand"}
         How workers are bought; with ``"spot_with_fallback"`` on demand where AWS has had no Spot for
         ``timeouts.fallback``. The scheduler is always on demand.
+    spot_notices : bool
+        Whether workers listen for Spot notices and hand over what they hold before AWS takes their instance.
+    on_rebalance : {"replace", "ignore"}
+        Whether a worker whose instance AWS expects to take back is replaced; first comes the new one.
     image : str, optional
         The container image. Needed in an account; the embedded AWS runs this Python environment.
     region, profile : str, optional
@@ -106,6 +111,8 @@ class StarburstCluster(CloudCluster):
         instance_types: Iterable[str] | None = None,
         worker: Any = None,
         spot_policy: str | None = None,
+        spot_notices: bool | None = None,
+        on_rebalance: str | None = None,
         image: str | None = None,
         region: str | None = None,
         profile: str | None = None,
@@ -136,10 +143,7 @@ class StarburstCluster(CloudCluster):
         if not self.settings.quiet:
             show_progress()
         name = self.settings.name or f"starburst-{uuid.uuid4().hex[:8]}"
-        self._certificates = tls.issue(name) if self.settings.security is None else tls.adopt(self.settings.security)
-        self._blueprint = blueprint(self.settings, self._certificates.secret)
-        size = self._blueprint.size
-        spec = {"cls": WorkerTask, "options": {"nthreads": size.nthreads, "memory_limit": size.memory_limit}}
+        spec = self._plan(name)
         workers = {str(i): spec for i in range(self.settings.n_workers or 0)}
         self._open.add(self)
         try:
@@ -157,6 +161,14 @@ class StarburstCluster(CloudCluster):
             if not asynchronous:
                 self.close()
             raise
+
+    def _plan(self, name: str) -> dict[str, Any]:
+        """Make the certificates and the blueprint, and return what SpecCluster has to know of a worker."""
+        own = self.settings.security
+        self._certificates = tls.issue(name) if own is None else tls.adopt(own)
+        self._blueprint = blueprint(self.settings, self._certificates.secret)
+        size = self._blueprint.size
+        return {"cls": WorkerTask, "options": {"nthreads": size.nthreads, "memory_limit": size.memory_limit}}
 
     # -- Dask's hooks ---------------------------------------------------------------------------
 
@@ -204,7 +216,8 @@ class StarburstCluster(CloudCluster):
         kwargs.setdefault("maximum", ours.maximum)
         kwargs.setdefault("interval", ours.interval)
         kwargs.setdefault("target_duration", ours.target_duration)
-        patient = with_patience(Adaptive, kwargs.pop("scale_down_after", None), ours, kwargs)
+        usual = self._cloud.patience if self._cloud is not None else Patience()
+        patient = with_patience(Adaptive, kwargs.pop("scale_down_after", None), ours, usual, kwargs)
         return super().adapt(Adaptive=patient, **kwargs)
 
     async def _get_logs(self, cluster: bool = True, scheduler: bool = True, workers: Any = True) -> Logs:

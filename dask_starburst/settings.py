@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 ARCHITECTURES = ("arm64", "x86_64")
 SPOT_POLICIES = ("spot", "spot_with_fallback", "on-demand")
+ON_REBALANCE = ("replace", "ignore")
 #: Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8): a shorter lease
 #: would promise more than AWS does, and be renewed all the time.
 SHORTEST_LEASE = 60.0
@@ -84,7 +85,7 @@ class AdaptiveSettings:
     minimum: int = 0
     maximum: int = 10
     interval: float = 5.0
-    scale_down_after: float = 60.0
+    scale_down_after: float | None = None
     target_duration: float = 5.0
 
 
@@ -130,6 +131,8 @@ class Settings:
     image: str | None = None
     instance_types: tuple[str, ...] | None = None
     spot_policy: str = "spot"
+    spot_notices: bool = True
+    on_rebalance: str = "replace"
     n_workers: int | None = None
     quiet: bool = False
     max_workers: int = 500
@@ -167,6 +170,7 @@ class Settings:
         _one_of("cloud", self.cloud, (None, "local"))
         _one_of("arch", self.arch, ARCHITECTURES)
         _one_of("spot_policy", self.spot_policy, SPOT_POLICIES)
+        _one_of("on_rebalance", self.on_rebalance, ON_REBALANCE)
         self._check_sizes()
         self._check_times()
         _check_caller(self.network.caller)
@@ -221,8 +225,8 @@ class Settings:
         for name in ("capacity", "fallback", "connect", "retire", "poll", "close"):
             if (seconds := getattr(self.timeouts, name)) <= 0:
                 raise BadArgument(f"timeouts.{name}={seconds:g} s has to be above zero.")
-        if self.adaptive.scale_down_after < 0:
-            raise BadArgument(f"adaptive.scale_down_after={self.adaptive.scale_down_after:g} s is negative.")
+        if (after := self.adaptive.scale_down_after) is not None and after < 0:
+            raise BadArgument(f"adaptive.scale_down_after={after:g} s is negative.")
         if self.warm_timeout < 0:
             raise BadArgument(f"warm_timeout={self.warm_timeout:g} s is negative.")
         for name in ("idle_timeout", "no_client_timeout"):

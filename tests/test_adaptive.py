@@ -9,7 +9,8 @@ from distributed.deploy.adaptive import Adaptive
 
 from dask_starburst.adaptive import CloudAdaptive, with_patience
 from dask_starburst.cloud import _faster
-from dask_starburst.settings import AdaptiveSettings
+from dask_starburst.plan.adaptive import Patience
+from dask_starburst.settings import AdaptiveSettings, Settings
 
 SETTINGS = AdaptiveSettings()
 
@@ -18,13 +19,25 @@ class Other(Adaptive):
     pass
 
 
+class OfAUser:
+    """A cluster as far as the patience asks for it."""
+
+    loop = status = None
+    settings = Settings.load(adaptive={"scale_down_after": "30 s"})
+
+
+def test_the_number_that_a_user_has_set_counts_though_a_boot_takes_longer():
+    assert CloudAdaptive(OfAUser(), interval=0).scale_down_after == 30
+
+
 @pytest.mark.parametrize(
     ("given", "seconds"),
     [
-        ({}, 60.0),
+        ({}, 90.0),
         ({"wait_count": 3}, 10.0),
         ({"wait_count": 1}, 0.0),
         ({"wait_count": 3, "scale_down_after": "7 s"}, 7),
+        ({"scale_down_after": 0}, 0.0),
     ],
     ids=str,
 )
@@ -33,13 +46,13 @@ def test_the_patience_is_a_time_and_wait_count_still_works(given: dict[str, Any]
 
 
 def test_another_class_gets_the_patience_as_its_own_keyword():
-    adaptive = with_patience(Other, None, SETTINGS, {"interval": "5 s"})(None, interval="5 s")
-    assert adaptive.wait_count == 13
+    adaptive = with_patience(Other, None, SETTINGS, Patience(), {"interval": "5 s"})(None, interval="5 s")
+    assert adaptive.wait_count == 19
     assert adaptive._workers_to_close_kwargs == {}
-    assert with_patience(Other, None, SETTINGS, {})(None, wait_count=2).wait_count == 2
+    assert with_patience(Other, None, SETTINGS, Patience(), {})(None, wait_count=2).wait_count == 2
 
 
 def test_the_embedded_aws_is_faster_unless_the_user_chose():
-    assert _faster(SETTINGS) == AdaptiveSettings(interval=1.0, scale_down_after=2.0)
+    assert _faster(SETTINGS) == AdaptiveSettings(interval=1.0)
     chosen = AdaptiveSettings(interval=2.0, scale_down_after=30.0)
     assert _faster(chosen) == chosen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
 import time
 from typing import Any
 from urllib.request import urlopen
@@ -12,6 +13,7 @@ import pytest
 from dask.distributed import Client, get_worker
 
 from dask_starburst import StarburstCluster
+from dask_starburst.adaptive import CloudAdaptive
 from dask_starburst.local import LocalAWS
 from tests.evidence import wait_until
 
@@ -75,6 +77,32 @@ def test_adaptive_scaling_follows_the_work_up_and_down(clean: LocalAWS) -> None:
         del futures
         wait_until(lambda: not client.nthreads(), 60, "no worker")
         wait_until(lambda: running_instances(clean) == 1, 60, "the scheduler's instance only")
+
+
+class Stumbling(CloudAdaptive):
+    """Gets no answer from the scheduler at its second look, and at its third."""
+
+    looks = 0
+
+    async def target(self) -> int:
+        self.looks += 1
+        if self.looks in (2, 3):
+            raise OSError("no answer")
+        return await super().target()
+
+
+def test_adaptive_scaling_goes_on_after_an_error_and_keeps_who_has_just_come(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=0) as cluster, Client(cluster) as client:
+        adaptive = cluster.adapt(Adaptive=Stumbling, minimum=0, maximum=2)
+        client.submit(slow_square, 1).result(timeout=60)
+        futures = client.map(slow_square, range(60), pure=False)
+        assert client.gather(futures) == [x * x for x in range(60)]
+        assert adaptive.looks > 3
+        kinds = [e.kind for e in cluster.events if e.kind in ("worker-ready", "worker-retiring", "instance-terminated")]
+        assert "worker-retiring" not in kinds[: kinds.index("worker-ready") + 1]
+        # It has measured its own boots, and has no more patience than one of them.
+        boots = cluster._fleet.boots.seen(0.0).measured
+        assert adaptive.scale_down_after == max(2.0, statistics.median(boots))
 
 
 def test_a_cluster_of_no_given_size_adapts_by_itself(clean: LocalAWS) -> None:

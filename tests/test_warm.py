@@ -62,7 +62,7 @@ def test_a_cluster_takes_what_another_process_has_left_warm_and_aws_alone_ends_w
 ) -> None:
     kept, said = left_by_a_killed_client(clean)
     assert len(kept) == 2
-    assert "1 c7g.xlarge spot, 1 m7g.medium on-demand, $" in said
+    assert re.search(r"1 \S+ spot, 1 m7g.medium on-demand, \$0.\d+ an hour", said)
     # The instances stay, and nothing of the session: no process, no task, no certificate, no claim, no way in.
     left = leftovers(clean)
     assert {kind for kind, found in left.items() if found} == {"instances", "desired"}
@@ -99,7 +99,7 @@ def test_a_new_worker_starts_on_a_spare_and_the_spare_is_made_up_for(clean: Loca
         place = {i.arn: i.id for i in cluster._fleet.observed.instances.values()}[worker.instance]
         assert place in before
         wait_until(lambda: len(instances(clean)) == 4, 30, "another spare")
-        assert any("spare c7g.xlarge is kept ready" in e.message for e in cluster.events)
+        assert any("is kept ready while the cluster lives: $" in e.message for e in cluster.events)
 
 
 def test_what_cannot_be_kept_in_order_is_emptied_as_ever(clean: LocalAWS, caplog: pytest.LogCaptureFixture) -> None:
@@ -116,7 +116,7 @@ def test_a_pool_is_warmed_from_the_command_line_and_stopped_there(
 ) -> None:
     said = starburst(clean, monkeypatch, "pool", "warm", "2", "--for", "10 minutes", "--yes")
     assert "3 of 3 instances take tasks" in said
-    assert "2 c7g.xlarge spot, 1 m7g.medium on-demand, $" in said
+    assert re.search(r"2 \S+ spot, 1 m7g.medium on-demand, \$0.\d+ an hour", said)
     [name] = set(re.findall(r"starburst-\w{8}-\d+", said))
     assert "2 instances for workers are connected and empty" in starburst(clean, monkeypatch, "pool", "status", name)
     kept = instances(clean)

@@ -132,6 +132,11 @@ async def connected_instances(aws: AWS, cluster: str) -> list[str]:
     )
 
 
+async def draining_instances(aws: AWS, cluster: str) -> list[str]:
+    """Return the ARNs of the container instances that ECS drains: for Spot, or because somebody wants it."""
+    return await aws.pages("ecs", "ListContainerInstances", "containerInstanceArns", cluster=cluster, status="DRAINING")
+
+
 async def instance_ids(aws: AWS, cluster: str, arns: Iterable[str]) -> dict[str, str]:
     """Return the EC2 ids of container instances by ARN."""
     calls = (

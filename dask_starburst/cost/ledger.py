@@ -53,6 +53,8 @@ class Cost:
         The EC2 instances, their public addresses, their gp3 volumes.
     instance_hours : float
         Billed hours of all instances together.
+    saved : float
+        By how much the instances that were bought on Spot were cheaper than on demand.
     prices : tuple of Price
         The instance prices that it was reckoned with, each with its source and date.
     region : str
@@ -65,6 +67,7 @@ class Cost:
     public_ipv4: float = 0.0
     storage: float = 0.0
     instance_hours: float = 0.0
+    saved: float = 0.0
     prices: tuple[Price, ...] = ()
     region: str = "us-east-1"
     simulated: bool = False
@@ -188,12 +191,17 @@ class Ledger:
             public_ipv4=PUBLIC_IPV4_HOUR * sum(hours),
             storage=EBS_GP3_GB_MONTH / HOURS_A_MONTH * self.volume_gb * sum(hours),
             instance_hours=sum(hours),
+            saved=sum(self._saving(usage) * each for usage, each in zip(self.usages.values(), hours, strict=True)),
             prices=tuple(dict.fromkeys(prices)),
             region=self.table.region,
             simulated=self.simulated,
             on_demand_date=self.table.on_demand_date,
             spot_date=self.table.spot_date if spot else "",
         )
+
+    def _saving(self, usage: Usage) -> float:
+        on_demand = self.table.on_demand(usage.instance_type).usd_per_hour
+        return on_demand - self._price(usage.instance_type, usage.market).usd_per_hour
 
     def _price(self, instance_type: str, market: Market) -> Price:
         ask = self.table.spot_estimate if market == "spot" else self.table.on_demand

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
 from typing import Any
 from weakref import ref
 
 from distributed.core import Status
 
+from dask_starburst.plan.spot import Notice
 from dask_starburst.plan.state import SCHEDULER
+
+#: Seconds that the scheduler waits for a notice before it answers that there is none.
+_LONG_POLL = 20.0
 
 
 class ClusterSide:
@@ -50,6 +56,49 @@ class ClusterSide:
         for address, worker in dict(cluster.scheduler_info["workers"]).items():
             if str(worker["name"]) == name:
                 await comm.unregister(address=address, stimulus_id=f"starburst-{name}", expected=True, close=close)
+
+    async def notices(self, after: int) -> list[Notice]:
+        """Wait for notices of workers that have to go; none after a while without any."""
+        comm = self._comm()
+        if comm is None:
+            await asyncio.sleep(1)
+            return []
+        found = await comm.starburst_next_notices(after=after, timeout=_LONG_POLL)
+        return [Notice(n["number"], str(n["name"]), n["kind"], n["seconds"]) for n in found]
+
+    async def counts(self) -> dict[str, float]:
+        """Return what the scheduler has counted of workers that went."""
+        comm = self._comm()
+        return {} if comm is None else dict(await comm.starburst_spot_counts())
+
+    async def forgive(self, names: Collection[str]) -> None:
+        """Have the scheduler not blame tasks for the loss of these workers."""
+        comm = self._comm()
+        if comm is not None:
+            await comm.starburst_forgive(names=list(names))
+
+    async def replace(self, name: str) -> str:
+        """Wish for another worker in the place of this one; as many as before are wished for."""
+        cluster = self._there()
+        new = next(iter(cluster.new_worker_spec()))
+        self._swap(cluster, out=name, into=new)
+        await cluster._correct_state()  # what `scale` calls; nothing public changes who is wished for by name
+        return str(new)
+
+    async def take_back(self, new: str, old: str) -> None:
+        """Wish for the old worker again in the place of the new one."""
+        cluster = self._there()
+        self._swap(cluster, out=new, into=old)
+        await cluster._correct_state()
+
+    def _there(self) -> Any:
+        cluster = self._cluster()
+        assert cluster is not None, "the fleet stops before its cluster goes"
+        return cluster
+
+    def _swap(self, cluster: Any, out: str, into: str) -> None:
+        if cluster.worker_spec.pop(out, None) is not None:  # else somebody wants fewer workers meanwhile
+            cluster.worker_spec[into] = cluster.new_spec
 
     def _comm(self) -> Any:
         cluster = self._cluster()

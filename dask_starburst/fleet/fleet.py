@@ -20,15 +20,18 @@ from dask_starburst.errors import (
 )
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet import explain, observe
+from dask_starburst.fleet.boots import BootClock
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.observe import Observer
 from dask_starburst.fleet.perform import Performer
 from dask_starburst.fleet.pool import Pool
+from dask_starburst.fleet.spot import SpotSide, SpotWatch
 from dask_starburst.plan.ending import told_reason
 from dask_starburst.plan.look import pause
+from dask_starburst.plan.offerings import Refusal
 from dask_starburst.plan.reconcile import step
-from dask_starburst.plan.state import HEAD, SCHEDULER, Limits, Observed, Worker, WorkerState
+from dask_starburst.plan.state import HEAD, SCHEDULER, Action, Limits, Observed, Worker, WorkerState
 from dask_starburst.plan.tasks import LOG_GROUP
 from dask_starburst.plan.worker import again, stepped_down, track
 
@@ -43,7 +46,7 @@ _LAST_WORDS = 100
 _FATAL = (LeaseExpired, CredentialsExpired, SchedulerFailed)
 
 
-class DaskSide(Protocol):
+class DaskSide(SpotSide, Protocol):
     """What the fleet has to know of Dask, and to ask of it."""
 
     def members(self) -> frozenset[str]:
@@ -54,6 +57,10 @@ class DaskSide(Protocol):
 
     async def forget(self, name: str) -> None:
         """Remove a dead worker from the scheduler."""
+
+
+#: Told of each decision with all that it was made from, before anything is done: for tests that watch a fleet.
+Decided = Callable[[tuple[Action, ...], tuple[Worker, ...], Observed, float, Limits], None]
 
 
 class Fleet:
@@ -75,6 +82,8 @@ class Fleet:
         Renewed by the loop.
     poll : float
         Seconds between two looks while something is under way.
+    on_rebalance : {"replace", "ignore"}
+        What follows from a rebalance recommendation.
     """
 
     def __init__(
@@ -86,13 +95,16 @@ class Fleet:
         limits: Limits,
         lease: Lease,
         poll: float,
+        on_rebalance: str = "replace",
     ) -> None:
         self.pool = pool
         self.launcher = launcher
         self.workers: dict[str, Worker] = {}
         self.launched: list[Worker] = []
+        self.boots = BootClock()
         self.observed = Observed()
         self.error: StarburstError | None = None
+        self.decided: Decided = lambda actions, workers, observed, now, limits: None
         self.on_fatal: Callable[[StarburstError], None] = lambda error: None
         self._dask = dask
         self._events = events
@@ -106,6 +118,7 @@ class Fleet:
         self._looked = asyncio.Condition()
         self._observer = Observer(pool, poll)
         self._perform = Performer(self, dask)
+        self.spot = SpotWatch(self, dask, limits, on_rebalance)
         self._task: asyncio.Task[None] | None = None
 
     # -- wishes ---------------------------------------------------------------------------------
@@ -124,7 +137,7 @@ class Fleet:
 
     def unwant(self, name: str) -> None:
         """Cancel a wish: what has not been launched is not, what runs is retired."""
-        if name in self.workers:
+        if name in self.workers and name not in self.spot.held:
             self.workers[name] = replace(self.workers[name], wished=False)
             self.wake()
 
@@ -141,6 +154,14 @@ class Fleet:
     def doubt(self) -> None:
         """Ask AWS for everything at the next look: an answer was lost."""
         self._observer.doubt()
+
+    def doom(self, instance: str) -> None:
+        """Give an instance nothing to do any more: AWS takes it back, or somebody drains it."""
+        self.observed = observe.doom(self.observed, instance)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Launch nothing of this kind for a while."""
+        self.observed = replace(self.observed, refusals=(*self.observed.refusals, refusal))
 
     def failed(self) -> list[Worker]:
         """Return the workers that were given up, after their last attempt."""
@@ -170,6 +191,7 @@ class Fleet:
     def start(self) -> None:
         """Begin to look."""
         self._task = asyncio.ensure_future(self._run())
+        self.spawn(self.spot.listen())
 
     async def stop(self) -> None:
         """Look no more; what is under way is finished or given up."""
@@ -209,10 +231,12 @@ class Fleet:
             self.tell("lease-renewed", self.pool.name, f"lease renewed until {self._lease}", logging.DEBUG)
         await self._look(now)
         self._follow(now)
+        self.spot.look(self.observed.draining)
         await self.launcher.look_for_head(self.pool, self.observed)
-        actions = [
-            a for a in step(self.workers.values(), self.observed, now, self._limits) if self.launcher.ready_for(a)
-        ]
+        workers = tuple(self.workers.values())
+        decision = step(workers, self.observed, now, self._limits)
+        self.decided(decision, workers, self.observed, now, self._limits)
+        actions = [a for a in decision if self.launcher.ready_for(a)]
         self.observed = observe.ask(self.observed, actions, now)
         self._trouble = ""
         await self._perform.all(actions)
@@ -227,6 +251,7 @@ class Fleet:
             new = track(old, self.observed, now, self._limits)
             self.workers[name] = new
             if new is not old:
+                self.boots.note(new, self.observed, now)
                 self._moved(old, new)
             if new.state is S.STOPPED and not new.wished:
                 self._launches[name] = new.launch + 1
@@ -239,10 +264,11 @@ class Fleet:
             why = new.reason or "nothing came"
             text = f"{_who(new)} is bought {new.group} now, because AWS has no {old.group} instance to give: {why}"
             self.tell("worker-fallback", new.name, text, logging.WARNING)
+            self.spot.counts.fallbacks += 1
         if (new.state, new.attempt) == (old.state, old.attempt):
             return
         if new.attempt > old.attempt or new.state is S.FAILED:
-            self._background(self._explain(old, new))
+            self.spawn(self._explain(old, new))
         elif new.state is S.READY:
             seconds = self.pool.aws.now() - old.since
             self.tell("worker-ready", new.name, f"{_who(new)} is up ({seconds:.1f} s after placement)")
@@ -304,7 +330,8 @@ class Fleet:
             self.tell("cluster-failed", self.pool.name, str(error), logging.ERROR)
             self.on_fatal(error)
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let something go on beside the loop, until it stops."""
         self._perform.spawn(work)
 
     async def _told(self) -> None:

@@ -81,9 +81,10 @@ class Observer:
         present = [(i, self._names[g.name], kind, leaving) for g in groups.values() for i, kind, leaving in g.instances]
         sweep = now - self._swept >= self._sweep_every
         known = replace(before, instances=join_instances(present, None, before, now), members=members)
-        connected, tasks = await asyncio.gather(
+        connected, tasks, draining = await asyncio.gather(
             self._connected(sweep or booting(known.instances.values())),
             self._tasks(known, workers, sweep, now),
+            self._draining(before, sweep),
         )
         seen = Observed(
             groups={self._names[g.name]: self._group(g) for g in groups.values()},
@@ -91,6 +92,7 @@ class Observer:
             tasks=tasks,
             members=members,
             refusals=before.refusals,
+            draining=draining,
         )
         if sweep:
             self._swept = now
@@ -103,6 +105,11 @@ class Observer:
         arns = frozenset(await ecs.connected_instances(aws, cluster))
         self._ids |= await ecs.instance_ids(aws, cluster, arns - self._ids.keys())
         return Connected(arns, self._ids)
+
+    async def _draining(self, before: Observed, wanted: bool) -> frozenset[str]:
+        if not wanted:
+            return before.draining
+        return frozenset(await ecs.draining_instances(self._pool.aws, self._pool.name))
 
     async def _tasks(self, known: Observed, workers: Collection[Worker], sweep: bool, now: float) -> dict[str, Task]:
         pool = self._pool
@@ -161,6 +168,14 @@ def refuse(observed: Observed, instances: Iterable[str], now: float) -> Observed
 def ask(observed: Observed, actions: Iterable[Action], now: float) -> Observed:
     """Return what is observed with what is being asked for."""
     return replace(observed, asked={**observed.asked, **dict.fromkeys(actions, now)})
+
+
+def doom(observed: Observed, instance: str) -> Observed:
+    """Return what is observed with an instance that gets nothing to do any more."""
+    if instance not in observed.instances:
+        return observed
+    changed = replace(observed.instances[instance], doomed=True)
+    return replace(observed, instances={**observed.instances, instance: changed})
 
 
 def unask(observed: Observed, actions: Collection[Action]) -> Observed:

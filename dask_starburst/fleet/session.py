@@ -200,7 +200,7 @@ class Session:
             spare={self.worker_group: settings.warm},
         )
         launcher = Launcher(definitions, settings.scheduler.port, self._sizes())
-        self.fleet = Fleet(pool, launcher, dask, self._events, limits, self.lease, timeouts.poll)
+        self.fleet = Fleet(pool, launcher, dask, self._events, limits, self.lease, timeouts.poll, settings.on_rebalance)
         return self.fleet
 
     def _sizes(self) -> dict[str, WorkerSize]:

@@ -282,6 +282,8 @@ class LocalStatus:
         Its time, in seconds since 1970.
     speed : float
         How many of its seconds pass in one of ours.
+    late : float
+        The most of its seconds by which something happened after its time, for want of processor.
     network : str
         The loopback network that its instances have their addresses in.
     aliases : bool
@@ -301,6 +303,7 @@ class LocalStatus:
     throttled: int
     now: float
     speed: float
+    late: float
     network: str
     aliases: bool
     scheduler_port: int
@@ -320,6 +323,7 @@ class LocalStatus:
             throttled=data["throttled"],
             now=data["now"],
             speed=data["speed"],
+            late=data["late"],
             network=data["network"],
             aliases=data["aliases"],
             scheduler_port=data["scheduler_port"],

@@ -101,6 +101,7 @@ class Control:
             "throttled": throttled,
             "now": self._world.now(),
             "speed": self._world.clock.speed,
+            "late": self._world.late,
             "network": self._network.cidr,
             "aliases": self._network.aliases,
             "scheduler_port": self._network.scheduler_port,

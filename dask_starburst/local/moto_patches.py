@@ -1,6 +1,7 @@
-"""Every change that we make to moto, in one place. Each has a test in ``tests/local/test_contract_moto.py``.
+"""Every change that we make to moto, in one place.
 
-It is because of this file that moto is pinned to a patch series.
+Each has a test in ``tests/local/test_contract_moto.py``; what only the weather shows, in ``test_weather.py``. It is
+because of this file that moto is pinned to a patch series.
 """
 
 from __future__ import annotations

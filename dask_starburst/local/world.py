@@ -57,6 +57,7 @@ class World:
         self.definitions: dict[str, list[TaskDefinition]] = {}  # by family, oldest first
         self.registered: dict[str, ContainerInstance] = {}  # by EC2 instance id
         self.tasks: dict[str, Task] = {}  # by id, of every cluster
+        self.late = 0.0  # the most seconds that something happened after its time, for want of processor
         self.luck = Luck()
         self.veil = Veil(clock.now)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -79,7 +80,9 @@ class World:
         now = self.now()
         due = []
         while self._timers and self._timers[0][0] <= now:
-            due.append(heapq.heappop(self._timers)[2])
+            when, _, action = heapq.heappop(self._timers)
+            self.late = max(self.late, now - when)
+            due.append(action)
         return due
 
     def arn(self, service: str, resource: str) -> str:

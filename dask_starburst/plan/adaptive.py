@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 #: From zero the scheduler only guesses how long tasks take (0.5 s where it has seen none), so the
 #: first step is small: this many workers, or this share of the maximum if that is more.
@@ -13,6 +14,57 @@ FIRST_SHARE = 0.1
 #: Every later look may multiply the wishes by this. From a tenth to the maximum takes four looks, 20 s
 #: at the pace of an account and less than one boot; a blip that one look saw costs only a first step.
 GROWTH = 2
+#: So many looks to one decision. What is seen only when something is decided misses the top of every wave
+#: that is shorter: workers would be given up and launched again though they were wanted all the time.
+LOOKS = 5
+#: Seconds between two looks at least, as Dask's own has it.
+SHORTEST_LOOK = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Boots:
+    """How long workers take from the order of their instance until they register, in seconds.
+
+    Parameters
+    ----------
+    measured : tuple of float
+        The latest ones.
+    under_way : float
+        How long the oldest has taken that has not registered yet.
+    """
+
+    measured: tuple[float, ...] = ()
+    under_way: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long nothing that has been launched is given up, where the user has not said it: one boot.
+
+    A launch costs one boot during which nobody is served, so a worker that is kept through a pause
+    which turns out longer has cost at most twice of what foresight would have: as with skis, which one
+    buys once their rent has reached the price. Work that comes again within one boot finds its workers.
+
+    Parameters
+    ----------
+    least : float
+        Seconds. Shorter than this the scheduler's guess changes by itself.
+    boot : float
+        Seconds, until one has been measured. 50 workers on EC2 took 75 to 105 s in the predecessor's
+        runs, 87 s and more in the latency model (aws-facts §2.1, §2.3).
+    """
+
+    least: float = 60.0
+    boot: float = 90.0
+
+    def after(self, boots: Boots) -> float:
+        """Return the seconds, given what this cluster's own boots have taken.
+
+        The median, since a few wait for capacity for minutes. Before the first, what is still on its
+        way shows that boots take no less.
+        """
+        boot = median(boots.measured) if boots.measured else max(self.boot, boots.under_way)
+        return max(self.least, boot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +156,20 @@ def workers_for(target: int, nthreads: int, known: int) -> int:
     return target if known else math.ceil(target / max(1, nthreads))
 
 
+def look_every(interval: float) -> float:
+    """Return the seconds between two looks, given those between two decisions."""
+    return min(interval, max(SHORTEST_LOOK, interval / LOOKS))
+
+
+def remember(looks: Sequence[Look], target: int, now: float, limits: Limits) -> tuple[Look, ...]:
+    """Return the looks that still matter, with what the work asks for now; parameters as of `recommend`."""
+    start = now - limits.scale_down_after
+    looks = (*looks, Look(now, _within(target, limits)))
+    before = [look for look in looks if look.at <= start]
+    # The last one before it tells what held at the start.
+    return (*before[-1:], *(look for look in looks if look.at > start))
+
+
 def recommend(state: State, target: int, now: float, limits: Limits) -> Decision:
     """Decide what to wish for, to cancel and to retire.
 
@@ -127,9 +193,8 @@ def recommend(state: State, target: int, now: float, limits: Limits) -> Decision
     Decision
         Never both more wishes and fewer.
     """
-    target = _within(target, limits)
-    looks = _lately((*state.looks, Look(now, target)), now - limits.scale_down_after)
-    planned = state.planned
+    looks = remember(state.looks, target, now, limits)
+    target, planned = _within(target, limits), state.planned
     if target > planned:
         return Decision(_next_step(planned, target, limits), looks=looks)
     free = state.unlaunched[: planned - target]
@@ -150,12 +215,6 @@ def _next_step(planned: int, target: int, limits: Limits) -> int:
     share = math.ceil(FIRST_SHARE * limits.maximum) if math.isfinite(limits.maximum) else 0
     step = max(FIRST_STEP, share, GROWTH * planned)
     return _within(min(target, step), limits)
-
-
-def _lately(looks: Sequence[Look], start: float) -> tuple[Look, ...]:
-    """Return the looks since `start`, and the last one before it: it tells what held at `start`."""
-    before = [look for look in looks if look.at <= start]
-    return (*before[-1:], *(look for look in looks if look.at > start))
 
 
 def _needed(looks: Sequence[Look], left: int, start: float) -> int:

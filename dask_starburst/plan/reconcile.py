@@ -69,6 +69,8 @@ def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limi
         waiting = [w for w in mine[group.name] if _waits(w) and (w.name, w.launch) not in flying]
         actions += _choose_types(group, mine[group.name], seen)
         actions += _scale(group, mine[group.name], waiting, present, free, now, limits)
+    if not observed.asked:
+        return tuple(actions)  # spares ten thousand of them their hashes
     return tuple(a for a in actions if not _fresh(a, observed, now, limits))
 
 
@@ -86,6 +88,8 @@ def _fresh(action: Action, observed: Observed, now: float, limits: Limits) -> bo
 
 def _with_asked(observed: Observed, now: float, limits: Limits) -> Observed:
     """Return what will be seen once everything that was asked lately has happened."""
+    if not observed.asked:
+        return observed  # with the indexes that it has made already
     groups = dict(observed.groups)
     instances = dict(observed.instances)
     for action in observed.asked:
@@ -133,7 +137,7 @@ def _ends_by_itself(worker: Worker, now: float, limits: Limits) -> bool:
 def _release(workers: tuple[Worker, ...], observed: Observed) -> list[Action]:
     actions: list[Action] = []
     for worker in workers:
-        if worker.state is S.RETIRING:
+        if worker.state is S.RETIRING and worker.notice is None:
             actions.append(Retire(worker.name))
         elif worker.state is S.WISHED and name_taken(worker, observed):
             actions.append(Forget(worker.name))
@@ -154,7 +158,7 @@ def _scale(
     pausing = sum(w.state is S.WISHED and w.wished for w in mine)
     waited = any(now - w.since > limits.repeat for w in waiting)
     idle = [i for i in present if i.id in empty]
-    useless = {i.id: why for i in idle if (why := _useless(i, waited, now, limits))}
+    useless = {i.id: why for i in idle if (why := _useless(i, waited, now, limits)) is not None}
     free = [i for i in idle if i.id not in useless]
     # Spares are what a new worker is placed on at once; then they are made up for.
     wanted = len(waiting) + limits.spare.get(group.name, 0)
@@ -211,17 +215,20 @@ def deaf(instance: Instance, now: float, limits: Limits) -> bool:
     return silent is not None and now - silent > limits.absent
 
 
-def _useless(instance: Instance, waited: bool, now: float, limits: Limits) -> str:
-    """Say why an empty instance will not take a task: its ECS agent never came, or fell silent.
+def _useless(instance: Instance, waited: bool, now: float, limits: Limits) -> str | None:
+    """Say why an empty instance will not take a task: its ECS agent never came, or fell silent. None if it may.
 
-    A silent agent may come back, so it matters only once a worker has waited for it, or after long.
+    A silent agent may come back, so it matters only once a worker has waited for it, or after long. What
+    AWS takes back is no fault, and its user has been told.
     """
-    if instance.connected:
+    if instance.doomed:
         return ""
+    if instance.connected:
+        return None
     if not instance.seen:
         late = now - instance.launched > limits.capacity
-        return f"its ECS agent has not connected within {limits.capacity:g} s" if late else ""
-    return "its ECS agent has fallen silent" if waited or deaf(instance, now, limits) else ""
+        return f"its ECS agent has not connected within {limits.capacity:g} s" if late else None
+    return "its ECS agent has fallen silent" if waited or deaf(instance, now, limits) else None
 
 
 def settle(asked: Mapping[Action, float], observed: Observed) -> dict[Action, float]:

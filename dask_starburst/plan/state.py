@@ -62,6 +62,8 @@ class Worker:
         Why ECS refused its task for good, until the attempt is counted as failed.
     unserved : bool
         Whether the last attempt ended without an instance, and so cost nothing.
+    notice : float, optional
+        When AWS takes its instance, once it has said so: the scheduler retires the worker by itself.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Worker:
     reason: str = ""
     refusal: str = ""
     unserved: bool = False
+    notice: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ class Instance:
     """One EC2 instance of the pool, joined with its ECS container instance.
 
     `connected`: its ECS agent takes tasks now; `seen`: it has been connected before, and `silent_since`
-    says when it was first missed after that; `refused_at`: when ECS last refused a task on it.
+    says when it was first missed after that; `refused_at`: when ECS last refused a task on it; `doomed`:
+    AWS takes it back, or somebody drains it, so it is given nothing to do any more.
     """
 
     id: str
@@ -109,6 +113,7 @@ class Instance:
     idle_since: float = 0.0
     refused_at: float = 0.0
     silent_since: float | None = None
+    doomed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +229,8 @@ class Observed:
     eventually consistent, and nothing may be asked for twice because of it.
 
     Groups and members are as of this moment. A task may be over that is believed to live, for as
-    long as `look.due` does not ask for it; never the other way round.
+    long as `look.due` does not ask for it; never the other way round. `draining` holds the container
+    instances that ECS drains, as of the last sweep.
     """
 
     groups: Mapping[str, Group] = field(default_factory=dict)
@@ -233,6 +239,7 @@ class Observed:
     members: frozenset[str] = frozenset()
     asked: Mapping[Action, float] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
+    draining: frozenset[str] = frozenset()
 
     def closed(self, group: str) -> Refusal | None:
         """Return what speaks against a whole group just now."""

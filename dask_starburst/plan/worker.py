@@ -264,6 +264,7 @@ def again(worker: Worker, now: float, attempt: int) -> Worker:
         absent_since=None,
         not_before=now,
         unserved=False,
+        notice=None,
     )
 
 

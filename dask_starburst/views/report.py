@@ -14,7 +14,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class ClusterReport:
-    """A cluster at one moment; ``cost`` and ``lease`` are sentences, counts are workers.
+    """A cluster at one moment; ``cost``, ``spot`` and ``lease`` are sentences, counts are workers.
 
     ``members`` is what the scheduler says of each worker that is up.
     """
@@ -30,6 +30,7 @@ class ClusterReport:
     failed: int
     cost: str
     lease: str
+    spot: str = ""
 
     @property
     def ready(self) -> int:
@@ -68,6 +69,7 @@ def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> Clust
         wished=len(cluster.worker_spec),
         failed=len(fleet.failed()) if fleet else 0,
         cost=str(cluster.cost),
+        spot=_spot(fleet, cluster.cost.saved),
         lease=f"AWS empties the pool at {lease} unless renewed" if lease and running else "none",
     )
 
@@ -77,12 +79,21 @@ def _some(types: list[str]) -> str:
     return ", ".join(types) if len(types) <= _SHOWN else f"{types[0]} and {len(types) - 1} types like it"
 
 
+def _spot(fleet: Any, saved: float) -> str:
+    """Say what Spot has done to the cluster so far; empty when it has done nothing."""
+    parts = [str(fleet.spot.counts)] if fleet is not None and fleet.spot.counts else []
+    if saved > 0:
+        parts.append(f"${saved:.4f} less than on demand")
+    return "; ".join(parts)
+
+
 def as_text(report: ClusterReport) -> str:
     """Return the one line of the cluster's repr."""
+    spot = f"; Spot: {report.spot}" if report.spot else ""
     return (
         f"StarburstCluster({report.name}, {report.address!r}, {report.status},"
         f" workers={report.workers}, threads={report.threads},"
-        f" memory={format_bytes(report.memory)}, {report.types} in {report.where})"
+        f" memory={format_bytes(report.memory)}, {report.types} in {report.where}{spot})"
     )
 
 
@@ -96,5 +107,6 @@ def rows(report: ClusterReport) -> list[tuple[str, str]]:
         ("Instances", report.types),
         ("Where", report.where),
         ("Cost so far", report.cost),
+        *([("Spot", report.spot)] if report.spot else []),
         ("Lease", report.lease),
     ]

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.adaptive import OurLogic, saw_tooth, simulate, square
-from dask_starburst.plan.adaptive import Limits, Look, State, recommend, workers_for
+from dask_starburst.plan.adaptive import (
+    Boots,
+    Limits,
+    Look,
+    Patience,
+    State,
+    look_every,
+    recommend,
+    remember,
+    workers_for,
+)
 
 
 def names(prefix: str, n: int) -> tuple[str, ...]:
@@ -71,18 +81,50 @@ def test_the_first_step_is_small_and_the_maximum_is_near_all_the_same():
     assert recommend(State(), 10, 0.0, Limits(8, 10)).wish == 8
 
 
+@pytest.mark.parametrize(
+    ("boots", "seconds"),
+    [
+        (Boots(), 90.0),
+        (Boots(under_way=70.0), 90.0),
+        (Boots(under_way=150.0), 150.0),
+        (Boots((45.0,)), 60.0),
+        (Boots((80.0, 95.0, 300.0)), 95.0),
+        (Boots((80.0,), under_way=200.0), 80.0),
+    ],
+    ids=str,
+)
+def test_the_patience_is_one_boot_as_far_as_it_is_known(boots: Boots, seconds: float):
+    assert Patience().after(boots) == seconds
+
+
+def test_what_is_seen_between_two_decisions_counts_for_the_next():
+    limits = Limits(0, 10, 60.0)
+    looks = remember((Look(0.0, 2),), 7, 62.0, limits)
+    decision = recommend(State(running=8, looks=looks), 2, 65.0, limits)
+    assert (decision.wish, decision.retire) == (7, 1)
+    assert [look_every(interval) for interval in (30.0, 5.0, 2.0, 0.5)] == [6.0, 1.0, 1.0, 0.5]
+
+
 def test_without_workers_the_target_is_threads():
     assert workers_for(10, 4, known=0) == 3
     assert workers_for(10, 4, known=2) == 10
 
 
-@pytest.mark.parametrize("demand", [saw_tooth(20, 80), saw_tooth(60, 80), square(20, 40, 80)])
+@pytest.mark.parametrize("demand", [saw_tooth(20, 80), saw_tooth(60, 80), saw_tooth(85, 160), square(20, 40, 80)])
 def test_a_saw_tooth_shorter_than_a_boot_launches_hardly_more_than_the_ideal(demand):
     result = simulate(OurLogic, demand)
     assert result.launches <= 1.2 * result.ideal_launches
 
 
-@pytest.mark.xfail(reason="a peak is forgotten after scale-down-after, 60 s, which is shorter than a boot of 90 s")
-def test_a_saw_tooth_longer_than_the_patience_launches_hardly_more_than_the_ideal():
-    result = simulate(OurLogic, saw_tooth(85, 160))
+@settings(max_examples=25)
+@given(st.floats(20, 300), st.floats(0.05, 1), st.integers(4, 200))
+def test_whatever_the_boot_a_saw_tooth_that_is_shorter_launches_hardly_more_than_the_ideal(boot, part, peak):
+    result = simulate(OurLogic, saw_tooth(part * boot, peak), duration=900, boot=boot)
     assert result.launches <= 1.2 * result.ideal_launches
+
+
+@settings(max_examples=25)
+@given(st.floats(20, 300), st.floats(10, 900), st.floats(10, 900), st.integers(4, 200))
+def test_patience_costs_at_most_twice_of_what_foresight_would(boot, on, off, peak):
+    result = simulate(OurLogic, square(on, off, peak), duration=900, boot=boot)
+    assert result.seconds <= 2 * result.least_seconds

@@ -1,0 +1,215 @@
+"""Hearing of instances that AWS takes back, and seeing to the workers that follow."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+from dask.utils import format_bytes
+
+from dask_starburst.plan.offerings import MEMORY, Refusal
+from dask_starburst.plan.spot import Notice, Outcome, Succession, outcome, to_move_back
+from dask_starburst.plan.state import Instance, Limits, Worker, WorkerState
+
+if TYPE_CHECKING:
+    from dask_starburst.fleet.fleet import Fleet
+
+#: Seconds before the scheduler is asked again after an answer that was lost.
+_PAUSE = 1.0
+
+
+class SpotSide(Protocol):
+    """What has to be known of Dask, and asked of it, about workers that go."""
+
+    async def notices(self, after: int) -> list[Notice]:
+        """Wait for notices with a higher number than `after`; none after a while without any."""
+
+    async def counts(self) -> dict[str, float]:
+        """Return what the scheduler has counted: bytes moved, results lost, tasks recomputed."""
+
+    async def replace(self, name: str) -> str:
+        """Wish for another worker in the place of this one, and return its name."""
+
+    async def take_back(self, new: str, old: str) -> None:
+        """Wish for the old worker again in the place of the new one."""
+
+    async def forgive(self, names: Collection[str]) -> None:
+        """Have the scheduler not blame tasks for the loss of these workers."""
+
+
+@dataclass
+class SpotCounts:
+    """What Spot has done to a cluster: counts, bytes, and worker-seconds without a worker that was wished for."""
+
+    interruptions: int = 0
+    rebalances: int = 0
+    fallbacks: int = 0
+    moved_back: int = 0
+    bytes_moved: float = 0.0
+    results_lost: int = 0
+    recomputed: int = 0
+    seconds_lost: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.interruptions or self.rebalances or self.fallbacks)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.interruptions} interruptions, {format_bytes(int(self.bytes_moved))} moved,"
+            f" {self.results_lost} results lost, {self.recomputed} tasks recomputed,"
+            f" {self.seconds_lost:.0f} worker-seconds lost"
+            + (f", {self.fallbacks} workers bought on demand instead" if self.fallbacks else "")
+            + (f", {self.moved_back} moved back" if self.moved_back else "")
+        )
+
+
+@dataclass
+class SpotWatch:
+    """Listens to the scheduler for one fleet, and keeps its books about Spot.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Whose workers.
+    dask : SpotSide
+        The scheduler and SpecCluster.
+    limits : Limits
+        With the ladder of groups.
+    on_rebalance : {"replace", "ignore"}
+        What a rebalance recommendation leads to.
+    """
+
+    fleet: Fleet
+    dask: SpotSide
+    limits: Limits
+    on_rebalance: str = "replace"
+    counts: SpotCounts = field(default_factory=SpotCounts)
+    held: set[str] = field(default_factory=set)
+    _successions: list[Succession] = field(default_factory=list)
+    _gaps: dict[str, tuple[str, float | None]] = field(default_factory=dict)
+    _back_from: float = 0.0
+    _busy: bool = False
+
+    async def listen(self) -> None:
+        """Hear of every notice as soon as the scheduler does."""
+        after = 0
+        while True:
+            try:
+                for notice in await self.dask.notices(after):
+                    after = max(after, notice.number)
+                    await self.heard(notice)
+                if self.counts:
+                    self._count(await self.dask.counts())
+            except OSError:
+                await asyncio.sleep(_PAUSE)
+
+    async def heard(self, notice: Notice) -> None:
+        """Do what one notice asks for."""
+        worker = self.fleet.workers.get(notice.name)
+        if worker is None or not worker.wished or notice.name in self.held:
+            return
+        instance = self._instance(worker)
+        if notice.kind == "rebalance":
+            await self._rebalance(worker, instance)
+        else:
+            await self._goes(worker, instance, notice)
+
+    async def _rebalance(self, worker: Worker, instance: Instance | None) -> None:
+        self.counts.rebalances += 1
+        ignored = self.on_rebalance == "ignore"
+        then = "ignored, as on_rebalance says" if ignored else "it goes once another worker has taken its place"
+        text = f"AWS expects to take the instance of worker {worker.name} back: {then}"
+        self.fleet.tell("spot-rebalance", worker.name, text, logging.INFO if ignored else logging.WARNING)
+        if not ignored:
+            self._avoid(instance, "a rebalance recommendation")
+            await self._follow(worker, None)
+
+    async def _goes(self, worker: Worker, instance: Instance | None, notice: Notice) -> None:
+        fleet, now = self.fleet, self.fleet.pool.aws.now()
+        if instance is not None:
+            fleet.doom(instance.id)
+        what = "is drained or stopped"
+        if notice.kind == "interruption":
+            self.counts.interruptions += 1
+            what = f"is taken back by AWS in {notice.seconds or 0:.0f} s (Spot interruption)"
+            self._avoid(instance, "a Spot interruption")
+        if notice.kind != "draining":  # the scheduler retires it by itself
+            fleet.workers[worker.name] = replace(worker, notice=now + (notice.seconds or 0.0))
+        place = f"instance {instance.id} ({instance.type})" if instance is not None else "the instance"
+        text = f"{place} of worker {worker.name} {what}: it hands over what it holds, another worker is asked for"
+        fleet.tell(f"spot-{notice.kind}", worker.name, text, logging.WARNING)
+        new = await self.dask.replace(worker.name)
+        self._gaps[new] = (worker.name, None)
+
+    async def _follow(self, worker: Worker, group: str | None) -> None:
+        self.held.add(worker.name)
+        new = await self.dask.replace(worker.name)
+        self._successions.append(Succession(worker.name, new, group))
+
+    def look(self, draining: Collection[str]) -> None:
+        """See how things stand after each look of the fleet; `draining` holds container instances that ECS drains."""
+        self._close_gaps()
+        if self._busy:
+            return
+        due = [(one, what) for one in self._successions if (what := outcome(one, self.fleet.workers)) is not None]
+        drained = [w for w in self.fleet.workers.values() if w.instance in draining and w.wished and not w.notice]
+        back = None
+        if not self._successions and self.fleet.pool.aws.now() >= self._back_from:
+            back = to_move_back(self.fleet.workers.values(), self.fleet.observed, self.limits)
+        if due or drained or back:
+            self._busy = True
+            self.fleet.spawn(self._act(due, drained, back))
+
+    async def _act(self, due: list[tuple[Succession, Outcome]], drained: list[Worker], back: Worker | None) -> None:
+        try:
+            for one, what in due:
+                await self._end(one, what)
+            for worker in drained:
+                await self.heard(Notice(0, worker.name, "draining"))
+            if back is not None:
+                text = f"worker {back.name} moves back to {self.limits.ladder[0]}, once that has an instance for it"
+                self.fleet.tell("worker-moves-back", back.name, text)
+                await self._follow(back, self.limits.ladder[0])
+        finally:
+            self._busy = False
+
+    async def _end(self, one: Succession, what: Outcome) -> None:
+        self._successions.remove(one)
+        if what.withdraw:
+            self._back_from = self.fleet.pool.aws.now() + MEMORY
+            await self.dask.take_back(one.new, one.old)
+        self.held.discard(one.old)
+        if what.retire:
+            new = self.fleet.workers.get(one.new)
+            self.counts.moved_back += one.group is not None and new is not None and new.state is WorkerState.READY
+            self.fleet.unwant(one.old)
+
+    def _instance(self, worker: Worker) -> Instance | None:
+        found = self.fleet.observed.instances.values()
+        return next((i for i in found if i.arn is not None and i.arn == worker.instance), None)
+
+    def _avoid(self, instance: Instance | None, why: str) -> None:
+        """Have the replacement come from another offering."""
+        if instance is not None:
+            now = self.fleet.pool.aws.now()
+            text = f"{why} of {instance.id}"
+            self.fleet.refuse(Refusal(instance.group, "capacity", text, now, instance.type))
+
+    def _close_gaps(self) -> None:
+        """Add up for how long there was neither the old worker nor the new one."""
+        now, workers = self.fleet.pool.aws.now(), self.fleet.workers
+        for new, (old, gone) in list(self._gaps.items()):
+            if gone is None and old not in workers:
+                self._gaps[new] = (old, now)
+            if new not in workers or workers[new].state is WorkerState.READY:
+                if new in workers and gone is not None:
+                    self.counts.seconds_lost += now - gone
+                del self._gaps[new]
+
+    def _count(self, found: dict[str, float]) -> None:
+        self.counts.bytes_moved = found.get("bytes_moved", 0.0)
+        self.counts.results_lost = int(found.get("results_lost", 0))
+        self.counts.recomputed = int(found.get("recomputed", 0))
