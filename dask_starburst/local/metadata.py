@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -95,18 +96,25 @@ class _Reply:
 
 
 class MetadataApp:
-    """The WSGI application. ``now`` is seconds since 1970: tokens and credentials expire in real time."""
+    """The WSGI application. Tokens and credentials expire by ``now``, which is real time; answers are dated ``date``.
 
-    def __init__(self, source: MetadataSource, now: Callable[[], float] = time.time) -> None:
+    Both are seconds since 1970. Notices have times of the played world, so the answers that carry them must too.
+    """
+
+    def __init__(
+        self, source: MetadataSource, now: Callable[[], float] = time.time, date: Callable[[], float] | None = None
+    ) -> None:
         self._source = source
         self._now = now
+        self._date = date or now
         self._tokens = _Tokens(now)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         reply = self._route(environ)
         body = reply.body.encode()
-        headers = [("Content-Type", reply.type), ("Content-Length", str(len(body))), *reply.headers]
+        date = formatdate(self._date(), usegmt=True)
+        headers = [("Content-Type", reply.type), ("Content-Length", str(len(body))), ("Date", date), *reply.headers]
         start_response(f"{reply.status.value} {reply.status.phrase}", headers)
         return [body if environ["REQUEST_METHOD"] != "HEAD" else b""]
 

@@ -144,7 +144,7 @@ class LocalServer:
         machines.stop_task, machines.end_task = tasks.host_shuts_down, tasks.end
         self._engine = Engine(world, [tasks.watch, hosts.watch])
         control = Control(world, self.network, self._containers, self.request_shutdown)
-        metadata = MetadataApp(Facts(world, ec2))
+        metadata = MetadataApp(Facts(world, ec2), date=world.now)
         market = Market(world.now, ec2.zones, self._options.seed)
         machines.on_launched.append(market.take)
         machines.on_terminating.append(market.give_back)
