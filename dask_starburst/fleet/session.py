@@ -86,14 +86,14 @@ def sold(blueprint: Blueprint, account: Account) -> Blueprint:
     BadArgument
         The user asked for one of them by name, the scheduler's included.
     """
-    settings, zone = blueprint.settings, account.subnet.zone
+    settings, zone = blueprint.settings, account.subnet
     chosen = [blueprint.head_type.name, *(settings.instance_types or ())]
-    missing = [name for name in chosen if name not in account.sold]
-    left = tuple(t for t in blueprint.worker_types if t.name in account.sold)
+    missing = [name for name in chosen if name not in zone.sold]
+    left = tuple(t for t in blueprint.worker_types if t.name in zone.sold)
     if missing or not left:
         raise BadArgument(
-            f"AWS does not sell {', '.join(missing or (t.name for t in blueprint.worker_types))} in {zone}; give other"
-            ' types, or a subnet in another zone with network={"subnet": "subnet-…"}.'
+            f"AWS does not sell {', '.join(missing or (t.name for t in blueprint.worker_types))} in {zone.name}; give"
+            ' other types, or a subnet in another zone with network={"subnet": "subnet-…"}.'
         )
     shape = settings.worker
     return replace(blueprint, worker_types=left, size=worker_size(left, shape.nthreads, shape.memory_limit))

@@ -71,6 +71,10 @@ class Ec2:
         """Return the names of all availability zones."""
         return [zone.name for zone in self._backend.describe_availability_zones()]
 
+    def zone_ids(self) -> dict[str, str]:
+        """Return the ids of all availability zones by name."""
+        return {zone.name: zone.zone_id for zone in self._backend.describe_availability_zones()}
+
     def type_of(self, specification: dict[str, Any]) -> str:
         """Return the instance type of a launch template."""
         return str(self.template(specification).data.get("InstanceType"))

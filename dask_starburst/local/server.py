@@ -44,6 +44,7 @@ from dask_starburst.local.images import Images
 from dask_starburst.local.machines import Machines
 from dask_starburst.local.market import Market
 from dask_starburst.local.metadata import MetadataApp
+from dask_starburst.local.placement_scores import PlacementScores
 from dask_starburst.local.played import PlayedContainers
 from dask_starburst.local.sky import Sky
 from dask_starburst.local.task_life import TaskLife
@@ -156,7 +157,9 @@ class LocalServer:
             "credentials": metadata,
             "agent": AgentApp(world),
         }
-        gate = Gate(DomainDispatcherApplication(create_backend_app), services, folders, world.clock)
+        scores = PlacementScores(market, world.region, ec2.zone_ids())
+        operations = {"ec2:GetSpotPlacementScores": scores.answer}
+        gate = Gate(DomainDispatcherApplication(create_backend_app), services, folders, world.clock, operations)
         control.gate = gate
         control.sky = Sky(world, machines, tasks, market, gate.faults)
         low, high = self._options.latency
