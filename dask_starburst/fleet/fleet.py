@@ -283,6 +283,7 @@ class Fleet:
         if new.group != HEAD:
             text = f"{_who(new)} was lost: {new.reason}; it is replaced. {explain.hint(new.reason)}"
             self.tell("worker-lost", new.name, text.rstrip(), logging.WARNING)
+            self.spot.lost(old)
             return
         self._head = old  # the new one has no task any more, and so no log
         why = f"the scheduler was lost: {new.reason}. The work that it held is lost"

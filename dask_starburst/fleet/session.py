@@ -235,6 +235,7 @@ class Session:
                 size.task_cpu,
                 size.task_memory,
                 size.nthreads,
+                settings.spot_notices,
             ),
         )
         arns = await asyncio.gather(
