@@ -10,7 +10,7 @@ SPHINXOPTS ?= -W --keep-going -q
 # Two files at a time: every embedded AWS has addresses of its own.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: help install demo test soak stages test-oldest check docs clean
+.PHONY: help install demo test soak stages test-oldest check docs bench-peers clean
 help:
 	@echo "make demo     a cluster on the embedded AWS, with real work and no AWS account"
 	@echo "make test     the tests"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-oldest  what touches Dask's private hooks, on the oldest release we support"
 	@echo "make check    ruff and mypy --strict"
 	@echo "make docs     the documentation, in docs/_build/html"
+	@echo "make bench-peers  StarburstCluster beside dask-cloudprovider, a quarter of an hour a seed (SEEDS=\"0 1\")"
 	@echo "make install  the package with its extras for the embedded AWS and notebooks"
 	@echo "make clean    removes everything that the above made"
 
@@ -53,6 +54,9 @@ $(VENV)/.check: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(DOCS_VENV)/.docs: pyproject.toml constraints.txt | $(DOCS_VENV)/bin/python
 	$(call install_into,$(DOCS_VENV),docs)
 
+$(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(call install_into,$(VENV),bench)
+
 install: $(VENV)/.install
 
 demo: $(VENV)/.demo
@@ -82,6 +86,13 @@ check: $(VENV)/.check
 docs: $(DOCS_VENV)/.docs
 	$(DOCS_VENV)/bin/python -m sphinx $(SPHINXOPTS) -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# Makes the tables and the plot of docs/explanation/beside-dask-cloudprovider.md anew. dask-cloudprovider comes from PyPI
+# into an environment of its own.
+SEEDS ?= 0
+bench-peers: $(VENV)/.bench
+	mkdir -p docs/explanation/beside-dask-cloudprovider
+	$(BIN)/python -m benchmarks.peers --seed $(SEEDS) --docs docs/explanation/beside-dask-cloudprovider
 
 clean:
 	rm -rf $(VENV) $(DOCS_VENV) .venv-oldest build dist *.egg-info docs/_build docs/reference/generated

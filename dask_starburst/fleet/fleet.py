@@ -302,7 +302,9 @@ class Fleet:
         final = new.state is S.FAILED
         lines = await self.log_tail(old) if old.task else []
         attempt = old.attempt if not final else new.attempt
-        text = explain.failure(replace(old, attempt=attempt), new.reason, lines, self._limits.attempts)
+        text = explain.failure(
+            replace(old, attempt=attempt, unserved=new.unserved), new.reason, lines, self._limits.attempts
+        )
         level = logging.ERROR if final else logging.WARNING
         self.tell("worker-failed", new.name, text, level)
         if final and new.group == HEAD:

@@ -52,6 +52,11 @@ class LocalAWS:
         Whether each instance has an address of its own. By default, wherever the computer can do that (Linux).
     processes : bool
         Whether tasks run as processes. Without, they are only written down: for thousands of them.
+    latency : tuple of float
+        Between how many of our seconds, drawn evenly, every AWS call is held back. AWS takes some tens of milliseconds.
+    images : mapping of str to str, optional
+        Which Python runs containers of foreign images: path of its executable by the beginning of the image's name,
+        such as ``"daskdev/"``. All other images run in the embedded AWS's own.
 
     Raises
     ------
@@ -74,10 +79,19 @@ class LocalAWS:
         seed: int = 0,
         aliases: bool | None = None,
         processes: bool = True,
+        latency: tuple[float, float] = (0.0, 0.0),
+        images: Mapping[str, str] | None = None,
     ) -> None:
         self.region = region
         self._options = server_options(
-            region=region, timing=timing, speed=speed, seed=seed, aliases=aliases, processes=processes
+            region=region,
+            timing=timing,
+            speed=speed,
+            seed=seed,
+            aliases=aliases,
+            processes=processes,
+            latency=latency,
+            images=images,
         )
         self._lock = threading.RLock()
         self._server: Server | None = None

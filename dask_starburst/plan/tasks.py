@@ -21,8 +21,9 @@ WORKERS_VARIABLE = "STARBURST_WORKERS"
 #: RunTask starts so many tasks at most, and takes so long an ``overrides`` (aws-facts §1.2).
 MOST_TASKS = 10
 MOST_OVERRIDES = 8192
-#: Seconds between SIGTERM and SIGKILL; ECS allows up to 120.
-STOP_TIMEOUT = 30
+#: Seconds between SIGTERM and SIGKILL, as many as ECS allows. A worker that is told to end uses them to move what it
+#: holds (`remote.notices`), as long as a Spot notice allows it; one with nothing to move is gone at once.
+STOP_TIMEOUT = 120
 
 _CPU_ARCHITECTURE = {"arm64": "ARM64", "x86_64": "X86_64"}
 
