@@ -89,13 +89,17 @@ def test_the_scheduler_renews_for_a_dead_client_while_work_goes_on_and_then_ends
         assert "no client was connected for 3 s" in scheduler_log(aws)
 
 
-def test_without_client_and_scheduler_the_lease_alone_empties_the_pool() -> None:
+@pytest.mark.parametrize("first", ["scheduler", "client"])
+def test_without_client_and_scheduler_the_lease_alone_empties_the_pool(first: str) -> None:
     with LocalAWS() as aws, client_process(aws) as process:
         read_until(process, "ANSWER")
         process.send_signal(signal.SIGSTOP)  # it would see the scheduler's end, and clean up
-        kill_scheduler(aws)
+        if first == "scheduler":
+            kill_scheduler(aws)
         process.kill()
         process.wait()
+        if first == "client":
+            kill_scheduler(aws)
         assert not costs_nothing(aws)
         aws.advance(LEASE + LATE)
         wait_until(lambda: costs_nothing(aws), 30, "zero by the lease alone")

@@ -67,13 +67,14 @@ async def dismiss_callers(aws: AWS, group: str) -> None:
 async def ensure_launch_template(aws: AWS, name: str, data: dict[str, Any], tags: dict[str, str]) -> None:
     """Make a launch template when it is not there; its content never changes under one name."""
     data = {**data, "UserData": base64.b64encode(data["UserData"].encode()).decode()}
+    # Under botocore's token, another for each call: with one derived from the name AWS, which remembers tokens, could
+    # take the making of a template that was deleted meanwhile for a retry, and make none.
     await create(
         aws,
         "ec2",
         "CreateLaunchTemplate",
         LaunchTemplateName=name,
         LaunchTemplateData=data,
-        ClientToken=name,
         TagSpecifications=_tag_specification("launch-template", tags),
     )
 

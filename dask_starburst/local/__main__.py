@@ -42,9 +42,13 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.stay:
         threading.Thread(target=_follow_stdin, args=(server,), name="stdin", daemon=True).start()
     server.serve()
-    print(json.dumps(_greeting(server)), file=hello, flush=True)
-    server.wait()
-    server.close()
+    try:
+        print(json.dumps(_greeting(server)), file=hello, flush=True)
+        server.wait()
+    except BrokenPipeError:
+        return 1  # whoever started us was gone before we were up
+    finally:
+        server.close()
     return 0
 
 
