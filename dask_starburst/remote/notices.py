@@ -105,7 +105,7 @@ class Watcher:
         worker = self._nanny.worker_address
         if worker is None or (notice.kind, worker) in self._told:
             return
-        if await tell(self._nanny, notice) == TAKEN:
+        if await tell(self._nanny, notice):
             self._told.add((notice.kind, worker))
 
     async def _attempt(self, path: str) -> Any:
@@ -122,17 +122,19 @@ class Watcher:
         self._trouble = text
 
 
-async def tell(nanny: Any, notice: Notice) -> str:
-    """Tell the scheduler of a notice; what it answers, or why it does not.
+async def tell(nanny: Any, notice: Notice) -> bool:
+    """Tell the scheduler of a notice; whether it has taken it.
 
     It is told how many seconds are left, not until when: clocks differ.
     """
     said = {"worker": nanny.worker_address, "kind": notice.kind, "seconds": notice.seconds, "action": notice.action}
     try:
-        return str(await asyncio.wait_for(nanny.scheduler.starburst_notice(**said), _ANSWER))
+        answer = await asyncio.wait_for(nanny.scheduler.starburst_notice(**said), _ANSWER)
     except Exception as error:  # noqa: BLE001 -- the loop's edge: gone, busy, or without our handler; it is told again
-        logger.warning("the scheduler did not take the notice %s: %r", notice, error)
-        return repr(error)
+        answer = repr(error)
+    if answer != TAKEN:
+        logger.warning("the scheduler did not take the notice %s: %s", notice, answer)
+    return bool(answer == TAKEN)
 
 
 class Farewell:
@@ -174,7 +176,7 @@ class Farewell:
         If the scheduler is gone, or does not know the worker, there is nothing to wait for.
         """
         notice = Notice(STOP, STOP_TIMEOUT, "SIGTERM")
-        if self._nanny.worker_address is None or await tell(self._nanny, notice) != TAKEN:
+        if self._nanny.worker_address is None or not await tell(self._nanny, notice):
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._nanny.finished(), STOP_TIMEOUT - MARGIN)
