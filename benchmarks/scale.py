@@ -15,9 +15,11 @@ moment in which its instance connected. For worker k on instance i::
     ideal_k = started_k - (created_k - connected_i) - (ordered - wished) - wished
 
 and the ideal is the greatest of them. A container's own work, which is Python's start and the handshake
-with the scheduler, is in no latency of AWS's: with processes it counts as overhead. Two things would make
-the ideal too long, and the ratio too good: ``late``, the most seconds by which the embedded AWS did
-something after its time because the computer was busy; and ``again``, tasks that were run once more.
+with the scheduler, is in no latency of AWS's: with processes it counts as overhead, and depends on what else
+this computer does. ``joining`` says how long it took, in seconds from a container's start until the fleet
+knew its worker. Two things would make the ideal too long, and the ratio too good: ``late``, the most seconds
+by which the embedded AWS did something after its time because the computer was busy, up to then
+(``overhead_ratio_without_late`` takes them off the ideal); and ``again``, tasks that were run once more.
 
 ``calls_per_worker`` counts every call that reached AWS, retries included, from the wish until all are up;
 those of the start before it (account, pool, scheduler), of scaling in to none, and of closing are printed
@@ -35,6 +37,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import median
 from typing import Any
 
 from benchmarks.stand_in import StandIn
@@ -69,7 +72,7 @@ class Run:
         self.workers = workers
         self.events = EventLog()
         self.group = ""
-        self.wished = self.ready = 0.0
+        self.wished = self.ready = self.late = 0.0
         self.tasks: list[dict[str, Any]] = []
         self.calls: dict[str, Counter[str]] = {}
         self.seconds: dict[str, float] = {}
@@ -91,24 +94,26 @@ class Run:
             self.wished = time.time()
             yield
             self.ready = time.time()
-        self.tasks = self.local.tasks()
+        self.tasks, self.late = self.local.tasks(), self.local.status().late
 
     def result(self, left: int) -> dict[str, Any]:
         """Return all figures."""
         orders = [e.time for e in self.events if e.kind == "capacity-ordered" and e.subject == self.group]
         last, launches = self._launched()
         late = orders[0] - self.wished
-        ends = [t["started_at"] - (t["created_at"] - t["connected_at"]) - late for t in last]
-        ideal, status = max(ends) - self.wished, self.local.status()
+        ends = [t["started_at"] - (t["created_at"] - t["connected_at"]) - late for t in last.values()]
+        ideal = max(ends) - self.wished
         seconds = {name: round(s, 1) for name, s in self.seconds.items()}
         return {
             "workers": self.workers,
             "overhead_ratio": round((self.ready - self.wished) / ideal, 3),
             "calls_per_worker": round(self.calls["up"].total() / self.workers, 3),
-            "throttles": status.throttled,
+            "throttles": self.local.status().throttled,
             "processes": self.workers <= REAL,
             "simulated_seconds": seconds | {"up_ideal": round(ideal, 1)},
-            "late": round(status.late, 2),
+            "joining": self._joining(last),
+            "late": round(self.late, 2),
+            "overhead_ratio_without_late": round((self.ready - self.wished) / (ideal - self.late), 3),
             "again": launches - self.workers,
             "orders": len(orders),
             "server_busy": {name: round(share, 2) for name, share in self.busy.items()},
@@ -116,7 +121,12 @@ class Run:
             "left": left,
         }
 
-    def _launched(self) -> tuple[list[dict[str, Any]], int]:
+    def _joining(self, last: dict[str, dict[str, Any]]) -> dict[str, float]:
+        ready = {e.subject: e.time for e in self.events if e.kind == "worker-ready"}
+        took = [ready[name] - task["started_at"] for name, task in last.items()]
+        return {"median": round(median(took), 1), "longest": round(max(took), 1)}
+
+    def _launched(self) -> tuple[dict[str, dict[str, Any]], int]:
         """Return the last task of each worker, and how many there were."""
         last, launches = {}, 0
         for task in sorted(self.tasks, key=lambda t: float(t["created_at"])):
@@ -124,7 +134,7 @@ class Run:
             if place is not None and place.worker != SCHEDULER:
                 last[place.worker] = task
                 launches += 1
-        return list(last.values()), launches
+        return last, launches
 
     def _processor(self) -> float:
         """Return the processor seconds that the server has used; 0 where there is no /proc."""

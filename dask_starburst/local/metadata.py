@@ -73,6 +73,8 @@ class TaskFacts:
     started: float | None
     log_group: str | None
     log_stream: str | None
+    launch_type: str = "EC2"
+    interface_ip: str | None = None  # of network mode awsvpc
 
 
 class MetadataSource(Protocol):
@@ -308,11 +310,17 @@ def _container_document(task: TaskFacts, instance: InstanceFacts | None) -> dict
         "Limits": {"CPU": task.cpu, "Memory": task.memory},
         "Type": "NORMAL",
         "ContainerARN": f"{task.arn.replace(':task/', ':container/')}/{docker_id[:32]}",
-        "Networks": [{"NetworkMode": "host", "IPv4Addresses": [instance.private_ip] if instance else []}],
+        "Networks": [_network(task, instance)],
     }
     if task.started is not None:
         document |= {"CreatedAt": _iso(task.started), "StartedAt": _iso(task.started)}
     return document | _log_options(task)
+
+
+def _network(task: TaskFacts, instance: InstanceFacts | None) -> dict[str, Any]:
+    if task.interface_ip is not None:
+        return {"NetworkMode": "awsvpc", "IPv4Addresses": [task.interface_ip]}
+    return {"NetworkMode": "host", "IPv4Addresses": [instance.private_ip] if instance else []}
 
 
 def _log_options(task: TaskFacts) -> dict[str, Any]:
@@ -336,7 +344,7 @@ def _task_document(task: TaskFacts, container: dict[str, Any]) -> dict[str, Any]
         "KnownStatus": _status(task),
         "Limits": {"CPU": task.cpu / 1024, "Memory": task.memory},
         "AvailabilityZone": task.zone,
-        "LaunchType": "EC2",
+        "LaunchType": task.launch_type,
         "Containers": [container],
     }
 

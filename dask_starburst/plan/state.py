@@ -27,6 +27,9 @@ class WorkerState(Enum):
     LOST = "lost"
     FAILED = "failed"
 
+    # Enum's own is a function in Python, and a tick asks for some ten thousands of them.
+    __hash__ = object.__hash__
+
 
 #: States in which a worker has a task that is meant to go on.
 KEEPS_TASK = frozenset({WorkerState.PLACED, WorkerState.STARTED, WorkerState.READY, WorkerState.RETIRING})

@@ -82,9 +82,13 @@ def guardian_arguments(region: str, groups: Sequence[str], lifetimes: Lifetimes)
     return tuple(command)
 
 
-def worker_process(task_role: str, cpu: int, memory: int, nthreads: int) -> Process:
-    """Return the worker. How much memory it has depends on its instance, and is told at the launch."""
-    return Process("worker", task_role, ("worker", "--nthreads", str(nthreads)), cpu, memory)
+def worker_process(task_role: str, cpu: int, memory: int, nthreads: int, notices: bool = True) -> Process:
+    """Return the worker. How much memory it has depends on its instance, and is told at the launch.
+
+    `notices`: whether it listens for Spot notices.
+    """
+    listen = () if notices else ("--no-notices",)
+    return Process("worker", task_role, ("worker", "--nthreads", str(nthreads), *listen), cpu, memory)
 
 
 def task_definition(container: Container, process: Process) -> dict[str, Any]:

@@ -156,9 +156,9 @@ def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) ->
         return placed(worker, found, now)
     if worker.refusal:
         return replace(move(worker, S.FAILED, now, worker.refusal), refusal="")
-    waited, refusal = now - worker.since, observed.closed(worker.group)
     if _booting(worker, observed, now, limits):
         return worker
+    waited, refusal = now - worker.since, observed.closed(worker.group)
     lower = _rungs(worker, limits)[1:2]
     if lower and waited > (limits.fallback if refusal else limits.capacity):
         return replace(move(worker, S.WISHED, now, refusal.text if refusal else ""), group=lower[0], not_before=now)

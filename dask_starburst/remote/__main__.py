@@ -71,7 +71,8 @@ def scheduler(port: str, dashboard_port: str, guardian: tuple[str, ...]) -> None
 
 @main.command()
 @click.option("--nthreads", required=True)
-def worker(nthreads: str) -> None:
+@click.option("--notices/--no-notices", default=True)
+def worker(nthreads: str, notices: bool) -> None:
     """Run a worker with its nanny, which listens for Spot notices, on this instance's own address.
 
     ECS tells every container of a batch the same; which worker this is follows from its instance.
@@ -79,13 +80,14 @@ def worker(nthreads: str) -> None:
     from distributed.cli.dask_worker import main as dask_worker
 
     own = own_place(os.environ[WORKERS_VARIABLE], own_instance())
+    listen = ("--preload-nanny", "dask_starburst.remote.notices") if notices else ()
     dask_worker(
         [
             os.environ["STARBURST_SCHEDULER"],
             *("--name", own.worker),
             *("--protocol", "tls", "--host", own_address()),
             *("--nthreads", nthreads, "--memory-limit", str(own.memory_limit)),
-            *("--death-timeout", _DEATH_TIMEOUT, "--preload-nanny", "dask_starburst.remote.notices"),
+            *("--death-timeout", _DEATH_TIMEOUT, *listen),
         ]
     )
 
