@@ -10,14 +10,16 @@ SPHINXOPTS ?= -W --keep-going -q
 # Two files at a time: every embedded AWS has addresses of its own.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: help install demo test soak test-oldest check docs clean
+.PHONY: help install demo test soak stages test-oldest check docs bench-peers clean
 help:
 	@echo "make demo     a cluster on the embedded AWS, with real work and no AWS account"
 	@echo "make test     the tests"
 	@echo "make soak     hours of bad weather: SOAK_MINUTES=60 SOAK_SEEDS=\"1 2 3\""
+	@echo "make stages   a client killed at every stage of a start and a close, one by one"
 	@echo "make test-oldest  what touches Dask's private hooks, on the oldest release we support"
 	@echo "make check    ruff and mypy --strict"
 	@echo "make docs     the documentation, in docs/_build/html"
+	@echo "make bench-peers  StarburstCluster beside dask-cloudprovider, a quarter of an hour a seed (SEEDS=\"0 1\")"
 	@echo "make install  the package with its extras for the embedded AWS and notebooks"
 	@echo "make clean    removes everything that the above made"
 
@@ -52,6 +54,9 @@ $(VENV)/.check: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(DOCS_VENV)/.docs: pyproject.toml constraints.txt | $(DOCS_VENV)/bin/python
 	$(call install_into,$(DOCS_VENV),docs)
 
+$(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(call install_into,$(VENV),bench)
+
 install: $(VENV)/.install
 
 demo: $(VENV)/.demo
@@ -62,6 +67,10 @@ test: $(VENV)/.test
 
 soak: $(VENV)/.test
 	$(BIN)/python -m pytest -m soak tests/test_chaos.py
+
+# Each stage on an embedded AWS of its own: two at a time, though they are in one file.
+stages: $(VENV)/.test
+	$(BIN)/python -m pytest -m soak -n 2 tests/test_stages.py
 
 # The oldest distributed that we say we work with, on what touches its private hooks (lifecycle.py, cluster.py).
 test-oldest:
@@ -77,6 +86,13 @@ check: $(VENV)/.check
 docs: $(DOCS_VENV)/.docs
 	$(DOCS_VENV)/bin/python -m sphinx $(SPHINXOPTS) -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+# Makes the tables and the plot of docs/explanation/beside-dask-cloudprovider.md anew. dask-cloudprovider comes from PyPI
+# into an environment of its own.
+SEEDS ?= 0
+bench-peers: $(VENV)/.bench
+	mkdir -p docs/explanation/beside-dask-cloudprovider
+	$(BIN)/python -m benchmarks.peers --seed $(SEEDS) --docs docs/explanation/beside-dask-cloudprovider
 
 clean:
 	rm -rf $(VENV) $(DOCS_VENV) .venv-oldest build dist *.egg-info docs/_build docs/reference/generated

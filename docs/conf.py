@@ -8,7 +8,8 @@ copyright = author
 release = version = installed("dask-starburst")
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
-exclude_patterns = ["_build"]
+# The tables of a benchmark are included by a page.
+exclude_patterns = ["_build", "explanation/beside-dask-cloudprovider/tables.md"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 

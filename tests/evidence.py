@@ -44,11 +44,45 @@ def nothing_left(aws: LocalAWS) -> bool:
     return not any(leftovers(aws).values())
 
 
+def costs_nothing(aws: LocalAWS) -> bool:
+    """Whether nothing is left that costs money; claims and secrets are free and wait for ``gc``."""
+    return not any(left for name, left in leftovers(aws).items() if name != "parameters")
+
+
+def pools(aws: LocalAWS) -> list[str]:
+    """Return the names of the pools that have groups."""
+    groups = aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    return sorted({t["Value"] for g in groups for t in g["Tags"] if t["Key"] == "starburst:pool"})
+
+
+def objects(aws: LocalAWS) -> dict[str, list[str]]:
+    """Return what pools consist of, each kind in the words of its own API."""
+    ecs, ec2 = aws.client("ecs"), aws.client("ec2")
+    tag = [{"Name": "tag-key", "Values": ["starburst:pool"]}]
+    parameters = aws.client("ssm").get_parameters_by_path(Path="/starburst/", Recursive=True)["Parameters"]
+    security_groups = ec2.describe_security_groups(Filters=tag)["SecurityGroups"]
+    return {
+        "groups": pools(aws),
+        "clusters": ecs.list_clusters()["clusterArns"],
+        "providers": [
+            p["name"]
+            for p in ecs.describe_capacity_providers()["capacityProviders"]
+            if p["name"].startswith("starburst-")
+        ],
+        "definitions": ecs.list_task_definitions()["taskDefinitionArns"],
+        "templates": ec2.describe_launch_templates(Filters=tag)["LaunchTemplates"],
+        # The one that all pools share stays.
+        "security groups": [g["GroupName"] for g in security_groups if g["GroupName"] != "starburst"],
+        "parameters": [p["Name"] for p in parameters],
+    }
+
+
 @contextmanager
 def script_process(script: str) -> Iterator[subprocess.Popen[str]]:
     """Run a script in a Python of its own, and kill it at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -13,7 +13,7 @@ import pytest
 
 from dask_starburst import StarburstCluster
 from dask_starburst.local import LocalAWS
-from tests.evidence import leftovers, read_until, script_process, wait_until
+from tests.evidence import costs_nothing, read_until, script_process, wait_until
 
 LEASE = 60
 #: Auto Scaling may execute a scheduled action so much later (seconds; aws-facts finding 8).
@@ -63,10 +63,6 @@ def live_through_more_than_a_lease(aws: LocalAWS) -> None:
         wait_until(lambda before=before: (first_due(aws) or before) > before, RENEWAL, "the scheduler renews")  # type: ignore[misc]
 
 
-def costs_nothing(aws: LocalAWS) -> bool:
-    return not any(left for name, left in leftovers(aws).items() if name != "parameters")
-
-
 def scheduler_log(aws: LocalAWS) -> str:
     logs = aws.client("logs")
     events = logs.filter_log_events(logGroupName="/starburst")["events"]
@@ -93,13 +89,17 @@ def test_the_scheduler_renews_for_a_dead_client_while_work_goes_on_and_then_ends
         assert "no client was connected for 3 s" in scheduler_log(aws)
 
 
-def test_without_client_and_scheduler_the_lease_alone_empties_the_pool() -> None:
+@pytest.mark.parametrize("first", ["scheduler", "client"])
+def test_without_client_and_scheduler_the_lease_alone_empties_the_pool(first: str) -> None:
     with LocalAWS() as aws, client_process(aws) as process:
         read_until(process, "ANSWER")
         process.send_signal(signal.SIGSTOP)  # it would see the scheduler's end, and clean up
-        kill_scheduler(aws)
+        if first == "scheduler":
+            kill_scheduler(aws)
         process.kill()
         process.wait()
+        if first == "client":
+            kill_scheduler(aws)
         assert not costs_nothing(aws)
         aws.advance(LEASE + LATE)
         wait_until(lambda: costs_nothing(aws), 30, "zero by the lease alone")

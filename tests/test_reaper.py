@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from dask_starburst.local import LocalAWS
-from tests.evidence import leftovers, read_until, script_process, wait_until
+from tests.evidence import costs_nothing, read_until, script_process, wait_until
 from tests.reaping import INTERVAL, Reapers
 
 SCRIPT = """
@@ -22,10 +22,6 @@ if __name__ == "__main__":
     time.sleep(600)
 """
 LIMIT = 300
-
-
-def costs_nothing(aws: LocalAWS) -> bool:
-    return not any(left for name, left in leftovers(aws).items() if name != "parameters")
 
 
 def kill(process: subprocess.Popen[str]) -> None:

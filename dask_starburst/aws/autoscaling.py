@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from dask_starburst.aws.faults import EXISTS, code_of
+from dask_starburst.aws.faults import EXISTS, code_of, launch_refusal
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 
@@ -15,6 +17,8 @@ from dask_starburst.errors import StarburstError
 _LEAVING = ("Terminating", "Terminated", "Detaching", "Detached", "Standby")
 #: TerminateInstanceInAutoScalingGroup takes so many at most (aws-facts §1.4).
 _MOST_TERMINATED = 100
+#: Refusals of the last half hour speak against a zone (seconds).
+_RECENT = 1800.0
 #: So many of the latest scaling activities are read at a time (AWS keeps six weeks of them).
 _NEWEST = 50
 T = TypeVar("T")
@@ -115,6 +119,20 @@ async def failures(aws: AWS, name: str, since: float) -> list[tuple[str, float]]
     failed = [a for a in answer["Activities"] if a["StatusCode"] == "Failed"]
     found = [(a.get("StatusMessage") or a.get("Description", ""), a["StartTime"].timestamp()) for a in failed]
     return [(text, at) for text, at in found if at > since]
+
+
+async def failed_zones(aws: AWS, prefix: str) -> Counter[str]:
+    """Return how many launches of groups whose names begin so failed in each zone lately for want of capacity."""
+    answer = await aws.call("autoscaling", "DescribeScalingActivities", MaxRecords=100)
+    found: Counter[str] = Counter()
+    for activity in answer["Activities"]:
+        recent = aws.now() - activity["StartTime"].timestamp() < _RECENT
+        if activity["StatusCode"] != "Failed" or not recent or not activity["AutoScalingGroupName"].startswith(prefix):
+            continue
+        zone = json.loads(activity.get("Details") or "{}").get("Availability Zone")
+        if zone and launch_refusal("", activity.get("StatusMessage", ""), 0.0).kind == "capacity":
+            found[zone] += 1
+    return found
 
 
 async def set_maximum(aws: AWS, name: str, maximum: int, policy: dict[str, Any]) -> None:

@@ -3,91 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import Any
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, delete
-from dask_starburst.errors import BadArgument
 
 ALL_TCP = {"IpProtocol": "tcp", "FromPort": 0, "ToPort": 65535}
-
-
-@dataclass(frozen=True, slots=True)
-class Subnet:
-    """Where instances are launched."""
-
-    id: str
-    vpc: str
-    zone: str
-
-
-async def zones_that_sell(aws: AWS, types: tuple[str, ...]) -> dict[str, frozenset[str]]:
-    """Return which of these instance types each availability zone of the region has on offer.
-
-    Not every zone sells every type (in us-east-1e there are few), and AWS says so only at the launch.
-    """
-    found = await aws.pages(
-        "ec2",
-        "DescribeInstanceTypeOfferings",
-        "InstanceTypeOfferings",
-        LocationType="availability-zone",
-        Filters=[{"Name": "instance-type", "Values": sorted(set(types))}],
-    )
-    zones: dict[str, set[str]] = {}
-    for offering in found:
-        zones.setdefault(offering["Location"], set()).add(offering["InstanceType"])
-    return {zone: frozenset(names) for zone, names in zones.items()}
-
-
-async def choose_subnet(aws: AWS, wanted: str | None, zones: Mapping[str, frozenset[str]], head: str) -> Subnet:
-    """Return the wanted subnet, or the default one whose zone has the most to sell.
-
-    Among these the same one every time as long as half of it is free: a pool belongs to its subnet, and
-    instances that are kept warm in it must not drive the next cluster to another.
-
-    Parameters
-    ----------
-    aws : AWS
-        The account.
-    wanted : str, optional
-        A subnet's id.
-    zones : mapping of str to frozenset of str
-        The instance types that each zone sells.
-    head : str
-        The scheduler's, which has to be among them.
-
-    Raises
-    ------
-    BadArgument
-        It does not exist, or the account has no default VPC in this region.
-    """
-    if wanted:
-        answer = await aws.call("ec2", "DescribeSubnets", Filters=[{"Name": "subnet-id", "Values": [wanted]}])
-        if not answer["Subnets"]:
-            raise BadArgument(f"network.subnet={wanted!r} is not in {aws.region}.")
-    else:
-        answer = await aws.call("ec2", "DescribeSubnets", Filters=[{"Name": "default-for-az", "Values": ["true"]}])
-        if not answer["Subnets"]:
-            raise BadArgument(
-                f"the account has no default VPC in {aws.region}; make one (`aws ec2"
-                ' create-default-vpc`) or give network={"subnet": "subnet-…"}.'
-            )
-
-    def merit(subnet: dict[str, Any]) -> tuple[bool, int, bool, int, str]:
-        sold = zones.get(subnet["AvailabilityZone"], frozenset())
-        return head in sold, len(sold), *_room(subnet)
-
-    best = max(answer["Subnets"], key=merit)
-    return Subnet(best["SubnetId"], best["VpcId"], best["AvailabilityZone"])
-
-
-def _room(subnet: dict[str, Any]) -> tuple[bool, int, str]:
-    free, size = subnet["AvailableIpAddressCount"], ip_network(subnet["CidrBlock"]).num_addresses
-    roomy = 2 * free >= size
-    return (roomy, size if roomy else free, subnet["SubnetId"])
 
 
 async def ensure_security_group(aws: AWS, vpc: str, name: str, description: str, tags: dict[str, str]) -> str:
@@ -146,13 +67,14 @@ async def dismiss_callers(aws: AWS, group: str) -> None:
 async def ensure_launch_template(aws: AWS, name: str, data: dict[str, Any], tags: dict[str, str]) -> None:
     """Make a launch template when it is not there; its content never changes under one name."""
     data = {**data, "UserData": base64.b64encode(data["UserData"].encode()).decode()}
+    # Under botocore's token, another for each call: with one derived from the name AWS, which remembers tokens, could
+    # take the making of a template that was deleted meanwhile for a retry, and make none.
     await create(
         aws,
         "ec2",
         "CreateLaunchTemplate",
         LaunchTemplateName=name,
         LaunchTemplateData=data,
-        ClientToken=name,
         TagSpecifications=_tag_specification("launch-template", tags),
     )
 

@@ -9,9 +9,12 @@ from dask_starburst.aws.tolerant import create, get
 
 
 async def ensure_group(aws: AWS, name: str, retention: int, tags: dict[str, str]) -> None:
-    """Make a log group that forgets after `retention` days."""
+    """Make a log group that forgets after `retention` days; what somebody else has chosen for it stays."""
     if await create(aws, "logs", "CreateLogGroup", logGroupName=name, tags=tags) is None:
-        return
+        # Whoever made it may have died before the next call: it would keep, and charge for, everything.
+        found = await aws.call("logs", "DescribeLogGroups", logGroupNamePrefix=name)
+        if any(g["logGroupName"] == name and "retentionInDays" in g for g in found["logGroups"]):
+            return
     await aws.call("logs", "PutRetentionPolicy", logGroupName=name, retentionInDays=retention)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from dask_starburst.aws import ec2, iam, identity, logs, ssm
+from dask_starburst.aws import ec2, iam, identity, logs, placement, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.plan import policies
+from dask_starburst.plan.placement import Zone
 from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE
 from dask_starburst.plan.tasks import LOG_GROUP
 from dask_starburst.settings import Settings
@@ -20,8 +21,7 @@ class Account:
     number: str
     caller: str
     region: str
-    subnet: ec2.Subnet
-    sold: frozenset[str]
+    subnet: Zone
     image_id: str
     security_group: str
     instance_profile: str
@@ -40,7 +40,7 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
     settings : Settings
         What the user chose.
     types : tuple of str
-        The instance types that are wanted, the scheduler's first: ``sold`` holds those of the zone.
+        The instance types that are wanted, the scheduler's first.
 
     Raises
     ------
@@ -57,7 +57,7 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
         policies.scheduler_role(number),
         policies.worker_role(),
     )
-    (subnet, sold, group), image_id, profile, arns, _ = await asyncio.gather(
+    (subnet, group), image_id, profile, arns, _ = await asyncio.gather(
         _network(aws, settings, types, tags),
         ssm.recommended_ami(aws, settings.arch),
         iam.ensure_instance_profile(aws, policies.instance_role(number), tags),
@@ -67,14 +67,12 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
             *(iam.ensure_service_linked_role(aws, *linked) for linked in policies.SERVICE_LINKED_ROLES),
         ),
     )
-    return Account(number, caller.arn, aws.region, subnet, sold, image_id, group, profile, *arns)
+    return Account(number, caller.arn, aws.region, subnet, image_id, group, profile, *arns)
 
 
-async def _network(
-    aws: AWS, settings: Settings, types: tuple[str, ...], tags: dict[str, str]
-) -> tuple[ec2.Subnet, frozenset[str], str]:
-    zones = await ec2.zones_that_sell(aws, types)
-    subnet = await ec2.choose_subnet(aws, settings.network.subnet, zones, types[0])
+async def _network(aws: AWS, settings: Settings, types: tuple[str, ...], tags: dict[str, str]) -> tuple[Zone, str]:
+    spot, count = settings.spot_policy != "on-demand", settings.n_workers or settings.adaptive.maximum
+    subnet = await placement.choose_subnet(aws, settings.network.subnet, types, spot=spot, count=count)
     group = await ec2.ensure_security_group(aws, subnet.vpc, NAMESPACE, "Dask workers among themselves", tags)
     await ec2.admit_each_other(aws, group)
-    return subnet, zones.get(subnet.zone, frozenset()), group
+    return subnet, group

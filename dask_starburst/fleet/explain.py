@@ -73,6 +73,6 @@ def failure(worker: Worker, reason: str, lines: list[str], attempts: int) -> str
     again = ", trying again" if worker.attempt + 1 < attempts else ""
     count = f"attempt {worker.attempt + 1} of {attempts}{again}"
     message = f"{who} could not be started ({count}): {reason.rstrip('.')}."
-    if advice := hint(reason + tail):
+    if advice := hint(reason + tail) or (_NEXT["fault"] if worker.unserved else ""):
         message += f" {advice}"
     return message + (f" Its last log lines:{tail}" if tail else "")

@@ -283,6 +283,7 @@ class Fleet:
         if new.group != HEAD:
             text = f"{_who(new)} was lost: {new.reason}; it is replaced. {explain.hint(new.reason)}"
             self.tell("worker-lost", new.name, text.rstrip(), logging.WARNING)
+            self.spot.lost(old)
             return
         self._head = old  # the new one has no task any more, and so no log
         why = f"the scheduler was lost: {new.reason}. The work that it held is lost"
@@ -302,7 +303,9 @@ class Fleet:
         final = new.state is S.FAILED
         lines = await self.log_tail(old) if old.task else []
         attempt = old.attempt if not final else new.attempt
-        text = explain.failure(replace(old, attempt=attempt), new.reason, lines, self._limits.attempts)
+        text = explain.failure(
+            replace(old, attempt=attempt, unserved=new.unserved), new.reason, lines, self._limits.attempts
+        )
         level = logging.ERROR if final else logging.WARNING
         self.tell("worker-failed", new.name, text, level)
         if final and new.group == HEAD:

@@ -113,7 +113,7 @@ def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: objec
     return PoolSpec(
         region=account.region,
         image_id=account.image_id,
-        subnet=account.subnet.id,
+        subnet=account.subnet.subnet,
         vpc=account.subnet.vpc,
         worker_types=types,
         head_type=head,

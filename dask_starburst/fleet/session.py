@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from dask_starburst.fleet.account import Account, set_up
 from dask_starburst.fleet.fleet import DaskSide, Fleet
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
-from dask_starburst.fleet.pool import Pool, claim, make, owns, pool_spec
+from dask_starburst.fleet.pool import Pool, make, owns, pool_spec
 from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
@@ -29,7 +30,7 @@ from dask_starburst.plan.tasks import (
     task_definition,
     worker_process,
 )
-from dask_starburst.plan.warm import SHORTEST_WARM, Candidate, price_of_spares
+from dask_starburst.plan.warm import SHORTEST_WARM, price_of_spares
 from dask_starburst.settings import Settings
 
 
@@ -85,14 +86,14 @@ def sold(blueprint: Blueprint, account: Account) -> Blueprint:
     BadArgument
         The user asked for one of them by name, the scheduler's included.
     """
-    settings, zone = blueprint.settings, account.subnet.zone
+    settings, zone = blueprint.settings, account.subnet
     chosen = [blueprint.head_type.name, *(settings.instance_types or ())]
-    missing = [name for name in chosen if name not in account.sold]
-    left = tuple(t for t in blueprint.worker_types if t.name in account.sold)
+    missing = [name for name in chosen if name not in zone.sold]
+    left = tuple(t for t in blueprint.worker_types if t.name in zone.sold)
     if missing or not left:
         raise BadArgument(
-            f"AWS does not sell {', '.join(missing or (t.name for t in blueprint.worker_types))} in {zone}; give other"
-            ' types, or a subnet in another zone with network={"subnet": "subnet-…"}.'
+            f"AWS does not sell {', '.join(missing or (t.name for t in blueprint.worker_types))} in {zone.name}; give"
+            ' other types, or a subnet in another zone with network={"subnet": "subnet-…"}.'
         )
     shape = settings.worker
     return replace(blueprint, worker_types=left, size=worker_size(left, shape.nthreads, shape.memory_limit))
@@ -158,7 +159,7 @@ class Session:
         settings = self._blueprint.settings
         spec = self._blueprint.spec(account)
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
-        found = await self._claim(spec, account.caller, max(1, wanted))
+        found = await warm.claim_best(self.aws, spec, max(1, wanted), self.id, account.caller, self._trying)
         names = PoolNames(found.name)
         if found.instances:
             await warm.hold(self.aws, found.name, self.aws.now() + settings.lease)
@@ -167,15 +168,11 @@ class Session:
         pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)))
         self.pool = replace(pool, keeps=settings.warm > 0 or settings.warm_timeout >= SHORTEST_WARM)
 
-    def _tell(self, kind: str, subject: str, message: str) -> None:
-        self._events.emit(Event(self.aws.now(), kind, subject, message))
+    def _tell(self, kind: str, subject: str, message: str, level: int = logging.INFO) -> None:
+        self._events.emit(Event(self.aws.now(), kind, subject, message, level))
 
-    async def _claim(self, spec: PoolSpec, arn: str, wanted: int) -> Candidate:
-        for found in await warm.free_pools(self.aws, spec, wanted):
-            self._names = PoolNames(found.name)  # known before it is ours: Ctrl-C may come between
-            if await claim(self.aws, self._names, self.id, arn):
-                return found
-        raise AssertionError("free_pools does not end")
+    def _trying(self, names: PoolNames) -> None:
+        self._names = names
 
     async def _open(self, account: Account, dask: DaskSide) -> Fleet:
         assert self.pool is not None
@@ -238,6 +235,7 @@ class Session:
                 size.task_cpu,
                 size.task_memory,
                 size.nthreads,
+                settings.spot_notices,
             ),
         )
         arns = await asyncio.gather(
@@ -254,7 +252,11 @@ class Session:
         left: list[str] = []
         sound = self.fleet is not None and self.fleet.error is None
         keep = warm and sound and self._blueprint.settings.warm_timeout >= SHORTEST_WARM
-        await sweep.attempt("giving the pool back", self._give_back(left, keep))
+        if not await sweep.attempt("giving the pool back", self._give_back(left, keep)) and self.lease is not None:
+            # The scheduler may have renewed it until this moment.
+            last = Lease(self.lease.length, self.aws.now())
+            text = f"the pool was not given back; its lease ends what runs in it, at {last} at the latest"
+            self._tell("pool-left", self._names.pool if self._names else "", text, logging.WARNING)
         return left
 
     async def _give_back(self, left: list[str], keep: bool) -> None:

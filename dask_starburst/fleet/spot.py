@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -148,6 +149,16 @@ class SpotWatch:
         self.held.add(worker.name)
         new = await self.dask.replace(worker.name)
         self._successions.append(Succession(worker.name, new, group))
+
+    def lost(self, worker: Worker) -> None:
+        """Have no task blamed for a worker whose instance AWS took without a word."""
+        instance = self._instance(worker)
+        if instance is None or instance.terminating:
+            self.fleet.spawn(self._forgive(worker.name))
+
+    async def _forgive(self, name: str) -> None:
+        with suppress(OSError):  # then the scheduler is gone, and nothing is left to be blamed
+            await self.dask.forgive([name])
 
     def look(self, draining: Collection[str]) -> None:
         """See how things stand after each look of the fleet; `draining` holds container instances that ECS drains."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -12,7 +12,7 @@ from dask_starburst.aws import autoscaling, ecs, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet import sweep
-from dask_starburst.fleet.pool import Pool
+from dask_starburst.fleet.pool import Pool, claim
 from dask_starburst.plan.cleanup import CLAIMS, GroupFound
 from dask_starburst.plan.policies import MANAGED_TAG
 from dask_starburst.plan.pool import LEASE_ACTION, PoolNames, PoolSpec
@@ -32,6 +32,21 @@ async def free_pools(aws: AWS, spec: PoolSpec, wanted: int) -> Iterator[Candidat
     there = {name: _candidate(name, groups) for name, groups in pools.items()}
     order = preferred((c for c in there.values() if PoolNames(c.name).claim not in taken), wanted, aws.now())
     return _endless(spec, order, taken, there.keys())
+
+
+async def claim_best(
+    aws: AWS, spec: PoolSpec, wanted: int, session: str, arn: str, trying: Callable[[PoolNames], None]
+) -> Candidate:
+    """Claim the best pool that nobody has; two who ask at the same moment get two.
+
+    `trying` hears each name before it may be ours: Ctrl-C may come between.
+    """
+    for found in await free_pools(aws, spec, wanted):
+        names = PoolNames(found.name)
+        trying(names)
+        if await claim(aws, names, session, arn):
+            return found
+    raise AssertionError("free_pools does not end")
 
 
 def _endless(spec: PoolSpec, order: list[Candidate], taken: set[str], there: Container[str]) -> Iterator[Candidate]:

@@ -27,6 +27,8 @@ def main(argv: list[str] | None = None) -> int:
         seed=arguments.seed,
         aliases=False if arguments.no_aliases else None,
         processes=not arguments.no_processes,
+        latency=tuple(arguments.latency),
+        images=dict(text.split("=", 1) for text in arguments.image),
     )
     # moto prints here and there; the one line on standard output is ours.
     hello, sys.stdout = sys.stdout, sys.stderr
@@ -40,9 +42,13 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.stay:
         threading.Thread(target=_follow_stdin, args=(server,), name="stdin", daemon=True).start()
     server.serve()
-    print(json.dumps(_greeting(server)), file=hello, flush=True)
-    server.wait()
-    server.close()
+    try:
+        print(json.dumps(_greeting(server)), file=hello, flush=True)
+        server.wait()
+    except BrokenPipeError:
+        return 1  # whoever started us was gone before we were up
+    finally:
+        server.close()
     return 0
 
 
@@ -55,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-aliases", action="store_true", help="every instance is 127.0.0.1")
     parser.add_argument("--no-processes", action="store_true", help="tasks are only written down")
+    parser.add_argument("--latency", type=float, nargs=2, default=(0.0, 0.0), metavar=("LOW", "HIGH"))
+    parser.add_argument("--image", action="append", default=[], metavar="PREFIX=PYTHON")
     parser.add_argument("--stay", action="store_true", help="do not end with standard input")
     return parser
 

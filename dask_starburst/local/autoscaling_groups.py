@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import Counter
 from datetime import UTC, datetime
@@ -207,6 +208,7 @@ class Groups:
             activity.update(StatusCode="Successful", EndTime=self._world.now(), Progress=100)
 
     def _record(self, group: Group, description: str, cause: str) -> dict[str, Any]:
+        subnet = group.subnets[0]
         activity = {
             "ActivityId": str(uuid.uuid4()),
             "AutoScalingGroupName": group.name,
@@ -216,7 +218,7 @@ class Groups:
             "StartTime": self._world.now(),
             "StatusCode": "InProgress",
             "Progress": 50,
-            "Details": "{}",
+            "Details": json.dumps({"Subnet ID": subnet, "Availability Zone": self._ec2.zone_of(subnet)}),
         }
         group.activities.insert(0, activity)
         del group.activities[_ACTIVITIES_KEPT:]

@@ -52,6 +52,11 @@ class LocalAWS:
         Whether each instance has an address of its own. By default, wherever the computer can do that (Linux).
     processes : bool
         Whether tasks run as processes. Without, they are only written down: for thousands of them.
+    latency : tuple of float
+        Between how many of our seconds, drawn evenly, every AWS call is held back. AWS takes some tens of milliseconds.
+    images : mapping of str to str, optional
+        Which Python runs containers of foreign images: path of its executable by the beginning of the image's name,
+        such as ``"daskdev/"``. All other images run in the embedded AWS's own.
 
     Raises
     ------
@@ -74,14 +79,24 @@ class LocalAWS:
         seed: int = 0,
         aliases: bool | None = None,
         processes: bool = True,
+        latency: tuple[float, float] = (0.0, 0.0),
+        images: Mapping[str, str] | None = None,
     ) -> None:
         self.region = region
         self._options = server_options(
-            region=region, timing=timing, speed=speed, seed=seed, aliases=aliases, processes=processes
+            region=region,
+            timing=timing,
+            speed=speed,
+            seed=seed,
+            aliases=aliases,
+            processes=processes,
+            latency=latency,
+            images=images,
         )
         self._lock = threading.RLock()
         self._server: Server | None = None
         self._hello: Hello | None = None
+        self._session: boto3.Session | None = None
 
     @classmethod
     def connect(cls, endpoint_url: str) -> LocalAWS:
@@ -107,7 +122,7 @@ class LocalAWS:
         with self._lock:
             if self._server is not None and self._server.owner == os.getpid():
                 self._server.stop()
-                self._server = self._hello = None
+                self._server = self._hello = self._session = None
 
     def __enter__(self) -> LocalAWS:
         return self.start()
@@ -160,7 +175,10 @@ class LocalAWS:
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of one service, such as ``"ecs"``."""
-        return self.session().client(service)
+        # From one session, which reads the description of each service once; it makes one client at a time.
+        with self._lock:
+            self._session = self._session or self.session()
+            return self._session.client(service)
 
     def status(self) -> LocalStatus:
         """Return what it is doing now."""

@@ -120,15 +120,12 @@ class Containers:
         return container.exit_code
 
     def signal(self, key: str, signum: int) -> None:
-        """Send a signal to every process of a container; nothing happens when it has ended."""
-        with self._lock:
-            container = self._containers.get(key)
-            if container is not None and container.exit_code is None:
-                _signal_group(container.process.pid, signum)
+        """Send a signal to the first process of a container, as Docker does; nothing happens when it has ended."""
+        self._send(key, signum, os.kill)
 
     def kill(self, key: str) -> None:
         """Send SIGKILL to every process of a container."""
-        self.signal(key, signal.SIGKILL)
+        self._send(key, signal.SIGKILL, os.killpg)
 
     def running(self) -> dict[str, int]:
         """Return the process ids of all containers that have not ended yet, or still owe output."""
@@ -154,6 +151,12 @@ class Containers:
             self._containers.clear()
             self._reader.close()
         self._guard.close()
+
+    def _send(self, key: str, signum: int, send: Callable[[int, int], None]) -> None:
+        with self._lock:
+            container = self._containers.get(key)
+            if container is not None and container.exit_code is None:
+                _deliver(container.process.pid, signum, send)
 
     def _refuse(self, key: str) -> None:
         if self._closed:
@@ -329,9 +332,13 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _signal_group(group: int, signum: int) -> None:
+    _deliver(group, signum, os.killpg)
+
+
+def _deliver(pid: int, signum: int, send: Callable[[int, int], None]) -> None:
     # Gone already, or nothing but zombies are left, for which macOS has EPERM.
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signum)
+        send(pid, signum)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:

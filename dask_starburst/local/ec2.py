@@ -71,6 +71,10 @@ class Ec2:
         """Return the names of all availability zones."""
         return [zone.name for zone in self._backend.describe_availability_zones()]
 
+    def zone_ids(self) -> dict[str, str]:
+        """Return the ids of all availability zones by name."""
+        return {zone.name: zone.zone_id for zone in self._backend.describe_availability_zones()}
+
     def type_of(self, specification: dict[str, Any]) -> str:
         """Return the instance type of a launch template."""
         return str(self.template(specification).data.get("InstanceType"))
@@ -168,6 +172,7 @@ class Ec2:
             drains=agent.get("ECS_ENABLE_SPOT_INSTANCE_DRAINING") == "true",
             host_attributes=_host_attributes(agent.get("ECS_INSTANCE_ATTRIBUTES")),
             prefers_cached=agent.get("ECS_IMAGE_PULL_BEHAVIOR") in ("prefer-cached", "once"),
+            interfaces=kind["NetworkInfo"]["MaximumNetworkInterfaces"],
         )
 
     def set_running(self, machine: Machine) -> None:
@@ -206,6 +211,10 @@ class Ec2:
     def instance(self, instance_id: str) -> Any:
         """Return moto's record of an instance, None when there is none."""
         return self._backend.get_instance_by_id(instance_id)
+
+    def user_data(self, instance_id: str) -> str:
+        """Return the user data of an instance, decoded; empty when it has none."""
+        return _text(self.instance(instance_id).user_data)
 
     def role_of(self, instance_id: str) -> str | None:
         """Return the name of the role that an instance has through its profile."""
@@ -257,13 +266,16 @@ def _share_one_address(instance: Any) -> None:
 
 def _agent_configuration(user_data: Any) -> dict[str, str]:
     """Read the settings of the ECS agent out of the user data, however it writes them to the file."""
-    if not user_data:
-        return {}
-    text = user_data.decode() if hasattr(user_data, "decode") else str(user_data)
-    if isinstance(text, bytes):
-        text = text.decode(errors="replace")
-    found = re.findall(r"\b(ECS_[A-Z_]+)=(?:'([^'\n]*)'|\"([^\"\n]*)\"|(\{.*?\}|[^\s'\"]+))", text)
+    pattern = r"\b(ECS_[A-Z_]+)=(?:'([^'\n]*)'|\"([^\"\n]*)\"|(\{.*?\}|[^\s'\"]+))"
+    found = re.findall(pattern, _text(user_data))
     return {name: single or double or bare for name, single, double, bare in found}
+
+
+def _text(user_data: Any) -> str:
+    if not user_data:
+        return ""
+    text = user_data.decode() if hasattr(user_data, "decode") else str(user_data)
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
 
 
 def _host_attributes(text: str | None) -> dict[str, str]:

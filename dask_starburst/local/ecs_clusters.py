@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dask_starburst.local.ecs_common import client_error, find_cluster, invalid, listing, missing, short, with_token
+from dask_starburst.local.ecs_fargate import FARGATE_PROVIDERS
 from dask_starburst.local.ecs_providers import describe_provider
 from dask_starburst.local.state import Cluster
 from dask_starburst.local.wire import Reply, Request, ServiceError
@@ -175,6 +176,8 @@ class ProviderAssociations:
             raise client_error(
                 "The specified capacity provider does not exist. Specify a valid name or ARN and try again."
             )
+        if provider.name in FARGATE_PROVIDERS:
+            raise client_error("The FARGATE and FARGATE_SPOT capacity providers are reserved and cannot be deleted.")
         users = [cluster.name for cluster in self._world.clusters.values() if provider.name in cluster.providers]
         if users:
             raise client_error(

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from dask_starburst.local.ecs_common import client_error, invalid, listing, with_token
+from dask_starburst.local.ecs_fargate import fargate_refusal
 from dask_starburst.local.state import TaskDefinition
 from dask_starburst.local.wire import Reply, Request
 from dask_starburst.local.world import ACCOUNT, World, tag_dict, tag_list
@@ -40,7 +41,7 @@ class DefinitionOperations:
             "volumes": kept.get("volumes", []),
             "placementConstraints": kept.get("placementConstraints", []),
             "requiresAttributes": _required_attributes(kept),
-            "compatibilities": ["EXTERNAL", "EC2"],
+            "compatibilities": _compatibilities(kept),
             "networkMode": kept.get("networkMode", "bridge"),
             "registeredAt": self._world.now(),
             "registeredBy": f"arn:aws:iam::{ACCOUNT}:root",
@@ -160,10 +161,10 @@ def _check_platform(request: Request) -> None:
         raise client_error(
             f"Invalid cpuArchitecture: {architecture}. Valid values are {', '.join(_CPU_ARCHITECTURES)}."
         )
-    if request.get("networkMode") == "awsvpc":
-        raise client_error("networkMode awsvpc is not implemented by the embedded AWS: use host or bridge.")
     if "FARGATE" in request.get("requiresCompatibilities", []):
-        raise client_error("FARGATE is not implemented by the embedded AWS.")
+        refusal = fargate_refusal(request)
+        if refusal is not None:
+            raise client_error(refusal)
 
 
 def _check_sizes(request: Request) -> None:
@@ -197,11 +198,12 @@ def _check_container(container: dict[str, Any], request: Request) -> None:
         if container.get(key):
             raise client_error(f"{key} is not implemented by the embedded AWS.")
     _check_logging(name, container.get("logConfiguration"))
-    if request.get("networkMode") == "host":
+    mode = request.get("networkMode")
+    if mode in ("host", "awsvpc"):
         for mapping in container.get("portMappings", []):
             if mapping.get("hostPort", mapping.get("containerPort")) != mapping.get("containerPort"):
                 raise client_error(
-                    "When networkMode=host, the host ports and container ports in port mappings must match."
+                    f"When networkMode={mode}, the host ports and container ports in port mappings must match."
                 )
 
 
@@ -214,6 +216,13 @@ def _check_logging(name: str, logging: dict[str, Any] | None) -> None:
     for key in ("awslogs-group", "awslogs-region"):
         if not options.get(key):
             raise client_error(f"Log driver awslogs requires options: {key}")
+
+
+def _compatibilities(request: Request) -> list[str]:
+    """Return what a definition would run on, whether or not it was registered for it."""
+    if request.get("networkMode") != "awsvpc":
+        return ["EXTERNAL", "EC2"]
+    return ["EC2", "FARGATE"] if fargate_refusal(request) is None else ["EC2"]
 
 
 def _required_attributes(request: Request) -> list[dict[str, str]]:

@@ -21,12 +21,15 @@ class Demand:
     group: str
     distinct: bool
     expressions: tuple[str, ...]
+    zones: frozenset[str] | None = None  # of the subnets that an interface of its own may be in
 
     def refusal(self, instance: ContainerInstance) -> str | None:
         """Return why an instance cannot take the task, in ECS's words; None if it can."""
         if not instance.connected:
             return "AGENT"
         if self.architecture is not None and instance.machine.architecture != self.architecture:
+            return "ATTRIBUTE"
+        if self.zones is not None and instance.machine.zone not in self.zones:
             return "ATTRIBUTE"
         if self.distinct and instance.groups.get(self.group):
             return "DISTINCT_INSTANCE"
@@ -38,6 +41,8 @@ class Demand:
             return "RESOURCE:MEMORY"
         if any(port in instance.ports for port in self.ports):
             return "RESOURCE:PORTS"
+        if self.zones is not None and not _has_room_for_an_interface(instance):
+            return "RESOURCE:ENI"
         return None
 
 
@@ -129,6 +134,12 @@ def release(task: Task) -> None:
     """Give back what a task had of its instance."""
     if task.instance.tasks.pop(task.id, None) is not None:
         _change(task, -1)
+
+
+def _has_room_for_an_interface(instance: ContainerInstance) -> bool:
+    """The first interface is the instance's own; there is no trunking in an account that never asked for it."""
+    taken = sum(task.interface is not None for task in instance.tasks.values())
+    return taken + 1 < instance.machine.interfaces
 
 
 def _change(task: Task, sign: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dask_starburst.local.ecs_common import client_error, invalid, listing, missing, short, with_token
+from dask_starburst.local.ecs_fargate import FARGATE_PROVIDERS
 from dask_starburst.local.state import CapacityProvider
 from dask_starburst.local.wire import Reply, Request
 from dask_starburst.local.world import World, tag_dict, tag_list
@@ -106,8 +107,10 @@ def describe_provider(provider: CapacityProvider, update: str | None = None) -> 
         "capacityProviderArn": provider.arn,
         "name": provider.name,
         "status": provider.status,
-        "autoScalingGroupProvider": provider.settings,
         "tags": tag_list(provider.tags),
-        "type": "EC2_AUTOSCALING",
     }
+    if provider.name in FARGATE_PROVIDERS:
+        described["type"] = provider.name
+    else:
+        described.update(type="EC2_AUTOSCALING", autoScalingGroupProvider=provider.settings)
     return described if update is None else {**described, "updateStatus": update}

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dask_starburst.local.ecs_common import client_error, find_cluster, find_task, invalid, short
 from dask_starburst.local.ecs_definitions import DefinitionOperations
+from dask_starburst.local.ecs_fargate import FARGATE_PROVIDERS, check_fargate_run, fargate_host
+from dask_starburst.local.ecs_network import Interfaces
 from dask_starburst.local.ecs_placement import Demand, NoCapacityError, candidates, occupy, place
 from dask_starburst.local.ecs_tasks import described
-from dask_starburst.local.state import Cluster, Container, ContainerInstance, Task, TaskDefinition
+from dask_starburst.local.state import Cluster, Container, ContainerInstance, Interface, Task, TaskDefinition
 from dask_starburst.local.wire import Reply, Request, ServiceError
 from dask_starburst.local.world import World, new_id, tag_dict
 
 _MOST_TASKS = 10
 _LONGEST_OVERRIDES = 8192
 _TOKEN_LIFE = 24 * 3600.0
-_NOT_HERE = ("volumeConfigurations", "networkConfiguration", "platformVersion")
+_NOT_HERE = ("volumeConfigurations",)
 _ARCHITECTURES = {"ARM64": "arm64", "X86_64": "x86_64"}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all tasks of one call have in common."""
+
+    cluster: Cluster
+    definition: TaskDefinition
+    containers: list[dict[str, Any]]
+    demand: Demand
+    provider: str | None
+    launch_type: str | None
+    request: Request
 
 
 class RunOperations:
@@ -30,6 +46,8 @@ class RunOperations:
         Where they are.
     definitions : DefinitionOperations
         What finds task definitions.
+    interfaces : Interfaces
+        What makes network interfaces of tasks.
     begin : callable
         Called with each new task: its life begins.
     stop : callable
@@ -40,11 +58,13 @@ class RunOperations:
         self,
         world: World,
         definitions: DefinitionOperations,
+        interfaces: Interfaces,
         begin: Callable[[Task], None],
         stop: Callable[[Task, str, str], None],
     ) -> None:
         self._world = world
         self._definitions = definitions
+        self._interfaces = interfaces
         self._begin = begin
         self._stop = stop
 
@@ -89,8 +109,22 @@ class RunOperations:
         overrides = request.get("overrides") or {}
         containers = _merge_overrides(definition, overrides)
         provider, launch_type = self._launch(cluster, request)
+        fargate = launch_type == "FARGATE"
+        check_fargate_run(definition.document, request, fargate)
+        network = self._interfaces.wanted(definition.document, request, fargate)
         group = request.get("group") or f"family:{definition.family}"
         demand = _demand(definition, overrides, containers, group, request)
+        plan = _Plan(cluster, definition, containers, demand, provider, launch_type, request)
+        if fargate:
+            assert network is not None  # or it had been refused
+            tasks = [self._start_on_fargate(plan, network) for _ in range(request.get("count", 1))]
+            return {"tasks": [described(task) for task in tasks], "failures": []}
+        return self._place(plan, network)
+
+    def _place(self, plan: _Plan, network: dict[str, Any] | None) -> Reply:
+        cluster, provider, request, demand = plan.cluster, plan.provider, plan.request, plan.demand
+        if network is not None:
+            demand = replace(demand, zones=self._interfaces.zones(network))
         try:
             instances = candidates(cluster, provider)
         except NoCapacityError as nothing:
@@ -100,7 +134,8 @@ class RunOperations:
             raise invalid("No Container Instances were found in your cluster.")
 
         def start(instance: ContainerInstance) -> Task:
-            return self._start(cluster, definition, containers, demand, instance, provider, launch_type, request)
+            interface = self._interfaces.create(network, instance.machine.zone) if network else None
+            return self._start(plan, instance, interface)
 
         strategy = request.get("placementStrategy", [])
         tasks, failures = place(instances, demand, request.get("count", 1), strategy, start)
@@ -122,28 +157,33 @@ class RunOperations:
         if not launch_type and not strategy:
             strategy = cluster.default_strategy
         if not strategy:
-            if launch_type not in (None, "EC2"):
+            if launch_type not in (None, "EC2", "FARGATE"):
                 raise client_error(f"The launch type {launch_type} is not implemented by the embedded AWS.")
-            return None, "EC2"
+            return None, launch_type or "EC2"
+        names = {short(item["capacityProvider"]) for item in strategy}
+        if len(names - set(FARGATE_PROVIDERS)) not in (0, len(names)):
+            raise invalid(
+                "A capacity provider strategy cannot contain a mix of capacity providers using Auto Scaling groups and "
+                "Fargate providers. Specify one or the other and try again."
+            )
         name = short(_first_choice(strategy)["capacityProvider"])
         if name not in cluster.providers:
             raise invalid(
                 "The specified capacity provider strategy cannot contain a capacity provider that is not associated "
                 "with the cluster. Associate the capacity provider with the cluster and try again."
             )
-        return name, None
+        return name, "FARGATE" if name in FARGATE_PROVIDERS else None
 
-    def _start(
-        self,
-        cluster: Cluster,
-        definition: TaskDefinition,
-        containers: list[dict[str, Any]],
-        demand: Demand,
-        instance: ContainerInstance,
-        provider: str | None,
-        launch_type: str | None,
-        request: Request,
-    ) -> Task:
+    def _start_on_fargate(self, plan: _Plan, network: dict[str, Any]) -> Task:
+        interface, demand = self._interfaces.create(network), plan.demand
+        spot = plan.provider == "FARGATE_SPOT"
+        host = fargate_host(
+            self._world, plan.cluster.name, interface, demand.cpu, demand.memory, demand.architecture, spot
+        )
+        return self._start(plan, host, interface)
+
+    def _start(self, plan: _Plan, instance: ContainerInstance, interface: Interface | None) -> Task:
+        cluster, definition, demand, request = plan.cluster, plan.definition, plan.demand, plan.request
         identity = new_id()
         arn = self._world.arn("ecs", f"task/{cluster.name}/{identity}")
         inherited = definition.tags if request.get("propagateTags") == "TASK_DEFINITION" else {}
@@ -154,7 +194,7 @@ class RunOperations:
             cluster=cluster.name,
             definition=definition,
             instance=instance,
-            containers=[Container(one["name"], f"{container_arn}/{new_id()}", one) for one in containers],
+            containers=[Container(one["name"], f"{container_arn}/{new_id()}", one) for one in plan.containers],
             cpu=demand.cpu,
             memory=demand.memory,
             shown_cpu=str(demand.cpu),
@@ -163,11 +203,12 @@ class RunOperations:
             created_at=self._world.now(),
             group=demand.group,
             started_by=request.get("startedBy"),
-            provider=provider,
-            launch_type=launch_type,
+            provider=plan.provider,
+            launch_type=plan.launch_type,
             overrides=request.get("overrides") or {},
             tags={**inherited, **tag_dict(request.get("tags"))},
-            status="PROVISIONING" if provider else "PENDING",
+            status="PROVISIONING" if plan.provider or interface else "PENDING",
+            interface=interface,
         )
         occupy(task)
         cluster.tasks[identity] = self._world.tasks[identity] = task

@@ -15,7 +15,7 @@ from dask_starburst.local.ecs_common import (
     short,
     with_token,
 )
-from dask_starburst.local.state import Cluster, Container, Task
+from dask_starburst.local.state import Cluster, Container, Interface, Task
 from dask_starburst.local.wire import Reply, Request
 from dask_starburst.local.world import World, tag_list
 
@@ -80,7 +80,6 @@ def described(task: Task, with_tags: bool = True) -> dict[str, Any]:
         "taskArn": task.arn,
         "clusterArn": task.arn.split(":task/")[0] + f":cluster/{task.cluster}",
         "taskDefinitionArn": task.definition.arn,
-        "containerInstanceArn": task.instance.arn,
         "availabilityZone": task.instance.machine.zone,
         "lastStatus": task.status,
         "desiredStatus": task.desired,
@@ -91,7 +90,7 @@ def described(task: Task, with_tags: bool = True) -> dict[str, Any]:
         "createdAt": task.created_at,
         "containers": [_container(task, one) for one in task.containers],
         "overrides": {"containerOverrides": [], "inferenceAcceleratorOverrides": [], **task.overrides},
-        "attachments": [],
+        "attachments": [_attachment(task.interface)] if task.interface else [],
         "attributes": [{"name": "ecs.cpu-architecture", "value": task.instance.machine.architecture}],
         "enableExecuteCommand": False,
         "healthStatus": "UNKNOWN",
@@ -100,6 +99,7 @@ def described(task: Task, with_tags: bool = True) -> dict[str, Any]:
         **task.times,
     }
     optional = {
+        "containerInstanceArn": task.instance.arn or None,
         "startedBy": task.started_by,
         "capacityProviderName": task.provider,
         "launchType": task.launch_type or "EC2",
@@ -107,7 +107,27 @@ def described(task: Task, with_tags: bool = True) -> dict[str, Any]:
         "stoppedReason": task.stopped_reason,
     }
     shown.update((key, value) for key, value in optional.items() if value is not None)
+    if task.fargate:
+        shown.update(platformVersion="1.4.0", platformFamily="Linux", ephemeralStorage={"sizeInGiB": 20})
     return shown
+
+
+def _attachment(interface: Interface) -> dict[str, Any]:
+    """Tell of an interface; which one it is comes only once it has been made."""
+    details = [{"name": "subnetId", "value": interface.subnet}]
+    if interface.status != "PRECREATED":
+        facts = {
+            "networkInterfaceId": interface.id,
+            "macAddress": interface.mac,
+            "privateIPv4Address": interface.private_ip,
+        }
+        details += [{"name": name, "value": value} for name, value in facts.items()]
+    return {
+        "id": interface.attachment,
+        "type": "ElasticNetworkInterface",
+        "status": interface.status,
+        "details": details,
+    }
 
 
 def _container(task: Task, container: Container) -> dict[str, Any]:
@@ -123,6 +143,10 @@ def _container(task: Task, container: Container) -> dict[str, Any]:
         "healthStatus": "UNKNOWN",
         "cpu": str(definition.get("cpu", 0)),
     }
+    if task.interface is not None and task.interface.status != "PRECREATED":
+        shown["networkInterfaces"] = [
+            {"attachmentId": task.interface.attachment, "privateIpv4Address": task.interface.private_ip}
+        ]
     if container.started:
         shown["runtimeId"] = short(container.arn)
     for key in ("memory", "memoryReservation"):

@@ -71,4 +71,6 @@ class Facts:
                 started=task.times.get("startedAt"),
                 log_group=stream[1] if stream else None,
                 log_stream=stream[2] if stream else None,
+                launch_type="FARGATE" if task.fargate else "EC2",
+                interface_ip=task.interface.private_ip if task.interface else None,
             )

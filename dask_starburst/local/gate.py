@@ -58,6 +58,8 @@ class Gate:
         What answers for paths that begin with these words.
     clock : Clock
         What time it says that it is.
+    operations : mapping of str to callable, optional
+        What answers for single operations that moto lacks, by names such as ``"ec2:GetSpotPlacementScores"``.
 
     Attributes
     ----------
@@ -77,7 +79,9 @@ class Gate:
         services: Iterable[Service],
         folders: Mapping[str, WSGIApplication],
         clock: Clock,
+        operations: Mapping[str, Callable[[bytes], Answer]] | None = None,
     ) -> None:
+        self._operations = operations or {}
         self._moto = moto
         self._services = {service.name: service for service in services}
         self._folders = folders
@@ -122,6 +126,8 @@ class Gate:
         service = self._services.get(call.service)
         if service is not None:
             return _respond(service.answer(call.action, body), start_response)
+        if str(call) in self._operations:
+            return _respond(self._operations[str(call)](body), start_response)
         refusal = not_implemented(call.protocol, call.service, call.action)
         if str(call) in _NOT_HERE:
             return _respond(error_answer(call.protocol, refusal), start_response)

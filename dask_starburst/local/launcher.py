@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -49,11 +49,15 @@ def server_options(
     aliases: bool | None = None,
     port: int = 0,
     processes: bool = True,
+    latency: tuple[float, float] = (0.0, 0.0),
+    images: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Return the server's command-line options."""
     options = ["--port", str(port), "--region", region, "--timing", timing, "--speed", str(speed), "--seed", str(seed)]
     switches = [*([] if processes else ["--no-processes"]), *(["--no-aliases"] if aliases is False else [])]
-    return [*options, *switches]
+    slow = ["--latency", *map(str, latency)] if any(latency) else []
+    pythons = [word for prefix, python in (images or {}).items() for word in ("--image", f"{prefix}={python}")]
+    return [*options, *switches, *slow, *pythons]
 
 
 def start_detached(options: Sequence[str], log: Path) -> Hello:

@@ -28,8 +28,8 @@ class Machines:
 
     Attributes
     ----------
-    on_launched, on_running, on_terminating, on_terminated : list of callable
-        Called with each instance that comes to that state: its group and the market listen.
+    on_launched, on_running, on_booted, on_terminating, on_terminated : list of callable
+        Called with each instance that comes to that state: its group, the market and what runs on it listen.
     stop_task, end_task : callable
         What ends a task on an instance that shuts down, gently and for good.
     """
@@ -39,6 +39,7 @@ class Machines:
         self._ec2 = ec2
         self.on_launched: list[Callable[[Machine], None]] = []
         self.on_running: list[Callable[[Machine], None]] = []
+        self.on_booted: list[Callable[[Machine], None]] = []
         self.on_terminating: list[Callable[[Machine], None]] = []
         self.on_terminated: list[Callable[[Machine], None]] = []
         self.stop_task: Callable[[Task], None] = lambda task: None
@@ -105,9 +106,17 @@ class Machines:
         self._ec2.set_running(machine)
         for listener in self.on_running:
             listener(machine)
-        if self._world.luck.registers(machine):
-            boot = self._world.timing.seconds("boot") + self._world.luck.delay(machine)
-            self._world.at(self._world.now() + boot, lambda: self._register(machine))
+        registers = self._world.luck.registers(machine)
+        boot = self._world.timing.seconds("boot") + self._world.luck.delay(machine)
+        self._world.at(self._world.now() + boot, lambda: self._boot(machine, registers))
+
+    def _boot(self, machine: Machine, registers: bool) -> None:
+        if machine.state != "running":
+            return
+        for listener in self.on_booted:
+            listener(machine)
+        if registers:
+            self._register(machine)
 
     def _register(self, machine: Machine) -> None:
         if machine.state != "running":

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,6 +73,8 @@ class TaskFacts:
     started: float | None
     log_group: str | None
     log_stream: str | None
+    launch_type: str = "EC2"
+    interface_ip: str | None = None  # of network mode awsvpc
 
 
 class MetadataSource(Protocol):
@@ -93,18 +96,25 @@ class _Reply:
 
 
 class MetadataApp:
-    """The WSGI application. ``now`` is seconds since 1970: tokens and credentials expire in real time."""
+    """The WSGI application. Tokens and credentials expire by ``now``, which is real time; answers are dated ``date``.
 
-    def __init__(self, source: MetadataSource, now: Callable[[], float] = time.time) -> None:
+    Both are seconds since 1970. Notices have times of the played world, so the answers that carry them must too.
+    """
+
+    def __init__(
+        self, source: MetadataSource, now: Callable[[], float] = time.time, date: Callable[[], float] | None = None
+    ) -> None:
         self._source = source
         self._now = now
+        self._date = date or now
         self._tokens = _Tokens(now)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         reply = self._route(environ)
         body = reply.body.encode()
-        headers = [("Content-Type", reply.type), ("Content-Length", str(len(body))), *reply.headers]
+        date = formatdate(self._date(), usegmt=True)
+        headers = [("Content-Type", reply.type), ("Content-Length", str(len(body))), ("Date", date), *reply.headers]
         start_response(f"{reply.status.value} {reply.status.phrase}", headers)
         return [body if environ["REQUEST_METHOD"] != "HEAD" else b""]
 
@@ -300,11 +310,17 @@ def _container_document(task: TaskFacts, instance: InstanceFacts | None) -> dict
         "Limits": {"CPU": task.cpu, "Memory": task.memory},
         "Type": "NORMAL",
         "ContainerARN": f"{task.arn.replace(':task/', ':container/')}/{docker_id[:32]}",
-        "Networks": [{"NetworkMode": "host", "IPv4Addresses": [instance.private_ip] if instance else []}],
+        "Networks": [_network(task, instance)],
     }
     if task.started is not None:
         document |= {"CreatedAt": _iso(task.started), "StartedAt": _iso(task.started)}
     return document | _log_options(task)
+
+
+def _network(task: TaskFacts, instance: InstanceFacts | None) -> dict[str, Any]:
+    if task.interface_ip is not None:
+        return {"NetworkMode": "awsvpc", "IPv4Addresses": [task.interface_ip]}
+    return {"NetworkMode": "host", "IPv4Addresses": [instance.private_ip] if instance else []}
 
 
 def _log_options(task: TaskFacts) -> dict[str, Any]:
@@ -328,7 +344,7 @@ def _task_document(task: TaskFacts, container: dict[str, Any]) -> dict[str, Any]
         "KnownStatus": _status(task),
         "Limits": {"CPU": task.cpu / 1024, "Memory": task.memory},
         "AvailabilityZone": task.zone,
-        "LaunchType": "EC2",
+        "LaunchType": task.launch_type,
         "Containers": [container],
     }
 

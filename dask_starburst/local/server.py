@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import random
 import shutil
 import tempfile
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +26,13 @@ from dask_starburst.local.awslogs import LogShipper
 from dask_starburst.local.clock import Clock
 from dask_starburst.local.container import Containers
 from dask_starburst.local.control import Control
+from dask_starburst.local.docker_hosts import DockerHosts
 from dask_starburst.local.ec2 import Ec2
 from dask_starburst.local.ecs_clusters import ClusterOperations, ProviderAssociations
 from dask_starburst.local.ecs_definitions import DefinitionOperations
+from dask_starburst.local.ecs_fargate import fargate_providers
 from dask_starburst.local.ecs_instances import InstanceOperations
+from dask_starburst.local.ecs_network import Interfaces
 from dask_starburst.local.ecs_providers import ProviderOperations
 from dask_starburst.local.ecs_run import RunOperations
 from dask_starburst.local.ecs_tags import TagOperations
@@ -35,9 +40,11 @@ from dask_starburst.local.ecs_tasks import TaskViews
 from dask_starburst.local.engine import Engine
 from dask_starburst.local.facts import Facts
 from dask_starburst.local.gate import Gate
+from dask_starburst.local.images import Images
 from dask_starburst.local.machines import Machines
 from dask_starburst.local.market import Market
 from dask_starburst.local.metadata import MetadataApp
+from dask_starburst.local.placement_scores import PlacementScores
 from dask_starburst.local.played import PlayedContainers
 from dask_starburst.local.sky import Sky
 from dask_starburst.local.task_life import TaskLife
@@ -65,6 +72,8 @@ class Options:
     seed: int = 0
     aliases: bool | None = None
     processes: bool = True
+    latency: tuple[float, float] = (0.0, 0.0)
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 class LocalServer:
@@ -87,8 +96,8 @@ class LocalServer:
 
     def __init__(self, options: Options) -> None:
         self.network: Network = claim_network(options.aliases)
-        self._seed = options.seed
         self._folder = Path(tempfile.mkdtemp(prefix="starburst-local-"))
+        self._options = options
         self._done = threading.Event()
         self._http = HttpServer((_HOST, options.port), None, numthreads=_THREADS, server_name="local-aws")
         # The port is known once it is bound, and everything that runs here is told of it.
@@ -129,15 +138,18 @@ class LocalServer:
         ec2 = Ec2(world.region, self.network.aliases, world.veil)
         machines = Machines(world, ec2)
         hooks.machines, hooks.veil = machines, world.veil
-        tasks = TaskLife(world, self._containers, self._logs)
+        images = Images(self._options.images)
+        interfaces = Interfaces(world.region, self.network.aliases, self._options.seed)
+        tasks = TaskLife(world, self._containers, self._logs, interfaces, images)
+        hosts = DockerHosts(world, ec2, self._containers, images, machines)
         machines.stop_task, machines.end_task = tasks.host_shuts_down, tasks.end
-        self._engine = Engine(world, [tasks.watch])
+        self._engine = Engine(world, [tasks.watch, hosts.watch])
         control = Control(world, self.network, self._containers, self.request_shutdown)
-        metadata = MetadataApp(Facts(world, ec2))
-        market = Market(world.now, ec2.zones, self._seed)
+        metadata = MetadataApp(Facts(world, ec2), date=world.now)
+        market = Market(world.now, ec2.zones, self._options.seed)
         machines.on_launched.append(market.take)
         machines.on_terminating.append(market.give_back)
-        services = [_autoscaling(world, ec2, machines, market), _ecs(world, tasks)]
+        services = [_autoscaling(world, ec2, machines, market), _ecs(world, tasks, interfaces)]
         folders: dict[str, WSGIApplication] = {
             "_local": control,
             "imds": metadata,
@@ -145,9 +157,15 @@ class LocalServer:
             "credentials": metadata,
             "agent": AgentApp(world),
         }
-        gate = Gate(DomainDispatcherApplication(create_backend_app), services, folders, world.clock)
+        scores = PlacementScores(market, world.region, ec2.zone_ids())
+        operations = {"ec2:GetSpotPlacementScores": scores.answer}
+        gate = Gate(DomainDispatcherApplication(create_backend_app), services, folders, world.clock, operations)
         control.gate = gate
         control.sky = Sky(world, machines, tasks, market, gate.faults)
+        low, high = self._options.latency
+        if high > 0:
+            rng = random.Random(f"{self._options.seed}/latency")
+            gate.latency = lambda call: rng.uniform(low, high)
         return gate
 
 
@@ -185,7 +203,8 @@ def _autoscaling(world: World, ec2: Ec2, machines: Machines, market: Market) -> 
     return Service("autoscaling", *parts, invalid="ValidationError", lock=world.lock)
 
 
-def _ecs(world: World, tasks: TaskLife) -> Service:
+def _ecs(world: World, tasks: TaskLife, interfaces: Interfaces) -> Service:
+    world.providers.update(fargate_providers(world))
     clusters = ClusterOperations(world)
     definitions = DefinitionOperations(world)
     parts = (
@@ -194,7 +213,7 @@ def _ecs(world: World, tasks: TaskLife) -> Service:
         ProviderAssociations(world, clusters),
         definitions,
         InstanceOperations(world),
-        RunOperations(world, definitions, tasks.begin, tasks.stop),
+        RunOperations(world, definitions, interfaces, tasks.begin, tasks.stop),
         TaskViews(world),
         TagOperations(world),
     )

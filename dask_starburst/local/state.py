@@ -30,6 +30,7 @@ class Machine:
     images: set[str] = field(default_factory=set)
     drains: bool = False  # whether its agent is told to drain on a Spot notice
     state: MachineState = "pending"
+    interfaces: int = 1  # how many network interfaces its type may have
     instance_action: Tags | None = None  # the Spot notice in its metadata
     rebalance: Tags | None = None
 
@@ -177,8 +178,21 @@ class Container:
 
 
 @dataclass
+class Interface:
+    """The network interface that a task of network mode ``awsvpc`` has for itself."""
+
+    id: str
+    attachment: str
+    subnet: str
+    zone: str
+    private_ip: str
+    mac: str
+    status: str = "PRECREATED"
+
+
+@dataclass
 class Task:
-    """An ECS task."""
+    """An ECS task. On Fargate its instance is one that nobody else sees, and that has no ARN."""
 
     id: str
     arn: str
@@ -205,6 +219,17 @@ class Task:
     stop_code: str | None = None
     stopped_reason: str | None = None
     signalled: bool = False
+    interface: Interface | None = None
+
+    @property
+    def fargate(self) -> bool:
+        """Whether it runs on Fargate."""
+        return self.launch_type == "FARGATE"
+
+    @property
+    def address(self) -> str:
+        """The address that its containers have."""
+        return self.interface.private_ip if self.interface else self.instance.machine.private_ip
 
     def container_key(self, container: Container) -> str:
         """Return the name of a container's process."""

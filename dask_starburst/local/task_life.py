@@ -8,10 +8,13 @@ from typing import Any
 
 from dask_starburst.local.awslogs import LogShipper, Stream
 from dask_starburst.local.container import Containers
+from dask_starburst.local.ecs_network import Interfaces
 from dask_starburst.local.ecs_placement import release
+from dask_starburst.local.images import Images
 from dask_starburst.local.parameters import SecretError, resolve
 from dask_starburst.local.played import PlayedContainers
 from dask_starburst.local.state import Container, Task
+from dask_starburst.local.timing import Step
 from dask_starburst.local.world import World
 
 _STOP_TIMEOUT = 30.0  # ECS_CONTAINER_STOP_TIMEOUT's default
@@ -32,19 +35,37 @@ class TaskLife:
         What runs processes.
     logs : LogShipper
         Where their output goes.
+    interfaces : Interfaces
+        What takes back the network interfaces that tasks had for themselves.
+    images : Images
+        Whose Python runs which image.
     """
 
-    def __init__(self, world: World, containers: Containers | PlayedContainers, logs: LogShipper) -> None:
+    def __init__(
+        self,
+        world: World,
+        containers: Containers | PlayedContainers,
+        logs: LogShipper,
+        interfaces: Interfaces,
+        images: Images,
+    ) -> None:
         self._world = world
         self._containers = containers
         self._logs = logs
+        self._interfaces = interfaces
+        self._images = images
         self._live: dict[str, tuple[Task, Container]] = {}  # processes, by key
         self._turn: list[str] = []
         self._verdicts: dict[str, tuple[int, str | None]] = {}  # how a process that is killed is said to have ended
 
     def begin(self, task: Task) -> None:
         """Let a placed task go on."""
-        self._world.after("placement", lambda: self._pull(task))
+        if task.fargate:
+            self._world.after("fargate host", lambda: self._pull(task))
+        elif task.interface is not None:
+            self._world.after("placement", lambda: self._world.after("interface", lambda: self._pull(task)))
+        else:
+            self._world.after("placement", lambda: self._pull(task))
 
     def stop(self, task: Task, reason: str, code: str) -> None:
         """Stop a task: SIGTERM, and SIGKILL when its containers' time is over."""
@@ -108,8 +129,11 @@ class TaskLife:
         if task.desired == "STOPPED":
             return
         task.status = "PENDING"
+        if task.interface is not None:
+            task.interface.status = "ATTACHED"
         self._mark(task, "pullStartedAt")
-        self._world.after("cached" if _is_cached(task) else "pull", lambda: self._start(task))
+        step: Step = "fargate start" if task.fargate else "cached" if _is_cached(task) else "pull"
+        self._world.after(step, lambda: self._start(task))
 
     def _start(self, task: Task) -> None:
         if task.desired == "STOPPED":
@@ -155,6 +179,7 @@ class TaskLife:
                 self._logs.append(stream, self._world.now(), line)
 
         key = task.container_key(container)
+        argv, environment = self._images.dress(definition["image"], argv, environment, task.address)
         if false_start is not None:
             code, line = false_start
             if line:
@@ -177,15 +202,16 @@ class TaskLife:
     def _environment(self, task: Task, container: Container) -> dict[str, str]:
         url, machine = self._world.endpoint_url, task.instance.machine
         definition = container.definition
+        instance = {} if task.fargate else {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{url}/imds/{machine.id}/"}
         return {
             **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
             "PATH": os.environ.get("PATH", os.defpath),
-            "HOSTNAME": f"ip-{machine.private_ip.replace('.', '-')}.ec2.internal",
+            "HOSTNAME": f"ip-{task.address.replace('.', '-')}.ec2.internal",
             "AWS_REGION": self._world.region,
             "AWS_DEFAULT_REGION": self._world.region,
             "AWS_ENDPOINT_URL": url,
-            "AWS_EXECUTION_ENV": "AWS_ECS_EC2",
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{url}/imds/{machine.id}/",
+            "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE" if task.fargate else "AWS_ECS_EC2",
+            **instance,
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{url}/credentials/{task.id}",
             "ECS_CONTAINER_METADATA_URI_V4": f"{url}/ecs/v4/{task.id}",
             **{item["name"]: item.get("value", "") for item in definition["environment"]},
@@ -236,6 +262,18 @@ class TaskLife:
             self._finish(task)
 
     def _finish(self, task: Task) -> None:
+        if task.interface is None:
+            self._stopped(task)
+        elif task.status not in ("DEPROVISIONING", "STOPPED"):
+            # Its interface is taken back first, and until then the task counts as active.
+            task.status, task.desired = "DEPROVISIONING", "STOPPED"
+            task.interface.status = "DETACHING"
+            self._mark(task, "executionStoppedAt")
+            self._world.after("deprovision", lambda: self._stopped(task))
+
+    def _stopped(self, task: Task) -> None:
+        if task.interface is not None:
+            self._interfaces.delete(task.interface)
         task.status = task.desired = "STOPPED"
         for container in task.containers:
             container.status = "STOPPED"

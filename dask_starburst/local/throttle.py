@@ -1,8 +1,10 @@
 """AWS's request throttling: token buckets that several actions share.
 
 The buckets of ECS are those of "Request throttling for the Amazon ECS API", per account and region:
-https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html. They are off until somebody turns
-them on.
+https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html. EC2 has one for each action, by
+"Request throttling for the Amazon EC2 API": https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html.
+Its lower limits for unfiltered lists, and those by the number of resources, are not played. All are off until somebody
+turns them on.
 """
 
 from __future__ import annotations
@@ -68,6 +70,27 @@ _ACTIONS: Mapping[str, tuple[str, ...]] = {
 BUCKET_OF: Mapping[str, str] = {f"ecs:{action}": name for name, actions in _ACTIONS.items() for action in actions}
 
 
+_EC2_READS = ("Describe", "Get", "List", "Search")
+_EC2_READ, _EC2_WRITE = Limit(100, 20), Limit(50, 5)
+_EC2_OTHERS: Mapping[str, Limit] = {
+    "RunInstances": Limit(5, 2),
+    "StartInstances": Limit(5, 2),
+    "TerminateInstances": Limit(100, 5),
+    "CreateTags": Limit(100, 10),
+    "CreateLaunchTemplateVersion": Limit(100, 5),
+    "CreateNetworkInterface": Limit(100, 5),
+}
+
+
+def bucket_of(call: str) -> tuple[str, Limit] | None:
+    """Return the name and the size of the bucket that a call like ``"ecs:RunTask"`` draws on; None for no limit."""
+    service, _, action = call.partition(":")
+    if service == "ec2":
+        return call, _EC2_OTHERS.get(action, _EC2_READ if action.startswith(_EC2_READS) else _EC2_WRITE)
+    name = BUCKET_OF.get(call)
+    return None if name is None else (name, LIMITS[name])
+
+
 class Throttle:
     """Decides of each call whether it is one too many.
 
@@ -85,10 +108,10 @@ class Throttle:
 
     def admit(self, call: str) -> bool:
         """Take a token for a call like ``"ecs:RunTask"``. False means that there was none."""
-        name = BUCKET_OF.get(call)
-        if not self.enabled or name is None:
+        bucket = bucket_of(call)
+        if not self.enabled or bucket is None:
             return True
-        limit, now = LIMITS[name], self._now()
+        (name, limit), now = bucket, self._now()
         with self._lock:
             tokens, when = self._levels.get(name, (limit.burst, now))
             tokens = min(limit.burst, tokens + (now - when) * limit.refill)

@@ -26,6 +26,11 @@ Step = Literal[
     "deregister",  # terminated -> container instance gone
     "health",  # instance terminated by somebody -> its group has noticed
     "schedule",  # a scheduled action is due -> it is executed
+    "interface",  # task of mode awsvpc placed on EC2 -> its network interface is attached
+    "fargate host",  # task accepted by Fargate -> its host and network interface are there
+    "fargate start",  # host there -> container runs, image pull included
+    "deprovision",  # containers of a task of mode awsvpc ended -> its network interface is gone
+    "bootstrap",  # instance booted -> Docker installed by its user data
 ]
 Profile = Literal["fast", "realistic"]
 Draw = Callable[[random.Random], float]
@@ -65,6 +70,11 @@ PROFILES: Mapping[Profile, Mapping[Step, Draw]] = {
         "deregister": _constant(0.3),
         "health": _constant(0.2),
         "schedule": _constant(0.05),
+        "interface": _constant(0.05),
+        "fargate host": _constant(0.1),
+        "fargate start": _constant(0.2),
+        "deprovision": _constant(0.1),
+        "bootstrap": _constant(0.2),
     },
     "realistic": {
         "reconcile": _lognormal(4.0, 0.60, 1.0),  # U reconcile after SetDesiredCapacity
@@ -88,6 +98,12 @@ PROFILES: Mapping[Profile, Mapping[Step, Draw]] = {
         "deregister": _lognormal(20.0, 0.60, 5.0),  # U
         "health": _uniform(5.0, 60.0),  # U health checks come about once a minute
         "schedule": _uniform(0.5, 5.0),  # D "within seconds"
+        "interface": _lognormal(3.0, 0.40, 1.0),  # D "several seconds" (ECS task recommendations); duration U
+        # P 45 s, 60 s at 250 MB, 60-90 s are reported for the whole; how it divides into the two is U
+        "fargate host": _constant(8.0),
+        "fargate start": _lognormal(38.0, 0.30),
+        "deprovision": _lognormal(8.0, 0.50, 2.0),  # U
+        "bootstrap": _constant(50.0),  # U apt-get update and install of Docker; with the pull about 60 s
     },
 }
 

@@ -21,8 +21,9 @@ WORKERS_VARIABLE = "STARBURST_WORKERS"
 #: RunTask starts so many tasks at most, and takes so long an ``overrides`` (aws-facts §1.2).
 MOST_TASKS = 10
 MOST_OVERRIDES = 8192
-#: Seconds between SIGTERM and SIGKILL; ECS allows up to 120.
-STOP_TIMEOUT = 30
+#: Seconds between SIGTERM and SIGKILL, as many as ECS allows. A worker that is told to end uses them to move what it
+#: holds (`remote.notices`), as long as a Spot notice allows it; one with nothing to move is gone at once.
+STOP_TIMEOUT = 120
 
 _CPU_ARCHITECTURE = {"arm64": "ARM64", "x86_64": "X86_64"}
 
@@ -81,9 +82,13 @@ def guardian_arguments(region: str, groups: Sequence[str], lifetimes: Lifetimes)
     return tuple(command)
 
 
-def worker_process(task_role: str, cpu: int, memory: int, nthreads: int) -> Process:
-    """Return the worker. How much memory it has depends on its instance, and is told at the launch."""
-    return Process("worker", task_role, ("worker", "--nthreads", str(nthreads)), cpu, memory)
+def worker_process(task_role: str, cpu: int, memory: int, nthreads: int, notices: bool = True) -> Process:
+    """Return the worker. How much memory it has depends on its instance, and is told at the launch.
+
+    `notices`: whether it listens for Spot notices.
+    """
+    listen = () if notices else ("--no-notices",)
+    return Process("worker", task_role, ("worker", "--nthreads", str(nthreads), *listen), cpu, memory)
 
 
 def task_definition(container: Container, process: Process) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def main() -> None:
 @click.option("--dashboard-port", required=True)
 @click.argument("guardian", nargs=-1, type=click.UNPROCESSED)
 def scheduler(port: str, dashboard_port: str, guardian: tuple[str, ...]) -> None:
-    """Run the scheduler on this instance's own address, with the guardian of its pool.
+    """Run the scheduler on this instance's own address, with the guardian of its pool and what retires its workers.
 
     What stands after ``--`` is for the guardian. Dask's own ``--idle-timeout`` is not used: it would
     end the process and leave the instances.
@@ -65,26 +65,29 @@ def scheduler(port: str, dashboard_port: str, guardian: tuple[str, ...]) -> None
     host = own_address()
     arguments = ["--protocol", "tls", "--host", host, "--port", port]
     arguments += ["--dashboard-address", f"{host}:{dashboard_port}"]
-    dask_scheduler([*arguments, "--preload", "dask_starburst.remote.guardian", *guardian])
+    arguments += ["--preload", "dask_starburst.remote.retirement", "--preload", "dask_starburst.remote.guardian"]
+    dask_scheduler([*arguments, *guardian])
 
 
 @main.command()
 @click.option("--nthreads", required=True)
-def worker(nthreads: str) -> None:
-    """Run a worker with its nanny on this instance's own address.
+@click.option("--notices/--no-notices", default=True)
+def worker(nthreads: str, notices: bool) -> None:
+    """Run a worker with its nanny, which listens for Spot notices, on this instance's own address.
 
     ECS tells every container of a batch the same; which worker this is follows from its instance.
     """
     from distributed.cli.dask_worker import main as dask_worker
 
     own = own_place(os.environ[WORKERS_VARIABLE], own_instance())
+    listen = ("--preload-nanny", "dask_starburst.remote.notices") if notices else ()
     dask_worker(
         [
             os.environ["STARBURST_SCHEDULER"],
             *("--name", own.worker),
             *("--protocol", "tls", "--host", own_address()),
             *("--nthreads", nthreads, "--memory-limit", str(own.memory_limit)),
-            *("--death-timeout", _DEATH_TIMEOUT),
+            *("--death-timeout", _DEATH_TIMEOUT, *listen),
         ]
     )
 

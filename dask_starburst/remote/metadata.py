@@ -3,14 +3,85 @@
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from http.client import HTTPException
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 #: The link-local address of every instance's metadata service.
 _DEFAULT = "http://169.254.169.254/"
-_TOKEN_SECONDS = "300"
-_TIMEOUT = 5
+#: What a token may live for at most (docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html).
+_TOKEN_SECONDS = 21_600
+#: A token is not used any more so shortly before its end.
+_SPARE = 60
+
+#: What a read may fail with when the service is not well; it may answer the next time.
+Trouble = (OSError, HTTPException, ValueError)
 
 _opener = build_opener(ProxyHandler({}))  # never through a proxy
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One value, and when the service says it is (seconds since 1970)."""
+
+    text: str
+    now: float
+
+
+class Metadata:
+    """The metadata service, asked again and again with one token.
+
+    Parameters
+    ----------
+    root : str, optional
+        Where it is; by default where the AWS SDKs look for it.
+    timeout : float
+        Seconds until it counts as hanging; a service on the same host answers at once or not at all.
+    """
+
+    def __init__(self, root: str | None = None, timeout: float = 5.0) -> None:
+        root = root or os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", _DEFAULT)
+        self._root = root.rstrip("/") + "/"
+        self._timeout = timeout
+        self._token = ""
+        self._until = 0.0
+
+    def get(self, path: str) -> Answer | None:
+        """Return one value, or None where there is none (404).
+
+        Raises
+        ------
+        OSError, http.client.HTTPException, ValueError
+            The service does not answer, or not with this; see `Trouble`.
+        """
+        used = self._until > 0
+        try:
+            return self._get(path)
+        except HTTPError as error:
+            error.close()
+            if error.code == HTTPStatus.NOT_FOUND:
+                return None
+            if error.code != HTTPStatus.UNAUTHORIZED or not used:
+                raise
+        self._until = 0.0  # the token is not good any more: once more with a new one
+        return self.get(path)
+
+    def _get(self, path: str) -> Answer:
+        if time.monotonic() >= self._until:
+            lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_SECONDS)}
+            self._token = self._open(Request(self._root + "latest/api/token", method="PUT", headers=lifetime)).text
+            self._until = time.monotonic() + _TOKEN_SECONDS - _SPARE
+        return self._open(Request(self._root + path, headers={"X-aws-ec2-metadata-token": self._token}))
+
+    def _open(self, request: Request) -> Answer:
+        with _opener.open(request, timeout=self._timeout) as reply:
+            said = reply.headers.get("Date")
+            now = parsedate_to_datetime(said).timestamp() if said else time.time()
+            return Answer(reply.read().decode(), now)
 
 
 def own_address() -> str:
@@ -19,22 +90,16 @@ def own_address() -> str:
     In host mode it is the container's own. It has to be given to Dask, which would else listen
     everywhere and guess which address others can reach.
     """
-    return read("latest/meta-data/local-ipv4")
+    return _read("latest/meta-data/local-ipv4")
 
 
 def own_instance() -> str:
     """Return the EC2 id of this instance."""
-    return read("latest/meta-data/instance-id")
+    return _read("latest/meta-data/instance-id")
 
 
-def read(path: str) -> str:
-    """Return one metadata value, with a fresh token as IMDSv2 wants it."""
-    root = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", _DEFAULT).rstrip("/") + "/"
-    lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": _TOKEN_SECONDS}
-    token = _open(Request(root + "latest/api/token", method="PUT", headers=lifetime))
-    return _open(Request(root + path, headers={"X-aws-ec2-metadata-token": token}))
-
-
-def _open(request: Request) -> str:
-    with _opener.open(request, timeout=_TIMEOUT) as answer:
-        return str(answer.read().decode())
+def _read(path: str) -> str:
+    answer = Metadata().get(path)
+    if answer is None:
+        raise OSError(f"the instance metadata service has no {path}")
+    return answer.text

@@ -1,32 +1,34 @@
-"""Where instances are launched."""
+"""Launch templates, made again after they were removed."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from dask_starburst.aws import ec2
+from dask_starburst.aws.ec2 import ensure_launch_template, remove_launch_templates
 from dask_starburst.aws.session import AWS
 from dask_starburst.local import LocalAWS
 
-AMI = "/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_id"
+NAME, TAG = "starburst-00000000-0-head", "starburst:pool"
 
 
-def test_instances_in_a_subnet_do_not_drive_the_next_cluster_to_another(aws: LocalAWS) -> None:
-    def chosen() -> str:
-        account = AWS(endpoint_url=aws.endpoint_url, session=aws.session())
-        try:
-            return asyncio.run(ec2.choose_subnet(account, None, {}, "m7g.medium")).id
-        finally:
-            account.close()
+def test_a_launch_template_that_was_removed_is_made_again_and_not_taken_for_a_retry(aws: LocalAWS) -> None:
+    tokens: list[str] = []
 
-    client = aws.client("ec2")
+    def note(params: dict[str, Any], **_: Any) -> None:
+        tokens.append(params["body"]["ClientToken"])
 
-    def free() -> int:
-        return int(client.describe_subnets(SubnetIds=[first])["Subnets"][0]["AvailableIpAddressCount"])
+    session = aws.session()
+    session.events.register("before-call.ec2.CreateLaunchTemplate", note)
+    ours = AWS(session=session)
 
-    first = chosen()
-    before = free()
-    image = aws.client("ssm").get_parameter(Name=AMI)["Parameter"]["Value"]
-    client.run_instances(ImageId=image, InstanceType="c7g.large", SubnetId=first, MinCount=3, MaxCount=3)
-    assert free() < before, "else this would show nothing"
-    assert chosen() == first
+    async def make_and_remove() -> None:
+        await ensure_launch_template(ours, NAME, {"UserData": ""}, {TAG: NAME})
+        await remove_launch_templates(ours, TAG, NAME)
+
+    for _ in range(2):
+        asyncio.run(make_and_remove())
+    ours.close()
+    first, second = tokens
+    assert first != second
+    assert aws.client("ec2").describe_launch_templates()["LaunchTemplates"] == []

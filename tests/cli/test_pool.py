@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from dask_starburst import StarburstCluster
 from dask_starburst.cli import main
 from dask_starburst.local import LocalAWS
-from tests.evidence import wait_until
+from tests.evidence import objects, pools, wait_until
 
 LEASE = 120
 SCRIPT = """
@@ -53,33 +53,6 @@ def client_process(aws: LocalAWS, user: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.communicate()
-
-
-def pools(aws: LocalAWS) -> list[str]:
-    groups = aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
-    return sorted({t["Value"] for g in groups for t in g["Tags"] if t["Key"] == "starburst:pool"})
-
-
-def objects(aws: LocalAWS) -> dict[str, list[str]]:
-    """Return what a pool consists of, each kind in the words of its own API."""
-    ecs, ec2 = aws.client("ecs"), aws.client("ec2")
-    tag = [{"Name": "tag-key", "Values": ["starburst:pool"]}]
-    parameters = aws.client("ssm").get_parameters_by_path(Path="/starburst/", Recursive=True)["Parameters"]
-    security_groups = ec2.describe_security_groups(Filters=tag)["SecurityGroups"]
-    return {
-        "groups": pools(aws),
-        "clusters": ecs.list_clusters()["clusterArns"],
-        "providers": [
-            p["name"]
-            for p in ecs.describe_capacity_providers()["capacityProviders"]
-            if p["name"].startswith("starburst-")
-        ],
-        "definitions": ecs.list_task_definitions()["taskDefinitionArns"],
-        "templates": ec2.describe_launch_templates(Filters=tag)["LaunchTemplates"],
-        # The one that all pools share stays.
-        "security groups": [g["GroupName"] for g in security_groups if g["GroupName"] != "starburst"],
-        "parameters": [p["Name"] for p in parameters],
-    }
 
 
 def assert_no_objects(aws: LocalAWS) -> None:

@@ -108,7 +108,17 @@ def test_a_container_can_end_in_peace_when_it_is_asked_to(containers: Containers
     assert exit_code(containers, "a") == 0
 
 
-def test_a_signal_reaches_the_whole_process_group(containers: Containers, lines: Lines) -> None:
+def test_it_is_the_first_process_that_is_asked_to_end_as_under_docker(containers: Containers, lines: Lines) -> None:
+    child = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done"
+    program = f'trap "exit 3" TERM; sh -c "{child}" & wait'
+    containers.start("a", ["sh", "-c", program], ENV, lines)
+    until(lambda: lines.text == ["ready"])
+    containers.signal("a", signal.SIGTERM)
+    assert exit_code(containers, "a") == 3
+    assert lines.text == ["ready"]
+
+
+def test_a_kill_reaches_the_whole_process_group(containers: Containers, lines: Lines) -> None:
     containers.start("a", ["sh", "-c", "sleep 60 & echo $!; wait"], ENV, lines)
     until(lambda: bool(lines.text))
     containers.kill("a")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -135,6 +136,24 @@ def test_a_bucket_refills_and_is_shared() -> None:
     assert throttle.admit("ecs:DescribeTasks")
     now[0] += 1.0
     assert [throttle.admit("ecs:StopTask") for _ in range(41)].count(True) == limit.refill
+
+
+def test_ec2_has_a_bucket_for_each_action() -> None:
+    throttle = Throttle(lambda: 0.0)
+    throttle.enabled = True
+    assert [throttle.admit("ec2:RunInstances") for _ in range(6)].count(True) == 5
+    assert [throttle.admit("ec2:DescribeInstances") for _ in range(101)].count(True) == 100
+    assert [throttle.admit("ec2:DescribeVpcs") for _ in range(101)].count(True) == 100
+    assert [throttle.admit("ec2:CreateSecurityGroup") for _ in range(51)].count(True) == 50
+    assert all(throttle.admit("iam:CreateRole") for _ in range(1000))
+
+
+def test_calls_can_be_held_back_as_long_as_aws_takes() -> None:
+    with LocalAWS(latency=(0.3, 0.3)) as slow:
+        client = impatient(slow, "ecs")
+        begin = time.monotonic()
+        client.list_clusters()
+        assert time.monotonic() - begin >= 0.3
 
 
 def test_replies_carry_the_time_of_the_clock(aws: LocalAWS) -> None:

@@ -170,6 +170,18 @@ def _stop(aws: LocalAWS) -> None:
     aws.stop()
 
 
+def test_a_server_whose_starter_dies_before_it_is_up_ends() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask_starburst.local"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()  # nobody is left to read where it is
+    try:
+        assert process.wait(60) == 1
+    finally:
+        process.kill()
+
+
 def test_a_forked_child_cannot_stop_it(aws: LocalAWS) -> None:
     child = multiprocessing.get_context("fork").Process(target=_stop, args=(aws,))
     child.start()

@@ -1,0 +1,279 @@
+"""StarburstCluster beside dask-cloudprovider's FargateCluster, ECSCluster and EC2Cluster on the embedded AWS.
+
+    python -m benchmarks.peers --seed 0 --docs docs/explanation/beside-dask-cloudprovider
+
+Each product gets an embedded AWS of its own, with the same latency profile and seed, at time scale 1, with the same
+latency of every call and AWS's documented request limits, one product at a time. Each is taken through the same
+script (`peer_script.py`): the constructor, N workers, a computation, M workers more, the end. What runs in containers
+are real Dask processes; what is *simulated* is all that AWS takes its time for.
+
+dask-cloudprovider is unmodified, in a virtual environment of its own, which is made below the temporary folder unless
+--peer-python names one. What it cannot do alone it gets as a user would give it: an AMI and a security group called
+``dask-default`` (EC2Cluster), a cluster with instances (ECSCluster). Its distributed is older than ours, because
+2026.6.0 removed the commands ``dask-scheduler`` and ``dask-worker`` that its task definitions call.
+
+Every AWS call is counted at the server, with repetitions and refused ones, from the constructor until the process has
+ended. What is left is what exists then that was not there before, once nothing changes any more or after --settle
+seconds. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import inventory
+from benchmarks.peers_report import Run, draw, markdown
+from benchmarks.peers_setup import ami, default_security_group, ecs_capacity
+from dask_starburst.local import LocalAWS
+
+SCRIPT = Path(__file__).with_name("peer_script.py")
+# EC2Cluster makes certificates with cryptography, which dask-cloudprovider does not ask for.
+PEER_PACKAGES = ("dask-cloudprovider[aws]==2025.9.0", "dask==2026.3.0", "distributed==2026.3.0", "cryptography")
+IMAGE = "daskdev/dask:2026.3.0"
+LATENCY = (0.03, 0.08)
+#: Every worker has 2 vCPUs and 4 GiB, or what an instance of that size leaves of them.
+TYPE = "c7i.large"
+
+
+@dataclass(frozen=True)
+class Product:
+    """One way to get a cluster: its class, and what makes the rest of its arguments."""
+
+    name: str
+    cluster: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    peer: bool = True
+
+
+PRODUCTS = (
+    Product(
+        "StarburstCluster",
+        "dask_starburst:StarburstCluster",
+        {
+            "arch": "x86_64",
+            "worker": {"nthreads": 2},
+            "instance_types": [TYPE],
+            "spot_policy": "on-demand",
+            "image": "dask-starburst/benchmark",
+            "network": {"caller": "127.0.0.1/32"},
+            "quiet": True,
+        },
+        peer=False,
+    ),
+    Product(
+        "FargateCluster",
+        "dask_cloudprovider.aws:FargateCluster",
+        {"image": IMAGE, "worker_cpu": 2048, "worker_mem": 4096, "scheduler_cpu": 1024, "scheduler_mem": 4096},
+    ),
+    Product(
+        "ECSCluster",
+        "dask_cloudprovider.aws:ECSCluster",
+        {"image": IMAGE, "worker_cpu": 2048, "worker_mem": 3584, "scheduler_cpu": 1024, "scheduler_mem": 3584},
+    ),
+    Product(
+        "EC2Cluster",
+        "dask_cloudprovider.aws:EC2Cluster",
+        {"docker_image": IMAGE, "instance_type": TYPE, "region": "us-east-1"},
+    ),
+)
+
+
+def peer_python(given: str | None) -> str:
+    """Return the Python of the peers' environment, and make the environment if it is not there."""
+    if given:
+        return given
+    folder = Path(tempfile.gettempdir()) / "dask-starburst-peers"
+    python = folder / "bin" / "python"
+    stamp = folder / "packages"
+    if not stamp.exists() or stamp.read_text() != "\n".join(PEER_PACKAGES):
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
+        stamp.write_text("\n".join(PEER_PACKAGES))
+    return str(python)
+
+
+class Stages:
+    """The stages of one process, with the calls that were counted when each was reported."""
+
+    def __init__(self, local: LocalAWS) -> None:
+        self._local = local
+        self._start = Counter(local.status().calls)
+        self._throttled = local.status().throttled
+        self.facts: dict[str, dict[str, Any]] = {}
+        self.calls: dict[str, Counter[str]] = {}
+
+    def note(self, stage: str, facts: dict[str, Any]) -> None:
+        """Write a stage down."""
+        self.facts[stage] = facts
+        self.calls[stage] = Counter(self._local.status().calls) - self._start
+
+    @property
+    def throttled(self) -> int:
+        """How many calls were throttled so far."""
+        return self._local.status().throttled - self._throttled
+
+
+def follow(command: list[str], environment: Mapping[str, str], stages: Stages, log: Path) -> None:
+    """Run the script and note its stages, until it has ended."""
+    with log.open("wb") as errors, tempfile.TemporaryDirectory() as folder:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=pipe, stderr=errors, text=True)
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                facts = _parse(line)
+                if facts is not None:
+                    print(f"  {time.strftime('%H:%M:%S')} {facts['stage']}", flush=True)
+                    stages.note(facts["stage"], facts)
+            code = process.wait()
+        finally:
+            process.kill()
+    stages.note("exited", {"time": time.time(), "code": code})
+    if "closed" not in stages.facts:
+        sys.exit(f"exit code {code}, {log}:\n{log.read_text()[-3000:]}")
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        facts = json.loads(line)
+    except ValueError:
+        return None
+    return facts if isinstance(facts, dict) and "stage" in facts else None
+
+
+def run(product: Product, python: str, workers: int, more: int, seed: int, timing: str, settle: float) -> Run:
+    """Take one product through its life."""
+    print(f"{time.strftime('%H:%M:%S')} {product.name}, seed {seed}", flush=True)
+    with LocalAWS(timing=timing, seed=seed, latency=LATENCY, images={"daskdev/": python}) as local:
+        local.throttle(True)
+        options, waited = _prepared(product, local, workers, more)
+        before = inventory.take(local)
+        stages = Stages(local)
+        interpreter = python if product.peer else sys.executable
+        command = [interpreter, "-P", str(SCRIPT), "--cluster", product.cluster, "--options", json.dumps(options)]
+        command += ["--workers", str(workers), "--more", str(more)]
+        log = Path(tempfile.gettempdir()) / f"peers-{product.name}.log"
+        follow(command, _environment(local), stages, log)
+        calls, throttled = dict(stages.calls["exited"]), stages.throttled
+        after, settled = _settled(local, before, settle)
+        return Run(
+            product=product.name,
+            seed=seed,
+            workers=workers,
+            more=more,
+            seconds=_seconds(stages.facts, workers, more),
+            calls=calls,
+            calls_until={stage: counted.total() for stage, counted in stages.calls.items()},
+            throttled=throttled,
+            left=inventory.left(before, after),
+            settled_seconds=settled,
+            waited=waited,
+            versions=stages.facts["begin"]["versions"],
+            load=os.getloadavg()[1],
+        )
+
+
+def _prepared(product: Product, local: LocalAWS, workers: int, more: int) -> tuple[dict[str, Any], dict[str, float]]:
+    """Make what the product needs of somebody else; return its arguments, and how long instances took."""
+    options = dict(product.options)
+    waited: dict[str, float] = {}
+    if product.name == "EC2Cluster":
+        default_security_group(local)
+        options["ami"] = ami(local)
+    if product.name == "ECSCluster":
+        options["cluster_arn"], waited = ecs_capacity(local, TYPE, workers, more)
+    return options, waited
+
+
+def _environment(local: LocalAWS) -> dict[str, str]:
+    """Nothing of the user's AWS configuration; Python finds what stands beside the script, which is nothing of ours."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DASK_", "PYTHON"))}
+    nowhere = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    return {**kept, **local.environment, **nowhere}
+
+
+def _seconds(facts: Mapping[str, dict[str, Any]], workers: int, more: int) -> dict[str, float]:
+    begin, grow = facts["begin"]["time"], facts["grow"]["time"]
+    joined = facts["grown"]["joined"]
+    grown = facts["ready"]["joined"]
+    return {
+        "constructor": facts["constructed"]["time"] - begin,
+        "first worker": grown[0] - begin,
+        "ready": max(grown[workers - 1], facts["constructed"]["time"]) - begin,
+        "more": joined[workers + more - 1] - grow,
+        "close": facts["closed"]["time"] - facts["grown"]["time"],
+        "exit": facts["exited"]["time"] - facts["closed"]["time"],
+    }
+
+
+def _settled(local: LocalAWS, before: inventory.Inventory, patience: float) -> tuple[inventory.Inventory, float]:
+    begin = time.monotonic()
+    while True:
+        after = inventory.take(local)
+        waited = time.monotonic() - begin
+        if inventory.is_settled(before, after) or waited > patience:
+            return after, waited
+        time.sleep(1.0)
+
+
+def _all(arguments: argparse.Namespace) -> Iterator[Run]:
+    python = peer_python(arguments.peer_python)
+    for seed in arguments.seed:
+        for product in PRODUCTS:
+            if product.name in arguments.products:
+                yield run(product, python, arguments.workers, arguments.more, seed, arguments.timing, arguments.settle)
+
+
+def _document(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run everything; what is done is written down after each run, since all of it takes a while."""
+    today = datetime.now(UTC).date().isoformat()
+    document: dict[str, Any] = {"benchmark": "peers", "simulated": True, "date": today, "timing": arguments.timing}
+    document["runs"] = []
+    for one in _all(arguments):
+        document["runs"].append(one.as_dict())
+        if arguments.docs:
+            (arguments.docs / "results.json").write_text(json.dumps(document, indent=1) + "\n")
+    return document
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = [product.name for product in PRODUCTS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--products", nargs="+", choices=names, default=names)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--more", type=int, default=2)
+    parser.add_argument("--seed", type=int, nargs="+", default=[0])
+    parser.add_argument("--timing", choices=("realistic", "fast"), default="realistic")
+    parser.add_argument("--settle", type=float, default=180.0, help="seconds to wait for what ends by itself")
+    parser.add_argument("--peer-python", help="a Python that has dask-cloudprovider")
+    parser.add_argument("--docs", type=Path, help="folder for results, tables and the plot (needs matplotlib)")
+    parser.add_argument("--results", type=Path, help="draw and print results of an earlier run")
+    return parser
+
+
+def main() -> None:
+    """Run them all, and say what came of it."""
+    arguments = _parser().parse_args()
+    document = json.loads(arguments.results.read_text()) if arguments.results else _document(arguments)
+    runs = [Run(**one) for one in document["runs"]]
+    print(markdown(runs))
+    if arguments.docs:
+        (arguments.docs / "tables.md").write_text(markdown(runs) + "\n")
+        draw(runs, arguments.docs / "times-and-calls.svg")
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What stands in for container images: a Python environment of this computer.
+
+By default that is the one that the embedded AWS itself runs in, and a container reads its address from its metadata.
+A foreign image does not do that: its Dask processes would listen on every address of the computer, as they may in the
+network that they are made for. So they are told which address is theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_SERVERS = ("dask_scheduler", "dask_worker")
+_SPEC = "dask_spec"
+
+
+class Images:
+    """Which Python runs the containers of which images.
+
+    Parameters
+    ----------
+    pythons : mapping of str to str
+        Path of a Python by the beginning of an image's name, such as ``"daskdev/"``.
+    """
+
+    def __init__(self, pythons: Mapping[str, str]) -> None:
+        self._folders = {prefix: Path(python).parent for prefix, python in pythons.items()}
+
+    def dress(
+        self, image: str, argv: Sequence[str], environment: Mapping[str, str], address: str
+    ) -> tuple[list[str], dict[str, str]]:
+        """Return command and environment as the image's own Python needs them.
+
+        Parameters
+        ----------
+        image : str
+            The name of the image.
+        argv : sequence of str
+            The container's command.
+        environment : mapping of str to str
+            The container's environment.
+        address : str
+            The container's address.
+        """
+        folder = next((folder for prefix, folder in self._folders.items() if image.startswith(prefix)), None)
+        if folder is None:
+            return list(argv), dict(environment)
+        words, extra = _without_env(argv)
+        own = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+        path = os.pathsep.join((str(folder), own.get("PATH", os.defpath)))
+        command = folder / words[0]
+        if command.exists():
+            words[0] = str(command)
+        return _at(words, address), {**own, **extra, "PATH": path}
+
+
+def _without_env(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Take ``env A=b`` off the front of a command."""
+    words, extra = list(argv), {}
+    if words[0] == "env":
+        words = words[1:]
+        while "=" in words[0]:
+            name, _, value = words.pop(0).partition("=")
+            extra[name] = value
+    return words, extra
+
+
+def _at(words: list[str], address: str) -> list[str]:
+    """Tell a Dask process its address, unless it was told one."""
+    program = " ".join(os.path.basename(word) for word in words[:3]).replace("-", "_").replace(" ", "_")
+    if any(server in program for server in _SERVERS) and "--host" not in words:
+        return [*words, "--host", address]
+    if _SPEC in program and "--spec" in words:
+        at = words.index("--spec") + 1
+        return [*words[:at], json.dumps(_spec_at(json.loads(words[at]), address)), *words[at + 1 :]]
+    return words
+
+
+def _spec_at(spec: dict[str, object], address: str) -> dict[str, object]:
+    options = spec.get("opts")
+    return {**spec, "opts": {"host": address, **options}} if isinstance(options, dict) else spec

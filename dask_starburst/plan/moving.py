@@ -1,0 +1,54 @@
+"""How much data a worker can hand over before its instance is taken."""
+
+from __future__ import annotations
+
+from dask_starburst.plan.notices import EVERY, LONGEST, MARGIN
+
+#: Bytes a second that an instance may send for as long as it likes, for each vCPU. The network baseline of the
+#: sixth and seventh Graviton generation is 1.876 Gb/s for ``xlarge`` and grows with the size [from memory]; aws-facts
+#: §4.2 makes 0.15 to 0.23 GB/s of it. This is the lower end, a quarter of it for each of the four vCPUs.
+BANDWIDTH_PER_VCPU = 0.15e9 / 4
+#: Seconds until the first byte moves: the scheduler's look, the request, the connection.
+REACTION = 2.0
+
+
+def bandwidth(vcpus: int) -> float:
+    """Return the bytes a second that a worker on so many vCPUs can count on."""
+    return vcpus * BANDWIDTH_PER_VCPU
+
+
+def most_bytes(rate: float, notice: float = LONGEST) -> float:
+    """Return how many bytes can be moved from one worker in a notice.
+
+    Parameters
+    ----------
+    rate : float
+        Bandwidth in bytes a second.
+    notice : float
+        Seconds from when AWS says it to when it takes the instance.
+
+    Examples
+    --------
+    >>> f"{most_bytes(bandwidth(4)) / 1e9:.1f} GB"
+    '15.2 GB'
+    """
+    return max(notice - MARGIN - EVERY - REACTION, 0.0) * rate
+
+
+def too_much(held: float, rate: float, notice: float = LONGEST) -> str | None:
+    """Return the sentence that warns of a worker with more than can be moved, or None.
+
+    Parameters
+    ----------
+    held : float
+        Bytes of what only this worker holds.
+    rate, notice : float
+        As for `most_bytes`.
+    """
+    most = most_bytes(rate, notice)
+    if held <= most:
+        return None
+    return (
+        f"it alone holds {held / 1e9:.2f} GB, and about {most / 1e9:.2f} GB can be moved in a notice of {notice:.0f} s"
+        f" at {rate / 1e9:.2f} GB/s; Dask computes the rest again. More and smaller workers can move more."
+    )

@@ -1,0 +1,57 @@
+"""Where instances are launched."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dask_starburst.aws import placement
+from dask_starburst.aws.session import AWS
+from dask_starburst.local import LocalAWS, weather
+
+TYPES = ("m7g.medium", "c7g.xlarge", "m7g.xlarge", "c6g.xlarge")
+AMI = "/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_id"
+
+
+def test_instances_in_a_subnet_do_not_drive_the_next_cluster_to_another(aws: LocalAWS) -> None:
+    def chosen() -> str:
+        account = AWS(endpoint_url=aws.endpoint_url, session=aws.session())
+        try:
+            return asyncio.run(placement.choose_subnet(account, None, TYPES, spot=True, count=4)).subnet
+        finally:
+            account.close()
+
+    client = aws.client("ec2")
+
+    def free() -> int:
+        return int(client.describe_subnets(SubnetIds=[first])["Subnets"][0]["AvailableIpAddressCount"])
+
+    first = chosen()
+    before = free()
+    image = aws.client("ssm").get_parameter(Name=AMI)["Parameter"]["Value"]
+    client.run_instances(ImageId=image, InstanceType="c7g.large", SubnetId=first, MinCount=3, MaxCount=3)
+    assert free() < before, "else this would show nothing"
+    assert chosen() == first
+
+
+def zone(aws: LocalAWS, *, spot: bool = True) -> str:
+    account = AWS(endpoint_url=aws.endpoint_url, session=aws.session())
+    try:
+        return asyncio.run(placement.choose_subnet(account, None, TYPES, spot=spot, count=4)).name
+    finally:
+        account.close()
+
+
+def test_a_zone_that_has_no_spot_is_not_chosen_for_it(aws: LocalAWS) -> None:
+    first = zone(aws)
+    aws.weather([weather.Capacity(room=0, market="spot", zone=first)])
+    assert zone(aws) != first
+    assert zone(aws, spot=False) == first
+    aws.weather([weather.Calm(), weather.Capacity(room=None)])
+
+
+def test_without_the_right_to_ask_for_scores_prices_decide(aws: LocalAWS) -> None:
+    before = aws.status().calls
+    text = "You are not authorized to perform: ec2:GetSpotPlacementScores"
+    aws.inject("ec2:GetSpotPlacementScores", "UnauthorizedOperation", text, status=403)
+    assert zone(aws)
+    assert aws.status().calls["ec2:DescribeSpotPriceHistory"] == before.get("ec2:DescribeSpotPriceHistory", 0) + 1

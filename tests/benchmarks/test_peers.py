@@ -1,0 +1,52 @@
+"""What the benchmark of peers makes of its measurements."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.inventory import is_settled, left
+from benchmarks.peers_report import WITH_INSTANCES, Run, markdown, polls, times
+
+RUN = Run(
+    product="StarburstCluster",
+    seed=0,
+    workers=4,
+    more=2,
+    seconds={"constructor": 50.0, "first worker": 60.0, "ready": 70.0, "more": 40.0, "close": 5.0, "exit": 1.0},
+    calls={"ecs:RunTask": 3, "ecs:DescribeTasks": 10, "ec2:DescribeVpcs": 1},
+    calls_until={"ready": 12},
+    throttled=0,
+    left={"costs": {}, "free": {"clusters": 1, "roles": 2}},
+    settled_seconds=0.0,
+    waited={},
+    versions={},
+    load=0.0,
+)
+ECS = replace(RUN, product="ECSCluster", waited={"ready": 100.0, "more": 30.0})
+
+
+def test_instances_that_somebody_else_makes_are_added_to_the_stages_that_need_them() -> None:
+    found = times([RUN, ECS])
+    assert found["StarburstCluster"]["ready"] == found["ECSCluster, instances there already"]["ready"] == [70.0]
+    cold = found[WITH_INSTANCES]
+    assert (cold["ready"], cold["more"], cold["close"]) == ([170.0], [70.0], [5.0])
+
+
+def test_looking_is_told_from_doing() -> None:
+    assert polls(RUN.calls) == 11
+
+
+def test_the_table_names_the_middle_and_the_range_of_several_runs() -> None:
+    slow = replace(RUN, seed=1, seconds={**RUN.seconds, "ready": 90.0}, throttled=7)
+    text = markdown([RUN, slow])
+    assert "80.0 (70.0–90.0)" in text
+    assert "| throttled | 0–7 |" in text
+    assert "| StarburstCluster | nothing | 1 cluster, 2 roles |" in text
+
+
+def test_what_is_left_is_what_was_not_there_before() -> None:
+    before = {kind: frozenset({"a"}) for kind in ("instances", "tasks", "volumes", "network interfaces", "roles")}
+    after = {**before, "roles": frozenset({"a", "b"}), "instances": frozenset({"b"})}
+    assert left(before, after) == {"costs": {"instances": 1}, "free": {"roles": 1}}
+    assert not is_settled(before, after)
+    assert is_settled(before, {**after, "instances": frozenset({"a"})})
