@@ -71,6 +71,9 @@ class StarburstCluster(CloudCluster):
     warm_timeout : float or str
         How long an instance without a worker is kept before it is terminated. From 60 s on it holds
         over ``close()`` as well: the next cluster with the same specification takes the instances.
+    stopped : int
+        How many stopped instances are kept ready: they have booted once and cost only their volumes.
+        With ``spot_policy="on-demand"`` only, because AWS keeps no Spot instances in a warm pool.
     lease : float or str
         AWS empties the pool by itself when nobody has renewed for so long.
     security : distributed.Security, optional
@@ -125,6 +128,7 @@ class StarburstCluster(CloudCluster):
         no_client_timeout: float | str | None = None,
         warm: int | None = None,
         warm_timeout: float | str | None = None,
+        stopped: int | None = None,
         lease: float | str | None = None,
         security: Any = None,
         tags: Mapping[str, str] | None = None,

@@ -140,6 +140,7 @@ class Settings:
     no_client_timeout: float | None = 300.0
     warm: int = 0
     warm_timeout: float = 0.0
+    stopped: int = 0
     lease: float = 1800.0
     security: Any = None
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -172,6 +173,12 @@ class Settings:
         _one_of("spot_policy", self.spot_policy, SPOT_POLICIES)
         _one_of("on_rebalance", self.on_rebalance, ON_REBALANCE)
         self._check_sizes()
+        if self.stopped and self.spot_policy != "on-demand":
+            raise BadArgument(
+                f"stopped={self.stopped} with spot_policy={self.spot_policy!r}: AWS keeps no Spot instances in a warm"
+                f" pool of stopped ones. Give spot_policy='on-demand', or warm={self.stopped} for empty Spot instances"
+                " that run."
+            )
         self._check_times()
         _check_caller(self.network.caller)
         if self.security is False:
@@ -184,6 +191,7 @@ class Settings:
         counts = {
             "n_workers": self.n_workers,
             "warm": self.warm,
+            "stopped": self.stopped,
             "adaptive.minimum": self.adaptive.minimum,
             "adaptive.maximum": self.adaptive.maximum,
         }

@@ -151,7 +151,7 @@ class Observer:
 
     def _group(self, seen: autoscaling.GroupSeen) -> Group:
         name = self._names[seen.name]
-        return Group(name, seen.desired, seen.types, self._pool.allowed(name))
+        return Group(name, seen.desired, seen.types, self._pool.allowed(name), seen.maximum)
 
 
 def add_tasks(observed: Observed, tasks: Iterable[Task]) -> Observed:

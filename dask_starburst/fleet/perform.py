@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-from dask_starburst.aws import autoscaling, ecs
+from dask_starburst.aws import autoscaling, ecs, warm_pools
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet import explain, observe
 from dask_starburst.plan.state import (
@@ -19,6 +19,7 @@ from dask_starburst.plan.state import (
     Retire,
     RunTask,
     SetDesired,
+    SetMaximum,
     SetTypes,
     StopTask,
     Terminate,
@@ -77,9 +78,11 @@ class Performer:
         pool = self._fleet.pool
         match action:
             case SetDesired(group, desired):
-                await autoscaling.set_desired(pool.aws, pool.names.group(group), desired)
+                await pool.order(group, desired)
                 text = f"ordered: {desired} instance{'' if desired == 1 else 's'} in group {group}"
                 self._fleet.tell("capacity-ordered", group, text, desired=desired)
+            case SetMaximum(group, maximum):
+                await warm_pools.limit(pool.aws, pool.names.group(group), maximum)
             case SetTypes(group, types):
                 await pool.set_types(group, types)
                 text = f"group {group} launches {', '.join(types)} now"

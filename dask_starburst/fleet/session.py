@@ -18,11 +18,12 @@ from dask_starburst.fleet.account import Account, set_up
 from dask_starburst.fleet.fleet import DaskSide, Fleet
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
-from dask_starburst.fleet.pool import Pool, make, owns, pool_spec
+from dask_starburst.fleet.pool import Pool, in_service_script, make, owns, pool_spec
 from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
+from dask_starburst.plan.stopped import promise
 from dask_starburst.plan.tasks import (
     Container,
     guardian_arguments,
@@ -61,6 +62,7 @@ class Blueprint:
             volume_gib=settings.storage.volume_size,
             tags=settings.tags,
             host_idle_limit=host_idle_limit(settings.timeouts.connect),
+            in_service=in_service_script() if settings.stopped else "",
         )
 
 
@@ -166,7 +168,8 @@ class Session:
         running = f" with {found.instances} warm instances" if found.instances else ""
         self._tell("pool-claimed", found.name, f"pool {found.name} is ours{running}")
         pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)))
-        self.pool = replace(pool, keeps=settings.warm > 0 or settings.warm_timeout >= SHORTEST_WARM)
+        keeps = settings.warm > 0 or settings.warm_timeout >= SHORTEST_WARM
+        self.pool = replace(pool, keeps=keeps, stopped=settings.stopped)
 
     def _tell(self, kind: str, subject: str, message: str, level: int = logging.INFO) -> None:
         self._events.emit(Event(self.aws.now(), kind, subject, message, level))
@@ -186,6 +189,9 @@ class Session:
         if settings.warm:
             text = price_of_spares(pool.spec.worker_types[0], settings.warm, spot=self.worker_group == "spot")
             self._tell("spares-wished", pool.name, text)
+        if settings.stopped:
+            text = promise(pool.spec.worker_types[0], settings.stopped, pool.spec.volume_gib)
+            self._tell("stopped-wished", pool.name, text)
         timeouts = settings.timeouts
         limits = Limits(
             capacity=timeouts.capacity,
@@ -195,6 +201,7 @@ class Session:
             retire=timeouts.retire,
             warm=settings.warm_timeout,
             spare={self.worker_group: settings.warm},
+            stopped={self.worker_group: settings.stopped} if settings.stopped else {},
         )
         launcher = Launcher(definitions, settings.scheduler.port, self._sizes())
         self.fleet = Fleet(pool, launcher, dask, self._events, limits, self.lease, timeouts.poll, settings.on_rebalance)
@@ -228,7 +235,7 @@ class Session:
                 head.task_cpu,
                 head.task_memory,
                 (settings.scheduler.port, settings.scheduler.dashboard_port),
-                guardian_arguments(account.region, groups, lifetimes),
+                guardian_arguments(account.region, groups, lifetimes, warm_pools=settings.stopped > 0),
             ),
             worker_process(
                 account.worker_role,

@@ -32,6 +32,7 @@ async def empty(pool: Pool, patience: float, poll: float) -> list[str]:
     """
     names = [pool.names.group(group) for group in pool.groups]
     await asyncio.gather(*(autoscaling.set_zero(pool.aws, name) for name in names))
+    await attempt("deleting the warm pool", pool.drop_stopped())
     await stop_tasks(pool)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
@@ -69,7 +70,8 @@ async def stop_tasks(pool: Pool) -> None:
 async def _left(pool: Pool, names: list[str]) -> list[str]:
     groups, tasks = await asyncio.gather(autoscaling.describe(pool.aws, names), ecs.running(pool.aws, pool.name))
     instances = [i for group in groups.values() for i, _, _ in group.instances]
-    return [*instances, *tasks]
+    stopped = [f"stopped instances of {group.name}" for group in groups.values() if group.stopped]
+    return [*instances, *stopped, *tasks]
 
 
 async def attempt(what: str, work: Awaitable[object]) -> bool:

@@ -105,6 +105,7 @@ async def keep(pool: Pool, seconds: float, patience: float, poll: float) -> Kept
     # Again, because the scheduler may have renewed it as long as it was there.
     until = pool.aws.now() + seconds
     await pool.renew(until)
+    await sweep.attempt("deleting the warm pool", pool.drop_stopped())
     groups = await asyncio.gather(*(_cut(pool, group, ready) for group in pool.groups))
     await sweep.give_back(pool, warm=True)
     return Kept(tuple(groups), until)

@@ -53,6 +53,7 @@ class InstanceFacts:
     tags: Mapping[str, str]
     instance_action: Mapping[str, str] | None = None
     rebalance: Mapping[str, str] | None = None
+    target_state: str | None = None  # which Auto Scaling brings it to
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,8 @@ def _instance_tree(facts: InstanceFacts, now: float) -> dict[str, Any]:
         meta["public-ipv4"] = facts.public_ip
     if facts.tags:
         meta["tags"] = {"instance": dict(facts.tags)}
+    if facts.target_state:
+        meta["autoscaling"] = {"target-lifecycle-state": facts.target_state}
     if facts.role_name:
         meta["iam"] = _iam_tree(facts, facts.role_name, now)
     return {"dynamic": _dynamic_tree(facts), "meta-data": meta | _notices(facts)}

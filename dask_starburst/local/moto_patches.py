@@ -32,7 +32,7 @@ from moto.iam import models as iam_models
 from moto.iam.exceptions import NotFoundException
 from moto.iam.responses import IamResponse
 
-STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48}
+STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 
 
 class Hooks(Protocol):

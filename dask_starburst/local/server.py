@@ -50,6 +50,7 @@ from dask_starburst.local.sky import Sky
 from dask_starburst.local.task_life import TaskLife
 from dask_starburst.local.timing import Profile, Timing
 from dask_starburst.local.veil import Veil
+from dask_starburst.local.warm_pools import WarmPoolOperations, WarmPools
 from dask_starburst.local.wire import Service
 from dask_starburst.local.world import World
 
@@ -194,11 +195,13 @@ class _Hooks:
 def _autoscaling(world: World, ec2: Ec2, machines: Machines, market: Market) -> Service:
     groups = Groups(world, ec2, machines, market)
     operations = GroupOperations(world, ec2, groups)
+    WarmPools(world, machines, groups)
     parts = (
         operations,
         GroupViews(world, ec2),
         GroupTagOperations(world, operations),
         ScheduleOperations(world, operations, groups),
+        WarmPoolOperations(operations, groups),
     )
     return Service("autoscaling", *parts, invalid="ValidationError", lock=world.lock)
 

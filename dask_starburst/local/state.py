@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 Tags = dict[str, str]
 
-MachineState = Literal["pending", "running", "shutting-down", "terminated"]
+MachineState = Literal["pending", "running", "stopping", "stopped", "shutting-down", "terminated"]
 
 
 @dataclass
@@ -30,6 +30,9 @@ class Machine:
     images: set[str] = field(default_factory=set)
     drains: bool = False  # whether its agent is told to drain on a Spot notice
     state: MachineState = "pending"
+    stops: int = 0  # how often it has been stopped
+    warm: bool = False  # whether it is in a warm pool
+    waits: bool = False  # whether its agent starts only when it is in service
     interfaces: int = 1  # how many network interfaces its type may have
     instance_action: Tags | None = None  # the Spot notice in its metadata
     rebalance: Tags | None = None
@@ -48,7 +51,25 @@ class Membership:
     @property
     def leaving(self) -> bool:
         """Whether it is on its way out."""
-        return self.state == "Terminating"
+        return self.state.endswith("Terminating")
+
+    @property
+    def target(self) -> str:
+        """The state that it is brought to, as its own metadata has it."""
+        warmed = "Warmed:" if self.state.startswith("Warmed:") else ""
+        if self.leaving:
+            return f"{warmed}Terminated"
+        return "Warmed:Stopped" if warmed else "InService"
+
+
+@dataclass
+class WarmPool:
+    """The warm pool of a group; ``max_prepared`` None: its size goes by the maximum of the group."""
+
+    min_size: int = 0
+    max_prepared: int | None = None
+    deleting: bool = False
+    members: dict[str, Membership] = field(default_factory=dict)
 
 
 @dataclass
@@ -84,6 +105,7 @@ class Group:
     failures: int = 0
     retry_at: float = 0.0
     deleting: bool = False
+    warm: WarmPool | None = None
 
     def staying(self) -> list[Membership]:
         """Return the members that are not on their way out."""

@@ -98,11 +98,15 @@ def execution_role(account: str) -> Role:
 
 
 def scheduler_role(account: str) -> Role:
-    """Return the role of the scheduler task: to renew the lease of a pool, and to empty it.
+    """Return the role of the scheduler task: to renew the lease of a pool, and to empty it and its warm pool.
 
     It launches nothing.
     """
-    actions = ["autoscaling:PutScheduledUpdateGroupAction", "autoscaling:UpdateAutoScalingGroup"]
+    actions = [
+        "autoscaling:PutScheduledUpdateGroupAction",
+        "autoscaling:UpdateAutoScalingGroup",
+        "autoscaling:DeleteWarmPool",
+    ]
     return Role(f"{NAMESPACE}-scheduler", "ecs-tasks", (_on_groups(account, actions),))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from dask_starburst.plan import stopped
 from dask_starburst.plan.offerings import launchable
 from dask_starburst.plan.state import (
     KEEPS_TASK,
@@ -25,6 +26,7 @@ from dask_starburst.plan.state import (
     Retire,
     RunTask,
     SetDesired,
+    SetMaximum,
     SetTypes,
     StopTask,
     Terminate,
@@ -68,7 +70,8 @@ def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limi
         present = [i for i in seen.instances.values() if _counts(i, group.name)]
         waiting = [w for w in mine[group.name] if _waits(w) and (w.name, w.launch) not in flying]
         actions += _choose_types(group, mine[group.name], seen)
-        actions += _scale(group, mine[group.name], waiting, present, free, now, limits)
+        scaled = _scale(group, mine[group.name], waiting, present, free, now, limits)
+        actions += [*scaled, *stopped.fit(observed.groups[group.name], group, scaled, limits.stopped)]
     if not observed.asked:
         return tuple(actions)  # spares ten thousand of them their hashes
     return tuple(a for a in actions if not _fresh(a, observed, now, limits))
@@ -241,6 +244,8 @@ def _visible(action: Action, observed: Observed, launched: set[tuple[str, int]])
     match action:
         case SetDesired(group, desired):
             return group not in observed.groups or observed.groups[group].desired == desired
+        case SetMaximum(group, maximum):
+            return group not in observed.groups or observed.groups[group].maximum == maximum
         case SetTypes(group, types):
             return group not in observed.groups or set(observed.groups[group].types) == set(types)
         case Terminate(instance, _):

@@ -94,6 +94,7 @@ class Group:
     desired: int
     types: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
+    maximum: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ class Limits:
     waits in a group that AWS launches nothing in before it steps down. `fault`: how long an attempt lasts
     that AWS answers with a quota or a fault in the request. `rest`: after how long a worker is tried anew that was
     given up for want of an instance. `spare`: how many empty instances a group keeps ready beyond what
-    its workers need.
+    its workers need; `stopped`: how many its warm pool keeps.
     """
 
     capacity: float = 120.0
@@ -162,6 +163,7 @@ class Limits:
     repeat: float = 20.0
     ladder: tuple[str, ...] = ()
     spare: Mapping[str, int] = field(default_factory=dict)
+    stopped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,14 @@ class SetDesired:
 
     group: str
     desired: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetMaximum:
+    """Let the group have this many instances at most, those of its warm pool included."""
+
+    group: str
+    maximum: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +231,7 @@ class Terminate:
     reason: str = field(default="", compare=False)
 
 
-Action = SetDesired | SetTypes | RunTask | StopTask | Retire | Forget | Terminate
+Action = SetDesired | SetMaximum | SetTypes | RunTask | StopTask | Retire | Forget | Terminate
 
 
 @dataclass(frozen=True)  # no slots: the indexes below are made when somebody first asks

@@ -61,7 +61,9 @@ def scheduler_process(
     return Process("scheduler", task_role, command, cpu, memory)
 
 
-def guardian_arguments(region: str, groups: Sequence[str], lifetimes: Lifetimes) -> tuple[str, ...]:
+def guardian_arguments(
+    region: str, groups: Sequence[str], lifetimes: Lifetimes, *, warm_pools: bool = False
+) -> tuple[str, ...]:
     """Return what the scheduler has to know to guard its pool; nothing of it is secret.
 
     Parameters
@@ -72,6 +74,8 @@ def guardian_arguments(region: str, groups: Sequence[str], lifetimes: Lifetimes)
         The Auto Scaling groups in the order in which to empty them, the scheduler's own last.
     lifetimes : Lifetimes
         How long to go on.
+    warm_pools : bool
+        Whether the groups of the workers have warm pools.
     """
     command = ["--region", region, "--lease", f"{lifetimes.lease:g}"]
     for group in groups:
@@ -79,7 +83,7 @@ def guardian_arguments(region: str, groups: Sequence[str], lifetimes: Lifetimes)
     for option, seconds in (("--end-when-idle", lifetimes.idle), ("--end-when-alone", lifetimes.no_client)):
         if seconds is not None:
             command += [option, f"{seconds:g}"]
-    return tuple(command)
+    return (*command, *(["--warm-pools"] if warm_pools else []))
 
 
 def worker_process(task_role: str, cpu: int, memory: int, nthreads: int, notices: bool = True) -> Process:

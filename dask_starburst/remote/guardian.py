@@ -1,7 +1,7 @@
 """The scheduler guards its own pool: it renews the lease, and ends the pool that nobody needs any more.
 
-Loaded by ``dask scheduler --preload``. It may do two things in the account: put off the scheduled
-action of its pool's groups, and set these groups to zero.
+Loaded by ``dask scheduler --preload``. It may do three things in the account: put off the scheduled
+action of its pool's groups, set these groups to zero, and delete their warm pools.
 """
 
 from __future__ import annotations
@@ -47,15 +47,20 @@ class Guardian(SchedulerPlugin):
         The Auto Scaling groups of the pool, the scheduler's own last: it takes this process with it.
     lifetimes : Lifetimes
         How long to go on.
+    warm_pools : bool
+        Whether the groups of the workers have warm pools.
     """
 
     name = "starburst-guardian"
 
-    def __init__(self, scheduler: Any, aws: AWS, groups: tuple[str, ...], lifetimes: Lifetimes) -> None:
+    def __init__(
+        self, scheduler: Any, aws: AWS, groups: tuple[str, ...], lifetimes: Lifetimes, warm_pools: bool = False
+    ) -> None:
         self._scheduler = scheduler
         self._aws = aws
         self._groups = groups
         self._lifetimes = lifetimes
+        self._warm_pools = warm_pools
         self._seen = time.monotonic()
         self._reason: str | None = None
         self._renewed = float("-inf")
@@ -113,7 +118,16 @@ class Guardian(SchedulerPlugin):
         while self._groups:
             await autoscaling.set_zero(self._aws, self._groups[0])
             logger.warning("set %s to zero", self._groups[0])
+            if self._warm_pools and len(self._groups) > 1:
+                await self._delete_warm_pool(self._groups[0])
             self._groups = self._groups[1:]
+
+    async def _delete_warm_pool(self, group: str) -> None:
+        """Delete what the zero has emptied already; if that fails the other groups must not wait for it."""
+        try:
+            await self._aws.call("autoscaling", "DeleteWarmPool", AutoScalingGroupName=group, ForceDelete=True)
+        except StarburstError as error:
+            logger.warning("the warm pool of %s was not deleted: %s", group, error)
 
     def _idle(self) -> float:
         """Return for how many seconds there has been no work, as Dask itself counts it."""
@@ -149,6 +163,7 @@ class Guardian(SchedulerPlugin):
 @click.option("--lease", type=float, required=True)
 @click.option("--end-when-idle", type=float, default=None)
 @click.option("--end-when-alone", type=float, default=None)
+@click.option("--warm-pools", is_flag=True)
 def dask_setup(
     scheduler: Any,
     region: str,
@@ -156,9 +171,10 @@ def dask_setup(
     lease: float,
     end_when_idle: float | None,
     end_when_alone: float | None,
+    warm_pools: bool,
 ) -> None:
     """Guard the pool of this scheduler; called by Dask when the scheduler has started."""
     lifetimes = Lifetimes(lease, end_when_idle, end_when_alone)
-    guardian = Guardian(scheduler, AWS(region=region), groups, lifetimes)
+    guardian = Guardian(scheduler, AWS(region=region), groups, lifetimes, warm_pools)
     scheduler.add_plugin(guardian)
     guardian.begin()

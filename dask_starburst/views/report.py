@@ -8,13 +8,15 @@ from typing import Any
 
 from dask.utils import format_bytes
 
+from dask_starburst.plan.stopped import price
+
 #: So many instance types are named; more are counted.
 _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterReport:
-    """A cluster at one moment; ``cost``, ``spot`` and ``lease`` are sentences, counts are workers.
+    """A cluster at one moment; ``cost``, ``spot``, ``stopped`` and ``lease`` are sentences, counts are workers.
 
     ``members`` is what the scheduler says of each worker that is up.
     """
@@ -31,6 +33,7 @@ class ClusterReport:
     cost: str
     lease: str
     spot: str = ""
+    stopped: str = ""
 
     @property
     def ready(self) -> int:
@@ -70,6 +73,7 @@ def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> Clust
         failed=len(fleet.failed()) if fleet else 0,
         cost=str(cluster.cost),
         spot=_spot(fleet, cluster.cost.saved),
+        stopped=_stopped(session.pool) if session and running else "",
         lease=f"AWS empties the pool at {lease} unless renewed" if lease and running else "none",
     )
 
@@ -85,6 +89,11 @@ def _spot(fleet: Any, saved: float) -> str:
     if saved > 0:
         parts.append(f"${saved:.4f} less than on demand")
     return "; ".join(parts)
+
+
+def _stopped(pool: Any) -> str:
+    """Say what is kept stopped, and what that costs a month; empty when nothing is."""
+    return price(pool.stopped, pool.spec.volume_gib) if pool is not None and pool.stopped else ""
 
 
 def as_text(report: ClusterReport) -> str:
@@ -108,5 +117,6 @@ def rows(report: ClusterReport) -> list[tuple[str, str]]:
         ("Where", report.where),
         ("Cost so far", report.cost),
         *([("Spot", report.spot)] if report.spot else []),
+        *([("Kept stopped", report.stopped)] if report.stopped else []),
         ("Lease", report.lease),
     ]

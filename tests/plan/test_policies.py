@@ -51,7 +51,14 @@ def test_code_of_the_user_has_no_rights_of_ours():
 @pytest.mark.parametrize(
     ("role", "actions"),
     [
-        (scheduler_role, ["autoscaling:PutScheduledUpdateGroupAction", "autoscaling:UpdateAutoScalingGroup"]),
+        (
+            scheduler_role,
+            [
+                "autoscaling:PutScheduledUpdateGroupAction",
+                "autoscaling:UpdateAutoScalingGroup",
+                "autoscaling:DeleteWarmPool",
+            ],
+        ),
         (instance_role, ["autoscaling:TerminateInstanceInAutoScalingGroup"]),
     ],
 )
