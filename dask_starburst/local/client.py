@@ -61,7 +61,7 @@ class LocalAWS:
     Raises
     ------
     LocalAWSError
-        When it is started: it does not come up within 30 seconds, or moto is not installed.
+        When it is started: it does not come up within a minute, or moto is not installed.
 
     Examples
     --------

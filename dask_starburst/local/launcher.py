@@ -22,7 +22,7 @@ from typing import IO
 
 from dask_starburst.errors import LocalAWSError
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 _KILL_SECONDS = 5.0
 _REMEMBERED_LINES = 40
@@ -130,13 +130,14 @@ class Server:
         self._stderr_reader = _in_background(self._read_stderr, self._process.stderr)
         _open_servers.add(self)
 
-    def wait_for_hello(self) -> Hello:
+    def wait_for_hello(self, seconds: float = _START_SECONDS) -> Hello:
         """Wait until it answers; `LocalAWSError` when it does not."""
-        self._said_or_ended.wait(_START_SECONDS)
+        ended = self._said_or_ended.wait(seconds)
         if self._hello is None:
             self.stop(at_once=True)
             self._stderr_reader.join(_KILL_SECONDS)
-            raise _did_not_start(self._process.returncode, list(self._lines))
+            # The exit code of one that only took too long is that of our own signal.
+            raise _did_not_start(self._process.returncode if ended else None, list(self._lines), seconds)
         return self._hello
 
     def stop(self, at_once: bool = False) -> None:
@@ -218,8 +219,8 @@ def _require_moto() -> None:
         raise LocalAWSError(f"The embedded AWS needs moto, which is not installed. {_INSTALL}")
 
 
-def _did_not_start(code: int | None, lines: Sequence[str]) -> LocalAWSError:
-    what = f"did not answer within {_START_SECONDS:.0f} s" if code is None else f"ended with exit code {code}"
+def _did_not_start(code: int | None, lines: Sequence[str], seconds: float = _START_SECONDS) -> LocalAWSError:
+    what = f"did not answer within {seconds:g} s" if code is None else f"ended with exit code {code}"
     said = "".join(lines[-_REMEMBERED_LINES:]).strip() or "(nothing)"
     hint = (
         " Something that it needs is missing: pip install 'dask_starburst[local]'" if "ModuleNotFound" in said else ""

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local import LocalAWS
-from dask_starburst.local.launcher import server_options
+from dask_starburst.local.launcher import Server, server_options
 
 USER = """
 import os, sys, time
@@ -152,6 +152,12 @@ def test_a_server_that_does_not_come_up_leaves_its_last_words() -> None:
         LocalAWS(timing="slow").start()
 
 
+def test_a_server_that_takes_too_long_is_said_to_have_done_so() -> None:
+    options = server_options(region="us-east-1", timing="fast", speed=1.0, seed=0, aliases=None, processes=True)
+    with pytest.raises(LocalAWSError, match=r"did not answer within 0\.01 s"):
+        Server(options).wait_for_hello(0.01)
+
+
 def test_a_parent_killed_takes_everything_along_though_a_forked_child_of_it_lives_on() -> None:
     user = subprocess.Popen([sys.executable, "-c", USER], stdout=subprocess.PIPE, text=True)
     assert user.stdout is not None
@@ -177,7 +183,7 @@ def test_a_server_whose_starter_dies_before_it_is_up_ends() -> None:
     assert process.stdout is not None
     process.stdout.close()  # nobody is left to read where it is
     try:
-        assert process.wait(60) == 1
+        assert process.wait(100) == 1
     finally:
         process.kill()
 
