@@ -107,7 +107,11 @@ class SimulatedAWS:
             machine = Machine(i.id, i.group, registers, i.arn, i.connected, terminating=i.terminating)
             machine.gone = now + aws.delay(1, 60) if i.terminating else NEVER
             aws.machines[i.id] = machine
+        taken: set[str] = set()
         for t in observed.tasks.values():
+            if t.instance in taken and not t.stopped:
+                continue  # ECS never has two on one instance, whatever was observed
+            taken |= {t.instance} if t.instance and not t.stopped else set()
             process = Process(t.arn, t.worker, t.launch, t.instance, now, now + aws.delay(1, 20), status=t.status)
             aws.processes[t.arn] = process
         for name in observed.members:
@@ -385,6 +389,8 @@ class SimulatedFleet:
             and all(w.state is S.READY for w in wished)
             and tasks == {w.task for w in wished}
             and aws.desired == groups
+            and not self.observed.refusals  # when they are forgotten, all types are launched again
+            and all(set(aws.types.get(w.group, TYPES)) == set(TYPES) for w in wished)
             and all(len(aws.alive(g)) == n for g, n in groups.items())
             and not any(m.terminating for m in aws.machines.values())
             and set(aws.members) - {HEAD} == {w.name for w in wished}

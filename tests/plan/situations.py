@@ -123,8 +123,8 @@ def situations(draw: st.DrawFn) -> Situation:
     """Return wishes and an observation that may contradict each other in any way."""
     observed = Observed(
         groups={name: Group(name, draw(st.integers(0, 6)), draw(some_types), TYPES) for name in GROUPS},
-        instances={name: draw(instances(name)) for name in draw(st.sets(st.sampled_from(INSTANCES)))},
-        tasks={arn: draw(tasks(arn)) for arn in draw(st.sets(st.sampled_from(TASKS)))},
+        instances={name: draw(instances(name)) for name in sorted(draw(st.sets(st.sampled_from(INSTANCES))))},
+        tasks={arn: draw(tasks(arn)) for arn in sorted(draw(st.sets(st.sampled_from(TASKS))))},
         members=draw(st.frozensets(st.sampled_from(NAMES))),
         asked=draw(st.dictionaries(actions, past, max_size=4)),
         refusals=tuple(draw(st.lists(refusals, max_size=3))),
