@@ -72,11 +72,13 @@ soak: $(VENV)/.test
 stages: $(VENV)/.test
 	$(BIN)/python -m pytest -m soak -n 2 tests/test_stages.py
 
-# The oldest distributed that we say we work with, on what touches its private hooks (lifecycle.py, cluster.py).
+# The oldest distributed that we say we work with, on what touches its private hooks (lifecycle.py, cluster.py,
+# remote/handover.py, remote/blame.py).
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet -e ".[test]" distributed==2026.7.0 dask==2026.7.0
-	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS) tests/test_cluster.py tests/test_exit.py tests/test_architecture.py
+	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS) tests/test_cluster.py tests/test_exit.py \
+		tests/test_architecture.py tests/remote/test_retirement.py
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

@@ -101,7 +101,7 @@ def test_the_lease_ends_what_is_stopped_when_client_and_scheduler_are_dead(
 def test_the_scheduler_ends_what_is_stopped_when_the_client_is_dead(
     aws: LocalAWS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kill_client(aws, f"lease={LEASE}, no_client_timeout=1")
+    kill_client(aws, f"lease={LEASE}, no_client_timeout=5")
     wait_until(lambda: costs_nothing(aws), 30, "zero by the scheduler")
     log = aws.client("logs").filter_log_events(logGroupName="/starburst")["events"]
     assert not [e for e in log if "was not deleted" in e["message"]]

@@ -141,7 +141,8 @@ class SpotWatch:
             fleet.workers[worker.name] = replace(worker, notice=now + (notice.seconds or 0.0))
         place = f"instance {instance.id} ({instance.type})" if instance is not None else "the instance"
         text = f"{place} of worker {worker.name} {what}: it hands over what it holds, another worker is asked for"
-        fleet.tell(f"spot-{notice.kind}", worker.name, text, logging.WARNING)
+        kind = "spot-interruption" if notice.kind == "interruption" else "worker-leaving"
+        fleet.tell(kind, worker.name, text, logging.WARNING)
         new = await self.dask.replace(worker.name)
         self._gaps[new] = (worker.name, None)
 

@@ -20,6 +20,8 @@ from dask_starburst.local.world import World
 _ACTIVITIES_KEPT = 500
 _FIRST_RETRY = 15.0
 _LONGEST_RETRY = 300.0
+# So many instances at once; in between other things happen in their time.
+_PORTION = 25
 
 
 class Groups:
@@ -107,7 +109,9 @@ class Groups:
     def _grow(self, group: Group, count: int, cause: str) -> None:
         if self._world.now() < group.retry_at:
             return  # even if its warm pool has some: our guess
-        for _ in range(count):
+        if count > _PORTION:
+            self._world.at(self._world.now(), lambda: self._reconcile(group, cause))
+        for _ in range(min(count, _PORTION)):
             have = len(group.staying())
             grown = (
                 f"{cause}  At {self._stamp()} an instance was started in response to a difference between desired "

@@ -243,8 +243,14 @@ def _find_by_id_at_once() -> None:
 
     @functools.wraps(find)
     def get_instance_by_id(self: Any, instance_id: str) -> Any:
-        reservations = self.reservations.values()
-        return next((one for r in reservations for one in r.instances if one.id == instance_id), None)
+        places = self.__dict__.setdefault("reservation_of", {})
+        if places.get(instance_id) not in self.reservations:
+            # The newest first: one that is asked for the first time has just been launched.
+            held = ((r.id, one.id) for r in reversed(self.reservations.values()) for one in r.instances)
+            places[instance_id] = next((name for name, one in held if one == instance_id), None)
+        reservation = self.reservations.get(places[instance_id])
+        instances = reservation.instances if reservation is not None else ()
+        return next((one for one in instances if one.id == instance_id), None)
 
     @functools.wraps(InstanceBackend.get_instance)
     def get_instance(self: Any, instance_id: str) -> Any:

@@ -74,13 +74,14 @@ class Watcher:
 
     async def _run(self) -> None:
         market = None
-        while True:
-            market = market or await self._attempt(_MARKET_PATH)
-            if market is not None:
-                if market.text != "spot":
-                    return
-                await self._announce()
-                await self._look()
+        while market is None or market.text == "spot":
+            try:
+                market = market or await self._attempt(_MARKET_PATH)
+                if market is not None and market.text == "spot":
+                    await self._look()
+                    await self._announce()
+            except Exception:  # the loop's edge: the next look may be the one that matters
+                logger.exception("the watch for Spot notices stumbled and goes on")
             await asyncio.sleep(self._every)
 
     async def _announce(self) -> None:

@@ -28,8 +28,6 @@ logger = logging.getLogger("distributed.starburst")
 TOPIC = "starburst"
 #: Seconds between two looks at workers that leave: more where there is more to look at.
 _LOOK, _SLOWEST_LOOK, _KEYS_A_SECOND = 0.1, 1.0, 4000
-#: Seconds between two looks for workers that hold too much to move.
-_WEIGH = 10.0
 #: More notices than these are forgotten; the client reads them as they come.
 _REMEMBERED = 10_000
 
@@ -66,12 +64,15 @@ class Retirement(SchedulerPlugin):
         The one that runs in this process.
     margin : float
         Seconds before the end of a notice at which a worker is closed with what it still has.
+    weigh : float
+        Seconds between two looks for workers that hold too much to move.
     """
 
     name = "starburst-retirement"
 
-    def __init__(self, scheduler: Any, margin: float = MARGIN) -> None:
+    def __init__(self, scheduler: Any, margin: float = MARGIN, weigh: float = 10.0) -> None:
         self._scheduler = scheduler
+        self._weigh_every = weigh
         self._margin = margin
         self._handover = Handover(scheduler)
         self._blame = Blame(scheduler)
@@ -247,7 +248,7 @@ class Retirement(SchedulerPlugin):
 
     async def _weigh(self) -> None:
         while True:
-            await asyncio.sleep(_WEIGH)
+            await asyncio.sleep(self._weigh_every)
             for ws in list(self._scheduler.workers.values()):
                 if str(ws.name) in self._on_spot - self._warned:
                     self._warn(ws)

@@ -96,7 +96,9 @@ def test_what_is_not_implemented_is_a_400_that_nobody_retries(aws: LocalAWS, cli
         "autoscaling:StartInstanceRefresh": lambda: clients.autoscaling.start_instance_refresh(
             AutoScalingGroupName="g"
         ),
-        "ec2:GetSpotPlacementScores": lambda: clients.ec2.get_spot_placement_scores(TargetCapacity=1),
+        "ec2:GetCapacityReservationUsage": lambda: clients.ec2.get_capacity_reservation_usage(
+            CapacityReservationId="cr-0"
+        ),
         "ec2:StopInstances": lambda: clients.ec2.stop_instances(InstanceIds=["i-0"]),
         "ssm:ListNodes": lambda: clients.ssm.list_nodes(),
     }
@@ -119,7 +121,8 @@ def test_too_many_calls_are_throttled_as_ecs_does_once_that_is_switched_on(aws: 
     post(aws, "throttle", {"on": True})
     try:
         with pytest.raises(ClientError) as error:
-            call_often(client.describe_capacity_providers)
+            # Its bucket refills slowly enough for a computer that is busy.
+            call_often(lambda: client.create_cluster(clusterName="often"))
     finally:
         post(aws, "throttle", {"on": False})
     assert code_of(error) == "ThrottlingException"

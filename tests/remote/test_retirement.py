@@ -35,10 +35,12 @@ def in_a_loop(test: Callable[..., Any]) -> Callable[..., None]:
 
 
 @asynccontextmanager
-async def dask_cluster(workers: int, margin: float = 0.5) -> AsyncIterator[tuple[Client, list[Worker]]]:
+async def dask_cluster(
+    workers: int, margin: float = 0.5, weigh: float = 10
+) -> AsyncIterator[tuple[Client, list[Worker]]]:
     with dask.config.set(QUICK):
         async with Scheduler(dashboard=False, host="127.0.0.1", port=0) as scheduler:
-            retirement = Retirement(scheduler, margin)
+            retirement = Retirement(scheduler, margin, weigh)
             scheduler.add_plugin(retirement)
             retirement.begin()
             made = [await join(scheduler, str(n)) for n in range(workers)]
@@ -219,6 +221,28 @@ async def test_it_says_that_an_actor_cannot_be_moved() -> None:
         await gone(one)
         texts = [event["text"] for _, event in await client.get_events("starburst")]
         assert "1 actors cannot be moved" in texts[0]
+
+
+class Huge:
+    """Something that says of itself that it has 5 GB: one thread's share of a network moves 3.8 in a notice."""
+
+    def __sizeof__(self) -> int:
+        return 5 * 10**9
+
+
+@in_a_loop
+async def test_it_warns_once_of_a_worker_on_spot_that_holds_more_than_can_be_moved() -> None:
+    async with dask_cluster(2, weigh=0.05) as (client, [one, two]):
+        await client.scheduler.starburst_watched(name="0")
+        held = [client.submit(Huge, workers=[worker.address], pure=False) for worker in (one, two)]
+        await asyncio.gather(*held)
+        while not (said := await client.get_events("starburst")):
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)
+        assert said == await client.get_events("starburst"), "once, and not of one on demand"
+        [(_, event)] = said
+        assert (event["action"], event["name"]) == ("too-much", "0")
+        assert "it alone holds 5.00 GB, and about 3.79 GB can be moved" in event["text"]
 
 
 @in_a_loop
