@@ -98,6 +98,7 @@ def test_the_lease_ends_what_is_stopped_when_client_and_scheduler_are_dead(
     assert "deleted" in starburst(aws, monkeypatch, "gc", "--delete")
 
 
+@pytest.mark.slow
 def test_the_scheduler_ends_what_is_stopped_when_the_client_is_dead(
     aws: LocalAWS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
