@@ -21,7 +21,7 @@ LOCAL_IMAGE = "dask-starburst/local"
 _LOCAL_POLL = 0.25
 #: Its instances boot in seconds, so adaptive scaling needs no more patience than Dask's own has.
 _LOCAL_INTERVAL = 1.0
-_LOCAL_PATIENCE = Patience(least=2.0, boot=2.0)
+_LOCAL_PATIENCE = Patience(least=2.0, boot=2.0, most=10.0)
 
 
 @dataclass(frozen=True, slots=True)

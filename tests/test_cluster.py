@@ -100,9 +100,9 @@ def test_adaptive_scaling_goes_on_after_an_error_and_keeps_who_has_just_come(cle
         assert adaptive.looks > 3
         kinds = [e.kind for e in cluster.events if e.kind in ("worker-ready", "worker-retiring", "instance-terminated")]
         assert "worker-retiring" not in kinds[: kinds.index("worker-ready") + 1]
-        # It has measured its own boots, and has no more patience than one of them.
+        # It has measured its own boots, and has no more patience than one of them, or ten seconds.
         boots = cluster._fleet.boots.seen(0.0).measured
-        assert adaptive.scale_down_after == max(2.0, statistics.median(boots))
+        assert adaptive.scale_down_after == min(max(2.0, statistics.median(boots)), 10.0)
 
 
 def test_a_cluster_of_no_given_size_adapts_by_itself(clean: LocalAWS) -> None:

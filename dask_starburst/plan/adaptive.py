@@ -52,10 +52,14 @@ class Patience:
     boot : float
         Seconds, until one has been measured. 50 workers on EC2 took 75 to 105 s in the predecessor's
         runs, 87 s and more in the latency model (aws-facts §2.1, §2.3).
+    most : float
+        Seconds. Boots that take longer than this wait for capacity or for a busy computer; nobody is
+        to pay for idle workers as long as that.
     """
 
     least: float = 60.0
     boot: float = 90.0
+    most: float = 300.0
 
     def after(self, boots: Boots) -> float:
         """Return the seconds, given what this cluster's own boots have taken.
@@ -64,7 +68,7 @@ class Patience:
         way shows that boots take no less.
         """
         boot = median(boots.measured) if boots.measured else max(self.boot, boots.under_way)
-        return max(self.least, boot)
+        return min(max(self.least, boot), self.most)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,7 @@ def test_the_first_step_is_small_and_the_maximum_is_near_all_the_same():
         (Boots((45.0,)), 60.0),
         (Boots((80.0, 95.0, 300.0)), 95.0),
         (Boots((80.0,), under_way=200.0), 80.0),
+        (Boots((900.0,)), 300.0),
     ],
     ids=str,
 )
