@@ -92,7 +92,10 @@ class Pool:
         name = self.name
         self.reapers = Reapers(aws, folder, name, ec2)
         self.ecs.create_cluster(clusterName=name)
-        script = boot_script().replace("@CLUSTER@", name).replace("@GROUP@", name).replace("@IDLE_LIMIT@", str(LIMIT))
+        filled = {"@CLUSTER@": name, "@GROUP@": name, "@IDLE_LIMIT@": str(LIMIT), "@IN_SERVICE@": ""}
+        script = boot_script()
+        for key, value in filled.items():
+            script = script.replace(key, value)
         data = {
             "ImageId": image,
             "InstanceType": "c7g.large",
