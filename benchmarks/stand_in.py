@@ -69,6 +69,9 @@ class StandIn:
         """Nothing to count."""
         return {}
 
+    async def announce(self, name: str) -> None:
+        """Nobody is drained."""
+
     async def replace(self, name: str) -> str:
         """Nobody goes, so nobody follows."""
         raise AssertionError(f"{name} has to go")

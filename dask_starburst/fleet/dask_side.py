@@ -9,6 +9,7 @@ from weakref import ref
 
 from distributed.core import Status
 
+from dask_starburst.plan.notices import LONGEST
 from dask_starburst.plan.spot import Notice
 from dask_starburst.plan.state import SCHEDULER
 
@@ -76,6 +77,19 @@ class ClusterSide:
         comm = self._comm()
         if comm is not None:
             await comm.starburst_forgive(names=list(names))
+
+    async def announce(self, name: str) -> None:
+        """Have the scheduler retire a worker that somebody drains, as it does after a notice.
+
+        It waits for somebody who can take the results, which `retire` does not; and a notice of AWS that comes
+        later finds the worker on its way.
+        """
+        cluster, comm = self._cluster(), self._comm()
+        if cluster is None or comm is None:
+            return
+        for address, worker in dict(cluster.scheduler_info["workers"]).items():
+            if str(worker["name"]) == name:
+                await comm.starburst_notice(worker=address, kind="stop", seconds=LONGEST, action="draining")
 
     async def replace(self, name: str) -> str:
         """Wish for another worker in the place of this one; as many as before are wished for."""

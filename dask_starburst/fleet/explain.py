@@ -23,7 +23,7 @@ _HINTS = (
         ("exec format error",),
         "The image is built for another architecture: give arch= of the image, or build it for both.",
     ),
-    (("OutOfMemory", "137"), "It was killed, most often for lack of memory: give a larger worker=."),
+    (("OutOfMemory",), "It was killed, most often for lack of memory: give a larger worker=."),
     (
         ("No module named",),
         "The image lacks a package that the cluster needs: it must hold dask_starburst and the"

@@ -31,6 +31,9 @@ class SpotSide(Protocol):
     async def counts(self) -> dict[str, float]:
         """Return what the scheduler has counted: bytes moved, results lost, tasks recomputed."""
 
+    async def announce(self, name: str) -> None:
+        """Have the scheduler retire a worker that somebody drains, as it does after a notice."""
+
     async def replace(self, name: str) -> str:
         """Wish for another worker in the place of this one, and return its name."""
 
@@ -91,6 +94,7 @@ class SpotWatch:
     held: set[str] = field(default_factory=set)
     _successions: list[Succession] = field(default_factory=list)
     _gaps: dict[str, tuple[str, float | None]] = field(default_factory=dict)
+    _announced: set[tuple[str, int]] = field(default_factory=set)
     _back_from: float = 0.0
     _busy: bool = False
 
@@ -137,8 +141,8 @@ class SpotWatch:
             self.counts.interruptions += 1
             what = f"is taken back by AWS in {notice.seconds or 0:.0f} s (Spot interruption)"
             self._avoid(instance, "a Spot interruption")
-        if notice.kind != "draining":  # the scheduler retires it by itself
-            fleet.workers[worker.name] = replace(worker, notice=now + (notice.seconds or 0.0))
+        # The scheduler retires it by itself. Not wished from here on: another notice must not replace it again.
+        fleet.workers[worker.name] = replace(worker, wished=False, notice=now + (notice.seconds or 0.0))
         place = f"instance {instance.id} ({instance.type})" if instance is not None else "the instance"
         text = f"{place} of worker {worker.name} {what}: it hands over what it holds, another worker is asked for"
         kind = "spot-interruption" if notice.kind == "interruption" else "worker-leaving"
@@ -167,7 +171,8 @@ class SpotWatch:
         if self._busy:
             return
         due = [(one, what) for one in self._successions if (what := outcome(one, self.fleet.workers)) is not None]
-        drained = [w for w in self.fleet.workers.values() if w.instance in draining and w.wished and not w.notice]
+        going = [w for w in self.fleet.workers.values() if w.instance in draining and w.wished]
+        drained = [w for w in going if (w.name, w.launch) not in self._announced]
         back = None
         if not self._successions and self.fleet.pool.aws.now() >= self._back_from:
             back = to_move_back(self.fleet.workers.values(), self.fleet.observed, self.limits)
@@ -180,7 +185,9 @@ class SpotWatch:
             for one, what in due:
                 await self._end(one, what)
             for worker in drained:
-                await self.heard(Notice(0, worker.name, "draining"))
+                self._announced.add((worker.name, worker.launch))
+                with suppress(OSError):
+                    await self.dask.announce(worker.name)
             if back is not None:
                 text = f"worker {back.name} moves back to {self.limits.ladder[0]}, once that has an instance for it"
                 self.fleet.tell("worker-moves-back", back.name, text)

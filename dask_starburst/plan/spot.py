@@ -11,7 +11,7 @@ from dask_starburst.plan.state import Limits, Observed, Worker, WorkerState
 S = WorkerState
 
 #: Why a worker has to go: Spot takes its instance, may soon take it, somebody drains it, or its container is stopped.
-NoticeKind = Literal["interruption", "rebalance", "draining", "stop"]
+NoticeKind = Literal["interruption", "rebalance", "stop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Notice:
         Notices are counted from 1.
     name : str
         The worker's.
-    kind : {"interruption", "rebalance", "draining", "stop"}
+    kind : {"interruption", "rebalance", "stop"}
         Why it goes.
     seconds : float, optional
         How long it has; None where nobody has said.
