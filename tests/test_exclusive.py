@@ -91,7 +91,7 @@ def test_a_hundred_pairs_that_check_out_at_the_same_instant_get_different_pools(
 @pytest.mark.slow
 def test_two_clusters_that_start_at_the_same_instant_have_pools_of_their_own(clean: LocalAWS) -> None:
     with two(CLUSTERS.format(url=clean.endpoint_url)) as both:
-        for _ in range(3):
+        for _ in range(2):
             names = say(both)
             assert sorted(names) == pools(clean), "two, and used again each time"
             assert say(both) == ["BACK", "BACK"]
