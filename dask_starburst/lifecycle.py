@@ -156,9 +156,10 @@ class CloudCluster(SpecCluster):
         if self._fleet.error is not None:
             return self._fleet.error
         failed = self._fleet.failed()
-        if failed and len(self.worker_spec) - len(failed) < n_workers:
-            kind = CapacityUnavailable if failed[0].unserved else WorkerFailed
-            return kind(failed[0].reason)
+        told = [worker for worker in failed if self._fleet.explained(worker)]
+        if told and len(self.worker_spec) - len(failed) < n_workers:
+            kind = CapacityUnavailable if told[0].unserved else WorkerFailed
+            return kind(told[0].reason)
         return None
 
     @property

@@ -31,6 +31,9 @@ def fair_again(aws: LocalAWS, cluster: StarburstCluster) -> Iterator[None]:
     cluster.scale(0)
     wait_until(lambda: alone(aws), 30, "only the scheduler and its instance are there")
     aws.advance(400)  # nobody remembers any refusal, neither we nor Auto Scaling
+    assert cluster._cloud is not None
+    clock = cluster._cloud.aws
+    wait_until(lambda: abs(clock.now() - aws.now()) < 5, 30, "the cluster knows what time it is")
 
 
 def alone(aws: LocalAWS) -> bool:

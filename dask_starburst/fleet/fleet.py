@@ -113,6 +113,7 @@ class Fleet:
         self._poll = poll
         self._head: Worker | None = None
         self._launches: dict[str, int] = {}
+        self._explained: dict[str, int] = {}
         self._trouble = ""
         self._wake = asyncio.Event()
         self._looked = asyncio.Condition()
@@ -145,7 +146,7 @@ class Fleet:
         """Give the workers that were given up another set of attempts: somebody asked again."""
         now = self.pool.aws.now()
         for worker in self.failed():
-            self.workers[worker.name] = again(worker, now, 0)
+            self.workers[worker.name] = replace(again(worker, now, 0), reason="")
 
     def wake(self) -> None:
         """Look at once."""
@@ -167,6 +168,10 @@ class Fleet:
         """Return the workers that were given up, after their last attempt."""
         last = self._limits.attempts - 1
         return [w for w in self.workers.values() if w.state is S.FAILED and w.attempt >= last]
+
+    def explained(self, worker: Worker) -> bool:
+        """Whether the reason of a worker that was given up is told in full: its log takes a moment to be read."""
+        return self._explained.get(worker.name) == worker.launch
 
     def unordered(self) -> frozenset[str]:
         """Return the names of the wishes that no instance is on its way for; taking them back is free."""
@@ -312,6 +317,7 @@ class Fleet:
             self._fail(SchedulerFailed(text))
         elif final:
             self.workers[new.name] = replace(self.workers.get(new.name, new), reason=text)
+            self._explained[new.name] = new.launch
         await self._told()
 
     async def log_tail(self, worker: Worker, lines: int = explain.LOG_LINES) -> list[str]:
