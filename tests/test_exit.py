@@ -18,7 +18,7 @@ LEASE = 120
 LATE = 120
 
 SCRIPT = """
-import time
+import signal, time
 from dask.distributed import Client
 from dask_starburst import StarburstCluster
 
@@ -27,6 +27,7 @@ def slow(x):
     return x
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
     cluster = StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=2, lease={lease})
     client = Client(cluster)
     client.wait_for_workers(2)

@@ -81,8 +81,10 @@ def test_a_worker_that_cannot_be_started_says_why_and_what_to_do(
 
 
 def test_a_worker_that_is_killed_for_its_memory_is_replaced_and_told(aws: LocalAWS, cluster: StarburstCluster) -> None:
+    events = len(cluster.events)
     cluster.scale(1)
-    cluster.wait_for_workers(1, timeout=60)
+    # Dask knows a worker a moment before we say so.
+    wait_until(lambda: told(cluster, "worker-ready", events), 60, "it is up")
     events = len(cluster.events)
     aws.weather([weather.OutOfMemory(family=WORKER)])
     wait_until(lambda: told(cluster, "worker-ready", events), 60, "another one is up")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Seconds before the scheduler is asked again after an answer that was lost.
 _PAUSE = 1.0
+_THEN = "it hands over what it holds, another worker is asked for"
 
 
 class SpotSide(Protocol):
@@ -95,6 +96,7 @@ class SpotWatch:
     _successions: list[Succession] = field(default_factory=list)
     _gaps: dict[str, tuple[str, float | None]] = field(default_factory=dict)
     _announced: set[tuple[str, int]] = field(default_factory=set)
+    _taken: set[tuple[str, int]] = field(default_factory=set)
     _back_from: float = 0.0
     _busy: bool = False
 
@@ -114,12 +116,14 @@ class SpotWatch:
     async def heard(self, notice: Notice) -> None:
         """Do what one notice asks for."""
         worker = self.fleet.workers.get(notice.name)
-        if worker is None or not worker.wished or notice.name in self.held:
+        if worker is None:
             return
-        instance = self._instance(worker)
-        if notice.kind == "rebalance":
+        instance, stays = self._instance(worker), worker.wished and notice.name not in self.held
+        if notice.kind == "interruption":
+            self._interrupted(worker, instance, notice)
+        if notice.kind == "rebalance" and stays:
             await self._rebalance(worker, instance)
-        else:
+        elif stays:
             await self._goes(worker, instance, notice)
 
     async def _rebalance(self, worker: Worker, instance: Instance | None) -> None:
@@ -132,21 +136,26 @@ class SpotWatch:
             self._avoid(instance, "a rebalance recommendation")
             await self._follow(worker, None)
 
+    def _interrupted(self, worker: Worker, instance: Instance | None, notice: Notice) -> None:
+        """Count and tell of an interruption once; ECS may have drained the instance before we hear of it."""
+        if (worker.name, worker.launch) in self._taken:
+            return
+        self._taken.add((worker.name, worker.launch))
+        self.counts.interruptions += 1
+        self._avoid(instance, "a Spot interruption")
+        what = f"is taken back by AWS in {notice.seconds or 0:.0f} s (Spot interruption)"
+        text = f"{_place(instance)} of worker {worker.name} {what}: {_THEN}"
+        self.fleet.tell("spot-interruption", worker.name, text, logging.WARNING)
+
     async def _goes(self, worker: Worker, instance: Instance | None, notice: Notice) -> None:
         fleet, now = self.fleet, self.fleet.pool.aws.now()
         if instance is not None:
             fleet.doom(instance.id)
-        what = "is drained or stopped"
-        if notice.kind == "interruption":
-            self.counts.interruptions += 1
-            what = f"is taken back by AWS in {notice.seconds or 0:.0f} s (Spot interruption)"
-            self._avoid(instance, "a Spot interruption")
         # The scheduler retires it by itself. Not wished from here on: another notice must not replace it again.
         fleet.workers[worker.name] = replace(worker, wished=False, notice=now + (notice.seconds or 0.0))
-        place = f"instance {instance.id} ({instance.type})" if instance is not None else "the instance"
-        text = f"{place} of worker {worker.name} {what}: it hands over what it holds, another worker is asked for"
-        kind = "spot-interruption" if notice.kind == "interruption" else "worker-leaving"
-        fleet.tell(kind, worker.name, text, logging.WARNING)
+        if notice.kind != "interruption":
+            text = f"{_place(instance)} of worker {worker.name} is drained or stopped: {_THEN}"
+            fleet.tell("worker-leaving", worker.name, text, logging.WARNING)
         new = await self.dask.replace(worker.name)
         self._gaps[new] = (worker.name, None)
 
@@ -232,3 +241,7 @@ class SpotWatch:
         self.counts.bytes_moved = found.get("bytes_moved", 0.0)
         self.counts.results_lost = int(found.get("results_lost", 0))
         self.counts.recomputed = int(found.get("recomputed", 0))
+
+
+def _place(instance: Instance | None) -> str:
+    return f"instance {instance.id} ({instance.type})" if instance is not None else "the instance"

@@ -29,11 +29,12 @@ _STAYS = (Status.running, Status.paused)
 
 @dataclass
 class Leaving:
-    """A worker that has to leave: when (by `time.monotonic`), and what came of it so far."""
+    """A worker that has to leave: why, when (by `time.monotonic`), and what came of it so far."""
 
     address: str
     name: str
     deadline: float
+    kind: str
     since: float = field(default_factory=time.monotonic)
     told: float = field(default_factory=time.time)
     keys_moved: int = 0

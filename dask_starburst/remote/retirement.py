@@ -36,6 +36,7 @@ _REMEMBERED = 10_000
 class Counts:
     """What notices came to, for ``starburst_spot_counts``.
 
+    A worker is counted once of ``interruptions`` and ``stops``: ECS drains what Spot takes, and stops its tasks.
     ``results_lost`` are keys of which nobody else had a copy when a worker with a notice went, or one that AWS took
     without; ``recomputed`` how many of them have been computed again. ``seconds`` is the sum from notice to closed over
     all ``retired`` workers, ``longest`` the longest. ``watched`` are the workers on Spot that watch for notices.
@@ -118,7 +119,9 @@ class Retirement(SchedulerPlugin):
         if ws is None or kind not in KINDS:
             return f"{worker} is not known" if ws is None else f"{kind!r} is no notice"
         self._remember(ws, kind, seconds, action)
-        if kind != REBALANCE:
+        if kind == REBALANCE:
+            self._counts.rebalances += 1
+        else:
             self._blame.excuse(worker)
             self._leave(ws, kind, seconds)
         return TAKEN
@@ -177,8 +180,6 @@ class Retirement(SchedulerPlugin):
         self._number += 1
         notice = {"number": self._number, "name": str(ws.name), "address": ws.address, "kind": kind, "action": action}
         self._notices.append({**notice, "time": now, "until": now + seconds})
-        counted = {INTERRUPTION: "interruptions", REBALANCE: "rebalances"}.get(kind, "stops")
-        setattr(self._counts, counted, getattr(self._counts, counted) + 1)
         news, self._news = self._news, asyncio.Event()
         news.set()
 
@@ -187,9 +188,16 @@ class Retirement(SchedulerPlugin):
         known = self._handover.leaving.get(ws.address)
         if known is not None:
             known.deadline = min(known.deadline, deadline)
+            if kind == INTERRUPTION != known.kind:
+                known.kind = kind
+                self._counts.stops, self._counts.interruptions = self._counts.stops - 1, self._counts.interruptions + 1
             return
+        if kind == INTERRUPTION:
+            self._counts.interruptions += 1
+        else:
+            self._counts.stops += 1
         unique = list(self._handover.only_here(ws))
-        self._handover.begin(Leaving(ws.address, str(ws.name), deadline))
+        self._handover.begin(Leaving(ws.address, str(ws.name), deadline, kind))
         held = sum(ts.nbytes for ts in unique)
         text = f"worker {ws.name} has to go in {seconds:.0f} s ({kind}); {len(unique)} results ({held / 1e6:.1f} MB) "
         text += f"are on no other worker and {len(ws.processing)} tasks are on it"

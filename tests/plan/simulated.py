@@ -59,6 +59,7 @@ class Machine:
     connected: bool = False
     gone: float = NEVER
     terminating: bool = False
+    type: str = TYPES[0]
 
 
 @dataclass
@@ -91,6 +92,7 @@ class SimulatedAWS:
     members: dict[str, str] = field(default_factory=dict)
     stale: dict[str, float] = field(default_factory=dict)
     #: Which types each group launches, until when a market has nothing to give, and what was said of it.
+    allowed: tuple[str, ...] = TYPES
     types: dict[str, tuple[str, ...]] = field(default_factory=dict)
     shut: dict[str, float] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
@@ -127,6 +129,22 @@ class SimulatedAWS:
     def delay(self, low: float, high: float) -> float:
         return self.random.uniform(low, high)
 
+    def boots(self) -> float:
+        """Draw the seconds from an order to an instance that has registered with ECS."""
+        return self.delay(5, 90)
+
+    def pulls(self) -> float:
+        """Draw the seconds from RunTask to RUNNING."""
+        return self.delay(0, 10)
+
+    def joins(self) -> float:
+        """Draw the seconds from RUNNING to a worker that the scheduler knows."""
+        return self.delay(0, 20)
+
+    def hears(self) -> float:
+        """Draw the seconds after which Dask knows of a death: at once, or after its worker-ttl."""
+        return self.random.choice([0.0, 2 * TICK, 300.0])
+
     def alive(self, group: str) -> list[Machine]:
         return [m for m in self.machines.values() if m.group == group and not m.terminating]
 
@@ -151,7 +169,7 @@ class SimulatedAWS:
     def _auto_scale(self, group: str) -> None:
         alive = self.alive(group)
         if self.desired[group] > len(alive) and self.now < self.shut.get(group, 0.0):
-            type = self.random.choice(["", *TYPES])
+            type = self.random.choice(["", *self.allowed])
             self.refusals.append(Refusal(group, "capacity", "AWS has none", self.now, type))
             return
         for _ in range(self.desired[group] - len(alive)):
@@ -159,7 +177,8 @@ class SimulatedAWS:
             # In the noisy time some never get their agent up.
             dud = self.noisy and self._lost()
             name = f"i-new-{self.launched}"
-            self.machines[name] = Machine(name, group, NEVER if dud else self.now + self.delay(5, 90))
+            registers = NEVER if dud else self.now + self.boots()
+            self.machines[name] = Machine(name, group, registers, type=self.types.get(group, self.allowed)[0])
         for machine in self.random.sample(alive, max(0, len(alive) - self.desired[group])):
             self._take(machine)
 
@@ -194,11 +213,10 @@ class SimulatedAWS:
         process.status, process.exit_code, process.reason = "STOPPED", code, reason
 
     def _notice_the_dead(self) -> None:
-        """Dask hears of most deaths at once, and of some after its worker-ttl."""
         for name, arn in list(self.members.items()):
             process = self.processes.get(arn)
             if process is None or process.status == "STOPPED":
-                due = self.stale.setdefault(name, self.now + self.random.choice([0.0, 2 * TICK, 300.0]))
+                due = self.stale.setdefault(name, self.now + self.hears())
                 if self.now >= due:
                     self._forget(name)
 
@@ -273,9 +291,9 @@ class SimulatedAWS:
         if machine is None or machine.terminating or not machine.connected or machine.arn in held:
             return None
         self.started += 1
-        runs = self.now + self.delay(0, 10)
+        runs = self.now + self.pulls()
         arn = f"task-new-{self.started}"
-        process = Process(arn, action.worker, action.launch, machine.arn, runs, runs + self.delay(0, 20))
+        process = Process(arn, action.worker, action.launch, machine.arn, runs, runs + self.joins())
         self.processes[arn] = process
         return process
 
@@ -320,7 +338,7 @@ class SimulatedFleet:
     def _look(self) -> None:
         """See as little, and as late, as `fleet.Observer` does."""
         aws, before, now = self.aws, self.observed, self.aws.now
-        present = [(m.id, m.group, "c7g.xlarge", m.terminating) for m in aws.machines.values()]
+        present = [(m.id, m.group, m.type, m.terminating) for m in aws.machines.values()]
         sweep = now - self.swept >= SWEEP
         instances = join_instances(present, None, before, now)
         known = replace(before, instances=instances, members=frozenset(aws.members))
@@ -337,7 +355,9 @@ class SimulatedFleet:
         answered = {arn: _task(aws.processes[arn]) for arn in asked if arn in aws.processes}
         placed = {w.task: w.since for w in self.workers.values() if w.task}
         seen = Observed(
-            groups={n: Group(n, desired, aws.types.get(n, TYPES), TYPES) for n, desired in aws.desired.items()},
+            groups={
+                n: Group(n, desired, aws.types.get(n, aws.allowed), aws.allowed) for n, desired in aws.desired.items()
+            },
             instances=instances,
             tasks=join_tasks(before.tasks, asked, answered, placed, now),
             members=known.members,
@@ -390,7 +410,7 @@ class SimulatedFleet:
             and tasks == {w.task for w in wished}
             and aws.desired == groups
             and not self.observed.refusals  # when they are forgotten, all types are launched again
-            and all(set(aws.types.get(w.group, TYPES)) == set(TYPES) for w in wished)
+            and all(set(aws.types.get(w.group, aws.allowed)) == set(aws.allowed) for w in wished)
             and all(len(aws.alive(g)) == n for g, n in groups.items())
             and not any(m.terminating for m in aws.machines.values())
             and set(aws.members) - {HEAD} == {w.name for w in wished}

@@ -115,6 +115,20 @@ async def test_everything_that_only_it_holds_is_moved_and_nothing_is_computed_ag
 
 
 @in_a_loop
+@pytest.mark.parametrize("order", [("stop", "interruption"), ("interruption", "stop", "interruption")])
+async def test_a_worker_that_is_drained_because_spot_takes_it_is_one_interruption(order: tuple[str, ...]) -> None:
+    async with dask_cluster(2) as (client, [one, _]):
+        long = client.submit(work, 1, 7, workers=[one.address], allow_other_workers=True)
+        await until(lambda: bool(one.state.executing))
+        for kind in order:
+            await notice(client, one, 60, kind)
+        await gone(one)
+        assert await long == 7
+        said = await counts(client)
+        assert (said["interruptions"], said["stops"], said["retired"]) == (1, 0, 1)
+
+
+@in_a_loop
 async def test_nothing_new_lands_on_it_and_what_it_has_begun_it_finishes(tmp_path: Path) -> None:
     async with dask_cluster(2) as (client, [one, two]):
         traces = tmp_path / "traces"

@@ -1,0 +1,393 @@
+"""A job on Spot instances that AWS keeps taking back: time and money beside the same job on demand.
+
+Ten workers do tasks of half a minute each, ten hours of work if nobody disturbs them. Every instance on Spot is
+taken back at random, independently of the others (a Poisson process), at rates from AWS's published band for c7g
+(less than 5 % of the instances a month: 7e-5 in an hour) to 30 in an hour, which no real market knows. There are two
+kinds of jobs: one whose results are ``gathered`` as they come, and one whose results are ``held`` by the workers to
+the end, each once, as those of a persisted dataframe are.
+
+All of it is *simulated*, in virtual time. What is decided is decided by the code that runs in a cluster:
+`plan.reconcile.step`, `plan.worker`, `plan.spot` and `fleet.spot.SpotWatch`. The AWS and the Dask beneath are those
+of the property tests of `step`, with the latencies of the profile ``realistic``. An interrupted worker finishes its
+task and hands over what it holds, at the bandwidth that the product counts on. With ``watch`` off nobody hears of
+notices: an instance works on until it is gone, and with it what its worker holds. Prices are those of the bundled
+list, Spot by its published savings; the scheduler's instance, volumes and public addresses are included. An
+interruption of one pool says nothing of another here; real ones come together.
+
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import count, product
+from pathlib import Path
+from random import Random
+from statistics import median
+from types import SimpleNamespace
+from typing import Any, cast
+
+from dask_starburst.catalog.instance_types import catalogue
+from dask_starburst.cost.ledger import Ledger, Market
+from dask_starburst.fleet.fleet import Fleet
+from dask_starburst.fleet.observe import doom
+from dask_starburst.fleet.spot import SpotSide, SpotWatch
+from dask_starburst.local.timing import Timing
+from dask_starburst.plan.moving import bandwidth
+from dask_starburst.plan.notices import LONGEST, MARGIN
+from dask_starburst.plan.offerings import Refusal
+from dask_starburst.plan.pool import LADDERS
+from dask_starburst.plan.sizing import worker_types
+from dask_starburst.plan.spot import Notice
+from dask_starburst.plan.state import SCHEDULER, Limits, Observed, Worker
+from tests.plan.simulated import TICK, Process, SimulatedAWS, SimulatedFleet
+
+#: Interruptions of one instance in an hour: the band of c7g (aws-facts §4.3), and far beyond it.
+C7G, STORM = 7e-5, 30.0
+RATES = (C7G, 0.03, 0.3, 3.0, 10.0, STORM)
+WORKERS, HOURS, TASK = 10, 10.0, 30.0
+#: Bytes of one result that is held, and vCPUs of a worker.
+RESULT, VCPUS = 2e6, 4
+#: Seconds from a running container to a worker that the scheduler knows, and until Dask knows of a death
+#: (``distributed.comm.timeouts.tcp``): Python's start as measured, Dask's default.
+JOIN, DEAF = 3.0, 30.0
+#: A job that takes so many times as long is given up.
+HOPELESS = 4.0
+SPOT = "spot"
+HEAD_TYPE = "m7g.medium"
+#: So many types does a group launch at most here.
+MOST = 10
+#: So many stopped tasks can be asked for.
+REMEMBERED = 200
+
+
+@dataclass
+class StormyAWS(SimulatedAWS):
+    """One in which Spot instances are taken back, with the latencies of the embedded AWS.
+
+    Parameters
+    ----------
+    rate : float
+        Interruptions of one instance on Spot in an hour.
+    """
+
+    rate: float = 0.0
+    timing: Timing = field(default_factory=Timing)
+    taken: dict[str, float] = field(default_factory=dict)
+    leaving: dict[str, float] = field(default_factory=dict)
+    billed: set[str] = field(default_factory=set)
+    ledger: Ledger = field(default_factory=lambda: Ledger(simulated=True))
+
+    def boots(self) -> float:
+        """Draw as the embedded AWS does."""
+        return sum(self.timing.seconds(step) for step in ("reconcile", "pending", "boot", "agent"))
+
+    def pulls(self) -> float:
+        """Draw as the embedded AWS does."""
+        return self.timing.seconds("placement") + self.timing.seconds("pull")
+
+    def joins(self) -> float:
+        """Return what was measured."""
+        return JOIN
+
+    def hears(self) -> float:
+        """Return when a connection that nobody answers is given up."""
+        return DEAF
+
+    def pass_time(self, seconds: float) -> None:
+        """Announce interruptions, carry out those that are due, and write down what is paid for."""
+        super().pass_time(seconds)
+        chance = 1 - math.exp(-self.rate / 3600 * seconds)
+        self._forget_the_past()
+        for machine in self.machines.values():
+            market: Market = "spot" if machine.group == SPOT else "on-demand"
+            if machine.id not in self.billed:
+                self.billed.add(machine.id)
+                self.ledger.instance_started(machine.id, machine.type, market, self.now)
+            if machine.terminating:
+                self.ledger.instance_ended(machine.id, self.now)
+            elif machine.group == SPOT and machine.id not in self.taken and self.random.random() < chance:
+                self.taken[machine.id] = self.now + LONGEST
+            elif self.now >= self.taken.get(machine.id, math.inf):
+                machine.terminating, machine.gone = True, self.now
+
+    def _forget_the_past(self) -> None:
+        """Close the accounts of what is gone, and forget stopped tasks as ECS does."""
+        for gone in self.billed - self.machines.keys():
+            self.ledger.instance_ended(gone, self.now)
+        self.billed &= self.machines.keys()
+        over = [arn for arn, process in self.processes.items() if process.status == "STOPPED"]
+        for arn in over[:-REMEMBERED]:
+            del self.processes[arn]
+
+    def _retire(self, worker: str) -> None:
+        """Let a worker hand over first."""
+        if worker in self.members:
+            self.leaving.setdefault(worker, math.inf)
+
+    def close(self, worker: str) -> None:
+        """Let a worker go that has handed over what it could."""
+        self.leaving.pop(worker, None)
+        super()._retire(worker)
+
+    def under_notice(self) -> Iterator[tuple[Process, float]]:
+        """Give what runs on instances that are to be taken, and when they are."""
+        until = {m.arn: self.taken[m.id] for m in self.machines.values() if m.id in self.taken and m.arn}
+        for process in self.running():
+            if process.instance in until:
+                yield process, until[process.instance]
+
+
+@dataclass
+class Job:
+    """Tasks, of which each worker does one after another; results are `held` where they came to be, or gathered."""
+
+    tasks: int
+    held: bool
+    running: dict[str, float] = field(default_factory=dict)
+    results: Counter[str] = field(default_factory=Counter)
+    gathered: int = 0
+    lost: int = 0
+    cut_short: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks nobody does."""
+        return self.tasks - self.gathered - self.results.total() - len(self.running)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is a result of every task."""
+        return self.gathered + self.results.total() >= self.tasks
+
+    def work(self, workers: set[str], leaving: set[str], seconds: float) -> None:
+        """Let some time pass."""
+        for gone in (set(self.running) | set(self.results)) - workers:
+            self.lose(gone)
+        for name in sorted(workers):
+            if name in self.running:
+                self.running[name] -= seconds
+                if self.running[name] <= 0:
+                    del self.running[name]
+                    self.results[name] += self.held
+                    self.gathered += not self.held
+            if name not in self.running and name not in leaving and self.waiting > 0:
+                self.running[name] = TASK
+
+    def lose(self, name: str) -> None:
+        """Take a worker away, and all that it had."""
+        self.cut_short += self.running.pop(name, None) is not None
+        self.lost += self.results.pop(name, 0)
+
+    def move(self, name: str, to: list[str], most: int) -> None:
+        """Move results away from a worker, evenly."""
+        for _ in range(min(most, self.results[name]) if to else 0):
+            self.results[name] -= 1
+            self.results[min(to, key=lambda other: self.results[other])] += 1
+
+
+class StormFleet(SimulatedFleet):
+    """What `SpotWatch` knows of a fleet, beyond what the property tests need."""
+
+    def __init__(self, aws: StormyAWS, limits: Limits) -> None:
+        super().__init__(aws, {}, Observed({}, {}, {}, frozenset()), limits)
+        self.pool = SimpleNamespace(aws=SimpleNamespace(now=lambda: aws.now))
+        self.told: Counter[str] = Counter()
+        self.under_way: set[asyncio.Task[Any]] = set()
+        self._numbers = count(WORKERS)
+
+    def tell(self, kind: str, *_: Any) -> None:
+        """Count an event."""
+        self.told[kind] += 1
+
+    def doom(self, instance: str) -> None:
+        """Give an instance nothing to do any more."""
+        self.observed = doom(self.observed, instance)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Remember what AWS has just taken back."""
+        self.aws.refusals.append(refusal)
+
+    def unwant(self, name: str) -> None:
+        """Wish for a worker no more."""
+        if name in self.workers:
+            self.workers[name] = replace(self.workers[name], wished=False)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the loop."""
+        task = asyncio.ensure_future(work)
+        self.under_way.add(task)
+        task.add_done_callback(self.under_way.discard)
+
+    def wish(self, name: str) -> None:
+        """Wish for one worker more."""
+        now = self.aws.now
+        self.workers[name] = Worker(name, self.limits.ladder[0], since=now, not_before=now)
+
+    # -- SpecCluster, which `SpotWatch` asks for the worker that follows -------------------------
+
+    async def replace(self, name: str) -> str:
+        """Wish for another worker."""
+        new = str(next(self._numbers))
+        self.wish(new)
+        return new
+
+    async def take_back(self, new: str, old: str) -> None:
+        """Wish for the new one no more; the old one still is."""
+        self.unwant(new)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one job came to. Hours and dollars are infinite where it was given up."""
+
+    hours: float
+    usd: float
+    interruptions: int
+    lost: int
+    cut_short: int
+    on_demand: int
+
+
+async def run(rate: float, policy: str, held: bool, watch: bool, seed: int) -> Result:
+    """Do one job from the first wish to the last result."""
+    types = tuple(kind.name for kind in worker_types(catalogue(), "arm64", None, None, None))[:MOST]
+    ladder = LADDERS[policy]
+    aws = StormyAWS(Random(seed), rate=rate, timing=Timing("realistic", seed), allowed=types)
+    aws.desired, aws.types = dict.fromkeys(ladder, 0), dict.fromkeys(ladder, types)
+    fleet = StormFleet(aws, Limits(ladder=ladder))
+    spot = SpotWatch(cast(Fleet, fleet), cast(SpotSide, fleet), fleet.limits)
+    job, numbers = Job(round(WORKERS * HOURS * 3600 / TASK), held), count(1)
+    aws.ledger.instance_started(SCHEDULER, HEAD_TYPE, "on-demand", 0.0)
+    for number in range(WORKERS):
+        fleet.wish(str(number))
+    while not job.over and aws.now < HOPELESS * HOURS * 3600:
+        fleet.tick()
+        if watch:
+            for process, until in list(aws.under_notice()):
+                if process.worker in aws.members and aws.leaving.get(process.worker, math.inf) > until:
+                    aws.leaving[process.worker] = until
+                    await spot.heard(Notice(next(numbers), process.worker, "interruption", until - aws.now))
+        spot.look(())
+        await asyncio.gather(*fleet.under_way)
+        leave(aws, job)
+    hours, usd = aws.now / 3600, aws.ledger.total(aws.now).usd
+    if not job.over:
+        hours = usd = math.inf
+    bought = sum(usage.market == "on-demand" for usage in aws.ledger.usages.values()) - 1
+    return Result(hours, usd, len(aws.taken), job.lost, job.cut_short, bought)
+
+
+@cache
+def undisturbed(seed: int) -> Result:
+    """Do the job on demand."""
+    return asyncio.run(run(0.0, "on-demand", False, True, seed))
+
+
+def leave(aws: StormyAWS, job: Job) -> None:
+    """Let workers work for one look, and those that have to go hand over what they hold."""
+    workers = set(aws.members)
+    job.work(workers, set(aws.leaving), TICK)
+    stay = sorted(workers - aws.leaving.keys())
+    for name, until in list(aws.leaving.items()):
+        if name in workers and until - aws.now > MARGIN:
+            if name in job.running:
+                continue
+            job.move(name, stay, int(bandwidth(VCPUS) * TICK / RESULT))
+            if job.results[name]:
+                continue
+        job.lose(name)
+        aws.close(name)
+
+
+def measure(policy: str, held: bool, watch: bool, seeds: int, rates: Iterable[float]) -> list[dict[str, Any]]:
+    """Run a job at each rate; medians over the seeds, beside the same job on demand."""
+    found = []
+    for rate in rates:
+        calm = [undisturbed(seed) for seed in range(seeds)]
+        stormy = [asyncio.run(run(rate, policy, held, watch, seed)) for seed in range(seeds)]
+        results = "held" if held else "gathered"
+        row: dict[str, Any] = {"policy": policy, "results": results, "watch": watch, "rate": rate}
+        for key in ("interruptions", "lost", "cut_short", "on_demand"):
+            row[key] = median(getattr(one, key) for one in stormy)
+        for key, what in (("time_ratio", "hours"), ("money_ratio", "usd")):
+            value = median(getattr(s, what) / getattr(c, what) for s, c in zip(stormy, calm, strict=True))
+            row[key] = round(value, 3) if math.isfinite(value) else None
+        found.append(row)
+        print(line(row), flush=True)
+    return found
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """Return one row of the table."""
+    time, money = (f"{row[key]:.2f}" if row[key] else "never" for key in ("time_ratio", "money_ratio"))
+    watch = "on" if row["watch"] else "off"
+    counted = "".join(f"{row[key]:>9,.0f}" for key in ("interruptions", "lost", "cut_short", "on_demand"))
+    return f"{row['policy']:<20}{row['results']:<10}{watch:<6}{row['rate']:>9g}{counted}{time:>8}{money:>8}"
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw time and money over the rate."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    looks = {
+        ("spot", "gathered", True): ("#1f5fa8", "-", "Spot, results gathered"),
+        ("spot", "held", True): ("#1f5fa8", "--", "Spot, results held"),
+        ("spot_with_fallback", "held", True): ("#2a8f5b", "--", "with fallback, results held"),
+        ("spot", "gathered", False): ("#d95f02", "-", "nobody listens, results gathered"),
+        ("spot", "held", False): ("#d95f02", "--", "nobody listens, results held"),
+    }
+    for axes, key, title in zip(figure.subplots(1, 2), ("time_ratio", "money_ratio"), ("time", "money"), strict=True):
+        for (policy, results, watch), (colour, style, label) in looks.items():
+            mine = [r for r in rows if (r["policy"], r["results"], r["watch"]) == (policy, results, watch) and r[key]]
+            axes.plot(
+                [r["rate"] for r in mine], [r[key] for r in mine], style, color=colour, label=label, marker="o", ms=4
+            )
+        axes.axhline(1, color="#8a8a8a", lw=1)
+        axes.axvline(C7G, color="#c4c4c4", lw=1, ls=":")
+        axes.annotate(
+            "c7g, as published", (C7G, 0.98), xycoords=("data", "axes fraction"), fontsize=8, rotation=90, va="top"
+        )
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        ticks = (0.3, 0.5, 1, 2, 5, 10) if key == "time_ratio" else (0.3, 0.4, 0.6, 1, 2, 4)
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("interruptions of an instance in an hour")
+        axes.set_title(f"{title}, beside the same job on demand", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0.08, 1))
+    figure.suptitle(f"{WORKERS} workers, {HOURS:g} hours: simulated, virtual time", fontsize=11)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def main() -> None:
+    """Print the table, draw it if asked, and print the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=float, action="append", help="interruptions of one instance in an hour")
+    parser.add_argument("--seeds", type=int, default=1, help="medians over so many")
+    parser.add_argument("--plot", type=Path, help="draw into this file (needs matplotlib)")
+    chosen = parser.parse_args()
+    print(f"SIMULATED, virtual time: {WORKERS} workers, {HOURS:g} hours of work, tasks of {TASK:g} s")
+    print(
+        f"{'policy':<20}{'results':<10}{'watch':<6}{'rate/h':>9}{'taken':>9}{'lost':>9}{'cut':>9}{'od':>9}{'time':>8}{'money':>8}"
+    )
+    rows = []
+    for policy, held, watch in product(("spot", "spot_with_fallback"), (False, True), (True, False)):
+        if watch or policy == "spot":
+            rows += measure(policy, held, watch, chosen.seeds, chosen.rate or RATES)
+    if chosen.plot:
+        draw(rows, chosen.plot)
+    print(json.dumps({"benchmark": "storm", "simulated": True, "workers": WORKERS, "hours": HOURS, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
