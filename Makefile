@@ -10,10 +10,11 @@ SPHINXOPTS ?= -W --keep-going -q
 # Two files at a time: every embedded AWS has addresses of its own.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: help install demo test soak stages test-oldest check docs bench-peers clean
+.PHONY: help install demo test test-slow soak stages test-oldest check docs bench-peers clean
 help:
 	@echo "make demo     a cluster on the embedded AWS, with real work and no AWS account"
 	@echo "make test     the tests"
+	@echo "make test-slow  those that take longer and are beside quicker ones of the same kind"
 	@echo "make soak     hours of bad weather: SOAK_MINUTES=60 SOAK_SEEDS=\"1 2 3\""
 	@echo "make stages   a client killed at every stage of a start and a close, one by one"
 	@echo "make test-oldest  what touches Dask's private hooks, on the oldest release we support"
@@ -64,6 +65,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m slow
 
 soak: $(VENV)/.test
 	$(BIN)/python -m pytest -m soak tests/test_chaos.py

@@ -123,9 +123,14 @@ def live_through(aws: LocalAWS, seed: int, minutes: float) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_twenty_workers_live_through_four_minutes_of_bad_weather(stormy: LocalAWS) -> None:
+    live_through(stormy, seed=1, minutes=4)
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.slow
-def test_twenty_workers_live_through_seven_minutes_of_bad_weather(stormy: LocalAWS) -> None:
-    live_through(stormy, seed=1, minutes=7)
+def test_twenty_workers_live_through_ten_minutes_of_bad_weather(stormy: LocalAWS) -> None:
+    live_through(stormy, seed=1, minutes=10)
 
 
 @pytest.mark.soak

@@ -188,6 +188,7 @@ def test_workers_start_beside_the_scheduler_and_not_after_it(clean: LocalAWS) ->
         assert kinds.index(("capacity-ordered", "spot")) < kinds.index(("worker-ready", "scheduler"))
 
 
+@pytest.mark.slow
 def test_it_works_where_all_instances_share_one_address() -> None:
     """As on macOS, which has no loopback addresses but one."""
     with (

@@ -73,7 +73,10 @@ def costs_nothing(aws: LocalAWS) -> dict[str, Any]:
     return {name: left for name, left in leftovers(aws).items() if name != "parameters"}
 
 
-@pytest.mark.parametrize("moment", ["ordered:", "is booting", "WORKING"])
+# A client killed at every stage of a start is in test_stages.
+@pytest.mark.parametrize(
+    "moment", [*(pytest.param(early, marks=pytest.mark.slow) for early in ("ordered:", "is booting")), "WORKING"]
+)
 def test_aws_empties_the_pool_by_itself_when_the_client_is_killed(moment: str) -> None:
     with LocalAWS() as aws, client_process(aws) as process:
         read_until(process, moment)

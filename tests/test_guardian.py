@@ -92,7 +92,7 @@ def test_the_scheduler_renews_for_a_dead_client_while_work_goes_on_and_then_ends
         assert "no client was connected for 3 s" in scheduler_log(aws)
 
 
-@pytest.mark.parametrize("first", ["scheduler", "client"])
+@pytest.mark.parametrize("first", ["scheduler", pytest.param("client", marks=pytest.mark.slow)])
 def test_without_client_and_scheduler_the_lease_alone_empties_the_pool(first: str) -> None:
     with LocalAWS() as aws, client_process(aws) as process:
         read_until(process, "ANSWER")
@@ -108,6 +108,7 @@ def test_without_client_and_scheduler_the_lease_alone_empties_the_pool(first: st
         wait_until(lambda: costs_nothing(aws), 30, "zero by the lease alone")
 
 
+@pytest.mark.slow
 def test_a_client_that_slept_longer_than_its_lease_goes_on_if_the_scheduler_has_renewed() -> None:
     with LocalAWS() as aws, client_process(aws) as process:
         read_until(process, "ANSWER")

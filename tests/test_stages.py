@@ -180,7 +180,6 @@ def works_as_new(aws: LocalAWS) -> None:
     assert [role["RoleName"] for role in profile["Roles"]] == ["starburst-instance"]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_client_killed_at_one_stage_after_another_leaves_nothing_and_a_new_one_works() -> None:
     with LocalAWS() as aws:

@@ -71,7 +71,7 @@ async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) ->
     )
     if found is not None and found["InstanceProfile"]["Roles"]:
         return name
-    made = await create(
+    await create(
         aws,
         "iam",
         "CreateInstanceProfile",
@@ -84,7 +84,9 @@ async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) ->
     except StarburstError as error:
         # A second cluster that sets the account up at the same moment was faster: a profile holds
         # one role only.
-        if code_of(error) != "LimitExceeded" or made is not None:
+        found = await get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name)
+        roles = found["InstanceProfile"]["Roles"] if found is not None else []
+        if code_of(error) != "LimitExceeded" or [r["RoleName"] for r in roles] != [name]:
             raise
     return name
 

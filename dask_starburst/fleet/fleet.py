@@ -232,8 +232,7 @@ class Fleet:
 
     async def _tick(self) -> None:
         now = self.pool.aws.now()
-        if await self._lease.renew(self.pool, now):
-            self.tell("lease-renewed", self.pool.name, f"lease renewed until {self._lease}", logging.DEBUG)
+        refused = await self._renew(now)
         await self._look(now)
         self._follow(now)
         self.spot.look(self.observed.draining)
@@ -243,8 +242,22 @@ class Fleet:
         self.decided(decision, workers, self.observed, now, self._limits)
         actions = [a for a in decision if self.launcher.ready_for(a)]
         self.observed = observe.ask(self.observed, actions, now)
-        self._trouble = ""
+        if refused is None:
+            self._trouble = ""
         await self._perform.all(actions)
+        if refused is not None:
+            raise refused
+
+    async def _renew(self, now: float) -> StarburstError | None:
+        """Renew the lease; return what AWS says against it, for there is work to look after until it ends."""
+        try:
+            if await self._lease.renew(self.pool, now):
+                self.tell("lease-renewed", self.pool.name, f"lease renewed until {self._lease}", logging.DEBUG)
+        except _FATAL:
+            raise
+        except StarburstError as error:
+            return error
+        return None
 
     async def _look(self, now: float) -> None:
         before = self.observed

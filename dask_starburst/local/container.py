@@ -257,9 +257,12 @@ class _Reader:
         self._order("drop", output)
 
     def close(self) -> None:
-        if self._thread.is_alive():
-            self._order("stop", None)
-            self._thread.join(_KILL_SECONDS)
+        """Stop the thread. Only then may the pipe go: a thread that sees the order early is faster than its wake-up."""
+        self._order("stop", None)
+        self._thread.join(_KILL_SECONDS)
+        if not self._thread.is_alive():
+            os.close(self._wake_read)
+            os.close(self._wake_write)
 
     def _order(self, word: str, output: _Output | None) -> None:
         self._orders.put((word, output))
@@ -304,8 +307,6 @@ class _Reader:
             if key.data is not None:
                 self._drop(key.data)
         self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
 
 
 def _find(word: str, path: str) -> str:

@@ -75,7 +75,8 @@ def scheduler(port: str, dashboard_port: str, guardian: tuple[str, ...]) -> None
 def worker(nthreads: str, notices: bool) -> None:
     """Run a worker with its nanny, which listens for Spot notices, on this instance's own address.
 
-    ECS tells every container of a batch the same; which worker this is follows from its instance.
+    ECS tells every container of a batch the same; which worker this is follows from its instance. It has no
+    dashboard of its own, which nobody outside could reach and which takes a second to import; it still has its metrics.
     """
     from distributed.cli.dask_worker import main as dask_worker
 
@@ -87,7 +88,7 @@ def worker(nthreads: str, notices: bool) -> None:
             *("--name", own.worker),
             *("--protocol", "tls", "--host", own_address()),
             *("--nthreads", nthreads, "--memory-limit", str(own.memory_limit)),
-            *("--death-timeout", _DEATH_TIMEOUT, *listen),
+            *("--death-timeout", _DEATH_TIMEOUT, "--no-dashboard", *listen),
         ]
     )
 
