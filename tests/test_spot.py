@@ -70,3 +70,24 @@ def test_a_notice_and_then_a_stopped_task_lose_nothing_and_nothing_runs_twice(cl
         assert said["keys_moved"] >= 40
         # ECS drains what Spot takes: whichever is heard of first, it is one interruption.
         wait_until(lambda: [e.kind for e in cluster.events].count("spot-interruption") == 1, 10, "it was said once")
+
+
+def test_at_a_rebalance_recommendation_another_worker_comes_first(clean: LocalAWS, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"cloud": "local", "endpoint_url": clean.endpoint_url, "quiet": True}
+    with StarburstCluster(n_workers=1, **arguments) as cluster, Client(cluster) as client:
+        client.wait_for_workers(1, timeout=60)
+        [before] = client.nthreads()
+        futures = client.map(_job(), [str(tmp_path)] * 10, range(10), pure=False)
+        client.gather(futures)
+        wait_until(lambda: counts(client)["watched"] == 1, 10, "it watches")
+        together = client.run_on_scheduler(most_at_once)
+        assert together == 1
+        clean.weather([weather.Rebalance(group="*-spot")])
+        wait_until(lambda: before not in client.nthreads(), 60, "the old one has gone")
+        assert client.run_on_scheduler(most_at_once) == 2, "and not before the new one had come"
+        assert client.gather(futures) == [x * x for x in range(10)]
+        assert runs(tmp_path) == 10
+        said = counts(client)
+        assert (said["rebalances"], said["interruptions"], said["results_lost"], said["recomputed"]) == (1, 0, 0, 0)
+        [event] = [e for e in cluster.events if e.kind == "spot-rebalance"]
+        assert "once another worker has taken its place" in event.message

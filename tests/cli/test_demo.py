@@ -35,7 +35,6 @@ def test_dask_has_the_same_commands_under_our_name():
     assert main.name == "starburst"  # Dask goes by this one
 
 
-@pytest.mark.slow
 def test_the_demo_on_ones_own_csv_is_right_and_leaves_nothing(tmp_path):
     table = pd.DataFrame({"shop": ["north", "south"] * 5_000, "price": range(10_000)})
     table.to_csv(tmp_path / "sales.csv", index=False)
