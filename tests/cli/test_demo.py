@@ -3,7 +3,6 @@
 from importlib.metadata import entry_points
 
 import pandas as pd
-import pytest
 from click.testing import CliRunner
 
 from dask_starburst.cli import main
