@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 comma := ,
 SPHINXOPTS ?= -W --keep-going -q
 # Two files at a time: every embedded AWS has addresses of its own.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test test-slow soak stages test-oldest check docs bench-peers clean
+.PHONY: help install demo test test-slow soak stages test-oldest check docs bench-peers bench-storm clean
 help:
 	@echo "make demo     a cluster on the embedded AWS, with real work and no AWS account"
 	@echo "make test     the tests"
@@ -21,6 +21,7 @@ help:
 	@echo "make check    ruff and mypy --strict"
 	@echo "make docs     the documentation, in docs/_build/html"
 	@echo "make bench-peers  StarburstCluster beside dask-cloudprovider, a quarter of an hour a seed (SEEDS=\"0 1\")"
+	@echo "make bench-storm  a job on Spot instances that AWS keeps taking back, in virtual time"
 	@echo "make install  the package with its extras for the embedded AWS and notebooks"
 	@echo "make clean    removes everything that the above made"
 
@@ -99,6 +100,10 @@ SEEDS ?= 0
 bench-peers: $(VENV)/.bench
 	mkdir -p docs/explanation/beside-dask-cloudprovider
 	$(BIN)/python -m benchmarks.peers --seed $(SEEDS) --docs docs/explanation/beside-dask-cloudprovider
+
+# The table and the plot of docs/explanation/spot.md.
+bench-storm: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.storm --plot docs/explanation/spot-storm.svg
 
 clean:
 	rm -rf $(VENV) $(DOCS_VENV) .venv-oldest build dist *.egg-info docs/_build docs/reference/generated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,11 @@ from tests.evidence import leftovers
 # The same examples on every machine and every day; a failure prints what reproduces it.
 settings.register_profile("starburst", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("starburst")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let whole clusters come first, so that no long test is left for one processor at the end."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,7 @@ def told(cluster: StarburstCluster, kind: str, since: int) -> list[Event]:
 def test_a_worker_that_cannot_be_started_says_why_and_what_to_do(
     aws: LocalAWS, cluster: StarburstCluster, bad_luck: weather.Event, words: str, advice: str
 ) -> None:
+    aws.set_speed(4.0)
     begun, events = aws.now(), len(cluster.events)
     aws.weather([bad_luck])
     error = failure(cluster)

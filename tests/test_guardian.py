@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
@@ -59,11 +60,12 @@ def first_due(aws: LocalAWS) -> datetime | None:
 
 
 def live_through_more_than_a_lease(aws: LocalAWS) -> None:
-    for _ in range(2):
-        before = first_due(aws)
-        assert before is not None
-        aws.advance(LEASE * 0.55)
-        wait_until(lambda before=before: (first_due(aws) or before) > before, RENEWAL, "the scheduler renews")  # type: ignore[misc]
+    before = first_due(aws)
+    assert before is not None
+    aws.advance(LEASE * 0.55)
+    wait_until(lambda: (first_due(aws) or before) > before, RENEWAL, "the scheduler renews")
+    aws.advance(LEASE * 0.55)
+    time.sleep(1)  # what is due now would be done by then
 
 
 def scheduler_log(aws: LocalAWS) -> str:
@@ -121,6 +123,7 @@ def test_a_client_that_slept_longer_than_its_lease_goes_on_if_the_scheduler_has_
             read_until(process, "ANSWER 3")
 
 
+@pytest.mark.slow
 def test_a_refused_renewal_is_told_in_the_log_and_a_client_that_slept_learns_of_its_lease() -> None:
     with LocalAWS() as aws, client_process(aws) as process:
         read_until(process, "ANSWER")

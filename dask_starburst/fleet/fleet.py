@@ -42,6 +42,8 @@ S = WorkerState
 _JITTER = (0.9, 1.1)
 #: The scheduler's last words are among so many lines of its log.
 _LAST_WORDS = 100
+#: Seconds until a line is surely there: Docker's log driver sends what there is every five (its source).
+_LOG_LATE = 8
 #: Errors after which asking again cannot help.
 _FATAL = (LeaseExpired, CredentialsExpired, SchedulerFailed)
 
@@ -211,7 +213,8 @@ class Fleet:
             try:
                 await self._tick()
             except _FATAL as error:
-                self._fail(await self._ended_by_scheduler() or error)
+                tries = _LOG_LATE if isinstance(error, LeaseExpired) else 1
+                self._fail(await self._ended_by_scheduler(tries) or error)
             except StarburstError as error:
                 self.troubled(error)
             except Exception:  # the loop's edge: it has to outlive our own mistakes
@@ -307,15 +310,16 @@ class Fleet:
         why = f"the scheduler was lost: {new.reason}. The work that it held is lost"
         raise SchedulerFailed(f"{why}. The cluster closes; start a new one.")
 
-    async def _ended_by_scheduler(self) -> SchedulerFailed | None:
-        """Return the error that says why the scheduler ended the pool, if its log says that it did."""
+    async def _ended_by_scheduler(self, tries: int) -> SchedulerFailed | None:
+        """Return the error that says why the scheduler ended the pool, if its log says so within as many seconds."""
         scheduler = self._head or self.workers.get(SCHEDULER)
-        if scheduler is None or not scheduler.task:
-            return None
-        reason = told_reason(await self.log_tail(scheduler, _LAST_WORDS))
-        if reason is None:
-            return None
-        return SchedulerFailed(f"the scheduler has ended the cluster: {reason}. Start a new one.")
+        for n in range(tries if scheduler is not None and scheduler.task else 0):
+            await asyncio.sleep(min(n, 1))
+            assert scheduler is not None
+            reason = told_reason(await self.log_tail(scheduler, _LAST_WORDS))
+            if reason is not None:
+                return SchedulerFailed(f"the scheduler has ended the cluster: {reason}. Start a new one.")
+        return None
 
     async def _explain(self, old: Worker, new: Worker) -> None:
         final = new.state is S.FAILED
