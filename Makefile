@@ -7,8 +7,8 @@ DOCS_VENV := .venv-docs
 BIN := $(VENV)/bin
 comma := ,
 SPHINXOPTS ?= -W --keep-going -q
-# Two files at a time: every embedded AWS has addresses of its own.
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Three files at a time, for tests wait more than they work: every embedded AWS has addresses of its own.
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install demo test test-slow soak stages test-oldest check docs bench-peers bench-storm clean
 help:
