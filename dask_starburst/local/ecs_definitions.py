@@ -56,9 +56,9 @@ class DefinitionOperations:
     def describe_task_definition(self, request: Request) -> Reply:
         """Describe a revision, or the latest active one of a family."""
         definition = self.find(request["taskDefinition"])
-        reply = {"taskDefinition": definition.document}
+        reply: Reply = {"taskDefinition": definition.document}
         if "TAGS" in request.get("include", []):
-            reply["tags"] = tag_list(definition.tags)  # type: ignore[assignment]
+            reply["tags"] = tag_list(definition.tags)
         return {"tags": [], **reply}
 
     def deregister_task_definition(self, request: Request) -> Reply:

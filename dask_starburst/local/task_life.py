@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from typing import Any
@@ -230,7 +231,7 @@ class TaskLife:
         for container in task.containers:
             timeout = float(container.definition.get("stopTimeout") or _STOP_TIMEOUT)
             key = task.container_key(container)
-            self._world.at(self._world.now() + timeout, lambda key=key: self._kill(key))  # type: ignore[misc]
+            self._world.at(self._world.now() + timeout, functools.partial(self._kill, key))
 
     def _kill(self, key: str) -> None:
         if key in self._live:
