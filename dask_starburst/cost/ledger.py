@@ -44,13 +44,29 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopped:
+    """Stopped instances of a warm pool: nothing is paid for but their volumes, from `started` on.
+
+    The instances come and go one by one; all volumes count from the start, so that this is never too little.
+    """
+
+    count: int
+    started: float
+    ended: float | None = None
+
+    def hours(self, now: float) -> float:
+        """Return the hours of all volumes together."""
+        return self.count * max(MINIMUM_SECONDS, (now if self.ended is None else self.ended) - self.started) / 3600
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """What some usage costs, by part, in US dollars without tax and discounts.
 
     Attributes
     ----------
     instances, public_ipv4, storage : float
-        The EC2 instances, their public addresses, their gp3 volumes.
+        The EC2 instances, their public addresses, their gp3 volumes, also those of stopped instances.
     instance_hours : float
         Billed hours of all instances together.
     saved : float
@@ -108,6 +124,7 @@ class Ledger:
     volume_gb: float = 30.0
     simulated: bool = False
     usages: dict[str, Usage] = field(default_factory=dict)
+    stopped: Stopped | None = None
 
     def instance_started(self, instance_id: str, instance_type: str, market: Market, at: float) -> None:
         """Open the account of one instance.
@@ -157,6 +174,8 @@ class Ledger:
         """
         for instance_id in self.usages:
             self.instance_ended(instance_id, at)
+        if self.stopped is not None and self.stopped.ended is None:
+            self.stopped = dataclasses.replace(self.stopped, ended=at)
 
     def note(self, event: Event) -> None:
         """Book an event, if it is about an instance that comes or goes.
@@ -170,6 +189,8 @@ class Ledger:
             self.instance_started(event.subject, event.facts["type"], event.facts["market"], event.time)
         elif event.kind == "instance-terminated":
             self.instance_ended(event.subject, event.time)
+        elif event.kind == "stopped-wished":
+            self.stopped = Stopped(event.facts["count"], event.time)
 
     def total(self, now: float) -> Cost:
         """Give what everything has cost up to `now`.
@@ -185,11 +206,12 @@ class Ledger:
         """
         prices = [self._price(usage.instance_type, usage.market) for usage in self.usages.values()]
         hours = [usage.billed_seconds(now) / 3600 for usage in self.usages.values()]
+        volumes = sum(hours) + (self.stopped.hours(now) if self.stopped is not None else 0.0)
         spot = any(usage.market == "spot" for usage in self.usages.values())
         return Cost(
             instances=sum(price.usd_per_hour * each for price, each in zip(prices, hours, strict=True)),
             public_ipv4=PUBLIC_IPV4_HOUR * sum(hours),
-            storage=EBS_GP3_GB_MONTH / HOURS_A_MONTH * self.volume_gb * sum(hours),
+            storage=EBS_GP3_GB_MONTH / HOURS_A_MONTH * self.volume_gb * volumes,
             instance_hours=sum(hours),
             saved=sum(self._saving(usage) * each for usage, each in zip(self.usages.values(), hours, strict=True)),
             prices=tuple(dict.fromkeys(prices)),

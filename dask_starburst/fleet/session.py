@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dask_starburst.aws import ecs, identity, ssm
 from dask_starburst.aws.session import AWS
@@ -171,8 +172,8 @@ class Session:
         keeps = settings.warm > 0 or settings.warm_timeout >= SHORTEST_WARM
         self.pool = replace(pool, keeps=keeps, stopped=settings.stopped)
 
-    def _tell(self, kind: str, subject: str, message: str, level: int = logging.INFO) -> None:
-        self._events.emit(Event(self.aws.now(), kind, subject, message, level))
+    def _tell(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
+        self._events.emit(Event(self.aws.now(), kind, subject, message, level, facts))
 
     def _trying(self, names: PoolNames) -> None:
         self._names = names
@@ -191,7 +192,7 @@ class Session:
             self._tell("spares-wished", pool.name, text)
         if settings.stopped:
             text = promise(pool.spec.worker_types[0], settings.stopped, pool.spec.volume_gib)
-            self._tell("stopped-wished", pool.name, text)
+            self._tell("stopped-wished", pool.name, text, count=settings.stopped)
         timeouts = settings.timeouts
         limits = Limits(
             capacity=timeouts.capacity,
