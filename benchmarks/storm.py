@@ -9,9 +9,9 @@ the end, each once, as those of a persisted dataframe are.
 All of it is *simulated*, in virtual time. What is decided is decided by the code that runs in a cluster:
 `plan.reconcile.step`, `plan.worker`, `plan.spot` and `fleet.spot.SpotWatch`. The AWS and the Dask beneath are those
 of the property tests of `step`, with the latencies of the profile ``realistic``. An interrupted worker finishes its
-task and hands over what it holds, at the bandwidth that the product counts on. With ``watch`` off nobody hears of
-notices: an instance works on until it is gone, and with it what its worker holds. Prices are those of the bundled
-list, Spot by its published savings; the scheduler's instance, volumes and public addresses are included. An
+task and meanwhile hands over what it holds, at the bandwidth that the product counts on. With ``watch`` off nobody
+hears of notices: an instance works on until it is gone, and with it what its worker holds. Prices are those of the
+bundled list, Spot by its published savings; the scheduler's instance, volumes and public addresses are included. An
 interruption of one pool says nothing of another here; real ones come together.
 
 The last line is one JSON object.
@@ -298,10 +298,8 @@ def leave(aws: StormyAWS, job: Job) -> None:
     stay = sorted(workers - aws.leaving.keys())
     for name, until in list(aws.leaving.items()):
         if name in workers and until - aws.now > MARGIN:
-            if name in job.running:
-                continue
             job.move(name, stay, int(bandwidth(VCPUS) * TICK / RESULT))
-            if job.results[name]:
+            if name in job.running or job.results[name]:
                 continue
         job.lose(name)
         aws.close(name)
