@@ -191,6 +191,8 @@ def _embedded_aws(story: Story, timing: str, endpoint_url: str | None) -> Iterat
 @contextmanager
 def _quiet_dask() -> Iterator[None]:
     """Dask's warnings about a scheduler that is closing are no news here."""
+    import distributed  # noqa: F401  # which sets the level itself when it is imported
+
     logger = logging.getLogger("distributed")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
