@@ -342,10 +342,13 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     }
     for axes, key, title in zip(figure.subplots(1, 2), ("time_ratio", "money_ratio"), ("time", "money"), strict=True):
         for (results, watch), (colour, style, label) in looks.items():
-            mine = [r for r in rows if (r["results"], r["watch"]) == (results, watch) and r[key]]
-            axes.plot(
-                [r["rate"] for r in mine], [r[key] for r in mine], style, color=colour, label=label, marker="o", ms=4
-            )
+            mine = [r for r in rows if (r["results"], r["watch"]) == (results, watch)]
+            ended = [r for r in mine if r[key]]
+            rates, ratios = [r["rate"] for r in ended], [r[key] for r in ended]
+            axes.plot(rates, ratios, style, color=colour, label=label, marker="o", ms=4)
+            if key == "time_ratio" and 0 < len(ended) < len(mine):
+                place = {"xytext": (6, 3), "textcoords": "offset points", "fontsize": 8, "color": colour}
+                axes.annotate("more: never ends", (rates[-1], ratios[-1]), **place)
         axes.axhline(1, color="#8a8a8a", lw=1)
         axes.axvline(C7G, color="#c4c4c4", lw=1, ls=":")
         axes.annotate(
@@ -353,7 +356,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         )
         axes.set_xscale("log")
         axes.set_yscale("log")
-        ticks = (0.3, 0.5, 1, 2, 5, 10) if key == "time_ratio" else (0.3, 0.4, 0.6, 1, 2, 4)
+        ticks = (0.7, 1, 1.5, 2, 3) if key == "time_ratio" else (0.3, 0.4, 0.6, 1, 1.5)
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set_xlabel("interruptions of an instance in an hour")
