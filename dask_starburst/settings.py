@@ -300,7 +300,7 @@ def _build(cls: type[T], values: Mapping[str, Any], prefix: str) -> T:
         name = key.replace("-", "_")
         if name not in known:
             near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else "."
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; there are {', '.join(known)}."
             raise BadArgument(f"{prefix}{name} is not a setting{hint}")
         converted[name] = _convert(prefix + name, value, str(known[name].type))
     return cls(**converted)

@@ -129,7 +129,7 @@ def _known(catalogue: Mapping[str, InstanceType], arch: str, name: str) -> Insta
 
 def unknown_type(catalogue: Mapping[str, InstanceType], name: str) -> str:
     """Say that a type is not in the catalogue, and which one might be meant."""
-    near = get_close_matches(name, catalogue, 3)
+    near = get_close_matches(name, catalogue, 3, cutoff=0.5)
     hint = f" Did you mean {', '.join(near)}?" if near else ""
     return f"instance type {name!r} is not in the catalogue of {len(catalogue)} types.{hint}"
 
