@@ -66,9 +66,10 @@ def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limi
         if worker.group in mine:
             mine[worker.group].append(worker)
     free = _free(workers, seen, flying, now, limits)
-    for group in seen.groups.values():
-        present = [i for i in seen.instances.values() if _counts(i, group.name)]
-        waiting = [w for w in mine[group.name] if _waits(w) and (w.name, w.launch) not in flying]
+    for group in seen.groups.values():  # each comprehension here goes through ten thousand and calls nothing
+        present = [i for i in seen.instances.values() if i.group == group.name and not i.terminating]
+        waiting = [w for w in mine[group.name] if w.state is S.CAPACITY and w.wished]
+        waiting = [w for w in waiting if (w.name, w.launch) not in flying] if flying else waiting
         actions += _choose_types(group, mine[group.name], seen)
         scaled = _scale(group, mine[group.name], waiting, present, free, now, limits)
         actions += [*scaled, *stopped.fit(observed.groups[group.name], group, scaled, limits.stopped)]
@@ -161,7 +162,8 @@ def _scale(
     pausing = sum(w.state is S.WISHED and w.wished for w in mine)
     waited = any(now - w.since > limits.repeat for w in waiting)
     idle = [i for i in present if i.id in empty]
-    useless = {i.id: why for i in idle if (why := _useless(i, waited, now, limits)) is not None}
+    doubtful = [i for i in idle if i.doomed or not i.connected]
+    useless = {i.id: why for i in doubtful if (why := _useless(i, waited, now, limits)) is not None}
     free = [i for i in idle if i.id not in useless]
     # Spares are what a new worker is placed on at once; then they are made up for.
     wanted = len(waiting) + limits.spare.get(group.name, 0)
@@ -181,14 +183,6 @@ def _scale(
     return [SetDesired(group.name, 0)] if unused else []
 
 
-def _counts(instance: Instance, group: str) -> bool:
-    return instance.group == group and not instance.terminating
-
-
-def _waits(worker: Worker) -> bool:
-    return worker.state is S.CAPACITY and worker.wished
-
-
 def _flying(observed: Observed, now: float, limits: Limits) -> dict[tuple[str, int], str]:
     """Return the instances that a RunTask was asked for on and not answered yet, by worker and launch."""
     asked = observed.asked
@@ -205,11 +199,17 @@ def _free(
     held = observed.held | kept
     taken = set(flying.values())
 
-    def free(i: Instance) -> bool:
-        # The agent is gone for good, so nobody will ever tell that a task ended which nobody needs.
-        return i.id not in taken and (i.arn is None or i.arn not in (kept if deaf(i, now, limits) else held))
-
-    return frozenset(i.id for i in observed.instances.values() if free(i))
+    return frozenset(
+        i.id
+        for i in observed.instances.values()
+        if i.id not in taken
+        and (
+            i.arn is None
+            or i.arn not in held
+            # The agent is gone for good, so nobody will ever tell that a task ended which nobody needs.
+            or (i.silent_since is not None and i.arn not in kept and deaf(i, now, limits))
+        )
+    )
 
 
 def deaf(instance: Instance, now: float, limits: Limits) -> bool:

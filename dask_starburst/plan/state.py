@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from typing import NamedTuple
 
 from dask_starburst.plan.offerings import Refusal, closed
 
@@ -190,9 +191,8 @@ class SetTypes:
     types: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RunTask:
-    """Place this worker on this instance, given by its EC2 id."""
+class RunTask(NamedTuple):
+    """Place this worker on this instance, given by its EC2 id. A tuple, as thousands of them are made at once."""
 
     worker: str
     group: str
