@@ -83,10 +83,10 @@ async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) ->
         await aws.call("iam", "AddRoleToInstanceProfile", InstanceProfileName=name, RoleName=name)
     except StarburstError as error:
         # A second cluster that sets the account up at the same moment was faster: a profile holds
-        # one role only.
+        # one role only. What it holds may not be visible yet.
         found = await get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name)
         roles = found["InstanceProfile"]["Roles"] if found is not None else []
-        if code_of(error) != "LimitExceeded" or [r["RoleName"] for r in roles] != [name]:
+        if code_of(error) != "LimitExceeded" or any(r["RoleName"] != name for r in roles):
             raise
     return name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,3 +74,12 @@ def test_the_role_of_an_instance_profile_that_is_there_gets_this_policy(aws: Loc
     ours.close()
     found = aws.client("iam").get_role_policy(RoleName=role.name, PolicyName=role.name)["PolicyDocument"]
     assert found == role.policy
+
+
+def test_who_makes_the_profile_may_find_that_another_has_put_the_role_in(aws: LocalAWS) -> None:
+    role, ours = replace(instance_role("123456789012"), name="starburst-at-once"), AWS(session=aws.session())
+    text = "Cannot exceed quota for InstanceSessionsPerInstanceProfile: 1"
+    aws.inject("iam:AddRoleToInstanceProfile", "LimitExceeded", text, status=409)
+    assert asyncio.run(ensure_instance_profile(ours, role, {})) == role.name
+    assert ours.calls["iam:AddRoleToInstanceProfile"] == 1
+    ours.close()
