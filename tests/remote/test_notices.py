@@ -197,14 +197,14 @@ def test_a_service_that_hangs_does_not_hold_up_the_loop(service: Service):
     nanny = Nanny()
 
     async def run() -> None:
-        watcher = Watcher(nanny, Metadata(service.url, timeout=0.5), TICK)
+        watcher = Watcher(nanny, Metadata(service.url, timeout=2.0), TICK)
         service.well.clear()
         watcher.begin()
-        await wait(lambda: service.hanging == 1)
+        await wait(lambda: service.hanging >= 1)
         for _ in range(100):
             await asyncio.sleep(0)
         assert service.hanging == 1, "the loop went round while the first question hung"
-        await wait(lambda: service.hanging == 2)  # it is given up, and asked again
+        await wait(lambda: service.hanging >= 2)  # it is given up, and asked again
         service.well.set()
         service.interrupt(100)
         await wait(lambda: bool(nanny.told))
