@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import psutil
+from click.testing import CliRunner
 
+from dask_starburst.cli import main
 from dask_starburst.local import LocalAWS
 
 
@@ -104,3 +106,10 @@ def read_until(process: subprocess.Popen[str], part: str) -> str:
         if part in line:
             return line
     raise AssertionError(f"{part!r} was never said:\n{''.join(lines)}")
+
+
+def starburst(aws: LocalAWS, *words: str) -> str:
+    """Run a command of ``starburst`` in an account, and return what it prints."""
+    result = CliRunner(env={**aws.environment, "COLUMNS": "200"}).invoke(main, words)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
-from dask_starburst.cli import main
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.cleanup import STARTING
-from tests.evidence import costs_nothing, leftovers, pools, read_until, script_process, wait_until
+from tests.evidence import costs_nothing, leftovers, pools, read_until, script_process, starburst, wait_until
 from tests.test_guardian import LATE, LEASE, kill_scheduler
 
 SCRIPT = """
@@ -33,14 +31,6 @@ def stopped(aws: LocalAWS) -> list[str]:
     return [i["InstanceId"] for some in found for i in some if i["LifecycleState"] == "Warmed:Stopped"]
 
 
-def starburst(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
-    for name, value in {**aws.environment, "COLUMNS": "200"}.items():
-        monkeypatch.setenv(name, value)
-    result = CliRunner().invoke(main, words)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.output
-
-
 def kill_client(aws: LocalAWS, more: str = "") -> None:
     """Let a client have two stopped instances, and die."""
     with script_process(SCRIPT.format(url=aws.endpoint_url, more=more)) as process:
@@ -58,7 +48,7 @@ def place(cluster: Any, name: str) -> str:
 
 
 def test_a_worker_comes_from_a_stopped_instance_which_is_made_up_for_and_none_outlives_the_cluster(
-    clean: LocalAWS, monkeypatch: pytest.MonkeyPatch
+    clean: LocalAWS,
 ) -> None:
     with StarburstCluster(
         cloud="local", endpoint_url=clean.endpoint_url, quiet=True, n_workers=0, spot_policy="on-demand", stopped=1
@@ -67,7 +57,7 @@ def test_a_worker_comes_from_a_stopped_instance_which_is_made_up_for_and_none_ou
         (ready,) = stopped(clean)
         assert ready not in cluster._fleet.observed.instances
         assert not [e for e in cluster.events if e.subject == ready]  # and so the books do not have it
-        assert "0 + 1 stopped" in starburst(clean, monkeypatch, "pool", "list")
+        assert "0 + 1 stopped" in starburst(clean, "pool", "list")
         cluster.scale(1)
         with Client(cluster) as client:
             client.wait_for_workers(1, timeout=60)
@@ -86,25 +76,21 @@ def test_a_worker_comes_from_a_stopped_instance_which_is_made_up_for_and_none_ou
     assert not any(leftovers(clean).values())
 
 
-def test_the_lease_ends_what_is_stopped_when_client_and_scheduler_are_dead(
-    aws: LocalAWS, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lease_ends_what_is_stopped_when_client_and_scheduler_are_dead(aws: LocalAWS) -> None:
     kill_client(aws, f"lease={LEASE}")
     kill_scheduler(aws)
     assert len(stopped(aws)) == 2
     aws.advance(LEASE + LATE)
     wait_until(lambda: costs_nothing(aws), 30, "zero by the lease alone")
     aws.advance(STARTING)
-    assert "deleted" in starburst(aws, monkeypatch, "gc", "--delete")
+    assert "deleted" in starburst(aws, "gc", "--delete")
 
 
 @pytest.mark.slow
-def test_the_scheduler_ends_what_is_stopped_when_the_client_is_dead(
-    aws: LocalAWS, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_scheduler_ends_what_is_stopped_when_the_client_is_dead(aws: LocalAWS) -> None:
     kill_client(aws, f"lease={LEASE}, no_client_timeout=5")
     wait_until(lambda: costs_nothing(aws), 30, "zero by the scheduler")
     log = aws.client("logs").filter_log_events(logGroupName="/starburst")["events"]
     assert not [e for e in log if "was not deleted" in e["message"]]
     aws.advance(LEASE + STARTING)
-    assert "deleted" in starburst(aws, monkeypatch, "gc", "--delete")
+    assert "deleted" in starburst(aws, "gc", "--delete")

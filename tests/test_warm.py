@@ -6,13 +6,11 @@ import re
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
-from dask_starburst.cli import main
 from dask_starburst.local import LocalAWS
-from tests.evidence import leftovers, read_until, script_process, wait_until
+from tests.evidence import leftovers, read_until, script_process, starburst, wait_until
 
 WARM = 600
 SCRIPT = """
@@ -49,16 +47,8 @@ def left_by_a_killed_client(aws: LocalAWS) -> tuple[set[str], str]:
     return instances(aws), said
 
 
-def starburst(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
-    for name, value in {**aws.environment, "COLUMNS": "200"}.items():
-        monkeypatch.setenv(name, value)
-    result = CliRunner().invoke(main, words)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.output
-
-
 def test_a_cluster_takes_what_another_process_has_left_warm_and_aws_alone_ends_what_nobody_takes(
-    clean: LocalAWS, monkeypatch: pytest.MonkeyPatch
+    clean: LocalAWS,
 ) -> None:
     kept, said = left_by_a_killed_client(clean)
     assert len(kept) == 2
@@ -70,8 +60,8 @@ def test_a_cluster_takes_what_another_process_has_left_warm_and_aws_alone_ends_w
     assert not [p for g in groups if g["GroupName"].endswith("-head") for p in g["IpPermissions"]]
     assert len(leases(clean)) == 2
     assert max(leases(clean)) <= clean.status().now + WARM
-    assert "Nothing to delete" in starburst(clean, monkeypatch, "gc", "--delete")
-    listed = starburst(clean, monkeypatch, "pool", "list")
+    assert "Nothing to delete" in starburst(clean, "gc", "--delete")
+    listed = starburst(clean, "pool", "list")
     assert "free" in listed
     assert "2/2" in listed
     with local_cluster(clean, n_workers=1, warm_timeout=WARM) as cluster, Client(cluster) as client:
@@ -85,7 +75,7 @@ def test_a_cluster_takes_what_another_process_has_left_warm_and_aws_alone_ends_w
     assert instances(clean) == kept
     clean.advance(WARM + 120)
     wait_until(lambda: not any(leftovers(clean).values()), 30, "zero by the lease")
-    assert "deleted" in starburst(clean, monkeypatch, "gc", "--delete")
+    assert "deleted" in starburst(clean, "gc", "--delete")
 
 
 def test_a_new_worker_starts_on_a_spare_and_the_spare_is_made_up_for(clean: LocalAWS) -> None:
@@ -111,21 +101,19 @@ def test_what_cannot_be_kept_in_order_is_emptied_as_ever(clean: LocalAWS, caplog
     assert not [e for e in cluster.events if e.kind == "pool-kept-warm"]
 
 
-def test_a_pool_is_warmed_from_the_command_line_and_stopped_there(
-    clean: LocalAWS, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = starburst(clean, monkeypatch, "pool", "warm", "2", "--for", "10 minutes", "--yes")
+def test_a_pool_is_warmed_from_the_command_line_and_stopped_there(clean: LocalAWS) -> None:
+    said = starburst(clean, "pool", "warm", "2", "--for", "10 minutes", "--yes")
     assert "3 of 3 instances take tasks" in said
     assert re.search(r"2 \S+ spot, 1 m7g.medium on-demand, \$0.\d+ an hour", said)
     [name] = set(re.findall(r"starburst-\w{8}-\d+", said))
-    assert "2 instances for workers are connected and empty" in starburst(clean, monkeypatch, "pool", "status", name)
+    assert "2 instances for workers are connected and empty" in starburst(clean, "pool", "status", name)
     kept = instances(clean)
     with local_cluster(clean, n_workers=1, warm_timeout=WARM) as cluster:
         cluster.wait_for_workers(1, timeout=60)
         assert instances(clean) == kept
         assert cluster._session.pool.name == name
     assert instances(clean) == kept
-    starburst(clean, monkeypatch, "pool", "stop", name, "--yes")
+    starburst(clean, "pool", "stop", name, "--yes")
     wait_until(lambda: not any(leftovers(clean).values()), 30, "everything is gone")
     assert leases(clean) == []
-    assert f"{name}: deleted" in starburst(clean, monkeypatch, "pool", "delete", name, "--yes")
+    assert f"{name}: deleted" in starburst(clean, "pool", "delete", name, "--yes")
