@@ -82,11 +82,12 @@ async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) ->
     try:
         await aws.call("iam", "AddRoleToInstanceProfile", InstanceProfileName=name, RoleName=name)
     except StarburstError as error:
+        if code_of(error) != "LimitExceeded":
+            raise
         # A second cluster that sets the account up at the same moment was faster: a profile holds
         # one role only. What it holds may not be visible yet.
         found = await get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name)
-        roles = found["InstanceProfile"]["Roles"] if found is not None else []
-        if code_of(error) != "LimitExceeded" or any(r["RoleName"] != name for r in roles):
+        if found is not None and any(r["RoleName"] != name for r in found["InstanceProfile"]["Roles"]):
             raise
     return name
 

@@ -313,9 +313,10 @@ class Fleet:
     async def _ended_by_scheduler(self, tries: int) -> SchedulerFailed | None:
         """Return the error that says why the scheduler ended the pool, if its log says so within as many seconds."""
         scheduler = self._head or self.workers.get(SCHEDULER)
-        for n in range(tries if scheduler is not None and scheduler.task else 0):
+        if scheduler is None or not scheduler.task:
+            return None
+        for n in range(tries):
             await asyncio.sleep(min(n, 1))
-            assert scheduler is not None
             reason = told_reason(await self.log_tail(scheduler, _LAST_WORDS))
             if reason is not None:
                 return SchedulerFailed(f"the scheduler has ended the cluster: {reason}. Start a new one.")

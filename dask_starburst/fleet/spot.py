@@ -120,7 +120,7 @@ class SpotWatch:
             return
         instance, stays = self._instance(worker), worker.wished and notice.name not in self.held
         if notice.kind == "interruption":
-            self._interrupted(worker, instance, notice)
+            self._interrupted(worker, instance, notice, stays)
         if notice.kind == "rebalance" and stays:
             await self._rebalance(worker, instance)
         elif stays:
@@ -136,7 +136,7 @@ class SpotWatch:
             self._avoid(instance, "a rebalance recommendation")
             await self._follow(worker, None)
 
-    def _interrupted(self, worker: Worker, instance: Instance | None, notice: Notice) -> None:
+    def _interrupted(self, worker: Worker, instance: Instance | None, notice: Notice, stays: bool) -> None:
         """Count and tell of an interruption once; ECS may have drained the instance before we hear of it."""
         if (worker.name, worker.launch) in self._taken:
             return
@@ -144,7 +144,7 @@ class SpotWatch:
         self.counts.interruptions += 1
         self._avoid(instance, "a Spot interruption")
         what = f"is taken back by AWS in {notice.seconds or 0:.0f} s (Spot interruption)"
-        text = f"{_place(instance)} of worker {worker.name} {what}: {_THEN}"
+        text = f"{_place(instance)} of worker {worker.name} {what}: {_THEN if stays else 'it is leaving already'}"
         self.fleet.tell("spot-interruption", worker.name, text, logging.WARNING)
 
     async def _goes(self, worker: Worker, instance: Instance | None, notice: Notice) -> None:
@@ -194,9 +194,9 @@ class SpotWatch:
             for one, what in due:
                 await self._end(one, what)
             for worker in drained:
-                self._announced.add((worker.name, worker.launch))
-                with suppress(OSError):
+                with suppress(OSError):  # then the next look announces it
                     await self.dask.announce(worker.name)
+                    self._announced.add((worker.name, worker.launch))
             if back is not None:
                 text = f"worker {back.name} moves back to {self.limits.ladder[0]}, once that has an instance for it"
                 self.fleet.tell("worker-moves-back", back.name, text)

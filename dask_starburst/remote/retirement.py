@@ -188,7 +188,7 @@ class Retirement(SchedulerPlugin):
         known = self._handover.leaving.get(ws.address)
         if known is not None:
             known.deadline = min(known.deadline, deadline)
-            if kind == INTERRUPTION != known.kind:
+            if kind == INTERRUPTION and known.kind != INTERRUPTION:
                 known.kind = kind
                 self._counts.stops, self._counts.interruptions = self._counts.stops - 1, self._counts.interruptions + 1
             return
