@@ -45,7 +45,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(call install_into,$(VENV),local$(comma)demo)
 
 $(VENV)/.install: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(call install_into,$(VENV),local$(comma)demo$(comma)notebook)
+	$(call install_into,$(VENV),local$(comma)demo$(comma)image$(comma)notebook)
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(call install_into,$(VENV),test)
