@@ -13,6 +13,11 @@
     ├── SchedulerFailed             the scheduler could not be started, or was lost
     ├── WorkerFailed                a worker could not be started, three times over
     ├── LeaseExpired                nobody renewed the lease, so AWS has emptied the pool
+    ├── VersionMismatch             client and workers have versions that do not understand each other
+    ├── ImageError                  the workers' image could not be made, found or used
+    │   ├── NoWheels                packages have nothing that can be installed for an architecture
+    │   ├── RegistryDenied          a registry refused us
+    │   └── RegistryUnavailable     a registry did not answer, or not sensibly
     └── LocalAWSError               the embedded AWS could not be started
 
 Each message says what failed, the facts, and what to type instead.
@@ -88,6 +93,26 @@ class WorkerFailed(StarburstError):
 
 class LeaseExpired(StarburstError):
     """Nobody renewed the lease in time, so AWS has emptied the pool."""
+
+
+class VersionMismatch(StarburstError):
+    """Client and workers have versions of Dask's own packages that do not understand each other."""
+
+
+class ImageError(StarburstError):
+    """The workers' image could not be made, found or used."""
+
+
+class NoWheels(ImageError):
+    """Packages of the environment have nothing that can be installed for an architecture."""
+
+
+class RegistryDenied(ImageError):
+    """A registry refused the credentials, or what we asked for with them."""
+
+
+class RegistryUnavailable(ImageError):
+    """A registry did not answer after every attempt, or not as a registry does."""
 
 
 class LocalAWSError(StarburstError):

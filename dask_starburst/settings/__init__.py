@@ -1,0 +1,30 @@
+"""What a user can choose, from `starburst.yaml`, the environment and keyword arguments."""
+
+from dask_starburst.settings.checks import ARCHITECTURES, LOG_RETENTIONS, SPOT_POLICIES, check_count
+from dask_starburst.settings.model import (
+    AdaptiveSettings,
+    BuildSettings,
+    NetworkSettings,
+    SchedulerSettings,
+    Settings,
+    StorageSettings,
+    Timeouts,
+    WorkerShape,
+)
+from dask_starburst.settings.reading import parse_duration
+
+__all__ = [
+    "ARCHITECTURES",
+    "LOG_RETENTIONS",
+    "SPOT_POLICIES",
+    "AdaptiveSettings",
+    "BuildSettings",
+    "NetworkSettings",
+    "SchedulerSettings",
+    "Settings",
+    "StorageSettings",
+    "Timeouts",
+    "WorkerShape",
+    "check_count",
+    "parse_duration",
+]

@@ -1,0 +1,188 @@
+"""What cannot work, refused in one sentence before anything is launched."""
+
+from __future__ import annotations
+
+import ipaddress
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from dask_starburst.errors import BadArgument
+
+if TYPE_CHECKING:
+    from dask_starburst.settings.model import Settings
+
+ARCHITECTURES = ("arm64", "x86_64")
+SPOT_POLICIES = ("spot", "spot_with_fallback", "on-demand")
+ON_REBALANCE = ("replace", "ignore")
+BUILDERS = ("direct", "buildx")
+COMPRESSIONS = ("zstd", "gzip")
+#: How modules of the user's own, which are in no package, reach the workers.
+MODULES = ("by-value", "package", "none")
+#: Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8): a shorter lease
+#: would promise more than AWS does, and be renewed all the time.
+SHORTEST_LEASE = 60.0
+#: GiB of the snapshot that the ECS-optimized AL2023 image starts from (aws-facts §2.2, variables.pkr.hcl).
+SMALLEST_VOLUME = 30
+#: Days. ECR deletes within 24 hours of the day (aws-facts §7), and a running cluster still needs its image.
+SHORTEST_TTL = 3
+#: What PutRetentionPolicy of CloudWatch Logs takes.
+LOG_RETENTIONS = (
+    1,
+    3,
+    5,
+    7,
+    14,
+    30,
+    60,
+    90,
+    120,
+    150,
+    180,
+    365,
+    400,
+    545,
+    731,
+    1096,
+    1827,
+    2192,
+    2557,
+    2922,
+    3288,
+    3653,
+)
+
+
+def check(settings: Settings) -> None:
+    """Refuse what cannot work, before anything is launched."""
+    _one_of("cloud", settings.cloud, (None, "local"))
+    _one_of("arch", settings.arch, ARCHITECTURES)
+    _one_of("spot_policy", settings.spot_policy, SPOT_POLICIES)
+    _one_of("on_rebalance", settings.on_rebalance, ON_REBALANCE)
+    _check_image(settings)
+    _check_sizes(settings)
+    if settings.stopped and settings.spot_policy != "on-demand":
+        raise BadArgument(
+            f"stopped={settings.stopped} with spot_policy={settings.spot_policy!r}: AWS keeps no Spot instances in a"
+            f" warm pool of stopped ones. Give spot_policy='on-demand', or warm={settings.stopped} for empty Spot"
+            " instances that run."
+        )
+    _check_times(settings)
+    _check_caller(settings.network.caller)
+    if settings.security is False:
+        raise BadArgument(
+            "security=False is refused: an open Dask scheduler runs anybody's code on your"
+            " account. Leave security out for a certificate authority of its own."
+        )
+
+
+def _check_image(settings: Settings) -> None:
+    build = settings.build
+    _one_of("build.builder", build.builder, BUILDERS)
+    _one_of("build.compression", build.compression, COMPRESSIONS)
+    _one_of("build.modules", build.modules, MODULES)
+    if settings.image is not None and settings.environment is not None:
+        raise BadArgument(
+            f"image={settings.image!r} and environment={settings.environment!r}: the workers run either an image that"
+            " you have or one that is built for them; give one of the two."
+        )
+    days = settings.ecr_image_ttl_days
+    if days is not None and days < SHORTEST_TTL:
+        raise BadArgument(
+            f"ecr_image_ttl_days={days} is too short: an image is renewed two days before ECR deletes it, so give"
+            f" {SHORTEST_TTL} or more days, or null to keep images for ever."
+        )
+
+
+def _check_sizes(settings: Settings) -> None:
+    counts = {
+        "n_workers": settings.n_workers,
+        "warm": settings.warm,
+        "stopped": settings.stopped,
+        "adaptive.minimum": settings.adaptive.minimum,
+        "adaptive.maximum": settings.adaptive.maximum,
+    }
+    for name, count in counts.items():
+        check_count(name, count, settings.max_workers)
+    if settings.adaptive.minimum > settings.adaptive.maximum:
+        raise BadArgument(
+            f"adaptive.minimum={settings.adaptive.minimum} is above"
+            f" adaptive.maximum={settings.adaptive.maximum}; swap them."
+        )
+    positives = {
+        "worker.nthreads": settings.worker.nthreads,
+        "worker.memory_limit": settings.worker.memory_limit,
+    }
+    for name, size in positives.items():
+        if size is not None and size <= 0:
+            raise BadArgument(f"{name}={size} has to be above zero.")
+    for name, port in (("port", settings.scheduler.port), ("dashboard_port", settings.scheduler.dashboard_port)):
+        if not 0 < port < 65536:
+            raise BadArgument(f"scheduler.{name}={port} is no TCP port; give one from 1 to 65535.")
+    if settings.storage.log_retention not in LOG_RETENTIONS:
+        near = min(LOG_RETENTIONS, key=lambda days: abs(days - settings.storage.log_retention))
+        raise BadArgument(
+            f"storage.log_retention={settings.storage.log_retention} days: CloudWatch keeps logs for certain"
+            f" numbers of days only; give {near}, for example."
+        )
+    if not SMALLEST_VOLUME <= settings.storage.volume_size <= 16384:
+        raise BadArgument(
+            f"storage.volume_size={settings.storage.volume_size} GiB: the volume has to hold the image of the"
+            f" instance, so give {SMALLEST_VOLUME} to 16384."
+        )
+
+
+def _check_times(settings: Settings) -> None:
+    if settings.lease < SHORTEST_LEASE:
+        raise BadArgument(
+            f"lease={settings.lease:g} s is too short: Auto Scaling may act up to two minutes"
+            f" late, so give at least {SHORTEST_LEASE:g} s."
+        )
+    for name in ("capacity", "fallback", "connect", "retire", "poll", "close"):
+        if (seconds := getattr(settings.timeouts, name)) <= 0:
+            raise BadArgument(f"timeouts.{name}={seconds:g} s has to be above zero.")
+    if (after := settings.adaptive.scale_down_after) is not None and after < 0:
+        raise BadArgument(f"adaptive.scale_down_after={after:g} s is negative.")
+    if settings.warm_timeout < 0:
+        raise BadArgument(f"warm_timeout={settings.warm_timeout:g} s is negative.")
+    for name in ("idle_timeout", "no_client_timeout"):
+        if (limit := getattr(settings, name)) is not None and limit <= 0:
+            raise BadArgument(f"{name}={limit:g} s has to be above zero; null means never.")
+
+
+def check_count(name: str, count: Any, maximum: int) -> None:
+    """Refuse a number of workers that is no number, negative or absurd."""
+    if count is None:
+        return
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise BadArgument(f"{name}={count!r} is not a whole number of workers.")
+    if count < 0:
+        raise BadArgument(f"{name}={count} is negative; give 0 or more workers.")
+    if count > maximum:
+        raise BadArgument(
+            f"{name}={count} is above max_workers={maximum}, which protects your bill;"
+            f" raise it with max_workers={count} if you mean it."
+        )
+
+
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value in allowed:
+        return
+    words = [str(v) for v in allowed if v is not None]
+    near = get_close_matches(str(value), words, 1, 0.4)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    choices = ", ".join(repr(word) for word in words)
+    raise BadArgument(f"{name}={value!r} is not known; give one of {choices}.{hint}")
+
+
+def _check_caller(cidr: str | None) -> None:
+    if cidr is None:
+        return
+    try:
+        network = ipaddress.ip_network(cidr, strict=False)
+    except ValueError:
+        raise BadArgument(f"network.caller={cidr!r} is no CIDR; give one such as '203.0.113.7/32'.") from None
+    if network.prefixlen == 0:
+        raise BadArgument(
+            f"network.caller={cidr!r} opens the scheduler to the whole world; give your own"
+            " address as '203.0.113.7/32' or your company's range."
+        )
