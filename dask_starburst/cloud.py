@@ -63,7 +63,7 @@ async def open_cloud(settings: Settings) -> Cloud:
     Raises
     ------
     BadArgument
-        No region is configured, or an account is meant and no image is given.
+        No region is configured.
     LocalAWSError
         The embedded AWS cannot be started or reached.
     """
@@ -77,11 +77,6 @@ def _open_account(settings: Settings) -> AWS:
     if not aws.region:
         raise BadArgument('no AWS region is configured; give region="us-east-1", for example.')
     aws.require_credentials()
-    if settings.image is None:
-        raise BadArgument(
-            "image= is missing: the container image that scheduler and workers run, with"
-            " dask_starburst and your packages in it, in a registry that your account can pull."
-        )
     return aws
 
 
@@ -112,7 +107,7 @@ def _complete(settings: Settings, local: LocalAWS) -> Settings:
     poll = min(settings.timeouts.poll, _LOCAL_POLL)
     return replace(
         settings,
-        image=settings.image or LOCAL_IMAGE,
+        image=settings.image or (LOCAL_IMAGE if settings.environment is None else None),
         scheduler=scheduler,
         network=network,
         timeouts=replace(settings.timeouts, poll=poll),

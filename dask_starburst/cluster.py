@@ -10,11 +10,13 @@ from distributed.deploy.adaptive import Adaptive
 from distributed.utils import Log, Logs
 
 from dask_starburst.adaptive import CloudAdaptive, with_patience
+from dask_starburst.environment.hook import ImageHook
 from dask_starburst.events import EventLog, show_progress
 from dask_starburst.fleet import tls
 from dask_starburst.fleet.logbook import chosen_names, read_logs
 from dask_starburst.fleet.session import blueprint
 from dask_starburst.fleet.task import SchedulerTask, WorkerTask
+from dask_starburst.hooks import Hooks, named_hooks
 from dask_starburst.lifecycle import CloudCluster
 from dask_starburst.plan.adaptive import Patience
 from dask_starburst.settings import Settings, check_count
@@ -47,7 +49,15 @@ class StarburstCluster(CloudCluster):
     on_rebalance : {"replace", "ignore"}
         Whether a worker whose instance AWS expects to take back is replaced; first comes the new one.
     image : str, optional
-        The container image. Needed in an account; the embedded AWS runs this Python environment.
+        A container image that you have, with dask_starburst in it. Without it one is built of the environment, in an
+        account; the embedded AWS runs this Python environment.
+    environment : str, optional
+        What the workers have: a ``requirements.txt``, ``pyproject.toml``, ``uv.lock``, ``pylock.toml`` or
+        ``environment.yml``, or a folder with one of them. Without it: the packages of this Python.
+    ecr_image_ttl_days : int, optional
+        ECR deletes an image so many days after it was pushed; one that is used is renewed before.
+    hooks : list, optional
+        Objects with some of ``on_before_launch``, ``on_ready`` and ``on_close``; see :class:`.LifecycleHook`.
     region, profile : str, optional
         As in your AWS configuration; None for its default.
     cloud : {"local"}, optional
@@ -80,7 +90,7 @@ class StarburstCluster(CloudCluster):
         Your own TLS certificates. Without it the cluster has a certificate authority of its own.
     tags : mapping, optional
         Tags on every AWS resource.
-    scheduler, adaptive, network, timeouts, storage : mapping, optional
+    build, scheduler, adaptive, network, timeouts, storage : mapping, optional
         Groups of settings; see the configuration reference.
     asynchronous : bool
         Whether to be used with ``async``/``await``.
@@ -117,6 +127,9 @@ class StarburstCluster(CloudCluster):
         spot_notices: bool | None = None,
         on_rebalance: str | None = None,
         image: str | None = None,
+        environment: str | None = None,
+        ecr_image_ttl_days: int | None = None,
+        hooks: Any = None,
         region: str | None = None,
         profile: str | None = None,
         cloud: str | None = None,
@@ -132,6 +145,7 @@ class StarburstCluster(CloudCluster):
         lease: float | str | None = None,
         security: Any = None,
         tags: Mapping[str, str] | None = None,
+        build: Any = None,
         scheduler: Any = None,
         adaptive: Any = None,
         network: Any = None,
@@ -143,9 +157,6 @@ class StarburstCluster(CloudCluster):
     ) -> None:
         given = {k: v for k, v in locals().items() if k in Settings.__dataclass_fields__}
         self.settings = Settings.load(**given)
-        self.events = EventLog()
-        if not self.settings.quiet:
-            show_progress()
         name = self.settings.name or f"starburst-{uuid.uuid4().hex[:8]}"
         spec = self._plan(name)
         workers = {str(i): spec for i in range(self.settings.n_workers or 0)}
@@ -168,6 +179,11 @@ class StarburstCluster(CloudCluster):
 
     def _plan(self, name: str) -> dict[str, Any]:
         """Make the certificates and the blueprint, and return what SpecCluster has to know of a worker."""
+        self.events = EventLog()
+        if not self.settings.quiet:
+            show_progress()
+        # What people add comes first: it may say what is to be built.
+        self._hooks = Hooks((*named_hooks(self.settings.hooks), ImageHook()))
         own = self.settings.security
         self._certificates = tls.issue(name) if own is None else tls.adopt(own)
         self._blueprint = blueprint(self.settings, self._certificates.secret)

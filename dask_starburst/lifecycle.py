@@ -13,14 +13,17 @@ from typing import Any, ClassVar
 from distributed.core import Status
 from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import SpecCluster
+from distributed.versions import get_versions
 
 from dask_starburst.cloud import Cloud, open_cloud
 from dask_starburst.cost.ledger import Cost, Ledger
-from dask_starburst.errors import CapacityUnavailable, StarburstError, WorkerFailed
+from dask_starburst.errors import CapacityUnavailable, StarburstError, VersionMismatch, WorkerFailed
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet.dask_side import ClusterSide
 from dask_starburst.fleet.fleet import Fleet
 from dask_starburst.fleet.session import Blueprint, Session
+from dask_starburst.hooks import Hooks, Launch
+from dask_starburst.plan import versions
 from dask_starburst.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ class CloudCluster(SpecCluster):
     settings: Settings
     events: EventLog
     _blueprint: Blueprint
+    _hooks: Hooks
     _open: ClassVar[weakref.WeakSet[CloudCluster]] = weakref.WeakSet()
     _cloud: Cloud | None = None
     _session: Session | None = None
@@ -58,18 +62,22 @@ class CloudCluster(SpecCluster):
         try:
             self.new_spec["options"]["fleet"] = await self._launch()
             await super()._start()
+            await self._check_versions()
         except BaseException as error:  # noqa: BLE001 -- a cancelled start leaves nothing behind either
             self.status = Status.failed
             await self._close()
             cause = error.__cause__
             # SpecCluster wraps what hinders the scheduler; the user is to see our own words.
             raise cause if isinstance(cause, StarburstError) else error from None
+        await self._hooks.ready(self, self._hook_failed)
         if self.settings.n_workers is None:
             self.adapt()
 
     async def _launch(self) -> Fleet:
         self._cloud = await open_cloud(self.settings)
-        self.settings = settings = self._cloud.settings
+        launch = Launch(self._cloud.settings, self._cloud.aws, self._cloud.simulated, self._tell)
+        await self._hooks.before_launch(launch)
+        self.settings = settings = launch.settings
         self._ledger = Ledger(volume_gb=settings.storage.volume_size, simulated=self._cloud.simulated)
         self.events.listen(self._ledger.note)
         self._session = Session(self._cloud.aws, replace(self._blueprint, settings=settings), self.events)
@@ -83,6 +91,14 @@ class CloudCluster(SpecCluster):
         }
         return fleet
 
+    async def _check_versions(self) -> None:
+        """Refuse to go on with a scheduler whose messages we would not understand; its workers have its image."""
+        there = (await self.scheduler_comm.versions())["packages"]
+        found = versions.mismatches(get_versions()["packages"], there)
+        if found:
+            built = self.settings.environment is not None
+            raise VersionMismatch(versions.explain(found, f"the image {self.settings.image}", built=built))
+
     async def _close(self) -> None:
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close_once())
@@ -94,7 +110,10 @@ class CloudCluster(SpecCluster):
             self._adaptive.stop()
         # Only what was sound is kept; and an embedded AWS that was started for this cluster ends with it.
         warm = self.status is Status.running and self._cloud is not None and not self._cloud.owned
+        ready = self.status is Status.running
         self.status = Status.closing
+        if ready:
+            await self._hooks.close(self, self._hook_failed)
         if self._fleet is not None:
             await self._fleet.stop()  # it would take what follows for losses
         await self._say_good_bye()
@@ -111,13 +130,19 @@ class CloudCluster(SpecCluster):
         await super()._close()
         self._open.discard(self)
 
+    def _tell(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
+        assert self._cloud is not None
+        self.events.emit(Event(self._cloud.aws.now(), kind, subject, message, level, facts))
+
+    def _hook_failed(self, message: str) -> None:
+        self._tell("hook-failed", self.name, message, logging.WARNING)
+
     def _tell_the_end(self) -> None:
         assert self._cloud is not None
         now = self._cloud.aws.now()
         if self._ledger is not None:
             self._ledger.close(now)
-        text = f"cluster {self.name} is closed; it cost {self.cost}"
-        self.events.emit(Event(now, "cluster-closed", self.name, text))
+        self._tell("cluster-closed", self.name, f"cluster {self.name} is closed; it cost {self.cost}")
 
     async def _say_good_bye(self) -> None:
         """Let the scheduler end by itself, and its workers with it, as long as it answers."""

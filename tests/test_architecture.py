@@ -19,6 +19,7 @@ ORDER = (
     "catalog",
     "plan",
     "aws",
+    "hooks",
     "environment",
     "fleet",
     "cost",

@@ -70,15 +70,6 @@ def test_without_a_region_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
         StarburstCluster()
 
 
-def test_an_account_needs_an_image_and_says_so_before_it_calls_anything(
-    clean: LocalAWS, account: dict[str, str]
-) -> None:
-    before = clean.status().calls
-    with pytest.raises(BadArgument, match="image= is missing"):
-        StarburstCluster(endpoint_url=clean.endpoint_url)
-    assert clean.status().calls == before
-
-
 @pytest.fixture
 def account(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the embedded AWS look like a configured account: the way in that users with an account take."""

@@ -1,0 +1,60 @@
+"""The cluster's own hook: before a launch it finds or makes the image that the workers run."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dask_starburst.errors import ImageError
+from dask_starburst.hooks import Launch, LifecycleHook
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+#: What a user types who has no builder yet.
+_EXTRA = 'pip install "dask-starburst[image]"'
+
+
+class ImageHook(LifecycleHook):
+    """Gives a launch the image that it lacks, or checks the one that the user has."""
+
+    async def on_before_launch(self, launch: Launch) -> None:
+        """Build, find or check the image.
+
+        Raises
+        ------
+        ImageError
+            It could not be built, or does not fit; the message says why and what to do.
+        """
+        settings = launch.settings
+        if settings.image is None:
+            making = _part("making")
+            image = await making.make(launch.aws, settings, launch.tell)
+            launch.settings = replace(settings, image=image)
+        elif not launch.simulated:
+            launch.settings = replace(settings, image=await _checked(launch, settings.image))
+
+
+async def _checked(launch: Launch, image: str) -> str:
+    """Return the user's own image, pinned to what its tag means now, once it is known to fit."""
+    try:
+        own = _part("own")
+    except ImageError as error:
+        launch.tell("image-unchecked", image, f"the image {image} is taken as it is: {error}")
+        return image
+    checked: str = await own.check(launch.aws, image, launch.settings.arch, launch.tell)
+    return checked
+
+
+def _part(name: str) -> ModuleType:
+    """Import what needs the extra ``image``, which a user with an image of their own can do without."""
+    try:
+        return importlib.import_module(f"dask_starburst.environment.{name}")
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("dask_starburst"):
+            raise
+        raise ImageError(
+            f"building an image needs {error.name}, which is not installed; type {_EXTRA}, or give image= with an"
+            " image that you have."
+        ) from error

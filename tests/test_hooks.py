@@ -1,0 +1,87 @@
+"""Hooks at the turns of a cluster's life, on the embedded AWS."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from distributed import Client
+
+from dask_starburst import StarburstCluster
+from dask_starburst.errors import BadArgument, StarburstError
+from dask_starburst.hooks import Launch, LifecycleHook
+from dask_starburst.local import LocalAWS
+
+
+class Diary(LifecycleHook):
+    """Writes down what it sees."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def on_before_launch(self, launch: Launch) -> None:
+        self.seen.append(f"before a launch in {launch.aws.region}, simulated: {launch.simulated}")
+        launch.settings = replace(launch.settings, tags={**launch.settings.tags, "team": "research"})
+        launch.tell("diary-written", "diary", "the diary is written")
+
+    async def on_ready(self, cluster: Any) -> None:
+        self.seen.append(f"ready: {cluster.scheduler_comm.address == cluster.scheduler_address}")
+
+    async def on_close(self, cluster: Any) -> None:
+        self.seen.append(f"closing with {len(cluster.scheduler_info['workers'])} worker")
+
+
+class Plain:
+    """Is no LifecycleHook, has one method, and that is no coroutine."""
+
+    called = 0
+
+    def on_ready(self, cluster: Any) -> None:
+        type(self).called += 1
+
+
+class Broken(LifecycleHook):
+    async def on_ready(self, cluster: Any) -> None:
+        raise RuntimeError("the door bell is broken")
+
+    async def on_close(self, cluster: Any) -> None:
+        raise RuntimeError("the door is stuck")
+
+
+class Refuses:
+    def on_before_launch(self, launch: Launch) -> None:
+        raise StarburstError(f"{launch.settings.arch} is not what this company runs; give arch='x86_64'.")
+
+
+def test_hooks_are_called_at_each_turn_change_the_settings_and_do_not_stop_a_cluster(clean: LocalAWS):
+    diary, before = Diary(), Plain.called
+    hooks = [Broken(), diary, Plain]
+    with StarburstCluster(
+        cloud="local", endpoint_url=clean.endpoint_url, n_workers=1, quiet=True, hooks=hooks
+    ) as cluster:
+        with Client(cluster) as client:
+            assert client.submit(sum, [1, 2, 3]).result() == 6
+        assert cluster.settings.tags["team"] == "research"
+        assert Plain.called == before + 1
+    assert diary.seen == [
+        f"before a launch in {clean.region}, simulated: True",
+        "ready: True",
+        "closing with 1 worker",
+    ]
+    told = [event.message for event in cluster.events if event.kind == "hook-failed"]
+    assert ["the door bell is broken" in told[0], "the door is stuck" in told[1]] == [True, True]
+    assert "the diary is written" in [event.message for event in cluster.events]
+
+
+def test_a_hook_can_refuse_a_launch_and_nothing_is_launched(clean: LocalAWS):
+    before = clean.status().calls.get("autoscaling:CreateAutoScalingGroup", 0)
+    with pytest.raises(StarburstError, match="not what this company runs"):
+        StarburstCluster(cloud="local", endpoint_url=clean.endpoint_url, n_workers=1, quiet=True, hooks=Refuses())
+    assert clean.status().calls.get("autoscaling:CreateAutoScalingGroup", 0) == before
+
+
+@pytest.mark.parametrize("hook", ["no_such_module:Hook", "json:NoSuchHook", "json", 7, object()])
+def test_a_hook_that_is_none_is_refused_before_anything_is_started(hook: Any):
+    with pytest.raises(BadArgument, match="hooks="):
+        StarburstCluster(cloud="local", quiet=True, hooks=[hook])
