@@ -1,0 +1,236 @@
+"""The documents of container images, as the OCI image specification 1.1 has them: values in, canonical JSON out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dask_starburst.errors import BadArgument, ImageError
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
+LAYER_GZIP = f"{LAYER_TAR}+gzip"
+LAYER_ZSTD = f"{LAYER_TAR}+zstd"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+#: What we understand, the preferred first: the Accept header of a request for a manifest.
+MANIFESTS = (INDEX, DOCKER_LIST, MANIFEST, DOCKER_MANIFEST)
+#: Docker's layers are OCI's by another name.
+_AS_OCI = {
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": LAYER_GZIP,
+    "application/vnd.docker.image.rootfs.diff.tar": LAYER_TAR,
+}
+#: Where docker takes an image from whose name says no host.
+DOCKER_HUB = "registry-1.docker.io"
+_HUB_NAMES = ("docker.io", "index.docker.io", DOCKER_HUB)
+_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The name of an image: ``host/repository``, and a tag, a digest, or both."""
+
+    host: str
+    repository: str
+    tag: str | None = None
+    digest: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Read a name as docker does: without a host it is on Docker Hub.
+
+        Raises
+        ------
+        BadArgument
+            It is no name of an image.
+        """
+        rest, _, digest = text.partition("@")
+        first, slash, below = rest.partition("/")
+        has_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
+        host, path = (first, below) if has_host else (DOCKER_HUB, rest)
+        repository, _, tag = path.partition(":")
+        if host in _HUB_NAMES:
+            host, repository = DOCKER_HUB, repository if "/" in repository else f"library/{repository}"
+        sound = _REPOSITORY.fullmatch(repository) and (not tag or _TAG.fullmatch(tag))
+        if not sound or ("@" in text and not _DIGEST.fullmatch(digest)) or path.endswith(":"):
+            raise BadArgument(
+                f"{text!r} is no name of an image; give one such as 'public.ecr.aws/docker/library/python:3.12-slim'."
+            )
+        return cls(host, repository, tag or None, digest or None)
+
+    @property
+    def name(self) -> str:
+        """Host and repository."""
+        return f"{self.host}/{self.repository}"
+
+    def __str__(self) -> str:
+        tag, digest = f":{self.tag}" if self.tag else "", f"@{self.digest}" if self.digest else ""
+        return f"{self.name}{tag}{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What points to a blob or a manifest.
+
+    Parameters
+    ----------
+    media_type : str
+        What it is.
+    digest : str
+        ``"sha256:…"`` of its bytes.
+    size : int
+        Bytes.
+    platform : str, optional
+        As OCI writes it: ``"linux/arm64"``.
+    annotations : mapping, optional
+        Notes.
+    """
+
+    media_type: str
+    digest: str
+    size: int
+    platform: str | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        found: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        if self.platform:
+            system, _, architecture = self.platform.partition("/")
+            found["platform"] = {"os": system, "architecture": architecture}
+        if self.annotations:
+            found["annotations"] = dict(self.annotations)
+        return found
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Descriptor:
+        """Read one."""
+        platform = document.get("platform")
+        return cls(
+            str(document.get("mediaType", "")),
+            str(document["digest"]),
+            int(document["size"]),
+            platform_of(platform) if platform else None,
+            document.get("annotations", {}),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest or an index: its media type and its very bytes, which its digest is of."""
+
+    media_type: str
+    body: bytes
+
+    @property
+    def digest(self) -> str:
+        """What it is found by."""
+        return digest_of(self.body)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What it says."""
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it names manifests of platforms."""
+        return self.media_type in (INDEX, DOCKER_LIST)
+
+
+def digest_of(body: bytes) -> str:
+    """Return what a blob is called."""
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def canonical(document: Mapping[str, Any]) -> bytes:
+    """Return JSON of which there is one form only."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def manifest(
+    config: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str] | None = None
+) -> Manifest:
+    """Return the manifest of one platform."""
+    document: dict[str, Any] = {"config": config.document, "layers": [layer.document for layer in layers]}
+    return _signed(MANIFEST, document, annotations)
+
+
+def index(manifests: Sequence[Descriptor], annotations: Mapping[str, str] | None = None) -> Manifest:
+    """Return the index of the platforms' manifests."""
+    return _signed(INDEX, {"manifests": [each.document for each in manifests]}, annotations)
+
+
+def _signed(media_type: str, document: dict[str, Any], annotations: Mapping[str, str] | None) -> Manifest:
+    document |= {"schemaVersion": 2, "mediaType": media_type}
+    if annotations:
+        document["annotations"] = dict(annotations)
+    return Manifest(media_type, canonical(document))
+
+
+def media_type_of(body: bytes) -> str:
+    """Return what a manifest says that it is, or is known to be by its parts."""
+    document = json.loads(body)
+    return str(document.get("mediaType") or (INDEX if "manifests" in document else MANIFEST))
+
+
+def manifests_of(found: Manifest) -> tuple[Descriptor, ...]:
+    """Return what an index names, without attestations, which are manifests of no platform."""
+    named = map(Descriptor.of, found.document.get("manifests", []))
+    return tuple(each for each in named if each.platform and not each.platform.startswith("unknown/"))
+
+
+def layers_of(found: Manifest) -> tuple[Descriptor, ...]:
+    """Return the layers of a manifest, the lowest first."""
+    return tuple(map(Descriptor.of, found.document["layers"]))
+
+
+def choose(found: Manifest, platform: str) -> Descriptor:
+    """Return what an index has for a platform.
+
+    Raises
+    ------
+    ImageError
+        It has nothing for it; the message says what it has.
+    """
+    there = manifests_of(found)
+    chosen = next((each for each in there if each.platform == platform), None)
+    if chosen is None:
+        names = ", ".join(sorted({each.platform or "" for each in there})) or "nothing"
+        raise ImageError(f"the image {found.digest} is not made for {platform}; it is for {names}.")
+    return chosen
+
+
+def check_config(config: Mapping[str, Any], platform: str, name: str) -> None:
+    """Refuse the configuration of an image that is for another platform.
+
+    Raises
+    ------
+    ImageError
+        It is.
+    """
+    if platform_of(config) != platform:
+        raise ImageError(f"the image {name} is not made for {platform}; it is for {platform_of(config)} only.")
+
+
+def platform_of(document: Mapping[str, Any]) -> str:
+    """Return ``"linux/arm64"`` of a platform or a configuration; arm64's usual variant, v8, goes without saying."""
+    system, architecture = document.get("os", "unknown"), document.get("architecture", "unknown")
+    variant = document.get("variant")
+    usual = not variant or (architecture == "arm64" and variant == "v8")
+    return f"{system}/{architecture}" if usual else f"{system}/{architecture}/{variant}"
+
+
+def as_oci(layer: Descriptor) -> Descriptor:
+    """Return a layer of a Docker image as one that may stand among OCI's; the bytes are the same."""
+    return replace(layer, media_type=_AS_OCI.get(layer.media_type, layer.media_type), annotations={})

@@ -1,0 +1,172 @@
+"""Which files to install on which platform, decided and done by uv."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dask_starburst.environment import uv
+from dask_starburst.environment.captured import Environment
+from dask_starburst.errors import ImageError, NoWheels
+
+#: uv's names of the platforms: every wheel for the glibc of Amazon Linux 2 (2.26) and later bases is for 2.28 or less.
+UV_PLATFORMS = {"linux/arm64": "aarch64-manylinux_2_28", "linux/amd64": "x86_64-manylinux_2_28"}
+_PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """What is installed on one platform.
+
+    Parameters
+    ----------
+    platform : str
+        As OCI writes it: ``"linux/arm64"``.
+    text : str
+        Requirements with hashes, as pip and uv read them; without the wheels that only this computer has.
+    packages : tuple of tuple of str
+        Name and version of all, sorted; local wheels included.
+    """
+
+    platform: str
+    text: str
+    packages: tuple[tuple[str, str], ...]
+
+
+def resolve(environment: Environment, platform: str, cache: Path) -> Lock:
+    """Return what the environment is on a platform; without a question to anybody if it was asked before.
+
+    Parameters
+    ----------
+    environment : Environment
+        What is asked for.
+    platform : str
+        ``"linux/arm64"`` or ``"linux/amd64"``.
+    cache : Path
+        Where answers are kept.
+
+    Raises
+    ------
+    NoWheels
+        Packages have no wheel for the platform; `architecture.missing` says which ones.
+    ImageError
+        uv says that it cannot be: versions that exclude each other, or no index that answers.
+    """
+    note = cache / "locks" / f"{_key(environment, platform)}.json"
+    if note.exists():
+        facts = json.loads(note.read_text(encoding="utf-8"))
+        return Lock(facts["platform"], facts["text"], tuple((name, version) for name, version in facts["packages"]))
+    _refuse_foreign(environment, platform)
+    text = compiled(environment, platform)
+    local = {wheel.name for wheel in environment.wheels}
+    found = [(normal(name), version) for name, version in _PINNED.findall(text)]
+    packages = {*((n, v) for n, v in found if n not in local), *((w.name, w.version) for w in environment.wheels)}
+    lock = Lock(platform, _without(text, local), tuple(sorted(packages)))
+    uv.write_whole(note, json.dumps(asdict(lock)).encode())
+    return lock
+
+
+def compiled(environment: Environment, platform: str) -> str:
+    """Return uv's answer: requirements with hashes.
+
+    Raises
+    ------
+    NoWheels, ImageError
+        As `resolve` does.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        wanted, pins = folder / "requirements.in", folder / "constraints.txt"
+        wheels = [f"{wheel.name} @ {wheel.path.as_uri()}" for wheel in environment.wheels]
+        if environment.lock is not None:
+            wanted.write_text(environment.lock, encoding="utf-8")
+            extra = folder / "wheels.in"
+            extra.write_text("\n".join(wheels), encoding="utf-8")
+            inputs = [wanted, extra]
+        else:
+            wanted.write_text("\n".join([*environment.requirements, *wheels]), encoding="utf-8")
+            inputs = [wanted]
+        pins.write_text("\n".join(environment.constraints), encoding="utf-8")
+        arguments = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes"]
+        arguments += ["--python-version", environment.python, "--python-platform", UV_PLATFORMS[platform]]
+        arguments += ["--only-binary", ":all:", "--constraints", str(pins), *map(str, inputs)]
+        done = uv.run(arguments)
+    if done.returncode == 0:
+        return done.stdout
+    said = uv.words(done)
+    where = f"{environment.origin or 'the environment'} cannot be installed on {platform}"
+    if "no wheels" in said or "Wheels are " in said or "wheels with a matching" in said:
+        raise NoWheels(f"{where}: {said}")
+    raise ImageError(f"{where}; uv says:\n{said}")
+
+
+def install(lock: Lock, environment: Environment, into: Path) -> None:
+    """Put what a lock says into a folder, as `pip install --target` does; nothing is built and nothing else comes.
+
+    Raises
+    ------
+    ImageError
+        A file is gone from its index, or is not what the lock says.
+    """
+    names = dict(lock.packages)
+    wheels = [str(w.path) for w in environment.wheels if names.get(w.name) == w.version]
+    common = ["pip", "install", "--quiet", "--target", str(into), "--no-deps", "--link-mode", "copy"]
+    common += ["--python-version", environment.python, "--python-platform", UV_PLATFORMS[lock.platform]]
+    with tempfile.TemporaryDirectory() as name:
+        pinned = Path(name) / "requirements.txt"
+        pinned.write_text(lock.text, encoding="utf-8")
+        if lock.text.strip():
+            _install([*common, "--require-hashes", "--only-binary", ":all:", "-r", str(pinned)], lock)
+    if wheels:
+        _install([*common, *wheels], lock)
+
+
+def _install(arguments: list[str], lock: Lock) -> None:
+    done = uv.run(arguments)
+    if done.returncode != 0:
+        raise ImageError(f"installing packages for {lock.platform} failed; uv says:\n{uv.words(done)}")
+
+
+def normal(name: str) -> str:
+    """Return the one form of a package's name (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _refuse_foreign(environment: Environment, platform: str) -> None:
+    own = uv.own_platform()
+    foreign = [f"{wheel.name} ({wheel.origin})" for wheel in environment.wheels if not wheel.pure]
+    if foreign and platform != own:
+        raise NoWheels(
+            f"{', '.join(foreign)} has compiled parts that were built on this computer, for {own}; on {platform} it"
+            " cannot run."
+        )
+
+
+def _without(text: str, local: set[str]) -> str:
+    """Return a lock without the packages whose wheels are only here: what follows `name @ file` is theirs."""
+    kept, skipping = [], False
+    for line in text.splitlines(keepends=True):
+        if line[:1].strip():
+            head = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
+            skipping = bool(head and normal(head[0]) in local)
+        if not skipping:
+            kept.append(line)
+    return "".join(kept)
+
+
+def _key(environment: Environment, platform: str) -> str:
+    facts = {
+        "platform": platform,
+        "python": environment.python,
+        "asked": sorted(environment.requirements),
+        "pins": sorted(environment.constraints),
+        "lock": environment.lock,
+        "wheels": sorted((w.name, w.version, w.digest) for w in environment.wheels),
+        "uv": uv.version(),
+        "indexes": uv.indexes_digest(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
