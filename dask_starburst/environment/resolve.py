@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dask_starburst.environment import uv
 from dask_starburst.environment.captured import Environment
+from dask_starburst.environment.layers import write_whole
 from dask_starburst.errors import ImageError, NoWheels
 
 #: uv's names of the platforms: every wheel for the glibc of Amazon Linux 2 (2.26) and later bases is for 2.28 or less.
@@ -37,7 +38,7 @@ class Lock:
     packages: tuple[tuple[str, str], ...]
 
 
-def resolve(environment: Environment, platform: str, cache: Path) -> Lock:
+def resolve(environment: Environment, platform: str, cache: Path, without: tuple[str, ...] = ()) -> Lock:
     """Return what the environment is on a platform; without a question to anybody if it was asked before.
 
     Parameters
@@ -48,29 +49,31 @@ def resolve(environment: Environment, platform: str, cache: Path) -> Lock:
         ``"linux/arm64"`` or ``"linux/amd64"``.
     cache : Path
         Where answers are kept.
+    without : tuple of str
+        Packages to do as if nobody needed them.
 
     Raises
     ------
     NoWheels
-        Packages have no wheel for the platform; `architecture.missing` says which ones.
+        Packages have no wheel for the platform; `architecture.settle` finds out which ones, and what helps.
     ImageError
         uv says that it cannot be: versions that exclude each other, or no index that answers.
     """
-    note = cache / "locks" / f"{_key(environment, platform)}.json"
+    note = cache / "locks" / f"{key(environment, platform, without)}.json"
     if note.exists():
         facts = json.loads(note.read_text(encoding="utf-8"))
         return Lock(facts["platform"], facts["text"], tuple((name, version) for name, version in facts["packages"]))
     _refuse_foreign(environment, platform)
-    text = compiled(environment, platform)
+    text = compiled(environment, platform, without)
     local = {wheel.name for wheel in environment.wheels}
     found = [(normal(name), version) for name, version in _PINNED.findall(text)]
     packages = {*((n, v) for n, v in found if n not in local), *((w.name, w.version) for w in environment.wheels)}
     lock = Lock(platform, _without(text, local), tuple(sorted(packages)))
-    uv.write_whole(note, json.dumps(asdict(lock)).encode())
+    write_whole(note, json.dumps(asdict(lock)).encode())
     return lock
 
 
-def compiled(environment: Environment, platform: str) -> str:
+def compiled(environment: Environment, platform: str, without: tuple[str, ...] = ()) -> str:
     """Return uv's answer: requirements with hashes.
 
     Raises
@@ -94,6 +97,10 @@ def compiled(environment: Environment, platform: str) -> str:
         arguments = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes"]
         arguments += ["--python-version", environment.python, "--python-platform", UV_PLATFORMS[platform]]
         arguments += ["--only-binary", ":all:", "--constraints", str(pins), *map(str, inputs)]
+        if without:
+            dropped = folder / "overrides.txt"
+            dropped.write_text("\n".join(f"{name} ; python_version < '0'" for name in without), encoding="utf-8")
+            arguments += ["--overrides", str(dropped)]
         done = uv.run(arguments)
     if done.returncode == 0:
         return done.stdout
@@ -158,10 +165,18 @@ def _without(text: str, local: set[str]) -> str:
     return "".join(kept)
 
 
-def _key(environment: Environment, platform: str) -> str:
+def pins_of(environment: Environment) -> dict[str, str]:
+    """Return the versions that an environment fixes, by name."""
+    text = "\n".join([*environment.requirements, *environment.constraints, environment.lock or ""])
+    return {normal(name): version for name, version in _PINNED.findall(text)}
+
+
+def key(environment: Environment, platform: str, without: tuple[str, ...] = ()) -> str:
+    """Return what an answer is kept by: everything that decides it."""
     facts = {
         "platform": platform,
         "python": environment.python,
+        "without": sorted(without),
         "asked": sorted(environment.requirements),
         "pins": sorted(environment.constraints),
         "lock": environment.lock,

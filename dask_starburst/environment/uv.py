@@ -16,7 +16,6 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from dask_starburst.environment.layers import write_whole
 from dask_starburst.errors import ImageError
 
 #: Seconds that one call may take: downloads of large packages are in it.
@@ -30,18 +29,23 @@ _SETTINGS = {
 _SECRET = re.compile(r"(\w+://)[^/@\s]+@")
 _LINES = 25
 
-__all__ = ["indexes_digest", "own_platform", "run", "version", "words", "write_whole"]
 
-
-def run(arguments: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(arguments: Sequence[str], extra: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run uv and return what it said; a failure is for the caller to explain.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Its own. Addresses of indexes are none of them: they may hold passwords, which others could see there.
+    extra : mapping, optional
+        Further environment variables.
 
     Raises
     ------
     ImageError
         It took longer than half an hour.
     """
-    environment = {**os.environ, **_indexes(), "NO_COLOR": "1"}
+    environment = {**os.environ, **_indexes(), **(extra or {}), "NO_COLOR": "1"}
     # A virtual environment of the caller has no say in what is resolved for another platform.
     environment.pop("VIRTUAL_ENV", None)
     try:
@@ -52,7 +56,6 @@ def run(arguments: Sequence[str], cwd: Path | None = None) -> subprocess.Complet
             timeout=_MOST,
             check=False,
             env=environment,
-            cwd=cwd,
         )
     except subprocess.TimeoutExpired as error:
         raise ImageError(f"uv {arguments[0]} took longer than {_MOST / 60:.0f} minutes and was stopped.") from error

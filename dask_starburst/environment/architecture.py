@@ -1,0 +1,183 @@
+"""Packages that have no wheel for a platform: made one where that is possible anywhere, named where it is not."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import Distribution, PackageNotFoundError, PathDistribution, distribution
+from pathlib import Path
+
+from dask_starburst.environment import uv, wheels
+from dask_starburst.environment.captured import Environment, LocalWheel
+from dask_starburst.environment.layers import write_whole
+from dask_starburst.environment.resolve import Lock, key, normal, pins_of, resolve
+from dask_starburst.errors import ImageError, NoWheels
+from dask_starburst.plan.recipe import PLATFORMS
+
+_NO_WHEEL = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]*?)(?:[=<>!~]=?\S+(?:, ?[=<>!~]=?\S+)*)? ha(?:s|ve) no"
+    r" (?:usable wheels|wheels with)"
+)
+#: A package is looked at once for each platform; more rounds than this mean that uv does not say what we think.
+_ROUNDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A package that cannot be had for a platform, and why."""
+
+    name: str
+    version: str | None
+    why: str
+
+    def __str__(self) -> str:
+        version = f" {self.version}" if self.version else ""
+        return f"{self.name}{version} ({self.why})"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An environment of which every platform knows what to install.
+
+    Parameters
+    ----------
+    environment : Environment
+        With wheels in place of the packages of which the index has only sources.
+    locks : mapping of str to Lock
+        By platform; only of those on which nothing is missing.
+    missing : mapping of str to tuple of Missing
+        By platform, of the others.
+    """
+
+    environment: Environment
+    locks: Mapping[str, Lock]
+    missing: Mapping[str, tuple[Missing, ...]]
+
+
+def settle(environment: Environment, platforms: Iterable[str], cache: Path) -> Settled:
+    """Find out what is installed on each platform.
+
+    A package that is there as source only is built here; what comes out is used if it runs everywhere.
+
+    Parameters
+    ----------
+    environment : Environment
+        What is asked for.
+    platforms : iterable of str
+        Such as ``"linux/arm64"``.
+    cache : Path
+        Where answers and wheels are kept: the second time costs nothing.
+
+    Raises
+    ------
+    ImageError
+        The packages exclude each other, or no index answers.
+    """
+    note = cache / "sources" / f"{key(environment, 'any')}.json"
+    settled = _as_before(environment, note, cache)
+    missing = {}
+    for platform in platforms:
+        settled, missing[platform] = _settle_one(settled, platform, cache)
+    added = sorted({wheel.name for wheel in settled.wheels} - {wheel.name for wheel in environment.wheels})
+    if added:
+        write_whole(note, json.dumps(added).encode())
+    # Wheels that were made for the second platform are the first one's too.
+    locks = {p: resolve(settled, p, cache) for p in platforms if not missing[p]}
+    return Settled(settled, locks, {platform: found for platform, found in missing.items() if found})
+
+
+def explain(missing: Iterable[Missing], platform: str, origin: str) -> str:
+    """Say which packages are missing, and the ways out.
+
+    Parameters
+    ----------
+    missing : iterable of Missing
+        At least one.
+    platform : str
+        For which they are missing.
+    origin : str
+        Where the environment comes from.
+    """
+    named = ", ".join(map(str, missing))
+    other = next(arch for arch, each in PLATFORMS.items() if each != platform)
+    return (
+        f"{origin or 'the environment'} has packages that cannot be installed on {platform}: {named}. Give"
+        f' arch="{other}" if they have wheels for it, leave them out with build={{"exclude": […]}} if workers do not'
+        ' need them, or have them built from source under emulation with build={"builder": "buildx"}.'
+    )
+
+
+def _as_before(environment: Environment, note: Path, cache: Path) -> Environment:
+    try:
+        names = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return environment
+    for name in names:
+        wheel = _made(environment, name, cache)
+        if isinstance(wheel, Missing):
+            return environment
+        environment = with_wheel(environment, wheel)
+    return environment
+
+
+def _settle_one(environment: Environment, platform: str, cache: Path) -> tuple[Environment, tuple[Missing, ...]]:
+    missing: dict[str, Missing] = {}
+    for _ in range(_ROUNDS):
+        try:
+            resolve(environment, platform, cache, without=tuple(missing))
+        except NoWheels as error:
+            names = _named(str(error), environment, missing)
+            if not names:
+                raise
+            for name in names:
+                wheel = _made(environment, name, cache)
+                if isinstance(wheel, Missing):
+                    missing[name] = wheel
+                else:
+                    environment = with_wheel(environment, wheel)
+        else:
+            return environment, tuple(missing.values())
+    raise ImageError(f"no end was found to what {platform} lacks; so far: {', '.join(map(str, missing.values()))}")
+
+
+def _named(text: str, environment: Environment, known: Mapping[str, Missing]) -> list[str]:
+    local = {wheel.name for wheel in environment.wheels}
+    found = dict.fromkeys(normal(match["name"]) for match in _NO_WHEEL.finditer(text))
+    return [name for name in found if name not in known and name not in local]
+
+
+def with_wheel(environment: Environment, wheel: LocalWheel) -> Environment:
+    """Return an environment that takes a package from a wheel of this computer."""
+    rest = [text for text in environment.requirements if normal(re.split(r"[^A-Za-z0-9._-]", text)[0]) != wheel.name]
+    pins = [text for text in environment.constraints if normal(text.partition("==")[0]) != wheel.name]
+    found = tuple(sorted((*environment.wheels, wheel), key=lambda each: each.name))
+    return replace(environment, requirements=tuple(rest), constraints=tuple(pins), wheels=found)
+
+
+def _made(environment: Environment, name: str, cache: Path) -> LocalWheel | Missing:
+    """Make a wheel of a package that the index has the source of: of the installed files, or by building it."""
+    version = pins_of(environment).get(name)
+    here = _installed(name)
+    if here is not None and version in (None, here.version):
+        made = wheels.of_installed(here, cache, "built from source")
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = f"{name}=={version}" if version else name
+            options = ["--target", folder, "--no-deps", "--no-binary", name, "--python-version", environment.python]
+            done = uv.run(["pip", "install", "--quiet", *options, wanted])
+            infos = list(Path(folder).glob("*.dist-info"))
+            if done.returncode != 0 or not infos:
+                return Missing(name, version, "no wheel, and no source that could be built here")
+            made = wheels.of_installed(PathDistribution(infos[0]), cache, "built from source")
+    # What was compiled here wants this computer's libraries, which the image may not have.
+    return made if made.pure else Missing(name, version, "no wheel for it, and its source has parts to compile")
+
+
+def _installed(name: str) -> Distribution | None:
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        return None
