@@ -1,72 +1,31 @@
-"""Layers of an image: tar archives that come out the same, byte for byte, whoever makes them and where.
+"""Layers of an image, kept by what they were made of.
 
-The digest of a layer decides whether a registry has it. So nothing of the computer that made it may be in it: members
-are sorted, times, owners and modes are fixed, the compressor's level and number of threads too. The same bytes also
-take the same version of the compressor; so what a layer was made of, not what came out, is the key of the cache here.
+Not by what came out: that is known only when they are made, and another version of the compressor makes other bytes.
 """
 
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
-import io
 import json
 import os
 import shutil
-import sys
-import tarfile
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
 
 from dask_starburst.environment import oci
+from dask_starburst.environment.archive import Entry, Packed, write_tar
 from dask_starburst.errors import BadArgument, ImageError
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 #: By the word that settings use for a compression.
 MEDIA_TYPES = {"zstd": oci.LAYER_ZSTD, "gzip": oci.LAYER_GZIP}
-_ZSTD_LEVEL = 3
-_GZIP_LEVEL = 6
-_CHUNK = 1 << 20
-_BLOCK = tarfile.BLOCKSIZE
 #: What was not used for so long is made anew when it is needed again.
 _KEPT = 30 * 86_400.0
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One member of a layer.
-
-    Parameters
-    ----------
-    path : str
-        In the image, without the slash in front.
-    content : Path or bytes, optional
-        What a file holds, or where that is to be read. A member with neither content nor link is a folder.
-    link : str, optional
-        What a symbolic link points to.
-    executable : bool
-        Whether a file's mode is 0755, as a folder's is, and not 0644.
-    owner : int
-        User and group; root, unless the worker writes there.
-    """
-
-    path: str
-    content: Path | bytes | None = None
-    link: str | None = None
-    executable: bool = False
-    owner: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +42,6 @@ class Layer:
     def descriptor(self) -> oci.Descriptor:
         """How a manifest names the layer."""
         return oci.Descriptor(media_type=self.media_type, digest=self.digest, size=self.size)
-
-
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-    def flush(self) -> bytes: ...
 
 
 class Layers:
@@ -155,7 +109,7 @@ class Layers:
     def _write(self, entries: Iterable[Entry], work: Path) -> Layer:
         target = work / "layer.partial"
         with target.open("wb") as file:
-            packed = _Packed(file, _compressor(self.compression))
+            packed = Packed(file, self.compression)
             write_tar(entries, packed.write)
             packed.close()
         layer = Layer(packed.diff_id, packed.digest, packed.size, self._media_type, self._blob(packed.digest))
@@ -176,132 +130,6 @@ class Layers:
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-
-
-class _Packed:
-    """Takes a tar archive in pieces, writes it compressed, and reckons both digests on the way."""
-
-    def __init__(self, file: IO[bytes], compressor: _Compressor) -> None:
-        self._file = file
-        self._compressor = compressor
-        self._inside = hashlib.sha256()
-        self._outside = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes) -> None:
-        self._inside.update(data)
-        self._put(self._compressor.compress(data))
-
-    def close(self) -> None:
-        self._put(self._compressor.flush())
-
-    def _put(self, data: bytes) -> None:
-        self._outside.update(data)
-        self._file.write(data)
-        self.size += len(data)
-
-    @property
-    def diff_id(self) -> str:
-        return f"sha256:{self._inside.hexdigest()}"
-
-    @property
-    def digest(self) -> str:
-        return f"sha256:{self._outside.hexdigest()}"
-
-
-def write_tar(entries: Iterable[Entry], write: Callable[[bytes], None]) -> None:
-    """Write members, and the folders that they stand in, as a tar archive in the order of their paths.
-
-    Of two members with the same path the later counts.
-    """
-    members = {entry.path: entry for entry in entries}
-    for path in tuple(members):
-        for parent in _parents(path):
-            members.setdefault(parent, Entry(parent))
-    pieces = _Pieces(write)
-    for _, entry in sorted(members.items(), key=lambda item: item[0].split("/")):
-        for piece in _member(entry):
-            pieces.add(piece)
-    pieces.add(bytes(2 * _BLOCK))
-    pieces.flush()
-
-
-class _Pieces:
-    """Gathers small pieces: a compressor and two digests cost more to call than to feed."""
-
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self._write = write
-        self._held = bytearray()
-
-    def add(self, data: bytes) -> None:
-        self._held += data
-        if len(self._held) >= _CHUNK:
-            self.flush()
-
-    def flush(self) -> None:
-        self._write(bytes(self._held))
-        self._held.clear()
-
-
-def _parents(path: str) -> Iterator[str]:
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path
-
-
-def _member(entry: Entry) -> Iterator[bytes]:
-    info = tarfile.TarInfo(entry.path)
-    info.uid = info.gid = entry.owner
-    info.mtime = 0
-    info.mode = 0o755
-    if entry.link is not None:
-        info.type, info.linkname, info.mode = tarfile.SYMTYPE, entry.link, 0o777
-        yield _header(info)
-    elif entry.content is None:
-        info.type = tarfile.DIRTYPE
-        yield _header(info)
-    else:
-        info.mode = 0o755 if entry.executable else 0o644
-        yield from _file(info, entry.content)
-
-
-def _file(info: tarfile.TarInfo, content: Path | bytes) -> Iterator[bytes]:
-    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
-        info.size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        yield _header(info)
-        while data := file.read(_CHUNK):
-            yield data
-    yield bytes(-info.size % _BLOCK)
-
-
-def _header(info: tarfile.TarInfo) -> bytes:
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-def _compressor(compression: str) -> _Compressor:
-    if compression == "gzip":  # 16: with gzip's header, which zlib leaves without time and name
-        return zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    parameter = zstd.CompressionParameter
-    # One worker thread, always: without one, the bytes are others.
-    options: dict[Any, int] = {parameter.compression_level: _ZSTD_LEVEL, parameter.nb_workers: 1}
-    made: _Compressor = zstd.ZstdCompressor(options=options)
-    return made
-
-
-@contextmanager
-def opened(path: Path, media_type: str) -> Iterator[IO[bytes]]:
-    """Open a layer of any media type, to read its tar archive."""
-    if media_type.endswith("zstd"):
-        with zstd.open(path) as file:
-            yield file
-    else:
-        with path.open("rb") as raw, _plain(raw, media_type) as file:
-            yield file
-
-
-def _plain(raw: IO[bytes], media_type: str) -> IO[bytes]:
-    return gzip.open(raw) if media_type.endswith("gzip") else raw  # type: ignore[return-value]
 
 
 def write_whole(path: Path, data: bytes) -> None:

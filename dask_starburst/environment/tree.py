@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dask_starburst.environment.layers import opened
+from dask_starburst.environment.archive import opened
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"

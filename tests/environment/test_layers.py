@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import resource
 import subprocess
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dask_starburst.environment.layers import Entry, Layer, Layers, opened, write_tar
+from dask_starburst.environment.archive import Entry, opened, write_tar
+from dask_starburst.environment.layers import Layer, Layers
 from dask_starburst.environment.tree import read_tree
 from dask_starburst.errors import BadArgument
 
@@ -126,7 +126,8 @@ def test_an_unknown_compression_says_which_there_are(tmp_path):
 FULL = """
 import os, resource, signal, sys
 from pathlib import Path
-from dask_starburst.environment.layers import Entry, Layers
+from dask_starburst.environment.archive import Entry
+from dask_starburst.environment.layers import Layers
 from dask_starburst.errors import ImageError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -149,9 +150,9 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path):
 
 
 def layer_of(folder: Path, name: str, *files: tuple[str, bytes]) -> tuple[Path, str]:
-    data = io.BytesIO()
-    write_tar([Entry(path, content) for path, content in files], data.write)
-    (folder / name).write_bytes(data.getvalue())
+    data = bytearray()
+    write_tar([Entry(path, content) for path, content in files], data.extend)
+    (folder / name).write_bytes(data)
     return folder / name, "application/vnd.oci.image.layer.v1.tar"
 
 
