@@ -36,6 +36,10 @@ class Login:
         self._used: Credentials | None = None
         self._tokens: dict[str, str] = {}
 
+    def credentials(self) -> Credentials | None:
+        """Return user and password, asked for anew."""
+        return self._ask()
+
     @property
     def who(self) -> str:
         """Who we say that we are, without any secret."""

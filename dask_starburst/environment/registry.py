@@ -59,6 +59,10 @@ class Registry:
     def __repr__(self) -> str:
         return f"<Registry {self.host}>"
 
+    def credentials(self) -> Credentials | None:
+        """Return user and password as of now, for a program that pushes in our place."""
+        return self._login.credentials()
+
     def close(self) -> None:
         """Let the connections go."""
         self._client.close()

@@ -45,7 +45,7 @@ def run(arguments: Sequence[str], extra: Mapping[str, str] | None = None) -> sub
     ImageError
         It took longer than half an hour.
     """
-    environment = {**os.environ, **_indexes(), **(extra or {}), "NO_COLOR": "1"}
+    environment = {**os.environ, **indexes(), **(extra or {}), "NO_COLOR": "1"}
     # A virtual environment of the caller has no say in what is resolved for another platform.
     environment.pop("VIRTUAL_ENV", None)
     try:
@@ -80,11 +80,11 @@ def own_platform() -> str:
 
 def indexes_digest() -> str:
     """Return a hash of where packages come from; the addresses may hold passwords."""
-    chosen = {name: value for name, value in {**os.environ, **_indexes()}.items() if name.startswith("UV_")}
+    chosen = {name: value for name, value in {**os.environ, **indexes()}.items() if name.startswith("UV_")}
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _indexes() -> dict[str, str]:
+def indexes() -> dict[str, str]:
     """Return the variables that tell uv of pip's indexes, where nothing tells it of its own."""
     found: dict[str, str] = {}
     configured = _pip_settings()

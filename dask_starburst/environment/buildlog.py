@@ -1,0 +1,125 @@
+"""What ``docker buildx build --progress=plain`` says, read: how far it is, and in the end what went wrong."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dask_starburst.errors import ImageError, RegistryDenied, RegistryUnavailable
+
+_STEP = re.compile(r"#(?P<id>\d+) \[(?:(?P<platform>[\w/]+) )?(?:[\w.-]+ )?(?P<number>\d+)/(?P<of>\d+)\] (?P<what>.+)")
+_END = re.compile(r"#(?P<id>\d+) (?:DONE (?P<seconds>[\d.]+)s|(?P<kept>CACHED))")
+_PUSHING = re.compile(r"#\d+ (pushing layers|pushing manifest\b.*|exporting layers)$")
+_OURS = {
+    "assemble.py system": "system",
+    "assemble.py packages": "packages",
+    "assemble.py own": "own packages",
+    "apt-get install": "Debian packages",
+}
+_SECRET = re.compile(r"(\w+://)[^/@\s]+@")
+_ERROR = re.compile(r"^(?:ERROR|error): (?:failed to (?:build|solve): )*(.+)")
+_OWN_WORDS = re.compile(r"starburst: (.+)")
+_KEPT_LINES = 200
+_QUOTED_LINES = 20
+_LONGEST = 80
+_NO_EMULATION = ("exec format error", "Exec format error")
+_DENIED = ("401 Unauthorized", "403 Forbidden", "authorization failed", "no basic auth credentials", "denied:")
+_AWAY = ("connection refused", "connection reset", "no such host", "timeout", "502 Bad", "503 Service")
+_FULL = "no space left on device"
+
+
+class BuildLog:
+    """Hears docker line by line.
+
+    Parameters
+    ----------
+    report : callable
+        Is told of steps: ``"step"`` with `platform`, `name`, `number`, `of`, and `state`, which is ``"begun"``,
+        ``"done"`` (with `seconds`) or ``"kept"`` from an earlier build; and ``"pushing"`` with `what`.
+    """
+
+    def __init__(self, report: Callable[[str, Mapping[str, Any]], None]) -> None:
+        self._report = report
+        self._steps: dict[str, dict[str, Any]] = {}
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+
+    def hear(self, line: str) -> None:
+        """Take in a line."""
+        line = _SECRET.sub(r"\1***@", line.rstrip())
+        self._lines.append(line)
+        if step := _STEP.match(line):
+            if step["id"] not in self._steps:
+                self._begin(step)
+        elif end := _END.match(line):
+            self._end(end)
+        elif pushing := _PUSHING.match(line):
+            self._report("pushing", {"what": pushing[1]})
+
+    def failure(self, destination: str, registry: str) -> ImageError:
+        """Return why it went wrong, with docker's last lines.
+
+        Parameters
+        ----------
+        destination : str
+            Where the image was to go: ``"host/repository"``.
+        registry : str
+            The registry's host.
+        """
+        return explained(list(self._lines), destination, registry)
+
+    def _begin(self, step: re.Match[str]) -> None:
+        facts = {"platform": step["platform"] or "", "name": _name(step["what"])}
+        facts |= {"number": int(step["number"]), "of": int(step["of"])}
+        self._steps[step["id"]] = facts
+        self._report("step", facts | {"state": "begun"})
+
+    def _end(self, end: re.Match[str]) -> None:
+        facts = self._steps.get(end["id"])
+        if facts is None:
+            return
+        done = {"state": "kept"} if end["kept"] else {"state": "done", "seconds": float(end["seconds"])}
+        self._report("step", facts | done)
+
+
+def _name(what: str) -> str:
+    ours = next((name for words, name in _OURS.items() if words in what), None)
+    return ours or (what if len(what) <= _LONGEST else f"{what[: _LONGEST - 1]}…")
+
+
+def explained(lines: list[str], destination: str, registry: str) -> ImageError:
+    """Return the error that docker's last lines mean.
+
+    Parameters
+    ----------
+    lines : list of str
+        What it said.
+    destination, registry : str
+        Where the image was to go, and the host of that.
+    """
+    error = next((found[1] for line in reversed(lines) if (found := _ERROR.match(line))), "")
+    said = "\n".join(lines[-_QUOTED_LINES:])
+    own = next((found[1] for line in reversed(lines) if (found := _OWN_WORDS.search(line)) and "echo" not in line), "")
+    everything = "\n".join(lines)
+    if any(words in everything for words in _NO_EMULATION):
+        return ImageError(f"{no_emulation('another architecture')} docker's last lines:\n{said}")
+    if _FULL in everything:
+        return ImageError(f"docker's disk is full; `docker buildx prune` makes room. Its last lines:\n{said}")
+    # What failed is a push or pull only if docker says so in the end; a build step may have met a 401 of its own.
+    if registry in error or destination in error or "push" in error:
+        if any(words in error for words in _DENIED):
+            return RegistryDenied(f"{destination} refuses docker: {error}. Let your AWS identity push there.")
+        if any(words in error for words in _AWAY):
+            return RegistryUnavailable(f"docker cannot reach {registry}: {error}")
+    why = own or error or "it does not say why"
+    return ImageError(f"docker could not build the image: {why}. Its last lines:\n{said}")
+
+
+def no_emulation(platform: str) -> str:
+    """Say how to run another architecture's programs here."""
+    return (
+        f"docker here cannot run programs of {platform}, which building with buildx needs. Install the emulator: apt"
+        " install qemu-user-static binfmt-support, or: docker run --privileged --rm tonistiigi/binfmt --install all;"
+        ' or take the builder that needs none: build={"builder": "direct"}.'
+    )
