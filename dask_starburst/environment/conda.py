@@ -1,0 +1,76 @@
+"""What conda calls packages, in the words of PyPI."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+#: Where PyPI has it under another name.
+_NAMES = {
+    "dask-core": "dask",
+    "dask": "dask[complete]",
+    "msgpack-python": "msgpack",
+    "pytorch": "torch",
+    "python-graphviz": "graphviz",
+    "python-snappy": "python-snappy",
+    "tensorflow-base": "tensorflow",
+    "xarray-core": "xarray",
+    "pyarrow-core": "pyarrow",
+    "matplotlib-base": "matplotlib",
+    "jupyterlab": "jupyterlab",
+}
+#: What is no package of Python's, or comes with the image.
+_NOT_TAKEN = {
+    "python",
+    "pip",
+    "setuptools",
+    "wheel",
+    "conda",
+    "nomkl",
+    "mkl",
+    "blas",
+    "libblas",
+    "openssl",
+    "cudatoolkit",
+}
+_SPEC = re.compile(r"^(?:[\w.-]+::)?(?P<name>[A-Za-z0-9][\w.-]*)\s*(?P<version>[=<>!~ ].*)?$")
+
+
+def as_requirements(specs: Iterable[str]) -> tuple[str, ...]:
+    """Return conda's packages as PyPI's requirements; what is none of Python's is left out.
+
+    Parameters
+    ----------
+    specs : iterable of str
+        As an ``environment.yml`` lists them: ``"numpy=2.1"``, ``"conda-forge::dask >=2026.8"``.
+    """
+    parsed = (match for spec in specs if (match := _SPEC.match(spec.strip())))
+    return tuple(
+        f"{_NAMES.get(match['name'], match['name'])}{_version(match['version'] or '')}"
+        for match in parsed
+        if match["name"] not in _NOT_TAKEN and not match["name"].startswith("lib")
+    )
+
+
+def python_of(listed: Iterable[Any]) -> str:
+    """Return which Python an environment wants, as PEP 440 says it; empty when any will do."""
+    for each in listed:
+        match = _SPEC.match(each.strip()) if isinstance(each, str) else None
+        if match and match["name"] == "python":
+            return _version(match["version"] or "")
+    return ""
+
+
+def _version(text: str) -> str:
+    """Return conda's version as PEP 440 writes it; the build, which comes after a second ``=``, is dropped."""
+    text = text.strip()
+    if not text:
+        return ""
+    if text.startswith("=") and not text.startswith("=="):  # "=2.1" means any 2.1; "=2.1=py311_0" one build of it
+        version, _, build = text[1:].partition("=")
+        return f"=={version.strip()}" if build or version.strip().endswith("*") else f"=={version.strip()}.*"
+    if text[0].isdigit():
+        return f"=={text.split()[0]}"
+    exact = re.match(r"^==([^=,\s]+)=", text)
+    return f"=={exact[1]}" if exact else text.replace(" ", "")

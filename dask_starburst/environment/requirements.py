@@ -1,0 +1,122 @@
+"""pip's requirements files, as far as an image needs to know what is in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from dask_starburst.errors import BadArgument
+
+_COMMENT = re.compile(r"(^|\s)#.*$")
+_HASH = re.compile(r"\s--hash=\S+")
+#: Options that say where packages come from; uv reads them as pip does.
+_INDEXES = ("--index-url", "-i", "--extra-index-url", "--find-links", "-f", "--no-index")
+#: Options that change nothing about which packages these are.
+_IGNORED = (
+    "--require-hashes",
+    "--prefer-binary",
+    "--pre",
+    "--no-binary",
+    "--only-binary",
+    "--use-pep517",
+    "--trusted-host",
+)
+
+
+@dataclass
+class Requirements:
+    """What a file asks for.
+
+    Attributes
+    ----------
+    lines : list of str
+        Packages of an index, with their hashes if they have any.
+    local : list of str
+        Folders, archives, and what is in git.
+    constraints : list of str
+        Versions that hold if the package is needed.
+    options : list of str
+        Where packages come from.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    local: list[str] = field(default_factory=list)
+    constraints: list[str] = field(default_factory=list)
+    options: list[str] = field(default_factory=list)
+
+    @property
+    def hashed(self) -> bool:
+        """Whether it is a lock: every package has a hash."""
+        return bool(self.lines) and all("--hash=" in line for line in self.lines)
+
+
+def parse(path: Path) -> Requirements:
+    """Read a file and those that it names.
+
+    Raises
+    ------
+    BadArgument
+        A file is missing, or a line is none that pip reads.
+    """
+    found = Requirements()
+    _read(path, found, set())
+    return found
+
+
+def _read(path: Path, found: Requirements, seen: set[Path]) -> None:
+    if path.resolve() in seen:
+        return
+    seen.add(path.resolve())
+    for line in _lines(path):
+        option, _, value = line.replace("=", " ", 1).partition(" ") if line.startswith("--") else line.partition(" ")
+        value = value.strip()
+        if option in ("-r", "--requirement"):
+            _read(path.parent / value, found, seen)
+        elif option in ("-c", "--constraint"):
+            found.constraints += [_HASH.sub("", each) for each in _lines(path.parent / value)]
+        elif option in ("-e", "--editable"):
+            found.local.append(_place(value, path))
+        elif option in _INDEXES:
+            found.options.append(line)
+        elif option in _IGNORED:
+            continue
+        elif line.startswith("-"):
+            raise BadArgument(f"{path} has the line {line!r}, which is not understood; take it out.")
+        else:
+            _package(line, path, found)
+
+
+def _package(line: str, path: Path, found: Requirements) -> None:
+    bare = _HASH.sub("", line).strip()
+    try:
+        requirement = Requirement(bare)
+    except InvalidRequirement:
+        if "/" in bare or bare.startswith("."):
+            found.local.append(_place(bare, path))
+            return
+        raise BadArgument(f"{path} has the line {line!r}, which is no requirement; mend it.") from None
+    if requirement.url is None:
+        found.lines.append(line)
+    elif requirement.marker is None or requirement.marker.evaluate():
+        found.local.append(_place(requirement.url, path))
+
+
+def _place(value: str, path: Path) -> str:
+    """Return a folder or file of this computer by its whole path, and anything else as it is."""
+    here = path.parent / value.removeprefix("file://")
+    return str(here.resolve()) if here.exists() else value
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadArgument(f"{path} cannot be read: {error}.") from None
+    for line in text.replace("\\\n", " ").splitlines():
+        stripped = re.sub(r"\s+", " ", _COMMENT.sub("", line)).strip()
+        if stripped:
+            yield stripped

@@ -1,0 +1,278 @@
+"""Environments that a file says, in place of the packages of the running Python."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from importlib.metadata import PathDistribution
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from dask_starburst.environment import conda, uv, wheels
+from dask_starburst.environment.cache import cache_dir
+from dask_starburst.environment.capture import PYTHON, own_modules, this_package
+from dask_starburst.environment.captured import Environment, LocalWheel
+from dask_starburst.environment.requirements import parse
+from dask_starburst.environment.resolve import normal, pins_of
+from dask_starburst.errors import BadArgument, ImageError, VersionMismatch
+from dask_starburst.plan.versions import MUST_MATCH
+
+
+def read(
+    name: str,
+    exclude: Iterable[str] = (),
+    add: Iterable[str] = (),
+    modules: str = "by-value",
+    cache: Path | None = None,
+) -> Environment:
+    """Return the environment of a file or of a folder with one.
+
+    What Dask's own messages need comes at the versions of this client, and dask_starburst comes along.
+
+    Parameters
+    ----------
+    name : str
+        A ``requirements.txt`` (or any ``.txt``), ``pyproject.toml``, ``uv.lock``, ``pylock.toml`` or
+        ``environment.yml``; or a folder, in which the most exact of them is taken.
+    exclude, add : iterable of str
+        Names to leave out, requirements to add.
+    modules : {"by-value", "package", "none"}
+        Whether the user's own modules go into the image (``"package"``).
+    cache : Path, optional
+        Where wheels are kept.
+
+    Raises
+    ------
+    BadArgument
+        There is no such file, or it is none that is understood.
+    VersionMismatch
+        It wants another version of Python, dask or distributed than this client has.
+    ImageError
+        A local package cannot be made a wheel.
+    """
+    cache = cache or cache_dir()
+    path = _file(name)
+    found = _reader(path)(path, cache)
+    _check_python(path)
+    found = replace(found, origin=_shown(name, path))
+    _check_versions(found)
+    left_out = {normal(each) for each in exclude}
+    kept = [text for text in found.requirements if text.startswith("-") or normal(_name(text)) not in left_out]
+    pin, wheel = this_package(cache)
+    ours = [pin] if pin else []
+    own = own_modules() if modules == "package" else ()
+    local = {each.name: each for each in found.wheels if each.name not in left_out}
+    local |= {wheel.name: wheel} if wheel else {}
+    return replace(
+        found,
+        requirements=tuple(sorted({*kept, *ours, *add})),
+        constraints=tuple(sorted({*found.constraints, *_pins(found, local)})),
+        wheels=tuple(sorted(local.values(), key=lambda each: each.name)),
+        modules=own,
+    )
+
+
+def _file(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        found = next((path / each for each in _READERS if (path / each).exists()), None)
+        if found is None:
+            raise BadArgument(
+                f"environment={name!r} is a folder with none of {', '.join(_READERS)}; give one that has."
+            )
+        return found
+    if not path.exists():
+        raise BadArgument(
+            f"environment={name!r} does not exist; give one of {', '.join(_READERS)}, a folder with one, or leave it"
+            " out for the packages of this Python."
+        )
+    return path
+
+
+def _shown(name: str, path: Path) -> str:
+    return name if path == Path(name).expanduser() else f"{name} ({path.name})"
+
+
+def _reader(path: Path) -> Callable[[Path, Path], Environment]:
+    named = _READERS.get(path.name)
+    ending = {".txt": _requirements, ".in": _requirements, ".yml": _conda, ".yaml": _conda}.get(path.suffix)
+    if path.name.startswith("pylock.") and path.suffix == ".toml":
+        ending = _pylock
+    if (reader := named or ending) is None:
+        raise BadArgument(f"environment={str(path)!r} is not understood; give one of {', '.join(_READERS)}.")
+    return reader
+
+
+def _requirements(path: Path, cache: Path) -> Environment:
+    found = parse(path)
+    local = [_built(each, path.parent, cache) for each in found.local]
+    if found.hashed:
+        lock = "\n".join(found.lines)
+        return Environment(PYTHON, tuple(found.options), tuple(found.constraints), tuple(local), lock=lock)
+    return Environment(PYTHON, (*found.lines, *found.options), tuple(found.constraints), tuple(local))
+
+
+def _pyproject(path: Path, cache: Path) -> Environment:
+    document = _toml(path)
+    if "build-system" in document:  # what it depends on is in the metadata of its wheel
+        return Environment(PYTHON, (), (), (wheels.of_folder(path.parent, cache, "local folder"),))
+    if "project" not in document:
+        raise BadArgument(f"environment={str(path)!r} has neither [project] nor [build-system]; give another file.")
+    return Environment(PYTHON, tuple(document["project"].get("dependencies", ())), ())
+
+
+def _uv_lock(path: Path, cache: Path) -> Environment:
+    options = ["--frozen", "--no-emit-project", "--no-dev", "--no-header", "--no-annotate"]
+    done = uv.run(["export", "--quiet", "--project", str(path.parent), *options, "--format", "requirements-txt"])
+    if done.returncode != 0:
+        raise ImageError(f"{path} cannot be read; uv says:\n{uv.words(done)}")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", dir=path.parent, prefix=".starburst-") as file:
+        file.write(done.stdout)
+        file.flush()
+        found = _requirements(Path(file.name), cache)
+    project = path.parent / "pyproject.toml"
+    if not project.exists() or "build-system" not in _toml(project):
+        return replace(found, lock=found.lock or done.stdout)
+    own = wheels.of_folder(path.parent, cache, "local folder")
+    return replace(found, lock=found.lock or done.stdout, wheels=(*found.wheels, own))
+
+
+def _pylock(path: Path, cache: Path) -> Environment:
+    """Read a lock of PEP 751, as far as its packages come from an index."""
+    lines, local = [], []
+    for package in _toml(path).get("packages", ()):
+        where = package.get("directory", {}).get("path") or (package.get("archive", {})).get("path")
+        if where:
+            local.append(_built(where, path.parent, cache))
+            continue
+        if "vcs" in package:
+            vcs = package["vcs"]
+            local.append(_built(f"git+{vcs['url']}@{vcs['commit-id']}", path.parent, cache))
+            continue
+        marker = f" ; {package['marker']}" if package.get("marker") else ""
+        files = [*package.get("wheels", ()), *([package["sdist"]] if "sdist" in package else [])]
+        hashes = [f" --hash=sha256:{file['hashes']['sha256']}" for file in files if "sha256" in file.get("hashes", {})]
+        lines.append(f"{package['name']}=={package['version']}{marker}{''.join(hashes)}")
+    return Environment(PYTHON, (), (), tuple(local), lock="\n".join(lines))
+
+
+def _conda(path: Path, cache: Path) -> Environment:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        listed = document["dependencies"]
+    except (yaml.YAMLError, TypeError, KeyError) as error:
+        raise BadArgument(
+            f"environment={str(path)!r} has no list of dependencies ({error}); give another file."
+        ) from None
+    plain = [each for each in listed if isinstance(each, str)]
+    pip = [line for each in listed if isinstance(each, dict) for line in each.get("pip", ())]
+    taken = conda.as_requirements(plain)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", dir=path.parent, prefix=".starburst-") as file:
+        file.write("\n".join(pip))
+        file.flush()
+        found = _requirements(Path(file.name), cache)
+    notes = (f"conda's packages are taken from PyPI: {', '.join(sorted(taken))}",) if taken else ()
+    return replace(found, requirements=(*found.requirements, *taken), notes=notes)
+
+
+#: What is read, the most exact first.
+_READERS: dict[str, Callable[[Path, Path], Environment]] = {
+    "uv.lock": _uv_lock,
+    "pylock.toml": _pylock,
+    "pyproject.toml": _pyproject,
+    "requirements.txt": _requirements,
+    "environment.yml": _conda,
+}
+
+
+def _built(what: str, folder: Path, cache: Path) -> LocalWheel:
+    """Return the wheel of a folder, a wheel file, an archive or something in git."""
+    place = (folder / what.removeprefix("file://").partition("[")[0]).resolve()
+    if place.is_dir():
+        return wheels.of_folder(place, cache, "local folder")
+    if place.is_file() and place.suffix == ".whl":
+        return wheels.of_file(place, cache, "local wheel")
+    with tempfile.TemporaryDirectory() as name:
+        done = uv.run(["pip", "install", "--quiet", "--target", name, "--no-deps", what])
+        infos = list(Path(name).glob("*.dist-info"))
+        if done.returncode != 0 or not infos:
+            raise ImageError(f"no wheel can be made of {what}; uv says:\n{uv.words(done)}")
+        return wheels.of_installed(PathDistribution(infos[0]), cache, what)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadArgument(f"environment={str(path)!r} is no TOML ({error}); mend it, or give another file.") from None
+
+
+def _check_python(path: Path) -> None:
+    wanted = ""
+    if path.suffix == ".toml" or path.name == "uv.lock":
+        document = _toml(path)
+        wanted = str(document.get("requires-python") or document.get("project", {}).get("requires-python") or "")
+    elif path.suffix in (".yml", ".yaml"):
+        wanted = conda.python_of(yaml.safe_load(path.read_text(encoding="utf-8")).get("dependencies", ()))
+    try:
+        fits = not wanted or f"{PYTHON}.{sys.version_info.micro}" in SpecifierSet(wanted)
+    except InvalidSpecifier:
+        fits = True
+    if not fits:
+        raise VersionMismatch(
+            f"{path} wants Python {wanted}, and this client runs {PYTHON}: they would not understand each other. Run"
+            f" this in a Python {wanted}, or change the file."
+        )
+
+
+def _here(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _check_versions(environment: Environment) -> None:
+    """Refuse a file that fixes something else than what this client has of what has to match."""
+    ours = {name: version for name in MUST_MATCH[1:] if (version := _here(name))}
+    wrong = [f"{n}=={v} (here {ours[n]})" for n, v in pins_of(environment).items() if n in ours and ours[n] != v]
+    for text in environment.requirements:
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement:
+            continue
+        here = ours.get(normal(wanted.name))
+        pinned = normal(wanted.name) in pins_of(environment)
+        if here and not pinned and not wanted.specifier.contains(here, prereleases=True):
+            wrong.append(f"{text} (here {here})")
+    if wrong:
+        names = [text.partition("=")[0].partition("<")[0].partition(">")[0].strip() for text in wrong]
+        install = " ".join(f"{name}=={ours[normal(name)]}" for name in names if normal(name) in ours)
+        raise VersionMismatch(
+            f"{environment.origin} wants {', '.join(sorted(wrong))}: client and workers would not understand"
+            f" each other. Have the file say {install}, or install here what it says."
+        )
+
+
+def _pins(environment: Environment, local: dict[str, LocalWheel]) -> list[str]:
+    known = pins_of(environment)
+    return [
+        f"{name}=={version}"
+        for name in MUST_MATCH[1:]
+        if (version := _here(name)) and name not in known and name not in local
+    ]
+
+
+def _name(text: str) -> str:
+    try:
+        return Requirement(text).name
+    except InvalidRequirement:
+        return text
