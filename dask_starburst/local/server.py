@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cheroot.wsgi import Server as HttpServer
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from dask_starburst.local import moto_patches
+from dask_starburst.local import moto_ecr, moto_patches
 from dask_starburst.local.addresses import Network, claim_network
 from dask_starburst.local.agent import AgentApp
 from dask_starburst.local.autoscaling import GroupOperations
@@ -28,6 +28,7 @@ from dask_starburst.local.container import Containers
 from dask_starburst.local.control import Control
 from dask_starburst.local.docker_hosts import DockerHosts
 from dask_starburst.local.ec2 import Ec2
+from dask_starburst.local.ecr import Ecr
 from dask_starburst.local.ecs_clusters import ClusterOperations, ProviderAssociations
 from dask_starburst.local.ecs_definitions import DefinitionOperations
 from dask_starburst.local.ecs_fargate import fargate_providers
@@ -46,6 +47,7 @@ from dask_starburst.local.market import Market
 from dask_starburst.local.metadata import MetadataApp
 from dask_starburst.local.placement_scores import PlacementScores
 from dask_starburst.local.played import PlayedContainers
+from dask_starburst.local.registry import LAYERS, Registry
 from dask_starburst.local.sky import Sky
 from dask_starburst.local.task_life import TaskLife
 from dask_starburst.local.timing import Profile, Timing
@@ -136,6 +138,9 @@ class LocalServer:
         world = self.world
         hooks = _Hooks()
         moto_patches.install(hooks, self.network.cidr if self.network.aliases else "127.31.0.0/16")
+        ecr = Ecr(world.now, world.region, world.endpoint_url, self._folder / "registry")
+        moto_ecr.install(ecr)
+        registry = Registry(ecr)
         ec2 = Ec2(world.region, self.network.aliases, world.veil)
         machines = Machines(world, ec2)
         hooks.machines, hooks.veil = machines, world.veil
@@ -157,9 +162,15 @@ class LocalServer:
             "ecs": metadata,
             "credentials": metadata,
             "agent": AgentApp(world),
+            "v2": registry,
+            LAYERS: registry,
         }
         scores = PlacementScores(market, world.region, ec2.zone_ids())
-        operations = {"ec2:GetSpotPlacementScores": scores.answer}
+        operations = {
+            "ec2:GetSpotPlacementScores": scores.answer,
+            "ecr:GetAccountSetting": ecr.get_account_setting,
+            "ecr:PutAccountSetting": ecr.put_account_setting,
+        }
         gate = Gate(DomainDispatcherApplication(create_backend_app), services, folders, world.clock, operations)
         control.gate = gate
         control.sky = Sky(world, machines, tasks, market, gate.faults)
