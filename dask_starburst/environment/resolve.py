@@ -68,7 +68,8 @@ def resolve(environment: Environment, platform: str, cache: Path, without: tuple
     local = {wheel.name for wheel in environment.wheels}
     found = [(normal(name), version) for name, version in _PINNED.findall(text)]
     packages = {*((n, v) for n, v in found if n not in local), *((w.name, w.version) for w in environment.wheels)}
-    lock = Lock(platform, _without(text, local), tuple(sorted(packages)))
+    text = _with_hashes_of(environment.lock or "", _without(text, local))
+    lock = Lock(platform, text, tuple(sorted(packages)))
     write_whole(note, json.dumps(asdict(lock)).encode())
     return lock
 
@@ -125,8 +126,10 @@ def install(lock: Lock, environment: Environment, into: Path) -> None:
     common += ["--python-version", environment.python, "--python-platform", UV_PLATFORMS[lock.platform]]
     with tempfile.TemporaryDirectory() as name:
         pinned = Path(name) / "requirements.txt"
-        pinned.write_text(lock.text, encoding="utf-8")
         if lock.text.strip():
+            # Where the environment's own file says that packages come from, they still do.
+            sources = [text for text in environment.requirements if text.startswith("-")]
+            pinned.write_text("\n".join([*sources, lock.text]), encoding="utf-8")
             _install([*common, "--require-hashes", "--only-binary", ":all:", "-r", str(pinned)], lock)
     if wheels:
         _install([*common, *wheels], lock)
@@ -163,6 +166,21 @@ def _without(text: str, local: set[str]) -> str:
         if not skipping:
             kept.append(line)
     return "".join(kept)
+
+
+def _with_hashes_of(lock: str, text: str) -> str:
+    """Return requirements with the hashes of a user's own lock, where it has any, in place of what the index says.
+
+    An index that has other files than the lock was made of is then found out when they are installed.
+    """
+    own = {normal(m[1]): re.findall(r"--hash=(\S+)", m[0]) for m in re.finditer(rf"{_PINNED.pattern}.*", lock, re.M)}
+    pieces = re.split(r"^(?=\S)", text, flags=re.MULTILINE)
+    for number, piece in enumerate(pieces):
+        pinned = _PINNED.match(piece)
+        if pinned and (hashes := own.get(normal(pinned[1]))):
+            options = "".join(f" \\\n    --hash={each}" for each in hashes)
+            pieces[number] = f"{pinned[0]}{options}\n"
+    return "".join(pieces)
 
 
 def pins_of(environment: Environment) -> dict[str, str]:
