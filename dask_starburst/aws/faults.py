@@ -53,6 +53,9 @@ EXISTS = frozenset(
         "InvalidPermission.Duplicate",
         "InvalidLaunchTemplateName.AlreadyExistsException",
         "ParameterAlreadyExists",
+        "RepositoryAlreadyExistsException",
+        "ImageAlreadyExistsException",
+        "ImageTagAlreadyExistsException",
     }
 )
 #: It is gone already: what an idempotent "remove it" wants to hear.
@@ -66,6 +69,8 @@ MISSING = frozenset(
         "InvalidPermission.NotFound",
         "InvalidLaunchTemplateName.NotFoundException",
         "InvalidLaunchTemplateId.NotFound",
+        "RepositoryNotFoundException",
+        "LifecyclePolicyNotFoundException",
     }
 )
 #: AWS is still busy with what was asked before: try again (aws-facts §3.3).

@@ -161,6 +161,21 @@ class Ecr:
                     reply["failures"].append({"imageId": one, "failureCode": code, "failureReason": reason})
         return reply
 
+    def lacks(self, name: str) -> bool:
+        """Whether a container's image is one of this registry that it does not have; one that it has is pulled."""
+        host = self.endpoint_url.partition("://")[2]
+        if not name.startswith(f"{host}/"):
+            return False
+        rest, _, digest = name.removeprefix(f"{host}/").partition("@")
+        path, _, tag = rest.partition(":")
+        try:
+            image = find(self.repository(path), None if digest else tag or "latest", digest or None)
+        except RepositoryNotFoundException:
+            return True
+        if image is not None:
+            self.pulled(image)
+        return image is None
+
     def pulled(self, image: Any) -> None:
         """Note that somebody pulls an image. AWS does so once in a day or more often."""
         before = getattr(image, "last_recorded_pull_time", None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _SERVERS = ("dask_scheduler", "dask_worker")
@@ -23,10 +23,18 @@ class Images:
     ----------
     pythons : mapping of str to str
         Path of a Python by the beginning of an image's name, such as ``"daskdev/"``.
+    missing : callable, optional
+        Whether an image is one of our own registry, and not there; by default none is.
+
+    Attributes
+    ----------
+    missing : callable
+        The same.
     """
 
-    def __init__(self, pythons: Mapping[str, str]) -> None:
+    def __init__(self, pythons: Mapping[str, str], missing: Callable[[str], bool] = lambda image: False) -> None:
         self._folders = {prefix: Path(python).parent for prefix, python in pythons.items()}
+        self.missing = missing
 
     def dress(
         self, image: str, argv: Sequence[str], environment: Mapping[str, str], address: str

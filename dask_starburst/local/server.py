@@ -144,7 +144,7 @@ class LocalServer:
         ec2 = Ec2(world.region, self.network.aliases, world.veil)
         machines = Machines(world, ec2)
         hooks.machines, hooks.veil = machines, world.veil
-        images = Images(self._options.images)
+        images = Images(self._options.images, ecr.lacks)
         interfaces = Interfaces(world.region, self.network.aliases, self._options.seed)
         tasks = TaskLife(world, self._containers, self._logs, interfaces, images)
         hosts = DockerHosts(world, ec2, self._containers, images, machines)

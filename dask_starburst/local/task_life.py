@@ -140,8 +140,9 @@ class TaskLife:
         if task.desired == "STOPPED":
             return
         self._mark(task, "pullStoppedAt")
-        if not _is_cached(task) and self._world.luck.pull_fails(task):
-            task.containers[0].reason = _cannot_pull(task.containers[0])
+        lacking = self._without_image(task)
+        if lacking is not None:
+            lacking.reason = _cannot_pull(lacking)
             self._fail(task, "Task failed to start")
             return
         task.instance.machine.images.update(_images(task))
@@ -158,6 +159,14 @@ class TaskLife:
             task.status = "RUNNING"
             self._mark(task, "startedAt")
             self._mark(task, "connectivityAt")
+
+    def _without_image(self, task: Task) -> Container | None:
+        """Return a container whose image could not be pulled."""
+        if _is_cached(task):
+            return None
+        if self._world.luck.pull_fails(task):
+            return task.containers[0]
+        return next((each for each in task.containers if self._images.missing(each.definition["image"])), None)
 
     def _spawn(
         self, task: Task, container: Container, environment: dict[str, str], false_start: tuple[int, str] | None

@@ -1,0 +1,259 @@
+"""ECR: our repository, its images, and what opens it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dask_starburst.aws.faults import MISSING, code_of
+from dask_starburst.aws.session import AWS
+from dask_starburst.aws.tolerant import create, get
+from dask_starburst.errors import ImageError, StarburstError
+from dask_starburst.plan.images import StoredImage, lifecycle_policy, refresh_tag, refreshed, ttl_of
+from dask_starburst.plan.policies import NAMESPACE
+
+#: BatchGetImage and BatchDeleteImage take so many images, DescribeTasks so many tasks, at most.
+BATCH = 100
+_HOST = re.compile(r"\d{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.(amazonaws\.com|amazonaws\.com\.cn|on\.aws)")
+_ACCEPTED = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+]
+
+
+def is_ours(host: str) -> bool:
+    """Whether a registry is a private ECR, which AWS's own credentials open."""
+    return _HOST.fullmatch(host) is not None
+
+
+async def ensure_repository(aws: AWS, name: str, tags: Mapping[str, str], ttl_days: int | None) -> str:
+    """Return the URI of a repository, which is made when it is not there; its images expire by `ttl_days`.
+
+    What somebody else has chosen for one that is there stays, but for its lifecycle policy.
+    """
+    uri = await find_repository(aws, name)
+    if uri is None:
+        made = await create(
+            aws,
+            "ecr",
+            "CreateRepository",
+            repositoryName=name,
+            imageTagMutability="IMMUTABLE",
+            imageScanningConfiguration={"scanOnPush": True},
+            encryptionConfiguration={"encryptionType": "AES256"},
+            tags=[{"Key": key, "Value": value} for key, value in tags.items()],
+        )
+        # Somebody else may have made it at the same moment.
+        uri = str(made["repository"]["repositoryUri"]) if made else str(await find_repository(aws, name))
+    policy = lifecycle_policy(ttl_days)
+    if await _policy(aws, name) != policy:
+        await aws.call("ecr", "PutLifecyclePolicy", repositoryName=name, lifecyclePolicyText=json.dumps(policy))
+    return uri
+
+
+async def find_repository(aws: AWS, name: str) -> str | None:
+    """Return the URI of a repository, as ``"host/name"``, or None."""
+    answer = await get(aws, "ecr", "DescribeRepositories", repositoryNames=[name])
+    return None if answer is None else str(answer["repositories"][0]["repositoryUri"])
+
+
+async def ttl_days(aws: AWS, name: str) -> int | None:
+    """Return after how many days a repository's images expire; None for never."""
+    policy = await _policy(aws, name)
+    return None if policy is None else ttl_of(policy)
+
+
+async def _policy(aws: AWS, name: str) -> dict[str, Any] | None:
+    answer = await get(aws, "ecr", "GetLifecyclePolicy", repositoryName=name)
+    return None if answer is None else dict(json.loads(answer["lifecyclePolicyText"]))
+
+
+class RegistryLogin:
+    """Gives user and password of the account's registry when it is called, new ones each time.
+
+    A password holds for 12 hours. Whoever asks again has been refused with what they had.
+
+    Attributes
+    ----------
+    host : str
+        The registry, as it stands in the names of images.
+    """
+
+    def __init__(self, aws: AWS, host: str, first: tuple[str, str]) -> None:
+        self.host = host
+        self._aws = aws
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._first: tuple[str, str] | None = first
+
+    def __call__(self) -> tuple[str, str]:
+        """Return user and password; from any thread but that of the event loop, which asks AWS."""
+        with self._lock:
+            first, self._first = self._first, None
+        return first or asyncio.run_coroutine_threadsafe(_login(self._aws), self._loop).result()[1]
+
+    def __repr__(self) -> str:
+        return f"<RegistryLogin {self.host}>"
+
+
+async def registry_credentials(aws: AWS) -> RegistryLogin:
+    """Return what opens the account's registry."""
+    host, pair = await _login(aws)
+    return RegistryLogin(aws, host, pair)
+
+
+async def _login(aws: AWS) -> tuple[str, tuple[str, str]]:
+    answer = await aws.call("ecr", "GetAuthorizationToken")
+    data = answer["authorizationData"][0]
+    user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+    return str(data["proxyEndpoint"]).partition("://")[2], (user, password)
+
+
+async def images(aws: AWS, repository: str) -> tuple[StoredImage, ...]:
+    """Return all images and indexes of a repository; none when there is no repository."""
+    if await find_repository(aws, repository) is None:
+        return ()
+    found = await aws.pages("ecr", "DescribeImages", "imageDetails", repositoryName=repository)
+    texts = await manifests(aws, repository, [detail["imageDigest"] for detail in found])
+    # One that has gone in between is gone.
+    return tuple(_stored(each, texts[each["imageDigest"]]) for each in found if each["imageDigest"] in texts)
+
+
+async def manifests(aws: AWS, repository: str, digests: Iterable[str]) -> dict[str, str]:
+    """Return the manifests of those of these digests that are there."""
+    calls = (
+        aws.call("ecr", "BatchGetImage", repositoryName=repository, imageIds=part, acceptedMediaTypes=_ACCEPTED)
+        for part in _batches(digests)
+    )
+    answers = await asyncio.gather(*calls)
+    return {each["imageId"]["imageDigest"]: each["imageManifest"] for answer in answers for each in answer["images"]}
+
+
+async def delete_images(aws: AWS, repository: str, gone: Iterable[StoredImage]) -> dict[str, str]:
+    """Delete images with all their tags; return by digest why some were not.
+
+    Indexes go first: what an index names cannot be deleted before it.
+    """
+    every = list(gone)
+    failures: dict[str, str] = {}
+    for wave in ([i for i in every if i.children], [i for i in every if not i.children]):
+        for part in _batches(image.digest for image in wave):
+            answer = await aws.call("ecr", "BatchDeleteImage", repositoryName=repository, imageIds=part)
+            failures |= {each["imageId"]["imageDigest"]: _reason(each) for each in answer.get("failures", [])}
+    return {digest: reason for digest, reason in failures.items() if not reason.startswith("ImageNotFound")}
+
+
+async def refresh(aws: AWS, repository: str, image: StoredImage) -> StoredImage:
+    """Push an image again under a new tag, so that its days count from now; what is there stays as it is.
+
+    Only a manifest is pushed: the layers, and the images that an index names, are those that are there.
+
+    Raises
+    ------
+    ImageError
+        It is gone, or of a format that cannot be pushed again.
+    """
+    text = (await manifests(aws, repository, [image.digest])).get(image.digest)
+    if text is None or not image.tags:
+        raise ImageError(f"{repository} has no image {image.digest} with a tag any more; build it anew.")
+    now = aws.now()
+    tag = refresh_tag(image.tags[-1], now)
+    await create(  # somebody else may do so in the same second
+        aws,
+        "ecr",
+        "PutImage",
+        repositoryName=repository,
+        imageManifest=refreshed(text, now),
+        imageManifestMediaType=image.media_type,
+        imageTag=tag,
+    )
+    found = await aws.call("ecr", "DescribeImages", repositoryName=repository, imageIds=[{"imageTag": tag}])
+    detail = found["imageDetails"][0]
+    return _stored(detail, (await manifests(aws, repository, [detail["imageDigest"]]))[detail["imageDigest"]])
+
+
+async def in_use(aws: AWS) -> dict[str, tuple[str, ...]]:
+    """Return by reference which images are in use, and by which ECS clusters.
+
+    Those of every task in the account and region, and those that the next workers of our pools would have.
+    """
+    users: dict[str, set[str]] = defaultdict(set)
+    clusters = await aws.pages("ecs", "ListClusters", "clusterArns")
+    families = await aws.pages(
+        "ecs", "ListTaskDefinitionFamilies", "families", familyPrefix=f"{NAMESPACE}-", status="ACTIVE"
+    )
+    found = await asyncio.gather(*(_of_tasks(aws, arn) for arn in clusters), *(_of_family(aws, f) for f in families))
+    for user, names in found:
+        for name in names:
+            users[name].add(user)
+    return {name: tuple(sorted(who)) for name, who in users.items()}
+
+
+async def _of_tasks(aws: AWS, cluster: str) -> tuple[str, set[str]]:
+    names: set[str] = set()
+    try:
+        arns = await aws.pages("ecs", "ListTasks", "taskArns", cluster=cluster)
+    except StarburstError as error:
+        if code_of(error) not in MISSING:
+            raise
+        arns = []  # the cluster has just been deleted
+    for start in range(0, len(arns), BATCH):
+        answer = await aws.call("ecs", "DescribeTasks", cluster=cluster, tasks=arns[start : start + BATCH])
+        for container in (each for task in answer["tasks"] for each in task.get("containers", [])):
+            if "image" in container:
+                names.add(container["image"])
+            if "imageDigest" in container:  # what a tag meant when the task started
+                names.add(f"{container.get('image', '').partition('@')[0]}@{container['imageDigest']}")
+    return cluster.rpartition("/")[2], names
+
+
+async def _of_family(aws: AWS, family: str) -> tuple[str, set[str]]:
+    """Return what the latest revision names: it is that which a pool runs."""
+    try:
+        answer = await aws.call("ecs", "DescribeTaskDefinition", taskDefinition=family)
+    except StarburstError as error:
+        if code_of(error) not in MISSING | {"ClientException"}:
+            raise
+        answer = {"taskDefinition": {"containerDefinitions": []}}  # the pool has just been deleted
+    containers = answer["taskDefinition"]["containerDefinitions"]
+    return family.rpartition("-")[0], {each["image"] for each in containers}
+
+
+def _stored(detail: Mapping[str, Any], text: str) -> StoredImage:
+    manifest = json.loads(text)
+    named = manifest.get("manifests", [])
+    blobs = [*manifest.get("layers", []), *([manifest["config"]] if "config" in manifest else [])]
+    platforms = [_platform(each["platform"]) for each in named if "platform" in each]
+    pulled = detail.get("lastRecordedPullTime")
+    return StoredImage(
+        digest=detail["imageDigest"],
+        tags=tuple(sorted(detail.get("imageTags", []))),
+        pushed_at=detail["imagePushedAt"].timestamp(),
+        size=detail.get("imageSizeInBytes", 0),
+        media_type=detail.get("imageManifestMediaType", ""),
+        platforms=tuple(each for each in platforms if not each.startswith("unknown/")),
+        children=tuple(each["digest"] for each in named),
+        blobs=tuple((each["digest"], each["size"]) for each in blobs),
+        pulled_at=None if pulled is None else pulled.timestamp(),
+    )
+
+
+def _platform(platform: Mapping[str, str]) -> str:
+    return f"{platform.get('os', 'unknown')}/{platform.get('architecture', 'unknown')}"
+
+
+def _batches(digests: Iterable[str]) -> list[list[dict[str, str]]]:
+    wanted = [{"imageDigest": digest} for digest in digests]
+    return [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
+
+
+def _reason(failure: Mapping[str, Any]) -> str:
+    return f"{failure.get('failureCode', '')}: {failure.get('failureReason', 'no reason given')}"
