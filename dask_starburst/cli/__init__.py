@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dask_starburst.cli.demo import demo
+from dask_starburst.cli.image import image
 from dask_starburst.cli.local import local
 from dask_starburst.cli.pool import gc, pool
 from dask_starburst.cli.warm import warm
@@ -32,6 +33,7 @@ def main() -> None:
 
 main.add_command(demo)
 main.add_command(gc)
+main.add_command(image)
 main.add_command(local)
 main.add_command(pool)
 pool.add_command(warm)

@@ -257,9 +257,8 @@ def _latest(images: Iterable[StoredImage]) -> list[StoredImage]:
 
 
 def _why(image: StoredImage, images: Sequence[StoredImage], now: float, ttl_days: int | None) -> str:
-    parents = [tag for each in images if image.digest in each.children for tag in each.tags]
-    if parents:
-        return f"part of {parents[-1]}"
+    if any(image.digest in each.children for each in images):
+        return "part of an image that goes"
     left = seconds_left(image, now, ttl_days)
     if left is not None and left < 0:
         return "its time is over"
@@ -267,5 +266,5 @@ def _why(image: StoredImage, images: Sequence[StoredImage], now: float, ttl_days
         return "has no tag and is part of nothing"
     latest = newest(images, recipe_of(image.tags[-1]))
     if latest is not None and latest.digest != image.digest:
-        return f"pushed again as {latest.tags[-1]}"
+        return "pushed again since"
     return "nothing uses it"
