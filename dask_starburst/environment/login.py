@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import httpx
@@ -32,6 +32,7 @@ class Login:
         self._host = host
         self._ask = credentials or (lambda: None)
         self._lock = threading.Lock()
+        self._taking_up = threading.Lock()
         self._basic: str | None = None
         self._used: Credentials | None = None
         self._tokens: dict[str, str] = {}
@@ -51,7 +52,7 @@ class Login:
             found = self._tokens.get(" ".join(scopes)) or self._basic
         return {"Authorization": found} if found else {}
 
-    def take_up(self, challenge: str, scopes: Sequence[str], client: httpx.Client) -> bool:
+    def take_up(self, challenge: str, scopes: Sequence[str], client: httpx.Client, refused: Mapping[str, str]) -> bool:
         """Do what a 401 asks for; whether there is a point in trying again.
 
         Parameters
@@ -62,7 +63,14 @@ class Login:
             What the request needs.
         client : httpx.Client
             Asks for a token.
+        refused : mapping of str to str
+            What went along with the request that was answered so.
         """
+        with self._taking_up:
+            # Another thread may have done it while this one's request was under way.
+            return self.headers(scopes) != refused or self._take_up(challenge, scopes, client)
+
+    def _take_up(self, challenge: str, scopes: Sequence[str], client: httpx.Client) -> bool:
         kind, _, rest = challenge.partition(" ")
         used, self._used = self._used, self._ask()
         if kind.lower() == "basic":

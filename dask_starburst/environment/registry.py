@@ -247,15 +247,17 @@ class Registry:
     ) -> httpx.Response:
         """Send a request with what the registry wanted before; if it wants something else, once more with that."""
         scopes = [f"repository:{repository}:{actions}", *([f"repository:{also}:pull"] if also else [])]
-        answer = send(self._login.headers(scopes))
+        headers = self._login.headers(scopes)
+        answer = send(headers)
         for _ in range(2):  # first what it asks for, then new credentials in place of expired ones
             if answer.status_code != 401:
                 break
             challenge = answer.headers.get("WWW-Authenticate", "")
             answer.close()
-            if not self._login.take_up(challenge, scopes, self._client):
+            if not self._login.take_up(challenge, scopes, self._client, headers):
                 break
-            answer = send(self._login.headers(scopes))
+            headers = self._login.headers(scopes)
+            answer = send(headers)
         return answer
 
     def _sound(self, answer: httpx.Response, repository: str, *expected: int) -> httpx.Response:

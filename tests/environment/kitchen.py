@@ -1,0 +1,137 @@
+"""What tests of builders share: a base in a registry, an environment, and one image that was built of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dask_starburst.environment import oci, wheels
+from dask_starburst.environment.base import resolve_base
+from dask_starburst.environment.builder import Destination, Image, Order
+from dask_starburst.environment.captured import Environment
+from dask_starburst.environment.direct import DirectBuilder
+from dask_starburst.environment.registry import Registry
+from dask_starburst.environment.resolve import resolve
+from dask_starburst.plan.recipe import Recipe
+from tests.environment.rootfs import PLATFORMS, Rootfs, locked, rootfs
+
+ROOT = Path(__file__).parent.parent.parent
+REPOSITORY = "starburst/worker"
+
+
+@dataclass(frozen=True)
+class Kitchen:
+    """A registry with a base image in it, and a place to build."""
+
+    registry: Registry
+    base: str
+    shared: Path
+
+    def order(self, environment: Environment, cache: Path, compression: str = "zstd") -> Order:
+        """Resolve an environment for both platforms."""
+        base = resolve_base(self.base, cache)
+        locks = {platform: resolve(environment, platform, self.shared) for platform in PLATFORMS}
+        recipe = Recipe(
+            python=environment.python,
+            platforms=tuple(PLATFORMS),
+            packages={platform: lock.packages for platform, lock in locks.items()},
+            wheels=tuple((wheel.name, wheel.version, wheel.digest) for wheel in environment.wheels),
+            modules=tuple((module.name, module.digest) for module in environment.modules),
+            base=base.reference,
+            compression=compression,
+        )
+        return Order(recipe, environment, locks, base)
+
+    def build(self, order: Order, cache: Path, tag: str, repository: str = REPOSITORY) -> Built:
+        """Build with a registry client of its own, as another user's computer would."""
+        said: list[tuple[str, Mapping[str, Any]]] = []
+        registry = Registry(self.registry.host)
+        to = Destination(registry, repository, tag)
+        image = DirectBuilder(cache).build(order, to, lambda kind, facts: said.append((kind, facts)))
+        return Built(image, order, registry, repository, said)
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image, with what was said while it was built."""
+
+    image: Image
+    order: Order
+    registry: Registry
+    repository: str
+    said: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+
+    def manifest(self, platform: str) -> oci.Manifest:
+        index = self.registry.manifest(self.repository, self.image.digest)
+        assert index is not None
+        found = self.registry.manifest(self.repository, oci.choose(index, platform).digest)
+        assert found is not None
+        return found
+
+    def layers(self, platform: str) -> tuple[oci.Descriptor, ...]:
+        return oci.layers_of(self.manifest(platform))
+
+    def made(self, platform: str) -> list[str]:
+        """The names of the layers that were not there before."""
+        return [f["name"] for kind, f in self.said if kind == "layer" and f["platform"] == platform and not f["kept"]]
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
+    """A folder for all processes of this test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker == "master" else base.parent) / "images"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def push_base(registry: Registry, repository: str, tag: str, bases: Mapping[str, Rootfs]) -> str:
+    """Push root file systems as an image for several platforms; return its name."""
+    manifests = []
+    for platform, base in bases.items():
+        system, architecture = platform.split("/")
+        config = oci.canonical(
+            {
+                "architecture": architecture,
+                "os": system,
+                "config": {"Env": ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"], "Entrypoint": ["/bin/false"], "User": "root"},
+                "rootfs": {"type": "layers", "diff_ids": [base.diff_id]},
+            }
+        )
+        described = oci.Descriptor(oci.CONFIG, oci.digest_of(config), len(config))
+        registry.push_blob(repository, described.digest, config)
+        registry.push_blob(repository, base.digest, base.layer)
+        manifest = oci.manifest(described, [oci.Descriptor(oci.LAYER_GZIP, base.digest, base.size)])
+        registry.put_manifest(repository, manifest.digest, manifest)
+        manifests.append(oci.Descriptor(manifest.media_type, manifest.digest, len(manifest.body), platform))
+    registry.put_manifest(repository, tag, oci.index(manifests))
+    return f"{registry.host}/{repository}:{tag}"
+
+
+def pins(*but: str) -> tuple[str, ...]:
+    """The versions that the tests run with, but for some packages."""
+    names = ((d.metadata["Name"].lower(), d.version) for d in distributions())
+    return tuple(sorted(f"{name}=={version}" for name, version in names if name not in but))
+
+
+def worker_environment(cache: Path) -> Environment:
+    """What a worker needs: dask_starburst as it is in this folder, and what comes with it."""
+    wheel = wheels.of_folder(ROOT, cache, "editable")
+    return Environment("3.11", ("distributed",), pins("dask-starburst"), wheels=(wheel,))
+
+
+def new_kitchen(registry: Registry, shared: Path) -> Kitchen:
+    """Push the base and give what to build with."""
+    return Kitchen(registry, push_base(registry, "base/python", "3.11", rootfs(shared / "base")), shared)
+
+
+def worker_image(kitchen: Kitchen) -> Built:
+    """Build a worker's image; the processes of a test run share what it is made of."""
+    cache = kitchen.shared / "cache"
+    with locked(kitchen.shared / "building"):
+        order = kitchen.order(worker_environment(cache), cache)
+        return kitchen.build(order, cache, "worker")

@@ -1,0 +1,256 @@
+"""The direct builder against a real registry: what comes out, what is sent, and what happens when it breaks off."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dask_starburst.environment.archive import opened
+from dask_starburst.environment.base import BaseImage
+from dask_starburst.environment.builder import Destination, Image
+from dask_starburst.environment.captured import Environment, OwnModule
+from dask_starburst.environment.direct import DirectBuilder
+from dask_starburst.environment.pushing import RECIPE
+from dask_starburst.environment.registry import Registry
+from dask_starburst.environment.tree import read_tree
+from dask_starburst.errors import ImageError
+from dask_starburst.local import LocalAWS
+from dask_starburst.plan.recipe import recipe_hash
+from tests.environment.kitchen import REPOSITORY, Built, Kitchen
+from tests.environment.rootfs import PLATFORMS
+
+# One for Dask's layer, one for the others', both small and of Python only.
+SMALL = Environment("3.11", ("iniconfig==2.1.0", "toolz==1.0.0"), ())
+OTHER = replace(SMALL, requirements=("iniconfig==2.1.0", "toolz==0.12.1"))
+
+
+@pytest.fixture(scope="module")
+def cache(kitchen: Kitchen) -> Path:
+    return kitchen.shared / "small"
+
+
+@pytest.fixture(scope="module")
+def small(kitchen: Kitchen, cache: Path) -> Built:
+    return kitchen.build(kitchen.order(SMALL, cache), cache, "small", "small")
+
+
+def config_of(built: Built, platform: str) -> dict[str, Any]:
+    digest = built.manifest(platform).document["config"]["digest"]
+    found: dict[str, Any] = json.loads(built.registry.blob(built.repository, digest))
+    return found
+
+
+def skopeo(*arguments: str) -> bytes:
+    if shutil.which("skopeo") is None:
+        pytest.skip("skopeo is not installed")
+    return subprocess.run(["skopeo", *arguments], check=True, capture_output=True).stdout
+
+
+def test_the_index_has_both_platforms_and_skopeo_agrees(small):
+    name = f"docker://{small.registry.host}/small:small"
+    raw = skopeo("inspect", "--raw", "--tls-verify=false", name)
+    index = json.loads(raw)
+    assert [each["platform"] for each in index["manifests"]] == [
+        {"os": "linux", "architecture": "amd64"},
+        {"os": "linux", "architecture": "arm64"},
+    ]
+    assert index["annotations"][RECIPE] == recipe_hash(small.order.recipe)
+    for architecture in PLATFORMS.values():
+        found = json.loads(skopeo("--override-arch", architecture, "inspect", "--tls-verify=false", name))
+        assert (found["Digest"], found["Architecture"]) == (small.image.digest, architecture)
+        assert found["Layers"] == [layer.digest for layer in small.layers(f"linux/{architecture}")]
+
+
+def test_skopeo_takes_every_layer_for_what_its_digests_say(small, tmp_path):
+    source = f"docker://{small.registry.host}/small:small"
+    skopeo("copy", "--all", "--src-tls-verify=false", source, f"oci:{tmp_path}/copy:small")
+    index = json.loads((tmp_path / "copy" / "index.json").read_text())
+    assert [each["digest"] for each in index["manifests"]] == [small.image.digest]
+
+
+def test_the_reference_is_by_digest_and_the_tag_means_it(small):
+    assert small.image.reference == f"{small.registry.host}/small@{small.image.digest}"
+    tagged = small.registry.manifest("small", "small")
+    assert tagged is not None
+    assert tagged.digest == small.image.digest
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_container_runs_as_nobody_special_and_with_its_own_python(small, platform):
+    config = config_of(small, platform)["config"]
+    environment = dict(pair.split("=", 1) for pair in config["Env"])
+    assert environment["PATH"].startswith("/opt/venv/bin:")
+    assert environment["LANG"] == "C.UTF-8"  # the base's own variables stay
+    assert (config["User"], config["WorkingDir"], config["StopSignal"]) == ("1000:1000", "/home/dask", "SIGTERM")
+    assert "Entrypoint" not in config  # the base has one, which would get in the way
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_base_lies_below_and_what_changes_most_on_top(small, platform):
+    assert small.layers(platform)[0].digest == small.order.base.part(platform).layers[0].digest
+    made = [facts["name"] for kind, facts in small.said if kind == "layer" and facts["platform"] == platform]
+    assert sorted(made) == ["dask", "others-1-of-1", "standard library", "system"]
+    assert len(small.layers(platform)) == 1 + len(made)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_everything_that_a_worker_imports_is_compiled(small, platform, tmp_path):
+    layers = []
+    for layer in small.layers(platform):
+        path = small.registry.pull_blob("small", layer.digest, tmp_path / layer.digest.partition(":")[2])
+        layers.append((path, layer.media_type))
+    names = read_tree(layers, lambda name: False).names
+    site = "opt/venv/lib/python3.11/site-packages"
+    for module in (f"{site}/toolz/functoolz", f"{site}/iniconfig/__init__", "usr/lib/python3.11/asyncio/base_events"):
+        folder, _, last = module.rpartition("/")
+        assert {f"{module}.py", f"{folder}/__pycache__/{last}.cpython-311.pyc"} <= names
+    assert not [name for name in names if "/tests/" in name and name.endswith(".pyc")]
+
+
+def test_two_builds_on_two_directories_give_the_same_digests(kitchen, small, tmp_path):
+    cache = tmp_path / "elsewhere"
+    again = kitchen.build(kitchen.order(SMALL, cache), cache, "again", "small-again")
+    assert set(again.made("linux/amd64")) == {"dask", "others-1-of-1", "standard library", "system"}
+    assert again.image.digest == small.image.digest
+
+
+def test_a_second_push_uploads_nothing(kitchen, small, cache):
+    again = kitchen.build(kitchen.order(SMALL, cache), cache, "small", "small")
+    assert again.image.bytes_uploaded == 0
+    assert again.image.digest == small.image.digest
+    assert again.made("linux/amd64") == again.made("linux/arm64") == []
+
+
+def test_one_changed_package_moves_only_its_layer(kitchen, small, cache):
+    changed = kitchen.build(kitchen.order(OTHER, cache), cache, "changed", "small")
+    moved = set()
+    for platform in PLATFORMS:
+        before, after = small.layers(platform), changed.layers(platform)
+        assert [one.digest == two.digest for one, two in zip(before, after, strict=True)] == [True] * 3 + [False, True]
+        config = changed.manifest(platform).document["config"]
+        moved |= {(after[3].digest, after[3].size), (config["digest"], config["size"])}
+    assert changed.image.bytes_uploaded == sum(size for _, size in moved)
+    assert changed.image.bytes_uploaded < small.image.bytes_uploaded / 5
+
+
+def test_layers_are_mounted_from_the_base_where_they_are_in_the_same_registry(kitchen, small):
+    """The two base layers are most of the image, and none of their bytes went through this computer again."""
+    base = sum(small.layers(platform)[0].size for platform in PLATFORMS)
+    assert base > 20_000_000
+    assert small.image.bytes_uploaded < base / 2
+
+
+@pytest.fixture(scope="module")
+def ecr(aws: LocalAWS) -> Registry:
+    """The embedded AWS's own ECR, with a repository as ours is: tags there cannot be moved."""
+    client = aws.client("ecr")
+    client.create_repository(repositoryName=REPOSITORY, imageTagMutability="IMMUTABLE")
+    data = client.get_authorization_token()["authorizationData"][0]
+    user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+    return Registry(data["proxyEndpoint"].partition("://")[2], lambda: (user, password))
+
+
+@pytest.fixture(scope="module")
+def in_ecr(kitchen: Kitchen, cache: Path, ecr: Registry) -> Image:
+    return DirectBuilder(cache).build(kitchen.order(SMALL, cache), Destination(ecr, REPOSITORY, "one"), deaf)
+
+
+def deaf(kind: str, facts: Mapping[str, Any]) -> None:
+    """Hear nothing of what is built."""
+
+
+def test_the_embedded_ecr_gets_the_base_copied_and_lists_what_was_pushed(small, in_ecr, aws):
+    base = sum(small.layers(platform)[0].size for platform in PLATFORMS)
+    assert in_ecr.bytes_uploaded > base
+    found = aws.client("ecr").describe_images(repositoryName=REPOSITORY)["imageDetails"]
+    tags = {detail["imageDigest"]: detail.get("imageTags") for detail in found}
+    assert tags == {in_ecr.digest: ["one"], **{small.manifest(p).digest: None for p in PLATFORMS}}
+    assert in_ecr.digest == small.image.digest
+
+
+def test_where_tags_cannot_be_moved_who_builds_the_same_gets_what_was_there_first(kitchen, cache, ecr, in_ecr):
+    order = kitchen.order(SMALL, cache)
+    # The base has another name there, which is noted in the index and is not what the image is made of.
+    name = order.base.name.replace(":3.11", ":latest")
+    order = replace(order, base=BaseImage(name, order.base.digest, order.base.registry, cache / "bases"))
+    again = DirectBuilder(cache).build(order, Destination(ecr, REPOSITORY, "one"), deaf)
+    assert again.digest == in_ecr.digest
+    with pytest.raises(ImageError, match="immutable"):
+        DirectBuilder(cache).build(kitchen.order(OTHER, cache), Destination(ecr, REPOSITORY, "one"), deaf)
+
+
+def test_gzip_makes_an_image_with_the_same_contents(kitchen, small, cache):
+    gzip = kitchen.build(kitchen.order(SMALL, cache, "gzip"), cache, "gzip", "small")
+    for platform in PLATFORMS:
+        assert {layer.media_type for layer in gzip.layers(platform)} == {"application/vnd.oci.image.layer.v1.tar+gzip"}
+        assert config_of(gzip, platform)["rootfs"] == config_of(small, platform)["rootfs"]
+
+
+def test_the_users_own_modules_are_in_the_topmost_layer(kitchen, cache, tmp_path):
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "helpers" / "__init__.py").write_text("ANSWER = 42\n")
+    (tmp_path / "single.py").write_text("ONE = 1\n")
+    modules = tuple(OwnModule(p.stem, p, f"digest of {p.name}") for p in sorted(tmp_path.iterdir()))
+    built = kitchen.build(kitchen.order(replace(SMALL, modules=modules), cache), cache, "modules", "small")
+    top = built.layers("linux/arm64")[-1]
+    path = built.registry.pull_blob("small", top.digest, tmp_path / "top")
+    tree = read_tree([(path, top.media_type)], lambda name: name.endswith(".py"))
+    assert {name.rpartition("site-packages/")[2]: data for name, data in tree.contents.items()} == {
+        "helpers/__init__.py": b"ANSWER = 42\n",
+        "single.py": b"ONE = 1\n",
+    }
+
+
+def test_a_build_that_was_broken_off_has_no_tag_and_goes_on_where_it_was(kitchen, small, cache, tmp_path):
+    def impatient(kind: str, facts: Mapping[str, Any]) -> None:
+        if kind == "sent" and facts["bytes"] > 1_000_000:
+            raise KeyboardInterrupt
+
+    registry = Registry(kitchen.registry.host)
+    order = kitchen.order(SMALL, cache)
+    with pytest.raises(KeyboardInterrupt):
+        DirectBuilder(cache).build(order, Destination(registry, "broken-off", "one"), impatient)
+    assert registry.manifest("broken-off", "one") is None
+    before = registry.uploaded
+    assert before > 1_000_000
+    whole = DirectBuilder(cache).build(order, Destination(registry, "broken-off", "one"), deaf)
+    assert whole.digest == small.image.digest
+    everything = {layer.digest: layer.size for platform in PLATFORMS for layer in small.layers(platform)[1:]}
+    assert whole.bytes_uploaded <= sum(everything.values()) - 1_000_000
+
+
+def test_progress_counts_up_to_everything_that_was_missing(small):
+    sent = [facts for kind, facts in small.said if kind == "sent"]
+    if small.image.bytes_uploaded == 0:
+        pytest.skip("another process of this test run had pushed it")
+    assert [facts["bytes"] for facts in sent] == sorted(facts["bytes"] for facts in sent)
+    assert sent[-1] == {"bytes": small.image.bytes_uploaded, "total": small.image.bytes_uploaded}
+
+
+def test_a_package_whose_file_is_not_what_the_lock_says_is_refused_and_nothing_has_the_tag(kitchen, cache):
+    order = kitchen.order(SMALL, cache)
+    lies = {
+        p: replace(lock, text=re.sub("sha256:.{8}", "sha256:00000000", lock.text)) for p, lock in order.locks.items()
+    }
+    with pytest.raises(ImageError, match=r"[Hh]ash"):
+        kitchen.build(replace(order, locks=lies), cache, "lies", "lies")
+    assert kitchen.registry.manifest("lies", "lies") is None
+
+
+def test_layers_are_what_both_digests_say(small, tmp_path):
+    for platform in PLATFORMS:
+        diff_ids = config_of(small, platform)["rootfs"]["diff_ids"]
+        for layer, diff_id in zip(small.layers(platform), diff_ids, strict=True):
+            path = small.registry.pull_blob("small", layer.digest, tmp_path / "layer")
+            with opened(path, layer.media_type) as file:
+                assert f"sha256:{hashlib.sha256(file.read()).hexdigest()}" == diff_id

@@ -1,0 +1,97 @@
+"""The image in use: a real container runtime runs it as a Dask worker, on this processor and on the other one."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dask.distributed import Client, LocalCluster
+
+from dask_starburst.plan.tasks import TLS_VARIABLE
+from tests.environment import containers
+from tests.environment.containers import run, started
+from tests.environment.kitchen import Built
+from tests.environment.rootfs import PLATFORMS
+from tests.evidence import wait_until
+
+WORKER = ("python", "-m", "distributed.cli.dask_worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard")
+
+
+@pytest.fixture(scope="module")
+def unpacked(built: Built, tmp_path_factory) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """The image for both platforms, as an engine has it before it runs it."""
+    folders = {name: tmp_path_factory.mktemp(architecture) for name, architecture in PLATFORMS.items()}
+
+    def unpack(name: str) -> dict[str, Any]:
+        return containers.unpack(built.registry, built.repository, built.manifest(name).digest, folders[name])
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(folders, zip(folders.values(), pool.map(unpack, folders), strict=True), strict=True))
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=0, protocol="tcp", host="127.0.0.1", dashboard_address=None) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize(("name", "machine"), [("linux/amd64", "x86_64"), ("linux/arm64", "aarch64")])
+def test_a_worker_of_the_image_joins_and_computes_and_leaves_in_an_orderly_way(unpacked, scheduler, name, machine):
+    def where() -> tuple[str, int, str, str]:  # in here, so that it is sent by value: workers have no tests
+        return platform.machine(), os.getuid(), getpass.getuser(), sys.prefix
+
+    nanny = ("--nanny",) if platform.machine() == machine else ("--no-nanny",)  # the emulator runs one process
+    folder, config = unpacked[name]
+    with Client(scheduler) as client, started(folder, config, [*WORKER, *nanny, scheduler.scheduler_address]) as worker:
+        wait_until(lambda: client.scheduler_info()["workers"] or worker.process.poll() is not None, 60, "the worker")
+        assert client.submit(where).result(timeout=60) == (machine, 1000, "dask", "/opt/venv"), worker.log
+        assert client.gather(client.map(lambda x: x**2, range(10))) == [x**2 for x in range(10)]
+        began = time.monotonic()
+        worker.signal(signal.SIGTERM)
+        status = worker.wait(30)
+        log = worker.log
+        assert client.scheduler_info()["workers"] == {}
+    assert time.monotonic() - began < 20
+    assert "SIGTERM" in log or "signal 15" in log, log
+    assert status in (0, 143), log
+
+
+def test_the_image_has_what_our_own_workers_are_started_with(unpacked):
+    folder, config = unpacked["linux/amd64"]
+    status, said = run(folder, config, ["python", "-m", "dask_starburst.remote", "worker", "--help"])
+    # It is asked for its certificates before anything else: it was found, and runs.
+    assert (status, f"{TLS_VARIABLE} is missing" in said) == (1, True), said
+
+
+def test_its_commands_are_run_by_its_own_python(unpacked):
+    folder, config = unpacked["linux/amd64"]
+    assert run(folder, config, ["dask", "--version"])[0] == 0
+    status, said = run(folder, config, ["starburst", "--help"])
+    assert (status, "starburst" in said) == (0, True), said
+
+
+# What Python had to compile when it was imported: there is no file that it could have been read from.
+UNCOMPILED = """
+import os, sys
+import dask_starburst.remote.notices, distributed.cli.dask_worker
+cached = {name: getattr(module, "__cached__", None) for name, module in sys.modules.items()}
+print(len(cached), sorted(name for name, path in cached.items() if path and not os.path.exists(path)))
+"""
+
+
+@pytest.mark.parametrize("name", PLATFORMS)
+def test_nothing_is_left_to_compile_when_a_worker_starts(unpacked, name):
+    folder, config = unpacked[name]
+    status, said = run(folder, config, ["python", "-c", UNCOMPILED])
+    number, _, uncompiled = said.partition(" ")
+    assert (status, uncompiled.strip()) == (0, "[]"), said
+    assert int(number) > 300
