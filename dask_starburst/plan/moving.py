@@ -8,6 +8,8 @@ from dask_starburst.plan.notices import EVERY, LONGEST, MARGIN
 #: sixth and seventh Graviton generation is 1.876 Gb/s for ``xlarge`` and grows with the size [from memory]; aws-facts
 #: §4.2 makes 0.15 to 0.23 GB/s of it. This is the lower end, a quarter of it for each of the four vCPUs.
 BANDWIDTH_PER_VCPU = 0.15e9 / 4
+#: What is moved while others work takes longer than alone: so many times the time is kept for it.
+RESERVE = 1.5
 #: Seconds until the first byte moves: the scheduler's look, the request, the connection.
 REACTION = 2.0
 
@@ -33,6 +35,26 @@ def most_bytes(rate: float, notice: float = LONGEST) -> float:
     '15.2 GB'
     """
     return max(notice - MARGIN - EVERY - REACTION, 0.0) * rate
+
+
+def must_move(held: float, rate: float, left: float) -> bool:
+    """Whether a worker that still works for others has to stop now, if what it holds is to be moved in time.
+
+    Parameters
+    ----------
+    held : float
+        Bytes of what only this worker holds.
+    rate : float
+        Bandwidth in bytes a second.
+    left : float
+        Seconds until it is closed with what it still has.
+
+    Examples
+    --------
+    >>> must_move(1.5e9, bandwidth(4), left=100.0), must_move(12e9, bandwidth(4), left=100.0)
+    (False, True)
+    """
+    return left <= REACTION + RESERVE * held / rate
 
 
 def too_much(held: float, rate: float, notice: float = LONGEST) -> str | None:

@@ -8,7 +8,7 @@ Here there is no way back, and little time.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,9 @@ from distributed.active_memory_manager import (
     SuggestionGenerator,
 )
 from distributed.core import Status
+
+from dask_starburst.plan.moving import bandwidth, must_move
+from dask_starburst.remote.shuffles import Shuffles
 
 #: Seconds until a copy that has not arrived is asked of another worker.
 _PATIENCE = 20.0
@@ -37,6 +40,8 @@ class Leaving:
     kind: str
     since: float = field(default_factory=time.monotonic)
     told: float = field(default_factory=time.time)
+    #: Whether it was told to begin nothing more, at `told`.
+    held: bool = False
     keys_moved: int = 0
     bytes_moved: int = 0
     #: Tasks that it was asked to give back; those that it had begun it keeps.
@@ -67,13 +72,23 @@ class Handover(ActiveMemoryManagerPolicy):
         self._scheduler = scheduler
         self._under_way: dict[Any, _Copy] = {}
         self.leaving: dict[str, Leaving] = {}
+        self._shuffles = Shuffles(scheduler)
         # One of our own, run when we want it to. Dask's may be switched off, and looks at everything each time.
         self._manager = ActiveMemoryManagerExtension(scheduler, policies={self}, register=False, start=False)
 
     def begin(self, leaving: Leaving) -> None:
-        """Let nothing new land on a worker, and copy what it holds from now on."""
+        """Let nothing new land on a worker, and copy what it holds from now on.
+
+        One that takes part in a P2P shuffle goes on until that is over, if there is time: without it the whole shuffle
+        would begin again.
+        """
         self.leaving[leaving.address] = leaving
-        self._hold(self._scheduler.workers[leaving.address], leaving)
+        self._shuffles.do_without(self.leaving)
+        self._hold_unless_needed(self._scheduler.workers[leaving.address], leaving)
+
+    def look_at(self, keys: Iterable[Any] | None) -> None:
+        """Keep shuffles away from workers that leave: those among new tasks, or all of them (None)."""
+        self._shuffles.do_without(self.leaving, keys)
 
     def step(self) -> None:
         """Ask for copies, for those that have not come from another, and give to others what has not begun."""
@@ -81,8 +96,7 @@ class Handover(ActiveMemoryManagerPolicy):
         self._manager.run_once()
         for leaving in self.leaving.values():
             ws = self._scheduler.workers.get(leaving.address)
-            if ws is not None:
-                self._hold(ws, leaving)
+            if ws is not None and self._hold_unless_needed(ws, leaving):
                 self._give_back(ws, leaving)
 
     def done(self, leaving: Leaving) -> bool:
@@ -90,28 +104,49 @@ class Handover(ActiveMemoryManagerPolicy):
         ws = self._scheduler.workers.get(leaving.address)
         if ws is None:
             return True
-        if ws.actors or self._busy(ws, leaving):
+        if ws.actors or self._is_needed(ws, leaving) or self._busy(ws, leaving):
             return False
         return next(self.only_here(ws), None) is None
 
     def only_here(self, ws: Any) -> Iterator[Any]:
         """Yield the tasks whose results no other worker that stays holds; without actors, which cannot be copied."""
         for ts in ws.has_what:
-            if not ts.actor and not any(other is not ws and other.status in _STAYS for other in ts.who_has):
+            if not ts.actor and not any(other is not ws and self._stays(other) for other in ts.who_has):
                 yield ts
+
+    def _stays(self, ws: Any) -> bool:
+        return ws.status in _STAYS and ws.address not in self.leaving
+
+    @property
+    def _recipients(self) -> set[Any]:
+        return {ws for ws in self._scheduler.running if ws.address not in self.leaving}
 
     def run(self) -> SuggestionGenerator:
         """Suggest to the memory manager what to copy; it chooses who gets it."""
-        now = time.monotonic()
-        for leaving in self.leaving.values():
+        now, recipients = time.monotonic(), self._recipients
+        for leaving in self.leaving.values() if recipients else ():
             ws = self._scheduler.workers.get(leaving.address)
             for ts in list(self.only_here(ws)) if ws is not None else ():
                 copy = self._under_way.get(ts)
-                if copy is not None and copy.to in self._scheduler.running and now - copy.since < _PATIENCE:
+                if copy is not None and copy.to in recipients and now - copy.since < _PATIENCE:
                     continue
-                recipient = yield Suggestion("replicate", ts)
+                recipient = yield Suggestion("replicate", ts, recipients)
                 if recipient is not None:
                     self._under_way[ts] = _Copy(leaving, recipient, now)
+
+    def _is_needed(self, ws: Any, leaving: Leaving) -> bool:
+        """Whether a shuffle that is not over needs a worker, and there is time left for it to go on."""
+        if leaving.held or not self._shuffles.with_part_of(ws.address):
+            return False
+        held = sum(ts.nbytes for ts in self.only_here(ws))
+        return not must_move(held, bandwidth(ws.nthreads), leaving.deadline - time.monotonic())
+
+    def _hold_unless_needed(self, ws: Any, leaving: Leaving) -> bool:
+        """Hold a worker, unless a shuffle needs it; whether it is held."""
+        if self._is_needed(ws, leaving):
+            return False
+        self._hold(ws, leaving)
+        return True
 
     def _hold(self, ws: Any, leaving: Leaving) -> None:
         """See to it that a worker starts none of its tasks, as `Scheduler.retire_workers` does.
@@ -120,6 +155,8 @@ class Handover(ActiveMemoryManagerPolicy):
         """
         if ws.status is Status.closing_gracefully:
             return
+        if not leaving.held:
+            leaving.held, leaving.told = True, time.time()
         stimulus = f"starburst-leaving-{leaving.told}"
         self._scheduler.handle_worker_status_change(Status.closing_gracefully, ws, stimulus)
         message = {"op": "worker-status-change", "status": ws.status.name, "stimulus_id": stimulus}
@@ -156,7 +193,7 @@ class Handover(ActiveMemoryManagerPolicy):
                 stealing.move_task_request(ts, ws, thief)
 
     def _thief(self, ts: Any) -> Any:
-        valid, running = self._scheduler.valid_workers(ts), self._scheduler.running
+        valid, running = self._scheduler.valid_workers(ts), self._recipients
         able = running if valid is None else running & valid
         if ts.loose_restrictions:
             able = able or running  # `allow_other_workers`

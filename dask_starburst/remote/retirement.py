@@ -163,6 +163,13 @@ class Retirement(SchedulerPlugin):
     def add_worker(self, scheduler: Any, worker: str) -> None:
         """Learn the name of a worker; when it is removed only the address is told."""
         self._blame.joined(worker, str(scheduler.workers[worker].name))
+        if self._handover.leaving:
+            self._handover.look_at(None)
+
+    def update_graph(self, scheduler: Any, *, tasks: list[Any], **_: Any) -> None:
+        """Hear of new tasks: shuffles among them do without workers that leave."""
+        if self._handover.leaving:
+            self._handover.look_at(tasks)
 
     def log_event(self, topic: str, msg: Any) -> None:
         """Hear what the loss of a worker has done, at the moment at which Dask has counted it."""

@@ -1,0 +1,89 @@
+"""Dask's P2P shuffles and workers that leave: real Dask schedulers and workers in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client
+
+from tests.remote.test_retirement import counts, dask_cluster, gone, in_a_loop, join, notice, until
+
+ROWS = 2_000
+
+
+def part(number: int, folder: str, seconds: float) -> pd.DataFrame:
+    """Make a partition, slowly, and leave a trace of it."""
+    with (Path(folder) / f"part-{number}").open("a") as file:
+        file.write("x")
+    time.sleep(seconds)
+    values = np.random.default_rng(number).integers(0, 1_000, ROWS)
+    return pd.DataFrame({"key": values, "value": np.arange(ROWS)})
+
+
+def shuffled(folder: Path, parts: int, seconds: float) -> Any:
+    with dask.config.set({"dataframe.shuffle.method": "p2p", "dataframe.convert-string": False}):
+        meta = pd.DataFrame({"key": np.zeros(0, int), "value": np.zeros(0, int)})
+        frame = dd.from_map(part, range(parts), folder=str(folder), seconds=seconds, meta=meta)
+        # `optimize` while the method is set: it is chosen there.
+        return frame.shuffle("key", npartitions=parts).optimize()
+
+
+def executions(folder: Path) -> dict[str, int]:
+    return {path.name: len(path.read_text()) for path in folder.glob("part-*")}
+
+
+async def result_of(client: Client, frame: Any) -> pd.DataFrame:
+    return pd.concat(await client.gather(client.compute(frame.to_delayed())))
+
+
+# How many partitions are made when the notices come: before, in and after the shuffle's first half.
+@pytest.mark.parametrize(("leaving", "made"), [(1, 7), (2, 12), (3, 2), (3, 7)])
+@in_a_loop
+async def test_nothing_of_a_shuffle_is_computed_again_when_workers_get_a_notice(
+    tmp_path: Path, leaving: int, made: int
+) -> None:
+    async with dask_cluster(3) as (client, workers):
+        running = asyncio.ensure_future(result_of(client, shuffled(tmp_path, 12, 0.1)))
+        await until(lambda: len(executions(tmp_path)) >= made)
+        for worker in workers[:leaving]:
+            await notice(client, worker, 60)
+        newcomer = await join(client.scheduler.address, "newcomer")
+        await asyncio.gather(*(gone(worker, 40) for worker in workers[:leaving]))
+        result = await asyncio.wait_for(running, 40)
+        assert len(result) == 12 * ROWS
+        assert executions(tmp_path) == {f"part-{n}": 1 for n in range(12)}
+        assert (await counts(client))["recomputed"] == 0
+        await newcomer.close()
+
+
+@in_a_loop
+async def test_a_shuffle_that_begins_after_the_notice_does_without_the_worker(tmp_path: Path) -> None:
+    async with dask_cluster(3) as (client, workers):
+        held = client.submit(time.sleep, 1.5, workers=[workers[0].address])  # so that it is there for a while
+        await until(lambda: bool(workers[0].state.executing))
+        await notice(client, workers[0], 60)
+        result = await asyncio.wait_for(result_of(client, shuffled(tmp_path, 8, 0.05)), 40)
+        assert len(result) == 8 * ROWS
+        assert executions(tmp_path) == {f"part-{n}": 1 for n in range(8)}
+        await held
+        await gone(workers[0])
+        assert (await counts(client))["recomputed"] == 0
+
+
+@in_a_loop
+async def test_a_shuffle_that_takes_longer_than_the_notice_begins_again_and_is_right(tmp_path: Path) -> None:
+    async with dask_cluster(3) as (client, workers):
+        running = asyncio.ensure_future(result_of(client, shuffled(tmp_path, 12, 0.8)))
+        await until(lambda: len(executions(tmp_path)) >= 3)
+        await notice(client, workers[0], 3)
+        assert await gone(workers[0]) < 4
+        result = await asyncio.wait_for(running, 60)
+        assert len(result) == 12 * ROWS
