@@ -49,13 +49,19 @@ class Reply:
 class Hub:
     """One repository of an embedded AWS, spoken to without any client's help."""
 
-    def __init__(self, aws: LocalAWS, name: str, *, mutability: str = "MUTABLE") -> None:
+    def __init__(self, aws: LocalAWS, name: str, *, mutability: str | None = "MUTABLE") -> None:
         self.aws = aws
         self.name = name
         self.ecr = aws.client("ecr")
         self.host = urlsplit(aws.endpoint_url).netloc
-        self.ecr.create_repository(repositoryName=name, imageTagMutability=mutability)
+        if mutability is not None:
+            self.ecr.create_repository(repositoryName=name, imageTagMutability=mutability)
         self.login()
+
+    @classmethod
+    def of(cls, aws: LocalAWS, name: str) -> Hub:
+        """Return one for a repository that is there."""
+        return cls(aws, name, mutability=None)
 
     def login(self) -> str:
         """Get a new password."""

@@ -21,6 +21,7 @@ from dask_starburst.plan.images import (
     USD_PER_GB_MONTH,
     Prunable,
     StoredImage,
+    in_repository,
     members,
     monthly_cost,
     prunable,
@@ -169,7 +170,7 @@ def _look(account: Mapping[str, str | None], repository: str | None) -> _Shelf:
 
     async def look(aws: AWS) -> _Shelf:
         images, days, in_use = await asyncio.gather(ecr.images(aws, name), ecr.ttl_days(aws, name), ecr.in_use(aws))
-        return _Shelf(name, images, days, in_use, aws.now())
+        return _Shelf(name, images, days, in_repository(in_use, name), aws.now())
 
     return run(account, look)
 

@@ -186,6 +186,11 @@ def newest(images: Iterable[StoredImage], recipe: str) -> StoredImage | None:
     return max(found, key=lambda image: image.pushed_at, default=None)
 
 
+def in_repository(in_use: Mapping[str, tuple[str, ...]], repository: str) -> dict[str, tuple[str, ...]]:
+    """Return those references that are of a repository, whatever their host: one registry has several names."""
+    return {name: users for name, users in in_use.items() if _repository_of(name) == repository}
+
+
 def users_of(image: StoredImage, in_use: Mapping[str, Collection[str]]) -> tuple[str, ...]:
     """Return who uses an image, of what they use by reference."""
     return tuple(sorted({user for name, users in in_use.items() if _names(name, image) for user in users}))
@@ -241,6 +246,11 @@ def _rule(priority: int, description: str, status: str, days: int) -> dict[str, 
     selection = {"tagStatus": status, "countType": "sinceImagePushed", "countUnit": "days", "countNumber": days}
     action = {"type": "expire"}
     return {"rulePriority": priority, "description": description, "selection": selection, "action": action}
+
+
+def _repository_of(reference: str) -> str:
+    path = reference.partition("@")[0].partition("/")[2]
+    return path.partition(":")[0]
 
 
 def _names(reference: str, image: StoredImage) -> bool:

@@ -16,6 +16,7 @@ from dask_starburst.plan.images import (
     StoredImage,
     decide,
     free_tag,
+    in_repository,
     lifecycle_policy,
     members,
     monthly_cost,
@@ -222,6 +223,13 @@ def test_users_are_found_by_tag_and_by_digest():
     image = aged(1, HASH, digest="sha256:a")
     in_use = {f"{URI}@sha256:a": ("pool-1",), f"{URI}:{HASH}": ("pool-0", "pool-1"), f"{URI}@sha256:b": ("pool-2",)}
     assert users_of(image, in_use) == ("pool-0", "pool-1")
+
+
+def test_what_is_used_of_another_repository_is_no_reason_to_keep_ours_but_another_host_is_no_other_repository():
+    ours, same = f"{URI}@sha256:a", "123456789012.dkr-ecr.us-east-1.on.aws/starburst/worker:x"
+    others = ("host:5000/other@sha256:a", "host/starburst/worker/deeper:x", "python:3.12", "worker")
+    in_use = dict.fromkeys((ours, same, *others), ("pool",))
+    assert set(in_repository(in_use, "starburst/worker")) == {ours, same}
 
 
 def test_a_layer_that_several_have_is_stored_and_paid_once():
