@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from dask_starburst.environment.bytecode import COMPILER, Bytecode
 from dask_starburst.environment.cache import cache_dir
 from dask_starburst.environment.groups import LAYOUT, Group, grouped
 from dask_starburst.environment.layers import Layer, Layers
-from dask_starburst.environment.pushing import RECIPE, Pushing
+from dask_starburst.environment.pushing import LAYER, RECIPE, TAG, Pushing
 from dask_starburst.environment.site import VENV, packages, skeleton
 from dask_starburst.plan.recipe import recipe_hash
 
@@ -107,7 +108,10 @@ class _Build:
     def publish(self) -> str:
         """Push the platforms' manifests, and as the last thing of all the index that names them, by its tag."""
         manifests = [self._manifest(platform) for platform in self._platforms]
-        return self._pushing.tag(oci.index(manifests, self._labels()))
+        labels, tag = self._labels(), self._pushing.destination.tag
+        # ECR counts an image's days from its first push: one that is to live anew must not be the same as the old one.
+        new = {} if tag == labels[RECIPE] else {TAG: tag}
+        return self._pushing.tag(oci.index(manifests, labels | new))
 
     def tidy(self) -> None:
         """Drop what no build has used for long."""
@@ -117,11 +121,10 @@ class _Build:
     def _manifest(self, platform: str) -> oci.Descriptor:
         part, made = self._base.part(platform), self._made[platform]
         names = ("system", "standard library", *(group.name for group in self._groups[platform]))
-        own = [made[name] for name in names]
-        config = oci.canonical(self._config(part, own))
-        described = self._pushing.config(config)
-        layers = [*map(oci.as_oci, part.layers), *(layer.descriptor for layer in own)]
-        return self._pushing.manifest(oci.manifest(described, layers, self._labels()), platform)
+        config = self._pushing.config(oci.canonical(self._config(part, [made[name] for name in names])))
+        own = [replace(made[name].descriptor, annotations={LAYER: name}) for name in names]
+        manifest = oci.manifest(config, [*map(oci.as_oci, part.layers), *own], self._labels())
+        return self._pushing.manifest(manifest, platform)
 
     def _foundation(self) -> None:
         for platform in self._platforms:

@@ -16,6 +16,10 @@ from dask_starburst.errors import ImageError
 
 #: Label and annotation with the recipe's hash.
 RECIPE = "io.dask-starburst.recipe"
+#: Annotation of an index that has another tag than the recipe's hash.
+TAG = "io.dask-starburst.tag"
+#: Annotation of a layer: what is in it.
+LAYER = "io.dask-starburst.layer"
 
 
 class Pushing:
@@ -30,9 +34,9 @@ class Pushing:
     """
 
     def __init__(self, to: Destination, report: Report) -> None:
+        self.destination = to
         self._registry = to.registry
         self._repository = to.repository
-        self._tag = to.tag
         self._report = report
         self._talking = threading.Lock()
         self._looking = threading.Lock()
@@ -78,13 +82,13 @@ class Pushing:
 
         Where tags cannot be moved and somebody else has built the same recipe meanwhile, theirs is as good as ours.
         """
-        there = self._registry.manifest(self._repository, self._tag)
+        there = self._registry.manifest(self._repository, self.destination.tag)
         if there is not None and there.digest == index.digest:
             return index.digest
         try:
-            return self._registry.put_manifest(self._repository, self._tag, index)
+            return self._registry.put_manifest(self._repository, self.destination.tag, index)
         except ImageError:
-            there = self._registry.manifest(self._repository, self._tag)
+            there = self._registry.manifest(self._repository, self.destination.tag)
             if there is None or _recipe(there) != _recipe(index):
                 raise
             return there.digest

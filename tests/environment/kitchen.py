@@ -17,7 +17,7 @@ from dask_starburst.environment.captured import Environment
 from dask_starburst.environment.direct import DirectBuilder
 from dask_starburst.environment.registry import Registry
 from dask_starburst.environment.resolve import resolve
-from dask_starburst.plan.recipe import Recipe
+from dask_starburst.plan.recipe import Recipe, recipe_hash
 from tests.environment.rootfs import PLATFORMS, Rootfs, locked, rootfs
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,11 +47,11 @@ class Kitchen:
         )
         return Order(recipe, environment, locks, base)
 
-    def build(self, order: Order, cache: Path, tag: str, repository: str = REPOSITORY) -> Built:
+    def build(self, order: Order, cache: Path, repository: str = REPOSITORY, tag: str | None = None) -> Built:
         """Build with a registry client of its own, as another user's computer would."""
         said: list[tuple[str, Mapping[str, Any]]] = []
         registry = Registry(self.registry.host)
-        to = Destination(registry, repository, tag)
+        to = Destination(registry, repository, tag or recipe_hash(order.recipe))
         image = DirectBuilder(cache).build(order, to, lambda kind, facts: said.append((kind, facts)))
         return Built(image, order, registry, repository, said)
 
@@ -134,4 +134,4 @@ def worker_image(kitchen: Kitchen) -> Built:
     cache = kitchen.shared / "cache"
     with locked(kitchen.shared / "building"):
         order = kitchen.order(worker_environment(cache), cache)
-        return kitchen.build(order, cache, "worker")
+        return kitchen.build(order, cache)

@@ -20,7 +20,7 @@ from dask_starburst.environment.base import BaseImage
 from dask_starburst.environment.builder import Destination, Image
 from dask_starburst.environment.captured import Environment, OwnModule
 from dask_starburst.environment.direct import DirectBuilder
-from dask_starburst.environment.pushing import RECIPE
+from dask_starburst.environment.pushing import LAYER, RECIPE
 from dask_starburst.environment.registry import Registry
 from dask_starburst.environment.tree import read_tree
 from dask_starburst.errors import ImageError
@@ -41,7 +41,7 @@ def cache(kitchen: Kitchen) -> Path:
 
 @pytest.fixture(scope="module")
 def small(kitchen: Kitchen, cache: Path) -> Built:
-    return kitchen.build(kitchen.order(SMALL, cache), cache, "small", "small")
+    return kitchen.build(kitchen.order(SMALL, cache), cache, "small")
 
 
 def config_of(built: Built, platform: str) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def skopeo(*arguments: str) -> bytes:
 
 
 def test_the_index_has_both_platforms_and_skopeo_agrees(small):
-    name = f"docker://{small.registry.host}/small:small"
+    name = f"docker://{small.registry.host}/small:{small.image.tag}"
     raw = skopeo("inspect", "--raw", "--tls-verify=false", name)
     index = json.loads(raw)
     assert [each["platform"] for each in index["manifests"]] == [
@@ -72,7 +72,7 @@ def test_the_index_has_both_platforms_and_skopeo_agrees(small):
 
 
 def test_skopeo_takes_every_layer_for_what_its_digests_say(small, tmp_path):
-    source = f"docker://{small.registry.host}/small:small"
+    source = f"docker://{small.registry.host}/small:{small.image.tag}"
     skopeo("copy", "--all", "--src-tls-verify=false", source, f"oci:{tmp_path}/copy:small")
     index = json.loads((tmp_path / "copy" / "index.json").read_text())
     assert [each["digest"] for each in index["manifests"]] == [small.image.digest]
@@ -80,7 +80,7 @@ def test_skopeo_takes_every_layer_for_what_its_digests_say(small, tmp_path):
 
 def test_the_reference_is_by_digest_and_the_tag_means_it(small):
     assert small.image.reference == f"{small.registry.host}/small@{small.image.digest}"
-    tagged = small.registry.manifest("small", "small")
+    tagged = small.registry.manifest("small", small.image.tag)
     assert tagged is not None
     assert tagged.digest == small.image.digest
 
@@ -97,10 +97,18 @@ def test_the_container_runs_as_nobody_special_and_with_its_own_python(small, pla
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_the_base_lies_below_and_what_changes_most_on_top(small, platform):
-    assert small.layers(platform)[0].digest == small.order.base.part(platform).layers[0].digest
-    made = [facts["name"] for kind, facts in small.said if kind == "layer" and facts["platform"] == platform]
-    assert sorted(made) == ["dask", "others-1-of-1", "standard library", "system"]
-    assert len(small.layers(platform)) == 1 + len(made)
+    base, *own = small.layers(platform)
+    assert base.digest == small.order.base.part(platform).layers[0].digest
+    names = [layer.annotations[LAYER] for layer in own]
+    assert names == ["system", "standard library", "dask", "others-1-of-1"]
+
+
+def test_what_is_built_anew_under_another_tag_is_another_image_of_the_same_layers(kitchen, small, cache):
+    """ECR counts the days of an image from its first push: the same one would not live longer."""
+    again = kitchen.build(kitchen.order(SMALL, cache), cache, "small", "anew")
+    assert again.image.digest != small.image.digest
+    assert again.image.bytes_uploaded == 0
+    assert [again.manifest(p).digest for p in PLATFORMS] == [small.manifest(p).digest for p in PLATFORMS]
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -119,20 +127,20 @@ def test_everything_that_a_worker_imports_is_compiled(small, platform, tmp_path)
 
 def test_two_builds_on_two_directories_give_the_same_digests(kitchen, small, tmp_path):
     cache = tmp_path / "elsewhere"
-    again = kitchen.build(kitchen.order(SMALL, cache), cache, "again", "small-again")
+    again = kitchen.build(kitchen.order(SMALL, cache), cache, "small-again")
     assert set(again.made("linux/amd64")) == {"dask", "others-1-of-1", "standard library", "system"}
     assert again.image.digest == small.image.digest
 
 
 def test_a_second_push_uploads_nothing(kitchen, small, cache):
-    again = kitchen.build(kitchen.order(SMALL, cache), cache, "small", "small")
+    again = kitchen.build(kitchen.order(SMALL, cache), cache, "small")
     assert again.image.bytes_uploaded == 0
     assert again.image.digest == small.image.digest
     assert again.made("linux/amd64") == again.made("linux/arm64") == []
 
 
 def test_one_changed_package_moves_only_its_layer(kitchen, small, cache):
-    changed = kitchen.build(kitchen.order(OTHER, cache), cache, "changed", "small")
+    changed = kitchen.build(kitchen.order(OTHER, cache), cache, "small")
     moved = set()
     for platform in PLATFORMS:
         before, after = small.layers(platform), changed.layers(platform)
@@ -162,7 +170,9 @@ def ecr(aws: LocalAWS) -> Registry:
 
 @pytest.fixture(scope="module")
 def in_ecr(kitchen: Kitchen, cache: Path, ecr: Registry) -> Image:
-    return DirectBuilder(cache).build(kitchen.order(SMALL, cache), Destination(ecr, REPOSITORY, "one"), deaf)
+    order = kitchen.order(SMALL, cache)
+    to = Destination(ecr, REPOSITORY, recipe_hash(order.recipe))
+    return DirectBuilder(cache).build(order, to, deaf)
 
 
 def deaf(kind: str, facts: Mapping[str, Any]) -> None:
@@ -174,7 +184,7 @@ def test_the_embedded_ecr_gets_the_base_copied_and_lists_what_was_pushed(small, 
     assert in_ecr.bytes_uploaded > base
     found = aws.client("ecr").describe_images(repositoryName=REPOSITORY)["imageDetails"]
     tags = {detail["imageDigest"]: detail.get("imageTags") for detail in found}
-    assert tags == {in_ecr.digest: ["one"], **{small.manifest(p).digest: None for p in PLATFORMS}}
+    assert tags == {in_ecr.digest: [in_ecr.tag], **{small.manifest(p).digest: None for p in PLATFORMS}}
     assert in_ecr.digest == small.image.digest
 
 
@@ -183,14 +193,15 @@ def test_where_tags_cannot_be_moved_who_builds_the_same_gets_what_was_there_firs
     # The base has another name there, which is noted in the index and is not what the image is made of.
     name = order.base.name.replace(":3.11", ":latest")
     order = replace(order, base=BaseImage(name, order.base.digest, order.base.registry, cache / "bases"))
-    again = DirectBuilder(cache).build(order, Destination(ecr, REPOSITORY, "one"), deaf)
+    to = Destination(ecr, REPOSITORY, in_ecr.tag)
+    again = DirectBuilder(cache).build(order, to, deaf)
     assert again.digest == in_ecr.digest
     with pytest.raises(ImageError, match="immutable"):
-        DirectBuilder(cache).build(kitchen.order(OTHER, cache), Destination(ecr, REPOSITORY, "one"), deaf)
+        DirectBuilder(cache).build(kitchen.order(OTHER, cache), to, deaf)
 
 
 def test_gzip_makes_an_image_with_the_same_contents(kitchen, small, cache):
-    gzip = kitchen.build(kitchen.order(SMALL, cache, "gzip"), cache, "gzip", "small")
+    gzip = kitchen.build(kitchen.order(SMALL, cache, "gzip"), cache, "small")
     for platform in PLATFORMS:
         assert {layer.media_type for layer in gzip.layers(platform)} == {"application/vnd.oci.image.layer.v1.tar+gzip"}
         assert config_of(gzip, platform)["rootfs"] == config_of(small, platform)["rootfs"]
@@ -201,7 +212,7 @@ def test_the_users_own_modules_are_in_the_topmost_layer(kitchen, cache, tmp_path
     (tmp_path / "helpers" / "__init__.py").write_text("ANSWER = 42\n")
     (tmp_path / "single.py").write_text("ONE = 1\n")
     modules = tuple(OwnModule(p.stem, p, f"digest of {p.name}") for p in sorted(tmp_path.iterdir()))
-    built = kitchen.build(kitchen.order(replace(SMALL, modules=modules), cache), cache, "modules", "small")
+    built = kitchen.build(kitchen.order(replace(SMALL, modules=modules), cache), cache, "small")
     top = built.layers("linux/arm64")[-1]
     path = built.registry.pull_blob("small", top.digest, tmp_path / "top")
     tree = read_tree([(path, top.media_type)], lambda name: name.endswith(".py"))
@@ -219,11 +230,11 @@ def test_a_build_that_was_broken_off_has_no_tag_and_goes_on_where_it_was(kitchen
     registry = Registry(kitchen.registry.host)
     order = kitchen.order(SMALL, cache)
     with pytest.raises(KeyboardInterrupt):
-        DirectBuilder(cache).build(order, Destination(registry, "broken-off", "one"), impatient)
-    assert registry.manifest("broken-off", "one") is None
+        DirectBuilder(cache).build(order, Destination(registry, "broken-off", small.image.tag), impatient)
+    assert registry.manifest("broken-off", small.image.tag) is None
     before = registry.uploaded
     assert before > 1_000_000
-    whole = DirectBuilder(cache).build(order, Destination(registry, "broken-off", "one"), deaf)
+    whole = DirectBuilder(cache).build(order, Destination(registry, "broken-off", small.image.tag), deaf)
     assert whole.digest == small.image.digest
     everything = {layer.digest: layer.size for platform in PLATFORMS for layer in small.layers(platform)[1:]}
     assert whole.bytes_uploaded <= sum(everything.values()) - 1_000_000
@@ -243,8 +254,8 @@ def test_a_package_whose_file_is_not_what_the_lock_says_is_refused_and_nothing_h
         p: replace(lock, text=re.sub("sha256:.{8}", "sha256:00000000", lock.text)) for p, lock in order.locks.items()
     }
     with pytest.raises(ImageError, match=r"[Hh]ash"):
-        kitchen.build(replace(order, locks=lies), cache, "lies", "lies")
-    assert kitchen.registry.manifest("lies", "lies") is None
+        kitchen.build(replace(order, locks=lies), cache, "lies", "one")
+    assert kitchen.registry.manifest("lies", "one") is None
 
 
 def test_layers_are_what_both_digests_say(small, tmp_path):
