@@ -250,9 +250,9 @@ class Registry:
         headers = self._login.headers(scopes)
         answer = send(headers)
         for _ in range(2):  # first what it asks for, then new credentials in place of expired ones
-            if answer.status_code != 401:
+            if answer.status_code != 401 and not _has_expired(answer):
                 break
-            challenge = answer.headers.get("WWW-Authenticate", "")
+            challenge = answer.headers.get("WWW-Authenticate", "" if answer.status_code == 401 else "Basic")
             answer.close()
             if not self._login.take_up(challenge, scopes, self._client, headers):
                 break
@@ -275,6 +275,18 @@ class Registry:
         if answer.status_code == 429 or answer.status_code >= 500:
             raise RegistryUnavailable(f"{self.host} answered {_quote(answer)}")
         raise ImageError(f"{where} refused it: {_quote(answer)}")
+
+
+def _has_expired(answer: httpx.Response) -> bool:
+    """Whether ECR says, or may say, that a password is over.
+
+    It does so with a 403 and without a challenge (github.com/flipt-io/flipt/issues/3043); to a HEAD it gives no reason.
+    """
+    if answer.status_code != 403:
+        return False
+    return answer.request.method == "HEAD" or "authorization token has expired" in answer.read().decode(
+        errors="replace"
+    )
 
 
 def _quote(answer: httpx.Response) -> str:

@@ -422,6 +422,29 @@ def test_skopeo_pushes_pulls_and_inspects(hub: Hub, tmp_path: Path) -> None:
     assert len(other.details()) == 3
 
 
+def test_our_own_client_goes_on_when_its_password_expires_in_the_middle_of_a_push(hub: Hub) -> None:
+    pytest.importorskip("httpx", reason="the extra image is not installed")
+    from dask_starburst.environment.registry import Registry
+
+    asked = []
+
+    def credentials() -> tuple[str, str]:
+        asked.append(hub.login())
+        user, _, password = asked[-1].partition(":")
+        return user, password
+
+    registry = Registry(hub.host, credentials)
+    registry.push_blob(hub.name, sha(b"first"), b"first")
+    hub.aws.advance(13 * 3600)
+    registry.push_blob(hub.name, sha(b"second"), b"second")
+    assert registry.blob(hub.name, sha(b"first")) == b"first"
+    hub.aws.advance(13 * 3600)
+    assert registry.blob(hub.name, sha(b"second")) == b"second"
+    hub.aws.advance(13 * 3600)
+    assert registry.has_blob(hub.name, sha(b"second")), "a refused HEAD does not say why"
+    assert len(asked) == 4
+
+
 def test_our_own_client_pushes_an_index_and_the_second_time_nothing(hub: Hub) -> None:
     pytest.importorskip("httpx", reason="the extra image is not installed")
     from dask_starburst.environment import oci
