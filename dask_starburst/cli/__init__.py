@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dask_starburst.cli.build import build
 from dask_starburst.cli.demo import demo
 from dask_starburst.cli.image import image
 from dask_starburst.cli.local import local
@@ -36,4 +37,5 @@ main.add_command(gc)
 main.add_command(image)
 main.add_command(local)
 main.add_command(pool)
+image.add_command(build)
 pool.add_command(warm)

@@ -29,7 +29,7 @@ class ImageHook(LifecycleHook):
         """
         settings = launch.settings
         if settings.image is None:
-            making = _part("making")
+            making = part("making")
             image = await making.make(launch.aws, settings, launch.tell)
             launch.settings = replace(settings, image=image)
         elif not launch.simulated:
@@ -39,7 +39,7 @@ class ImageHook(LifecycleHook):
 async def _checked(launch: Launch, image: str) -> str:
     """Return the user's own image, pinned to what its tag means now, once it is known to fit."""
     try:
-        own = _part("own")
+        own = part("own")
     except ImageError as error:
         launch.tell("image-unchecked", image, f"the image {image} is taken as it is: {error}")
         return image
@@ -47,8 +47,19 @@ async def _checked(launch: Launch, image: str) -> str:
     return checked
 
 
-def _part(name: str) -> ModuleType:
-    """Import what needs the extra ``image``, which a user with an image of their own can do without."""
+def part(name: str) -> ModuleType:
+    """Import what needs the extra ``image``, which a user with an image of their own can do without.
+
+    Parameters
+    ----------
+    name : str
+        A module of `dask_starburst.environment`.
+
+    Raises
+    ------
+    ImageError
+        The extra is not installed.
+    """
     try:
         return importlib.import_module(f"dask_starburst.environment.{name}")
     except ModuleNotFoundError as error:
