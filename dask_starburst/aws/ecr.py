@@ -119,9 +119,12 @@ async def _login(aws: AWS) -> tuple[str, tuple[str, str]]:
 
 async def images(aws: AWS, repository: str) -> tuple[StoredImage, ...]:
     """Return all images and indexes of a repository; none when there is no repository."""
-    if await find_repository(aws, repository) is None:
+    try:
+        found = await aws.pages("ecr", "DescribeImages", "imageDetails", repositoryName=repository)
+    except StarburstError as error:
+        if code_of(error) not in MISSING:
+            raise
         return ()
-    found = await aws.pages("ecr", "DescribeImages", "imageDetails", repositoryName=repository)
     texts = await manifests(aws, repository, [detail["imageDigest"] for detail in found])
     # One that has gone in between is gone.
     return tuple(_stored(each, texts[each["imageDigest"]]) for each in found if each["imageDigest"] in texts)

@@ -131,21 +131,25 @@ def _keep_the_bytes_of_layers(ecr: Ecr) -> None:
     def complete_layer_upload(
         self: Any, repository_name: str, upload_id: str, layer_digests: list[str], registry_id: str | None = None
     ) -> Any:
-        repository = _repository(self, repository_name)
-        upload = repository.uploads.get(upload_id)
-        if upload is not None:
-            name = ecr.blobs.begin()
-            begun = ecr.blobs.upload(name)
-            assert begun is not None
-            begun.append(io.BytesIO(bytes(upload.layer_parts)))
-            try:
-                ecr.blobs.finish(name, layer_digests[0])
-            except WrongDigestError as error:
-                text = f"The uploaded layer has the digest '{error}', not '{layer_digests[0]}'."
-                raise ValidationException("InvalidLayerException", text) from error
-        return complete(self, repository_name, upload_id, layer_digests, registry_id)
+        upload = _repository(self, repository_name).uploads.get(upload_id)
+        with ecr.lock:
+            if upload is not None:
+                _keep(ecr, bytes(upload.layer_parts), layer_digests[0])
+            return complete(self, repository_name, upload_id, layer_digests, registry_id)
 
     models.ECRBackend.complete_layer_upload = complete_layer_upload
+
+
+def _keep(ecr: Ecr, body: bytes, digest: str) -> None:
+    name = ecr.blobs.begin()
+    upload = ecr.blobs.upload(name)
+    assert upload is not None
+    upload.append(io.BytesIO(body))
+    try:
+        ecr.blobs.finish(name, digest)
+    except WrongDigestError as error:
+        text = f"The uploaded layer has the digest '{error}', not '{digest}'."
+        raise ValidationException("InvalidLayerException", text) from error
 
 
 def _give_passwords_that_expire(ecr: Ecr) -> None:

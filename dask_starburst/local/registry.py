@@ -181,14 +181,15 @@ class Registry:
         """Take a layer over, if the account has opted in; else ECR begins an upload."""
         if not self._ecr.mounts_blobs:
             return False
-        try:
-            size = self._ecr.repository(source).layers.get(digest)
-        except ServiceException:
-            return False
-        if size is None:
-            return False
-        repository.layers[digest] = size
-        return True
+        with self._ecr.lock:
+            try:
+                size = self._ecr.repository(source).layers.get(digest)
+            except ServiceException:
+                return False
+            if size is None:
+                return False
+            repository.layers[digest] = size
+            return True
 
     def _chunk(self, environ: WSGIEnvironment, name: str, upload: str) -> Reply:
         self._ecr.repository(name)
@@ -203,10 +204,10 @@ class Registry:
         repository, digest = self._ecr.repository(name), _query(environ).get("digest", "")
         self._upload(upload).append(environ["wsgi.input"])
         try:
-            size = self._ecr.blobs.finish(upload, digest)
+            with self._ecr.lock:  # or an image that goes now takes the bytes along
+                repository.layers[digest] = self._ecr.blobs.finish(upload, digest)
         except WrongDigestError as error:
             raise _Refused(400, "DIGEST_INVALID", f"The layer has the digest '{error}', not '{digest}'.") from error
-        repository.layers[digest] = size
         return 201, self._at(name, digest), []
 
     def _has_blob(self, environ: WSGIEnvironment, name: str, digest: str) -> Reply:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,14 @@ def test_an_immutable_tag_is_not_given_again_even_to_the_same_image(immutable: H
         assert code_of(error) == "ImageTagAlreadyExistsException"
     assert immutable.put(manifest, "another").status == 201
     assert immutable.put(manifest).status == 201, "by its digest it is only there already"
+
+
+def test_of_many_that_want_an_immutable_tag_at_once_one_gets_it(immutable: Hub) -> None:
+    manifests = [immutable.image(str(number), b"l") for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        replies = list(threads.map(lambda manifest: immutable.put(manifest, "t"), manifests))
+    assert sorted(reply.status for reply in replies) == [201, *[400] * 7]
+    assert immutable.tags() == {"t"}
 
 
 def test_a_mutable_tag_moves_and_leaves_the_old_image_without_one(hub: Hub) -> None:
