@@ -1,0 +1,139 @@
+"""Start of a worker out of its image, with and without byte-compiled files: measured, with a real container runtime.
+
+    python -m benchmarks.image_start
+
+The direct builder makes an image of Debian's Python, distributed and dask_starburst; runc runs it from a folder, so
+that no pull is in the figures. Three copies of the image take turns: as it was built; without the compiled files of the
+standard library, as official images come; and without any, which is an official image with packages installed by
+``--no-compile``. Timed are ``dask worker --version``, and the way from the start of the container to the worker's
+registration at a scheduler on this computer, with and without its nanny. Files are in the page cache. Needs root, runc,
+mmdebstrap and docker-registry, all from Debian. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from distributed import Client, LocalCluster
+
+from dask_starburst.environment.registry import Registry
+from tests.environment.containers import run, started, unpack, why_not
+from tests.environment.kitchen import new_kitchen, worker_image
+from tests.environment.rootfs import PLATFORMS, why_no_rootfs
+from tests.environment.server import serving, why_no_registry
+
+VERSION = ("python", "-m", "distributed.cli.dask_worker", "--version")
+WORKER = ("python", "-m", "distributed.cli.dask_worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard")
+#: By the name of a copy of the image: which compiled files it lacks.
+LACKING = {"all compiled": (), "no library": ("usr/lib", "usr/local/lib"), "none compiled": ("usr", "opt")}
+
+
+def copies(folder: Path, registry: Registry) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Build the image and unpack it once for each of the variants; return their folders and the configuration."""
+    built = worker_image(new_kitchen(registry, folder))
+    platform = next(name for name, architecture in PLATFORMS.items() if not why_not(architecture))
+    found, config = {}, {}
+    for name, lacking in LACKING.items():
+        found[name] = folder / name.replace(" ", "-")
+        config = unpack(built.registry, built.repository, built.manifest(platform).digest, found[name])
+        for part in lacking:
+            for compiled in (found[name] / "rootfs" / part).rglob("*.pyc"):
+                compiled.unlink()
+    return found, config
+
+
+def version(folder: Path, config: dict[str, Any]) -> float:
+    """Return the seconds that ``dask worker --version`` takes."""
+    begin = time.monotonic()
+    status, said = run(folder, config, VERSION)
+    if status:
+        sys.exit(f"the image does not run:\n{said}")
+    return time.monotonic() - begin
+
+
+def join(client: Client, *more: str) -> Callable[[Path, dict[str, Any]], float]:
+    """Return what measures the seconds until a worker has joined."""
+
+    def measure(folder: Path, config: dict[str, Any]) -> float:
+        begin = time.monotonic()
+        with started(folder, config, [*WORKER, *more, client.scheduler.address]) as container:
+            client.wait_for_workers(1, timeout=120)
+            seconds = time.monotonic() - begin
+            container.signal(signal.SIGTERM)
+            container.wait(30)
+        while client.scheduler_info()["workers"]:
+            time.sleep(0.05)
+        return seconds
+
+    return measure
+
+
+@contextmanager
+def scheduler() -> Iterator[Client]:
+    """Run a scheduler without workers."""
+    with (
+        LocalCluster(n_workers=0, protocol="tcp", host="127.0.0.1", dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def table(measures: dict[str, Callable[[Path, dict[str, Any]], float]], repeat: int) -> dict[str, dict[str, float]]:
+    """Measure everything with every copy in turn, print medians, and return them."""
+    with tempfile.TemporaryDirectory() as name, serving(Path(name)) as host:
+        found, config = copies(Path(name), Registry(host))
+        print(f"{'median seconds of ' + str(repeat):24}" + "".join(f"{copy:>15}" for copy in found) + f"{'ratio':>8}")
+        medians = {}
+        for what, measure in measures.items():
+            times: dict[str, list[float]] = {copy: [] for copy in found}
+            for turn in range(repeat + 1):
+                for copy, folder in found.items():
+                    seconds = measure(folder, config)
+                    if turn:  # the first fills the page cache
+                        times[copy].append(seconds)
+            medians[what] = {copy: median(seconds) for copy, seconds in times.items()}
+            row = medians[what]
+            ratio = row["none compiled"] / row["all compiled"]
+            print(f"{what:24}" + "".join(f"{row[copy]:15.2f}" for copy in found) + f"{ratio:8.1f}", flush=True)
+        return medians
+
+
+def main() -> None:
+    """Print the medians by copy of the image, then the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeat", type=int, default=5)
+    arguments = parser.parse_args()
+    missing = why_no_rootfs() or why_no_registry()
+    machine = next((a for a in PLATFORMS.values() if not why_not(a)), None)
+    if missing or machine is None:
+        sys.exit(f"nothing is measured: {missing or why_not('amd64')}")
+    with scheduler() as client:
+        measures = {
+            "dask worker --version": version,
+            "joined, without nanny": join(client, "--no-nanny"),
+            "joined, with nanny": join(client, "--nanny"),
+        }
+        medians = table(measures, arguments.repeat)
+    ratios = {what: round(row["none compiled"] / row["all compiled"], 2) for what, row in medians.items()}
+    result = {
+        "benchmark": "image_start",
+        "simulated": False,
+        "repeat": arguments.repeat,
+        "seconds": {what: {copy: round(s, 3) for copy, s in row.items()} for what, row in medians.items()},
+        "none_over_all": ratios,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Debian's docker-registry, on a port of this computer."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+_CONFIG = """
+version: 0.1
+log: {{level: error}}
+storage: {{filesystem: {{rootdirectory: "{folder}/data"}}, delete: {{enabled: true}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+"""
+
+
+def why_no_registry() -> str:
+    """What is missing on this computer to serve images, if anything is."""
+    return "" if shutil.which("docker-registry") else "docker-registry is not installed"
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Serve images from a folder while the context lasts; give the registry's host and port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{free.getsockname()[1]}"
+    (folder / "registry.yml").write_text(_CONFIG.format(folder=folder, port=host.partition(":")[2]))
+    command = ["docker-registry", "serve", str(folder / "registry.yml")]
+    with (folder / "registry.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        _until_it_answers(f"http://{host}/v2/", process, folder / "registry.log")
+        yield host
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 20
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            httpx.get(url)
+        except httpx.TransportError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"docker-registry does not answer: {log.read_text()[-500:]}")
