@@ -352,6 +352,17 @@ def test_an_index_that_is_pushed_again_keeps_the_old_images(hub: Hub) -> None:
     assert len(hub.details()) == 3
 
 
+def test_the_same_image_pushed_under_another_tag_is_no_younger(hub: Hub) -> None:
+    manifest = hub.image("old", b"l")
+    hub.put(manifest, "first")
+    before = hub.details()[sha(manifest)]["imagePushedAt"]
+    hub.aws.advance(DAY)
+    hub.login()
+    assert hub.put(manifest, "second").status == 201
+    shown = hub.details()[sha(manifest)]
+    assert (sorted(shown["imageTags"]), shown["imagePushedAt"]) == (["first", "second"], before)
+
+
 def test_rules_go_by_tag_and_by_number_and_the_higher_priority_decides(hub: Hub) -> None:
     for tag in ("keep-1", "test-1", "test-2", "test-3"):
         hub.push(tag)
