@@ -10,13 +10,14 @@ SPHINXOPTS ?= -W --keep-going -q
 # Three files at a time, for tests wait more than they work: every embedded AWS has addresses of its own.
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install demo test test-slow soak stages test-oldest check docs bench-peers bench-storm clean
+.PHONY: help install demo test test-slow soak stages test-buildx test-oldest check docs bench-peers bench-storm clean
 help:
 	@echo "make demo     a cluster on the embedded AWS, with real work and no AWS account"
 	@echo "make test     the tests"
 	@echo "make test-slow  those that take longer and are beside quicker ones of the same kind"
 	@echo "make soak     hours of bad weather: SOAK_MINUTES=60 SOAK_SEEDS=\"1 2 3\""
 	@echo "make stages   a client killed at every stage of a start and a close, one by one"
+	@echo "make test-buildx  the buildx builder with a real docker engine: root on Debian"
 	@echo "make test-oldest  what touches Dask's private hooks, on the oldest release we support"
 	@echo "make check    ruff and mypy --strict"
 	@echo "make docs     the documentation, in docs/_build/html"
@@ -76,6 +77,10 @@ soak: $(VENV)/.test
 # Each stage on an embedded AWS of its own: two at a time, though they are in one file.
 stages: $(VENV)/.test
 	$(BIN)/python -m pytest -m soak -n 2 tests/test_stages.py
+
+# Debian trixie's docker engine is unpacked into a folder for it; see tests/environment/engine.py.
+test-buildx: $(VENV)/.test
+	$(BIN)/python -m pytest -m buildx -n 0 tests/environment/test_buildx_engine.py
 
 # The oldest distributed that we say we work with, on what touches its private hooks (lifecycle.py, cluster.py,
 # remote/handover.py, remote/blame.py).

@@ -11,12 +11,13 @@ from dask_starburst.errors import ImageError, RegistryDenied, RegistryUnavailabl
 
 _STEP = re.compile(r"#(?P<id>\d+) \[(?:(?P<platform>[\w/]+) )?(?:[\w.-]+ )?(?P<number>\d+)/(?P<of>\d+)\] (?P<what>.+)")
 _END = re.compile(r"#(?P<id>\d+) (?:DONE (?P<seconds>[\d.]+)s|(?P<kept>CACHED))")
-_PUSHING = re.compile(r"#\d+ (pushing layers|pushing manifest\b.*|exporting layers)$")
+_PUSHING = re.compile(r"#\d+ (exporting layers|pushing layers|pushing manifest)\b")
 _OURS = {
     "assemble.py system": "system",
     "assemble.py packages": "packages",
     "assemble.py own": "own packages",
     "apt-get install": "Debian packages",
+    "FROM ": "base",
 }
 _SECRET = re.compile(r"(\w+://)[^/@\s]+@")
 _ERROR = re.compile(r"^(?:ERROR|error): (?:failed to (?:build|solve): )*(.+)")
@@ -37,12 +38,13 @@ class BuildLog:
     ----------
     report : callable
         Is told of steps: ``"step"`` with `platform`, `name`, `number`, `of`, and `state`, which is ``"begun"``,
-        ``"done"`` (with `seconds`) or ``"kept"`` from an earlier build; and ``"pushing"`` with `what`.
+        ``"done"`` (with `seconds`) or ``"kept"`` from an earlier build; and ``"pushing"`` with `text`.
     """
 
     def __init__(self, report: Callable[[str, Mapping[str, Any]], None]) -> None:
         self._report = report
         self._steps: dict[str, dict[str, Any]] = {}
+        self._said: set[str] = set()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
     def hear(self, line: str) -> None:
@@ -54,8 +56,9 @@ class BuildLog:
                 self._begin(step)
         elif end := _END.match(line):
             self._end(end)
-        elif pushing := _PUSHING.match(line):
-            self._report("pushing", {"what": pushing[1]})
+        elif (pushing := _PUSHING.match(line)) and pushing[1] not in self._said:
+            self._said.add(pushing[1])
+            self._report("pushing", {"text": pushing[1]})
 
     def failure(self, destination: str, registry: str) -> ImageError:
         """Return why it went wrong, with docker's last lines.
@@ -77,8 +80,9 @@ class BuildLog:
 
     def _end(self, end: re.Match[str]) -> None:
         facts = self._steps.get(end["id"])
-        if facts is None:
+        if facts is None or end["id"] in self._said:  # what is pulled is done several times
             return
+        self._said.add(end["id"])
         done = {"state": "kept"} if end["kept"] else {"state": "done", "seconds": float(end["seconds"])}
         self._report("step", facts | done)
 

@@ -20,11 +20,10 @@ from dask_starburst.environment.buildlog import BuildLog, no_emulation
 from dask_starburst.environment.cache import cache_dir
 from dask_starburst.environment.context import digest, dockerfile, write_context, write_secrets
 from dask_starburst.environment.docker import BUILDER, Docker, private
+from dask_starburst.environment.pushing import RECIPE, TAG
 from dask_starburst.errors import BadArgument, ImageError
 from dask_starburst.plan.recipe import TEMPLATE, recipe_hash
 
-#: Label with the recipe's hash, as the direct builder has it.
-_RECIPE = "io.github.dask-starburst.recipe"
 _TAKEN = ("immutable", "ImageTagAlreadyExists", "TAG_INVALID")
 
 
@@ -120,18 +119,10 @@ class BuildxBuilder:
         words += ["--provenance=false", "--sbom=false", "--metadata-file", str(folder / "metadata.json")]
         words += ["--file", str(context / "Dockerfile"), "--build-context", f"starburst={context}"]
         words += ["--build-arg", f"BASE={order.base.reference}", "--build-arg", f"PYTHON={recipe.python}"]
-        for name, value in self._labels(order).items():
+        for name, value in _labels(order, to.tag).items():
             words += ["--label", f"{name}={value}"]
         words += write_secrets(folder, {**os.environ, **uv.indexes()})
         return [*words, *self._options, str(self._dockerfile.parent if self._dockerfile else context)]
-
-    def _labels(self, order: Order) -> dict[str, str]:
-        return {
-            "org.opencontainers.image.title": "dask_starburst worker",
-            "org.opencontainers.image.base.name": order.base.name,
-            "org.opencontainers.image.base.digest": order.base.digest,
-            _RECIPE: recipe_hash(order.recipe),
-        }
 
     def _theirs(self, log: BuildLog, to: Destination) -> str:
         """Return the image of one who was faster, where a tag cannot be moved; else raise what went wrong."""
@@ -140,6 +131,18 @@ class BuildxBuilder:
         if there is None:
             raise error
         return there.digest
+
+
+def _labels(order: Order, tag: str) -> dict[str, str]:
+    recipe = recipe_hash(order.recipe)
+    return {
+        "org.opencontainers.image.title": "dask_starburst worker",
+        "org.opencontainers.image.base.name": order.base.name,
+        "org.opencontainers.image.base.digest": order.base.digest,
+        RECIPE: recipe,
+        # ECR counts an image's days from its first push: one that is to live anew must not be the same as the old one.
+        **({} if tag == recipe else {TAG: tag}),
+    }
 
 
 def _check_platforms(wanted: Sequence[str], there: Sequence[str]) -> None:

@@ -88,7 +88,7 @@ def write_context(folder: Path, order: Order, text: str, cache: Path) -> None:
     for platform in order.recipe.platforms:
         own = folder / platform.partition("/")[2]
         own.mkdir()
-        shutil.copy2(_uv_for(platform, cache), own / "uv")
+        shutil.copy2(uv_for(platform, cache), own / "uv")
         (own / "lock.txt").write_text(order.locks[platform].text, encoding="utf-8")
     _write_own(folder / "own", order)
 
@@ -106,7 +106,7 @@ def _write_own(folder: Path, order: Order) -> None:
             shutil.copyfile(module.path, to)
 
 
-def _uv_for(platform: str, cache: Path) -> Path:
+def uv_for(platform: str, cache: Path) -> Path:
     """Return the uv that runs in the image, of the version that runs here; fetched the first time."""
     folder = cache / "uv" / f"{uv.version()}-{platform.replace('/', '-')}"
     if not (folder / "bin/uv").exists():
