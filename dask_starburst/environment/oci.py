@@ -30,6 +30,8 @@ _AS_OCI = {
 DOCKER_HUB = "registry-1.docker.io"
 _HUB_NAMES = ("docker.io", "index.docker.io", DOCKER_HUB)
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+#: A first part is a host if it has a dot or a port: as docker tells it from a user of its hub.
+_HOST = re.compile(r"localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|[A-Za-z0-9-]+:\d+|\[[0-9a-f:]+\](?::\d+)?")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -54,7 +56,7 @@ class Reference:
         """
         rest, _, digest = text.partition("@")
         first, slash, below = rest.partition("/")
-        has_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
+        has_host = bool(slash) and _HOST.fullmatch(first) is not None
         host, path = (first, below) if has_host else (DOCKER_HUB, rest)
         repository, _, tag = path.partition(":")
         if host in _HUB_NAMES:
