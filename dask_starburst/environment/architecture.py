@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import Distribution, PackageNotFoundError, PathDistribution, distribution
 from pathlib import Path
 
@@ -21,6 +21,7 @@ _NO_WHEEL = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]*?)(?:[=<>!~]=?\S+(?:, ?[=<>!~]=?\S+)*)? ha(?:s|ve) no"
     r" (?:usable wheels|wheels with)"
 )
+_DEPENDS = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*?)(?:[=<>!~]=?\S+)? depends on ")
 #: A package is looked at once for each platform; more rounds than this mean that uv does not say what we think.
 _ROUNDS = 60
 
@@ -77,13 +78,13 @@ def settle(environment: Environment, platforms: Iterable[str], cache: Path) -> S
         The packages exclude each other, or no index answers.
     """
     note = cache / "sources" / f"{key(environment, 'any')}.json"
-    settled = _as_before(environment, note, cache)
+    settled = _as_before(environment, note)
     missing = {}
     for platform in platforms:
         settled, missing[platform] = _settle_one(settled, platform, cache)
-    added = sorted({wheel.name for wheel in settled.wheels} - {wheel.name for wheel in environment.wheels})
+    added = [asdict(wheel) for wheel in settled.wheels if wheel not in environment.wheels]
     if added:
-        write_whole(note, json.dumps(added).encode())
+        write_whole(note, json.dumps(added, default=str).encode())
     # Wheels that were made for the second platform are the first one's too.
     locks = {p: resolve(settled, p, cache) for p in platforms if not missing[p]}
     return Settled(settled, locks, {platform: found for platform, found in missing.items() if found})
@@ -110,16 +111,15 @@ def explain(missing: Iterable[Missing], platform: str, origin: str) -> str:
     )
 
 
-def _as_before(environment: Environment, note: Path, cache: Path) -> Environment:
+def _as_before(environment: Environment, note: Path) -> Environment:
     try:
-        names = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        facts = json.loads(note.read_text(encoding="utf-8"))
+        kept = [LocalWheel(**each | {"path": Path(each["path"])}) for each in facts]
+    except (OSError, ValueError, TypeError):
         return environment
-    for name in names:
-        wheel = _made(environment, name, cache)
-        if isinstance(wheel, Missing):
-            return environment
-        environment = with_wheel(environment, wheel)
+    if all(wheel.path.exists() for wheel in kept):
+        for wheel in kept:
+            environment = with_wheel(environment, wheel)
     return environment
 
 
@@ -131,7 +131,7 @@ def _settle_one(environment: Environment, platform: str, cache: Path) -> tuple[E
         except NoWheels as error:
             names = _named(str(error), environment, missing)
             if not names:
-                raise
+                raise ImageError(str(error)) from error
             for name in names:
                 wheel = _made(environment, name, cache)
                 if isinstance(wheel, Missing):
@@ -144,9 +144,10 @@ def _settle_one(environment: Environment, platform: str, cache: Path) -> tuple[E
 
 
 def _named(text: str, environment: Environment, known: Mapping[str, Missing]) -> list[str]:
-    local = {wheel.name for wheel in environment.wheels}
+    # One of which uv says what it depends on has wheels: only some old version, which nobody wants, has none.
+    fine = {wheel.name for wheel in environment.wheels} | {normal(name) for name in _DEPENDS.findall(text)}
     found = dict.fromkeys(normal(match["name"]) for match in _NO_WHEEL.finditer(text))
-    return [name for name in found if name not in known and name not in local]
+    return [name for name in found if name not in known and name not in fine]
 
 
 def with_wheel(environment: Environment, wheel: LocalWheel) -> Environment:

@@ -243,22 +243,21 @@ def _here(package: str) -> str | None:
 def _check_versions(environment: Environment) -> None:
     """Refuse a file that fixes something else than what this client has of what has to match."""
     ours = {name: version for name in MUST_MATCH[1:] if (version := _here(name))}
-    wrong = [f"{n}=={v} (here {ours[n]})" for n, v in pins_of(environment).items() if n in ours and ours[n] != v]
+    pinned = pins_of(environment)
+    wrong = {f"{n}=={v} (here {ours[n]})": n for n, v in pinned.items() if n in ours and ours[n] != v}
     for text in environment.requirements:
         try:
             wanted = Requirement(text)
         except InvalidRequirement:
             continue
-        here = ours.get(normal(wanted.name))
-        pinned = normal(wanted.name) in pins_of(environment)
-        if here and not pinned and not wanted.specifier.contains(here, prereleases=True):
-            wrong.append(f"{text} (here {here})")
+        name = normal(wanted.name)
+        if name in ours and name not in pinned and not wanted.specifier.contains(ours[name], prereleases=True):
+            wrong[f"{text} (here {ours[name]})"] = name
     if wrong:
-        names = [text.partition("=")[0].partition("<")[0].partition(">")[0].strip() for text in wrong]
-        install = " ".join(f"{name}=={ours[normal(name)]}" for name in names if normal(name) in ours)
+        install = " ".join(f"{name}=={ours[name]}" for name in dict.fromkeys(wrong.values()))
         raise VersionMismatch(
-            f"{environment.origin} wants {', '.join(sorted(wrong))}: client and workers would not understand"
-            f" each other. Have the file say {install}, or install here what it says."
+            f"{environment.origin} wants {', '.join(sorted(wrong))}: client and workers would not understand each"
+            f" other. Have the file say {install}, or install here what it says."
         )
 
 

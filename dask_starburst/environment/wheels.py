@@ -54,7 +54,7 @@ def of_folder(folder: Path, cache: Path, origin: str) -> LocalWheel:
     if (kept := _kept(note)) is not None:
         return kept
     with tempfile.TemporaryDirectory() as name:
-        done = uv.run(["build", "--wheel", "--quiet", "--out-dir", name, str(folder)], {"SOURCE_DATE_EPOCH": _EPOCH})
+        done = uv.run(["build", "--wheel", "--out-dir", name, str(folder)], {"SOURCE_DATE_EPOCH": _EPOCH})
         built = list(Path(name).glob("*.whl"))
         if done.returncode != 0 or not built:
             raise ImageError(f"no wheel can be built of {folder}; uv says:\n{uv.words(done)}")
