@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -15,7 +18,7 @@ from dask_starburst.environment.archive import Entry
 from dask_starburst.environment.bytecode import COMPILER, Bytecode
 from dask_starburst.environment.cache import cache_dir
 from dask_starburst.environment.credentials import stored_credentials
-from dask_starburst.environment.layers import Layer, Layers, room_in, write_whole
+from dask_starburst.environment.layers import Layer, Layers, drop_unused, room_in, write_whole
 from dask_starburst.environment.registry import Registry
 from dask_starburst.environment.tree import Tree, read_tree
 from dask_starburst.errors import ImageError
@@ -83,6 +86,8 @@ class BaseImage:
         self.repository = oci.Reference.parse(name).repository
         self._cache = cache
         self._trees: dict[str, Tree] = {}
+        self._lock = threading.Lock()
+        self._fetching: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
     @property
     def reference(self) -> str:
@@ -118,12 +123,18 @@ class BaseImage:
         ImageError
             It has no Python of that version.
         """
-        note = self._cache / "ground" / f"{self.part(platform).digest.removeprefix('sha256:')}-{python}.json"
+        note = self._note(platform, python)
         if note.exists():
             return Ground(**json.loads(note.read_text(encoding="utf-8")))
         ground = self._look(self._tree(platform, python), python)
         write_whole(note, json.dumps(asdict(ground)).encode())
         return ground
+
+    def to_fetch(self, platform: str, python: str) -> int:
+        """Return how many bytes `ground` is going to fetch."""
+        if self._note(platform, python).exists():
+            return 0
+        return sum(layer.size for layer in self.part(platform).layers if not self._blob(layer).exists())
 
     def standard_library(self, platform: str, python: str, layers: Layers, bytecode: Bytecode) -> tuple[Layer, bool]:
         """Return the layer with its standard library compiled, and whether it was there already.
@@ -145,12 +156,26 @@ class BaseImage:
 
     def fetch(self, blob: oci.Descriptor) -> Path:
         """Return the file that a layer of the base is in, fetched the first time."""
-        path = self._cache / "blobs" / blob.digest.removeprefix("sha256:")
-        if not path.exists():
-            with room_in(self._cache):
+        path = self._blob(blob)
+        with self._lock:
+            one = self._fetching[blob.digest]
+        with one, room_in(self._cache):
+            if path.exists():
+                os.utime(path)
+            else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self.registry.pull_blob(self.repository, blob.digest, path)
         return path
+
+    def prune(self, now: float | None = None) -> None:
+        """Delete the fetched layers of bases that no image has used for a month."""
+        drop_unused((self._cache / "blobs").glob("*"), now)
+
+    def _blob(self, blob: oci.Descriptor) -> Path:
+        return self._cache / "blobs" / blob.digest.removeprefix("sha256:")
+
+    def _note(self, platform: str, python: str) -> Path:
+        return self._cache / "ground" / f"{self.part(platform).digest.removeprefix('sha256:')}-{python}.json"
 
     def _tree(self, platform: str, python: str) -> Tree:
         if platform not in self._trees:  # it is looked through twice
@@ -169,7 +194,7 @@ class BaseImage:
                 f" {', '.join(f'/{p}' for p in there) or 'no Python at all'}. Name one that has, with"
                 f' base="…:{python}-…".'
             )
-        users = (tree.contents.get(f"etc/{kind}", b"").decode() for kind in ("passwd", "group"))
+        users = (tree.contents.get(f"etc/{kind}", b"").decode(errors="replace") for kind in ("passwd", "group"))
         return Ground(f"/{name}", *users)
 
     def _manifest(self, digest: str) -> oci.Manifest:

@@ -12,19 +12,18 @@ import importlib.util
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dask_starburst.environment.layers import write_whole
+from dask_starburst.environment.layers import drop_unused, write_whole
 from dask_starburst.errors import ImageError
 
 #: What compiled a file; two patch releases may differ in a few of thousands.
 COMPILER = f"{sys.implementation.cache_tag} {sys.version.split()[0]}"
-_KEPT = 30 * 86_400.0
+#: Bytes before the code itself.
+_HEADER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +72,7 @@ class Bytecode:
 
     def prune(self, now: float | None = None) -> None:
         """Delete what no image has used for a month."""
-        oldest = (time.time() if now is None else now) - _KEPT
-        for path in self._folder.glob("??/*"):
-            with suppress(FileNotFoundError):  # another process tidies up as well
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
+        drop_unused(self._folder.glob("??/*"), now)
 
     def _source(self, path: Path, shown: str) -> _Source:
         digest = hashlib.sha256(f"{COMPILER}\0{shown}\0".encode())
@@ -93,6 +88,8 @@ def _taken(source: _Source) -> bool:
         os.utime(source.kept)
     except OSError:
         return False
+    if len(data) <= _HEADER or not data.startswith(importlib.util.MAGIC_NUMBER):
+        return False  # a computer that went down while it was written
     source.compiled.parent.mkdir(exist_ok=True)
     source.compiled.write_bytes(data)
     return True

@@ -6,6 +6,7 @@ built, and both platforms take the same time.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ from dask_starburst.environment.groups import LAYOUT, Group, grouped
 from dask_starburst.environment.layers import Layer, Layers
 from dask_starburst.environment.pushing import LAYER, RECIPE, TAG, Pushing
 from dask_starburst.environment.site import VENV, packages, skeleton
+from dask_starburst.errors import BadArgument
 from dask_starburst.plan.recipe import recipe_hash
 
 #: Who the worker is in the container.
@@ -54,14 +56,18 @@ class DirectBuilder:
         """Build what is ordered, and give it its tag as the last thing, when all of it is there.
 
         What the registry has is not sent, and what this computer made before is not made again; so a build that was
-        interrupted goes on where it was. Reported are ``"layer"`` (with `platform`, `name`, `bytes`, and whether it
-        was `kept` from before) and ``"sent"`` (with `bytes` and `total`, of what is known to be missing so far).
+        interrupted goes on where it was. Reported are ``"base"`` (`platform`, `bytes` to fetch, `text`), ``"layer"``
+        (`platform`, `name`, `bytes`, whether it was `kept` from before, which one it is in `of`: so many of so many),
+        and ``"sent"`` (`bytes` and `total`, of what is known to be missing so far).
 
         Raises
         ------
+        BadArgument
+            It is for another Python than the one that this runs in, which compiles its files.
         ImageError
             It could not be built or pushed. Nothing half-made has the tag.
         """
+        _check_python(order.recipe.python)
         begin, before = time.monotonic(), to.registry.uploaded
         build = _Build(order, Pushing(to, report), self._cache)
         build.layers()
@@ -90,7 +96,7 @@ class _Build:
         self._bytecode = Bytecode(cache / "bytecode")
         self._groups = {p: grouped(order.locks[p], order.environment) for p in self._platforms}
         # By platform and name: what stands on the base, as soon as it is made.
-        self._made: dict[str, dict[str, Layer]] = defaultdict(dict)
+        self._made: dict[str, dict[str, Layer]] = {platform: {} for platform in self._platforms}
 
     def layers(self) -> None:
         """Make and push all layers.
@@ -117,6 +123,7 @@ class _Build:
         """Drop what no build has used for long."""
         self._layers.prune()
         self._bytecode.prune()
+        self._base.prune()
 
     def _manifest(self, platform: str) -> oci.Descriptor:
         part, made = self._base.part(platform), self._made[platform]
@@ -128,6 +135,9 @@ class _Build:
 
     def _foundation(self) -> None:
         for platform in self._platforms:
+            if size := self._base.to_fetch(platform, self._python):
+                text = f"fetching {self._base.name} for {platform}"
+                self._pushing.report("base", {"platform": platform, "bytes": size, "text": text})
             ground = self._base.ground(platform, self._python)
             self._take(platform, "system", *self._system(ground))
             library = self._base.standard_library(platform, self._python, self._layers, self._bytecode)
@@ -148,9 +158,11 @@ class _Build:
         return self._layers.get(f"system {LAYOUT} {entries}", lambda work: entries)
 
     def _take(self, platform: str, name: str, layer: Layer, kept: bool) -> None:
-        self._pushing.report("layer", {"platform": platform, "name": name, "bytes": layer.size, "kept": kept})
-        self._pushing.layer(layer)
         self._made[platform][name] = layer
+        of = sum(map(len, self._made.values())), sum(len(groups) + 2 for groups in self._groups.values())
+        facts = {"platform": platform, "name": name, "bytes": layer.size, "kept": kept, "of": of}
+        self._pushing.report("layer", facts)
+        self._pushing.layer(layer)
 
     def _config(self, part: Part, own: list[Layer]) -> dict[str, Any]:
         """Return what a container engine is to know, beginning with what the base says."""
@@ -179,6 +191,15 @@ class _Build:
             "org.opencontainers.image.base.digest": self._base.digest,
             RECIPE: recipe_hash(self._order.recipe),
         }
+
+
+def _check_python(python: str) -> None:
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if python != ours:
+        raise BadArgument(
+            f"the direct builder compiles what it installs with the Python that it runs in, {ours}, and the image is to"
+            f" have Python {python}; run it with Python {python}, or give build.builder='buildx'."
+        )
 
 
 def _environment(inherited: Mapping[str, str]) -> dict[str, str]:

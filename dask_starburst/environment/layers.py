@@ -87,11 +87,8 @@ class Layers:
 
     def prune(self, now: float | None = None) -> None:
         """Delete what no image has used for a month."""
-        oldest = (time.time() if now is None else now) - _KEPT
-        for path in (*self._made("blobs").iterdir(), *self._made("keys").iterdir(), *self._made("work").iterdir()):
-            with suppress(FileNotFoundError):  # another process tidies up as well
-                if path.stat().st_mtime < oldest:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name in ("blobs", "keys", "work"):
+            drop_unused(self._made(name).iterdir(), now)
 
     def _find(self, key: str) -> Layer | None:
         note = self._note(key)
@@ -143,6 +140,15 @@ def write_whole(path: Path, data: bytes) -> None:
         except BaseException:
             os.unlink(file.name)
             raise
+
+
+def drop_unused(paths: Iterable[Path], now: float | None = None) -> None:
+    """Delete files and folders that have not been used for a month."""
+    oldest = (time.time() if now is None else now) - _KEPT
+    for path in paths:
+        with suppress(FileNotFoundError):  # another process tidies up as well
+            if path.stat().st_mtime < oldest:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager

@@ -42,8 +42,9 @@ class Pushing:
         self._looking = threading.Lock()
         self._one_at_a_time: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._there: set[str] = set()
-        self._missing = 0
-        self._sent = 0
+        # Bytes by digest.
+        self._missing: dict[str, int] = {}
+        self._sent: dict[str, int] = {}
 
     def report(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Tell of something."""
@@ -107,13 +108,15 @@ class Pushing:
         return same and self._registry.mount_blob(self._repository, layer.digest, base.repository)
 
     def _push(self, digest: str, body: Path | bytes, size: int) -> None:
-        with self._looking:
-            self._missing += size
-        self._registry.push_blob(self._repository, digest, body)
-        with self._looking:
-            self._sent += size
-            facts = {"bytes": self._sent, "total": self._missing}
-        self.report("sent", facts)
+        with self._talking:
+            self._missing[digest] = size
+        self._registry.push_blob(self._repository, digest, body, lambda sent: self._tell(digest, sent))
+        self._tell(digest, size)
+
+    def _tell(self, digest: str, sent: int) -> None:
+        with self._talking:
+            self._sent[digest] = sent
+            self._report("sent", {"bytes": sum(self._sent.values()), "total": sum(self._missing.values())})
 
 
 def _recipe(index: oci.Manifest) -> object:

@@ -23,11 +23,14 @@ from dask_starburst.environment.direct import DirectBuilder
 from dask_starburst.environment.pushing import LAYER, RECIPE
 from dask_starburst.environment.registry import Registry
 from dask_starburst.environment.tree import read_tree
-from dask_starburst.errors import ImageError
+from dask_starburst.errors import BadArgument, ImageError
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.recipe import recipe_hash
 from tests.environment.kitchen import REPOSITORY, Built, Kitchen
 from tests.environment.rootfs import PLATFORMS
+
+# The first of these tests waits for the base and the image to be made.
+pytestmark = pytest.mark.timeout(300)
 
 # One for Dask's layer, one for the others', both small and of Python only.
 SMALL = Environment("3.11", ("iniconfig==2.1.0", "toolz==1.0.0"), ())
@@ -224,7 +227,7 @@ def test_the_users_own_modules_are_in_the_topmost_layer(kitchen, cache, tmp_path
 
 def test_a_build_that_was_broken_off_has_no_tag_and_goes_on_where_it_was(kitchen, small, cache, tmp_path):
     def impatient(kind: str, facts: Mapping[str, Any]) -> None:
-        if kind == "sent" and facts["bytes"] > 1_000_000:
+        if kind == "sent" and facts["bytes"] > 5_000_000:  # in the middle of a layer, when others have been sent
             raise KeyboardInterrupt
 
     registry = Registry(kitchen.registry.host)
@@ -233,11 +236,11 @@ def test_a_build_that_was_broken_off_has_no_tag_and_goes_on_where_it_was(kitchen
         DirectBuilder(cache).build(order, Destination(registry, "broken-off", small.image.tag), impatient)
     assert registry.manifest("broken-off", small.image.tag) is None
     before = registry.uploaded
-    assert before > 1_000_000
+    assert before > 3_000_000
     whole = DirectBuilder(cache).build(order, Destination(registry, "broken-off", small.image.tag), deaf)
     assert whole.digest == small.image.digest
     everything = {layer.digest: layer.size for platform in PLATFORMS for layer in small.layers(platform)[1:]}
-    assert whole.bytes_uploaded <= sum(everything.values()) - 1_000_000
+    assert whole.bytes_uploaded <= sum(everything.values()) - 3_000_000
 
 
 def test_progress_counts_up_to_everything_that_was_missing(small):
@@ -246,6 +249,12 @@ def test_progress_counts_up_to_everything_that_was_missing(small):
         pytest.skip("another process of this test run had pushed it")
     assert [facts["bytes"] for facts in sent] == sorted(facts["bytes"] for facts in sent)
     assert sent[-1] == {"bytes": small.image.bytes_uploaded, "total": small.image.bytes_uploaded}
+
+
+def test_an_image_for_another_python_is_refused_with_the_way_out(kitchen, cache):
+    order = kitchen.order(SMALL, cache)
+    with pytest.raises(BadArgument, match=r"run it with Python 3\.9, or give build\.builder='buildx'"):
+        kitchen.build(replace(order, recipe=replace(order.recipe, python="3.9")), cache)
 
 
 def test_a_package_whose_file_is_not_what_the_lock_says_is_refused_and_nothing_has_the_tag(kitchen, cache):

@@ -23,6 +23,9 @@ from tests.environment.kitchen import Built
 from tests.environment.rootfs import PLATFORMS
 from tests.evidence import wait_until
 
+# The first of these tests waits for the image to be built.
+pytestmark = pytest.mark.timeout(300)
+
 WORKER = ("python", "-m", "distributed.cli.dask_worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard")
 
 
