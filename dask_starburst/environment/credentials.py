@@ -13,8 +13,8 @@ from typing import Any
 from dask_starburst.environment.login import Credentials
 from dask_starburst.environment.oci import DOCKER_HUB
 
-#: What docker calls its own hub.
-_HUB = "https://index.docker.io/v1/"
+#: What docker and others call docker's own hub.
+_HUB_KEYS = ("https://index.docker.io/v1/", "docker.io", "index.docker.io", DOCKER_HUB)
 _HELPER_SECONDS = 20.0
 
 
@@ -28,25 +28,37 @@ def stored_credentials(host: str) -> Callable[[], Credentials | None]:
 
 def _stored(host: str) -> Credentials | None:
     config = _config()
-    key = _HUB if host == DOCKER_HUB else host
-    helper = config.get("credHelpers", {}).get(key) or config.get("credsStore")
-    if helper and (found := _from_helper(str(helper), key)):
-        return found
-    entry = config.get("auths", {}).get(key) or config.get("auths", {}).get(f"https://{key}") or {}
-    if not entry.get("auth"):
-        return None
-    user, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
-    return user, password
+    helpers, entries = _table(config, "credHelpers"), _table(config, "auths")
+    for key in _HUB_KEYS if host == DOCKER_HUB else (host, f"https://{host}"):
+        helper = helpers.get(key) or config.get("credsStore")
+        if helper and (found := _from_helper(str(helper), key)):
+            return found
+        if found := _from_entry(entries.get(key)):
+            return found
+    return None
 
 
 def _config() -> dict[str, Any]:
     folder = os.environ.get("DOCKER_CONFIG")
-    path = (Path(folder) if folder else Path.home() / ".docker") / "config.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        path = (Path(folder) if folder else Path.home() / ".docker") / "config.json"
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError):  # the last: a user without a home
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
+
+
+def _table(config: dict[str, Any], name: str) -> dict[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _from_entry(entry: Any) -> Credentials | None:
+    try:
+        user, _, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
+    except (ValueError, KeyError, TypeError):  # nothing, or what some other program has made of it
+        return None
+    return (user, password.rstrip("\0")) if user and password else None
 
 
 def _from_helper(helper: str, key: str) -> Credentials | None:
@@ -55,5 +67,5 @@ def _from_helper(helper: str, key: str) -> Credentials | None:
         done = subprocess.run(command, input=key, capture_output=True, text=True, timeout=_HELPER_SECONDS, check=True)
         answer = json.loads(done.stdout)
         return str(answer["Username"]), str(answer["Secret"])
-    except (OSError, ValueError, KeyError, subprocess.SubprocessError):
+    except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError):
         return None

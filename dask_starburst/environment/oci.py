@@ -107,8 +107,7 @@ class Descriptor:
         """As JSON has it."""
         found: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
         if self.platform:
-            system, _, architecture = self.platform.partition("/")
-            found["platform"] = {"os": system, "architecture": architecture}
+            found["platform"] = dict(zip(("os", "architecture", "variant"), self.platform.split("/"), strict=False))
         if self.annotations:
             found["annotations"] = dict(self.annotations)
         return found

@@ -20,6 +20,7 @@ class Fault:
     times: int = 1
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b'{"errors": [{"code": "PLAYED"}]}'
     #: Bytes of a body, of the request or of the answer, after which the connection is cut.
     cut_after: int | None = None
     #: What becomes of the answer's body.
@@ -39,6 +40,7 @@ class Proxy:
         self.requests: list[tuple[str, str]] = []
         self.authorizations: list[str | None] = []
         self.password: Callable[[str | None], bool] | None = None
+        self.challenge = 'Basic realm="test"'
         self._lock = threading.Lock()
 
     def fault(self, method: str, path: str) -> Fault | None:
@@ -84,10 +86,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(length)
         if self.proxy.password and not self.proxy.password(self.headers.get("Authorization")):
-            self.answer(401, {"WWW-Authenticate": 'Basic realm="test"'}, b"{}")
+            self.answer(401, {"WWW-Authenticate": self.proxy.challenge}, b"{}")
             return
         if fault and fault.status is not None:
-            self.answer(fault.status, fault.headers, b'{"errors": [{"code": "PLAYED"}]}')
+            self.answer(fault.status, fault.headers, fault.body)
             return
         self.forward(fault, body)
 

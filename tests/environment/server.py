@@ -17,6 +17,7 @@ version: 0.1
 log: {{level: error}}
 storage: {{filesystem: {{rootdirectory: "{folder}/data"}}, delete: {{enabled: true}}}}
 http: {{addr: "127.0.0.1:{port}"}}
+{more}
 """
 
 
@@ -26,12 +27,15 @@ def why_no_registry() -> str:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Serve images from a folder while the context lasts; give the registry's host and port."""
+def serving(folder: Path, more: str = "") -> Iterator[str]:
+    """Serve images from a folder while the context lasts; give the registry's host and port.
+
+    What is to be added to the registry's configuration may be given, such as who is let in.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{free.getsockname()[1]}"
-    (folder / "registry.yml").write_text(_CONFIG.format(folder=folder, port=host.partition(":")[2]))
+    (folder / "registry.yml").write_text(_CONFIG.format(folder=folder, port=host.partition(":")[2], more=more))
     command = ["docker-registry", "serve", str(folder / "registry.yml")]
     with (folder / "registry.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
