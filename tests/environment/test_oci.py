@@ -63,6 +63,14 @@ def test_arm64_is_found_with_and_without_its_variant():
     assert oci.choose(oci.Manifest(oci.INDEX, json.dumps(document).encode()), "linux/arm64").digest == DIGEST
 
 
+def test_a_variant_that_matters_is_kept():
+    index = oci.index([descriptor("linux/arm/v7"), descriptor("linux/arm64")])
+    said = [each["platform"] for each in index.document["manifests"]]
+    assert said[0] == {"os": "linux", "architecture": "arm", "variant": "v7"}
+    assert said[1] == {"os": "linux", "architecture": "arm64"}
+    assert [each.platform for each in oci.manifests_of(index)] == ["linux/arm/v7", "linux/arm64"]
+
+
 def test_a_platform_that_is_missing_is_answered_with_those_that_are_there():
     with pytest.raises(ImageError, match="not made for linux/arm64; it is for linux/amd64"):
         oci.choose(oci.index([descriptor("linux/amd64")]), "linux/arm64")
