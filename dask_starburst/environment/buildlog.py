@@ -21,7 +21,7 @@ _OURS = {
 }
 _SECRET = re.compile(r"(\w+://)[^/@\s]+@")
 _ERROR = re.compile(r"^(?:ERROR|error): (?:failed to (?:build|solve): )*(.+)")
-_OWN_WORDS = re.compile(r"starburst: (.+)")
+_OWN_WORDS = re.compile(r"#\d+ [\d.]+ starburst: (.+)")
 _KEPT_LINES = 200
 _QUOTED_LINES = 20
 _LONGEST = 80
@@ -104,7 +104,7 @@ def explained(lines: list[str], destination: str, registry: str) -> ImageError:
     """
     error = next((found[1] for line in reversed(lines) if (found := _ERROR.match(line))), "")
     said = "\n".join(lines[-_QUOTED_LINES:])
-    own = next((found[1] for line in reversed(lines) if (found := _OWN_WORDS.search(line)) and "echo" not in line), "")
+    own = next((found[1] for line in reversed(lines) if (found := _OWN_WORDS.match(line))), "")
     everything = "\n".join(lines)
     if any(words in everything for words in _NO_EMULATION):
         return ImageError(f"{no_emulation('another architecture')} docker's last lines:\n{said}")

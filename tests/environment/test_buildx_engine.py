@@ -12,16 +12,17 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
-from dask_starburst.environment import context, wheels
+from dask_starburst.environment import context, oci, wheels
 from dask_starburst.environment.base import BaseImage
 from dask_starburst.environment.builder import Destination, Image, Order
 from dask_starburst.environment.buildx import BuildxBuilder
@@ -31,10 +32,11 @@ from dask_starburst.environment.docker import BUILDER, Docker
 from dask_starburst.environment.registry import Registry
 from dask_starburst.environment.resolve import Lock
 from dask_starburst.errors import ImageError, RegistryDenied
+from dask_starburst.local import LocalAWS
 from dask_starburst.plan.recipe import recipe_hash
 from tests.environment.containers import run, unpack
 from tests.environment.engine import Engine, running_engine
-from tests.environment.kitchen import Built, Kitchen, new_kitchen
+from tests.environment.kitchen import ROOT, Built, Kitchen, new_kitchen
 from tests.environment.rootfs import PLATFORMS
 from tests.environment.server import serving, why_no_registry
 
@@ -210,6 +212,26 @@ def test_a_platform_that_the_engine_cannot_run_is_told_before_anything_is_built(
         shop.build(order, "failing")
 
 
+def test_the_base_image_of_this_repository_is_compiled_and_its_user_is_not_root(engine, kitchen, tmp_path):
+    name = f"{kitchen.registry.host}/bases/python:3.11"
+    words = ["--builder", BUILDER, "--platform", ",".join(PLATFORMS), "--provenance=false", "--push", "--tag", name]
+    said = engine.docker(
+        "buildx", "build", *words, "--build-arg", f"BASE={kitchen.base}", *engine.options, str(ROOT / "images/base")
+    )
+    index = kitchen.registry.manifest("bases/python", "3.11")
+    assert index is not None, said
+    script = (
+        "import asyncio, getpass, json, os;"
+        "open(os.path.expanduser('~/file'), 'w').close();"
+        "print(getpass.getuser(), os.getuid(), all(os.path.exists(m.__cached__) for m in (asyncio, json)))"
+    )
+    for platform in PLATFORMS:
+        folder = tmp_path / platform
+        config = unpack(kitchen.registry, "bases/python", oci.choose(index, platform).digest, folder)
+        assert run(folder, config, ["python3", "-c", script]) == (0, "dask 1000 True\n")
+        assert (config["config"]["Cmd"], config["config"].get("Entrypoint")) == (["python3"], None)
+
+
 # -- a registry that wants a password -----------------------------------------------------------
 
 
@@ -220,6 +242,8 @@ def guarded(kitchen: Kitchen, user: str, password: str) -> Iterator[str]:
 
     class Guard(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Docker tries TLS first, and plain HTTP if the answer is some.
+        default_request_version = "HTTP/1.1"
 
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -227,9 +251,9 @@ def guarded(kitchen: Kitchen, user: str, password: str) -> Iterator[str]:
                 self.answer(401, {"WWW-Authenticate": 'Basic realm="registry"'}, b"{}")
                 return
             names = ("Authorization", "Host", "Connection")
-            headers = {name: value for name, value in self.headers.items() if name not in names}
+            headers = [(name, value) for name, value in self.headers.items() if name not in names]
             url = f"http://{kitchen.registry.host}{self.path}"
-            found = kitchen.registry._client.request(self.command, url, headers=headers, content=body)
+            found = httpx.request(self.command, url, headers=headers, content=body)
             given = dict(found.headers)
             if "location" in given:
                 given["location"] = given["location"].replace(kitchen.registry.host, self.headers["Host"])
@@ -260,11 +284,8 @@ def guarded(kitchen: Kitchen, user: str, password: str) -> Iterator[str]:
 def command_lines() -> str:
     found = []
     for process in psutil.process_iter():
-        with pytest.MonkeyPatch.context():
-            try:
-                found.append(" ".join(process.cmdline()))
-            except psutil.Error:
-                continue
+        with suppress(psutil.Error):  # it has ended
+            found.append(" ".join(process.cmdline()))
     return "\n".join(found)
 
 
@@ -290,6 +311,20 @@ def test_a_wrong_password_is_told_as_a_refusal(shop):
         registry = Registry(host, lambda: next(answers, ("AWS", "expired")))
         with pytest.raises(RegistryDenied, match="refuses docker"):
             shop.build(shop.order(SMALL, "linux/amd64"), "guarded", registry)
+
+
+def test_ecr_takes_it_and_knows_it(shop):
+    with LocalAWS() as aws:
+        ecr = aws.client("ecr")
+        ecr.create_repository(repositoryName="starburst/worker")
+        given = ecr.get_authorization_token()["authorizationData"][0]
+        user, _, password = base64.b64decode(given["authorizationToken"]).decode().partition(":")
+        registry = Registry(given["proxyEndpoint"].partition("//")[2], lambda: (user, password))
+        built = shop.build(shop.order(SMALL), "starburst/worker", registry)
+        found = ecr.describe_images(repositoryName="starburst/worker")["imageDetails"]
+    tagged = {image["imageDigest"]: image["imageTags"] for image in found if "imageTags" in image}
+    assert tagged == {built.image.digest: [built.image.tag]}
+    assert len(found) == 3  # the index, and what it has for each platform
 
 
 # -- an index that wants a password, with a package that has no wheel ------------------------------
@@ -358,7 +393,7 @@ def index(user: str, password: str) -> Iterator[tuple[str, str]]:
 def test_what_has_no_wheel_is_built_in_the_image_and_the_indexs_password_is_not_in_it(shop, monkeypatch, tmp_path):
     order = shop.order(SMALL, "linux/arm64")
     with index("me", "s3cret-index") as (address, digest):
-        context._uv_for("linux/arm64", shop.cache)  # from the usual index
+        context.uv_for("linux/arm64", shop.cache)  # from the usual index
         monkeypatch.setenv("UV_DEFAULT_INDEX", address)
         monkeypatch.delenv("UV_INDEX", raising=False)
         lock = Lock("linux/arm64", f"onlysource==1.0 --hash=sha256:{digest}\n", (("onlysource", "1.0"),))
@@ -395,15 +430,18 @@ def test_a_builder_is_made_and_one_that_does_not_start_is_told_in_words(own_buil
 
 
 def test_a_builder_whose_engine_is_gone_is_made_anew_on_the_one_that_is_there(own_builder, engine, tmp_path):
-    gone = "unix:///nowhere/docker.sock"
-    made = own_builder.run("buildx", "create", "--name", BUILDER, "--driver", "docker-container", gone)
+    create = ("buildx", "create", "--name", BUILDER, "--driver", "docker-container")
+    own_builder.run("context", "create", "gone", "--docker", f"host=unix://{engine.socket}")
+    made = own_builder.run(*create, "gone")
     assert made.returncode == 0, made.stdout
-    again = own_builder.run("buildx", "create", "--name", BUILDER, "--driver", "docker-container")
+    own_builder.run("context", "rm", "--force", "gone")
+    again = own_builder.run(*create)
     assert "existing instance for" in again.stdout  # what one meets who does not look first
+    before = said_of(own_builder)
     with pytest.raises(ImageError, match="does not start"):
         own_builder.builder(tmp_path / "lock")
-    assert gone not in said_of(own_builder)
-    assert str(engine.socket) in said_of(own_builder)
+    assert re.search(r"Endpoint:\s+gone", before)
+    assert not re.search(r"Endpoint:\s+gone", said_of(own_builder))
 
 
 def test_the_base_is_pinned(built):

@@ -1,0 +1,249 @@
+"""The direct builder beside docker buildx, on the same recipe in one run: measured, with a real registry and engine.
+
+    python -m benchmarks.image_build
+
+Both put ``dask[complete] distributed numpy pandas pyarrow`` on Debian's Python, for linux/amd64 and linux/arm64,
+compile all of it, and push it to a docker-registry on this computer. What is not this computer's processor, buildx
+emulates with qemu-user. *Cold* is the first build: nothing is in the caches of uv, of docker or of ours, and the base
+has to be fetched. *Unchanged* is the same build again; *one package* is a build with another toolz. What uv resolves is
+resolved beforehand, and uv for the image is fetched beforehand. Packages come from the index that this computer uses:
+one that is far away makes the builders more alike.
+
+``unchanged_s`` is what a user waits for where nothing has changed: this Python's packages are captured, resolved and
+hashed, and the registry is asked for the tag. Needs root and mmdebstrap, docker-registry and qemu-user-static, all from
+Debian; Debian trixie's docker is unpacked for it. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from dask_starburst.environment import oci
+from dask_starburst.environment.base import resolve_base
+from dask_starburst.environment.builder import Builder, Destination, Image, Order
+from dask_starburst.environment.buildx import BuildxBuilder
+from dask_starburst.environment.captured import Environment
+from dask_starburst.environment.context import uv_for
+from dask_starburst.environment.direct import DirectBuilder
+from dask_starburst.environment.docker import BUILDER
+from dask_starburst.environment.making import plan_order
+from dask_starburst.environment.registry import Registry
+from dask_starburst.plan.recipe import recipe_hash
+from dask_starburst.settings import Settings
+from tests.environment.engine import Engine, running_engine, why_no_engine
+from tests.environment.kitchen import Kitchen, new_kitchen
+from tests.environment.rootfs import PLATFORMS, why_no_rootfs
+from tests.environment.server import serving, why_no_registry
+
+PACKAGES = ("dask[complete]", "distributed", "numpy", "pandas", "pyarrow")
+FULL = Environment("3.11", (*PACKAGES, "toolz==1.0.0"), ())
+CHANGED = Environment("3.11", (*PACKAGES, "toolz==0.12.1"), ())
+HERE = "linux/amd64"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One build: seconds, bytes that the registry holds more than before, and compressed bytes by platform."""
+
+    seconds: float
+    pushed: int
+    sizes: dict[str, int]
+
+    def __str__(self) -> str:
+        sizes = " + ".join(f"{size / 1e6:.1f}" for size in self.sizes.values())
+        return f"{self.seconds:8.1f} s {self.pushed / 1e6:9.1f} MB pushed   image {sizes or '–'} MB"
+
+
+class Bench:
+    """A registry with a base, and the builders."""
+
+    def __init__(self, folder: Path, kitchen: Kitchen, data: Path, engine: Engine | None) -> None:
+        self._folder = folder
+        self._kitchen = kitchen
+        self._data = data
+        self.engine = engine
+        self._orders = {environment: kitchen.order(environment, kitchen.shared) for environment in (FULL, CHANGED)}
+
+    def order(self, environment: Environment, cache: Path, platforms: tuple[str, ...]) -> Order:
+        """Return an order whose base is fetched into a builder's own cache."""
+        order = self._orders[environment]
+        recipe = replace(order.recipe, platforms=platforms)
+        return replace(order, recipe=recipe, base=resolve_base(self._kitchen.base, cache))
+
+    def run(
+        self, builder: Builder, environment: Environment, cache: Path, to: str, *platforms: str, what: str = ""
+    ) -> Run:
+        """Build, and print what it took."""
+        order = self.order(environment, cache, platforms or tuple(PLATFORMS))
+        registry = Registry(self._kitchen.registry.host)
+        before, begin = _bytes_in(self._data), time.monotonic()
+        image = builder.build(order, Destination(registry, to, recipe_hash(order.recipe)), lambda kind, facts: None)
+        took = time.monotonic() - begin
+        done = Run(took, _bytes_in(self._data) - before, _sizes(registry, to, image))
+        print(f"{builder.name:8}{what:34}{done}", flush=True)
+        return done
+
+    def direct(self, round_: int, found: dict[str, list[Run]]) -> None:
+        """Build directly: cold, unchanged, one package changed, and for this computer's processor only."""
+        with self._fresh("direct") as cache:
+            builder, to = DirectBuilder(cache), f"direct/{round_}"
+            found["cold"].append(self.run(builder, FULL, cache, to, what="cold"))
+            found["unchanged"].append(self.run(builder, FULL, cache, to, what="unchanged"))
+            found["one"].append(self.run(builder, CHANGED, cache, to, what="one package changed"))
+        with self._fresh("direct") as cache:
+            alone = self.run(DirectBuilder(cache), FULL, cache, f"alone/{round_}", HERE, what=f"cold, {HERE} only")
+            found["alone"].append(alone)
+
+    def buildx(self, engine: Engine, round_: int, found: dict[str, list[Run]]) -> None:
+        """Build with docker, the same things."""
+        with self._fresh("buildx") as cache:
+            for platform in PLATFORMS:
+                uv_for(platform, self._kitchen.shared)
+            (cache / "uv").symlink_to(self._kitchen.shared / "uv")
+            builder, to = BuildxBuilder(options=engine.options, cache=cache), f"buildx/{round_}"
+            _empty(engine)
+            found["cold"].append(self.run(builder, FULL, cache, to, what="cold"))
+            found["unchanged"].append(self.run(builder, FULL, cache, to, what="unchanged"))
+            found["one"].append(self.run(builder, CHANGED, cache, to, what="one package changed"))
+            _empty(engine)
+            alone = self.run(builder, FULL, cache, f"alonex/{round_}", HERE, what=f"cold, {HERE} only")
+            found["alone"].append(alone)
+
+    def decide(self) -> float:
+        """Return the seconds until it is known that nothing has changed; what is known from before was found before."""
+        settings = Settings.load(build={"base": self._kitchen.base})
+        registry, times = Registry(self._kitchen.registry.host), []
+        for _ in range(4):
+            begin = time.monotonic()
+            order = plan_order(settings, lambda *what, **facts: None)
+            registry.manifest("direct/0", recipe_hash(order.recipe))
+            times.append(time.monotonic() - begin)
+        print(f"to decide that nothing has changed: {', '.join(f'{t:.2f}' for t in times[1:])} s; the first time, when")
+        print(f"everything is looked up: {times[0]:.1f} s", flush=True)
+        return median(times[1:])
+
+    @contextmanager
+    def _fresh(self, name: str) -> Iterator[Path]:
+        """Give an empty cache for a builder, and one for uv."""
+        with (
+            tempfile.TemporaryDirectory(dir=self._folder, prefix=name) as cache,
+            _variable("UV_CACHE_DIR", f"{cache}/u"),
+        ):
+            yield Path(cache)
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _empty(engine: Engine) -> None:
+    engine.docker("buildx", "prune", "--builder", BUILDER, "--all", "--force")
+    engine.docker("image", "prune", "--all", "--force")
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in (folder / "docker/registry/v2/blobs").rglob("data"))
+
+
+def _sizes(registry: Registry, repository: str, image: Image) -> dict[str, int]:
+    found = registry.manifest(repository, image.digest)
+    assert found is not None
+    if not found.is_index:
+        return {image.platforms[0]: sum(layer.size for layer in oci.layers_of(found))}
+    parts = {each.platform or "": registry.manifest(repository, each.digest) for each in oci.manifests_of(found)}
+    return {platform: sum(layer.size for layer in oci.layers_of(part)) for platform, part in parts.items() if part}
+
+
+def _ratio(upper: list[Run], lower: list[Run], of: Callable[[Run], float]) -> float | None:
+    """Return the median of the rounds' ratios."""
+    pairs = [of(one) / of(other) for one, other in zip(upper, lower, strict=True) if of(other)]
+    return round(median(pairs), 3) if pairs else None
+
+
+def measure(bench: Bench, rounds: int) -> dict[str, object]:
+    """Build everything, in turns, and return the JSON line's content."""
+    kinds = ("cold", "unchanged", "one", "alone")
+    direct: dict[str, list[Run]] = {kind: [] for kind in kinds}
+    buildx: dict[str, list[Run]] = {kind: [] for kind in kinds}
+    for round_ in range(rounds):
+        bench.direct(round_, direct)
+        if bench.engine:
+            bench.buildx(bench.engine, round_, buildx)
+
+    def seconds(run: Run) -> float:
+        return run.seconds
+
+    def pushed(run: Run) -> float:
+        return run.pushed
+
+    return {
+        "benchmark": "image_build",
+        "simulated": False,
+        "rounds": rounds,
+        # How many times as fast the direct builder is.
+        "direct_over_buildx_cold": _ratio(buildx["cold"], direct["cold"], seconds) if bench.engine else None,
+        "direct_over_buildx_cold_without_emulation": _ratio(buildx["alone"], direct["alone"], seconds)
+        if bench.engine
+        else None,
+        "unchanged_s": round(bench.decide(), 2),
+        "one_package_over_full": _ratio(direct["one"], direct["cold"], seconds),
+        "one_package_over_full_bytes": _ratio(direct["one"], direct["cold"], pushed),
+        "buildx_one_package_over_full": _ratio(buildx["one"], buildx["cold"], seconds) if bench.engine else None,
+        "direct": {kind: _summary(found) for kind, found in direct.items()},
+        "buildx": {kind: _summary(found) for kind, found in buildx.items() if found},
+    }
+
+
+def _summary(found: list[Run]) -> dict[str, object]:
+    return {
+        "seconds": round(median(run.seconds for run in found), 2),
+        "pushed_mb": round(median(run.pushed for run in found) / 1e6, 1),
+        "image_mb": {platform: round(size / 1e6, 1) for platform, size in found[-1].sizes.items()},
+    }
+
+
+def main() -> None:
+    """Print each build, then the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=1)
+    arguments = parser.parse_args()
+    if missing := why_no_rootfs() or why_no_registry():
+        sys.exit(f"nothing is measured: {missing}")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="image-build-")))
+        stack.enter_context(_variable("XDG_CACHE_HOME", str(folder / "cache")))
+        (folder / "registry").mkdir()
+        host = stack.enter_context(serving(folder / "registry"))
+        (folder / "kitchen").mkdir()
+        kitchen = new_kitchen(Registry(host), folder / "kitchen")
+        engine = None
+        if missing := why_no_engine():
+            print(f"buildx is left out: {missing}")
+        else:
+            engine = stack.enter_context(running_engine(folder / "engine"))
+            for name, value in engine.environment.items():
+                stack.enter_context(_variable(name, value))
+        print(json.dumps(measure(Bench(folder, kitchen, folder / "registry/data", engine), arguments.rounds)))
+
+
+if __name__ == "__main__":
+    main()
