@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import Any
 import pytest
 
 from dask_starburst.environment import oci, wheels
+from dask_starburst.environment.archive import Entry
 from dask_starburst.environment.base import resolve_base
 from dask_starburst.environment.builder import Destination, Image, Order
 from dask_starburst.environment.captured import Environment
 from dask_starburst.environment.direct import DirectBuilder
+from dask_starburst.environment.layers import Layer, Layers
 from dask_starburst.environment.registry import Registry
 from dask_starburst.environment.resolve import resolve
 from dask_starburst.plan.recipe import Recipe, recipe_hash
-from tests.environment.rootfs import PLATFORMS, Rootfs, locked, rootfs
+from tests.environment.rootfs import PLATFORMS, locked, rootfs
 
 ROOT = Path(__file__).parent.parent.parent
 REPOSITORY = "starburst/worker"
@@ -89,26 +92,37 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path
     return folder
 
 
-def push_base(registry: Registry, repository: str, tag: str, bases: Mapping[str, Rootfs]) -> str:
-    """Push root file systems as an image for several platforms; return its name."""
+def layer_of(folder: Path, files: Mapping[str, bytes]) -> Layer:
+    """A layer with these files, gzipped as base images have it."""
+    entries = [Entry(name, data) for name, data in files.items()]
+    return Layers(folder / "made", "gzip").get(str(sorted(files.items())), lambda work: entries)[0]
+
+
+def push_image(registry: Registry, repository: str, layers: Mapping[str, Sequence[Layer]], tag: str = "latest") -> str:
+    """Push an image by the layers of each platform, as one to build on; return its name.
+
+    It has an entry point, which would get in a worker's way. One for a single platform has no index.
+    """
     manifests = []
-    for platform, base in bases.items():
+    for platform, made in layers.items():
         system, architecture = platform.split("/")
         config = oci.canonical(
             {
                 "architecture": architecture,
                 "os": system,
                 "config": {"Env": ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"], "Entrypoint": ["/bin/false"], "User": "root"},
-                "rootfs": {"type": "layers", "diff_ids": [base.diff_id]},
+                "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in made]},
             }
         )
         described = oci.Descriptor(oci.CONFIG, oci.digest_of(config), len(config))
         registry.push_blob(repository, described.digest, config)
-        registry.push_blob(repository, base.digest, base.layer)
-        manifest = oci.manifest(described, [oci.Descriptor(oci.LAYER_GZIP, base.digest, base.size)])
-        registry.put_manifest(repository, manifest.digest, manifest)
+        for layer in made:
+            registry.push_blob(repository, layer.digest, layer.path)
+        manifest = oci.manifest(described, [layer.descriptor for layer in made])
+        registry.put_manifest(repository, manifest.digest if len(layers) > 1 else tag, manifest)
         manifests.append(oci.Descriptor(manifest.media_type, manifest.digest, len(manifest.body), platform))
-    registry.put_manifest(repository, tag, oci.index(manifests))
+    if len(layers) > 1:
+        registry.put_manifest(repository, tag, oci.index(manifests))
     return f"{registry.host}/{repository}:{tag}"
 
 
@@ -125,8 +139,20 @@ def worker_environment(cache: Path) -> Environment:
 
 
 def new_kitchen(registry: Registry, shared: Path) -> Kitchen:
-    """Push the base and give what to build with."""
-    return Kitchen(registry, push_base(registry, "base/python", "3.11", rootfs(shared / "base")), shared)
+    """Push Debian's Python as the base and give what to build with."""
+    layers = {platform: [made.as_layer] for platform, made in rootfs(shared / "base").items()}
+    return Kitchen(registry, push_image(registry, "base/python", layers, "3.11"), shared)
+
+
+def doll_kitchen(registry: Registry, shared: Path) -> Kitchen:
+    """Push a base that looks like one with a Python, but which nothing can be run in."""
+    library = "usr/local/lib/python3.11"
+    files = {"etc/passwd": b"root:x:0:0::/root:/bin/sh\n", f"{library}/json/decoder.py": b"a = 1\n"}
+    layers = {
+        platform: [layer_of(shared, {**files, "usr/local/bin/python3.11": random.Random(platform).randbytes(3 << 20)})]
+        for platform in PLATFORMS
+    }
+    return Kitchen(registry, push_image(registry, "base/doll", layers, "3.11"), shared)
 
 
 def worker_image(kitchen: Kitchen) -> Built:

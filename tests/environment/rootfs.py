@@ -20,6 +20,9 @@ from pathlib import Path
 
 import pytest
 
+from dask_starburst.environment.layers import Layer
+from dask_starburst.environment.oci import LAYER_GZIP
+
 PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
 _SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
 #: What no Python needs; it makes the base a fifth smaller.
@@ -43,8 +46,8 @@ class Rootfs:
     diff_id: str
 
     @property
-    def size(self) -> int:
-        return self.layer.stat().st_size
+    def as_layer(self) -> Layer:
+        return Layer(self.diff_id, self.digest, self.layer.stat().st_size, LAYER_GZIP, self.layer)
 
 
 def why_no_rootfs() -> str:

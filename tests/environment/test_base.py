@@ -5,52 +5,34 @@ from __future__ import annotations
 import io
 import tarfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from dask_starburst.environment import oci
-from dask_starburst.environment.archive import Entry, opened
+from dask_starburst.environment.archive import opened
 from dask_starburst.environment.base import MEMORY, BaseImage, resolve_base
 from dask_starburst.environment.bytecode import Bytecode
 from dask_starburst.environment.layers import Layer, Layers
 from dask_starburst.environment.registry import Registry
 from dask_starburst.errors import ImageError, RegistryUnavailable
+from tests.environment.kitchen import layer_of, push_image
+from tests.environment.rootfs import PLATFORMS
 
 NOW = 1_800_000_000.0
 PYTHON = {"usr/local/bin/python3.11": b"\x7fELF", "usr/local/lib/python3.11/json/decoder.py": b"a = 1\n"}
 
 
-def layer_of(folder: Path, files: Mapping[str, bytes]) -> Layer:
-    entries = [Entry(name, data) for name, data in files.items()]
-    return Layers(folder / "made", "gzip").get(str(sorted(files.items())), lambda work: entries)[0]
-
-
 def push(
     registry: Registry,
-    name: str,
+    repository: str,
     folder: Path,
-    layers: list[Mapping[str, bytes]],
-    platforms: tuple[str, ...] = ("linux/amd64", "linux/arm64"),
+    layers: Sequence[Mapping[str, bytes]],
+    platforms: Sequence[str] = tuple(PLATFORMS),
 ) -> str:
-    """Push an image whose layers are the same for all platforms; one with one platform has no index."""
+    """Push an image whose layers are the same for all platforms."""
     made = [layer_of(folder, files) for files in layers]
-    manifests = []
-    for platform in platforms:
-        system, architecture = platform.split("/")
-        rootfs = {"type": "layers", "diff_ids": [layer.diff_id for layer in made]}
-        config = oci.canonical({"architecture": architecture, "os": system, "config": {}, "rootfs": rootfs})
-        described = oci.Descriptor(oci.CONFIG, oci.digest_of(config), len(config))
-        registry.push_blob(name, described.digest, config)
-        for layer in made:
-            registry.push_blob(name, layer.digest, layer.path)
-        manifest = oci.manifest(described, [layer.descriptor for layer in made])
-        registry.put_manifest(name, manifest.digest if len(platforms) > 1 else "latest", manifest)
-        manifests.append(oci.Descriptor(manifest.media_type, manifest.digest, len(manifest.body), platform))
-    if len(platforms) > 1:
-        registry.put_manifest(name, "latest", oci.index(manifests))
-    return f"{registry.host}/{name}:latest"
+    return push_image(registry, repository, dict.fromkeys(platforms, made))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ from dask_starburst.environment.tree import read_tree
 from dask_starburst.errors import BadArgument, ImageError
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.recipe import recipe_hash
-from tests.environment.kitchen import REPOSITORY, Built, Kitchen
+from tests.environment.kitchen import REPOSITORY, Built, Kitchen, doll_kitchen
 from tests.environment.rootfs import PLATFORMS
 
 # The first of these tests waits for the base and the image to be made.
@@ -35,6 +36,12 @@ pytestmark = pytest.mark.timeout(300)
 # One for Dask's layer, one for the others', both small and of Python only.
 SMALL = Environment("3.11", ("iniconfig==2.1.0", "toolz==1.0.0"), ())
 OTHER = replace(SMALL, requirements=("iniconfig==2.1.0", "toolz==0.12.1"))
+
+
+@pytest.fixture(scope="module")
+def kitchen(registry_server: str, tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
+    """One whose base need not be run: nothing of it is when an image is built."""
+    return doll_kitchen(Registry(registry_server), tmp_path_factory.mktemp("kitchen"))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +129,7 @@ def test_everything_that_a_worker_imports_is_compiled(small, platform, tmp_path)
         layers.append((path, layer.media_type))
     names = read_tree(layers, lambda name: False).names
     site = "opt/venv/lib/python3.11/site-packages"
-    for module in (f"{site}/toolz/functoolz", f"{site}/iniconfig/__init__", "usr/lib/python3.11/asyncio/base_events"):
+    for module in (f"{site}/toolz/functoolz", f"{site}/iniconfig/__init__", "usr/local/lib/python3.11/json/decoder"):
         folder, _, last = module.rpartition("/")
         assert {f"{module}.py", f"{folder}/__pycache__/{last}.cpython-311.pyc"} <= names
     assert not [name for name in names if "/tests/" in name and name.endswith(".pyc")]
@@ -151,13 +158,12 @@ def test_one_changed_package_moves_only_its_layer(kitchen, small, cache):
         config = changed.manifest(platform).document["config"]
         moved |= {(after[3].digest, after[3].size), (config["digest"], config["size"])}
     assert changed.image.bytes_uploaded == sum(size for _, size in moved)
-    assert changed.image.bytes_uploaded < small.image.bytes_uploaded / 5
 
 
 def test_layers_are_mounted_from_the_base_where_they_are_in_the_same_registry(kitchen, small):
     """The two base layers are most of the image, and none of their bytes went through this computer again."""
     base = sum(small.layers(platform)[0].size for platform in PLATFORMS)
-    assert base > 20_000_000
+    assert base > 6_000_000
     assert small.image.bytes_uploaded < base / 2
 
 
@@ -225,28 +231,30 @@ def test_the_users_own_modules_are_in_the_topmost_layer(kitchen, cache, tmp_path
     }
 
 
-def test_a_build_that_was_broken_off_has_no_tag_and_goes_on_where_it_was(kitchen, small, cache, tmp_path):
+def test_a_build_that_was_broken_off_has_no_tag_and_goes_on_where_it_was(kitchen, cache, tmp_path):
+    (tmp_path / "large.py").write_bytes(b"#" + random.Random(0).randbytes(6 << 20))
+    large = OwnModule("large", tmp_path / "large.py", "digest of large.py")
+    order = kitchen.order(replace(SMALL, modules=(large,)), cache)
+    registry = Registry(kitchen.registry.host)
+    to = Destination(registry, "broken-off", recipe_hash(order.recipe))
+
     def impatient(kind: str, facts: Mapping[str, Any]) -> None:
-        if kind == "sent" and facts["bytes"] > 5_000_000:  # in the middle of a layer, when others have been sent
+        if kind == "sent" and facts["bytes"] > 3_000_000:  # in the middle of the large layer
             raise KeyboardInterrupt
 
-    registry = Registry(kitchen.registry.host)
-    order = kitchen.order(SMALL, cache)
     with pytest.raises(KeyboardInterrupt):
-        DirectBuilder(cache).build(order, Destination(registry, "broken-off", small.image.tag), impatient)
-    assert registry.manifest("broken-off", small.image.tag) is None
+        DirectBuilder(cache).build(order, to, impatient)
+    assert registry.manifest("broken-off", to.tag) is None
     before = registry.uploaded
-    assert before > 3_000_000
-    whole = DirectBuilder(cache).build(order, Destination(registry, "broken-off", small.image.tag), deaf)
-    assert whole.digest == small.image.digest
-    everything = {layer.digest: layer.size for platform in PLATFORMS for layer in small.layers(platform)[1:]}
-    assert whole.bytes_uploaded <= sum(everything.values()) - 3_000_000
+    assert 0 < before < 6_000_000
+    whole = Built(DirectBuilder(cache).build(order, to, deaf), order, registry, "broken-off")
+    blobs = {layer.digest: layer.size for platform in PLATFORMS for layer in whole.layers(platform)[1:]}
+    configs = [whole.manifest(platform).document["config"]["size"] for platform in PLATFORMS]
+    assert before + whole.image.bytes_uploaded == sum(blobs.values()) + sum(configs)
 
 
 def test_progress_counts_up_to_everything_that_was_missing(small):
     sent = [facts for kind, facts in small.said if kind == "sent"]
-    if small.image.bytes_uploaded == 0:
-        pytest.skip("another process of this test run had pushed it")
     assert [facts["bytes"] for facts in sent] == sorted(facts["bytes"] for facts in sent)
     assert sent[-1] == {"bytes": small.image.bytes_uploaded, "total": small.image.bytes_uploaded}
 

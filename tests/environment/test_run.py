@@ -19,7 +19,7 @@ from dask.distributed import Client, LocalCluster
 from dask_starburst.plan.tasks import TLS_VARIABLE
 from tests.environment import containers
 from tests.environment.containers import run, started
-from tests.environment.kitchen import Built
+from tests.environment.kitchen import Built, worker_environment
 from tests.environment.rootfs import PLATFORMS
 from tests.evidence import wait_until
 
@@ -98,3 +98,9 @@ def test_nothing_is_left_to_compile_when_a_worker_starts(unpacked, name):
     number, _, uncompiled = said.partition(" ")
     assert (status, uncompiled.strip()) == (0, "[]"), said
     assert int(number) > 300
+
+
+@pytest.mark.slow
+def test_the_whole_image_built_in_another_place_has_the_same_digest(kitchen, built, tmp_path):
+    order = kitchen.order(worker_environment(tmp_path), tmp_path)
+    assert kitchen.build(order, tmp_path, "again").image.digest == built.image.digest
