@@ -1,0 +1,184 @@
+"""From a user's environment to the image that a cluster runs: on the embedded AWS, with its ECR."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client
+
+from dask_starburst import StarburstCluster
+from dask_starburst.environment import oci
+from dask_starburst.environment.registry import Registry
+from dask_starburst.errors import BadArgument, ImageError, NoWheels
+from dask_starburst.local import LocalAWS
+from tests.environment.kitchen import Kitchen
+from tests.environment.packages import wheel
+from tests.evidence import leftovers, starburst
+
+DAY = 86_400.0
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[LocalAWS]:
+    with LocalAWS() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cache(kitchen: Kitchen) -> Path:
+    return kitchen.shared / "making"
+
+
+@pytest.fixture(autouse=True)
+def user(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user with a cache folder of their own, in a folder of their own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.chdir(tmp_path)
+
+
+def cluster(aws: LocalAWS, kitchen: Kitchen, environment: str | None, **arguments: Any) -> StarburstCluster:
+    build = {"base": kitchen.base, **arguments.pop("build", {})}
+    return StarburstCluster(
+        cloud="local",
+        endpoint_url=aws.endpoint_url,
+        environment=environment,
+        build=build,
+        quiet=True,
+        **{"n_workers": 0, "arch": "arm64", **arguments},
+    )
+
+
+def told(made: StarburstCluster, kind: str) -> list[str]:
+    return [event.message for event in made.events if event.kind == kind]
+
+
+def images(aws: LocalAWS) -> dict[str, list[str]]:
+    """The tags of every tagged image by its digest."""
+    details = aws.client("ecr").describe_images(repositoryName="starburst/worker")["imageDetails"]
+    return {each["imageDigest"]: each["imageTags"] for each in details if each.get("imageTags")}
+
+
+@pytest.mark.timeout(300)  # with the first build of the session in it
+def test_an_image_is_built_once_used_by_the_tasks_and_found_by_the_next_cluster(aws: LocalAWS, kitchen: Kitchen):
+    Path("requirements.txt").write_text("toolz\n")
+    with cluster(aws, kitchen, "requirements.txt", n_workers=1) as first, Client(first) as client:
+        assert client.submit(sum, [1, 2, 3]).result() == 6
+        image = str(first.settings.image)
+        tasks = aws.client("ecs").list_task_definitions()["taskDefinitionArns"]
+        used = [aws.client("ecs").describe_task_definition(taskDefinition=arn)["taskDefinition"] for arn in tasks]
+        assert {one["containerDefinitions"][0]["image"] for one in used} == {image}
+    assert "for linux/amd64 and linux/arm64" in told(first, "image-building")[0]
+    assert len(told(first, "image-built")) == 1
+    assert image.partition("@")[2] in images(aws)
+
+    with cluster(aws, kitchen, "requirements.txt") as second:
+        assert second.settings.image == image
+    assert told(second, "image-building") == []
+    assert told(second, "image-found")[0].startswith("nothing has changed")
+
+
+def test_an_image_is_renewed_in_time_and_built_anew_when_it_is_gone(aws: LocalAWS, kitchen: Kitchen):
+    Path("requirements.txt").write_text("toolz\niniconfig\n")
+
+    def build() -> tuple[str, str]:
+        said = starburst(aws, "image", "build", "--environment", "requirements.txt", "--base", kitchen.base)
+        return said, said.splitlines()[-2].partition("@")[2]
+
+    said, first = build()
+    assert "building an image of requirements.txt" in said
+    # What the command line has built the cluster finds.
+    with cluster(aws, kitchen, "requirements.txt") as found:
+        assert str(found.settings.image).endswith(first)
+
+    aws.advance(26 * DAY)
+    said, again = build()
+    assert again == first
+    assert "ECR deletes it in 4 days" in said
+
+    aws.advance(2.5 * DAY)
+    said, renewed = build()
+    assert renewed != first
+    assert "it was pushed again, for 30 more days" in said
+    assert "building" not in said
+
+    aws.advance(2.5 * DAY)  # now the first one is gone, and the renewed one is there
+    assert list(images(aws)) == [renewed]
+    aws.advance(40 * DAY)
+    said, _ = build()
+    assert "building an image" in said
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
+    return folder
+
+
+def test_what_has_no_wheel_for_the_architecture_is_an_error_before_anything_is_launched(
+    aws: LocalAWS, kitchen: Kitchen, index: Path
+):
+    wheel(index, "starburst_test_fast", tag="py3-none-manylinux_2_17_x86_64")
+    Path("requirements.txt").write_text("starburst-test-fast==1.0\n")
+    before = aws.status().calls.get("autoscaling:CreateAutoScalingGroup", 0)
+    with pytest.raises(NoWheels, match=r'starburst-test-fast 1\.0.*arch="x86_64"'):
+        cluster(aws, kitchen, "requirements.txt")
+    assert aws.status().calls.get("autoscaling:CreateAutoScalingGroup", 0) == before
+    # The one-word way out.
+    with cluster(aws, kitchen, "requirements.txt", arch="x86_64") as made:
+        assert "for linux/amd64, on" in told(made, "image-building")[0]
+        assert "the image is for linux/amd64 only" in told(made, "image-note")[0]
+
+
+def test_a_base_without_this_python_is_an_error_before_anything_is_launched(aws: LocalAWS, kitchen: Kitchen):
+    Path("requirements.txt").write_text("toolz\n")
+    with pytest.raises(ImageError, match=r"no-such-base:1.*does not exist"):
+        cluster(aws, kitchen, "requirements.txt", build={"base": f"{kitchen.registry.host}/no-such-base:1"})
+    assert leftovers(aws) == {kind: [] for kind in leftovers(aws)}
+
+
+# -- an image that the user has -------------------------------------------------------------------
+
+
+@pytest.fixture
+def account(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the embedded AWS look like a configured account: there, images are looked at."""
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def pushed(kitchen: Kitchen, architecture: str, *, index: bool) -> str:
+    registry, repository = Registry(kitchen.registry.host), f"team/{uuid.uuid4().hex[:8]}"
+    config = oci.canonical({"architecture": architecture, "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}})
+    described = oci.Descriptor(oci.CONFIG, oci.digest_of(config), len(config))
+    registry.push_blob(repository, described.digest, config)
+    made = oci.manifest(described, [])
+    registry.put_manifest(repository, made.digest if index else "v1", made)
+    if index:
+        one = oci.Descriptor(made.media_type, made.digest, len(made.body), f"linux/{architecture}")
+        registry.put_manifest(repository, "v1", oci.index([one]))
+    return f"{registry.host}/{repository}:v1"
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize("index", [True, False])
+def test_an_image_for_another_architecture_is_refused_before_anything_is_launched(
+    aws: LocalAWS, kitchen: Kitchen, index: bool
+):
+    image, before = pushed(kitchen, "amd64", index=index), aws.status().calls
+    with pytest.raises(BadArgument, match=r"is made for linux/amd64, but arch='arm64'.*give arch='x86_64'"):
+        StarburstCluster(image=image, n_workers=1, quiet=True)
+    assert aws.status().calls == before
+
+
+@pytest.mark.usefixtures("account")
+def test_an_image_that_is_not_there_is_refused_before_anything_is_launched(aws: LocalAWS, kitchen: Kitchen):
+    before = aws.status().calls
+    with pytest.raises(BadArgument, match="does not exist"):
+        StarburstCluster(image=f"{kitchen.registry.host}/team/nothing:v7", n_workers=1, quiet=True)
+    assert aws.status().calls == before
