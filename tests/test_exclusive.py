@@ -73,7 +73,7 @@ def say(processes: list[subprocess.Popen[str]]) -> list[str]:
     return answers(processes)
 
 
-@pytest.mark.parametrize("tries", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tries", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_pairs_that_check_out_at_the_same_instant_get_different_pools(aws: LocalAWS, tries: int) -> None:
     refused = aws.status().calls
     with two(CLAIMS.format(url=aws.endpoint_url)) as both:

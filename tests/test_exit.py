@@ -47,7 +47,7 @@ def client_process(aws: LocalAWS, end: str = "time.sleep(600)") -> AbstractConte
     [
         pytest.param("cluster.close()", 0, id="close"),
         pytest.param("pass", 0, id="interpreter-exit-without-close"),
-        pytest.param("raise RuntimeError('the notebook fell over')", 1, id="exception"),
+        pytest.param("raise RuntimeError('the notebook fell over')", 1, id="exception", marks=pytest.mark.slow),
     ],
 )
 def test_a_client_that_ends_leaves_nothing(clean: LocalAWS, end: str, code: int) -> None:

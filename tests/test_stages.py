@@ -181,6 +181,7 @@ def works_as_new(aws: LocalAWS) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_client_killed_at_one_stage_after_another_leaves_nothing_and_a_new_one_works() -> None:
     with LocalAWS() as aws:
         for call in QUICK:  # each client starts in what was left of the one before, and comes further
