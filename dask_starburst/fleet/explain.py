@@ -18,7 +18,11 @@ _NEXT = {
 
 _HINTS = (
     (("unable to pull secrets",), "The execution role must be allowed ssm:GetParameters on /starburst/*."),
-    (("CannotPull", "pull"), "Check image= and that the execution role may pull it."),
+    (
+        ("CannotPull", "pull"),
+        "Check image= and that the execution role may pull it. ECR deletes images whose time is over:"
+        " `starburst image list` shows those that it has.",
+    ),
     (
         ("exec format error",),
         "The image is built for another architecture: give arch= of the image, or build it for both.",
