@@ -19,7 +19,7 @@ except Exception as error:
 """
 
 
-@pytest.mark.parametrize("name", ["httpx", "uv", "packaging"])
+@pytest.mark.parametrize("name", ["httpx", "uv"])
 def test_without_the_extra_everything_imports_and_an_image_says_what_to_install(name: str):
     done = subprocess.run([sys.executable, "-c", WITHOUT.format(name=name)], capture_output=True, text=True, check=True)
     assert f"ImageError building an image needs {name}" in done.stdout
