@@ -51,7 +51,7 @@ class Tokens:
         known = authorization == f"Basic {base64.b64encode(f'me:{self.password}'.encode()).decode()}"
         if self.status != 200 or (authorization and not known) or query["service"] != [SERVICE]:
             return (self.status if self.status != 200 else 401), {}
-        self.given.append(query["scope"])
+        self.given.append([_sorted(scope) for scope in query["scope"]])
         return 200, {"token": self._token([self._access(scope, known) for scope in query["scope"]])}
 
     @staticmethod
@@ -99,6 +99,12 @@ def giving(folder: Path) -> Iterator[tuple[Tokens, str]]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _sorted(scope: str) -> str:
+    """The registry asks for the actions in any order."""
+    kind, name, actions = scope.split(":")
+    return f"{kind}:{name}:{','.join(sorted(actions.split(',')))}"
 
 
 def _part(document: dict[str, Any]) -> str:
