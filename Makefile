@@ -83,12 +83,12 @@ test-buildx: $(VENV)/.test
 	$(BIN)/python -m pytest -m buildx -n 0 tests/environment/test_buildx_engine.py
 
 # The oldest distributed that we say we work with, on what touches its private hooks (lifecycle.py, cluster.py,
-# remote/handover.py, remote/blame.py).
+# remote/handover.py, remote/shuffles.py, remote/blame.py).
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet -e ".[test]" distributed==2026.7.0 dask==2026.7.0
 	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS) tests/test_cluster.py tests/test_exit.py \
-		tests/test_architecture.py tests/remote/test_retirement.py
+		tests/test_architecture.py tests/remote/test_retirement.py tests/remote/test_shuffles.py
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
