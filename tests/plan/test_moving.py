@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dask_starburst.plan.moving import bandwidth, most_bytes, too_much
+from dask_starburst.plan.moving import RESERVE, bandwidth, most_bytes, must_move, too_much
 
 
 def test_an_xlarge_moves_about_fifteen_gigabytes_and_a_larger_one_more():
@@ -25,3 +25,16 @@ def test_it_warns_of_what_is_too_much_and_of_nothing_else():
     assert "16.15 GB" in warning
     assert "15.15 GB" in warning
     assert "0.15 GB/s" in warning
+
+
+def test_who_holds_nothing_may_work_for_others_nearly_to_the_end():
+    assert not must_move(0, bandwidth(4), left=3)
+    assert must_move(0, bandwidth(4), left=1)
+
+
+def test_who_holds_much_has_to_stop_in_time_to_move_all_of_it():
+    held = 6e9
+    alone = held / bandwidth(4)
+    assert not must_move(held, bandwidth(4), left=RESERVE * alone + 5)
+    assert must_move(held, bandwidth(4), left=RESERVE * alone)
+    assert must_move(held, bandwidth(4), left=alone)
