@@ -90,6 +90,18 @@ def settle(environment: Environment, platforms: Iterable[str], cache: Path) -> S
     return Settled(settled, locks, {platform: found for platform, found in missing.items() if found})
 
 
+def from_source(settled: Settled, cache: Path) -> Settled:
+    """Return what is installed when packages without a wheel are compiled in the image, as the buildx builder does.
+
+    Raises
+    ------
+    ImageError
+        There is no source either.
+    """
+    made = {platform: resolve(settled.environment, platform, cache, source=True) for platform in settled.missing}
+    return Settled(settled.environment, {**settled.locks, **made}, {})
+
+
 def explain(missing: Iterable[Missing], platform: str, origin: str) -> str:
     """Say which packages are missing, and the ways out.
 

@@ -56,7 +56,9 @@ def packages() -> None:
     """Install what the lock says, with its hashes; what has no wheel is built here."""
     lock = MOUNTED / "lock.txt"
     if lock.stat().st_size:
-        uv("--require-hashes", "--no-deps", "-r", str(lock))
+        sources = MOUNTED / "sources.txt"
+        own = ["-r", str(sources)] if sources.exists() else []
+        uv("--require-hashes", "--no-deps", *own, "-r", str(lock))
         compile_packages()
 
 

@@ -121,7 +121,7 @@ class BuildxBuilder:
         words += ["--build-arg", f"BASE={order.base.reference}", "--build-arg", f"PYTHON={recipe.python}"]
         for name, value in _labels(order, to.tag).items():
             words += ["--label", f"{name}={value}"]
-        words += write_secrets(folder, {**os.environ, **uv.indexes()})
+        words += write_secrets(folder, {**os.environ, **uv.indexes()}, order.environment.requirements)
         return [*words, *self._options, str(self._dockerfile.parent if self._dockerfile else context)]
 
     def _theirs(self, log: BuildLog, to: Destination) -> str:

@@ -126,7 +126,7 @@ def _into_place(partial: Path, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_secrets(folder: Path, environment: Mapping[str, str]) -> list[str]:
+def write_secrets(folder: Path, environment: Mapping[str, str], requirements: Sequence[str] = ()) -> list[str]:
     """Write what uv in the image is to know, and nobody else; return what tells docker of it.
 
     Secrets are mounted: they are in no layer, in no cache key, and on no command line but for the names of their files.
@@ -137,6 +137,8 @@ def write_secrets(folder: Path, environment: Mapping[str, str]) -> list[str]:
         Where to: one that nobody else can read.
     environment : mapping
         The environment variables of this process, and what follows from pip's settings.
+    requirements : sequence of str
+        Those of the user, of which some may say where packages come from.
     """
     chosen = {name: value for name, value in environment.items() if _FOR_UV.fullmatch(name)}
     found = {name: _away(value) if name.startswith("UV_") else value for name, value in chosen.items()}
@@ -145,6 +147,12 @@ def write_secrets(folder: Path, environment: Mapping[str, str]) -> list[str]:
     index.touch(0o600)
     index.write_text(json.dumps(found), encoding="utf-8")
     words = ["--secret", f"id=starburst-index,src={index}"]
+    lines = [line for line in requirements if line.startswith("-") and _away(line.split()[-1].rpartition("=")[2])]
+    if lines:
+        sources = folder / "sources.txt"
+        sources.touch(0o600)
+        sources.write_text("\n".join(lines), encoding="utf-8")
+        words += ["--secret", f"id=starburst-sources,src={sources}"]
     bundles = (environment.get(name, "") for name in _CERTIFICATES)
     authorities = next((path for path in bundles if Path(path).is_file()), None)
     if authorities:

@@ -13,7 +13,7 @@ from typing import Any
 from dask_starburst.aws import ecr
 from dask_starburst.aws.session import AWS
 from dask_starburst.environment import capture, sources
-from dask_starburst.environment.architecture import Settled, explain, settle
+from dask_starburst.environment.architecture import Settled, explain, from_source, settle
 from dask_starburst.environment.base import resolve_base
 from dask_starburst.environment.builder import Builder, Destination, Image, Order
 from dask_starburst.environment.buildx import BuildxBuilder
@@ -91,6 +91,8 @@ def plan_order(settings: Settings, tell: Tell) -> Order:
         name = settings.build.base.replace("{python}", environment.python)
         base = other.submit(resolve_base, name, cache)
         settled = settle(environment, PLATFORMS.values(), cache)
+    if settings.build.builder == "buildx":
+        settled = from_source(settled, cache)
     platforms = _platforms(settled, settings.arch, tell)
     recipe = Recipe(
         python=environment.python,

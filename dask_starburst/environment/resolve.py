@@ -38,7 +38,9 @@ class Lock:
     packages: tuple[tuple[str, str], ...]
 
 
-def resolve(environment: Environment, platform: str, cache: Path, without: tuple[str, ...] = ()) -> Lock:
+def resolve(
+    environment: Environment, platform: str, cache: Path, without: tuple[str, ...] = (), *, source: bool = False
+) -> Lock:
     """Return what the environment is on a platform; without a question to anybody if it was asked before.
 
     Parameters
@@ -51,6 +53,8 @@ def resolve(environment: Environment, platform: str, cache: Path, without: tuple
         Where answers are kept.
     without : tuple of str
         Packages to do as if nobody needed them.
+    source : bool
+        Whether a package without a wheel may be there as source, which the buildx builder compiles in the image.
 
     Raises
     ------
@@ -59,12 +63,12 @@ def resolve(environment: Environment, platform: str, cache: Path, without: tuple
     ImageError
         uv says that it cannot be: versions that exclude each other, or no index that answers.
     """
-    note = cache / "locks" / f"{key(environment, platform, without)}.json"
+    note = cache / "locks" / f"{key(environment, platform, without, source=source)}.json"
     if note.exists():
         facts = json.loads(note.read_text(encoding="utf-8"))
         return Lock(facts["platform"], facts["text"], tuple((name, version) for name, version in facts["packages"]))
     _refuse_foreign(environment, platform)
-    text = compiled(environment, platform, without)
+    text = compiled(environment, platform, without, source=source)
     local = {wheel.name for wheel in environment.wheels}
     found = [(normal(name), version) for name, version in _PINNED.findall(text)]
     packages = {*((n, v) for n, v in found if n not in local), *((w.name, w.version) for w in environment.wheels)}
@@ -74,7 +78,7 @@ def resolve(environment: Environment, platform: str, cache: Path, without: tuple
     return lock
 
 
-def compiled(environment: Environment, platform: str, without: tuple[str, ...] = ()) -> str:
+def compiled(environment: Environment, platform: str, without: tuple[str, ...] = (), *, source: bool = False) -> str:
     """Return uv's answer: requirements with hashes.
 
     Raises
@@ -97,7 +101,8 @@ def compiled(environment: Environment, platform: str, without: tuple[str, ...] =
         pins.write_text("\n".join(environment.constraints), encoding="utf-8")
         arguments = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes"]
         arguments += ["--python-version", environment.python, "--python-platform", UV_PLATFORMS[platform]]
-        arguments += ["--only-binary", ":all:", "--constraints", str(pins), *map(str, inputs)]
+        arguments += [] if source else ["--only-binary", ":all:"]
+        arguments += ["--constraints", str(pins), *map(str, inputs)]
         if without:
             dropped = folder / "overrides.txt"
             dropped.write_text("\n".join(f"{name} ; python_version < '0'" for name in without), encoding="utf-8")
@@ -189,12 +194,13 @@ def pins_of(environment: Environment) -> dict[str, str]:
     return {normal(name): version for name, version in _PINNED.findall(text)}
 
 
-def key(environment: Environment, platform: str, without: tuple[str, ...] = ()) -> str:
+def key(environment: Environment, platform: str, without: tuple[str, ...] = (), *, source: bool = False) -> str:
     """Return what an answer is kept by: everything that decides it."""
     facts = {
         "platform": platform,
         "python": environment.python,
         "without": sorted(without),
+        "source": source,
         "asked": sorted(environment.requirements),
         "pins": sorted(environment.constraints),
         "lock": environment.lock,

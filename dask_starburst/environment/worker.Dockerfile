@@ -18,6 +18,7 @@ RUN --mount=type=bind,from=starburst,source=assemble.py,target=/starburst/assemb
     --mount=type=bind,from=starburst,source=${TARGETARCH}/lock.txt,target=/starburst/lock.txt \
     --mount=type=cache,id=starburst-uv-${TARGETARCH},target=/starburst/cache \
     --mount=type=secret,id=starburst-index,target=/starburst/index.json \
+    --mount=type=secret,id=starburst-sources,target=/starburst/sources.txt \
     --mount=type=secret,id=starburst-authorities,target=/starburst/authorities.pem \
     /opt/venv/bin/python -B /starburst/assemble.py packages
 RUN --mount=type=bind,from=starburst,source=assemble.py,target=/starburst/assemble.py \

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from dask_starburst.environment.architecture import from_source, settle
 from dask_starburst.environment.buildlog import BuildLog, explained
 from dask_starburst.environment.buildx import BuildxBuilder
+from dask_starburst.environment.captured import Environment
 from dask_starburst.environment.context import dockerfile, write_secrets
 from dask_starburst.environment.docker import BUILDER, Docker, configuration, platforms, private
 from dask_starburst.errors import BadArgument, ImageError, RegistryDenied, RegistryUnavailable
+from tests.environment.packages import source, wheel
 
 # A docker that keeps its builders in a file, and every command that it was given in another one.
 DOCKER = """#!{python}
@@ -180,6 +183,14 @@ def test_addresses_of_indexes_are_in_a_file_and_those_on_this_computers_disk_are
     }
 
 
+def test_where_the_users_file_says_that_packages_come_from_is_a_secret_too(tmp_path):
+    lines = ("--extra-index-url https://me:s3cret@index.example/simple", "--find-links /opt/wheels", "toolz==1.0.0")
+    words = write_secrets(tmp_path, {}, lines)
+    assert f"id=starburst-sources,src={tmp_path / 'sources.txt'}" in words
+    assert "s3cret" not in " ".join(words)
+    assert (tmp_path / "sources.txt").read_text() == lines[0]
+
+
 def test_ours_goes_on_from_the_last_stage_of_the_users_dockerfile():
     text = dockerfile("# syntax=docker/dockerfile:1\nFROM a AS one\nFROM --platform=$X ${BASE}\nRUN true\n", ())
     assert text.startswith(
@@ -283,3 +294,19 @@ def test_the_builders_name_is_always_a_flag(stand_in):
     said = (stand_in.state / "said").read_text().splitlines()
     assert all(BUILDER in json.loads(line) for line in said)
     assert not [line for line in said if '"use"' in line or "--use" in line]
+
+
+def test_what_has_no_wheel_is_ordered_as_source_and_only_of_this_builder(tmp_path, monkeypatch):
+    index = tmp_path / "index"
+    index.mkdir()
+    source(index, "compiled", compiled=True)
+    wheel(index, "fine")
+    monkeypatch.setenv("UV_FIND_LINKS", str(index))
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX"):
+        monkeypatch.setenv(name, index.as_uri())
+    environment = Environment("3.11", ("compiled", "fine"), (), origin="requirements.txt")
+    settled = settle(environment, ("linux/arm64",), tmp_path / "cache")
+    assert [each.name for each in settled.missing["linux/arm64"]] == ["compiled"]
+    with_source = from_source(settled, tmp_path / "cache")
+    assert with_source.missing == {}
+    assert with_source.locks["linux/arm64"].packages == (("compiled", "1.0"), ("fine", "1.0"))
