@@ -172,7 +172,7 @@ class Exchange:
         """Send a request with what the registry wanted before; if it wants something else, once more with that."""
         headers = self.login.headers(wanted)
         answer = send(headers)
-        for _ in range(2):  # first what it asks for, then new credentials in place of expired ones
+        for _ in range(2):  # what another thread has got in the meantime may be over, too
             # Somebody else's 401 is no question of the registry's: who answered it would give the password away.
             if not self._is_ours(answer.request.url) or not (answer.status_code == 401 or _has_expired(answer)):
                 break

@@ -145,6 +145,13 @@ def test_a_layer_is_taken_over_with_a_token_for_both_repositories(guarded, repos
     assert registry.mount_blob(f"{repository}-2", DIGEST, repository)
 
 
+@pytest.mark.parametrize("status", [202, 400, 403, 404, 405])
+def test_where_a_layer_may_not_be_taken_over_it_is_pushed(door, repository: str, status: int):
+    where, proxy = door
+    proxy.faults = [Fault("POST", "mount=", 1, status, {"Location": "/v2/unused"})]
+    assert not Registry(where).mount_blob(repository, DIGEST, "other")
+
+
 def test_a_token_that_expires_in_the_middle_of_a_push_is_bought_anew(guarded, repository: str):
     host, tokens = guarded
     registry = Registry(host, lambda: ("me", PASSWORD))
