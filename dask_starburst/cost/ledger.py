@@ -96,7 +96,8 @@ class Cost:
         return self.instances + self.public_ipv4 + self.storage
 
     def __str__(self) -> str:
-        caveats = [f"bundled {self.region} prices of {self.on_demand_date}"]
+        priced = f"bundled {self.region} prices of {self.on_demand_date}"
+        caveats = [priced if self.on_demand_date else "nothing was launched"]
         if self.spot_date:
             caveats.append(f"Spot estimated from {_month(self.spot_date)} savings")
         if any(price.assumed for price in self.prices):

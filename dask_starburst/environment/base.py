@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -21,7 +22,7 @@ from dask_starburst.environment.credentials import stored_credentials
 from dask_starburst.environment.layers import Layer, Layers, drop_unused, room_in, write_whole
 from dask_starburst.environment.registry import Registry
 from dask_starburst.environment.tree import Tree, read_tree
-from dask_starburst.errors import ImageError
+from dask_starburst.errors import ImageError, RegistryUnavailable
 
 #: So long a tag is believed to mean what it meant, and no registry is asked.
 MEMORY = 86_400.0
@@ -224,6 +225,8 @@ def resolve_base(
 ) -> BaseImage:
     """Return a base image by the digest that its name means now, or meant within the last day.
 
+    What it meant earlier is taken when its registry does not answer.
+
     Parameters
     ----------
     reference : str
@@ -248,9 +251,16 @@ def resolve_base(
         return BaseImage(reference, parsed.digest, registry, cache)
     note = cache / "tags" / f"{sha256(reference.encode()).hexdigest()}.json"
     now = time.time() if now is None else now
-    digest = None if refresh else _remembered(note, now)
+    digest = None if refresh else _remembered(note, now, MEMORY)
     if digest is None:
-        found = registry.manifest(parsed.repository, parsed.tag or "latest")
+        try:
+            found = registry.manifest(parsed.repository, parsed.tag or "latest")
+        except RegistryUnavailable:
+            # What it meant some time ago is better than nothing: the image of it may be in ECR.
+            digest = None if refresh else _remembered(note, now, math.inf)
+            if digest is None:
+                raise
+            return BaseImage(reference, digest, registry, cache)
         if found is None:
             raise ImageError(f"the base image {reference} does not exist; name another with base=….")
         digest = found.digest
@@ -262,10 +272,10 @@ def _connect(host: str) -> Registry:
     return Registry(host, stored_credentials(host))
 
 
-def _remembered(note: Path, now: float) -> str | None:
+def _remembered(note: Path, now: float, age: float) -> str | None:
     try:
         facts = json.loads(note.read_text(encoding="utf-8"))
-        return str(facts["digest"]) if 0 <= now - facts["at"] < MEMORY else None
+        return str(facts["digest"]) if 0 <= now - facts["at"] < age else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -22,7 +22,7 @@ from dask_starburst.environment.captured import Environment
 from dask_starburst.environment.direct import DirectBuilder
 from dask_starburst.environment.progress import Progress, megabytes
 from dask_starburst.environment.registry import Registry
-from dask_starburst.errors import NoWheels
+from dask_starburst.errors import NoWheels, RegistryUnavailable
 from dask_starburst.hooks import Tell
 from dask_starburst.plan import images as plan
 from dask_starburst.plan.recipe import PLATFORMS, Recipe, recipe_hash
@@ -91,6 +91,11 @@ def plan_order(settings: Settings, tell: Tell) -> Order:
         name = settings.build.base.replace("{python}", environment.python)
         base = other.submit(resolve_base, name, cache)
         settled = settle(environment, PLATFORMS.values(), cache)
+    try:
+        ground = base.result()
+    except RegistryUnavailable as error:
+        way = 'Or name a base image that can be reached from here, with build={"base": "…:{python}-…"}.'
+        raise RegistryUnavailable(f"the base image cannot be looked up: {error} {way}") from error
     if settings.build.builder == "buildx":
         settled = from_source(settled, cache)
     platforms = _platforms(settled, settings.arch, tell)
@@ -100,10 +105,10 @@ def plan_order(settings: Settings, tell: Tell) -> Order:
         packages={platform: settled.locks[platform].packages for platform in platforms},
         wheels=tuple((wheel.name, wheel.version, wheel.digest) for wheel in settled.environment.wheels),
         modules=tuple((module.name, module.digest) for module in settled.environment.modules),
-        base=base.result().reference,
+        base=ground.reference,
         compression=settings.build.compression,
     )
-    return Order(recipe, settled.environment, {p: settled.locks[p] for p in platforms}, base.result())
+    return Order(recipe, settled.environment, {p: settled.locks[p] for p in platforms}, ground)
 
 
 def captured(settings: Settings, cache: Path) -> Environment:

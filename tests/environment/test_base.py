@@ -60,6 +60,15 @@ def test_what_a_tag_means_is_remembered_for_a_day_and_nobody_is_asked(registry, 
     assert resolve_base(name, tmp_path, Registry, now=NOW + MEMORY).digest != first.digest
 
 
+def test_what_it_meant_earlier_is_taken_when_its_registry_is_down(registry, repository, tmp_path):
+    name = push(registry, repository, tmp_path, [PYTHON])
+    first = resolve_base(name, tmp_path, Registry, now=NOW)
+    later = NOW + 30 * MEMORY
+    assert resolve_base(name, tmp_path, nobody, now=later).reference == first.reference
+    with pytest.raises(RegistryUnavailable):
+        resolve_base(name, tmp_path, nobody, now=later, refresh=True)
+
+
 def test_a_refresh_asks_although_it_is_remembered(registry, repository, tmp_path):
     name = push(registry, repository, tmp_path, [PYTHON])
     first = resolve_base(name, tmp_path, Registry, now=NOW)
