@@ -18,8 +18,11 @@ from dask_starburst.environment.base import resolve_base
 from dask_starburst.environment.builder import Builder, Destination, Image, Order
 from dask_starburst.environment.buildx import BuildxBuilder
 from dask_starburst.environment.cache import cache_dir
+from dask_starburst.environment.capture import PYTHON
 from dask_starburst.environment.captured import Environment
 from dask_starburst.environment.direct import DirectBuilder
+from dask_starburst.environment.oci import Reference
+from dask_starburst.environment.own import opened
 from dask_starburst.environment.progress import Progress, megabytes
 from dask_starburst.environment.registry import Registry
 from dask_starburst.errors import NoWheels, RegistryUnavailable
@@ -60,8 +63,9 @@ async def make(aws: AWS, settings: Settings, listener: Tell, *, again: bool = Fa
         loop.call_soon_threadsafe(functools.partial(listener, *what, **facts))
 
     repository, days = settings.build.repository, settings.ecr_image_ttl_days
+    base = await opened(aws, Reference.parse(settings.build.base.replace("{python}", PYTHON)).host)
     order, _ = await asyncio.gather(
-        asyncio.to_thread(plan_order, settings, tell),
+        asyncio.to_thread(plan_order, settings, tell, lambda host: base),
         ecr.ensure_repository(aws, repository, settings.tags, days),
     )
     tag, stored = recipe_hash(order.recipe), await ecr.images(aws, repository)
@@ -81,15 +85,18 @@ async def make(aws: AWS, settings: Settings, listener: Tell, *, again: bool = Fa
         registry.close()
 
 
-def plan_order(settings: Settings, tell: Tell) -> Order:
-    """Return what is to be built of what the environment is now. Only wheels of local packages are made for that."""
+def plan_order(settings: Settings, tell: Tell, connect: Callable[[str], Registry] | None = None) -> Order:
+    """Return what is to be built of what the environment is now. Only wheels of local packages are made for that.
+
+    `connect` gives the registry of the base image; without it, with what ``docker login`` has left.
+    """
     cache = cache_dir()
     environment = captured(settings, cache)
     for note in environment.notes:
         tell("image-note", environment.origin, f"{environment.origin}: {note}")
     with ThreadPoolExecutor(1) as other:
         name = settings.build.base.replace("{python}", environment.python)
-        base = other.submit(resolve_base, name, cache)
+        base = other.submit(resolve_base, name, cache, connect)
         settled = settle(environment, PLATFORMS.values(), cache)
     try:
         ground = base.result()

@@ -27,27 +27,28 @@ class Progress:
         self._tag = tag
         self._tell = tell
         self._said = time.monotonic()
-        self._made = 0
-        self._kept = 0
+        self._sent = ""
 
     def __call__(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """Take what the builder says."""
-        if kind == "layer":
-            self._made += 1
-            self._kept += bool(facts.get("kept"))
-        if time.monotonic() - self._said < _PACE:
+        """Take what the builder says; see the reports of `DirectBuilder.build` and of `BuildLog`."""
+        if kind == "sent":
+            self._sent = f"; {megabytes(facts['bytes'])} of {megabytes(facts['total'])} that are new so far are pushed"
+        if (
+            kind != "base" and time.monotonic() - self._said < _PACE
+        ):  # what is fetched may take long: it is said at once
             return
         self._said = time.monotonic()
-        self._tell("image-progress", self._tag, self._sentence(kind, facts), **facts)
+        self._tell("image-progress", self._tag, f"image: {_sentence(kind, facts)}{self._sent}", **facts)
 
-    def _sentence(self, kind: str, facts: Mapping[str, Any]) -> str:
-        if kind == "sent":
-            return f"image: {megabytes(facts['bytes'])} of {megabytes(facts['total'])} that are new so far are pushed"
-        if kind == "layer":
-            kept = f", {self._kept} of them earlier" if self._kept else ""
-            return f"image: {self._made} layers are made{kept}; the last was {facts['name']} for {facts['platform']}"
-        words = facts.get("text") or facts.get("name") or kind
-        return f"image: {words}"
+
+def _sentence(kind: str, facts: Mapping[str, Any]) -> str:
+    if kind == "layer":
+        number, total = facts["of"]
+        return f"layer {number} of {total} is made ({facts['name']} for {facts['platform']})"
+    if kind == "step":
+        where = f" for {facts['platform']}" if facts["platform"] else ""
+        return f"step {facts['number']} of {facts['of']}{where}, {facts['name']}: {facts['state']}"
+    return str(facts.get("text") or "pushing")
 
 
 def megabytes(size: float) -> str:
