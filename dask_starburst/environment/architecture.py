@@ -13,7 +13,7 @@ from pathlib import Path
 from dask_starburst.environment import uv, wheels
 from dask_starburst.environment.captured import Environment, LocalWheel
 from dask_starburst.environment.layers import write_whole
-from dask_starburst.environment.resolve import Lock, key, normal, pins_of, resolve
+from dask_starburst.environment.resolve import Lock, foreign, key, normal, pins_of, resolve
 from dask_starburst.errors import ImageError, NoWheels
 from dask_starburst.plan.recipe import PLATFORMS
 
@@ -98,8 +98,10 @@ def from_source(settled: Settled, cache: Path) -> Settled:
     ImageError
         There is no source either.
     """
-    made = {platform: resolve(settled.environment, platform, cache, source=True) for platform in settled.missing}
-    return Settled(settled.environment, {**settled.locks, **made}, {})
+    # Of a local package that was compiled here, the image has no source.
+    lost = {p: lacking for p, lacking in settled.missing.items() if foreign(settled.environment, p)}
+    made = {p: resolve(settled.environment, p, cache, source=True) for p in settled.missing if p not in lost}
+    return Settled(settled.environment, {**settled.locks, **made}, lost)
 
 
 def explain(missing: Iterable[Missing], platform: str, origin: str) -> str:
@@ -136,10 +138,12 @@ def _as_before(environment: Environment, note: Path) -> Environment:
 
 
 def _settle_one(environment: Environment, platform: str, cache: Path) -> tuple[Environment, tuple[Missing, ...]]:
-    missing: dict[str, Missing] = {}
+    why = f"compiled on this computer, for {uv.own_platform()}"
+    missing = {wheel.name: Missing(wheel.name, wheel.version, why) for wheel in foreign(environment, platform)}
     for _ in range(_ROUNDS):
         try:
-            resolve(environment, platform, cache, without=tuple(missing))
+            portable = tuple(wheel for wheel in environment.wheels if wheel.name not in missing)
+            resolve(replace(environment, wheels=portable), platform, cache, without=tuple(missing))
         except NoWheels as error:
             names = _named(str(error), environment, missing)
             if not names:

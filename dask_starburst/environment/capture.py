@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 import cloudpickle
 from packaging.requirements import InvalidRequirement, Requirement
 
-from dask_starburst.environment import wheels
+from dask_starburst.environment import uv, wheels
 from dask_starburst.environment.cache import cache_dir
 from dask_starburst.environment.captured import Environment, LocalWheel, OwnModule
 from dask_starburst.environment.resolve import normal
@@ -61,7 +61,8 @@ def capture(
     kept = {name: each for name, each in installed.items() if name not in left_out}
     local = {name: wheel for name, each in kept.items() if (wheel := local_wheel(each, cache))}
     pins = [f"{name}=={each.version}" for name, each in kept.items() if name not in local]
-    roots = [name for name in _roots(kept) if name not in local and name not in INSTALLERS]
+    # Of all that is installed: what only the excluded ones need is not asked for either.
+    roots = [name for name in _roots(installed) if name in kept and name not in local and name not in INSTALLERS]
     conda = sorted(name for name, each in kept.items() if (each.read_text("INSTALLER") or "").strip() == "conda")
     notes = (f"from conda, taken from PyPI by the same name: {', '.join(conda)}",) if conda else ()
     own = own_modules() if modules == "package" else ()
@@ -73,6 +74,7 @@ def capture(
         modules=own,
         origin="this Python",
         notes=notes,
+        excluded=tuple(sorted(left_out)),
     )
 
 
@@ -85,15 +87,21 @@ def local_wheel(distribution: Distribution, cache: Path) -> LocalWheel | None:
     url = str(facts["url"])
     if "vcs_info" in facts:
         version = facts["vcs_info"]
-        return wheels.of_installed(distribution, cache, f"{version['vcs']}+{url}@{version['commit_id']}")
+        shown = uv.without_secrets(f"{version['vcs']}+{url}@{version['commit_id']}")
+        return wheels.of_installed(distribution, cache, shown)
     folder = Path(unquote(urlparse(url).path))
     editable = facts.get("dir_info", {}).get("editable", False)
     if url.startswith("file:") and folder.is_dir() and editable:
         return wheels.of_folder(folder, cache, "editable")
+    if editable:  # what is installed is no more than the way to the folder
+        name = distribution.metadata["Name"]
+        raise ImageError(f"{name} is installed editable from {folder}, which is gone; install it again, or exclude it.")
     if url.startswith("file:") and folder.is_file() and folder.suffix == ".whl":
         return wheels.of_file(folder, cache, "local wheel")
     # Not editable: what is installed is what the user runs, whatever has become of the folder.
-    return wheels.of_installed(distribution, cache, "local folder" if url.startswith("file:") else url)
+    return wheels.of_installed(
+        distribution, cache, "local folder" if url.startswith("file:") else uv.without_secrets(url)
+    )
 
 
 def this_package(cache: Path) -> tuple[str | None, LocalWheel | None]:

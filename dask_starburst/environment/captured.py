@@ -63,6 +63,8 @@ class Environment:
         ``"this Python"``, or the file as the user named it.
     notes : tuple of str
         What the user ought to know of it, each a sentence.
+    excluded : tuple of str
+        Names of packages that are not installed, even where others need them.
     """
 
     python: str
@@ -73,3 +75,9 @@ class Environment:
     lock: str | None = None
     origin: str = ""
     notes: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        # Requirements may hold addresses of indexes, and those passwords.
+        count = f"{len(self.requirements)} requirements, {len(self.wheels)} local wheels, {len(self.modules)} modules"
+        return f"<Environment {self.origin!r}: Python {self.python}, {count}>"

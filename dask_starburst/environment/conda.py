@@ -34,6 +34,8 @@ _NOT_TAKEN = {
     "openssl",
     "cudatoolkit",
 }
+#: Of those whose names begin like a library's in C, the ones of Python's.
+_PYTHONS = {"libarchive-c", "libclang", "libcloud", "libcst", "librosa", "libsass", "libtmux", "libusb1"}
 _SPEC = re.compile(r"^(?:[\w.-]+::)?(?P<name>[A-Za-z0-9][\w.-]*)\s*(?P<version>[=<>!~ ].*)?$")
 
 
@@ -49,8 +51,18 @@ def as_requirements(specs: Iterable[str]) -> tuple[str, ...]:
     return tuple(
         f"{_NAMES.get(match['name'], match['name'])}{_version(match['version'] or '')}"
         for match in parsed
-        if match["name"] not in _NOT_TAKEN and not match["name"].startswith("lib")
+        if _is_pythons(match["name"])
     )
+
+
+def left_out(specs: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of what is no package of Python's, but for Python and its installers, which nobody misses."""
+    names = {match["name"] for spec in specs if (match := _SPEC.match(spec.strip()))}
+    return tuple(sorted(name for name in names - {"python", "pip", "setuptools", "wheel"} if not _is_pythons(name)))
+
+
+def _is_pythons(name: str) -> bool:
+    return name in _PYTHONS or (name not in _NOT_TAKEN and not name.startswith("lib"))
 
 
 def python_of(listed: Iterable[Any]) -> str:

@@ -9,10 +9,14 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from dask_starburst.environment.uv import without_secrets
 from dask_starburst.errors import BadArgument
 
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _HASH = re.compile(r"\s--hash=\S+")
+_EXTRAS = re.compile(r"^(?P<place>[^\[]+)\[(?P<extras>[^\]]*)\]$")
+#: What markers are about: the system of the workers, not that of this computer.
+_WORKERS = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
 #: Options that say where packages come from; uv reads them as pip does.
 _INDEXES = ("--index-url", "-i", "--extra-index-url", "--find-links", "-f", "--no-index")
 #: Options that change nothing about which packages these are.
@@ -35,8 +39,8 @@ class Requirements:
     ----------
     lines : list of str
         Packages of an index, with their hashes if they have any.
-    local : list of str
-        Folders, archives, and what is in git.
+    local : list of tuple of str
+        Folders, archives, and what is in git; each with its extras, as they stand in brackets, or an empty text.
     constraints : list of str
         Versions that hold if the package is needed.
     options : list of str
@@ -44,7 +48,7 @@ class Requirements:
     """
 
     lines: list[str] = field(default_factory=list)
-    local: list[str] = field(default_factory=list)
+    local: list[tuple[str, str]] = field(default_factory=list)
     constraints: list[str] = field(default_factory=list)
     options: list[str] = field(default_factory=list)
 
@@ -54,8 +58,15 @@ class Requirements:
         return bool(self.lines) and all("--hash=" in line for line in self.lines)
 
 
-def parse(path: Path) -> Requirements:
+def parse(path: Path, text: str | None = None) -> Requirements:
     """Read a file and those that it names.
+
+    Parameters
+    ----------
+    path : Path
+        The file. What it names is looked for from there.
+    text : str, optional
+        What to read in place of what is in the file.
 
     Raises
     ------
@@ -63,15 +74,15 @@ def parse(path: Path) -> Requirements:
         A file is missing, or a line is none that pip reads.
     """
     found = Requirements()
-    _read(path, found, set())
+    _read(path, found, set(), text)
     return found
 
 
-def _read(path: Path, found: Requirements, seen: set[Path]) -> None:
+def _read(path: Path, found: Requirements, seen: set[Path], text: str | None = None) -> None:
     if path.resolve() in seen:
         return
     seen.add(path.resolve())
-    for line in _lines(path):
+    for line in _lines(path, text):
         option, _, value = line.replace("=", " ", 1).partition(" ") if line.startswith("--") else line.partition(" ")
         value = value.strip()
         if option in ("-r", "--requirement"):
@@ -85,7 +96,7 @@ def _read(path: Path, found: Requirements, seen: set[Path]) -> None:
         elif option in _IGNORED:
             continue
         elif line.startswith("-"):
-            raise BadArgument(f"{path} has the line {line!r}, which is not understood; take it out.")
+            raise BadArgument(f"{path} has the line {without_secrets(line)!r}, which is not understood; take it out.")
         else:
             _package(line, path, found)
 
@@ -98,22 +109,26 @@ def _package(line: str, path: Path, found: Requirements) -> None:
         if "/" in bare or bare.startswith("."):
             found.local.append(_place(bare, path))
             return
-        raise BadArgument(f"{path} has the line {line!r}, which is no requirement; mend it.") from None
+        said = without_secrets(line)
+        raise BadArgument(f"{path} has the line {said!r}, which is no requirement; mend it.") from None
     if requirement.url is None:
         found.lines.append(line)
-    elif requirement.marker is None or requirement.marker.evaluate():
-        found.local.append(_place(requirement.url, path))
+    elif requirement.marker is None or requirement.marker.evaluate(_WORKERS):
+        found.local.append((_place(requirement.url, path)[0], ",".join(sorted(requirement.extras))))
 
 
-def _place(value: str, path: Path) -> str:
-    """Return a folder or file of this computer by its whole path, and anything else as it is."""
-    here = path.parent / value.removeprefix("file://")
-    return str(here.resolve()) if here.exists() else value
+def _place(value: str, path: Path) -> tuple[str, str]:
+    """Return a folder or file of this computer by its whole path, and anything else as it is; and the extras."""
+    bare, extras = value, ""
+    if split := _EXTRAS.match(value):
+        bare, extras = split["place"], split["extras"]
+    here = path.parent / bare.removeprefix("file://")
+    return (str(here.resolve()) if here.exists() else bare), extras
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path, text: str | None = None) -> Iterator[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if text is None else text
     except (OSError, UnicodeDecodeError) as error:
         raise BadArgument(f"{path} cannot be read: {error}.") from None
     for line in text.replace("\\\n", " ").splitlines():

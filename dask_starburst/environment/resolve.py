@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dask_starburst.environment import uv
-from dask_starburst.environment.captured import Environment
+from dask_starburst.environment.captured import Environment, LocalWheel
 from dask_starburst.environment.layers import write_whole
 from dask_starburst.errors import ImageError, NoWheels
 
 #: uv's names of the platforms: every wheel for the glibc of Amazon Linux 2 (2.26) and later bases is for 2.28 or less.
 UV_PLATFORMS = {"linux/arm64": "aarch64-manylinux_2_28", "linux/amd64": "x86_64-manylinux_2_28"}
+#: Raised by hand when this module asks uv something else than before: what was kept is no answer to that.
+_ASKED = 2
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 
 
@@ -93,7 +95,7 @@ def compiled(environment: Environment, platform: str, without: tuple[str, ...] =
         if environment.lock is not None:
             wanted.write_text(environment.lock, encoding="utf-8")
             extra = folder / "wheels.in"
-            extra.write_text("\n".join(wheels), encoding="utf-8")
+            extra.write_text("\n".join([*environment.requirements, *wheels]), encoding="utf-8")
             inputs = [wanted, extra]
         else:
             wanted.write_text("\n".join([*environment.requirements, *wheels]), encoding="utf-8")
@@ -103,7 +105,7 @@ def compiled(environment: Environment, platform: str, without: tuple[str, ...] =
         arguments += ["--python-version", environment.python, "--python-platform", UV_PLATFORMS[platform]]
         arguments += [] if source else ["--only-binary", ":all:"]
         arguments += ["--constraints", str(pins), *map(str, inputs)]
-        if without:
+        if without := (*without, *environment.excluded):
             dropped = folder / "overrides.txt"
             dropped.write_text("\n".join(f"{name} ; python_version < '0'" for name in without), encoding="utf-8")
             arguments += ["--overrides", str(dropped)]
@@ -151,13 +153,16 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def foreign(environment: Environment, platform: str) -> tuple[LocalWheel, ...]:
+    """Return the wheels that were compiled on this computer and cannot run on a platform."""
+    return () if platform == uv.own_platform() else tuple(wheel for wheel in environment.wheels if not wheel.pure)
+
+
 def _refuse_foreign(environment: Environment, platform: str) -> None:
-    own = uv.own_platform()
-    foreign = [f"{wheel.name} ({wheel.origin})" for wheel in environment.wheels if not wheel.pure]
-    if foreign and platform != own:
+    if found := [f"{wheel.name} ({wheel.origin})" for wheel in foreign(environment, platform)]:
         raise NoWheels(
-            f"{', '.join(foreign)} has compiled parts that were built on this computer, for {own}; on {platform} it"
-            " cannot run."
+            f"{', '.join(found)} has compiled parts that were built on this computer, for {uv.own_platform()}; on"
+            f" {platform} it cannot run. Take the other architecture, or leave it out with build.exclude."
         )
 
 
@@ -199,13 +204,14 @@ def key(environment: Environment, platform: str, without: tuple[str, ...] = (), 
     facts = {
         "platform": platform,
         "python": environment.python,
-        "without": sorted(without),
+        "without": sorted({*without, *environment.excluded}),
         "source": source,
         "asked": sorted(environment.requirements),
         "pins": sorted(environment.constraints),
         "lock": environment.lock,
         "wheels": sorted((w.name, w.version, w.digest) for w in environment.wheels),
         "uv": uv.version(),
+        "asked how": _ASKED,
         "indexes": uv.indexes_digest(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

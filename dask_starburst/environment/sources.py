@@ -18,7 +18,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from dask_starburst.environment import conda, uv, wheels
 from dask_starburst.environment.cache import cache_dir
-from dask_starburst.environment.capture import PYTHON, own_modules, this_package
+from dask_starburst.environment.capture import OURS, PYTHON, own_modules, this_package
 from dask_starburst.environment.captured import Environment, LocalWheel
 from dask_starburst.environment.requirements import parse
 from dask_starburst.environment.resolve import normal, pins_of
@@ -71,12 +71,15 @@ def read(
     own = own_modules() if modules == "package" else ()
     local = {each.name: each for each in found.wheels if each.name not in left_out}
     local |= {wheel.name: wheel} if wheel else {}
+    if OURS in left_out:
+        raise BadArgument(f"build.exclude names {OURS}, which workers are started with; leave it out there.")
     return replace(
         found,
         requirements=tuple(sorted({*kept, *ours, *add})),
         constraints=tuple(sorted({*found.constraints, *_pins(found, local)})),
         wheels=tuple(sorted(local.values(), key=lambda each: each.name)),
         modules=own,
+        excluded=tuple(sorted(left_out)),
     )
 
 
@@ -111,13 +114,15 @@ def _reader(path: Path) -> Callable[[Path, Path], Environment]:
     return reader
 
 
-def _requirements(path: Path, cache: Path) -> Environment:
-    found = parse(path)
-    local = [_built(each, path.parent, cache) for each in found.local]
+def _requirements(path: Path, cache: Path, text: str | None = None) -> Environment:
+    found = parse(path, text)
+    local = [(_built(what, path.parent, cache), extras) for what, extras in found.local]
+    asked = [*(f"{wheel.name}[{extras}]" for wheel, extras in local if extras), *found.options]
+    built = tuple(wheel for wheel, _ in local)
     if found.hashed:
         lock = "\n".join(found.lines)
-        return Environment(PYTHON, tuple(found.options), tuple(found.constraints), tuple(local), lock=lock)
-    return Environment(PYTHON, (*found.lines, *found.options), tuple(found.constraints), tuple(local))
+        return Environment(PYTHON, tuple(asked), tuple(found.constraints), built, lock=lock)
+    return Environment(PYTHON, (*found.lines, *asked), tuple(found.constraints), built)
 
 
 def _pyproject(path: Path, cache: Path) -> Environment:
@@ -134,10 +139,7 @@ def _uv_lock(path: Path, cache: Path) -> Environment:
     done = uv.run(["export", "--quiet", "--project", str(path.parent), *options, "--format", "requirements-txt"])
     if done.returncode != 0:
         raise ImageError(f"{path} cannot be read; uv says:\n{uv.words(done)}")
-    with tempfile.NamedTemporaryFile("w", suffix=".txt", dir=path.parent, prefix=".starburst-") as file:
-        file.write(done.stdout)
-        file.flush()
-        found = _requirements(Path(file.name), cache)
+    found = _requirements(path, cache, done.stdout)
     project = path.parent / "pyproject.toml"
     if not project.exists() or "build-system" not in _toml(project):
         return replace(found, lock=found.lock or done.stdout)
@@ -175,12 +177,11 @@ def _conda(path: Path, cache: Path) -> Environment:
     plain = [each for each in listed if isinstance(each, str)]
     pip = [line for each in listed if isinstance(each, dict) for line in each.get("pip", ())]
     taken = conda.as_requirements(plain)
-    with tempfile.NamedTemporaryFile("w", suffix=".txt", dir=path.parent, prefix=".starburst-") as file:
-        file.write("\n".join(pip))
-        file.flush()
-        found = _requirements(Path(file.name), cache)
-    notes = (f"conda's packages are taken from PyPI: {', '.join(sorted(taken))}",) if taken else ()
-    return replace(found, requirements=(*found.requirements, *taken), notes=notes)
+    found = _requirements(path, cache, "\n".join(pip))
+    notes = [f"conda's packages are taken from PyPI: {', '.join(sorted(taken))}"] if taken else []
+    if left := conda.left_out(plain):
+        notes.append(f"left out, for they are no packages of Python's: {', '.join(left)}")
+    return replace(found, requirements=(*found.requirements, *taken), notes=tuple(notes))
 
 
 #: What is read, the most exact first.
@@ -195,17 +196,19 @@ _READERS: dict[str, Callable[[Path, Path], Environment]] = {
 
 def _built(what: str, folder: Path, cache: Path) -> LocalWheel:
     """Return the wheel of a folder, a wheel file, an archive or something in git."""
-    place = (folder / what.removeprefix("file://").partition("[")[0]).resolve()
+    place = (folder / what.removeprefix("file://")).resolve()
     if place.is_dir():
         return wheels.of_folder(place, cache, "local folder")
     if place.is_file() and place.suffix == ".whl":
         return wheels.of_file(place, cache, "local wheel")
     with tempfile.TemporaryDirectory() as name:
-        done = uv.run(["pip", "install", "--quiet", "--target", name, "--no-deps", what])
-        infos = list(Path(name).glob("*.dist-info"))
+        asked, target = Path(name) / "requirements.txt", Path(name) / "target"
+        asked.write_text(what, encoding="utf-8")  # it may hold a password, which others would see on a command line
+        done = uv.run(["pip", "install", "--quiet", "--target", str(target), "--no-deps", "-r", str(asked)])
+        infos, shown = list(target.glob("*.dist-info")), uv.without_secrets(what)
         if done.returncode != 0 or not infos:
-            raise ImageError(f"no wheel can be made of {what}; uv says:\n{uv.words(done)}")
-        return wheels.of_installed(PathDistribution(infos[0]), cache, what)
+            raise ImageError(f"no wheel can be made of {shown}; uv says:\n{uv.words(done)}")
+        return wheels.of_installed(PathDistribution(infos[0]), cache, shown)
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -63,8 +64,13 @@ def run(arguments: Sequence[str], extra: Mapping[str, str] | None = None) -> sub
 
 def words(done: subprocess.CompletedProcess[str]) -> str:
     """Return what uv said, its last lines, without passwords in the addresses of indexes."""
-    said = _SECRET.sub(r"\1***@", done.stderr.strip() or done.stdout.strip())
+    said = without_secrets(done.stderr.strip() or done.stdout.strip())
     return "\n".join(said.splitlines()[-_LINES:])
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the user names and passwords of the addresses in it."""
+    return _SECRET.sub(r"\1***@", text)
 
 
 def version() -> str:
@@ -102,9 +108,15 @@ def _pip_settings() -> Mapping[str, str]:
     """Return pip's settings of indexes from its files: the computer's, the user's, the environment's."""
     parser = configparser.ConfigParser(interpolation=None)
     named = os.environ.get("PIP_CONFIG_FILE")
-    places = [Path("/etc/pip.conf"), Path.home() / ".pip/pip.conf", Path.home() / ".config/pip/pip.conf"]
-    prefix = os.environ.get("VIRTUAL_ENV")
-    places += [Path(prefix) / "pip.conf"] if prefix else []
+    home, xdg = Path.home(), os.environ.get
+    shared = [Path(each) / "pip" for each in (xdg("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)]
+    shared += [Path("/Library/Application Support/pip"), Path("/etc")]
+    own = [
+        home / ".pip",
+        home / "Library/Application Support/pip",
+        Path(xdg("XDG_CONFIG_HOME") or home / ".config") / "pip",
+    ]
+    places = [folder / "pip.conf" for folder in (*shared, *own, Path(sys.prefix))]
     try:
         parser.read([*places, *([named] if named else [])])
     except configparser.Error:

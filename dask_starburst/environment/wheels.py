@@ -95,7 +95,8 @@ def _keep(built: Path, note: Path, origin: str) -> LocalWheel:
     folder = note.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / built.name
-    shutil.copyfile(built, path)
+    with tempfile.TemporaryDirectory(dir=folder) as here:  # another process may be reading it
+        os.replace(shutil.copy(built, here), path)
     name, version = built.name.split("-")[:2]
     wheel = LocalWheel(normal(name), version, path, _content_digest(path), built.stem.endswith("-none-any"), origin)
     write_whole(note, json.dumps(asdict(wheel), default=str).encode())
@@ -142,13 +143,16 @@ def _sources(folder: Path) -> Iterable[Path]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return _walk(folder)
-    return (path for name in done.stdout.split("\0") if name and (path := folder / name).is_file())
+    found = [path for name in done.stdout.split("\0") if name and (path := folder / name).is_file()]
+    # Nothing: the folder is one that a repository around it ignores.
+    return found or _walk(folder)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
         if path.is_dir():
-            if path.name not in _SKIPPED and not path.name.endswith(".egg-info"):
+            # A link may lead out of the tree, or in a circle.
+            if path.name not in _SKIPPED and not path.is_symlink() and not path.name.endswith(".egg-info"):
                 yield from _walk(path)
         elif path.is_file() and path.suffix != ".pyc":
             yield path

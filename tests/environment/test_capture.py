@@ -90,6 +90,15 @@ def test_packages_that_no_index_has_are_wheels(other_python: Path, tmp_path: Pat
     assert not [pin for pin in found["constraints"] if pin.startswith(("worked-on", "from-folder"))]
 
 
+EXCLUDE = CAPTURE.replace("capture(cache", "capture(['trunk'], cache")
+
+
+def test_what_only_an_excluded_package_needs_is_not_asked_for_either(other_python: Path, tmp_path: Path):
+    found = in_it(other_python, EXCLUDE, str(tmp_path))
+    assert found["excluded"] == ["trunk"]
+    assert not [name for name in found["requirements"] if name.startswith(("trunk", "leaf"))]
+
+
 def test_a_change_in_an_editable_package_is_seen_and_nothing_else_makes_another_wheel(
     other_python: Path, tmp_path: Path
 ):
@@ -107,14 +116,6 @@ def test_a_change_in_an_editable_package_is_seen_and_nothing_else_makes_another_
     finally:
         module.write_text(text)
     assert digest() == before
-
-
-def test_two_folders_with_the_same_package_make_the_same_wheel(tmp_path: Path):
-    from dask_starburst.environment.wheels import of_folder
-
-    one = of_folder(project(tmp_path / "a" / "x", "same"), tmp_path / "cache-1", "editable")
-    other = of_folder(project(tmp_path / "b" / "y", "same"), tmp_path / "cache-2", "editable")
-    assert one.digest == other.digest
 
 
 OWN = """

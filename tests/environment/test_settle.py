@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dask_starburst.environment.architecture import explain, settle
+from dask_starburst.environment.architecture import explain, from_source, settle
 from dask_starburst.environment.captured import Environment
 from dask_starburst.environment.resolve import install, resolve
+from dask_starburst.environment.uv import own_platform
+from dask_starburst.environment.wheels import of_folder
 from dask_starburst.errors import ImageError
-from tests.environment.packages import source, wheel
+from tests.environment.packages import project, source, wheel
 
 ARM, AMD = "linux/arm64", "linux/amd64"
 BOTH = (ARM, AMD)
@@ -70,6 +73,39 @@ def test_a_package_of_which_there_is_only_source_becomes_a_wheel_for_both_if_it_
     for platform in BOTH:
         install(found.locks[platform], found.environment, cache / platform)
         assert (cache / platform / "pure.py").read_text() == "VERSION = '1.0'\n"
+
+
+def test_what_is_excluded_stays_away_even_where_it_is_needed(index: Path, cache: Path):
+    wheel(index, "app", needs=["unwanted"])
+    wheel(index, "unwanted")
+    environment = replace(asking("app"), excluded=("unwanted",))
+    found = settle(environment, BOTH, cache)
+    assert [lock.packages for lock in found.locks.values()] == [(("app", "1.0"),)] * 2
+    assert ("unwanted", "1.0") in settle(asking("app"), BOTH, cache).locks[ARM].packages
+
+
+def test_a_local_package_with_compiled_parts_is_only_for_this_computers_architecture(
+    index: Path, cache: Path, tmp_path: Path
+):
+    wheel(index, "app")
+    here = own_platform()
+    other = next(platform for platform in BOTH if platform != here)
+    local = of_folder(project(tmp_path / "fast", "fast", compiled=True), cache, "editable")
+    environment = replace(asking("app"), wheels=(local,))
+    found = settle(environment, BOTH, cache)
+    assert found.locks.keys() == {here}
+    assert ("fast", "1.0") in found.locks[here].packages
+    assert "fast 1.0 (compiled on this computer" in explain(found.missing[other], other, "")
+    assert from_source(found, cache).locks.keys() == {here}
+
+
+def test_what_is_asked_for_beside_a_lock_comes_too(index: Path, cache: Path):
+    wheel(index, "locked")
+    wheel(index, "added", "3.0")
+    environment = Environment("3.11", ("added",), (), lock=f"locked==1.0 --hash=sha256:{'0' * 64}")
+    lock = resolve(environment, ARM, cache)
+    assert lock.packages == (("added", "3.0"), ("locked", "1.0"))
+    assert "0" * 64 in lock.text
 
 
 def test_what_was_decided_once_is_not_asked_again(index: Path, cache: Path):

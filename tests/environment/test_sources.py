@@ -48,6 +48,45 @@ def test_packages_are_added_and_left_out(folder: Path, cache: Path):
     assert found.requirements == ("pandas", "s3fs>=2026")
 
 
+@pytest.mark.parametrize("line", ["-e ./mine[s3]", "./mine[s3]", "mine[s3] @ file://{folder}/mine"])
+def test_the_extras_of_a_local_package_are_asked_for(folder: Path, cache: Path, line: str):
+    project(folder / "mine", "mine")
+    (folder / "requirements.txt").write_text(line.format(folder=folder))
+    found = read("requirements.txt", cache=cache)
+    assert found.requirements == ("mine[s3]",)
+    assert "mine" in [each.name for each in found.wheels]
+
+
+def test_a_package_of_another_system_is_not_built(folder: Path, cache: Path):
+    (folder / "requirements.txt").write_text(f"mine @ file://{folder}/gone ; sys_platform == 'darwin'\n")
+    assert [each.name for each in read("requirements.txt", cache=cache).wheels] == ["dask-starburst"]
+
+
+@pytest.mark.parametrize(
+    "line", ["x @ git+http://me:s3cret-word@127.0.0.1:9/x.git", "--frobnicate http://me:s3cret-word@127.0.0.1:9/"]
+)
+def test_passwords_of_a_file_are_in_no_error(folder: Path, cache: Path, line: str):
+    (folder / "requirements.txt").write_text(line)
+    with pytest.raises((ImageError, BadArgument)) as caught:
+        read("requirements.txt", cache=cache)
+    assert "127.0.0.1:9" in str(caught.value)
+    assert "s3cret-word" not in str(caught.value)
+
+
+def test_the_password_of_an_index_that_a_file_names_is_not_shown(folder: Path, cache: Path):
+    (folder / "requirements.txt").write_text("--index-url http://me:s3cret-word@127.0.0.1:9/simple\ntoolz\n")
+    assert "s3cret-word" not in repr(read("requirements.txt", cache=cache))
+
+
+def test_a_file_is_read_without_writing_beside_it(folder: Path, cache: Path):
+    project(folder, "mine")
+    (folder / "environment.yml").write_text("dependencies:\n  - pip:\n    - -e .\n")
+    before = read("environment.yml", cache=cache)
+    kept = sorted(cache.rglob("*"))
+    assert read("environment.yml", cache=cache) == before
+    assert sorted(cache.rglob("*")) == kept  # or else every look at it would build the package again
+
+
 def test_a_file_with_a_hash_for_everything_is_a_lock(folder: Path, cache: Path):
     line = f"toolz==1.0.0 --hash=sha256:{'0' * 64}"
     (folder / "requirements.txt").write_text(line.replace(" --", " \\\n    --"))
@@ -98,11 +137,12 @@ def test_condas_packages_are_taken_from_pypi_and_named_as_what_they_are(folder: 
     (folder / "environment.yml").write_text(
         "dependencies:\n"
         f"  - python={PYTHON}\n  - numpy=2.3\n  - conda-forge::pandas >=2.2\n  - pytorch==2.9.1=py311_0\n"
-        "  - msgpack-python\n  - libblas\n  - pip\n  - pip:\n    - toolz>=1\n"
+        "  - msgpack-python\n  - libblas\n  - librosa\n  - pip\n  - pip:\n    - toolz>=1\n"
     )
     found = read("environment.yml", cache=cache)
-    assert found.requirements == ("msgpack", "numpy==2.3.*", "pandas>=2.2", "toolz>=1", "torch==2.9.1")
+    assert found.requirements == ("librosa", "msgpack", "numpy==2.3.*", "pandas>=2.2", "toolz>=1", "torch==2.9.1")
     assert "conda's packages are taken from PyPI" in found.notes[0]
+    assert found.notes[1] == "left out, for they are no packages of Python's: libblas"
 
 
 @pytest.mark.parametrize("line", [f"dask=={DASK}0", f"dask<{DASK}", "cloudpickle==0.1", "distributed!=" + DASK])
