@@ -39,7 +39,7 @@ def capture(
     Parameters
     ----------
     exclude : iterable of str
-        Names of packages that workers do not need.
+        Names of packages that workers do not need, nor what only these need. What others need comes all the same.
     add : iterable of str
         Requirements of packages that are not here.
     modules : {"by-value", "package", "none"}
@@ -60,7 +60,9 @@ def capture(
     _check(left_out, installed, add)
     kept = {name: each for name, each in installed.items() if name not in left_out}
     local = {name: wheel for name, each in kept.items() if (wheel := local_wheel(each, cache))}
-    pins = [f"{name}=={each.version}" for name, each in kept.items() if name not in local]
+    # Of the excluded ones too: what comes all the same, since others need it, comes as it is here.
+    of_index = {n for n, each in installed.items() if n in kept or not each.read_text("direct_url.json")} - local.keys()
+    pins = [f"{name}=={installed[name].version}" for name in of_index]
     # Of all that is installed: what only the excluded ones need is not asked for either.
     roots = [name for name in _roots(installed) if name in kept and name not in local and name not in INSTALLERS]
     conda = sorted(name for name, each in kept.items() if (each.read_text("INSTALLER") or "").strip() == "conda")
@@ -74,7 +76,6 @@ def capture(
         modules=own,
         origin="this Python",
         notes=notes,
-        excluded=tuple(sorted(left_out)),
     )
 
 

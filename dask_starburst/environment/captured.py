@@ -63,8 +63,6 @@ class Environment:
         ``"this Python"``, or the file as the user named it.
     notes : tuple of str
         What the user ought to know of it, each a sentence.
-    excluded : tuple of str
-        Names of packages that are not installed, even where others need them.
     """
 
     python: str
@@ -75,7 +73,6 @@ class Environment:
     lock: str | None = None
     origin: str = ""
     notes: tuple[str, ...] = ()
-    excluded: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         # Requirements may hold addresses of indexes, and those passwords.

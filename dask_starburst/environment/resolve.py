@@ -17,7 +17,7 @@ from dask_starburst.errors import ImageError, NoWheels
 #: uv's names of the platforms: every wheel for the glibc of Amazon Linux 2 (2.26) and later bases is for 2.28 or less.
 UV_PLATFORMS = {"linux/arm64": "aarch64-manylinux_2_28", "linux/amd64": "x86_64-manylinux_2_28"}
 #: Raised by hand when this module asks uv something else than before: what was kept is no answer to that.
-_ASKED = 2
+_ASKED = 3
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 
 
@@ -105,7 +105,7 @@ def compiled(environment: Environment, platform: str, without: tuple[str, ...] =
         arguments += ["--python-version", environment.python, "--python-platform", UV_PLATFORMS[platform]]
         arguments += [] if source else ["--only-binary", ":all:"]
         arguments += ["--constraints", str(pins), *map(str, inputs)]
-        if without := (*without, *environment.excluded):
+        if without:
             dropped = folder / "overrides.txt"
             dropped.write_text("\n".join(f"{name} ; python_version < '0'" for name in without), encoding="utf-8")
             arguments += ["--overrides", str(dropped)]
@@ -162,7 +162,7 @@ def _refuse_foreign(environment: Environment, platform: str) -> None:
     if found := [f"{wheel.name} ({wheel.origin})" for wheel in foreign(environment, platform)]:
         raise NoWheels(
             f"{', '.join(found)} has compiled parts that were built on this computer, for {uv.own_platform()}; on"
-            f" {platform} it cannot run. Take the other architecture, or leave it out with build.exclude."
+            f" {platform} it cannot run. Take the other architecture, or exclude it if nothing needs it."
         )
 
 
@@ -204,7 +204,7 @@ def key(environment: Environment, platform: str, without: tuple[str, ...] = (), 
     facts = {
         "platform": platform,
         "python": environment.python,
-        "without": sorted({*without, *environment.excluded}),
+        "without": sorted(without),
         "source": source,
         "asked": sorted(environment.requirements),
         "pins": sorted(environment.constraints),

@@ -79,7 +79,6 @@ def read(
         constraints=tuple(sorted({*found.constraints, *_pins(found, local)})),
         wheels=tuple(sorted(local.values(), key=lambda each: each.name)),
         modules=own,
-        excluded=tuple(sorted(left_out)),
     )
 
 

@@ -75,15 +75,6 @@ def test_a_package_of_which_there_is_only_source_becomes_a_wheel_for_both_if_it_
         assert (cache / platform / "pure.py").read_text() == "VERSION = '1.0'\n"
 
 
-def test_what_is_excluded_stays_away_even_where_it_is_needed(index: Path, cache: Path):
-    wheel(index, "app", needs=["unwanted"])
-    wheel(index, "unwanted")
-    environment = replace(asking("app"), excluded=("unwanted",))
-    found = settle(environment, BOTH, cache)
-    assert [lock.packages for lock in found.locks.values()] == [(("app", "1.0"),)] * 2
-    assert ("unwanted", "1.0") in settle(asking("app"), BOTH, cache).locks[ARM].packages
-
-
 def test_a_local_package_with_compiled_parts_is_only_for_this_computers_architecture(
     index: Path, cache: Path, tmp_path: Path
 ):
