@@ -58,9 +58,11 @@ def explain(found: tuple[Mismatch, ...], what: str, *, built: bool) -> str:
     if python:
         ways = [f"use Python {python}", *ways]
     other = "leave image= out, and one is built of your packages" if not built else "give an environment= with yours"
-    return f"{what} does not fit this client: {facts}. Dask's messages would not be understood; {other}, or " + (
-        ", and ".join(ways) or "install what is missing"
-    ) + "."
+    return (
+        f"{what} does not fit this client: {facts}. Dask's messages would not be understood; {other}, or "
+        + (", and ".join(ways) or "install what is missing")
+        + "."
+    )
 
 
 def _relevant(name: str, version: str | None) -> str | None:
