@@ -121,7 +121,8 @@ def explain(missing: Iterable[Missing], platform: str, origin: str) -> str:
     return (
         f"{origin or 'the environment'} has packages that cannot be installed on {platform}: {named}. Give"
         f' arch="{other}" if they have wheels for it, leave them out with build={{"exclude": […]}} if neither'
-        ' workers nor other packages need them, or have them built from source under emulation with build={"builder": "buildx"}.'
+        " workers nor other packages need them, or have them built from source under emulation with"
+        ' build={"builder": "buildx"}.'
     )
 
 
