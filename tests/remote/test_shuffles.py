@@ -165,3 +165,21 @@ async def test_nothing_of_an_array_that_is_chunked_anew_is_computed_again(tmp_pa
         assert executions(tmp_path) == {f"part-{n}": 1 for n in range(12)}
         await gone(workers[0])
         assert (await counts(client))["recomputed"] == 0
+
+
+@in_a_loop
+async def test_a_worker_that_has_only_put_data_in_goes_before_the_shuffle_is_over(tmp_path: Path) -> None:
+    async with dask_cluster(2) as (client, _):
+        meta = pd.DataFrame({"key": np.zeros(0, int), "value": np.zeros(0, int)})
+        frame = shuffled(tmp_path, 24, 0.1)
+        with dask.config.set({"dataframe.convert-string": False}):
+            outputs = client.compute(frame.map_partitions(slowly, 0.3, meta=meta).to_delayed())
+        await until(lambda: len(executions(tmp_path)) >= 6)
+        newcomer = await join(client.scheduler.address, "newcomer")
+        await until(lambda: any("transfer" in str(key) for key in newcomer.data))
+        await notice(client, newcomer, 60)
+        await gone(newcomer)
+        assert sum(future.done() for future in outputs) < 20
+        assert sum(map(len, await asyncio.wait_for(client.gather(outputs), 40))) == 24 * ROWS
+        assert executions(tmp_path) == {f"part-{n}": 1 for n in range(24)}
+        assert (await counts(client))["recomputed"] == 0
