@@ -48,10 +48,11 @@ class Outcome:
     recomputed: int
 
 
-def jobs() -> dict[str, Callable[[Client, Callable[[], None]], Any]]:
+def jobs(early: bool = False) -> dict[str, Callable[[Client, Callable[[], None]], Any]]:
     """Return the jobs by name. Each calls back when it is under way, and returns what can be checked.
 
-    Functions inside travel by value: the workers have no benchmarks.
+    Functions inside travel by value: the workers have no benchmarks. An `early` shuffle is under way when a quarter of
+    what goes in is made, else when a quarter of what comes out is.
     """
 
     def partition(seed: int) -> Any:
@@ -84,7 +85,10 @@ def jobs() -> dict[str, Callable[[Client, Callable[[], None]], Any]]:
 
     def shuffle(client: Client, under_way: Callable[[], None]) -> Any:
         moved = frame().shuffle("key").map_partitions(slowly, 0).persist()
-        wait_for_some(moved, 0.25)
+        if early:
+            wait_for_executions(client, PARTITIONS // 4)
+        else:
+            wait_for_some(moved, 0.25)
         under_way()
         return int(moved.value.sum().compute()), int(moved.key.nunique().compute())
 
@@ -101,6 +105,12 @@ def wait_for_some(collection: Any, part: float) -> None:
     """Wait until a part of what was asked for is done."""
     futures = futures_of(collection)
     while sum(future.done() for future in futures) < part * len(futures):
+        time.sleep(0.05)
+
+
+def wait_for_executions(client: Client, number: int) -> None:
+    """Wait until so many tasks, whatever they are, have come to a result."""
+    while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.plugins["executions"].of)) < number:
         time.sleep(0.05)
 
 
@@ -167,13 +177,14 @@ def main() -> None:
     parser.add_argument("--taken", type=int, action="append", help="how many workers (by default 1, 3 and 4)")
     parser.add_argument("--watch", choices=("on", "off", "both"), default="both")
     parser.add_argument("--shuffle", choices=("tasks", "p2p"), default="tasks", help="how Dask shuffles")
+    parser.add_argument("--early", action="store_true", help="notices come while the shuffle takes its data in")
     chosen = parser.parse_args()
     modes = {"on": (True,), "off": (False,), "both": (True, False)}[chosen.watch]
     found: dict[bool, list[tuple[Outcome, float]]] = {mode: [] for mode in modes}
     print(f"{'job':<12}{'taken':>6}{'watch':>7}{'lost':>7}{'again':>7}{'s':>8}{'ratio':>7}")
     with dask.config.set({"dataframe.shuffle.method": chosen.shuffle}), LocalAWS() as aws:
         for name in chosen.job or jobs():
-            job = jobs()[name]
+            job = jobs(chosen.early)[name]
             calm, expected = run(aws, job, 0, True)
             print(f"{name:<12}{0:>6}{'':>7}{calm.lost:>7}{0:>7}{calm.seconds:>8.1f}{1:>7.2f}", flush=True)
             for taken in chosen.taken or (1, 3, 4):

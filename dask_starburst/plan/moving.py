@@ -57,6 +57,34 @@ def must_move(held: float, rate: float, left: float) -> bool:
     return left <= REACTION + RESERVE * held / rate
 
 
+def may_run_on(wish: frozenset[str] | None, loose: bool, staying: frozenset[str]) -> tuple[frozenset[str] | None, bool]:
+    """Return to which workers a task is restricted, and whether loosely, so that workers that leave are avoided.
+
+    Parameters
+    ----------
+    wish : frozenset of str, optional
+        Addresses that the user restricts it to; None is all.
+    loose : bool
+        Whether the user lets it run elsewhere when none of them is there.
+    staying : frozenset of str
+        Addresses of the workers that stay.
+
+    Examples
+    --------
+    >>> sorted(may_run_on(None, False, frozenset({"b", "c"}))[0])
+    ['b', 'c']
+    >>> may_run_on(frozenset({"a", "b"}), False, frozenset({"b", "c"}))
+    (frozenset({'b'}), False)
+    """
+    if not staying:
+        return wish, loose
+    if wish is None:
+        return staying, True
+    if wish & staying:
+        return wish & staying, loose
+    return (staying, True) if loose else (wish, loose)
+
+
 def too_much(held: float, rate: float, notice: float = LONGEST) -> str | None:
     """Return the sentence that warns of a worker with more than can be moved, or None.
 

@@ -82,13 +82,27 @@ class Handover(ActiveMemoryManagerPolicy):
         One that takes part in a P2P shuffle goes on until that is over, if there is time: without it the whole shuffle
         would begin again.
         """
+        if not self.leaving:
+            self._shuffles.notice(list(self._scheduler.tasks))
         self.leaving[leaving.address] = leaving
         self._shuffles.do_without(self.leaving)
         self._hold_unless_needed(self._scheduler.workers[leaving.address], leaving)
 
-    def look_at(self, keys: Iterable[Any] | None) -> None:
-        """Keep shuffles away from workers that leave: those among new tasks, or all of them (None)."""
-        self._shuffles.do_without(self.leaving, keys)
+    def end(self, leaving: Leaving) -> None:
+        """Look after a worker no more: it is about to be removed, or has gone."""
+        del self.leaving[leaving.address]
+        self._shuffles.let_go(leaving.address)
+        self._shuffles.do_without(self.leaving)
+
+    def workers_changed(self) -> None:
+        """Hear that a worker has come or gone: shuffles begin on those that are there and stay."""
+        self._shuffles.do_without(self.leaving)
+
+    def tasks_came(self, keys: Iterable[Any]) -> None:
+        """Hear of new tasks: shuffles among them do without the workers that leave."""
+        if self.leaving:
+            self._shuffles.notice(keys)
+            self._shuffles.do_without(self.leaving)
 
     def step(self) -> None:
         """Ask for copies, for those that have not come from another, and give to others what has not begun."""

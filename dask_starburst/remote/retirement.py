@@ -163,13 +163,15 @@ class Retirement(SchedulerPlugin):
     def add_worker(self, scheduler: Any, worker: str) -> None:
         """Learn the name of a worker; when it is removed only the address is told."""
         self._blame.joined(worker, str(scheduler.workers[worker].name))
-        if self._handover.leaving:
-            self._handover.look_at(None)
+        self._handover.workers_changed()
+
+    def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+        """Hear that a worker has gone."""
+        self._handover.workers_changed()
 
     def update_graph(self, scheduler: Any, *, tasks: list[Any], **_: Any) -> None:
-        """Hear of new tasks: shuffles among them do without workers that leave."""
-        if self._handover.leaving:
-            self._handover.look_at(tasks)
+        """Hear of new tasks."""
+        self._handover.tasks_came(tasks)
 
     def log_event(self, topic: str, msg: Any) -> None:
         """Hear what the loss of a worker has done, at the moment at which Dask has counted it."""
@@ -245,7 +247,7 @@ class Retirement(SchedulerPlugin):
 
     async def _close(self, leaving: Leaving) -> None:
         """Close a worker and its nanny. `remove_worker` does what counts before it waits for anything."""
-        del self._handover.leaving[leaving.address]
+        self._handover.end(leaving)
         ws, seconds = self._scheduler.workers.get(leaving.address), time.monotonic() - leaving.since
         counts = self._counts
         counts.retired += 1
