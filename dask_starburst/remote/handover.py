@@ -83,7 +83,7 @@ class Handover(ActiveMemoryManagerPolicy):
         would begin again.
         """
         if not self.leaving:
-            self._shuffles.notice(list(self._scheduler.tasks))
+            self._shuffles.learn(list(self._scheduler.tasks))
         self.leaving[leaving.address] = leaving
         self._shuffles.do_without(self.leaving)
         self._hold_unless_needed(self._scheduler.workers[leaving.address], leaving)
@@ -101,7 +101,7 @@ class Handover(ActiveMemoryManagerPolicy):
     def tasks_came(self, keys: Iterable[Any]) -> None:
         """Hear of new tasks: shuffles among them do without the workers that leave."""
         if self.leaving:
-            self._shuffles.notice(keys)
+            self._shuffles.learn(keys)
             self._shuffles.do_without(self.leaving)
 
     def step(self) -> None:

@@ -58,7 +58,7 @@ class Shuffles:
             if address not in shuffle.run_spec.worker_for.values() and self._barrier_passed(shuffle):
                 shuffle.participating_workers.discard(address)
 
-    def notice(self, keys: Iterable[Any]) -> None:
+    def learn(self, keys: Iterable[Any]) -> None:
         """Learn which of these tasks are barriers of shuffles, for `do_without`."""
         for key in keys:
             if id_from_key(key) is None:
