@@ -38,10 +38,10 @@ mount --make-rprivate /
 mount --bind "$1" "$1"
 for place in proc sys dev; do mount --rbind /$place "$1/$place"; done
 cp /etc/resolv.conf /etc/hosts "$1/etc/"
-mount --bind "$2" "$1/work"
+mount --bind "$2" "$1/engine"
 cd "$1"
 pivot_root . old
-exec /usr/sbin/dockerd --config-file /work/daemon.json
+exec /usr/sbin/dockerd --config-file /engine/daemon.json
 """
 _FORGET = f"""
 mountpoint -q {_BINFMT} || mount -t binfmt_misc binfmt_misc {_BINFMT}
@@ -52,10 +52,10 @@ _DAEMON = {
     "bridge": "none",
     "iptables": False,
     "ip6tables": False,
-    "data-root": "/work/data",
-    "exec-root": "/work/exec",
-    "pidfile": "/work/docker.pid",
-    "hosts": ["unix:///work/docker.sock"],
+    "data-root": "/engine/data",
+    "exec-root": "/engine/exec",
+    "pidfile": "/engine/docker.pid",
+    "hosts": ["unix:///engine/docker.sock"],
 }
 
 
@@ -134,7 +134,7 @@ def _unpack(root: Path) -> None:
     for name in ("bin", "sbin", "lib", "lib64"):  # a package makes these links, which is not run here
         (root / "usr" / name).mkdir(exist_ok=True)
         (root / name).symlink_to(f"usr/{name}")
-    for name in ("proc", "sys", "dev", "run", "tmp", "root", "old", "work"):
+    for name in ("proc", "sys", "dev", "run", "tmp", "root", "old", "engine"):
         (root / name).mkdir(exist_ok=True)
 
 
