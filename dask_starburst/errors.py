@@ -10,6 +10,7 @@
     ├── AWSError                    any other failure of an AWS call
     │   └── Throttled               AWS asked us to slow down, longer than we were willing to wait
     ├── CapacityUnavailable         AWS had no instance to give in time
+    ├── BudgetExceeded              a cap of the user's does not allow it; ``max_hourly_cost``, ``max_total_cost``
     ├── SchedulerFailed             the scheduler could not be started, or was lost
     ├── WorkerFailed                a worker could not be started, three times over
     ├── LeaseExpired                nobody renewed the lease, so AWS has emptied the pool
@@ -81,6 +82,10 @@ class Throttled(AWSError):
 
 class CapacityUnavailable(StarburstError):
     """AWS had no instance of the allowed types to give in time."""
+
+
+class BudgetExceeded(StarburstError):
+    """A cap on what the cluster may cost does not allow it, or has been reached."""
 
 
 class SchedulerFailed(StarburstError):

@@ -10,6 +10,7 @@ from dask_starburst.cli.build import build
 from dask_starburst.cli.demo import demo
 from dask_starburst.cli.image import image
 from dask_starburst.cli.local import local
+from dask_starburst.cli.plan import plan
 from dask_starburst.cli.pool import gc, pool
 from dask_starburst.cli.warm import warm
 from dask_starburst.errors import StarburstError
@@ -36,6 +37,7 @@ main.add_command(demo)
 main.add_command(gc)
 main.add_command(image)
 main.add_command(local)
+main.add_command(plan)
 main.add_command(pool)
 image.add_command(build)
 pool.add_command(warm)

@@ -16,10 +16,12 @@ from dask_starburst.errors import BadArgument
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet import sweep, warm
 from dask_starburst.fleet.account import Account, set_up
+from dask_starburst.fleet.budget import Books, NoBooks
 from dask_starburst.fleet.fleet import DaskSide, Fleet
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.pool import Pool, in_service_script, make, owns, pool_spec
+from dask_starburst.plan.budget import Caps, Rates, check_launch, near_in_price
 from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
@@ -102,6 +104,24 @@ def sold(blueprint: Blueprint, account: Account) -> Blueprint:
     return replace(blueprint, worker_types=left, size=worker_size(left, shape.nthreads, shape.memory_limit))
 
 
+def within(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
+    """Return the blueprint with the worker types that suit these caps.
+
+    Raises
+    ------
+    BudgetExceeded
+        A cap does not allow what was asked for.
+    """
+    settings, group = blueprint.settings, LADDERS[blueprint.settings.spot_policy][0]
+    types = blueprint.worker_types
+    if caps.hourly is not None and settings.instance_types is None:
+        near = near_in_price([t.name for t in types], rates, group)
+        types = tuple(t for t in types if t.name in near)
+    dearest = rates.ceiling([t.name for t in types], group)
+    check_launch(caps, rates.of(blueprint.head_type.name, HEAD), dearest, settings.n_workers, settings.warm)
+    return replace(blueprint, worker_types=types)
+
+
 class Session:
     """One checkout of a pool.
 
@@ -113,9 +133,11 @@ class Session:
         What to build.
     events : EventLog
         Where everything that happens is told.
+    books : Books, optional
+        What things cost, and what may be spent.
     """
 
-    def __init__(self, aws: AWS, blueprint: Blueprint, events: EventLog) -> None:
+    def __init__(self, aws: AWS, blueprint: Blueprint, events: EventLog, books: Books | None = None) -> None:
         self.aws = aws
         self.id = uuid.uuid4().hex
         self.fleet: Fleet | None = None
@@ -125,6 +147,7 @@ class Session:
         self._kept = False
         self._blueprint = blueprint
         self._events = events
+        self._books = books or NoBooks()
 
     @property
     def worker_groups(self) -> tuple[str, ...]:
@@ -203,10 +226,30 @@ class Session:
             warm=settings.warm_timeout,
             spare={self.worker_group: settings.warm},
             stopped={self.worker_group: settings.stopped} if settings.stopped else {},
+            capped=bool(self._books.caps),
         )
         launcher = Launcher(definitions, settings.scheduler.port, self._sizes())
-        self.fleet = Fleet(pool, launcher, dask, self._events, limits, self.lease, timeouts.poll, settings.on_rebalance)
+        self.fleet = Fleet(
+            pool,
+            launcher,
+            dask,
+            self._events,
+            limits,
+            self.lease,
+            timeouts.poll,
+            settings.on_rebalance,
+            self._books,
+        )
         return self.fleet
+
+    def _first_rate(self) -> float:
+        """Return the most that the pool costs an hour before the scheduler hears more."""
+        if self._books.caps.total is None:
+            return 0.0
+        blueprint, rates = self._blueprint, self._books.rates()
+        dearest = max(rates.ceiling([t.name for t in blueprint.worker_types], g) for g in self.worker_groups)
+        wanted = (blueprint.settings.n_workers or 0) + blueprint.settings.warm
+        return rates.of(blueprint.head_type.name, HEAD) + wanted * dearest
 
     def _sizes(self) -> dict[str, WorkerSize]:
         """Return what the only task of an instance gets, by the instance's type."""
@@ -220,7 +263,8 @@ class Session:
         head = worker_size((blueprint.head_type,), None, None)
         size = blueprint.size
         groups = [pool.names.group(group) for group in (*self.worker_groups, HEAD)]
-        lifetimes = Lifetimes(settings.lease, settings.idle_timeout, settings.no_client_timeout)
+        cap, rate = self._books.caps.total, self._first_rate()
+        lifetimes = Lifetimes(settings.lease, settings.idle_timeout, settings.no_client_timeout, cap, rate)
         container = Container(
             pool=pool.name,
             arch=settings.arch,

@@ -84,6 +84,11 @@ def set_state(instance: Any, name: str) -> None:
     instance._state = InstanceState(name, STATES[name])
 
 
+def set_transition(instance: Any, text: str | None) -> None:
+    """Set what DescribeInstances says of the last change of state: moto's own is not of the virtual clock."""
+    instance._reason = text
+
+
 def finish_termination(instance: Any) -> None:
     """Do what moto does when an instance is terminated, and what it forgets: the interfaces go too."""
     for interface in instance.nics.values():

@@ -1,0 +1,120 @@
+"""What a cluster would be launched as and cost: asked before anything is launched."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from dask_starburst.cloud import Cloud, has_region, open_cloud
+from dask_starburst.cost.ledger import Ledger
+from dask_starburst.cost.price_book import PriceBook
+from dask_starburst.errors import BudgetExceeded, NoCredentials
+from dask_starburst.fleet.session import Blueprint, blueprint, within
+from dask_starburst.plan.budget import Caps
+from dask_starburst.plan.pool import LADDERS
+from dask_starburst.plan.quote import Quote, Wanted, reckon
+from dask_starburst.settings import Settings
+
+#: Where prices are from when no region is configured, and nobody can be asked.
+_REGION = "us-east-1"
+
+
+def quote(**settings: Any) -> Quote:
+    """Say what a cluster would be launched as and cost; nothing is launched, nothing is made.
+
+    With credentials AWS is asked for its prices and for what the account may have; without, what is bundled counts.
+
+    Parameters
+    ----------
+    **settings
+        Arguments of :class:`.StarburstCluster`.
+
+    Returns
+    -------
+    Quote
+        Its repr is for people.
+
+    Raises
+    ------
+    BadArgument
+        Some argument is wrong.
+
+    Examples
+    --------
+    >>> quote(n_workers=10, arch="arm64")  # doctest: +SKIP
+    """
+    loaded = Settings.load(**settings)
+    with ThreadPoolExecutor(1) as thread:  # a notebook's own loop runs already
+        return thread.submit(asyncio.run, preview(loaded)).result()
+
+
+async def preview(settings: Settings) -> Quote:
+    """Return what a cluster of these settings would cost.
+
+    Raises
+    ------
+    BadArgument
+        An instance type is unknown, of the wrong architecture or too small for the worker.
+    """
+    facts: tuple[str, ...] = ()
+    if not has_region(settings):
+        settings = replace(settings, region=_REGION)
+        facts = (f"no AWS region is configured: the prices are those of {_REGION}",)
+    planned = blueprint(settings, "")
+    try:
+        cloud = await open_cloud(settings)
+    except NoCredentials:
+        return await _priced(planned, None, (*facts, "no AWS credentials here: nothing was asked of AWS"))
+    try:
+        return await _priced(planned, cloud, facts)
+    finally:
+        await cloud.close()
+
+
+async def preview_in(cloud: Cloud | None, planned: Blueprint) -> Quote:
+    """Return the same for a blueprint, in a cloud that is open already; None: before the cluster has begun to start."""
+    return await (preview(planned.settings) if cloud is None else _priced(planned, cloud, ()))
+
+
+async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...]) -> Quote:
+    settings = planned.settings
+    region = cloud.aws.region if cloud is not None else settings.region or _REGION
+    book = PriceBook(region)
+    if cloud is not None:
+        await book.refresh(cloud.aws, planned.types, ())
+    ledger = Ledger(book, settings.storage.volume_size, types=planned.types)
+    caps, refusal = Caps(settings.max_hourly_cost, settings.max_total_cost, settings.cost_alert_threshold), ""
+    try:
+        planned = within(planned, caps, ledger.rates())
+    except BudgetExceeded as error:
+        refusal = str(error)
+    return reckon(
+        f"the embedded AWS, {region}" if cloud is not None and cloud.simulated else region,
+        wanted(planned),
+        {
+            (kind, market): book.spot(kind) if market == "spot" else book.on_demand(kind)
+            for kind in planned.types
+            for market in ("spot", "on-demand")
+        },
+        caps=caps,
+        facts=facts,
+        refusal=refusal,
+        simulated=cloud is not None and cloud.simulated,
+    )
+
+
+def wanted(planned: Blueprint) -> Wanted:
+    """Return what a blueprint asks for, as far as it costs something."""
+    settings = planned.settings
+    return Wanted(
+        head=planned.head_type.name,
+        types=tuple(t.name for t in planned.worker_types),
+        workers=settings.adaptive.maximum if settings.n_workers is None else settings.n_workers,
+        groups=LADDERS[settings.spot_policy],
+        adaptive=settings.n_workers is None,
+        spares=settings.warm,
+        stopped=settings.stopped,
+        volume_gb=settings.storage.volume_size,
+    )
