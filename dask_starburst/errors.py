@@ -9,6 +9,7 @@
     ├── PermissionDenied            AWS refused one action; ``operation`` names it
     ├── AWSError                    any other failure of an AWS call
     │   └── Throttled               AWS asked us to slow down, longer than we were willing to wait
+    ├── PriceUnknown                nobody says what something costs there, so it is not counted as nothing
     ├── CapacityUnavailable         AWS had no instance to give in time
     ├── SchedulerFailed             the scheduler could not be started, or was lost
     ├── WorkerFailed                a worker could not be started, three times over
@@ -77,6 +78,10 @@ class AWSError(StarburstError):
 
 class Throttled(AWSError):
     """AWS throttled a call longer than we were willing to wait."""
+
+
+class PriceUnknown(StarburstError):
+    """Nobody says what something costs in a region: neither AWS, nor the bundled list. It is never taken for nothing."""
 
 
 class CapacityUnavailable(StarburstError):

@@ -100,7 +100,7 @@ class Cost:
         caveats = [priced if self.on_demand_date else "nothing was launched"]
         if self.spot_date:
             caveats.append(f"Spot estimated from {_month(self.spot_date)} savings")
-        if any(price.assumed for price in self.prices):
+        if any("no Spot savings" in price.source for price in self.prices):
             caveats.append("Spot without published savings counted as on demand")
         if self.simulated:
             caveats.append("simulated run")
@@ -142,7 +142,7 @@ class Ledger:
 
         Raises
         ------
-        BadArgument
+        PriceUnknown
             If the type has no price: said at the start, not when somebody asks for the sum.
         """
         if instance_id not in self.usages:
