@@ -20,7 +20,7 @@ from dask_starburst.fleet.task import SchedulerTask, WorkerTask
 from dask_starburst.hooks import Hooks, named_hooks
 from dask_starburst.lifecycle import CloudCluster
 from dask_starburst.plan.adaptive import Patience
-from dask_starburst.preview import preview_in
+from dask_starburst.preview import Planned, preview_in
 from dask_starburst.settings import Settings, check_count
 from dask_starburst.views.html import as_html
 from dask_starburst.views.report import ClusterReport, as_text, report_of
@@ -262,21 +262,18 @@ class StarburstCluster(CloudCluster):
             logs |= {title: Log(text) for title, text in (await read_logs(self._fleet, scheduler, chosen)).items()}
         return logs
 
-    def plan(self, n_workers: int | None = None) -> Any:
-        """Say what the cluster would cost an hour with so many workers; nothing is launched.
+    @property
+    def plan(self) -> Planned:
+        """The names of the workers that are wished for, as in every SpecCluster; and ``plan()`` says what they cost.
 
-        Before there is a cluster, :func:`dask_starburst.quote` says it.
-
-        Parameters
-        ----------
-        n_workers : int, optional
-            By default those of the settings, or what the cluster may adapt to at the most.
-
-        Returns
-        -------
-        Quote
-            Its repr is for people. A coroutine where the cluster is asynchronous.
+        ``cluster.plan(n_workers=None)`` returns a :class:`.Quote` of what the cluster would cost an hour with so many
+        workers; by default those of the settings, or what it may adapt to at the most. Its repr is for people.
+        Nothing is launched. It is a coroutine where the cluster is asynchronous. Before there is a cluster,
+        :func:`dask_starburst.quote` says the same.
         """
+        return Planned(super().plan, self._quote)
+
+    def _quote(self, n_workers: int | None = None) -> Any:
         check_count("n_workers", n_workers, self.settings.max_workers)
         wanted = self.settings if n_workers is None else replace(self.settings, n_workers=n_workers)
         return self.sync(preview_in, self._cloud, replace(self._blueprint, settings=wanted))

@@ -9,6 +9,7 @@
     ├── PermissionDenied            AWS refused one action; ``operation`` names it
     ├── AWSError                    any other failure of an AWS call
     │   └── Throttled               AWS asked us to slow down, longer than we were willing to wait
+    ├── PriceUnknown                nobody says what something costs there, so it is not counted as nothing
     ├── CapacityUnavailable         AWS had no instance to give in time
     ├── BudgetExceeded              a cap of the user's does not allow it; ``max_hourly_cost``, ``max_total_cost``
     ├── SchedulerFailed             the scheduler could not be started, or was lost
@@ -78,6 +79,10 @@ class AWSError(StarburstError):
 
 class Throttled(AWSError):
     """AWS throttled a call longer than we were willing to wait."""
+
+
+class PriceUnknown(StarburstError):
+    """Nobody says what something costs in a region: neither AWS, nor the bundled list. It is never taken for nothing."""
 
 
 class CapacityUnavailable(StarburstError):

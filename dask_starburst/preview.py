@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,18 @@ from dask_starburst.settings import Settings
 
 #: Where prices are from when no region is configured, and nobody can be asked.
 _REGION = "us-east-1"
+
+
+class Planned(set[Any]):
+    """The names of planned workers, which Dask's SpecCluster calls `plan`; called, it says what they cost."""
+
+    def __init__(self, names: Iterable[Any], ask: Callable[..., Any]) -> None:
+        super().__init__(names)
+        self._ask = ask
+
+    def __call__(self, n_workers: int | None = None) -> Any:
+        """Ask; see `StarburstCluster.plan`."""
+        return self._ask(n_workers)
 
 
 def quote(**settings: Any) -> Quote:

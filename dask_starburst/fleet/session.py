@@ -78,7 +78,10 @@ def blueprint(settings: Settings, secret: str) -> Blueprint:
         An instance type is unknown, of the wrong architecture or too small for the worker.
     """
     shape, known = settings.worker, catalogue()
-    types = worker_types(known, settings.arch, settings.instance_types, shape.nthreads, shape.memory_limit)
+    region = settings.region or "us-east-1"  # only its prices matter here
+    types = worker_types(
+        known, settings.arch, settings.instance_types, shape.nthreads, shape.memory_limit, region=region
+    )
     head = head_type(known, settings.arch, settings.scheduler.instance_type)
     return Blueprint(settings, types, head, worker_size(types, shape.nthreads, shape.memory_limit), secret)
 
@@ -211,7 +214,8 @@ class Session:
         self.lease = Lease(settings.lease, self.aws.now())
         await pool.open(settings.max_workers + settings.warm, self.lease.until)
         if settings.warm:
-            text = price_of_spares(pool.spec.worker_types[0], settings.warm, spot=self.worker_group == "spot")
+            kind, spot = pool.spec.worker_types[0], self.worker_group == "spot"
+            text = price_of_spares(kind, settings.warm, spot=spot, region=self.aws.region)
             self._tell("spares-wished", pool.name, text)
         if settings.stopped:
             text = promise(pool.spec.worker_types[0], settings.stopped, pool.spec.volume_gib)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from dask_starburst.catalog import price_table
-from dask_starburst.errors import BadArgument
+from dask_starburst.errors import PriceUnknown
 from dask_starburst.local.state import Group, Machine
 from dask_starburst.local.wire import ServiceError
 
@@ -50,12 +50,17 @@ class Pool:
         return letters in _STANDARD
 
     @property
+    def region(self) -> str:
+        """The region of its zone; the embedded AWS has no local zones."""
+        return self.zone.rstrip("abcdefgh")
+
+    @property
     def price(self) -> float:
         """USD an hour by the bundled catalogue; infinite for what it does not have."""
         try:
-            table = price_table()
+            table = price_table(self.region)
             price = table.spot_estimate(self.type) if self.market == "spot" else table.on_demand(self.type)
-        except BadArgument:
+        except PriceUnknown:
             return math.inf
         return price.usd_per_hour
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_starburst.cost import Ledger
-from dask_starburst.errors import BadArgument
+from dask_starburst.errors import PriceUnknown
 from dask_starburst.events import Event
 
 HOUR = 3600.0
@@ -70,7 +70,7 @@ def test_the_end_of_a_strange_instance_is_passed_over():
 
 
 def test_a_type_without_a_price_is_refused_when_it_starts():
-    with pytest.raises(BadArgument, match="not an instance type"):
+    with pytest.raises(PriceUnknown, match="nobody says what x99"):
         Ledger().instance_started("i-1", "x99.huge", "spot", at=0)
 
 
