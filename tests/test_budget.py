@@ -60,7 +60,7 @@ def slowly(n: int) -> int:
 
 
 def test_a_launch_above_its_cap_is_refused_before_anything_exists(aws: LocalAWS) -> None:
-    with pytest.raises(BudgetExceeded, match="give n_workers=[0-9]+, or max_hourly_cost="):
+    with pytest.raises(BudgetExceeded, match=r"give n_workers=[0-9]+, or max_hourly_cost="):
         cluster(aws, n_workers=50, max_hourly_cost=0.5)
     assert not aws.instances()
     assert nothing_left(aws)
@@ -69,7 +69,7 @@ def test_a_launch_above_its_cap_is_refused_before_anything_exists(aws: LocalAWS)
 def test_under_adaptive_load_the_rate_never_exceeds_its_cap_and_the_work_gets_done() -> None:
     cap = 0.3
     with LocalAWS() as aws, cluster(aws, max_hourly_cost=cap, cost_alert_threshold=0.2) as limited:
-        limited.adapt(minimum=0, maximum=8)
+        limited.adapt(minimum=5, maximum=8)
         with Client(limited) as client:
             assert sum(client.gather(client.map(slowly, range(100)))) == sum(range(100))
         kinds = [event.kind for event in limited.events]
@@ -83,7 +83,7 @@ def test_under_adaptive_load_the_rate_never_exceeds_its_cap_and_the_work_gets_do
 def test_who_waits_for_workers_that_there_is_no_money_for_is_told_so() -> None:
     with LocalAWS() as aws, cluster(aws, n_workers=1, max_hourly_cost=0.2) as limited:
         limited.scale(6)
-        with pytest.raises(BudgetExceeded, match="wait, because of max_hourly_cost=0.2"):
+        with pytest.raises(BudgetExceeded, match="wait, because of max_hourly_cost="):
             limited.wait_for_workers(6)
         limited.scale(1)
         limited.wait_for_workers(1)
@@ -137,7 +137,9 @@ def test_the_scheduler_ends_its_pool_when_the_money_is_spent_and_the_client_is_g
 
 def test_the_books_agree_with_what_the_embedded_aws_has_seen() -> None:
     with LocalAWS() as aws:
-        with cluster(aws, n_workers=2, spot_policy="spot_with_fallback", warm_timeout=20, timeouts={"fallback": 5}) as own:
+        with cluster(
+            aws, n_workers=2, spot_policy="spot_with_fallback", warm_timeout=20, timeouts={"fallback": 5}
+        ) as own:
             own.wait_for_workers(2)
             aws.set_speed(FAST)
             own.scale(3)

@@ -1,5 +1,2 @@
-from tools.offered import Offered
-
-
 def offered(regions):
     raise NotImplementedError

@@ -117,7 +117,7 @@ def within(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
     """
     settings, group = blueprint.settings, LADDERS[blueprint.settings.spot_policy][0]
     types = blueprint.worker_types
-    if caps.hourly is not None and settings.instance_types is None:
+    if caps and settings.instance_types is None:
         near = near_in_price([t.name for t in types], rates, group)
         types = tuple(t for t in types if t.name in near)
     dearest = rates.ceiling([t.name for t in types], group)

@@ -21,7 +21,7 @@ SILENCE = 3 * INTERVAL
 MINIMUM_SECONDS = 60.0
 #: The share of the total cap at which the user is warned.
 WARN_AT = 0.8
-#: Under an hourly cap no type is taken that costs so many times as much as the first one: a worker that is ordered
+#: Under a cap no type is taken that costs so many times as much as the first one: a worker that is ordered
 #: counts at the price of the dearest type that AWS may choose, so a wide choice would leave much of the cap unused.
 _DEAREST = 1.25
 #: Sums of a few hundred prices differ in the last digits by the order in which they are added.

@@ -21,7 +21,18 @@ from dask_starburst.plan.budget import (
     hourly,
     near_in_price,
 )
-from dask_starburst.plan.state import HEAD, Group, Instance, Limits, Observed, SetDesired, Task, Worker, WorkerState
+from dask_starburst.plan.state import (
+    HEAD,
+    Action,
+    Group,
+    Instance,
+    Limits,
+    Observed,
+    SetDesired,
+    Task,
+    Worker,
+    WorkerState,
+)
 from tests.plan.simulated import TYPES, SimulatedAWS, SimulatedFleet
 
 S = WorkerState
@@ -35,7 +46,7 @@ def pool(desired: int = 0, *kinds: str, asked: int | None = None, groups: tuple[
     """Return a pool with instances of these types, and this desired capacity of its first group."""
     instances = {f"i-{n}": Instance(f"i-{n}", groups[0], kind, f"arn:{n}", True) for n, kind in enumerate(kinds)}
     sizes = {name: desired if name == groups[0] else 0 for name in groups}
-    order = {SetDesired(groups[0], asked): NOW} if asked is not None else {}
+    order: dict[Action, float] = {SetDesired(groups[0], asked): NOW} if asked is not None else {}
     return Observed({n: Group(n, size, TYPES, TYPES) for n, size in sizes.items()}, instances, asked=order)
 
 
@@ -64,7 +75,7 @@ def test_an_order_counts_as_soon_as_it_is_given_and_not_for_ever():
 
 def test_what_is_shutting_down_is_not_paid_for():
     seen = pool(1, CHEAP, CHEAP)
-    gone = replace(seen, instances=seen.instances | {"i-1": replace(seen.instances["i-1"], terminating=True)})
+    gone = replace(seen, instances={**seen.instances, "i-1": replace(seen.instances["i-1"], terminating=True)})
     assert hourly(gone, RATES, NOW, LIMITS) == pytest.approx(0.1)
 
 
