@@ -20,6 +20,7 @@ from dask_starburst.cost.bill import Cost
 from dask_starburst.cost.keeper import BookKeeper
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
+from dask_starburst.cost.record import keep, record_of
 from dask_starburst.environment.cache import cache_dir
 from dask_starburst.errors import CapacityUnavailable, StarburstError, VersionMismatch, WorkerFailed
 from dask_starburst.events import Event, EventLog
@@ -136,6 +137,7 @@ class CloudCluster(SpecCluster):
         if ready:
             await self._hooks.close(self, self._hook_failed)
         if self._fleet is not None:
+            await self._fleet.budget.last_word()
             await self._fleet.stop()  # it would take what follows for losses
         await self._say_good_bye()
         left = await self._session.end(warm=warm) if self._session else []
@@ -163,7 +165,15 @@ class CloudCluster(SpecCluster):
     async def _tell_the_end(self) -> None:
         if self._keeper is not None:
             await self._keeper.close()
+        if self._session is not None:
+            self._keep_record(self._session)
         self._tell("cluster-closed", self.name, f"cluster {self.name} is closed; it cost {self.cost}")
+
+    def _keep_record(self, session: Session) -> None:
+        pool, now, cost = session.pool, session.aws.now(), self.cost
+        if pool is not None and cost.usd:
+            opened = min((event.time for event in self.events), default=now)
+            keep(record_of(self.name, pool.name, opened, now, cost))
 
     async def _say_good_bye(self) -> None:
         """Let the scheduler end by itself, and its workers with it, as long as it answers."""

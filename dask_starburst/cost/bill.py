@@ -51,8 +51,13 @@ class Cost:
         """All parts together."""
         return self.instances + self.public_ipv4 + self.storage
 
+    @property
+    def source(self) -> str:
+        """Where the worst of its prices is from, and of when."""
+        return sources(self.prices)
+
     def __str__(self) -> str:
-        caveats = [sources(self.prices) if self.prices else "nothing was launched"]
+        caveats = [self.source or "nothing was launched"]
         if self.unpriced:
             caveats.append(f"without {', '.join(self.unpriced)}, whose price nobody knows")
         if self.simulated:

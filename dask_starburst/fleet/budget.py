@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,6 +16,10 @@ from dask_starburst.plan.state import Limits, Observed, Worker, WorkerState
 
 if TYPE_CHECKING:
     from dask_starburst.fleet.fleet import Fleet
+
+
+#: Seconds that a scheduler has to answer when the cluster closes.
+_LAST = 2.0
 
 
 class Books(Protocol):
@@ -104,6 +109,12 @@ class BudgetWatch:
             if worker.held != (name in wait):
                 fleet.workers[name] = replace(worker, held=not worker.held)
         self._tell(len(wait), caps)
+
+    async def last_word(self) -> None:
+        """Hear from the scheduler for the last time what its workers have done."""
+        now = self.fleet.pool.aws.now()
+        with suppress(OSError, TimeoutError):
+            await asyncio.wait_for(self._account(self.books.spent(now)), _LAST)
 
     def hopeless(self) -> BudgetExceeded | None:
         """Return why no further worker can come; None while one is on its way or none waits for money."""
