@@ -151,7 +151,8 @@ def reckon(
 
 
 def _kind(wanted: Wanted) -> str:
-    more = f" or one of {len(wanted.types) - 1} like it" if len(wanted.types) > 1 else ""
+    others = wanted.types[1:]
+    more = f" or {others[0]}" if len(others) == 1 else f" or one of {len(others)} like it" if others else ""
     lower = f", else {_market(wanted.groups[1])}" if len(wanted.groups) > 1 else ""
     return f"{wanted.types[0]}{more}, {_market(wanted.groups[0])}{lower}"
 
