@@ -143,7 +143,7 @@ class PriceBook:
         self._learn({name: Known(usd, now, now) for name, usd in found.items()})
 
     async def _ask_spot(self, aws: AWS, types: list[str], zones: list[str]) -> None:
-        found, now = await pricing.spot(aws, types, zones, self._now()), self._now()
+        found, now = await pricing.spot(aws, types, zones, aws.now()), self._now()
         self._learn({f"{name} {zone}": Known(usd, now, since) for (name, zone), (usd, since) in found.items()})
 
     def _learn(self, news: dict[str, Known]) -> None:
