@@ -82,7 +82,7 @@ class Throttled(AWSError):
 
 
 class PriceUnknown(StarburstError):
-    """Nobody says what something costs in a region: neither AWS, nor the bundled list. It is never taken for nothing."""
+    """Neither AWS nor the bundled list says what something costs in a region. It is never taken for nothing."""
 
 
 class CapacityUnavailable(StarburstError):

@@ -21,7 +21,6 @@ from dask_starburst.cost.keeper import BookKeeper
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.cost.record import keep, record_of
-from dask_starburst.environment.cache import cache_dir
 from dask_starburst.errors import CapacityUnavailable, StarburstError, VersionMismatch, WorkerFailed
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet.dask_side import ClusterSide
@@ -100,9 +99,7 @@ class CloudCluster(SpecCluster):
     async def _open_books(self, cloud: Cloud) -> Ledger:
         """Open the books, and refuse what a cap does not allow before anything is launched."""
         settings, aws, blueprint = self.settings, cloud.aws, self._blueprint
-        # What the embedded AWS says must not be taken for a real price later.
-        cache = None if cloud.simulated else cache_dir() / "prices.json"
-        book = PriceBook(aws.region, cache=cache, now=aws.now)
+        book = PriceBook(aws.region, now=aws.now)
         caps = Caps(settings.max_hourly_cost, settings.max_total_cost, settings.cost_alert_threshold)
         types = tuple(dict.fromkeys(blueprint.types))
         self._ledger = Ledger(book, settings.storage.volume_size, cloud.simulated, caps, types)

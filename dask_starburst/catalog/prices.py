@@ -58,7 +58,7 @@ class Price:
 
 
 def sources(prices: Iterable[Price]) -> str:
-    """Say where a total comes from: the worst source of its prices, with its date and what stood in the way of a better.
+    """Say where a total comes from: its worst source, with the date and what stood in the way of a better one.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class PriceTable:
             raise PriceUnknown(self._unknown(name))
         return found
 
-    def spot_estimate(self, instance_type: InstanceType | str) -> Price:
+    def spot_estimate(self, instance_type: InstanceType | str, on_demand: Price | None = None) -> Price:
         """Assume a Spot price of a type: the middle of its published savings.
 
         Real Spot prices move by zone and hour. Where no savings were published the on-demand price is taken: an
@@ -155,6 +155,8 @@ class PriceTable:
         Parameters
         ----------
         instance_type : InstanceType or str
+        on_demand : Price, optional
+            Its on-demand price if that is known better than here.
 
         Returns
         -------
@@ -166,7 +168,8 @@ class PriceTable:
         PriceUnknown
             As `on_demand` does.
         """
-        on_demand, family = self.on_demand(instance_type), _name(instance_type).partition(".")[0]
+        on_demand = on_demand or self.on_demand(instance_type)
+        family = _name(instance_type).partition(".")[0]
         saving = self.savings.get(family)
         if saving is None:
             source = f"the on-demand price, as no Spot savings of {family} are bundled,"
@@ -261,5 +264,5 @@ def _or(names: list[str]) -> str:
 
 def _age(date: str) -> float:
     """Order dates from new to old; a month counts as its first day."""
-    digits = (date.replace("-", "") + "0101")[:8]
+    digits = (date[:10].replace("-", "") + "0101")[:8]
     return -float(digits) if digits.isdigit() else 0.0

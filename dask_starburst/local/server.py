@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,8 +48,10 @@ from dask_starburst.local.market import Market
 from dask_starburst.local.metadata import MetadataApp
 from dask_starburst.local.placement_scores import PlacementScores
 from dask_starburst.local.played import PlayedContainers
+from dask_starburst.local.price_list import PriceList
 from dask_starburst.local.registry import LAYERS, Registry
 from dask_starburst.local.sky import Sky
+from dask_starburst.local.spot_history import SpotHistory
 from dask_starburst.local.task_life import TaskLife
 from dask_starburst.local.timing import Profile, Timing
 from dask_starburst.local.veil import Veil
@@ -155,7 +158,8 @@ class LocalServer:
         market = Market(world.now, ec2.zones, self._options.seed)
         machines.on_launched.append(market.take)
         machines.on_terminating.append(market.give_back)
-        services = [_autoscaling(world, ec2, machines, market), _ecs(world, tasks, interfaces)]
+        prices = Service("pricing", PriceList(), invalid="InvalidParameterException", lock=nullcontext())
+        services = [_autoscaling(world, ec2, machines, market), _ecs(world, tasks, interfaces), prices]
         folders: dict[str, WSGIApplication] = {
             "_local": control,
             "imds": metadata,
@@ -167,6 +171,7 @@ class LocalServer:
         }
         scores = PlacementScores(market, world.region, ec2.zone_ids())
         operations = {
+            "ec2:DescribeSpotPriceHistory": SpotHistory(ec2.zone_ids(), world.now).answer,
             "ec2:GetSpotPlacementScores": scores.answer,
             "ecr:GetAccountSetting": ecr.get_account_setting,
             "ecr:PutAccountSetting": ecr.put_account_setting,

@@ -30,33 +30,10 @@ _DEFAULT_WORKER = {"arm64": "c7g.xlarge", "x86_64": "c7i.xlarge"}
 _DEFAULT_HEAD = {"arm64": "m7g.medium", "x86_64": "m7i.large"}
 #: What a cluster chooses among by itself: compute, general and memory families whose whole processor one has, without
 #: GPUs and without what only some work needs. Any other type is used when it is named.
-_CHOSEN = frozenset(
-    [
-        "c6g",
-        "c7g",
-        "c8g",
-        "m6g",
-        "m7g",
-        "m8g",
-        "r7g",
-        "r8g",
-        "c7gd",
-        "c8gd",
-        "c6i",
-        "c7i",
-        "c7i-flex",
-        "c6a",
-        "c7a",
-        "m7i",
-        "m7i-flex",
-        "m7a",
-        "r7i",
-        "r7a",
-        "c8i",
-        "m8i",
-        "r8i",
-    ]
-)
+_CHOSEN = frozenset((
+    "c6g", "c7g", "c8g", "m6g", "m7g", "m8g", "r7g", "r8g", "c7gd", "c8gd",
+    "c6i", "c7i", "c7i-flex", "c6a", "c7a", "m7i", "m7i-flex", "m7a", "r7i", "r7a", "c8i", "m8i", "r8i",
+))  # fmt: skip
 #: Newest generation with the lowest published interruption first (aws-facts §4.3).
 _FAMILIES = {"arm64": ("c7g", "m7g", "r7g"), "x86_64": ("c7i", "m7i", "r7i")}
 
