@@ -170,8 +170,7 @@ class StarburstCluster(CloudCluster):
     ) -> None:
         given = {k: v for k, v in locals().items() if k in Settings.__dataclass_fields__}
         self.settings = Settings.load(**given)
-        name = self.settings.name or f"starburst-{uuid.uuid4().hex[:8]}"
-        spec = self._prepare(name)
+        name, spec = self._prepare()
         try:
             super().__init__(
                 workers={str(i): spec for i in range(self.settings.n_workers or 0)},
@@ -188,8 +187,9 @@ class StarburstCluster(CloudCluster):
                 self.close()
             raise
 
-    def _prepare(self, name: str) -> dict[str, Any]:
-        """Make the certificates and the blueprint, and return what SpecCluster has to know of a worker."""
+    def _prepare(self) -> tuple[str, dict[str, Any]]:
+        """Make the certificates and the blueprint; return the name, and what SpecCluster has to know of a worker."""
+        name = self.settings.name or f"starburst-{uuid.uuid4().hex[:8]}"
         self.events = EventLog()
         if not self.settings.quiet:
             show_progress()
@@ -200,7 +200,7 @@ class StarburstCluster(CloudCluster):
         self._blueprint = blueprint(self.settings, self._certificates.secret)
         size = self._blueprint.size
         self._open.add(self)
-        return {"cls": WorkerTask, "options": {"nthreads": size.nthreads, "memory_limit": size.memory_limit}}
+        return name, {"cls": WorkerTask, "options": {"nthreads": size.nthreads, "memory_limit": size.memory_limit}}
 
     # -- Dask's hooks ---------------------------------------------------------------------------
 

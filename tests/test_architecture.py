@@ -26,6 +26,7 @@ ORDER = (
     "views",
     "adaptive",
     "cloud",
+    "preview",
     "lifecycle",
     "cluster",
     "discovery",

@@ -65,8 +65,8 @@ def test_a_wrong_type_is_refused_in_a_sentence():
 
 
 def bill(**more: Any) -> Cost:
-    parts = {"by_group": {"head": 0.2, "spot": 1.0}, "by_cause": {"work": 0.9, "idle": 0.3}, "saved": 1.8}
-    return Cost(instances=1.1, storage=0.1, **parts, **more)
+    groups, causes = {"head": 0.2, "spot": 1.0}, {"work": 0.9, "idle": 0.3}
+    return Cost(instances=1.1, storage=0.1, by_group=groups, by_cause=causes, saved=1.8, **more)
 
 
 def test_the_report_lists_what_was_closed_and_counts_only_what_was_paid(state: Path):
