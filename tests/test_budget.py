@@ -14,7 +14,7 @@ from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR
 from dask_starburst.cost import PriceBook
 from dask_starburst.errors import BudgetExceeded
 from dask_starburst.local import LocalAWS
-from dask_starburst.local.weather import Interrupt
+from dask_starburst.local.weather import Capacity, Interrupt
 from dask_starburst.plan.budget import INTERVAL
 from tests.evidence import costs_nothing, nothing_left, read_until, script_process, wait_until
 
@@ -136,6 +136,7 @@ def test_the_books_agree_with_what_the_embedded_aws_has_seen() -> None:
         ) as own:
             own.wait_for_workers(2)
             aws.set_speed(FAST)
+            aws.weather([Capacity(market="spot", room=0)])
             own.scale(3)
             own.wait_for_workers(3)
             aws.weather([Interrupt(count=1)])
@@ -149,3 +150,4 @@ def test_the_books_agree_with_what_the_embedded_aws_has_seen() -> None:
     assert sum(cost.by_group.values()) == pytest.approx(cost.usd)
     assert sum(cost.by_cause.values()) == pytest.approx(cost.usd)
     assert {"scheduler", "boot", "idle", "interrupted"} <= cost.by_cause.keys()
+    assert {"head", "spot", "on-demand"} == cost.by_group.keys()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dask_starburst.fleet.fleet import Fleet
 
 
+#: Seconds between two lines in the log about what the cluster has cost.
+_LOG_EVERY = 900.0
 #: Seconds that a scheduler has to answer when the cluster closes.
 _LAST = 2.0
 
@@ -82,6 +84,7 @@ class BudgetWatch:
     _waiting: int = 0
     _warned: set[str] = field(default_factory=set)
     _told: float = float("-inf")
+    _logged: float = 0.0
     _telling: bool = False
     _dated: set[str] = field(default_factory=set)
 
@@ -100,6 +103,7 @@ class BudgetWatch:
         if now - self._told >= INTERVAL and not self._telling:
             self._told, self._telling = now, True
             fleet.spawn(self._account(spent))
+        self._log(now, spent)
         if not caps:
             return
         self._check_total(caps, spent)
@@ -122,6 +126,14 @@ class BudgetWatch:
         if not waits or any(_coming(w) for w in self.fleet.workers.values()):
             return None
         return BudgetExceeded(self._words(len(waits), self.books.caps))
+
+    def _log(self, now: float, spent: float) -> None:
+        """Say now and then what it has cost: who looks at the log only shall see it too."""
+        self._logged = self._logged or now
+        if now - self._logged >= _LOG_EVERY and self.rate:
+            self._logged = now
+            text = f"${spent:.4f} so far, and ${self.rate:.4f} an hour as it stands"
+            self.fleet.tell("cost-so-far", self.fleet.pool.name, text, usd=spent, usd_per_hour=self.rate)
 
     def _check_total(self, caps: Caps, spent: float) -> None:
         if caps.total is None:
