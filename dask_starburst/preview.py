@@ -79,7 +79,7 @@ async def preview(settings: Settings) -> Quote:
     try:
         cloud = await open_cloud(settings)
     except NoCredentials:
-        return await _priced(planned, None, (*facts, "no AWS credentials here: nothing was asked of AWS"))
+        return await offline(planned, *facts, "no AWS credentials here: nothing was asked of AWS")
     try:
         return await _priced(planned, cloud, facts)
     finally:
@@ -89,6 +89,11 @@ async def preview(settings: Settings) -> Quote:
 async def preview_in(cloud: Cloud | None, planned: Blueprint) -> Quote:
     """Return the same for a blueprint, in a cloud that is open already; None: before the cluster has begun to start."""
     return await (preview(planned.settings) if cloud is None else _priced(planned, cloud, ()))
+
+
+async def offline(planned: Blueprint, *facts: str) -> Quote:
+    """Return the same with nobody asked: bundled prices count."""
+    return await _priced(planned, None, facts)
 
 
 async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...]) -> Quote:

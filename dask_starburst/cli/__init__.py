@@ -13,6 +13,7 @@ from dask_starburst.cli.image import image
 from dask_starburst.cli.local import local
 from dask_starburst.cli.plan import plan
 from dask_starburst.cli.pool import gc, pool
+from dask_starburst.cli.status import status
 from dask_starburst.cli.warm import warm
 from dask_starburst.errors import StarburstError
 
@@ -41,5 +42,6 @@ main.add_command(image)
 main.add_command(local)
 main.add_command(plan)
 main.add_command(pool)
+main.add_command(status)
 image.add_command(build)
 pool.add_command(warm)

@@ -61,8 +61,8 @@ def ask_billed(days: int, yes: bool, **account: str | None) -> None:
     found = run(account, lambda aws: billed(aws, MANAGED_TAG, _before(end, days), end))
     if not found:
         click.echo(
-            f"Cost Explorer knows of no charges with the tag {MANAGED_TAG}. Activate it once as a cost allocation tag in"
-            " the billing console; charges appear within a day."
+            f"Cost Explorer knows of no charges with the tag {MANAGED_TAG}. Activate it once as a cost allocation tag"
+            " in the billing console; charges appear within a day."
         )
         return
     table = Table(title=f"Billed in the last {days} days, by pool", show_footer=True)
