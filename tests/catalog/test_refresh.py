@@ -51,6 +51,13 @@ def test_the_method_finds_what_aws_has_published_for_us_east_1(offered: Offered)
     assert all(found[family] == pytest.approx(1.0) for family in ("g4dn", "g5", "g6", "g6e", "inf1", "inf2"))
 
 
+def test_oregon_costs_what_virginia_does(offered: Offered) -> None:
+    rates = offered.rates["libcloud"]
+    both = rates["us-east-1"].keys() & rates["us-west-2"].keys()
+    assert len(both) >= 80
+    assert all(rates["us-west-2"][family] == pytest.approx(rates["us-east-1"][family], rel=2e-3) for family in both)
+
+
 def test_a_third_of_the_raw_table_is_wrong_and_no_price_is_lower_than_the_true_one(offered: Offered) -> None:
     raw = from_packages.libcloud_pricing()["compute"]["ec2_linux"]
     known = {
@@ -75,11 +82,13 @@ def test_zeros_and_faults_are_passed_over() -> None:
 
 
 def test_the_largest_size_that_agrees_counts_because_it_has_the_most_digits() -> None:
-    assert lowest_cluster.rate([Point(0.1452, 0.25), Point(0.1450, 1), Point(0.14504, 16)]) == 0.14504
+    points = [Point(0.1452, 0.25), Point(0.1450, 1), Point(0.1450, 2), Point(0.14504, 16)]
+    assert lowest_cluster.rate(points) == 0.14504
 
 
 @pytest.mark.parametrize(
-    "points", [[], [Point(0.0, 1)], [Point(0.1, 1)], [Point(0.1, 1), Point(0.1, 2)], [Point(0.1, 1), Point(0.2, 2)]]
+    "points",
+    [[], [Point(0.0, 1)], [Point(0.1, 1)], [Point(0.1, size) for size in (1, 2, 4)], [Point(0.1, 1), Point(0.2, 2)]],
 )
 def test_what_nothing_confirms_is_left_out(points: list[Point]) -> None:
     assert lowest_cluster.rate(points) is None
