@@ -19,9 +19,9 @@ from dataclasses import dataclass
 SAME = 0.016
 #: By what faults multiply a price.
 FAULTS = (1.06, 1.10)
-#: So many prices that agree are believed although none of the others is a fault of theirs. Two are not enough:
-#: m5zn in us-east-2 has two, and both are 10 % too high.
-ENOUGH = 3
+#: So many prices that agree are believed although none of the others is a fault of theirs. Fewer are not enough:
+#: m5zn in us-east-2 has two that are 10 % too high, c6g in eu-west-3 three that are 6 % too high by all other families.
+ENOUGH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Point:
 def rate(points: Iterable[Point]) -> float | None:
     """Return the family's price of one unit, or None where nothing confirms the lowest.
 
-    The lowest is confirmed by one that is higher by what a fault multiplies with, or by two others that are the same.
+    The lowest is confirmed by one that is higher by what a fault multiplies with, or by three others that are the same.
     """
     sound = [point for point in points if point.rate > 0]
     if not sound:

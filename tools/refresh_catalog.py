@@ -1,9 +1,9 @@
 """Write the bundled catalogue, ``dask_starburst/catalog/data/*``, from packages or from AWS.
 
     pip install -e '.[test]'                                     # moto, and apache-libcloud for its prices
-    python tools/refresh_catalog.py                              # types from moto, prices from apache-libcloud
-    python tools/refresh_catalog.py --from aws                   # all of it from AWS, with your credentials
-    python tools/refresh_catalog.py --from aws --region eu-west-1 --region us-east-1
+    python -m tools.refresh_catalog                              # types from moto, prices from apache-libcloud
+    python -m tools.refresh_catalog --from aws                   # all of it from AWS, with your credentials
+    python -m tools.refresh_catalog --from aws --region eu-west-1 --region us-east-1
 
 A refresh that loses over 5 % of the types or moves over 10 % of the prices is refused, unless ``--accept`` says that it
 is meant. What it writes depends on its sources alone: run twice, it changes nothing.
@@ -62,16 +62,17 @@ def refusal(before: Mapping[str, str], after: Mapping[str, str]) -> str:
 @click.option("--from", "source", type=click.Choice(["packages", "aws"]), default="packages", show_default=True)
 @click.option("--region", "regions", multiple=True, help="With --from aws: only these regions. Default: all enabled.")
 @click.option("--accept", is_flag=True, help="Write it although many types are lost or many prices have moved.")
-def main(source: str, regions: tuple[str, ...], accept: bool) -> None:
+@click.option("--into", type=click.Path(path_type=Path), default=DATA, help="Another folder than the package's.")
+def main(source: str, regions: tuple[str, ...], accept: bool, into: Path) -> None:
     offered = from_aws.offered(regions) if source == "aws" else from_packages.offered()
-    before = {path.name: path.read_text(encoding="utf-8") for path in DATA.glob("*.*")}
+    before = {path.name: path.read_text(encoding="utf-8") for path in into.glob("*.*")}
     after = rendered(offered)
     if "prices.csv" in before and (why := refusal(before, after)) and not accept:
         raise click.ClickException(f"{why} Nothing is written. If this is how it is now, say --accept.")
-    DATA.mkdir(exist_ok=True)
+    into.mkdir(exist_ok=True)
     for name, content in after.items():
-        (DATA / name).write_text(content, encoding="utf-8")
-    click.echo(f"{len(_names(after))} types, {len(_cells(after))} prices of families in regions, to {DATA}")
+        (into / name).write_text(content, encoding="utf-8")
+    click.echo(f"{len(_names(after))} types, {len(_cells(after))} prices of families in regions, to {into}")
 
 
 def _type_rows(offered: Offered) -> Iterable[tuple[Any, ...]]:

@@ -14,6 +14,7 @@ from dask_starburst.cli.local import local
 from dask_starburst.cli.plan import plan
 from dask_starburst.cli.pool import gc, pool
 from dask_starburst.cli.status import status
+from dask_starburst.cli.prices import prices
 from dask_starburst.cli.warm import warm
 from dask_starburst.errors import StarburstError
 
@@ -43,5 +44,6 @@ main.add_command(local)
 main.add_command(plan)
 main.add_command(pool)
 main.add_command(status)
+main.add_command(prices)
 image.add_command(build)
 pool.add_command(warm)

@@ -104,7 +104,7 @@ class PriceBook:
         estimate = self._table.spot_estimate(instance_type, self.on_demand(instance_type))
         return dataclasses.replace(estimate, why=self._why.get("Spot", ""))
 
-    async def refresh(self, aws: AWS, types: Iterable[str], zones: Iterable[str]) -> None:
+    async def refresh(self, aws: AWS, types: Iterable[str], zones: Iterable[str], *, spot: bool = True) -> None:
         """Ask AWS for what is not known, or not lately. What AWS refuses is remembered, not raised.
 
         Parameters
@@ -114,12 +114,14 @@ class PriceBook:
             The instance types; none of a region are asked for if it is empty.
         zones : iterable of str
             The zones for Spot; empty for all of the region.
+        spot : bool, optional
+            False if only on-demand prices are wanted.
         """
         real = await self._look_at(aws)
         names, places = sorted(set(types)), sorted(set(zones))
         listed = [name for name in names if self._stale(name, ON_DEMAND_SECONDS)]
         spot_keys = {name: [f"{name} {zone}" for zone in places] or [f"{name} *"] for name in names}
-        moving = [name for name in names if any(self._stale(key, SPOT_SECONDS) for key in spot_keys[name])]
+        moving = [name for name in names if spot and any(self._stale(key, SPOT_SECONDS) for key in spot_keys[name])]
         await asyncio.gather(
             self._attempt("on-demand", self._ask_on_demand(aws, listed), listed),
             self._attempt("Spot", self._ask_spot(aws, moving, places), [key for n in moving for key in spot_keys[n]]),
