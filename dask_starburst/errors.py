@@ -10,6 +10,7 @@
     ├── AWSError                    any other failure of an AWS call
     │   └── Throttled               AWS asked us to slow down, longer than we were willing to wait
     ├── CapacityUnavailable         AWS had no instance to give in time
+    ├── QuotaExceeded               the account's vCPU quota has no room; nothing was launched
     ├── SchedulerFailed             the scheduler could not be started, or was lost
     ├── WorkerFailed                a worker could not be started, three times over
     ├── LeaseExpired                nobody renewed the lease, so AWS has emptied the pool
@@ -81,6 +82,29 @@ class Throttled(AWSError):
 
 class CapacityUnavailable(StarburstError):
     """AWS had no instance of the allowed types to give in time."""
+
+
+class QuotaExceeded(StarburstError):
+    """What was asked for does not fit in a vCPU quota of the account. Nothing was launched.
+
+    Parameters
+    ----------
+    message : str
+        As for all.
+    quota : str
+        Its code in Service Quotas: ``"L-1216C47A"``.
+    limit, used : float
+        What it allows, and what of that is in use (vCPUs).
+    workers : int
+        How many workers would fit.
+    """
+
+    def __init__(self, message: str, *, quota: str, limit: float, used: float, workers: int) -> None:
+        super().__init__(message)
+        self.quota = quota
+        self.limit = limit
+        self.used = used
+        self.workers = workers
 
 
 class SchedulerFailed(StarburstError):

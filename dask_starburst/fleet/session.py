@@ -14,7 +14,7 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.catalog.instance_types import InstanceType, catalogue
 from dask_starburst.errors import BadArgument
 from dask_starburst.events import Event, EventLog
-from dask_starburst.fleet import sweep, warm
+from dask_starburst.fleet import preflight, sweep, warm
 from dask_starburst.fleet.account import Account, set_up
 from dask_starburst.fleet.fleet import DaskSide, Fleet
 from dask_starburst.fleet.launch import Launcher
@@ -22,6 +22,7 @@ from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.pool import Pool, in_service_script, make, owns, pool_spec
 from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
+from dask_starburst.plan.quotas import Wish
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
 from dask_starburst.plan.stopped import promise
@@ -50,6 +51,10 @@ class Blueprint:
     def types(self) -> tuple[str, ...]:
         """The instance types that are wanted, the scheduler's first."""
         return (self.head_type.name, *(t.name for t in self.worker_types))
+
+    def wish(self, workers: int) -> Wish:
+        """Return what it launches with so many workers."""
+        return Wish(self.head_type, self.worker_types, LADDERS[self.settings.spot_policy], workers)
 
     def spec(self, account: Account) -> PoolSpec:
         """Return what its pool is made from in this account."""
@@ -141,12 +146,17 @@ class Session:
 
         Raises
         ------
+        QuotaExceeded
+            The account may not run the scheduler, or not one of the workers.
         StarburstError
             What AWS refused; what had been made is given back by `end`.
         """
         settings = self._blueprint.settings
         self._tell("account-setup", self.aws.region, f"setting up what the account lacks in {self.aws.region}")
-        account = await set_up(self.aws, settings, self._blueprint.types)
+        account, self._quotas = await asyncio.gather(
+            set_up(self.aws, settings, self._blueprint.types),
+            preflight.look(self.aws, self._blueprint.wish(0)),
+        )
         self._blueprint = sold(self._blueprint, account)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
         workers = tuple(workers)
@@ -164,6 +174,7 @@ class Session:
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
         found = await warm.claim_best(self.aws, spec, max(1, wanted), self.id, account.caller, self._trying)
         names = PoolNames(found.name)
+        preflight.check(self._quotas, self._blueprint.wish(wanted), found.name, self._tell)
         if found.instances:
             await warm.hold(self.aws, found.name, self.aws.now() + settings.lease)
         running = f" with {found.instances} warm instances" if found.instances else ""

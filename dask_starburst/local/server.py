@@ -47,7 +47,9 @@ from dask_starburst.local.market import Market
 from dask_starburst.local.metadata import MetadataApp
 from dask_starburst.local.placement_scores import PlacementScores
 from dask_starburst.local.played import PlayedContainers
+from dask_starburst.local.quotas import Quotas
 from dask_starburst.local.registry import LAYERS, Registry
+from dask_starburst.local.service_quotas import ServiceQuotas
 from dask_starburst.local.sky import Sky
 from dask_starburst.local.task_life import TaskLife
 from dask_starburst.local.timing import Profile, Timing
@@ -152,10 +154,18 @@ class LocalServer:
         self._engine = Engine(world, [tasks.watch, hosts.watch])
         control = Control(world, self.network, self._containers, self.request_shutdown)
         metadata = MetadataApp(Facts(world, ec2), date=world.now)
-        market = Market(world.now, ec2.zones, self._options.seed)
-        machines.on_launched.append(market.take)
-        machines.on_terminating.append(market.give_back)
-        services = [_autoscaling(world, ec2, machines, market), _ecs(world, tasks, interfaces)]
+        quotas = Quotas()
+        market = Market(world.now, ec2.zones, self._options.seed, quotas)
+        machines.on_launched += [market.take, quotas.take]
+        machines.on_running.append(quotas.take)
+        machines.on_stopped.append(quotas.give_back)
+        machines.on_terminating += [market.give_back, quotas.give_back]
+        increases = ServiceQuotas(world, quotas)
+        services = [
+            _autoscaling(world, ec2, machines, market),
+            _ecs(world, tasks, interfaces, quotas),
+            Service("service-quotas", increases, invalid="IllegalArgumentException", lock=world.lock),
+        ]
         folders: dict[str, WSGIApplication] = {
             "_local": control,
             "imds": metadata,
@@ -217,7 +227,7 @@ def _autoscaling(world: World, ec2: Ec2, machines: Machines, market: Market) -> 
     return Service("autoscaling", *parts, invalid="ValidationError", lock=world.lock)
 
 
-def _ecs(world: World, tasks: TaskLife, interfaces: Interfaces) -> Service:
+def _ecs(world: World, tasks: TaskLife, interfaces: Interfaces, quotas: Quotas) -> Service:
     world.providers.update(fargate_providers(world))
     clusters = ClusterOperations(world)
     definitions = DefinitionOperations(world)
@@ -227,7 +237,7 @@ def _ecs(world: World, tasks: TaskLife, interfaces: Interfaces) -> Service:
         ProviderAssociations(world, clusters),
         definitions,
         InstanceOperations(world),
-        RunOperations(world, definitions, interfaces, tasks.begin, tasks.stop),
+        RunOperations(world, definitions, interfaces, tasks.begin, tasks.stop, quotas),
         TaskViews(world),
         TagOperations(world),
     )
