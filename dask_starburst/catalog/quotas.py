@@ -25,6 +25,8 @@ class Quota:
         The service code that it stands under.
     name : str
         AWS's own name.
+    label : str
+        The same for tables.
     market : {"on-demand", "spot"}
         What is bought in it.
     default : float
@@ -36,6 +38,7 @@ class Quota:
     code: str
     service: Service
     name: str
+    label: str
     market: Market
     default: float
     families: str = ""
@@ -56,6 +59,7 @@ QUOTAS: Mapping[str, Quota] = MappingProxyType(
                 "L-1216C47A",
                 "ec2",
                 "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances",
+                "Standard, on demand",
                 "on-demand",
                 5.0,
                 _STANDARD,
@@ -64,17 +68,28 @@ QUOTAS: Mapping[str, Quota] = MappingProxyType(
                 "L-34B43A08",
                 "ec2",
                 "All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests",
+                "Standard, Spot",
                 "spot",
                 5.0,
                 _STANDARD,
             ),
-            Quota("L-DB2E81BA", "ec2", "Running On-Demand G and VT instances", "on-demand", 0.0, _G),
-            Quota("L-3819A6DF", "ec2", "All G and VT Spot Instance Requests", "spot", 0.0, _G),
-            Quota("L-417A185B", "ec2", "Running On-Demand P instances", "on-demand", 0.0, r"p\d"),
-            Quota("L-7212CCBC", "ec2", "All P4, P3 and P2 Spot Instance Requests", "spot", 0.0, r"p[234]"),
-            Quota("L-C4BD4855", "ec2", "All P5 Spot Instance Requests", "spot", 0.0, r"p5"),
-            Quota("L-3032A538", "fargate", "Fargate On-Demand vCPU resource count", "on-demand", 6.0),
-            Quota("L-36FBB829", "fargate", "Fargate Spot vCPU resource count", "spot", 6.0),
+            Quota(
+                "L-DB2E81BA", "ec2", "Running On-Demand G and VT instances", "G and VT, on demand", "on-demand", 0.0, _G
+            ),
+            Quota("L-3819A6DF", "ec2", "All G and VT Spot Instance Requests", "G and VT, Spot", "spot", 0.0, _G),
+            Quota("L-417A185B", "ec2", "Running On-Demand P instances", "P, on demand", "on-demand", 0.0, r"p\d"),
+            Quota(
+                "L-7212CCBC",
+                "ec2",
+                "All P4, P3 and P2 Spot Instance Requests",
+                "P2 to P4, Spot",
+                "spot",
+                0.0,
+                r"p[234]",
+            ),
+            Quota("L-C4BD4855", "ec2", "All P5 Spot Instance Requests", "P5, Spot", "spot", 0.0, r"p5"),
+            Quota("L-3032A538", "fargate", "Fargate On-Demand vCPU resource count", "Fargate", "on-demand", 6.0),
+            Quota("L-36FBB829", "fargate", "Fargate Spot vCPU resource count", "Fargate Spot", "spot", 6.0),
         )
     }
 )

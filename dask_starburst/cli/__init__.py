@@ -11,6 +11,7 @@ from dask_starburst.cli.demo import demo
 from dask_starburst.cli.image import image
 from dask_starburst.cli.local import local
 from dask_starburst.cli.pool import gc, pool
+from dask_starburst.cli.quota import quota
 from dask_starburst.cli.warm import warm
 from dask_starburst.errors import StarburstError
 
@@ -37,5 +38,6 @@ main.add_command(gc)
 main.add_command(image)
 main.add_command(local)
 main.add_command(pool)
+main.add_command(quota)
 image.add_command(build)
 pool.add_command(warm)

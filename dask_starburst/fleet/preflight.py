@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from dask_starburst.aws import service_quotas
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import QuotaExceeded, StarburstError
 from dask_starburst.plan.quotas import Running, Verdict, Wish, no_head, short, weigh
+
+T = TypeVar("T")
 
 #: Seconds that a start waits for Service Quotas at most. Setting the account up takes about as long, beside it.
 PATIENCE = 5.0
@@ -34,13 +36,22 @@ class Quotas:
     unknown: str = ""
 
 
-async def look(aws: AWS, wish: Wish) -> Quotas:
+async def beside(work: Awaitable[T], aws: AWS, wish: Wish) -> tuple[T, Quotas]:
+    """Return what some work returns, and what `look` has found meanwhile."""
+    looking = asyncio.ensure_future(look(aws, wish))
+    try:
+        return await work, await looking
+    finally:
+        looking.cancel()
+
+
+async def look(aws: AWS, wish: Wish, patience: float = PATIENCE) -> Quotas:
     """Ask for the quotas that a wish counts against; a refusal is no reason not to launch."""
     asked = asyncio.gather(service_quotas.limits(aws, wish.quotas), service_quotas.running(aws))
     try:
-        limits, running = await asyncio.wait_for(asked, PATIENCE)
+        limits, running = await asyncio.wait_for(asked, patience)
     except TimeoutError:
-        return Quotas(aws.region, {}, unknown=f"no answer within {PATIENCE:g} s.")
+        return Quotas(aws.region, {}, unknown=f"no answer within {patience:g} s.")
     except StarburstError as error:
         return Quotas(aws.region, {}, unknown=str(error))
     return Quotas(aws.region, limits, running)

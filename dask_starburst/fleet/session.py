@@ -153,10 +153,8 @@ class Session:
         """
         settings = self._blueprint.settings
         self._tell("account-setup", self.aws.region, f"setting up what the account lacks in {self.aws.region}")
-        account, self._quotas = await asyncio.gather(
-            set_up(self.aws, settings, self._blueprint.types),
-            preflight.look(self.aws, self._blueprint.wish(0)),
-        )
+        setting_up = set_up(self.aws, settings, self._blueprint.types)
+        account, self._quotas = await preflight.beside(setting_up, self.aws, self._blueprint.wish(0))
         self._blueprint = sold(self._blueprint, account)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
         workers = tuple(workers)

@@ -52,9 +52,8 @@ async def warm_up(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, 
     CapacityUnavailable
         No instance came in time; nothing is left running.
     """
-    account, quotas = await asyncio.gather(
-        set_up(aws, blueprint.settings, blueprint.types), preflight.look(aws, blueprint.wish(0))
-    )
+    setting_up = set_up(aws, blueprint.settings, blueprint.types)
+    account, quotas = await preflight.beside(setting_up, aws, blueprint.wish(0))
     blueprint = sold(blueprint, account)
     session = uuid.uuid4().hex
 

@@ -47,7 +47,8 @@ class Standing:
         return self.free // vcpus
 
     def __str__(self) -> str:
-        return f"{self.quota.name} ({self.quota.code}): {self.limit:g} vCPUs, {self.used:g} in use, {self.free} free"
+        numbers = f"{number(self.limit)} vCPUs, {number(self.used)} in use, {number(self.free)} free"
+        return f"{self.quota.name} ({self.quota.code}): {numbers}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Increase:
         return self.status in _OPEN
 
     def __str__(self) -> str:
-        return f"{self.vcpus:g} vCPUs, {self.status}" + (f", support case {self.case}" if self.case else "")
+        return f"{number(self.vcpus)} vCPUs, {self.status}" + (f", support case {self.case}" if self.case else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,11 @@ def how_to_get(standing: Standing, kind: InstanceType, total: float) -> str:
 def worth_asking(total: float, limit: float) -> int:
     """Return the next power of two that holds so many vCPUs and is more than the limit."""
     return int(2 ** math.ceil(math.log2(max(total, limit + 1, 8))))
+
+
+def number(vcpus: float) -> str:
+    """Write a number of vCPUs; tasks on Fargate may have a quarter of one."""
+    return f"{vcpus:,.12g}"
 
 
 def _all(wish: Wish, standing: Standing) -> int:
