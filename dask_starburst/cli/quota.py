@@ -43,7 +43,9 @@ class _Row:
 
     @property
     def words(self) -> str:
-        return f"{self.room:,} {self.what}" if self.what else "–"
+        if self.what is None:
+            return "–"
+        return f"{self.room:,} {self.what if self.room == 1 else self.what.replace('task', 'tasks')}"
 
 
 @click.group()
@@ -178,7 +180,7 @@ def _example(one: Quota, plan: Blueprint) -> tuple[str | None, int]:
     """Return what the free vCPUs of a quota are counted in, and how many it takes."""
     if one.service == "fargate":
         vcpus = plan.worker_types[0].vcpus
-        return f"tasks of {vcpus} vCPUs", vcpus
+        return f"task of {vcpus} vCPUs", vcpus
     mine = (kind for kind in plan.worker_types if quota_of(kind.name, one.market) == one)
     kind = next(mine, None)
     return (kind.name, kind.vcpus) if kind is not None else (None, 1)
