@@ -15,7 +15,7 @@ from dask_starburst.plan.quotas import Running, Verdict, Wish, no_head, short, w
 
 T = TypeVar("T")
 
-#: Seconds that a start waits for Service Quotas at most. Setting the account up takes about as long, beside it.
+#: Seconds that a start waits for the answer once the account is set up. By then it is there, if AWS gives one.
 PATIENCE = 5.0
 
 
@@ -36,22 +36,23 @@ class Quotas:
     unknown: str = ""
 
 
-async def beside(work: Awaitable[T], aws: AWS, wish: Wish) -> tuple[T, Quotas]:
-    """Return what some work returns, and what `look` has found meanwhile."""
+async def beside(work: Awaitable[T], aws: AWS, wish: Wish, patience: float = PATIENCE) -> tuple[T, Quotas]:
+    """Return what some work returns, and what `look` has found meanwhile or finds within `patience` (seconds)."""
     looking = asyncio.ensure_future(look(aws, wish))
     try:
-        return await work, await looking
+        done = await work
+        try:
+            return done, await asyncio.wait_for(looking, patience)
+        except TimeoutError:
+            return done, Quotas(aws.region, {}, unknown=f"Service Quotas did not answer within {patience:g} s.")
     finally:
         looking.cancel()
 
 
-async def look(aws: AWS, wish: Wish, patience: float = PATIENCE) -> Quotas:
+async def look(aws: AWS, wish: Wish) -> Quotas:
     """Ask for the quotas that a wish counts against; a refusal is no reason not to launch."""
-    asked = asyncio.gather(service_quotas.limits(aws, wish.quotas), service_quotas.running(aws))
     try:
-        limits, running = await asyncio.wait_for(asked, patience)
-    except TimeoutError:
-        return Quotas(aws.region, {}, unknown=f"no answer within {patience:g} s.")
+        limits, running = await asyncio.gather(service_quotas.limits(aws, wish.quotas), service_quotas.running(aws))
     except StarburstError as error:
         return Quotas(aws.region, {}, unknown=str(error))
     return Quotas(aws.region, limits, running)

@@ -110,5 +110,6 @@ def test_a_look_that_is_denied_says_so_and_goes_on(aws: LocalAWS, action: str) -
 
 def test_nobody_waits_long_for_a_service_that_does_not_answer(aws: LocalAWS) -> None:
     aws.weather([weather.Timeout(action="servicequotas:*", count=2, hold=1.0)])
-    found = ask(aws, lambda account: preflight.look(account, WISH, patience=0.3))
-    assert found.unknown == "no answer within 0.3 s."
+    done, found = ask(aws, lambda account: preflight.beside(asyncio.sleep(0, "set up"), account, WISH, patience=0.3))
+    assert done == "set up"
+    assert found.unknown == "Service Quotas did not answer within 0.3 s."
