@@ -154,11 +154,11 @@ class Session:
         settings = self._blueprint.settings
         self._tell("account-setup", self.aws.region, f"setting up what the account lacks in {self.aws.region}")
         setting_up = set_up(self.aws, settings, self._blueprint.types)
-        account, self._quotas = await preflight.beside(setting_up, self.aws, self._blueprint.wish(0))
+        account, quotas = await preflight.beside(setting_up, self.aws, self._blueprint.wish(0))
         self._blueprint = sold(self._blueprint, account)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
         workers = tuple(workers)
-        await self._check_out(account, caller, len(workers) + settings.warm)
+        await self._check_out(account, caller, quotas, len(workers) + settings.warm)
         fleet = await self._open(account, dask)
         fleet.want(SCHEDULER, HEAD)
         for name in workers:
@@ -166,13 +166,13 @@ class Session:
         fleet.start()
         return fleet
 
-    async def _check_out(self, account: Account, caller: str, wanted: int) -> None:
+    async def _check_out(self, account: Account, caller: str, quotas: preflight.Quotas, wanted: int) -> None:
         settings = self._blueprint.settings
         spec = self._blueprint.spec(account)
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
         found = await warm.claim_best(self.aws, spec, max(1, wanted), self.id, account.caller, self._trying)
         names = PoolNames(found.name)
-        preflight.check(self._quotas, self._blueprint.wish(wanted), found.name, self._tell)
+        preflight.check(quotas, self._blueprint.wish(wanted), found.name, self._tell)
         if found.instances:
             await warm.hold(self.aws, found.name, self.aws.now() + settings.lease)
         running = f" with {found.instances} warm instances" if found.instances else ""
