@@ -30,6 +30,8 @@ _THREADS = 16
 _HOMES = {"pricing": "us-east-1"}
 #: Where answers say that there is another page: ECS and SSM, Auto Scaling and EC2, IAM.
 _NEXT = ("nextToken", "NextToken", "Marker")
+#: What IAM calls a service where boto3 calls it otherwise.
+_IN_IAM = {"service-quotas": "servicequotas"}
 
 
 class AWS:
@@ -188,7 +190,7 @@ class AWS:
             try:
                 return use(self._client(service))
             except (ClientError, BotoCoreError) as error:
-                raise explained(error, f"{service}:{operation}") from error
+                raise explained(error, f"{_IN_IAM.get(service, service)}:{operation}") from error
 
         try:
             future = asyncio.get_running_loop().run_in_executor(self._executor, run)

@@ -13,8 +13,9 @@ from dask_starburst.cli.image import image
 from dask_starburst.cli.local import local
 from dask_starburst.cli.plan import plan
 from dask_starburst.cli.pool import gc, pool
-from dask_starburst.cli.status import status
 from dask_starburst.cli.prices import prices
+from dask_starburst.cli.quota import quota
+from dask_starburst.cli.status import status
 from dask_starburst.cli.warm import warm
 from dask_starburst.errors import StarburstError
 
@@ -45,5 +46,6 @@ main.add_command(plan)
 main.add_command(pool)
 main.add_command(status)
 main.add_command(prices)
+main.add_command(quota)
 image.add_command(build)
 pool.add_command(warm)

@@ -14,7 +14,7 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.catalog.instance_types import InstanceType, catalogue
 from dask_starburst.errors import BadArgument
 from dask_starburst.events import Event, EventLog
-from dask_starburst.fleet import sweep, warm
+from dask_starburst.fleet import preflight, sweep, warm
 from dask_starburst.fleet.account import Account, set_up
 from dask_starburst.fleet.budget import Books, NoBooks
 from dask_starburst.fleet.fleet import DaskSide, Fleet
@@ -24,6 +24,7 @@ from dask_starburst.fleet.pool import Pool, in_service_script, make, owns, pool_
 from dask_starburst.plan.budget import Caps, Rates, check_launch, near_in_price
 from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
+from dask_starburst.plan.quotas import Wish
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
 from dask_starburst.plan.stopped import promise
@@ -52,6 +53,10 @@ class Blueprint:
     def types(self) -> tuple[str, ...]:
         """The instance types that are wanted, the scheduler's first."""
         return (self.head_type.name, *(t.name for t in self.worker_types))
+
+    def wish(self, workers: int) -> Wish:
+        """Return what it launches with so many workers."""
+        return Wish(self.head_type, self.worker_types, LADDERS[self.settings.spot_policy], workers)
 
     def spec(self, account: Account) -> PoolSpec:
         """Return what its pool is made from in this account."""
@@ -167,16 +172,19 @@ class Session:
 
         Raises
         ------
+        QuotaExceeded
+            The account may not run the scheduler, or not one of the workers.
         StarburstError
             What AWS refused; what had been made is given back by `end`.
         """
         settings = self._blueprint.settings
         self._tell("account-setup", self.aws.region, f"setting up what the account lacks in {self.aws.region}")
-        account = await set_up(self.aws, settings, self._blueprint.types)
+        setting_up = set_up(self.aws, settings, self._blueprint.types)
+        account, quotas = await preflight.beside(setting_up, self.aws, self._blueprint.wish(0))
         self._blueprint = sold(self._blueprint, account)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
         workers = tuple(workers)
-        await self._check_out(account, caller, len(workers) + settings.warm)
+        await self._check_out(account, caller, quotas, len(workers) + settings.warm)
         fleet = await self._open(account, dask)
         fleet.want(SCHEDULER, HEAD)
         for name in workers:
@@ -184,12 +192,13 @@ class Session:
         fleet.start()
         return fleet
 
-    async def _check_out(self, account: Account, caller: str, wanted: int) -> None:
+    async def _check_out(self, account: Account, caller: str, quotas: preflight.Quotas, wanted: int) -> None:
         settings = self._blueprint.settings
         spec = self._blueprint.spec(account)
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
         found = await warm.claim_best(self.aws, spec, max(1, wanted), self.id, account.caller, self._trying)
         names = PoolNames(found.name)
+        preflight.check(quotas, self._blueprint.wish(wanted), found.name, self._tell)
         if found.instances:
             await warm.hold(self.aws, found.name, self.aws.now() + settings.lease)
         running = f" with {found.instances} warm instances" if found.instances else ""
