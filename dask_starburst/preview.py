@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dask_starburst.aws.session import AWS
 from dask_starburst.cloud import Cloud, has_region, open_cloud
+from dask_starburst.cost.kept import kept
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
-from dask_starburst.errors import BudgetExceeded, NoCredentials
+from dask_starburst.errors import BudgetExceeded, NoCredentials, QuotaExceeded, StarburstError
+from dask_starburst.fleet import preflight
 from dask_starburst.fleet.session import Blueprint, blueprint, within
 from dask_starburst.plan.budget import Caps
+from dask_starburst.plan.idle import idle_bill
 from dask_starburst.plan.pool import LADDERS
 from dask_starburst.plan.quote import Quote, Wanted, reckon
 from dask_starburst.settings import Settings
@@ -103,11 +108,13 @@ async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...
     if cloud is not None:
         await book.refresh(cloud.aws, planned.types, ())
     ledger = Ledger(book, settings.storage.volume_size, types=planned.types)
-    caps, refusal = Caps(settings.max_hourly_cost, settings.max_total_cost, settings.cost_alert_threshold), ""
+    caps = Caps(settings.max_hourly_cost, settings.max_total_cost, settings.cost_alert_threshold)
+    refusals = []
     try:
         planned = within(planned, caps, ledger.rates())
     except BudgetExceeded as error:
-        refusal = str(error)
+        refusals.append(str(error))
+    account = await _account(cloud.aws, planned) if cloud is not None else _Account()
     return reckon(
         f"the embedded AWS, {region}" if cloud is not None and cloud.simulated else region,
         wanted(planned),
@@ -117,10 +124,41 @@ async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...
             for market in ("spot", "on-demand")
         },
         caps=caps,
-        facts=facts,
-        refusal=refusal,
+        facts=(*facts, *account.facts),
+        refusal=" ".join([*refusals, *account.refusals]),
+        idle=account.idle,
         simulated=cloud is not None and cloud.simulated,
     )
+
+
+@dataclass
+class _Account:
+    """What an account says of a plan."""
+
+    facts: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    idle: list[tuple[str, float]] = field(default_factory=list)
+
+    def tell(self, kind: str, subject: str, message: str, level: int = 0, **facts: Any) -> None:
+        """Hear what a launch would tell of quotas."""
+        self.facts.append(message.removesuffix("."))
+
+
+async def _account(aws: AWS, planned: Blueprint) -> _Account:
+    """Ask for the quotas, and for what is kept when nothing runs; who is denied that gets a plan all the same."""
+    found, asked = _Account(), wanted(planned)
+    wish = planned.wish(asked.workers + asked.spares)
+    quotas = await preflight.look(aws, wish)
+    try:
+        preflight.check(quotas, wish, "", found.tell)
+        if not found.facts:
+            found.facts.append(f"all of it fits in the account's vCPU quotas in {aws.region}")
+    except QuotaExceeded as error:
+        found.refusals.append(str(error))
+    with suppress(StarburstError):
+        rows = idle_bill(await kept(aws, planned.settings.build.repository))
+        found.idle = [(row.what, row.usd_per_month) for row in rows if row.usd_per_month]
+    return found
 
 
 def wanted(planned: Blueprint) -> Wanted:

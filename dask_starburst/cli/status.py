@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import click
 from rich.console import Console
 
 from dask_starburst import discovery
-from dask_starburst.aws import ecr, logs
 from dask_starburst.aws.session import AWS
 from dask_starburst.cli.pool import account_options, run
-from dask_starburst.plan.idle import Kept, idle_bill
-from dask_starburst.plan.images import stored_bytes
-from dask_starburst.plan.tasks import LOG_GROUP
+from dask_starburst.cost.kept import kept
+from dask_starburst.plan.idle import idle_bill
 from dask_starburst.settings import Settings
 from dask_starburst.views.status import Status, as_renderable
 
@@ -33,16 +30,7 @@ def status(as_json: bool, **account: str | None) -> None:
 
 
 async def _look(aws: AWS, settings: Settings) -> Status:
-    pools, images, log_bytes = await asyncio.gather(
-        discovery.find(aws, count_warm=True),
-        ecr.images(aws, settings.build.repository),
-        logs.stored_bytes(aws, LOG_GROUP),
-    )
-    kept = Kept(
-        image_bytes=stored_bytes(images),
-        images=len([image for image in images if image.tags]),
-        stopped=sum(pool.stopped for pool in pools),
-        volume_gb=settings.storage.volume_size,
-        log_bytes=log_bytes,
-    )
-    return Status(aws.region, pools, idle_bill(kept))
+    pools = await discovery.find(aws, count_warm=True)
+    stopped = sum(pool.stopped for pool in pools)
+    found = await kept(aws, settings.build.repository, stopped, settings.storage.volume_size)
+    return Status(aws.region, pools, idle_bill(found))

@@ -14,6 +14,7 @@ from dask_starburst.cli import main
 from dask_starburst.cost import Cost
 from dask_starburst.cost.record import keep, record_of
 from dask_starburst.local import LocalAWS
+from dask_starburst.local.weather import Quota
 from tests.evidence import starburst
 
 NOW = 4_000_000_000.0  # no record is ever older than a month
@@ -45,6 +46,18 @@ def test_a_plan_in_an_account_launches_nothing(aws: LocalAWS):
     assert not aws.instances()
     called = {name for name, count in aws.status().calls.items() if count > before.get(name, 0)}
     assert not [name for name in called if name.partition(":")[2].startswith(("Create", "Put", "Run", "Set", "Update"))]
+
+
+def test_a_plan_that_does_not_fit_in_a_quota_says_how_many_would(aws: LocalAWS):
+    aws.weather([Quota(market="spot", vcpus=9)])
+    try:
+        text = " ".join(starburst(aws, "plan", "--workers", "4", "--endpoint-url", aws.endpoint_url).split())
+    finally:
+        aws.weather([Quota(market="spot", vcpus=None)])
+    assert "Only 2 of 4 workers fit" in text
+    assert "starburst quota request" in text
+    assert "all of it fits" not in text.lower()
+    assert "All of it fits" in starburst(aws, "plan", "--workers", "4", "--endpoint-url", aws.endpoint_url)
 
 
 def test_a_plan_above_its_cap_says_what_would_fit():
