@@ -16,7 +16,10 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.terminal_theme import MONOKAI
 
+from dask_starburst.cli.advise import as_renderable, candidates
+from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.fleet.session import blueprint
+from dask_starburst.plan import advice
 from dask_starburst.plan.cleanup import Claim, GroupFound, PoolFound
 from dask_starburst.plan.idle import Kept, idle_bill
 from dask_starburst.preview import offline
@@ -67,8 +70,16 @@ def in_account() -> RenderableType:
     return status.as_renderable(status.Status("us-east-1", (pool,), idle_bill(kept)))
 
 
+def ranking() -> RenderableType:
+    """``starburst advise --vcpus 4 --memory "7 GiB"``, without credentials."""
+    need = advice.Need(4, 7 * advice.GIB)
+    found = candidates(PriceBook("us-east-1", cache=Path("does-not-exist")), need, "spot", {})
+    return as_renderable(advice.rank(found)[:12], "us-east-1", "price")
+
+
 PICTURES: dict[str, tuple[str, Callable[[], RenderableType]]] = {
     "plan": ("starburst plan --workers 20 --max-hourly-cost 2", plan),
+    "advise": ('starburst advise --vcpus 4 --memory "7 GiB" --top 12', ranking),
     "status": ("starburst status", in_account),
 }
 

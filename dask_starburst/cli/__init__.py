@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dask_starburst.cli.advise import advise
 from dask_starburst.cli.build import build
 from dask_starburst.cli.cost import cost
 from dask_starburst.cli.demo import demo
@@ -37,6 +38,7 @@ def main() -> None:
     """Dask clusters in your own AWS account, and an AWS on this computer to try them on."""
 
 
+main.add_command(advise)
 main.add_command(cost)
 main.add_command(demo)
 main.add_command(gc)
