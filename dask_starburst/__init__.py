@@ -8,11 +8,12 @@ from dask_starburst.settings import Settings, WorkerShape
 if TYPE_CHECKING:
     from dask_starburst.cluster import StarburstCluster
     from dask_starburst.preview import quote
+    from dask_starburst.sampling import estimate
 
-__all__ = ["Settings", "StarburstCluster", "WorkerShape", "quote"]
+__all__ = ["Settings", "StarburstCluster", "WorkerShape", "estimate", "quote"]
 
 #: In which module each of those is that are imported when they are asked for.
-_LATER = {"StarburstCluster": "cluster", "quote": "preview"}
+_LATER = {"StarburstCluster": "cluster", "estimate": "sampling", "quote": "preview"}
 
 
 def __getattr__(name: str) -> Any:

@@ -27,6 +27,7 @@ ORDER = (
     "adaptive",
     "cloud",
     "preview",
+    "sampling",
     "lifecycle",
     "cluster",
     "discovery",
