@@ -190,15 +190,14 @@ class PriceTable:
 
     def _unknown(self, name: str) -> str:
         start = f"nobody says what {name} costs in {self.region}"
+        command = f"starburst prices {name} --region {self.region}"
+        ask = f"With credentials that may pricing:GetProducts, `{command}` asks AWS."
         if not self.rates:
-            return f"{start}: the bundled list has no prices of that region, only of {', '.join(regions())}. {_ASK}"
+            return f"{start}: the bundled list has no prices of that region, only of {', '.join(regions())}. {ask}"
         if name not in catalogue():
             near = get_close_matches(name.strip().lower(), catalogue(), 3, cutoff=0.6)
             return f"{start}: there is no such type in the catalogue.{f' Did you mean {_or(near)}?' if near else ''}"
-        return f"{start}: the bundled list has no price of it there, so it may not be sold there. {_ASK}"
-
-
-_ASK = "With credentials that may pricing:GetProducts, `starburst prices TYPE --region REGION` asks AWS."
+        return f"{start}: the bundled list has no price of it there, so it may not be sold there. {ask}"
 
 
 @functools.cache

@@ -18,6 +18,8 @@ from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import BadArgument, PriceUnknown, StarburstError
 
 _HOME = "us-east-1"
+#: With fewer columns the cells of a table stand close together.
+_WIDE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ def prices(types: tuple[str, ...], spot: bool, as_json: bool, **account: str | N
     else:
         known = [line for line in lines if line.on_demand is not None]
         if known:
-            Console().print(_table(known, book.region, spot))
+            console = Console()
+            console.print(_table(known, book.region, spot, narrow=console.width < _WIDE))
         _explain(known, unknown, note, named=bool(types))
     if types and unknown:
         raise SystemExit(1)
@@ -111,19 +114,23 @@ def _plain(line: _Line, region: str) -> dict[str, object]:
     return {**about, "region": region, **prices, **({"error": line.trouble} if line.trouble else {})}
 
 
-def _table(lines: list[_Line], region: str, spot: bool) -> Table:
-    table = Table(title=f"USD an hour in {region}, Linux, without tax and discounts", title_justify="left")
-    for name in ("type", "vCPU", "GiB", "GPU"):
-        table.add_column(name, justify="left" if name in ("type", "GPU") else "right", no_wrap=name != "GPU")
-    for title in ("on demand", "Spot") if spot else ("on demand",):
-        table.add_column(title, justify="right", no_wrap=True)
-        table.add_column("from", no_wrap=True)
+def _table(lines: list[_Line], region: str, spot: bool, *, narrow: bool) -> Table:
+    title = f"USD an hour in {region}, Linux, without tax and discounts"
+    table = Table(title=title, title_justify="left", padding=0 if narrow else (0, 1))
+    gpus = any(line.type.gpus for line in lines)
+    # In a narrow terminal the source folds below its date, and no number is cut.
+    table.add_column("type", no_wrap=True)
+    for name in ("vCPU", "GiB", *(["GPU"] if gpus else [])):
+        table.add_column(name, justify="right", no_wrap=name != "GPU")
+    for money in ("$", "Spot $") if spot else ("$",):
+        table.add_column(money, justify="right", no_wrap=True)
+        table.add_column("from", min_width=10)
     for line in lines:
         kind = line.type
-        gpus = f"{kind.gpus} × {kind.gpu_name}" if kind.gpus else ""
+        model = f"{kind.gpus}×{kind.gpu_name}" if kind.gpus else ""
         costs = [price for price in (line.on_demand, line.spot) if price is not None]
         cells = [cell for price in costs for cell in (_usd(price), f"{price.date} {price.kind}")]
-        table.add_row(kind.name, str(kind.vcpus), f"{kind.memory_mib / 1024:g}", gpus, *cells)
+        table.add_row(kind.name, str(kind.vcpus), f"{kind.memory_mib / 1024:g}", *([model] if gpus else []), *cells)
     return table
 
 
