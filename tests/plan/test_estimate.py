@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from dask_starburst.plan.estimate import Estimate, Way, estimate, makespan, span
 HERE = [Way("here, one after another", 1), Way("here, on 4 cores", 4)]
 
 
-def with_workers(n: int, seconds: float, startup: float = 90.0, **more: float) -> Estimate:
+def with_workers(n: int, seconds: float, startup: float = 90.0, **more: Any) -> Estimate:
     ways = [Way(f"{count} workers", 4 * count, startup, 0.1 * count, count) for count in (1, 10, 50)]
     return estimate(n, [seconds], [*HERE, *ways], **more)
 
