@@ -21,6 +21,8 @@ from dask_starburst.settings.checks import BUILDERS
 @click.option("--base", metavar="IMAGE", help="What the image stands on; {python} is the minor version.")
 @click.option("--add", multiple=True, metavar="PACKAGE", help="A package that workers need beside. Repeatable.")
 @click.option("--exclude", multiple=True, metavar="NAME", help="A package that they do not need. Repeatable.")
+@click.option("--dockerfile", metavar="FILE", help="With buildx: your own, which the packages are put on.")
+@click.option("--apt", multiple=True, metavar="NAME", help="With buildx: a Debian package to install. Repeatable.")
 @click.option("--again", is_flag=True, help="Build it although it is there.")
 @account_options
 def build(
@@ -30,6 +32,8 @@ def build(
     base: str | None,
     add: tuple[str, ...],
     exclude: tuple[str, ...],
+    dockerfile: str | None,
+    apt: tuple[str, ...],
     again: bool,
     **account: str | None,
 ) -> None:
@@ -38,6 +42,7 @@ def build(
     It is what StarburstCluster does before a launch: nothing is built when nothing has changed.
     """
     chosen = {"builder": builder, "base": base, "add": add or None, "exclude": exclude or None}
+    chosen |= {"dockerfile": dockerfile, "apt": apt or None}
     settings = Settings.load(
         environment=environment,
         arch=arch,

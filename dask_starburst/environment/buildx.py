@@ -53,17 +53,25 @@ class BuildxBuilder:
         options: Sequence[str] = (),
         cache: Path | None = None,
     ) -> None:
-        self._dockerfile = Path(dockerfile).absolute() if dockerfile else None
-        self._apt = tuple(sorted(apt))
+        self._dockerfile = Path(dockerfile).expanduser().absolute() if dockerfile else None
+        self._apt = tuple(sorted(set(apt)))
         self._options = tuple(options)
         self._cache = cache or cache_dir()
 
     @property
     def template(self) -> str:
-        """What of a recipe is this builder's own: another Dockerfile or Debian package makes another image."""
+        """What of a recipe is this builder's own: another Dockerfile or Debian package makes another image.
+
+        So does another file that the Dockerfile may copy.
+
+        Raises
+        ------
+        BadArgument
+            The Dockerfile cannot be read, or has no stage; or a name is none of a Debian package.
+        """
         if self._dockerfile is None and not self._apt:
             return TEMPLATE
-        context = digest(self._dockerfile.parent) if self._dockerfile else ""
+        context = digest(self._users(), self._dockerfile.parent) if self._dockerfile else ""
         return f"{TEMPLATE} {sha256(f'{context} {self._text()}'.encode()).hexdigest()}"
 
     def build(self, order: Order, to: Destination, report: Report) -> Image:
@@ -101,13 +109,20 @@ class BuildxBuilder:
         )
 
     def _text(self) -> str:
-        if self._dockerfile is None:
-            return dockerfile(None, self._apt)
+        return dockerfile(self._users() if self._dockerfile else None, self._apt)
+
+    def _users(self) -> str:
+        """Return what is in the user's Dockerfile."""
+        assert self._dockerfile is not None
         try:
-            users = self._dockerfile.read_text(encoding="utf-8")
+            return self._dockerfile.read_text(encoding="utf-8")
         except OSError as error:
-            raise BadArgument(f"dockerfile={str(self._dockerfile)!r} cannot be read: {error.strerror}.") from error
-        return dockerfile(users, self._apt)
+            raise BadArgument(
+                f"build.dockerfile={str(self._dockerfile)!r} cannot be read: {error.strerror}; give the path"
+                " of one that is there."
+            ) from error
+        except UnicodeDecodeError:
+            raise BadArgument(f"build.dockerfile={str(self._dockerfile)!r} is no text; give a Dockerfile.") from None
 
     def _command(self, order: Order, to: Destination, folder: Path, context: Path) -> list[str]:
         """Return the words after ``docker``. None of them is a secret."""

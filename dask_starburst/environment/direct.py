@@ -27,7 +27,7 @@ from dask_starburst.environment.layers import Layer, Layers
 from dask_starburst.environment.pushing import LAYER, RECIPE, TAG, Pushing
 from dask_starburst.environment.site import VENV, packages, skeleton
 from dask_starburst.errors import BadArgument
-from dask_starburst.plan.recipe import recipe_hash
+from dask_starburst.plan.recipe import TEMPLATE, recipe_hash
 
 #: Who the worker is in the container.
 USER = 1000
@@ -48,6 +48,7 @@ class DirectBuilder:
     """
 
     name = "direct"
+    template = TEMPLATE
 
     def __init__(self, cache: Path | None = None) -> None:
         self._cache = cache or cache_dir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,10 @@ from dask_starburst.errors import NoWheels, RegistryUnavailable
 from dask_starburst.hooks import Tell
 from dask_starburst.plan import images as plan
 from dask_starburst.plan.recipe import PLATFORMS, Recipe, recipe_hash
-from dask_starburst.settings import Settings
+from dask_starburst.settings import BuildSettings, Settings
 
 #: What `environment=` says for the packages of this Python.
 CURRENT = (None, "current")
-_BUILDERS: Mapping[str, Callable[[], Builder]] = {"direct": DirectBuilder, "buildx": BuildxBuilder}
 
 
 async def make(aws: AWS, settings: Settings, listener: Tell, *, again: bool = False) -> str:
@@ -57,7 +56,7 @@ async def make(aws: AWS, settings: Settings, listener: Tell, *, again: bool = Fa
     ImageError
         Building or pushing failed; nothing half-made has a tag.
     """
-    loop = asyncio.get_running_loop()
+    loop, builder = asyncio.get_running_loop(), chosen(settings.build)
 
     def tell(*what: Any, **facts: Any) -> None:  # most of this happens in threads
         loop.call_soon_threadsafe(functools.partial(listener, *what, **facts))
@@ -80,7 +79,7 @@ async def make(aws: AWS, settings: Settings, listener: Tell, *, again: bool = Fa
     registry = Registry(login.host, login)
     try:
         to = Destination(registry, repository, plan.free_tag(stored, tag, aws.now()))
-        return (await asyncio.to_thread(build, order, to, settings.build.builder, tell)).reference
+        return (await asyncio.to_thread(build, order, to, builder, tell)).reference
     finally:
         registry.close()
 
@@ -91,6 +90,7 @@ def plan_order(settings: Settings, tell: Tell, connect: Callable[[str], Registry
     `connect` gives the registry of the base image; without it, with what ``docker login`` has left.
     """
     cache = cache_dir()
+    template = chosen(settings.build).template
     environment = captured(settings, cache)
     for note in environment.notes:
         tell("image-note", environment.origin, f"{environment.origin}: {note}")
@@ -114,8 +114,14 @@ def plan_order(settings: Settings, tell: Tell, connect: Callable[[str], Registry
         modules=tuple((module.name, module.digest) for module in settled.environment.modules),
         base=ground.reference,
         compression=settings.build.compression,
+        template=template,
     )
     return Order(recipe, settled.environment, {p: settled.locks[p] for p in platforms}, ground)
+
+
+def chosen(what: BuildSettings) -> Builder:
+    """Return the builder that the settings ask for."""
+    return BuildxBuilder(what.dockerfile, what.apt) if what.builder == "buildx" else DirectBuilder()
 
 
 def captured(settings: Settings, cache: Path) -> Environment:
@@ -131,15 +137,15 @@ def captured(settings: Settings, cache: Path) -> Environment:
     return sources.read(str(settings.environment), what.exclude, what.add, what.modules, cache)
 
 
-def build(order: Order, to: Destination, builder: str, tell: Tell) -> Image:
+def build(order: Order, to: Destination, builder: Builder, tell: Tell) -> Image:
     """Build and push, and say how it goes."""
     recipe = order.recipe
     count = len(order.locks[recipe.platforms[0]].packages)
     names = " and ".join(recipe.platforms)
     text = f"building an image of {order.environment.origin}: {count} packages for {names}, on {order.base.name}"
-    tell("image-building", to.tag, text, packages=count, platforms=recipe.platforms, builder=builder)
+    tell("image-building", to.tag, text, packages=count, platforms=recipe.platforms, builder=builder.name)
     progress = Progress(to.tag, tell)
-    image = _BUILDERS[builder]().build(order, to, progress)
+    image = builder.build(order, to, progress)
     new = megabytes(image.bytes_uploaded)
     text = f"image {to.repository}:{to.tag} is there after {image.seconds:.0f} s; {new} were new"
     tell("image-built", to.tag, text, bytes=image.bytes_uploaded, seconds=image.seconds, digest=image.digest)

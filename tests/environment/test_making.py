@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from dask_starburst.errors import BadArgument, ImageError, NoWheels
 from dask_starburst.local import LocalAWS
 from tests.environment.kitchen import Kitchen
 from tests.environment.packages import wheel
+from tests.environment.stand_in import StandIn
 from tests.evidence import leftovers, starburst
 
 DAY = 86_400.0
@@ -133,6 +135,26 @@ def test_what_has_no_wheel_for_the_architecture_is_an_error_before_anything_is_l
     with cluster(aws, kitchen, "requirements.txt", arch="x86_64") as made:
         assert "for linux/amd64, on" in told(made, "image-building")[0]
         assert "the image is for linux/amd64 only" in told(made, "image-note")[0]
+
+
+def test_docker_gets_the_users_dockerfile_and_debian_packages_which_make_another_image(
+    aws: LocalAWS, kitchen: Kitchen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    docker = StandIn(tmp_path)
+    monkeypatch.setenv("PATH", f"{docker.programs}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker" / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nENV OURS=1\n")
+    Path("requirements.txt").write_text("toolz\n")
+    common = ("image", "build", "--environment", "requirements.txt", "--base", kitchen.base, "--builder", "buildx")
+    tags = []
+    for more in ((), ("--dockerfile", "worker/Dockerfile", "--apt", "libgeos-c1v5", "--apt", "gcc")):
+        starburst(aws, *common, *more, "--again")
+        tags.append(next(word for word in docker.said[-1] if word.startswith("io.dask-starburst.recipe=")))
+    assert tags[0] != tags[1]
+    assert "ENV OURS=1" in docker.dockerfile
+    assert "--no-install-recommends gcc libgeos-c1v5 &&" in docker.dockerfile
+    # What it may copy is in the folder of the Dockerfile.
+    assert docker.said[-1][-1] == str(tmp_path / "worker")
 
 
 def test_a_base_without_this_python_is_an_error_before_anything_is_launched(aws: LocalAWS, kitchen: Kitchen):
