@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from dask_starburst.environment.oci import Reference
 from dask_starburst.environment.own import opened
 from dask_starburst.environment.progress import Progress, megabytes
 from dask_starburst.environment.registry import Registry
+from dask_starburst.environment.resolve import normal
 from dask_starburst.errors import NoWheels, RegistryUnavailable
 from dask_starburst.hooks import Tell
 from dask_starburst.plan import images as plan
@@ -106,6 +107,7 @@ def plan_order(settings: Settings, tell: Tell, connect: Callable[[str], Registry
     if settings.build.builder == "buildx":
         settled = from_source(settled, cache)
     platforms = _platforms(settled, settings.arch, tell)
+    _tell_excluded(tell, settings.build.exclude, settled)
     recipe = Recipe(
         python=environment.python,
         platforms=platforms,
@@ -168,6 +170,19 @@ def _platforms(settled: Settled, arch: str, tell: Tell) -> tuple[str, ...]:
         text = f"the image is for {needed} only: on {platform} {origin} lacks {names}"
         tell("image-note", origin, text, logging.INFO)
     return tuple(sorted(settled.locks))
+
+
+def _tell_excluded(tell: Tell, exclude: Iterable[str], settled: Settled) -> None:
+    """Warn of names that were to be left out, and that nothing has, or that come all the same."""
+    names, origin = {normal(name) for name in exclude}, settled.environment.origin
+    come = names & {name for lock in settled.locks.values() for name, _ in lock.packages}
+    if come:
+        text = f"build.exclude names {', '.join(sorted(come))}; other packages need that, so it comes all the same"
+        tell("image-note", origin, text, logging.WARNING)
+    if nowhere := names - come - set(settled.environment.left_out):
+        listed = ", ".join(sorted(nowhere))
+        text = f"build.exclude names {listed}, and {origin} has no such package: is the name right?"
+        tell("image-note", origin, text, logging.WARNING)
 
 
 def _tell_found(tell: Tell, found: plan.StoredImage, now: float, days: int | None, verdict: plan.Decision) -> None:

@@ -165,9 +165,9 @@ def test_a_function_of_an_own_module_runs_where_the_module_is_not(other_python: 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"exclude": ["no-such-package"]}, "build.exclude names no-such-package, which is not installed"),
         ({"exclude": ["dask-starburst"]}, "which workers are started with"),
-        ({"add": ["not a requirement"]}, "is no requirement"),
+        ({"add": ["not a requirement"]}, "build.add='not a requirement' is no requirement; give one such as 's3fs"),
+        ({"add": ["-r more.txt"]}, "is an option, not a package"),
     ],
 )
 def test_what_cannot_be_left_out_or_added_is_said(tmp_path: Path, arguments: dict[str, Any], said: str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from distributed import Client
 
 from dask_starburst import StarburstCluster
 from dask_starburst.environment import oci
+from dask_starburst.environment.making import plan_order
 from dask_starburst.environment.registry import Registry
 from dask_starburst.errors import BadArgument, ImageError, NoWheels
 from dask_starburst.local import LocalAWS
+from dask_starburst.settings import Settings
 from tests.environment.kitchen import Kitchen
 from tests.environment.packages import wheel
 from tests.environment.stand_in import StandIn
@@ -135,6 +138,22 @@ def test_what_has_no_wheel_for_the_architecture_is_an_error_before_anything_is_l
     with cluster(aws, kitchen, "requirements.txt", arch="x86_64") as made:
         assert "for linux/amd64, on" in told(made, "image-building")[0]
         assert "the image is for linux/amd64 only" in told(made, "image-note")[0]
+
+
+def test_a_name_to_leave_out_that_nothing_has_or_that_others_need_is_a_warning(kitchen: Kitchen):
+    told = []
+    Path("requirements.txt").write_text("toolz\niniconfig\n")
+    build = {"base": kitchen.base, "exclude": ["iniconfig", "toolz", "tools"]}
+    order = plan_order(
+        Settings.load(environment="requirements.txt", build=build), lambda *what, **facts: told.append(what)
+    )
+    names = dict(order.recipe.packages["linux/arm64"]).keys()
+    assert "toolz" in names
+    assert "iniconfig" not in names
+    assert [(what[2], what[3]) for what in told] == [
+        ("build.exclude names toolz; other packages need that, so it comes all the same", logging.WARNING),
+        ("build.exclude names tools, and requirements.txt has no such package: is the name right?", logging.WARNING),
+    ]
 
 
 def test_docker_gets_the_users_dockerfile_and_debian_packages_which_make_another_image(
