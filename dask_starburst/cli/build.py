@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from typing import Any
 
@@ -12,6 +13,13 @@ from dask_starburst.cli.pool import account_options, run
 from dask_starburst.environment.hook import part
 from dask_starburst.settings import ARCHITECTURES, Settings
 from dask_starburst.settings.checks import BUILDERS
+
+_INTERRUPTED = (
+    "\nInterrupted. An image gets its tag last, so none that is half-made can be found. What was made is kept: the same"
+    " command goes on from there."
+)
+#: What shells call a program that Ctrl-C has ended.
+_SIGINT = 128 + signal.SIGINT
 
 
 @click.command()
@@ -50,7 +58,11 @@ def build(
         build={name: value for name, value in chosen.items() if value is not None},
     )
     making, begun = part("making"), time.monotonic()
-    reference = run(account, lambda aws: making.make(aws, settings, _say, again=again))
+    try:
+        reference = run(account, lambda aws: making.make(aws, settings, _say, again=again))
+    except KeyboardInterrupt:
+        click.echo(_INTERRUPTED, err=True)
+        raise SystemExit(_SIGINT) from None
     click.echo(f"{reference}\n{time.monotonic() - begun:.1f} s in all; StarburstCluster finds it by itself.")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from dask_starburst.environment import oci, uv
+from dask_starburst.environment import interruption, oci, uv
 from dask_starburst.environment.builder import Destination, Image, Order, Report
 from dask_starburst.environment.buildlog import BuildLog, no_emulation
 from dask_starburst.environment.cache import cache_dir
@@ -168,23 +168,12 @@ def _check_platforms(wanted: Sequence[str], there: Sequence[str]) -> None:
 
 def _run(command: list[str], environment: dict[str, str], log: BuildLog) -> int:
     """Run docker and hear it to the end; whoever interrupts us ends it too."""
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                log.hear(line)
-            return process.wait()
-        except BaseException:
-            process.terminate()
-            raise
+    how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "errors": "replace"}
+    with interruption.started(command, env=environment, **how) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            log.hear(line)
+        return process.wait()
 
 
 def _digest(metadata: Path) -> str:

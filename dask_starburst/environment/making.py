@@ -12,7 +12,7 @@ from typing import Any
 
 from dask_starburst.aws import ecr
 from dask_starburst.aws.session import AWS
-from dask_starburst.environment import capture, sources
+from dask_starburst.environment import capture, interruption, sources
 from dask_starburst.environment.architecture import Settled, explain, from_source, settle
 from dask_starburst.environment.base import resolve_base
 from dask_starburst.environment.builder import Builder, Destination, Image, Order
@@ -55,8 +55,14 @@ async def make(aws: AWS, settings: Settings, listener: Tell, *, again: bool = Fa
     BadArgument, VersionMismatch, NoWheels
         The environment cannot be made, or would not fit this client.
     ImageError
-        Building or pushing failed; nothing half-made has a tag.
+        Building or pushing failed; nothing half-made has a tag. That is so too for who cancels it: what goes on in
+        threads ends within seconds.
     """
+    with interruption.interruptible():
+        return await _made(aws, settings, listener, again=again)
+
+
+async def _made(aws: AWS, settings: Settings, listener: Tell, *, again: bool) -> str:
     loop, builder = asyncio.get_running_loop(), chosen(settings.build)
 
     def tell(*what: Any, **facts: Any) -> None:  # most of this happens in threads
@@ -97,7 +103,7 @@ def plan_order(settings: Settings, tell: Tell, connect: Callable[[str], Registry
         tell("image-note", environment.origin, f"{environment.origin}: {note}")
     with ThreadPoolExecutor(1) as other:
         name = settings.build.base.replace("{python}", environment.python)
-        base = other.submit(resolve_base, name, cache, connect)
+        base = interruption.submit(other, resolve_base, name, cache, connect)
         settled = settle(environment, PLATFORMS.values(), cache)
     try:
         ground = base.result()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 import httpx
 
+from dask_starburst.environment import interruption
 from dask_starburst.errors import RegistryUnavailable
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ def patiently(
             if number == ATTEMPTS or pause > _LONGEST_PAUSE:
                 raise _given_up(what, number, error) from error
         number += 1
-        time.sleep(pause)
+        interruption.pause(pause)
 
 
 def _pause(error: Exception, number: int, first: float) -> float:

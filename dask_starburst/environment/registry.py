@@ -13,6 +13,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+from dask_starburst.environment import interruption
 from dask_starburst.environment.exchange import Exchange, quote, scopes
 from dask_starburst.environment.login import Credentials
 from dask_starburst.environment.oci import MANIFESTS, Manifest, media_type_of
@@ -207,6 +208,7 @@ class Registry:
                 return
             with part.open("ab" if answer.status_code == 206 else "wb") as to:
                 for piece in answer.iter_raw(_PIECE):
+                    interruption.check()
                     to.write(piece)
 
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from distributed import Client
 
@@ -22,7 +28,7 @@ from dask_starburst.settings import Settings
 from tests.environment.kitchen import ROOT, Built, Kitchen
 from tests.environment.packages import wheel
 from tests.environment.stand_in import StandIn
-from tests.evidence import leftovers, starburst
+from tests.evidence import leftovers, starburst, wait_until
 
 DAY = 86_400.0
 
@@ -65,7 +71,11 @@ def told(made: StarburstCluster, kind: str) -> list[str]:
 
 def images(aws: LocalAWS) -> dict[str, list[str]]:
     """The tags of every tagged image by its digest."""
-    details = aws.client("ecr").describe_images(repositoryName="starburst/worker")["imageDetails"]
+    ecr = aws.client("ecr")
+    try:
+        details = ecr.describe_images(repositoryName="starburst/worker")["imageDetails"]
+    except ecr.exceptions.RepositoryNotFoundException:
+        return {}
     return {each["imageDigest"]: each["imageTags"] for each in details if each.get("imageTags")}
 
 
@@ -185,6 +195,66 @@ def test_a_base_without_this_python_is_an_error_before_anything_is_launched(aws:
     with pytest.raises(ImageError, match=r"no-such-base:1.*does not exist"):
         cluster(aws, kitchen, "requirements.txt", build={"base": f"{kitchen.registry.host}/no-such-base:1"})
     assert leftovers(aws) == {kind: [] for kind in leftovers(aws)}
+
+
+# -- Ctrl-C ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def building(aws: LocalAWS, kitchen: Kitchen, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A shell's `starburst image build`, with an empty cache of its own."""
+    command = [str(Path(sys.executable).with_name("starburst")), "image", "build", "--base", kitchen.base]
+    environment = {**os.environ, **aws.environment, "XDG_CACHE_HOME": str(Path("cold").absolute()), **variables}
+    with subprocess.Popen(
+        [*command, "--environment", "requirements.txt"],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def children(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def test_ctrl_c_in_the_middle_of_a_build_ends_it_and_what_it_has_started_and_nothing_is_tagged(
+    aws: LocalAWS, kitchen: Kitchen
+):
+    ask_for("toolz", "humanize")
+    before = images(aws)
+    with building(aws, kitchen) as process:
+        assert process.stdout is not None
+        while "building an image" not in (line := process.stdout.readline()):
+            assert line, "it has ended"
+        wait_until(lambda: children(process), 30, "uv installs packages")
+        uv = children(process)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted. An image gets its tag last" in said
+    assert "Traceback" not in said
+    assert not [each for each in uv if each.is_running()]
+    assert images(aws) == before
+    assert list(Path("cold/dask-starburst/layers/work").iterdir()) == []
+
+
+def test_ctrl_c_while_an_index_does_not_answer_is_heard_at_once(aws: LocalAWS, kitchen: Kitchen):
+    ask_for("toolz")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        with building(aws, kitchen, UV_DEFAULT_INDEX=index, UV_HTTP_TIMEOUT="3000", UV_NO_CACHE="1") as process:
+            connection, _ = silent.accept()
+            uv = children(process)
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=60)
+            connection.close()
+    assert (process.returncode, "Interrupted." in said) == (130, True), said
+    assert uv
+    assert not [each for each in uv if each.is_running()]
 
 
 # -- an image that the user has -------------------------------------------------------------------
