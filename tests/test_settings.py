@@ -155,6 +155,13 @@ def test_one_instance_type_is_a_list_of_one():
     assert Settings.load(instance_types=["c7g.large", "c7g.xlarge"]).instance_types == ("c7g.large", "c7g.xlarge")
 
 
+def test_one_debian_package_is_a_list_of_one():
+    chosen = Settings.load(
+        build={"builder": "buildx", "apt": "gdal-bin=3.6.2+dfsg-1", "dockerfile": "worker/Dockerfile"}
+    )
+    assert (chosen.build.apt, chosen.build.dockerfile) == (("gdal-bin=3.6.2+dfsg-1",), "worker/Dockerfile")
+
+
 def test_tags_are_text_and_replace_those_of_the_configuration():
     with dask.config.set({"starburst.tags": {"team": "x"}}):
         assert Settings.load(tags={"cost-center": 7}).tags == {"cost-center": "7"}
@@ -202,6 +209,14 @@ BAD: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"network": {"caller": "::/0"}}, ("network.caller='::/0'", "'203.0.113.7/32'")),
     ({"network": {"caller": "me"}}, ("network.caller='me'", "'203.0.113.7/32'")),
     ({"security": False}, ("security=False", "Leave security out")),
+    ({"build": {"builder": "docker"}}, ("build.builder='docker'", "'direct', 'buildx'")),
+    (
+        {"build": {"dockerfile": "Dockerfile"}},
+        ("build.dockerfile='Dockerfile'", "'builder': 'buildx'", "--builder buildx"),
+    ),
+    ({"build": {"apt": "libgeos-c1v5"}}, ("build.apt=['libgeos-c1v5']", "build={'builder': 'buildx', 'apt':")),
+    ({"build": {"apt": ["gcc; reboot"]}}, ("build.apt='gcc; reboot'", "Debian package", "'libgeos-c1v5'")),
+    ({"build": {"builder": "buildx", "apt": ["gcc-"]}}, ("build.apt='gcc-'", "Debian package")),
 ]
 
 

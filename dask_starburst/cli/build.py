@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from typing import Any
 
@@ -13,6 +14,13 @@ from dask_starburst.environment.hook import part
 from dask_starburst.settings import ARCHITECTURES, Settings
 from dask_starburst.settings.checks import BUILDERS
 
+_INTERRUPTED = (
+    "\nInterrupted. An image gets its tag last, so none that is half-made can be found. What was made is kept: the same"
+    " command goes on from there."
+)
+#: What shells call a program that Ctrl-C has ended.
+_SIGINT = 128 + signal.SIGINT
+
 
 @click.command()
 @click.option("--environment", metavar="PATH", help="A lock, requirements or project file, or a folder with one.")
@@ -21,6 +29,8 @@ from dask_starburst.settings.checks import BUILDERS
 @click.option("--base", metavar="IMAGE", help="What the image stands on; {python} is the minor version.")
 @click.option("--add", multiple=True, metavar="PACKAGE", help="A package that workers need beside. Repeatable.")
 @click.option("--exclude", multiple=True, metavar="NAME", help="A package that they do not need. Repeatable.")
+@click.option("--dockerfile", metavar="FILE", help="With buildx: your own, which the packages are put on.")
+@click.option("--apt", multiple=True, metavar="NAME", help="With buildx: a Debian package to install. Repeatable.")
 @click.option("--again", is_flag=True, help="Build it although it is there.")
 @account_options
 def build(
@@ -30,6 +40,8 @@ def build(
     base: str | None,
     add: tuple[str, ...],
     exclude: tuple[str, ...],
+    dockerfile: str | None,
+    apt: tuple[str, ...],
     again: bool,
     **account: str | None,
 ) -> None:
@@ -38,6 +50,7 @@ def build(
     It is what StarburstCluster does before a launch: nothing is built when nothing has changed.
     """
     chosen = {"builder": builder, "base": base, "add": add or None, "exclude": exclude or None}
+    chosen |= {"dockerfile": dockerfile, "apt": apt or None}
     settings = Settings.load(
         environment=environment,
         arch=arch,
@@ -45,7 +58,11 @@ def build(
         build={name: value for name, value in chosen.items() if value is not None},
     )
     making, begun = part("making"), time.monotonic()
-    reference = run(account, lambda aws: making.make(aws, settings, _say, again=again))
+    try:
+        reference = run(account, lambda aws: making.make(aws, settings, _say, again=again))
+    except KeyboardInterrupt:
+        click.echo(_INTERRUPTED, err=True)
+        raise SystemExit(_SIGINT) from None
     click.echo(f"{reference}\n{time.monotonic() - begun:.1f} s in all; StarburstCluster finds it by itself.")
 
 

@@ -86,6 +86,11 @@ class Builder(Protocol):
         """The word that settings use for it."""
         ...
 
+    @property
+    def template(self) -> str:
+        """What of a recipe is the builder's own; see `Recipe`."""
+        ...
+
     def build(self, order: Order, to: Destination, report: Report) -> Image:
         """Build what is ordered, and give it its tag as the last thing, when all of it is there.
 

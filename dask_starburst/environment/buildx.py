@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from dask_starburst.environment import oci, uv
+from dask_starburst.environment import interruption, oci, uv
 from dask_starburst.environment.builder import Destination, Image, Order, Report
 from dask_starburst.environment.buildlog import BuildLog, no_emulation
 from dask_starburst.environment.cache import cache_dir
@@ -53,17 +53,25 @@ class BuildxBuilder:
         options: Sequence[str] = (),
         cache: Path | None = None,
     ) -> None:
-        self._dockerfile = Path(dockerfile).absolute() if dockerfile else None
-        self._apt = tuple(sorted(apt))
+        self._dockerfile = Path(dockerfile).expanduser().absolute() if dockerfile else None
+        self._apt = tuple(sorted(set(apt)))
         self._options = tuple(options)
         self._cache = cache or cache_dir()
 
     @property
     def template(self) -> str:
-        """What of a recipe is this builder's own: another Dockerfile or Debian package makes another image."""
+        """What of a recipe is this builder's own: another Dockerfile or Debian package makes another image.
+
+        So does another file that the Dockerfile may copy.
+
+        Raises
+        ------
+        BadArgument
+            The Dockerfile cannot be read, or has no stage; or a name is none of a Debian package.
+        """
         if self._dockerfile is None and not self._apt:
             return TEMPLATE
-        context = digest(self._dockerfile.parent) if self._dockerfile else ""
+        context = digest(self._users(), self._dockerfile.parent) if self._dockerfile else ""
         return f"{TEMPLATE} {sha256(f'{context} {self._text()}'.encode()).hexdigest()}"
 
     def build(self, order: Order, to: Destination, report: Report) -> Image:
@@ -101,13 +109,20 @@ class BuildxBuilder:
         )
 
     def _text(self) -> str:
-        if self._dockerfile is None:
-            return dockerfile(None, self._apt)
+        return dockerfile(self._users() if self._dockerfile else None, self._apt)
+
+    def _users(self) -> str:
+        """Return what is in the user's Dockerfile."""
+        assert self._dockerfile is not None
         try:
-            users = self._dockerfile.read_text(encoding="utf-8")
+            return self._dockerfile.read_text(encoding="utf-8")
         except OSError as error:
-            raise BadArgument(f"dockerfile={str(self._dockerfile)!r} cannot be read: {error.strerror}.") from error
-        return dockerfile(users, self._apt)
+            raise BadArgument(
+                f"build.dockerfile={str(self._dockerfile)!r} cannot be read: {error.strerror}; give the path"
+                " of one that is there."
+            ) from error
+        except UnicodeDecodeError:
+            raise BadArgument(f"build.dockerfile={str(self._dockerfile)!r} is no text; give a Dockerfile.") from None
 
     def _command(self, order: Order, to: Destination, folder: Path, context: Path) -> list[str]:
         """Return the words after ``docker``. None of them is a secret."""
@@ -153,23 +168,12 @@ def _check_platforms(wanted: Sequence[str], there: Sequence[str]) -> None:
 
 def _run(command: list[str], environment: dict[str, str], log: BuildLog) -> int:
     """Run docker and hear it to the end; whoever interrupts us ends it too."""
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                log.hear(line)
-            return process.wait()
-        except BaseException:
-            process.terminate()
-            raise
+    how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "errors": "replace"}
+    with interruption.started(command, env=environment, **how) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            log.hear(line)
+        return process.wait()
 
 
 def _digest(metadata: Path) -> str:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from dask_starburst.environment import interruption
 from dask_starburst.environment.layers import drop_unused, write_whole
 from dask_starburst.errors import ImageError
 
@@ -108,10 +109,11 @@ def _run(folder: Path, shown: str, shares: Iterable[list[_Source]]) -> None:
 
     def run(share: list[_Source]) -> subprocess.CompletedProcess[str]:
         names = "\n".join(str(source.path) for source in share)
-        return subprocess.run(command, input=names, capture_output=True, text=True, check=False)
+        return interruption.run(command, input=names)
 
     with ThreadPoolExecutor() as pool:
-        for done in pool.map(run, [share for share in shares if share]):
+        for job in [interruption.submit(pool, run, share) for share in shares if share]:
+            done = job.result()
             # 1 says that a file was no Python of this version; packages bring such templates.
             if done.returncode not in (0, 1) or done.stderr:
                 raise ImageError(f"compiling Python files failed: {done.stderr.strip() or done.returncode}")

@@ -16,6 +16,7 @@ import cloudpickle
 from packaging.requirements import InvalidRequirement, Requirement
 
 from dask_starburst.environment import uv, wheels
+from dask_starburst.environment.additions import additions
 from dask_starburst.environment.cache import cache_dir
 from dask_starburst.environment.captured import Environment, LocalWheel, OwnModule
 from dask_starburst.environment.resolve import normal
@@ -41,7 +42,7 @@ def capture(
     exclude : iterable of str
         Names of packages that workers do not need, nor what only these need. What others need comes all the same.
     add : iterable of str
-        Requirements of packages that are not here.
+        Requirements of packages that are not here, see `additions`.
     modules : {"by-value", "package", "none"}
         Whether the user's own modules go into the image (``"package"``).
     cache : Path, optional
@@ -50,16 +51,18 @@ def capture(
     Raises
     ------
     BadArgument
-        A name in `exclude` is not installed, or a requirement in `add` is none.
+        `exclude` names dask_starburst, or a requirement in `add` is none.
     ImageError
         A local package cannot be made a wheel.
     """
     cache = cache or cache_dir()
     left_out = {normal(name) for name in exclude}
-    installed = _installed()
-    _check(left_out, installed, add)
+    check_excluded(left_out)
+    installed, more = _installed(), additions(add, cache)
+    left_out |= more.names
     kept = {name: each for name, each in installed.items() if name not in left_out}
     local = {name: wheel for name, each in kept.items() if (wheel := local_wheel(each, cache))}
+    local |= {wheel.name: wheel for wheel in more.wheels}
     # Of the excluded ones too: what comes all the same, since others need it, comes as it is here.
     of_index = {n for n, each in installed.items() if n in kept or not each.read_text("direct_url.json")} - local.keys()
     pins = [f"{name}=={installed[name].version}" for name in of_index]
@@ -70,11 +73,12 @@ def capture(
     own = own_modules() if modules == "package" else ()
     return Environment(
         python=PYTHON,
-        requirements=tuple(sorted([*(f"{name}=={kept[name].version}" for name in roots), *add])),
+        requirements=tuple(sorted([*(f"{name}=={kept[name].version}" for name in roots), *more.requirements])),
         constraints=tuple(sorted(pins)),
         wheels=tuple(sorted(local.values(), key=lambda wheel: wheel.name)),
         modules=own,
         origin="this Python",
+        left_out=tuple(sorted((left_out - more.names) & installed.keys())),
         notes=notes,
     )
 
@@ -180,18 +184,16 @@ def _needs(distribution: Distribution, installed: dict[str, Distribution]) -> se
     return found
 
 
-def _check(left_out: set[str], installed: dict[str, Distribution], add: Iterable[str]) -> None:
-    if missing := sorted(left_out - installed.keys()):
-        raise BadArgument(f"build.exclude names {', '.join(missing)}, which is not installed here; leave it out there.")
-    if OURS in left_out:
+def check_excluded(names: Iterable[str]) -> None:
+    """Refuse to leave out what workers are started with.
+
+    Raises
+    ------
+    BadArgument
+        One of the names, in their normal form, is this package.
+    """
+    if OURS in names:
         raise BadArgument(f"build.exclude names {OURS}, which workers are started with; leave it out there.")
-    for text in add:
-        try:
-            Requirement(text)
-        except InvalidRequirement as error:
-            raise BadArgument(
-                f"build.add={text!r} is no requirement ({error}); give one such as 's3fs>=2026'."
-            ) from None
 
 
 def _loaded() -> Iterator[tuple[str, Path]]:

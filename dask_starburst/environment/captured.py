@@ -61,6 +61,8 @@ class Environment:
         Requirements with hashes, when the source is a lock already.
     origin : str
         ``"this Python"``, or the file as the user named it.
+    left_out : tuple of str
+        Packages that it has and that are not asked for; what others need of them comes all the same.
     notes : tuple of str
         What the user ought to know of it, each a sentence.
     """
@@ -72,6 +74,7 @@ class Environment:
     modules: tuple[OwnModule, ...] = ()
     lock: str | None = None
     origin: str = ""
+    left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

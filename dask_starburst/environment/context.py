@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from dask_starburst.environment import uv
 from dask_starburst.environment.builder import Order
 from dask_starburst.environment.resolve import UV_PLATFORMS
 from dask_starburst.errors import BadArgument, ImageError
+from dask_starburst.settings.checks import DEBIAN_PACKAGE
 
 #: What the user's Dockerfile may begin with: `FROM ${BASE}`.
 _OURS = "ARG BASE\nFROM ${BASE} AS starburst-base\n"
 _FROM = re.compile(r"^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*\S+(?:[ \t]+AS[ \t]+(?P<name>\S+))?[ \t]*$", re.I | re.M)
-_DEBIAN = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9]+)?(?:=[A-Za-z0-9.+:~-]+)?")
+#: What takes files of the folder that the Dockerfile is in.
+_COPIES = re.compile(r"^[ \t]*(?:COPY|ADD)\b|--mount=\S*\btype=bind\b", re.I | re.M)
 _APT = (
     "USER 0:0\n"
     "RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends {names}"
@@ -48,9 +50,9 @@ def dockerfile(user: str | None, apt: Sequence[str]) -> str:
     BadArgument
         The user's has no stage, or a name is none of a Debian package.
     """
-    wrong = [name for name in apt if not _DEBIAN.fullmatch(name)]
+    wrong = [name for name in apt if not DEBIAN_PACKAGE.fullmatch(name)]
     if wrong:
-        raise BadArgument(f"apt={wrong[0]!r} is no name of a Debian package; give names such as 'libgeos-c1v5'.")
+        raise BadArgument(f"build.apt={wrong[0]!r} is no name of a Debian package; give names such as 'libgeos-c1v5'.")
     before = _OURS if user is None else _continued(user)
     packages = _APT.format(names=" ".join(sorted(apt))) if apt else ""
     return before + packages + files("dask_starburst.environment").joinpath("worker.Dockerfile").read_text("utf-8")
@@ -167,12 +169,23 @@ def _away(value: str) -> str:
     return separator.join(w for w in words if not w.rpartition("=")[2].startswith(("file:", "/", ".", "~")))
 
 
-def digest(folder: Path) -> str:
-    """Return a hash over names and contents of a folder, but for what git keeps for itself."""
+def digest(user: str, folder: Path) -> str:
+    """Return a hash over what a Dockerfile can copy: names, contents and modes of the files in its folder.
+
+    Not over what git and Python keep for themselves. Of a folder that nothing is copied from, nothing counts.
+
+    Parameters
+    ----------
+    user : str
+        The Dockerfile's text.
+    folder : Path
+        Where it is.
+    """
     hashed = sha256()
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.rglob("*")) if _COPIES.search(user) else ():
         name = path.relative_to(folder)
-        if path.is_file() and ".git" not in name.parts:
-            hashed.update(f"{name.as_posix()}\0{path.stat().st_size}\0".encode())
-            hashed.update(path.read_bytes())
+        if path.is_file() and not {".git", "__pycache__"}.intersection(name.parts):
+            with path.open("rb") as file:
+                content = file_digest(file, "sha256").hexdigest()
+            hashed.update(f"{name.as_posix()}\0{os.access(path, os.X_OK)}\0{content}\0".encode())
     return hashed.hexdigest()

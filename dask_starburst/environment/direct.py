@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dask_starburst.environment import oci
+from dask_starburst.environment import interruption, oci
 from dask_starburst.environment.archive import Entry
 from dask_starburst.environment.base import Ground, Part
 from dask_starburst.environment.builder import Destination, Image, Order, Report
@@ -27,7 +27,7 @@ from dask_starburst.environment.layers import Layer, Layers
 from dask_starburst.environment.pushing import LAYER, RECIPE, TAG, Pushing
 from dask_starburst.environment.site import VENV, packages, skeleton
 from dask_starburst.errors import BadArgument
-from dask_starburst.plan.recipe import recipe_hash
+from dask_starburst.plan.recipe import TEMPLATE, recipe_hash
 
 #: Who the worker is in the container.
 USER = 1000
@@ -48,6 +48,7 @@ class DirectBuilder:
     """
 
     name = "direct"
+    template = TEMPLATE
 
     def __init__(self, cache: Path | None = None) -> None:
         self._cache = cache or cache_dir()
@@ -107,8 +108,9 @@ class _Build:
         for group in (group for groups in self._groups.values() for group in groups):
             alike[group.name].append(group)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="image") as pool:
-            jobs = [pool.submit(self._foundation), *(pool.submit(self._packages, groups) for groups in alike.values())]
-            jobs += [pool.submit(self._bring, platform) for platform in self._platforms]
+            submit = partial(interruption.submit, pool)
+            jobs = [submit(self._foundation), *(submit(self._packages, groups) for groups in alike.values())]
+            jobs += [submit(self._bring, platform) for platform in self._platforms]
             _finish(jobs)
 
     def publish(self) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import httpx
 
 from dask_starburst.environment.login import Credentials, Login, is_loopback
-from dask_starburst.environment.patience import Busy, patiently
+from dask_starburst.environment.patience import FIRST_PAUSE, Busy, patiently
 from dask_starburst.errors import ImageError, RegistryDenied, RegistryUnavailable
 
 #: Seconds until a connection stands, and between two pieces of an answer.
@@ -27,6 +27,8 @@ _ECR = (
     " ecr:CompleteLayerUpload and ecr:PutImage."
 )
 
+T = TypeVar("T")
+
 #: Gives the body of a request anew for each attempt: an iterator can be sent once.
 Content = Callable[[], bytes | Iterable[bytes]]
 
@@ -41,10 +43,15 @@ class Exchange:
         HTTPS.
     credentials : callable, optional
         Gives user and password, or None.
+    pause : float
+        Seconds before a second attempt; twice as many before each further one.
     """
 
-    def __init__(self, host: str, credentials: Callable[[], Credentials | None] | None) -> None:
+    def __init__(
+        self, host: str, credentials: Callable[[], Credentials | None] | None, pause: float = FIRST_PAUSE
+    ) -> None:
         self.host = host
+        self._pause = pause
         near = is_loopback(host)
         self.base = httpx.URL(f"{'http' if near else 'https'}://{host}")
         self.login = Login(host, credentials)
@@ -87,7 +94,11 @@ class Exchange:
         def once() -> httpx.Response:
             return self.once(method, self.url(path), *expected, wanted=wanted, headers=headers, content=body)
 
-        return patiently(once, what)
+        return self.patiently(once, what)
+
+    def patiently(self, attempt: Callable[[], T], what: str, progress: Callable[[], int] = lambda: 0) -> T:
+        """Make an attempt, and another one after the registry's pause; see `patience.patiently`."""
+        return patiently(attempt, what, progress, self._pause)
 
     def once(
         self,

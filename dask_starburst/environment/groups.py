@@ -30,12 +30,14 @@ _LAYERS = {
         *("boto3", "botocore", "cffi", "cryptography", "jmespath", "markdown-it-py", "mdurl", "pycparser", "pygments"),
         *("python-dateutil", "rich", "s3transfer", "six"),
     ),
-    # Dask and what it depends on: it changes with Dask's releases.
-    "dask": (
-        *("dask", "distributed", "click", "cloudpickle", "fsspec", "importlib-metadata", "jinja2", "locket", "lz4"),
-        *("markupsafe", "msgpack", "packaging", "partd", "psutil", "pyyaml", "sortedcontainers", "tblib", "toolz"),
-        *("tornado", "urllib3", "zict", "zipp"),
+    # What Dask depends on. Each has releases of its own, and so the layer is to be small.
+    "dask needs": (
+        *("click", "cloudpickle", "fsspec", "importlib-metadata", "jinja2", "locket", "lz4", "markupsafe", "msgpack"),
+        *("packaging", "partd", "psutil", "pyyaml", "sortedcontainers", "tblib", "toolz", "tornado", "urllib3", "zict"),
+        "zipp",
     ),
+    # These two are released together.
+    "dask": ("dask", "distributed"),
 }
 #: What is made on this computer: it lies on top.
 OWN = "own"

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dask_starburst.environment import oci
+from dask_starburst.environment import interruption, oci
 from dask_starburst.environment.archive import Entry, Packed, write_tar
 from dask_starburst.errors import BadArgument, ImageError
 
@@ -107,7 +107,12 @@ class Layers:
         target = work / "layer.partial"
         with target.open("wb") as file:
             packed = Packed(file, self.compression)
-            write_tar(entries, packed.write)
+
+            def write(data: bytes) -> None:
+                interruption.check()
+                packed.write(data)
+
+            write_tar(entries, write)
             packed.close()
         layer = Layer(packed.diff_id, packed.digest, packed.size, self._media_type, self._blob(packed.digest))
         os.replace(target, layer.path)

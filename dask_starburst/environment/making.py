@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from dask_starburst.aws import ecr
 from dask_starburst.aws.session import AWS
-from dask_starburst.environment import capture, sources
+from dask_starburst.environment import capture, interruption, sources
 from dask_starburst.environment.architecture import Settled, explain, from_source, settle
 from dask_starburst.environment.base import resolve_base
 from dask_starburst.environment.builder import Builder, Destination, Image, Order
@@ -25,15 +25,15 @@ from dask_starburst.environment.oci import Reference
 from dask_starburst.environment.own import opened
 from dask_starburst.environment.progress import Progress, megabytes
 from dask_starburst.environment.registry import Registry
+from dask_starburst.environment.resolve import normal
 from dask_starburst.errors import NoWheels, RegistryUnavailable
 from dask_starburst.hooks import Tell
 from dask_starburst.plan import images as plan
 from dask_starburst.plan.recipe import PLATFORMS, Recipe, recipe_hash
-from dask_starburst.settings import Settings
+from dask_starburst.settings import BuildSettings, Settings
 
 #: What `environment=` says for the packages of this Python.
 CURRENT = (None, "current")
-_BUILDERS: Mapping[str, Callable[[], Builder]] = {"direct": DirectBuilder, "buildx": BuildxBuilder}
 
 
 async def make(aws: AWS, settings: Settings, listener: Tell, *, again: bool = False) -> str:
@@ -55,9 +55,15 @@ async def make(aws: AWS, settings: Settings, listener: Tell, *, again: bool = Fa
     BadArgument, VersionMismatch, NoWheels
         The environment cannot be made, or would not fit this client.
     ImageError
-        Building or pushing failed; nothing half-made has a tag.
+        Building or pushing failed; nothing half-made has a tag. That is so too for who cancels it: what goes on in
+        threads ends within seconds.
     """
-    loop = asyncio.get_running_loop()
+    with interruption.interruptible():
+        return await _made(aws, settings, listener, again=again)
+
+
+async def _made(aws: AWS, settings: Settings, listener: Tell, *, again: bool) -> str:
+    loop, builder = asyncio.get_running_loop(), chosen(settings.build)
 
     def tell(*what: Any, **facts: Any) -> None:  # most of this happens in threads
         loop.call_soon_threadsafe(functools.partial(listener, *what, **facts))
@@ -80,7 +86,7 @@ async def make(aws: AWS, settings: Settings, listener: Tell, *, again: bool = Fa
     registry = Registry(login.host, login)
     try:
         to = Destination(registry, repository, plan.free_tag(stored, tag, aws.now()))
-        return (await asyncio.to_thread(build, order, to, settings.build.builder, tell)).reference
+        return (await asyncio.to_thread(build, order, to, builder, tell)).reference
     finally:
         registry.close()
 
@@ -91,12 +97,13 @@ def plan_order(settings: Settings, tell: Tell, connect: Callable[[str], Registry
     `connect` gives the registry of the base image; without it, with what ``docker login`` has left.
     """
     cache = cache_dir()
+    template = chosen(settings.build).template
     environment = captured(settings, cache)
     for note in environment.notes:
         tell("image-note", environment.origin, f"{environment.origin}: {note}")
     with ThreadPoolExecutor(1) as other:
         name = settings.build.base.replace("{python}", environment.python)
-        base = other.submit(resolve_base, name, cache, connect)
+        base = interruption.submit(other, resolve_base, name, cache, connect)
         settled = settle(environment, PLATFORMS.values(), cache)
     try:
         ground = base.result()
@@ -106,6 +113,7 @@ def plan_order(settings: Settings, tell: Tell, connect: Callable[[str], Registry
     if settings.build.builder == "buildx":
         settled = from_source(settled, cache)
     platforms = _platforms(settled, settings.arch, tell)
+    _tell_excluded(tell, settings.build.exclude, settled)
     recipe = Recipe(
         python=environment.python,
         platforms=platforms,
@@ -114,8 +122,14 @@ def plan_order(settings: Settings, tell: Tell, connect: Callable[[str], Registry
         modules=tuple((module.name, module.digest) for module in settled.environment.modules),
         base=ground.reference,
         compression=settings.build.compression,
+        template=template,
     )
     return Order(recipe, settled.environment, {p: settled.locks[p] for p in platforms}, ground)
+
+
+def chosen(what: BuildSettings) -> Builder:
+    """Return the builder that the settings ask for."""
+    return BuildxBuilder(what.dockerfile, what.apt) if what.builder == "buildx" else DirectBuilder()
 
 
 def captured(settings: Settings, cache: Path) -> Environment:
@@ -131,15 +145,15 @@ def captured(settings: Settings, cache: Path) -> Environment:
     return sources.read(str(settings.environment), what.exclude, what.add, what.modules, cache)
 
 
-def build(order: Order, to: Destination, builder: str, tell: Tell) -> Image:
+def build(order: Order, to: Destination, builder: Builder, tell: Tell) -> Image:
     """Build and push, and say how it goes."""
     recipe = order.recipe
     count = len(order.locks[recipe.platforms[0]].packages)
     names = " and ".join(recipe.platforms)
     text = f"building an image of {order.environment.origin}: {count} packages for {names}, on {order.base.name}"
-    tell("image-building", to.tag, text, packages=count, platforms=recipe.platforms, builder=builder)
+    tell("image-building", to.tag, text, packages=count, platforms=recipe.platforms, builder=builder.name)
     progress = Progress(to.tag, tell)
-    image = _BUILDERS[builder]().build(order, to, progress)
+    image = builder.build(order, to, progress)
     new = megabytes(image.bytes_uploaded)
     text = f"image {to.repository}:{to.tag} is there after {image.seconds:.0f} s; {new} were new"
     tell("image-built", to.tag, text, bytes=image.bytes_uploaded, seconds=image.seconds, digest=image.digest)
@@ -162,6 +176,19 @@ def _platforms(settled: Settled, arch: str, tell: Tell) -> tuple[str, ...]:
         text = f"the image is for {needed} only: on {platform} {origin} lacks {names}"
         tell("image-note", origin, text, logging.INFO)
     return tuple(sorted(settled.locks))
+
+
+def _tell_excluded(tell: Tell, exclude: Iterable[str], settled: Settled) -> None:
+    """Warn of names that were to be left out, and that nothing has, or that come all the same."""
+    names, origin = {normal(name) for name in exclude}, settled.environment.origin
+    come = names & {name for lock in settled.locks.values() for name, _ in lock.packages}
+    if come:
+        text = f"build.exclude names {', '.join(sorted(come))}; other packages need that, so it comes all the same"
+        tell("image-note", origin, text, logging.WARNING)
+    if nowhere := names - come - set(settled.environment.left_out):
+        listed = ", ".join(sorted(nowhere))
+        text = f"build.exclude names {listed}, and {origin} has no such package: is the name right?"
+        tell("image-note", origin, text, logging.WARNING)
 
 
 def _tell_found(tell: Tell, found: plan.StoredImage, now: float, days: int | None, verdict: plan.Decision) -> None:

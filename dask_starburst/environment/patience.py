@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 import httpx
 
+from dask_starburst.environment import interruption
 from dask_starburst.errors import RegistryUnavailable
 
 T = TypeVar("T")
 
 ATTEMPTS = 4
 #: Seconds before the second attempt; twice as many before each further one.
-_FIRST_PAUSE = 0.5
+FIRST_PAUSE = 0.5
 #: So long we wait when a registry says how long; one that wants more, wants us to go.
 _LONGEST_PAUSE = 60.0
 
@@ -36,7 +36,9 @@ class Busy(Exception):
         self.seconds = float(after) if after and after.isdecimal() else 0.0
 
 
-def patiently(attempt: Callable[[], T], what: str, progress: Callable[[], int] = lambda: 0) -> T:
+def patiently(
+    attempt: Callable[[], T], what: str, progress: Callable[[], int] = lambda: 0, first: float = FIRST_PAUSE
+) -> T:
     """Return what an attempt gives; after a lost connection, a timeout or a server's error try again.
 
     Parameters
@@ -47,6 +49,8 @@ def patiently(attempt: Callable[[], T], what: str, progress: Callable[[], int] =
         What it does, for the error.
     progress : callable, optional
         How far it is. Attempts are counted from the last one that came further.
+    first : float
+        Seconds before the second attempt.
 
     Raises
     ------
@@ -60,15 +64,15 @@ def patiently(attempt: Callable[[], T], what: str, progress: Callable[[], int] =
         except (httpx.TransportError, RegistryUnavailable, Busy) as error:
             if (have := progress()) > had:
                 number, had = 1, have
-            pause = _pause(error, number)
+            pause = _pause(error, number, first)
             if number == ATTEMPTS or pause > _LONGEST_PAUSE:
                 raise _given_up(what, number, error) from error
         number += 1
-        time.sleep(pause)
+        interruption.pause(pause)
 
 
-def _pause(error: Exception, number: int) -> float:
-    own = _FIRST_PAUSE * 2.0 ** (number - 1) * random.uniform(0.5, 1.0)
+def _pause(error: Exception, number: int, first: float) -> float:
+    own = first * 2.0 ** (number - 1) * random.uniform(0.5, 1.0)
     return max(own, error.seconds) if isinstance(error, Busy) else own
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dask_starburst.environment import oci
+from dask_starburst.environment import interruption, oci
 from dask_starburst.environment.base import BaseImage
 from dask_starburst.environment.builder import Destination, Report
 from dask_starburst.environment.layers import Layer
@@ -47,7 +47,8 @@ class Pushing:
         self._sent: dict[str, int] = {}
 
     def report(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """Tell of something."""
+        """Tell of something; nobody who is told of nothing any more is worked for."""
+        interruption.check()
         with self._talking:
             self._report(kind, dict(facts))
 
@@ -83,6 +84,7 @@ class Pushing:
 
         Where tags cannot be moved and somebody else has built the same recipe meanwhile, theirs is as good as ours.
         """
+        interruption.check()
         there = self._registry.manifest(self._repository, self.destination.tag)
         if there is not None and there.digest == index.digest:
             return index.digest
@@ -114,6 +116,7 @@ class Pushing:
         self._tell(digest, size)
 
     def _tell(self, digest: str, sent: int) -> None:
+        interruption.check()
         with self._talking:
             self._sent[digest] = sent
             self._report("sent", {"bytes": sum(self._sent.values()), "total": sum(self._missing.values())})

@@ -9,13 +9,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+from dask_starburst.environment import interruption
 from dask_starburst.environment.exchange import Exchange, quote, scopes
 from dask_starburst.environment.login import Credentials
 from dask_starburst.environment.oci import MANIFESTS, Manifest, media_type_of
-from dask_starburst.environment.patience import patiently
+from dask_starburst.environment.patience import FIRST_PAUSE
 from dask_starburst.errors import ImageError, RegistryUnavailable
 
 _PIECE = 1 << 20
@@ -41,13 +43,18 @@ class Registry:
     credentials : callable, optional
         Gives user and password, or None for an anonymous visit. It is asked again when the registry refuses what it
         gave before: ECR's passwords hold for 12 hours.
+    pause : float
+        Seconds before a second attempt, when a connection was lost or the registry had a fault; twice as many before
+        each further one.
     """
 
-    def __init__(self, host: str, credentials: Callable[[], Credentials | None] | None = None) -> None:
+    def __init__(
+        self, host: str, credentials: Callable[[], Credentials | None] | None = None, pause: float = FIRST_PAUSE
+    ) -> None:
         self.host = host
         self.uploaded = 0
         self._lock = threading.Lock()
-        self._exchange = Exchange(host, credentials)
+        self._exchange = Exchange(host, credentials, pause)
 
     def __repr__(self) -> str:
         return f"<Registry {self.host}>"
@@ -93,7 +100,7 @@ class Registry:
         """
         what = f"pushing to {self.host}/{repository}"
         with _in_words(what):
-            patiently(lambda: self._push_once(repository, digest, body, sent), what)
+            self._exchange.patiently(lambda: self._push_once(repository, digest, body, sent), what)
             with self._lock:
                 self.uploaded += _size(body)
 
@@ -111,7 +118,8 @@ class Registry:
         what = f"pulling from {self.host}/{repository}"
         try:
             with _in_words(f"{what} into {to.parent}"):
-                patiently(lambda: self._pull_once(repository, digest, part), what, lambda: _had(part) // _PIECE)
+                pull = partial(self._pull_once, repository, digest, part)
+                self._exchange.patiently(pull, what, lambda: _had(part) // _PIECE)
                 _verify(part, digest, f"{self.host}/{repository}")
                 part.replace(to)
         finally:
@@ -200,6 +208,7 @@ class Registry:
                 return
             with part.open("ab" if answer.status_code == 206 else "wb") as to:
                 for piece in answer.iter_raw(_PIECE):
+                    interruption.check()
                     to.write(piece)
 
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from dask_starburst.environment.uv import without_secrets
 from dask_starburst.errors import BadArgument
 
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _HASH = re.compile(r"\s--hash=\S+")
+_NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 _EXTRAS = re.compile(r"^(?P<place>[^\[]+)\[(?P<extras>[^\]]*)\]$")
 #: What markers are about: the system of the workers, not that of this computer.
 _WORKERS = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
@@ -78,6 +80,29 @@ def parse(path: Path, text: str | None = None) -> Requirements:
     return found
 
 
+def bare(line: str) -> str:
+    """Return a line without its hashes."""
+    return _HASH.sub("", line).strip()
+
+
+def split(lock: str, names: set[str]) -> tuple[str, list[str]]:
+    """Return a lock without some packages, and their lines, hashes and all.
+
+    Parameters
+    ----------
+    lock : str
+        Its text.
+    names : set of str
+        In their normal form.
+    """
+    kept: list[str] = []
+    dropped: list[str] = []
+    for line in lock.replace("\\\n", " ").splitlines():
+        found = _NAME.match(line)
+        (dropped if found and canonicalize_name(found[1]) in names else kept).append(line)
+    return ("\n".join(kept), [re.sub(r"\s+", " ", line).strip() for line in dropped]) if dropped else (lock, [])
+
+
 def _read(path: Path, found: Requirements, seen: set[Path], text: str | None = None) -> None:
     if path.resolve() in seen:
         return
@@ -102,12 +127,12 @@ def _read(path: Path, found: Requirements, seen: set[Path], text: str | None = N
 
 
 def _package(line: str, path: Path, found: Requirements) -> None:
-    bare = _HASH.sub("", line).strip()
+    text = bare(line)
     try:
-        requirement = Requirement(bare)
+        requirement = Requirement(text)
     except InvalidRequirement:
-        if "/" in bare or bare.startswith("."):
-            found.local.append(_place(bare, path))
+        if "/" in text or text.startswith("."):
+            found.local.append(_place(text, path))
             return
         said = without_secrets(line)
         raise BadArgument(f"{path} has the line {said!r}, which is no requirement; mend it.") from None
@@ -119,11 +144,11 @@ def _package(line: str, path: Path, found: Requirements) -> None:
 
 def _place(value: str, path: Path) -> tuple[str, str]:
     """Return a folder or file of this computer by its whole path, and anything else as it is; and the extras."""
-    bare, extras = value, ""
-    if split := _EXTRAS.match(value):
-        bare, extras = split["place"], split["extras"]
-    here = path.parent / bare.removeprefix("file://")
-    return (str(here.resolve()) if here.exists() else bare), extras
+    place, extras = value, ""
+    if both := _EXTRAS.match(value):
+        place, extras = both["place"], both["extras"]
+    here = path.parent / place.removeprefix("file://")
+    return (str(here.resolve()) if here.exists() else place), extras
 
 
 def _lines(path: Path, text: str | None = None) -> Iterator[str]:

@@ -74,7 +74,9 @@ def resolve(
     local = {wheel.name for wheel in environment.wheels}
     found = [(normal(name), version) for name, version in _PINNED.findall(text)]
     packages = {*((n, v) for n, v in found if n not in local), *((w.name, w.version) for w in environment.wheels)}
-    text = _with_hashes_of(environment.lock or "", _without(text, local))
+    # Constraints have hashes where a lock's package was left out, and comes as others need it.
+    hashed = "\n".join([environment.lock or "", *environment.constraints])
+    text = _with_hashes_of(hashed, _without(text, local))
     lock = Lock(platform, text, tuple(sorted(packages)))
     write_whole(note, json.dumps(asdict(lock)).encode())
     return lock
@@ -183,7 +185,8 @@ def _with_hashes_of(lock: str, text: str) -> str:
 
     An index that has other files than the lock was made of is then found out when they are installed.
     """
-    own = {normal(m[1]): re.findall(r"--hash=(\S+)", m[0]) for m in re.finditer(rf"{_PINNED.pattern}.*", lock, re.M)}
+    found = ((m[1], re.findall(r"--hash=(\S+)", m[0])) for m in re.finditer(rf"{_PINNED.pattern}.*", lock, re.M))
+    own = {normal(name): hashes for name, hashes in found if hashes}
     pieces = re.split(r"^(?=\S)", text, flags=re.MULTILINE)
     for number, piece in enumerate(pieces):
         pinned = _PINNED.match(piece)

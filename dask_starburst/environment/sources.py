@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from importlib.metadata import PathDistribution
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,11 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from dask_starburst.environment import conda, uv, wheels
+from dask_starburst.environment.additions import additions, built
 from dask_starburst.environment.cache import cache_dir
-from dask_starburst.environment.capture import OURS, PYTHON, own_modules, this_package
+from dask_starburst.environment.capture import PYTHON, check_excluded, own_modules, this_package
 from dask_starburst.environment.captured import Environment, LocalWheel
-from dask_starburst.environment.requirements import parse
+from dask_starburst.environment.requirements import bare, parse, split
 from dask_starburst.environment.resolve import normal, pins_of
 from dask_starburst.errors import BadArgument, ImageError, VersionMismatch
 from dask_starburst.plan.versions import MUST_MATCH
@@ -42,8 +41,10 @@ def read(
     name : str
         A ``requirements.txt`` (or any ``.txt``), ``pyproject.toml``, ``uv.lock``, ``pylock.toml`` or
         ``environment.yml``; or a folder, in which the most exact of them is taken.
-    exclude, add : iterable of str
-        Names to leave out, requirements to add.
+    exclude : iterable of str
+        Names of packages not to ask for, though the file does. What others need comes all the same.
+    add : iterable of str
+        Requirements to add, see `additions`.
     modules : {"by-value", "package", "none"}
         Whether the user's own modules go into the image (``"package"``).
     cache : Path, optional
@@ -64,21 +65,38 @@ def read(
     _check_python(path)
     found = replace(found, origin=_shown(name, path))
     _check_versions(found)
-    left_out = {normal(each) for each in exclude}
-    kept = [text for text in found.requirements if text.startswith("-") or normal(_name(text)) not in left_out]
+    names = {normal(each) for each in exclude}
+    check_excluded(names)
+    more = additions(add, cache)
     pin, wheel = this_package(cache)
-    ours = [pin] if pin else []
-    own = own_modules() if modules == "package" else ()
-    local = {each.name: each for each in found.wheels if each.name not in left_out}
-    local |= {wheel.name: wheel} if wheel else {}
-    if OURS in left_out:
-        raise BadArgument(f"build.exclude names {OURS}, which workers are started with; leave it out there.")
+    found = _without(found, names, more.names)
+    local = {each.name: each for each in (*found.wheels, *more.wheels, *([wheel] if wheel else []))}
     return replace(
         found,
-        requirements=tuple(sorted({*kept, *ours, *add})),
+        requirements=tuple(sorted({*found.requirements, *more.requirements, *([pin] if pin else [])})),
         constraints=tuple(sorted({*found.constraints, *_pins(found, local)})),
         wheels=tuple(sorted(local.values(), key=lambda each: each.name)),
-        modules=own,
+        modules=own_modules() if modules == "package" else (),
+    )
+
+
+def _without(found: Environment, left_out: set[str], replaced: set[str]) -> Environment:
+    """Return an environment that does not ask for some packages, nor fixes those that come from elsewhere.
+
+    The versions of what is left out still hold: if others need it, it comes as the file has it.
+    """
+    dropped = left_out | replaced
+    kept = [text for text in found.requirements if text.startswith("-") or normal(_name(text)) not in dropped]
+    lock, lines = split(found.lock or "", dropped)
+    pins = [line for line in (*found.constraints, *lines) if normal(_name(line)) not in replaced]
+    asked = {normal(_name(text)) for text in (*found.requirements, *lines)} | {each.name for each in found.wheels}
+    return replace(
+        found,
+        requirements=tuple(kept),
+        constraints=tuple(pins),
+        wheels=tuple(each for each in found.wheels if each.name not in dropped),
+        lock=None if found.lock is None else lock,
+        left_out=tuple(sorted(left_out & asked)),
     )
 
 
@@ -115,13 +133,13 @@ def _reader(path: Path) -> Callable[[Path, Path], Environment]:
 
 def _requirements(path: Path, cache: Path, text: str | None = None) -> Environment:
     found = parse(path, text)
-    local = [(_built(what, path.parent, cache), extras) for what, extras in found.local]
+    local = [(built(what, path.parent, cache), extras) for what, extras in found.local]
     asked = [*(f"{wheel.name}[{extras}]" for wheel, extras in local if extras), *found.options]
-    built = tuple(wheel for wheel, _ in local)
+    own = tuple(wheel for wheel, _ in local)
     if found.hashed:
         lock = "\n".join(found.lines)
-        return Environment(PYTHON, tuple(asked), tuple(found.constraints), built, lock=lock)
-    return Environment(PYTHON, (*found.lines, *asked), tuple(found.constraints), built)
+        return Environment(PYTHON, tuple(asked), tuple(found.constraints), own, lock=lock)
+    return Environment(PYTHON, (*found.lines, *asked), tuple(found.constraints), own)
 
 
 def _pyproject(path: Path, cache: Path) -> Environment:
@@ -152,11 +170,11 @@ def _pylock(path: Path, cache: Path) -> Environment:
     for package in _toml(path).get("packages", ()):
         where = package.get("directory", {}).get("path") or (package.get("archive", {})).get("path")
         if where:
-            local.append(_built(where, path.parent, cache))
+            local.append(built(where, path.parent, cache))
             continue
         if "vcs" in package:
             vcs = package["vcs"]
-            local.append(_built(f"git+{vcs['url']}@{vcs['commit-id']}", path.parent, cache))
+            local.append(built(f"git+{vcs['url']}@{vcs['commit-id']}", path.parent, cache))
             continue
         marker = f" ; {package['marker']}" if package.get("marker") else ""
         files = [*package.get("wheels", ()), *([package["sdist"]] if "sdist" in package else [])]
@@ -191,23 +209,6 @@ _READERS: dict[str, Callable[[Path, Path], Environment]] = {
     "requirements.txt": _requirements,
     "environment.yml": _conda,
 }
-
-
-def _built(what: str, folder: Path, cache: Path) -> LocalWheel:
-    """Return the wheel of a folder, a wheel file, an archive or something in git."""
-    place = (folder / what.removeprefix("file://")).resolve()
-    if place.is_dir():
-        return wheels.of_folder(place, cache, "local folder")
-    if place.is_file() and place.suffix == ".whl":
-        return wheels.of_file(place, cache, "local wheel")
-    with tempfile.TemporaryDirectory() as name:
-        asked, target = Path(name) / "requirements.txt", Path(name) / "target"
-        asked.write_text(what, encoding="utf-8")  # it may hold a password, which others would see on a command line
-        done = uv.run(["pip", "install", "--quiet", "--target", str(target), "--no-deps", "-r", str(asked)])
-        infos, shown = list(target.glob("*.dist-info")), uv.without_secrets(what)
-        if done.returncode != 0 or not infos:
-            raise ImageError(f"no wheel can be made of {shown}; uv says:\n{uv.words(done)}")
-        return wheels.of_installed(PathDistribution(infos[0]), cache, shown)
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -274,6 +275,6 @@ def _pins(environment: Environment, local: dict[str, LocalWheel]) -> list[str]:
 
 def _name(text: str) -> str:
     try:
-        return Requirement(text).name
+        return Requirement(bare(text)).name
     except InvalidRequirement:
         return text

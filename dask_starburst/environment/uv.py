@@ -17,6 +17,7 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
+from dask_starburst.environment import interruption
 from dask_starburst.errors import ImageError
 
 #: Seconds that one call may take: downloads of large packages are in it.
@@ -50,14 +51,7 @@ def run(arguments: Sequence[str], extra: Mapping[str, str] | None = None) -> sub
     # A virtual environment of the caller has no say in what is resolved for another platform.
     environment.pop("VIRTUAL_ENV", None)
     try:
-        return subprocess.run(
-            [find_uv_bin(), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=_MOST,
-            check=False,
-            env=environment,
-        )
+        return interruption.run([find_uv_bin(), *arguments], timeout=_MOST, env=environment)
     except subprocess.TimeoutExpired as error:
         raise ImageError(f"uv {arguments[0]} took longer than {_MOST / 60:.0f} minutes and was stopped.") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ BUILDERS = ("direct", "buildx")
 COMPRESSIONS = ("zstd", "gzip")
 #: How modules of the user's own, which are in no package, reach the workers.
 MODULES = ("by-value", "package", "none")
+#: Name of a Debian package (Debian policy §5.6.1), with an architecture and a version if given. apt would remove one
+#: that ends in a hyphen.
+DEBIAN_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](?::[a-z0-9]+)?(?:=[A-Za-z0-9.+:~-]+)?")
 #: Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8): a shorter lease
 #: would promise more than AWS does, and be renewed all the time.
 SHORTEST_LEASE = 60.0
@@ -82,6 +86,7 @@ def _check_image(settings: Settings) -> None:
     _one_of("build.builder", build.builder, BUILDERS)
     _one_of("build.compression", build.compression, COMPRESSIONS)
     _one_of("build.modules", build.modules, MODULES)
+    _check_docker(settings)
     if settings.image is not None and settings.environment is not None:
         raise BadArgument(
             f"image={settings.image!r} and environment={settings.environment!r}: the workers run either an image that"
@@ -93,6 +98,23 @@ def _check_image(settings: Settings) -> None:
             f"ecr_image_ttl_days={days} is too short: an image is renewed two days before ECR deletes it, so give"
             f" {SHORTEST_TTL} or more days, or null to keep images for ever."
         )
+
+
+def _check_docker(settings: Settings) -> None:
+    build = settings.build
+    wrong = next((name for name in build.apt if not DEBIAN_PACKAGE.fullmatch(name)), None)
+    if wrong is not None:
+        raise BadArgument(
+            f"build.apt={wrong!r} is no name of a Debian package; give names such as 'libgeos-c1v5'"
+            " or 'gdal-bin=3.6.2+dfsg-1'."
+        )
+    given = {"dockerfile": build.dockerfile, "apt": list(build.apt)}
+    for name, value in given.items():
+        if value and build.builder != "buildx":
+            raise BadArgument(
+                f"build.{name}={value!r} is for Docker, but build.builder={build.builder!r} runs nothing of an image;"
+                f" give build={{'builder': 'buildx', {name!r}: {value!r}}}, or --builder buildx on the command line."
+            )
 
 
 def _check_sizes(settings: Settings) -> None:

@@ -85,6 +85,7 @@ class BuildSettings:
     """How the workers' image is built of the environment.
 
     ``add`` and ``exclude`` are packages beyond those of the environment and without those that workers do not need.
+    ``dockerfile`` (path) and ``apt`` (Debian packages) are what Docker puts below them.
     """
 
     builder: str = "direct"
@@ -94,6 +95,8 @@ class BuildSettings:
     exclude: tuple[str, ...] = ()
     modules: str = "by-value"
     compression: str = "zstd"
+    dockerfile: str | None = None
+    apt: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

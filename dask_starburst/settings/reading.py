@@ -14,6 +14,12 @@ from dask_starburst.errors import BadArgument
 T = TypeVar("T")
 #: The groups of settings by the names of their classes.
 Groups = Mapping[str, type[Any]]
+#: Lists that may be empty, with what one may look like.
+_LISTS = {
+    "build.add": "['s3fs', 'scikit-learn>=1.7']",
+    "build.exclude": "['jupyterlab', 'mypy']",
+    "build.apt": "['libgeos-c1v5']",
+}
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,9 +73,9 @@ def _convert(name: str, value: Any, kind: str, groups: Groups) -> Any:
     if name == "instance_types":
         value = (value,) if isinstance(value, str) else value
         return _parse(name, value, "a list such as ['c7g.xlarge', 'm7g.xlarge']", _names)
-    if name in ("build.add", "build.exclude"):
+    if name in _LISTS:
         value = (value,) if isinstance(value, str) else value
-        return _parse(name, value, "a list such as ['s3fs', 'scikit-learn>=1.7']", _some_names)
+        return _parse(name, value, f"a list such as {_LISTS[name]}", _some_names)
     if name == "tags":
         return _parse(name, value, "a mapping such as {'team': 'research'}", _tags)
     expected = {"str": str, "int": int, "bool": bool}.get(kind.partition(" ")[0], object)

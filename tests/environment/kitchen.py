@@ -35,6 +35,11 @@ class Kitchen:
     base: str
     shared: Path
 
+    @property
+    def cache(self) -> Path:
+        """Where the processes of a test run keep what they have made."""
+        return self.shared / "dask-starburst"  # what it is called in a user's cache folder
+
     def order(self, environment: Environment, cache: Path, compression: str = "zstd") -> Order:
         """Resolve an environment for both platforms."""
         base = resolve_base(self.base, cache)
@@ -157,7 +162,7 @@ def doll_kitchen(registry: Registry, shared: Path) -> Kitchen:
 
 def worker_image(kitchen: Kitchen) -> Built:
     """Build a worker's image; the processes of a test run share what it is made of."""
-    cache = kitchen.shared / "cache"
+    cache = kitchen.cache
     with locked(kitchen.shared / "building"):
         order = kitchen.order(worker_environment(cache), cache)
         return kitchen.build(order, cache)

@@ -6,11 +6,14 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+
+from dask_starburst.environment.login import Credentials
+from dask_starburst.environment.registry import Registry
 
 _CONFIG = """
 version: 0.1
@@ -24,6 +27,11 @@ http: {{addr: "127.0.0.1:{port}"}}
 def why_no_registry() -> str:
     """What is missing on this computer to serve images, if anything is."""
     return "" if shutil.which("docker-registry") else "docker-registry is not installed"
+
+
+def quick(host: str, credentials: Callable[[], Credentials | None] | None = None) -> Registry:
+    """Return a registry that is asked again at once when something went wrong."""
+    return Registry(host, credentials, pause=0.01)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from dask_starburst.environment.registry import Registry
 from dask_starburst.errors import ImageError, RegistryUnavailable
 from tests.environment.kitchen import layer_of, push_image
 from tests.environment.rootfs import PLATFORMS
+from tests.environment.server import quick
 
 NOW = 1_800_000_000.0
 PYTHON = {"usr/local/bin/python3.11": b"\x7fELF", "usr/local/lib/python3.11/json/decoder.py": b"a = 1\n"}
@@ -37,7 +38,7 @@ def push(
 
 @pytest.fixture
 def registry(registry_server) -> Registry:
-    return Registry(registry_server)
+    return quick(registry_server)
 
 
 @pytest.fixture
@@ -48,21 +49,21 @@ def repository() -> str:
 
 def nobody(host: str) -> Registry:
     """A registry that is down."""
-    return Registry("127.0.0.1:9")
+    return quick("127.0.0.1:9")
 
 
 def test_what_a_tag_means_is_remembered_for_a_day_and_nobody_is_asked(registry, repository, tmp_path):
     name = push(registry, repository, tmp_path, [PYTHON])
-    first = resolve_base(name, tmp_path, Registry, now=NOW)
+    first = resolve_base(name, tmp_path, quick, now=NOW)
     push(registry, repository, tmp_path, [PYTHON, {"etc/motd": b"new"}])
     later = resolve_base(name, tmp_path, nobody, now=NOW + MEMORY - 1)
     assert later.reference == first.reference == f"{registry.host}/{repository}@{first.digest}"
-    assert resolve_base(name, tmp_path, Registry, now=NOW + MEMORY).digest != first.digest
+    assert resolve_base(name, tmp_path, quick, now=NOW + MEMORY).digest != first.digest
 
 
 def test_what_it_meant_earlier_is_taken_when_its_registry_is_down(registry, repository, tmp_path):
     name = push(registry, repository, tmp_path, [PYTHON])
-    first = resolve_base(name, tmp_path, Registry, now=NOW)
+    first = resolve_base(name, tmp_path, quick, now=NOW)
     later = NOW + 30 * MEMORY
     assert resolve_base(name, tmp_path, nobody, now=later).reference == first.reference
     with pytest.raises(RegistryUnavailable):
@@ -71,9 +72,9 @@ def test_what_it_meant_earlier_is_taken_when_its_registry_is_down(registry, repo
 
 def test_a_refresh_asks_although_it_is_remembered(registry, repository, tmp_path):
     name = push(registry, repository, tmp_path, [PYTHON])
-    first = resolve_base(name, tmp_path, Registry, now=NOW)
+    first = resolve_base(name, tmp_path, quick, now=NOW)
     push(registry, repository, tmp_path, [PYTHON, {"etc/motd": b"new"}])
-    assert resolve_base(name, tmp_path, Registry, now=NOW, refresh=True).digest != first.digest
+    assert resolve_base(name, tmp_path, quick, now=NOW, refresh=True).digest != first.digest
 
 
 def test_a_base_with_a_digest_is_not_looked_up(tmp_path):

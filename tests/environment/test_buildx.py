@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -19,61 +17,7 @@ from dask_starburst.environment.context import dockerfile, write_secrets
 from dask_starburst.environment.docker import BUILDER, Docker, configuration, platforms, private
 from dask_starburst.errors import BadArgument, ImageError, RegistryDenied, RegistryUnavailable
 from tests.environment.packages import source, wheel
-
-# A docker that keeps its builders in a file, and every command that it was given in another one.
-DOCKER = """#!{python}
-import json, os, sys, time
-state = {state!r}
-words = sys.argv[1:]
-with open(state + "/said", "a") as said:
-    said.write(json.dumps(words) + "\\n")
-builder = state + "/builder"
-
-def inspect():
-    if not os.path.exists(builder):
-        sys.exit('ERROR: no builder "starburst-builder" found')
-    status = open(builder).read()
-    print(f"Name: starburst-builder\\nDriver: docker-container\\n\\nNodes:\\nStatus: {{status}}")
-    print("Platforms: linux/amd64*, linux/amd64/v2, linux/arm64")
-
-def create():
-    time.sleep(0.2)
-    try:
-        open(builder, "x").write("running")
-    except FileExistsError:
-        sys.exit('ERROR: existing instance for "starburst-builder" but no append mode, specify the node name')
-
-if words[:2] == ["buildx", "version"] and not {buildx}:
-    sys.exit("docker: 'buildx' is not a docker command.")
-if words[0] == "version" and not {engine}:
-    sys.exit("Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?")
-if words[:2] == ["buildx", "inspect"]:
-    inspect()
-if words[:2] == ["buildx", "create"]:
-    create()
-if words[:2] == ["buildx", "rm"]:
-    os.unlink(builder)
-"""
-
-
-class StandIn:
-    """A program that answers as docker does."""
-
-    def __init__(self, folder: Path, buildx: bool = True, engine: bool = True) -> None:
-        self.state = folder / "state"
-        self.programs = folder / "bin"
-        for made in (self.state, self.programs):
-            made.mkdir()
-        program = self.programs / "docker"
-        program.write_text(DOCKER.format(python=sys.executable, state=str(self.state), buildx=buildx, engine=engine))
-        program.chmod(0o755)
-        self.docker = Docker({**os.environ, "PATH": str(self.programs)})
-        self.lock = folder / "lock"
-
-    @property
-    def commands(self) -> list[str]:
-        said = (self.state / "said").read_text().splitlines()
-        return [json.loads(line)[1] for line in said]
+from tests.environment.stand_in import StandIn
 
 
 @pytest.fixture
@@ -221,6 +165,20 @@ def test_another_dockerfile_or_debian_package_makes_another_recipe(tmp_path):
     (tmp_path / "data").write_text("2")
     others = {BuildxBuilder(file).template, BuildxBuilder().template, BuildxBuilder(apt=("gcc",)).template}
     assert len(others | {first}) == 4
+    (tmp_path / "data").chmod(0o755)
+    assert BuildxBuilder(file).template not in others
+    assert BuildxBuilder(apt=("make", "gcc")).template == BuildxBuilder(apt=("gcc", "make", "gcc")).template
+
+
+def test_what_a_dockerfile_does_not_copy_makes_no_other_recipe(tmp_path):
+    file, beside = tmp_path / "Dockerfile", tmp_path / "notes.txt"
+    file.write_text("FROM ${BASE}\nRUN true\n")
+    beside.write_text("1")
+    first = BuildxBuilder(file).template
+    beside.write_text("2")
+    assert BuildxBuilder(file).template == first
+    file.write_text("FROM ${BASE}\nRUN false\n")
+    assert BuildxBuilder(file).template != first
 
 
 def test_a_dockerfile_that_is_not_there_is_a_wrong_argument(tmp_path):
@@ -291,9 +249,8 @@ def test_passwords_in_addresses_are_not_in_what_is_quoted():
 
 def test_the_builders_name_is_always_a_flag(stand_in):
     stand_in.docker.builder(stand_in.lock)
-    said = (stand_in.state / "said").read_text().splitlines()
-    assert all(BUILDER in json.loads(line) for line in said)
-    assert not [line for line in said if '"use"' in line or "--use" in line]
+    assert all(BUILDER in words for words in stand_in.said)
+    assert not [words for words in stand_in.said if {"use", "--use"}.intersection(words)]
 
 
 def test_what_has_no_wheel_is_ordered_as_source_and_only_of_this_builder(tmp_path, monkeypatch):

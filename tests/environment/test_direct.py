@@ -33,7 +33,7 @@ from tests.environment.rootfs import PLATFORMS
 # The first of these tests waits for the base and the image to be made.
 pytestmark = pytest.mark.timeout(300)
 
-# One for Dask's layer, one for the others', both small and of Python only.
+# One for the layer of what Dask needs, one for the others', both small and of Python only.
 SMALL = Environment("3.11", ("iniconfig==2.1.0", "toolz==1.0.0"), ())
 OTHER = replace(SMALL, requirements=("iniconfig==2.1.0", "toolz==0.12.1"))
 
@@ -110,7 +110,7 @@ def test_the_base_lies_below_and_what_changes_most_on_top(small, platform):
     base, *own = small.layers(platform)
     assert base.digest == small.order.base.part(platform).layers[0].digest
     names = [layer.annotations[LAYER] for layer in own]
-    assert names == ["system", "standard library", "dask", "others-1-of-1"]
+    assert names == ["system", "standard library", "dask needs", "others-1-of-1"]
 
 
 def test_what_is_built_anew_under_another_tag_is_another_image_of_the_same_layers(kitchen, small, cache):
@@ -138,7 +138,7 @@ def test_everything_that_a_worker_imports_is_compiled(small, platform, tmp_path)
 def test_two_builds_on_two_directories_give_the_same_digests(kitchen, small, tmp_path):
     cache = tmp_path / "elsewhere"
     again = kitchen.build(kitchen.order(SMALL, cache), cache, "small-again")
-    assert set(again.made("linux/amd64")) == {"dask", "others-1-of-1", "standard library", "system"}
+    assert set(again.made("linux/amd64")) == {"dask needs", "others-1-of-1", "standard library", "system"}
     assert again.image.digest == small.image.digest
 
 

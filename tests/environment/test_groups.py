@@ -27,7 +27,7 @@ def test_what_changes_least_lies_lowest():
     wheel = LocalWheel("mine", "1.0", Path("mine.whl"), "d", True, "editable")
     lock = lock_of("toolz", "dask", "mine", "pyarrow", "numpy", "pandas", "botocore", "humanize")
     found = names_in(grouped(lock, environment_of((wheel,))))
-    assert list(found) == ["pyarrow", "numeric", "starburst", "dask", "others-1-of-1", OWN]
+    assert list(found) == ["pyarrow", "numeric", "starburst", "dask needs", "dask", "others-1-of-1", OWN]
     assert found["numeric"] == ["numpy", "pandas"]
     assert found[OWN] == ["mine"]
 
@@ -47,6 +47,15 @@ def test_another_version_of_one_package_changes_the_key_of_its_group_only():
     before, after = (grouped(each, environment_of()) for each in (lock, other))
     changed = [one.name for one, two in zip(before, after, strict=True) if one.key != two.key]
     assert changed == ["others-1-of-1"]
+
+
+def test_what_dask_needs_does_not_move_dask_nor_the_other_way_round():
+    lock = lock_of("dask", "distributed", "toolz", "tornado")
+    before = {group.name: group.key for group in grouped(lock, environment_of())}
+    for changed, layer in (("toolz", "dask needs"), ("distributed", "dask")):
+        other = Lock(lock.platform, lock.text.replace(f"{changed}==1.0", f"{changed}==2.0"), lock.packages)
+        after = {group.name: group.key for group in grouped(other, environment_of())}
+        assert [name for name in before if before[name] != after[name]] == [layer]
 
 
 def test_many_packages_are_spread_so_that_one_more_moves_a_part_of_them():

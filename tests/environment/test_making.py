@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from distributed import Client
 
 from dask_starburst import StarburstCluster
 from dask_starburst.environment import oci
+from dask_starburst.environment.making import plan_order
 from dask_starburst.environment.registry import Registry
 from dask_starburst.errors import BadArgument, ImageError, NoWheels
 from dask_starburst.local import LocalAWS
-from tests.environment.kitchen import Kitchen
+from dask_starburst.settings import Settings
+from tests.environment.kitchen import ROOT, Built, Kitchen
 from tests.environment.packages import wheel
-from tests.evidence import leftovers, starburst
+from tests.environment.stand_in import StandIn
+from tests.evidence import leftovers, starburst, wait_until
 
 DAY = 86_400.0
 
@@ -28,16 +39,18 @@ def aws() -> Iterator[LocalAWS]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def cache(kitchen: Kitchen) -> Path:
-    return kitchen.shared / "making"
-
-
 @pytest.fixture(autouse=True)
-def user(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user with a cache folder of their own, in a folder of their own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+def user(built: Built, kitchen: Kitchen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user in a folder of their own, who has built an image before: Dask's layers need not be made again."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    monkeypatch.setenv("UV_CACHE_DIR", os.environ.get("UV_CACHE_DIR", str(caches / "uv")))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kitchen.cache.parent))
     monkeypatch.chdir(tmp_path)
+
+
+def ask_for(*lines: str) -> None:
+    """Write a file of requirements, at the versions that the tests run with."""
+    Path("requirements.txt").write_text("\n".join([f"-c {ROOT / 'constraints.txt'}", *lines, ""]))
 
 
 def cluster(aws: LocalAWS, kitchen: Kitchen, environment: str | None, **arguments: Any) -> StarburstCluster:
@@ -58,13 +71,17 @@ def told(made: StarburstCluster, kind: str) -> list[str]:
 
 def images(aws: LocalAWS) -> dict[str, list[str]]:
     """The tags of every tagged image by its digest."""
-    details = aws.client("ecr").describe_images(repositoryName="starburst/worker")["imageDetails"]
+    ecr = aws.client("ecr")
+    try:
+        details = ecr.describe_images(repositoryName="starburst/worker")["imageDetails"]
+    except ecr.exceptions.RepositoryNotFoundException:
+        return {}
     return {each["imageDigest"]: each["imageTags"] for each in details if each.get("imageTags")}
 
 
 @pytest.mark.timeout(300)  # with the first build of the session in it
 def test_an_image_is_built_once_used_by_the_tasks_and_found_by_the_next_cluster(aws: LocalAWS, kitchen: Kitchen):
-    Path("requirements.txt").write_text("toolz\n")
+    ask_for("toolz")
     with cluster(aws, kitchen, "requirements.txt", n_workers=1) as first, Client(first) as client:
         assert client.submit(sum, [1, 2, 3]).result() == 6
         image = str(first.settings.image)
@@ -79,10 +96,14 @@ def test_an_image_is_built_once_used_by_the_tasks_and_found_by_the_next_cluster(
         assert second.settings.image == image
     assert told(second, "image-building") == []
     assert told(second, "image-found")[0].startswith("nothing has changed")
+    # So does the command line.
+    said = starburst(aws, "image", "build", "--environment", "requirements.txt", "--base", kitchen.base)
+    assert "nothing has changed" in said
+    assert image in said
 
 
 def test_an_image_is_renewed_in_time_and_built_anew_when_it_is_gone(aws: LocalAWS, kitchen: Kitchen):
-    Path("requirements.txt").write_text("toolz\niniconfig\n")
+    ask_for("toolz", "iniconfig")
 
     def build() -> tuple[str, str]:
         said = starburst(aws, "image", "build", "--environment", "requirements.txt", "--base", kitchen.base)
@@ -90,9 +111,6 @@ def test_an_image_is_renewed_in_time_and_built_anew_when_it_is_gone(aws: LocalAW
 
     said, first = build()
     assert "building an image of requirements.txt" in said
-    # What the command line has built the cluster finds.
-    with cluster(aws, kitchen, "requirements.txt") as found:
-        assert str(found.settings.image).endswith(first)
 
     aws.advance(26 * DAY)
     said, again = build()
@@ -124,22 +142,119 @@ def test_what_has_no_wheel_for_the_architecture_is_an_error_before_anything_is_l
     aws: LocalAWS, kitchen: Kitchen, index: Path
 ):
     wheel(index, "starburst_test_fast", tag="py3-none-manylinux_2_17_x86_64")
-    Path("requirements.txt").write_text("starburst-test-fast==1.0\n")
+    ask_for("starburst-test-fast==1.0")
     before = aws.status().calls.get("autoscaling:CreateAutoScalingGroup", 0)
     with pytest.raises(NoWheels, match=r'starburst-test-fast 1\.0.*arch="x86_64"'):
         cluster(aws, kitchen, "requirements.txt")
     assert aws.status().calls.get("autoscaling:CreateAutoScalingGroup", 0) == before
     # The one-word way out.
-    with cluster(aws, kitchen, "requirements.txt", arch="x86_64") as made:
-        assert "for linux/amd64, on" in told(made, "image-building")[0]
-        assert "the image is for linux/amd64 only" in told(made, "image-note")[0]
+    common = ("image", "build", "--environment", "requirements.txt", "--base", kitchen.base)
+    said = starburst(aws, *common, "--arch", "x86_64")
+    assert "for linux/amd64, on" in said
+    assert "the image is for linux/amd64 only" in said
+
+
+def test_a_name_to_leave_out_that_nothing_has_or_that_others_need_is_a_warning(kitchen: Kitchen):
+    told = []
+    ask_for("toolz", "iniconfig")
+    build = {"base": kitchen.base, "exclude": ["iniconfig", "toolz", "tools"]}
+    order = plan_order(
+        Settings.load(environment="requirements.txt", build=build), lambda *what, **facts: told.append(what)
+    )
+    names = dict(order.recipe.packages["linux/arm64"]).keys()
+    assert "toolz" in names
+    assert "iniconfig" not in names
+    assert [(what[2], what[3]) for what in told] == [
+        ("build.exclude names toolz; other packages need that, so it comes all the same", logging.WARNING),
+        ("build.exclude names tools, and requirements.txt has no such package: is the name right?", logging.WARNING),
+    ]
+
+
+def test_docker_gets_the_users_dockerfile_and_debian_packages_which_make_another_image(
+    aws: LocalAWS, kitchen: Kitchen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    docker = StandIn(tmp_path)
+    monkeypatch.setenv("PATH", f"{docker.programs}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker" / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nENV OURS=1\n")
+    ask_for("toolz")
+    common = ("image", "build", "--environment", "requirements.txt", "--base", kitchen.base, "--builder", "buildx")
+    tags = []
+    for more in ((), ("--dockerfile", "worker/Dockerfile", "--apt", "libgeos-c1v5", "--apt", "gcc")):
+        starburst(aws, *common, *more, "--again")
+        tags.append(next(word for word in docker.said[-1] if word.startswith("io.dask-starburst.recipe=")))
+    assert tags[0] != tags[1]
+    assert "ENV OURS=1" in docker.dockerfile
+    assert "--no-install-recommends gcc libgeos-c1v5 &&" in docker.dockerfile
+    # What it may copy is in the folder of the Dockerfile.
+    assert docker.said[-1][-1] == str(tmp_path / "worker")
 
 
 def test_a_base_without_this_python_is_an_error_before_anything_is_launched(aws: LocalAWS, kitchen: Kitchen):
-    Path("requirements.txt").write_text("toolz\n")
+    ask_for("toolz")
     with pytest.raises(ImageError, match=r"no-such-base:1.*does not exist"):
         cluster(aws, kitchen, "requirements.txt", build={"base": f"{kitchen.registry.host}/no-such-base:1"})
     assert leftovers(aws) == {kind: [] for kind in leftovers(aws)}
+
+
+# -- Ctrl-C ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def building(aws: LocalAWS, kitchen: Kitchen, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A shell's `starburst image build`, with an empty cache of its own."""
+    command = [str(Path(sys.executable).with_name("starburst")), "image", "build", "--base", kitchen.base]
+    environment = {**os.environ, **aws.environment, "XDG_CACHE_HOME": str(Path("cold").absolute()), **variables}
+    with subprocess.Popen(
+        [*command, "--environment", "requirements.txt"],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def children(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def test_ctrl_c_in_the_middle_of_a_build_ends_it_and_what_it_has_started_and_nothing_is_tagged(
+    aws: LocalAWS, kitchen: Kitchen
+):
+    ask_for("toolz", "humanize")
+    before = images(aws)
+    with building(aws, kitchen) as process:
+        assert process.stdout is not None
+        while "building an image" not in (line := process.stdout.readline()):
+            assert line, "it has ended"
+        wait_until(lambda: children(process), 30, "uv installs packages")
+        uv = children(process)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted. An image gets its tag last" in said
+    assert "Traceback" not in said
+    assert not [each for each in uv if each.is_running()]
+    assert images(aws) == before
+    assert list(Path("cold/dask-starburst/layers/work").iterdir()) == []
+
+
+def test_ctrl_c_while_an_index_does_not_answer_is_heard_at_once(aws: LocalAWS, kitchen: Kitchen):
+    ask_for("toolz")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        with building(aws, kitchen, UV_DEFAULT_INDEX=index, UV_HTTP_TIMEOUT="3000", UV_NO_CACHE="1") as process:
+            connection, _ = silent.accept()
+            uv = children(process)
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=60)
+            connection.close()
+    assert (process.returncode, "Interrupted." in said) == (130, True), said
+    assert uv
+    assert not [each for each in uv if each.is_running()]
 
 
 # -- an image that the user has -------------------------------------------------------------------

@@ -20,7 +20,7 @@ from dask_starburst.environment.credentials import stored_credentials
 from dask_starburst.environment.registry import Registry
 from dask_starburst.errors import ImageError, RegistryDenied, RegistryUnavailable
 from tests.environment.proxy import Fault, Proxy, proxied
-from tests.environment.server import serving, why_no_registry
+from tests.environment.server import quick, serving, why_no_registry
 
 BLOB = os.urandom(3_000_000)
 DIGEST = oci.digest_of(BLOB)
@@ -67,7 +67,7 @@ def image(registry: Registry, repository: str, architecture: str = "arm64") -> o
 
 
 def test_what_was_pushed_comes_back_and_is_counted(host: str, repository: str, blob: Path, tmp_path: Path):
-    registry = Registry(host)
+    registry = quick(host)
     heard: list[int] = []
     assert not registry.has_blob(repository, DIGEST)
     registry.push_blob(repository, DIGEST, blob, heard.append)
@@ -77,7 +77,7 @@ def test_what_was_pushed_comes_back_and_is_counted(host: str, repository: str, b
 
 
 def test_a_layer_is_taken_over_from_another_repository_of_the_same_registry(host: str, repository: str):
-    registry = Registry(host)
+    registry = quick(host)
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.mount_blob(f"{repository}-2", DIGEST, repository)
     assert registry.has_blob(f"{repository}-2", DIGEST)
@@ -85,7 +85,7 @@ def test_a_layer_is_taken_over_from_another_repository_of_the_same_registry(host
 
 
 def test_an_index_for_both_platforms_is_pushed_and_skopeo_reads_the_same(host: str, repository: str):
-    registry = Registry(host)
+    registry = quick(host)
     parts = {f"linux/{name}": image(registry, repository, name) for name in ("amd64", "arm64")}
     index = oci.index([oci.Descriptor(m.media_type, m.digest, len(m.body), p) for p, m in parts.items()])
     assert registry.put_manifest(repository, "both", index) == index.digest
@@ -100,7 +100,7 @@ def test_an_index_for_both_platforms_is_pushed_and_skopeo_reads_the_same(host: s
 
 
 def test_many_threads_push_at_once(host: str, repository: str):
-    registry = Registry(host)
+    registry = quick(host)
     blobs = [os.urandom(200_000) for _ in range(12)]
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda body: registry.push_blob(repository, oci.digest_of(body), body), blobs))
@@ -120,7 +120,7 @@ def test_a_password_that_expires_in_the_middle_of_a_push_is_asked_for_again(door
     valid = [header("AWS", "first")]
     proxy.password = lambda given: given == valid[0]
     passwords = iter(["first", "second"])
-    registry = Registry(where, lambda: ("AWS", next(passwords)))
+    registry = quick(where, lambda: ("AWS", next(passwords)))
     registry.push_blob(repository, DIGEST, blob)
     valid[0] = header("AWS", "second")
     image(registry, repository)
@@ -130,7 +130,7 @@ def test_a_password_that_expires_in_the_middle_of_a_push_is_asked_for_again(door
 def test_a_wrong_password_is_said_without_showing_it(door, repository: str):
     where, proxy = door
     proxy.password = lambda given: False
-    registry = Registry(where, lambda: ("someone", "s3cret-word"))
+    registry = quick(where, lambda: ("someone", "s3cret-word"))
     with pytest.raises(RegistryDenied) as caught:
         registry.push_blob(repository, DIGEST, BLOB)
     said = str(caught.value)
@@ -166,7 +166,7 @@ def test_a_push_that_is_cut_off_is_begun_anew_and_comes_whole(door, repository: 
     where, proxy = door
     cut = Fault("PUT", "/blobs/uploads/", cut_after=500_000)
     proxy.faults = [cut]
-    registry = Registry(where)
+    registry = quick(where)
     registry.push_blob(repository, DIGEST, blob)
     assert cut.seen == 1
     assert registry.has_blob(repository, DIGEST)
@@ -177,45 +177,45 @@ def test_a_push_that_is_cut_off_is_begun_anew_and_comes_whole(door, repository: 
 def test_a_registry_that_is_busy_is_asked_again(door, repository: str, status: int):
     where, proxy = door
     proxy.faults = [Fault("POST", "/blobs/uploads/", status=status), Fault("HEAD", "/blobs/", status=status)]
-    registry = Registry(where)
+    registry = quick(where)
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.has_blob(repository, DIGEST)
 
 
 def test_a_pull_that_is_cut_off_goes_on_where_it_was(door, host: str, repository: str, tmp_path: Path):
     where, proxy = door
-    Registry(host).push_blob(repository, DIGEST, BLOB)
+    quick(host).push_blob(repository, DIGEST, BLOB)
     cut = Fault("GET", "/blobs/", cut_after=1_500_000)
     proxy.faults = [cut]
-    assert Registry(where).pull_blob(repository, DIGEST, tmp_path / "back").read_bytes() == BLOB
+    assert quick(where).pull_blob(repository, DIGEST, tmp_path / "back").read_bytes() == BLOB
     assert cut.seen == 1
     assert [path.name for path in tmp_path.iterdir()] == ["back"]
 
 
 def test_something_else_than_was_asked_for_is_thrown_away(door, host: str, repository: str, tmp_path: Path):
     where, proxy = door
-    Registry(host).push_blob(repository, DIGEST, BLOB)
+    quick(host).push_blob(repository, DIGEST, BLOB)
     proxy.faults = [Fault("GET", "/blobs/", spoil=lambda body: b"X" + body[1:])]
     with pytest.raises(ImageError, match="something else than sha256"):
-        Registry(where).pull_blob(repository, DIGEST, tmp_path / "back")
+        quick(where).pull_blob(repository, DIGEST, tmp_path / "back")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_manifest_that_is_another_one_is_refused(door, host: str, repository: str):
     where, proxy = door
-    made = image(Registry(host), repository)
+    made = image(quick(host), repository)
     proxy.faults = [Fault("GET", "/manifests/", spoil=lambda body: body + b" ")]
     with pytest.raises(ImageError, match="something else than sha256"):
-        Registry(where).manifest(repository, made.digest)
+        quick(where).manifest(repository, made.digest)
 
 
 def test_a_registry_that_is_down_is_said_after_some_attempts(repository: str):
     with pytest.raises(RegistryUnavailable, match=r"failed 4 times"):
-        Registry("127.0.0.1:9").push_blob(repository, DIGEST, BLOB)
+        quick("127.0.0.1:9").push_blob(repository, DIGEST, BLOB)
 
 
 def test_a_manifest_whose_parts_are_missing_gets_no_tag(host: str, repository: str):
-    registry = Registry(host)
+    registry = quick(host)
     described = oci.Descriptor(oci.CONFIG, DIGEST, len(BLOB))
     with pytest.raises(ImageError, match="refused it"):
         registry.put_manifest(repository, "half", oci.manifest(described, []))
@@ -223,7 +223,7 @@ def test_a_manifest_whose_parts_are_missing_gets_no_tag(host: str, repository: s
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(host: str, repository: str, tmp_path: Path):
-    Registry(host).push_blob(repository, DIGEST, BLOB)
+    quick(host).push_blob(repository, DIGEST, BLOB)
     full = tmp_path / "full"
     full.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(full)]
@@ -231,7 +231,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(host: str, repository: str, tmp_
         pytest.skip("only root can mount a small disk")
     try:
         with pytest.raises(ImageError, match="No space left on device"):
-            Registry(host).pull_blob(repository, DIGEST, full / "back")
+            quick(host).pull_blob(repository, DIGEST, full / "back")
         assert list(full.iterdir()) == []
     finally:
         subprocess.run(["umount", str(full)], check=True)

@@ -25,7 +25,7 @@ from dask_starburst.environment.login import is_loopback
 from dask_starburst.environment.registry import Registry
 from dask_starburst.errors import ImageError, RegistryDenied, RegistryUnavailable
 from tests.environment.proxy import Fault, Proxy, proxied
-from tests.environment.server import serving, why_no_registry
+from tests.environment.server import quick, serving, why_no_registry
 from tests.environment.tokens import Tokens, giving
 
 BLOB = os.urandom(1_500_000)
@@ -71,14 +71,14 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Tok
 
 
 def test_a_registry_with_a_password_lets_in_who_has_it(closed: str, repository: str):
-    registry = Registry(closed, lambda: ("me", PASSWORD))
+    registry = quick(closed, lambda: ("me", PASSWORD))
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.blob(repository, DIGEST) == BLOB
 
 
 @pytest.mark.parametrize(("credentials", "who"), [(("me", "wrong"), "as me"), (None, "without credentials")])
 def test_who_has_no_password_or_a_wrong_one_is_told_to_log_in(closed: str, repository: str, credentials, who: str):
-    registry = Registry(closed, lambda: credentials)
+    registry = quick(closed, lambda: credentials)
     for refused in (
         lambda: registry.push_blob(repository, DIGEST, BLOB),
         lambda: registry.manifest(repository, "latest"),
@@ -91,7 +91,7 @@ def test_who_has_no_password_or_a_wrong_one_is_told_to_log_in(closed: str, repos
 
 def test_who_is_refused_by_ecr_is_told_what_to_allow(closed: str, repository: str):
     with pytest.raises(RegistryDenied, match="ecr:PutImage"):
-        Registry(closed, lambda: ("AWS", "wrong")).push_blob(repository, DIGEST, BLOB)
+        quick(closed, lambda: ("AWS", "wrong")).push_blob(repository, DIGEST, BLOB)
 
 
 def test_threads_that_are_refused_at_once_ask_for_a_password_once(closed: str, repository: str):
@@ -103,7 +103,7 @@ def test_threads_that_are_refused_at_once_ask_for_a_password_once(closed: str, r
             asked.append(1)
         return "me", PASSWORD
 
-    registry = Registry(closed, credentials)
+    registry = quick(closed, credentials)
 
     def push(number: int) -> bool:
         body = f"{repository} {number}".encode()
@@ -121,7 +121,7 @@ def test_threads_that_are_refused_at_once_ask_for_a_password_once(closed: str, r
 
 def test_a_password_buys_a_token_and_the_token_opens_the_registry(guarded, repository: str):
     host, tokens = guarded
-    registry = Registry(host, lambda: ("me", PASSWORD))
+    registry = quick(host, lambda: ("me", PASSWORD))
     before = len(tokens.given)
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.blob(repository, DIGEST) == BLOB
@@ -130,8 +130,8 @@ def test_a_password_buys_a_token_and_the_token_opens_the_registry(guarded, repos
 
 def test_who_only_reads_needs_no_password(guarded, repository: str):
     host, _ = guarded
-    Registry(host, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
-    stranger = Registry(host)
+    quick(host, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
+    stranger = quick(host)
     assert stranger.blob(repository, DIGEST) == BLOB
     assert stranger.manifest(repository, "latest") is None
     with pytest.raises(RegistryDenied, match="without credentials"):
@@ -140,7 +140,7 @@ def test_who_only_reads_needs_no_password(guarded, repository: str):
 
 def test_a_layer_is_taken_over_with_a_token_for_both_repositories(guarded, repository: str):
     host, _ = guarded
-    registry = Registry(host, lambda: ("me", PASSWORD))
+    registry = quick(host, lambda: ("me", PASSWORD))
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.mount_blob(f"{repository}-2", DIGEST, repository)
 
@@ -149,12 +149,12 @@ def test_a_layer_is_taken_over_with_a_token_for_both_repositories(guarded, repos
 def test_where_a_layer_may_not_be_taken_over_it_is_pushed(door, repository: str, status: int):
     where, proxy = door
     proxy.faults = [Fault("POST", "mount=", 1, status, {"Location": "/v2/unused"})]
-    assert not Registry(where).mount_blob(repository, DIGEST, "other")
+    assert not quick(where).mount_blob(repository, DIGEST, "other")
 
 
 def test_a_token_that_expires_in_the_middle_of_a_push_is_bought_anew(guarded, repository: str):
     host, tokens = guarded
-    registry = Registry(host, lambda: ("me", PASSWORD))
+    registry = quick(host, lambda: ("me", PASSWORD))
     tokens.seconds = -300.0  # nobody waits here for five minutes: it gets one that is over
     try:
         with pytest.raises(RegistryDenied):
@@ -172,7 +172,7 @@ def test_a_password_that_is_refused_for_the_very_bytes_is_asked_for_again(door, 
     proxy.password = lambda given: given is not None
     proxy.faults = [Fault("PUT", "/uploads/", 1, 401, {"WWW-Authenticate": 'Basic realm="tests"'})]
     passwords = iter(["first", "second"])
-    registry = Registry(where, lambda: ("me", next(passwords)))
+    registry = quick(where, lambda: ("me", next(passwords)))
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.blob(repository, DIGEST) == BLOB
     assert registry.uploaded == len(BLOB)
@@ -182,7 +182,7 @@ def test_a_password_that_is_refused_for_the_very_bytes_is_asked_for_again(door, 
 def test_a_wrong_password_buys_no_token(guarded, repository: str):
     host, _ = guarded
     with pytest.raises(RegistryDenied, match=r"gives no token \(as me\): 401.*docker login") as said:
-        Registry(host, lambda: ("me", "wrong-word")).push_blob(repository, DIGEST, BLOB)
+        quick(host, lambda: ("me", "wrong-word")).push_blob(repository, DIGEST, BLOB)
     assert "wrong-word" not in str(said.value)
 
 
@@ -191,7 +191,7 @@ def test_who_gives_tokens_may_be_down_for_a_while(guarded, repository: str):
     tokens.status = 503
     try:
         with pytest.raises(RegistryUnavailable, match=r"where .* gives tokens, answered 503"):
-            Registry(host, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
+            quick(host, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
     finally:
         tokens.status = 200
 
@@ -201,7 +201,7 @@ def test_a_password_is_not_sent_where_everybody_can_read_it(door, repository: st
     where, proxy = door
     proxy.faults = [Fault("POST", "/", 9, 401, {"WWW-Authenticate": f'Bearer realm="{realm}",service="x"'})]
     with pytest.raises(RegistryDenied, match="not safe"):
-        Registry(where, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
+        quick(where, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
 
 
 def test_of_several_ways_in_the_token_is_taken(guarded, registry_server: str, repository: str):
@@ -210,7 +210,7 @@ def test_of_several_ways_in_the_token_is_taken(guarded, registry_server: str, re
     with proxied(registry_server) as (where, proxy):
         proxy.password = lambda given: bool(given and given.startswith("Bearer "))
         proxy.challenge = f'Bearer realm="http://{tokens.host}/",service="the registry", Basic realm="Some Realm"'
-        Registry(where, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
+        quick(where, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
         assert not [given for given in proxy.authorizations if given and given.startswith("Basic")]
 
 
@@ -251,7 +251,7 @@ def elsewhere() -> Iterator[Storage]:
         do_HEAD = do_PUT = do_GET  # noqa: N815 -- http.server's names
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     storage.host = f"127.0.0.1:{server.server_port}"
     try:
         yield storage
@@ -265,7 +265,7 @@ def sent_on(door: tuple[str, Proxy], storage: Storage, method: str, status: int)
     where, proxy = door
     proxy.password = lambda given: given is not None
     proxy.faults = [Fault(method, "/blobs/", 9, status, {"Location": f"http://{storage.host}/signed?by=them"})]
-    return Registry(where, lambda: ("me", PASSWORD))
+    return quick(where, lambda: ("me", PASSWORD))
 
 
 def test_a_blob_at_another_host_is_fetched_without_the_password(door, repository: str, tmp_path: Path):
@@ -310,7 +310,7 @@ def test_a_registry_that_sends_us_in_circles_is_left(door, repository: str):
     where, proxy = door
     proxy.faults = [Fault("GET", "/manifests/", 99, 307, {"Location": f"/v2/{repository}/manifests/latest"})]
     with pytest.raises(RegistryUnavailable, match="without an end"):
-        Registry(where).manifest(repository, "latest")
+        quick(where).manifest(repository, "latest")
 
 
 @pytest.mark.parametrize(
@@ -338,13 +338,13 @@ def test_a_proxy_is_not_asked_for_what_is_on_this_computer(registry_server: str,
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    assert not Registry(registry_server).has_blob(repository, DIGEST)
+    assert not quick(registry_server).has_blob(repository, DIGEST)
 
 
 def test_no_password_and_no_token_is_in_a_log(closed: str, guarded, repository: str, caplog):
     caplog.set_level(logging.DEBUG)
     for host in (closed, guarded[0]):
-        registry = Registry(host, lambda: ("me", PASSWORD))
+        registry = quick(host, lambda: ("me", PASSWORD))
         registry.push_blob(repository, DIGEST, BLOB)
         assert registry.manifest(repository, "latest") is None
     said = caplog.text
@@ -361,7 +361,7 @@ def test_a_registry_that_says_when_to_come_again_is_given_the_time(door, reposit
     where, proxy = door
     proxy.faults = [Fault("HEAD", "/blobs/", 1, 429, {"Retry-After": "2"})]
     began = time.monotonic()
-    assert not Registry(where).has_blob(repository, DIGEST)
+    assert not quick(where).has_blob(repository, DIGEST)
     assert time.monotonic() - began >= 2
 
 
@@ -370,39 +370,39 @@ def test_a_registry_that_wants_an_hour_is_not_waited_for(door, repository: str):
     proxy.faults = [Fault("GET", "/manifests/", 9, 429, {"Retry-After": "3600"})]
     began = time.monotonic()
     with pytest.raises(RegistryUnavailable, match="Try again in 3600 s"):
-        Registry(where).manifest(repository, "latest")
+        quick(where).manifest(repository, "latest")
     assert time.monotonic() - began < 2
 
 
 def test_a_pull_that_is_cut_off_again_and_again_goes_on_as_long_as_it_comes_further(door, repository: str, tmp_path):
     where, proxy = door
     body = os.urandom(7_000_000)
-    Registry(proxy.registry).push_blob(repository, oci.digest_of(body), body)
+    quick(proxy.registry).push_blob(repository, oci.digest_of(body), body)
     cut = Fault("GET", "/blobs/", 5, cut_after=1_200_000)
     proxy.faults = [cut]
-    assert Registry(where).pull_blob(repository, oci.digest_of(body), tmp_path / "back").read_bytes() == body
+    assert quick(where).pull_blob(repository, oci.digest_of(body), tmp_path / "back").read_bytes() == body
     assert cut.seen == 5
 
 
 def test_an_upload_that_the_registry_has_forgotten_is_begun_anew(door, repository: str):
     where, proxy = door
     proxy.faults = [Fault("PUT", "/uploads/", 1, 404, body=b'{"errors": [{"code": "BLOB_UPLOAD_UNKNOWN"}]}')]
-    registry = Registry(where)
+    registry = quick(where)
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.has_blob(repository, DIGEST)
 
 
 def test_what_somebody_else_has_pushed_meanwhile_is_as_good(door, repository: str):
     where, proxy = door
-    Registry(proxy.registry).push_blob(repository, DIGEST, BLOB)
+    quick(proxy.registry).push_blob(repository, DIGEST, BLOB)
     proxy.faults = [Fault("PUT", "/uploads/", 1, 400, body=b'{"errors": [{"code": "LayerAlreadyExists"}]}')]
-    Registry(where).push_blob(repository, DIGEST, BLOB)
+    quick(where).push_blob(repository, DIGEST, BLOB)
 
 
 def test_bytes_that_were_spoiled_on_the_way_are_not_taken(registry_server: str, repository: str):
     with pytest.raises(ImageError, match=rf"got something else than {DIGEST}"):
-        Registry(registry_server).push_blob(repository, DIGEST, BLOB[::-1])
-    assert not Registry(registry_server).has_blob(repository, DIGEST)
+        quick(registry_server).push_blob(repository, DIGEST, BLOB[::-1])
+    assert not quick(registry_server).has_blob(repository, DIGEST)
 
 
 @pytest.mark.parametrize(
@@ -417,7 +417,7 @@ def test_bytes_that_were_spoiled_on_the_way_are_not_taken(registry_server: str, 
 def test_what_is_no_registry_is_called_so(door, repository: str, method: str, status: int, headers, body: bytes):
     where, proxy = door
     proxy.faults = [Fault(method, "/v2/", 9, status, headers, body)]
-    registry = Registry(where)
+    registry = quick(where)
     asked = {
         "GET": lambda: registry.manifest(repository, "latest"),
         "POST": lambda: registry.push_blob(repository, DIGEST, BLOB),
@@ -428,7 +428,7 @@ def test_what_is_no_registry_is_called_so(door, repository: str, method: str, st
 
 def test_a_file_that_has_gone_is_said(registry_server: str, repository: str, tmp_path: Path):
     with pytest.raises(ImageError, match="No such file"):
-        Registry(registry_server).push_blob(repository, DIGEST, tmp_path / "gone")
+        quick(registry_server).push_blob(repository, DIGEST, tmp_path / "gone")
 
 
 @pytest.mark.parametrize("where", ["/uploads/", "/manifests/sha256:", "/manifests/latest"])
@@ -438,10 +438,10 @@ def test_a_tag_is_seen_when_all_of_its_image_is_there_and_not_before(door, repos
     refused = Fault("PUT", where, 99, 503)
     proxy.faults = [refused]
     with pytest.raises(RegistryUnavailable):
-        push_image(Registry(host), repository)
-    assert Registry(proxy.registry).manifest(repository, "latest") is None
+        push_image(quick(host), repository)
+    assert quick(proxy.registry).manifest(repository, "latest") is None
     proxy.faults = []
-    again = Registry(host)
+    again = quick(host)
     index = push_image(again, repository)
     assert refused.seen == 4
     assert again.uploaded < len(BLOB) or where == "/uploads/", "what was there is not sent again"

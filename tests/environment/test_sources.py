@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dask_starburst.environment.architecture import settle
-from dask_starburst.environment.capture import PYTHON
+from dask_starburst.environment.capture import PYTHON, capture
 from dask_starburst.environment.sources import read
 from dask_starburst.environment.uv import run
 from dask_starburst.errors import BadArgument, ImageError, VersionMismatch
@@ -19,7 +21,7 @@ DASK = version("dask")
 OTHER = f"3.{sys.version_info.minor + 1}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
@@ -46,6 +48,73 @@ def test_packages_are_added_and_left_out(folder: Path, cache: Path):
     (folder / "requirements.txt").write_text("pandas\njupyterlab\n")
     found = read("requirements.txt", exclude=["JupyterLab"], add=["s3fs>=2026"], cache=cache)
     assert found.requirements == ("pandas", "s3fs>=2026")
+
+
+def in_git(folder: Path, name: str) -> str:
+    """Commit a package, and return what pip installs it by."""
+    tree = project(folder, name, "2.5")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "x"]):
+        subprocess.run(["git", "-C", str(tree), *words], check=True)
+    return f"git+{tree.as_uri()}"
+
+
+@pytest.mark.parametrize("form", ["{url}", "starburst-test-git @ {url}", "starburst-test-git[more]@{url}"])
+def test_what_is_in_git_can_be_added_and_takes_the_place_of_what_the_file_has(folder: Path, cache: Path, form: str):
+    url = in_git(folder / "repository", "starburst_test_git")
+    (folder / "requirements.txt").write_text("starburst-test-git==1.0\ntoolz==1.0.0\n")
+    found = read("requirements.txt", add=[form.format(url=url)], cache=cache)
+    assert found.requirements == (*(["starburst-test-git[more]"] if "[" in form else []), "toolz==1.0.0")
+    made = {each.name: each for each in found.wheels}["starburst-test-git"]
+    assert (made.version, made.pure) == ("2.5", True)
+    assert made.origin.startswith("git+file://")
+    lock = settle(found, ("linux/arm64",), cache).locks["linux/arm64"]
+    assert dict(lock.packages).items() >= {"starburst-test-git": "2.5", "toolz": "1.0.0"}.items()
+
+
+def test_what_is_in_git_can_be_added_to_the_packages_of_this_python(folder: Path, cache: Path):
+    url = in_git(folder / "repository", "toolz")
+    found = capture(add=[url, "s3fs>=2026"], cache=cache)
+    assert {each.name: each.version for each in found.wheels}["toolz"] == "2.5"
+    assert "s3fs>=2026" in found.requirements
+    assert not [pin for pin in (*found.constraints, *found.requirements) if pin.startswith("toolz==")]
+
+
+LOCK = """\
+starburst-test-trunk==1.0 \\
+    --hash=sha256:{trunk}
+starburst-test-leaf==1.0 --hash=sha256:{leaf}
+"""
+
+
+@pytest.fixture
+def locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A lock of two packages, of which the first needs the second, where the index has a newer one of that."""
+    index = folder / "index"
+    index.mkdir()
+    monkeypatch.setenv("UV_FIND_LINKS", str(index))
+    files = {
+        "trunk": wheel(index, "starburst_test_trunk", needs=["starburst-test-leaf"]),
+        "leaf": wheel(index, "starburst_test_leaf"),
+    }
+    wheel(index, "starburst_test_leaf", "2.0")
+    hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    (folder / "requirements.txt").write_text(LOCK.format(**hashes))
+    return hashes
+
+
+def test_what_is_left_out_of_a_lock_is_not_installed_and_what_it_needs_stays(folder: Path, cache: Path, locked):
+    found = read("requirements.txt", exclude=["Starburst_Test_Trunk"], cache=cache)
+    assert found.left_out == ("starburst-test-trunk",)
+    lock = settle(found, ("linux/arm64",), cache).locks["linux/arm64"]
+    ours = {name: version for name, version in lock.packages if name.startswith("starburst-test")}
+    assert ours == {"starburst-test-leaf": "1.0"}
+
+
+def test_what_is_left_out_of_a_lock_and_needed_comes_as_the_lock_has_it(folder: Path, cache: Path, locked):
+    found = read("requirements.txt", exclude=["starburst-test-leaf"], cache=cache)
+    lock = settle(found, ("linux/arm64",), cache).locks["linux/arm64"]
+    assert dict(lock.packages)["starburst-test-leaf"] == "1.0"
+    assert f"sha256:{locked['leaf']}" in lock.text
 
 
 @pytest.mark.parametrize("line", ["-e ./mine[s3]", "./mine[s3]", "mine[s3] @ file://{folder}/mine"])

@@ -86,7 +86,7 @@ def giving(folder: Path) -> Iterator[tuple[Tokens, str]]:
 
     (folder / "tokens.pem").write_bytes(tokens.certificate.public_bytes(serialization.Encoding.PEM))
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     tokens.host = f"127.0.0.1:{server.server_port}"
     where = {
         "realm": f"http://{tokens.host}/token?from=tests",
