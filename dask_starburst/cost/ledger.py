@@ -17,6 +17,7 @@ from dask_starburst.plan.budget import MINIMUM_SECONDS, Caps, Rates
 from dask_starburst.plan.quote import HOURS_A_MONTH
 from dask_starburst.plan.state import HEAD
 
+
 class Prices(Protocol):
     """Who knows what an hour of an instance costs, such as a :class:`.PriceBook`."""
 
