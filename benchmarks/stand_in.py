@@ -69,6 +69,10 @@ class StandIn:
         """Nothing to count."""
         return {}
 
+    async def account(self, spent: float, rate: float) -> dict[str, float]:
+        """Nobody works here."""
+        return {}
+
     async def announce(self, name: str) -> None:
         """Nobody is drained."""
 

@@ -35,7 +35,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from dask_starburst.catalog.instance_types import catalogue
-from dask_starburst.cost.ledger import Ledger, Market
+from dask_starburst.cost import Ledger, Market
 from dask_starburst.fleet.fleet import Fleet
 from dask_starburst.fleet.observe import doom
 from dask_starburst.fleet.spot import SpotSide, SpotWatch

@@ -57,6 +57,11 @@ class Cloud:
             self.local.stop()
 
 
+def has_region(settings: Settings) -> bool:
+    """Whether it is known which region is meant."""
+    return settings.cloud == "local" or bool(AWS(region=settings.region, profile=settings.profile).region)
+
+
 async def open_cloud(settings: Settings) -> Cloud:
     """Return the AWS that the settings ask for.
 

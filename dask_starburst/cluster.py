@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from distributed.deploy.adaptive import Adaptive
@@ -19,6 +20,7 @@ from dask_starburst.fleet.task import SchedulerTask, WorkerTask
 from dask_starburst.hooks import Hooks, named_hooks
 from dask_starburst.lifecycle import CloudCluster
 from dask_starburst.plan.adaptive import Patience
+from dask_starburst.preview import Planned, preview_in
 from dask_starburst.settings import Settings, check_count
 from dask_starburst.views.html import as_html
 from dask_starburst.views.report import ClusterReport, as_text, report_of
@@ -71,6 +73,14 @@ class StarburstCluster(CloudCluster):
         Whether to keep progress to the log and ``cluster.events``, and print none.
     max_workers : int
         More workers than this are refused.
+    max_hourly_cost : float, optional
+        USD that the cluster may cost an hour, the scheduler included. A launch above it is refused; workers beyond it
+        wait until there is money for their instance.
+    max_total_cost : float, optional
+        USD that the cluster may cost in all. At 80 % it warns; then it takes its workers down and closes, also when
+        the client is gone.
+    cost_alert_threshold : float, optional
+        USD an hour from which on it warns.
     idle_timeout : float or str, optional
         After so long without work the scheduler ends the cluster. Seconds, or ``"20 minutes"``.
     no_client_timeout : float or str, optional
@@ -137,6 +147,9 @@ class StarburstCluster(CloudCluster):
         name: str | None = None,
         quiet: bool | None = None,
         max_workers: int | None = None,
+        max_hourly_cost: float | None = None,
+        max_total_cost: float | None = None,
+        cost_alert_threshold: float | None = None,
         idle_timeout: float | str | None = None,
         no_client_timeout: float | str | None = None,
         warm: int | None = None,
@@ -157,13 +170,10 @@ class StarburstCluster(CloudCluster):
     ) -> None:
         given = {k: v for k, v in locals().items() if k in Settings.__dataclass_fields__}
         self.settings = Settings.load(**given)
-        name = self.settings.name or f"starburst-{uuid.uuid4().hex[:8]}"
-        spec = self._plan(name)
-        workers = {str(i): spec for i in range(self.settings.n_workers or 0)}
-        self._open.add(self)
+        name, spec = self._prepare()
         try:
             super().__init__(
-                workers=workers,
+                workers={str(i): spec for i in range(self.settings.n_workers or 0)},
                 scheduler={"cls": SchedulerTask, "options": {}},
                 worker=spec,
                 asynchronous=asynchronous,
@@ -177,8 +187,9 @@ class StarburstCluster(CloudCluster):
                 self.close()
             raise
 
-    def _plan(self, name: str) -> dict[str, Any]:
-        """Make the certificates and the blueprint, and return what SpecCluster has to know of a worker."""
+    def _prepare(self) -> tuple[str, dict[str, Any]]:
+        """Make the certificates and the blueprint; return the name, and what SpecCluster has to know of a worker."""
+        name = self.settings.name or f"starburst-{uuid.uuid4().hex[:8]}"
         self.events = EventLog()
         if not self.settings.quiet:
             show_progress()
@@ -188,7 +199,8 @@ class StarburstCluster(CloudCluster):
         self._certificates = tls.issue(name) if own is None else tls.adopt(own)
         self._blueprint = blueprint(self.settings, self._certificates.secret)
         size = self._blueprint.size
-        return {"cls": WorkerTask, "options": {"nthreads": size.nthreads, "memory_limit": size.memory_limit}}
+        self._open.add(self)
+        return name, {"cls": WorkerTask, "options": {"nthreads": size.nthreads, "memory_limit": size.memory_limit}}
 
     # -- Dask's hooks ---------------------------------------------------------------------------
 
@@ -249,6 +261,22 @@ class StarburstCluster(CloudCluster):
             chosen = chosen_names(workers, self.scheduler_info["workers"])
             logs |= {title: Log(text) for title, text in (await read_logs(self._fleet, scheduler, chosen)).items()}
         return logs
+
+    @property
+    def plan(self) -> Planned:
+        """The names of the workers that are wished for, as in every SpecCluster; and ``plan()`` says what they cost.
+
+        ``cluster.plan(n_workers=None)`` returns a :class:`.Quote` of what the cluster would cost an hour with so many
+        workers; by default those of the settings, or what it may adapt to at the most. Its repr is for people.
+        Nothing is launched. It is a coroutine where the cluster is asynchronous. Before there is a cluster,
+        :func:`dask_starburst.quote` says the same.
+        """
+        return Planned(super().plan, self._quote)
+
+    def _quote(self, n_workers: int | None = None) -> Any:
+        check_count("n_workers", n_workers, self.settings.max_workers)
+        wanted = self.settings if n_workers is None else replace(self.settings, n_workers=n_workers)
+        return self.sync(preview_in, self._cloud, replace(self._blueprint, settings=wanted))
 
     # -- what there is to see -------------------------------------------------------------------
 

@@ -9,7 +9,10 @@
     ├── PermissionDenied            AWS refused one action; ``operation`` names it
     ├── AWSError                    any other failure of an AWS call
     │   └── Throttled               AWS asked us to slow down, longer than we were willing to wait
+    ├── PriceUnknown                nobody says what something costs there, so it is not counted as nothing
     ├── CapacityUnavailable         AWS had no instance to give in time
+    ├── BudgetExceeded              a cap of the user's does not allow it; ``max_hourly_cost``, ``max_total_cost``
+    ├── QuotaExceeded               the account's vCPU quota has no room; nothing was launched
     ├── SchedulerFailed             the scheduler could not be started, or was lost
     ├── WorkerFailed                a worker could not be started, three times over
     ├── LeaseExpired                nobody renewed the lease, so AWS has emptied the pool
@@ -79,8 +82,39 @@ class Throttled(AWSError):
     """AWS throttled a call longer than we were willing to wait."""
 
 
+class PriceUnknown(StarburstError):
+    """Neither AWS nor the bundled list says what something costs in a region. It is never taken for nothing."""
+
+
 class CapacityUnavailable(StarburstError):
     """AWS had no instance of the allowed types to give in time."""
+
+
+class BudgetExceeded(StarburstError):
+    """A cap on what the cluster may cost does not allow it, or has been reached."""
+
+
+class QuotaExceeded(StarburstError):
+    """What was asked for does not fit in a vCPU quota of the account. Nothing was launched.
+
+    Parameters
+    ----------
+    message : str
+        As for all.
+    quota : str
+        Its code in Service Quotas: ``"L-1216C47A"``.
+    limit, used : float
+        What it allows, and what of that is in use (vCPUs).
+    workers : int
+        How many workers would fit.
+    """
+
+    def __init__(self, message: str, *, quota: str, limit: float, used: float, workers: int) -> None:
+        super().__init__(message)
+        self.quota = quota
+        self.limit = limit
+        self.used = used
+        self.workers = workers
 
 
 class SchedulerFailed(StarburstError):

@@ -16,14 +16,19 @@ from distributed.deploy.spec import SpecCluster
 from distributed.versions import get_versions
 
 from dask_starburst.cloud import Cloud, open_cloud
-from dask_starburst.cost.ledger import Cost, Ledger
+from dask_starburst.cost.bill import Cost
+from dask_starburst.cost.keeper import BookKeeper
+from dask_starburst.cost.ledger import Ledger
+from dask_starburst.cost.price_book import PriceBook
+from dask_starburst.cost.record import keep, record_of
 from dask_starburst.errors import CapacityUnavailable, StarburstError, VersionMismatch, WorkerFailed
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet.dask_side import ClusterSide
 from dask_starburst.fleet.fleet import Fleet
-from dask_starburst.fleet.session import Blueprint, Session
+from dask_starburst.fleet.session import Blueprint, Session, within
 from dask_starburst.hooks import Hooks, Launch
 from dask_starburst.plan import versions
+from dask_starburst.plan.budget import Caps
 from dask_starburst.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -43,6 +48,7 @@ class CloudCluster(SpecCluster):
     _cloud: Cloud | None = None
     _session: Session | None = None
     _ledger: Ledger | None = None
+    _keeper: BookKeeper | None = None
     _starting: asyncio.Future[None] | None = None
     _closing: asyncio.Future[None] | None = None
 
@@ -78,9 +84,8 @@ class CloudCluster(SpecCluster):
         launch = Launch(self._cloud.settings, self._cloud.aws, self._cloud.simulated, self._tell)
         await self._hooks.before_launch(launch)
         self.settings = settings = launch.settings
-        self._ledger = Ledger(volume_gb=settings.storage.volume_size, simulated=self._cloud.simulated)
-        self.events.listen(self._ledger.note)
-        self._session = Session(self._cloud.aws, replace(self._blueprint, settings=settings), self.events)
+        ledger = await self._open_books(self._cloud)
+        self._session = Session(self._cloud.aws, replace(self._blueprint, settings=settings), self.events, ledger)
         fleet = await self._session.start(ClusterSide(self), self.worker_spec)
         fleet.on_fatal = self._on_fatal
         self.new_spec["options"]["group"] = self._session.worker_group
@@ -90,6 +95,20 @@ class CloudCluster(SpecCluster):
             "timeout": settings.timeouts.connect,
         }
         return fleet
+
+    async def _open_books(self, cloud: Cloud) -> Ledger:
+        """Open the books, and refuse what a cap does not allow before anything is launched."""
+        settings, aws, blueprint = self.settings, cloud.aws, self._blueprint
+        book = PriceBook(aws.region, now=aws.now)
+        caps = Caps(settings.max_hourly_cost, settings.max_total_cost, settings.cost_alert_threshold)
+        types = tuple(dict.fromkeys(blueprint.types))
+        self._ledger = Ledger(book, settings.storage.volume_size, cloud.simulated, caps, types)
+        self.events.listen(self._ledger.note)
+        self._keeper = BookKeeper(aws, book, self._ledger)
+        await self._keeper.begin()
+        if caps:
+            self._blueprint = within(self._blueprint, caps, self._ledger.rates())
+        return self._ledger
 
     async def _check_versions(self) -> None:
         """Refuse to go on with a scheduler whose messages we would not understand; its workers have its image."""
@@ -115,13 +134,16 @@ class CloudCluster(SpecCluster):
         if ready:
             await self._hooks.close(self, self._hook_failed)
         if self._fleet is not None:
+            await self._fleet.budget.last_word()
             await self._fleet.stop()  # it would take what follows for losses
         await self._say_good_bye()
         left = await self._session.end(warm=warm) if self._session else []
+        if self._keeper is not None:
+            await self._keeper.stop()
         if left:
             logger.warning("AWS is still terminating: %s", ", ".join(left))
         if self._cloud is not None:
-            self._tell_the_end()
+            await self._tell_the_end()
             await self._cloud.close()
         self.shutdown_scheduler = False  # it is gone: Dask must not wait for its answer
         if self.scheduler is not None:
@@ -137,12 +159,18 @@ class CloudCluster(SpecCluster):
     def _hook_failed(self, message: str) -> None:
         self._tell("hook-failed", self.name, message, logging.WARNING)
 
-    def _tell_the_end(self) -> None:
-        assert self._cloud is not None
-        now = self._cloud.aws.now()
-        if self._ledger is not None:
-            self._ledger.close(now)
+    async def _tell_the_end(self) -> None:
+        if self._keeper is not None:
+            await self._keeper.close()
+        if self._session is not None:
+            self._keep_record(self._session)
         self._tell("cluster-closed", self.name, f"cluster {self.name} is closed; it cost {self.cost}")
+
+    def _keep_record(self, session: Session) -> None:
+        pool, now, cost = session.pool, session.aws.now(), self.cost
+        if pool is not None and cost.usd:
+            opened = min((event.time for event in self.events), default=now)
+            keep(record_of(self.name, pool.name, opened, now, cost))
 
     async def _say_good_bye(self) -> None:
         """Let the scheduler end by itself, and its workers with it, as long as it answers."""
@@ -180,6 +208,8 @@ class CloudCluster(SpecCluster):
             return None
         if self._fleet.error is not None:
             return self._fleet.error
+        if n_workers > len(self.scheduler_info["workers"]) and (waits := self._fleet.budget.hopeless()) is not None:
+            return waits
         failed = self._fleet.failed()
         told = [worker for worker in failed if self._fleet.explained(worker)]
         if told and len(self.worker_spec) - len(failed) < n_workers:

@@ -26,6 +26,8 @@ ORDER = (
     "views",
     "adaptive",
     "cloud",
+    "preview",
+    "sampling",
     "lifecycle",
     "cluster",
     "discovery",

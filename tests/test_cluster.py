@@ -7,7 +7,6 @@ import signal
 import statistics
 import time
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 from dask.distributed import Client, get_worker
@@ -150,44 +149,6 @@ def test_it_works_with_async_and_await(clean: LocalAWS) -> None:
     assert asyncio.run(_asynchronous(clean)) == 81
 
 
-def test_secrets_are_in_no_place_where_user_code_or_aws_shows_them(clean: LocalAWS) -> None:
-    with local_cluster(clean, n_workers=1) as cluster, Client(cluster) as client:
-        client.wait_for_workers(1, timeout=60)
-        [shown] = client.run(lambda: dict(os.environ)).values()
-        [child] = client.run(lambda: __import__("subprocess").check_output(["env"], text=True)).values()
-        secret = cluster._certificates.secret
-        key = secret.split("PRIVATE KEY-----")[1][:40]
-        assert key.strip("\\n")
-        ecs = clean.client("ecs")
-        arns = [t for c in ecs.list_clusters()["clusterArns"] for t in ecs.list_tasks(cluster=c)["taskArns"]]
-        pools = ecs.list_clusters()["clusterArns"]
-        tasks = [
-            t
-            for c in pools
-            if (a := ecs.list_tasks(cluster=c)["taskArns"])
-            for t in ecs.describe_tasks(cluster=c, tasks=a, include=["TAGS"])["tasks"]
-        ]
-        definitions = [ecs.describe_task_definition(taskDefinition=t["taskDefinitionArn"]) for t in tasks]
-        assert arns
-        for place in (shown, child, tasks, definitions, repr(cluster), cluster.get_logs(), list(cluster.events)):
-            assert key not in str(place)
-            assert "STARBURST_TLS=" not in str(place)
-
-
-def test_nobody_without_the_clusters_certificates_gets_in(clean: LocalAWS) -> None:
-    with local_cluster(clean, n_workers=0) as cluster, local_cluster(clean, n_workers=0) as other:
-        assert cluster.scheduler_address != other.scheduler_address
-        with pytest.raises(OSError, match=r"(?i)tls|ssl|certificate|timed out|closed"):
-            Client(cluster.scheduler_address, security=other.security, timeout=5)
-
-
-def test_workers_start_beside_the_scheduler_and_not_after_it(clean: LocalAWS) -> None:
-    with local_cluster(clean, n_workers=1) as cluster:
-        cluster.wait_for_workers(1, timeout=60)
-        kinds = [(e.kind, e.subject) for e in cluster.events]
-        assert kinds.index(("capacity-ordered", "spot")) < kinds.index(("worker-ready", "scheduler"))
-
-
 @pytest.mark.slow
 def test_it_works_where_all_instances_share_one_address() -> None:
     """As on macOS, which has no loopback addresses but one."""
@@ -214,38 +175,6 @@ def test_logs_are_there_for_workers_that_are_gone_too(clean: LocalAWS) -> None:
         assert "Scheduler at" in logs["Scheduler"]
         assert "is up" in logs["Cluster"]
         assert set(cluster.get_logs(cluster=False, scheduler=False, workers=["0"])) == {"0"}
-
-
-def test_a_cluster_shows_what_it_is_and_costs(clean: LocalAWS) -> None:
-    with local_cluster(clean, n_workers=1, name="showcase") as cluster, Client(cluster) as client:
-        client.wait_for_workers(1, timeout=60)
-        wait_until(lambda: "workers=1," in repr(cluster), 10, "the repr counts it")
-        assert "showcase" in repr(cluster)
-        html = cluster._repr_html_()
-        assert "simulated run" in html
-        assert cluster.dashboard_link in html
-        assert cluster.cost.usd > 0
-        assert cluster.dashboard_link.endswith(":8787/status")
-        with urlopen(cluster.dashboard_link, timeout=10) as page:
-            assert "Dask" in page.read().decode()
-        assert "showcase" in cluster._widget().children[0].value  # what a notebook shows
-
-
-def test_the_bill_stands_still_once_a_cluster_is_closed(clean: LocalAWS) -> None:
-    with local_cluster(clean, n_workers=0) as cluster:
-        pass
-    bill = cluster.cost
-    clean.advance(3600)
-    assert cluster.cost == bill
-    assert f"it cost {bill}" in cluster.events[-1].message
-
-
-def test_a_closed_pool_is_used_again_and_two_clusters_never_share_one(clean: LocalAWS) -> None:
-    with local_cluster(clean, n_workers=0) as one, local_cluster(clean, n_workers=0) as two:
-        first, second = one._session.pool.name, two._session.pool.name
-        assert first != second
-    with local_cluster(clean, n_workers=0) as again:
-        assert again._session.pool.name in (first, second)
 
 
 def test_one_worker_that_cannot_start_is_explained_and_blocks_no_other(clean: LocalAWS) -> None:

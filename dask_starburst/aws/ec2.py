@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import base64
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, delete
 
 ALL_TCP = {"IpProtocol": "tcp", "FromPort": 0, "ToPort": 65535}
+#: Values that one filter of DescribeInstances takes (EC2 API reference, Filter).
+_MOST_IDS = 200
+#: EC2 User Guide, "Find interrupted Spot Instances".
+_TAKEN = "Server.SpotInstanceTermination"
+_ENDED = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
 
 async def ensure_security_group(aws: AWS, vpc: str, name: str, description: str, tags: dict[str, str]) -> str:
@@ -98,6 +107,51 @@ async def addresses(aws: AWS, instance: str) -> tuple[str, str]:
     answer = await aws.call("ec2", "DescribeInstances", InstanceIds=[instance])
     found = answer["Reservations"][0]["Instances"][0]
     return found.get("PrivateIpAddress", ""), found.get("PublicIpAddress", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """From when to when an instance ran, in seconds since the epoch; `ended` is None as long as AWS says no time.
+
+    `taken`: whether AWS has interrupted it, a Spot instance.
+    """
+
+    id: str
+    type: str
+    zone: str
+    market: str
+    launched: float
+    ended: float | None = None
+    taken: bool = False
+
+
+async def lives(aws: AWS, instances: Iterable[str]) -> list[Life]:
+    """Return when instances were launched, and when somebody terminated them, as long as EC2 remembers.
+
+    That is about an hour after their end. The time of an end stands in ``StateTransitionReason`` as
+    ``User initiated (2026-11-25 12:00:00 GMT)``, for terminations that were asked for through the API.
+    """
+    ids = sorted(instances)
+    found: list[Life] = []
+    for i in range(0, len(ids), _MOST_IDS):
+        filters = [{"Name": "instance-id", "Values": ids[i : i + _MOST_IDS]}]
+        for reservation in await aws.pages("ec2", "DescribeInstances", "Reservations", Filters=filters):
+            found += [_life(instance) for instance in reservation["Instances"]]
+    return found
+
+
+def _life(instance: dict[str, Any]) -> Life:
+    gone = instance["State"]["Name"] in ("shutting-down", "terminated")
+    ended = _ENDED.search(instance.get("StateTransitionReason", "")) if gone else None
+    return Life(
+        id=instance["InstanceId"],
+        type=instance["InstanceType"],
+        zone=instance["Placement"]["AvailabilityZone"],
+        market=instance.get("InstanceLifecycle", "on-demand"),
+        launched=instance["LaunchTime"].timestamp(),
+        ended=datetime.strptime(f"{ended[1]} +0000", "%Y-%m-%d %H:%M:%S %z").timestamp() if ended else None,
+        taken=instance.get("StateReason", {}).get("Code") == _TAKEN,
+    )
 
 
 def _port_rule(cidr: str, port: int) -> dict[str, Any]:

@@ -71,6 +71,7 @@ MISSING = frozenset(
         "InvalidLaunchTemplateId.NotFound",
         "RepositoryNotFoundException",
         "LifecyclePolicyNotFoundException",
+        "NoSuchResourceException",
     }
 )
 #: AWS is still busy with what was asked before: try again (aws-facts §3.3).

@@ -23,3 +23,9 @@ async def tail(aws: AWS, group: str, stream: str, lines: int) -> list[str]:
     request: dict[str, Any] = {"logGroupName": group, "logStreamName": stream}
     answer = await get(aws, "logs", "GetLogEvents", limit=lines, startFromHead=False, **request)
     return [] if answer is None else [e["message"] for e in answer["events"]]
+
+
+async def stored_bytes(aws: AWS, name: str) -> int:
+    """Return how many bytes a log group keeps; none when it is not there. CloudWatch counts them some hours late."""
+    found = await aws.call("logs", "DescribeLogGroups", logGroupNamePrefix=name)
+    return sum(group.get("storedBytes", 0) for group in found["logGroups"] if group["logGroupName"] == name)

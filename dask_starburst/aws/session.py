@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import boto3
 from botocore import xform_name
@@ -21,10 +22,16 @@ from dask_starburst.plan.rates import LIMITS, Level, bucket_of, take
 
 #: botocore's own retries: throttling, 5xx, lost connections (design §7).
 _RETRIES = {"mode": "standard", "max_attempts": 6}
+#: What the names of AWS's own endpoints end with, private ones in a VPC too.
+_OWN_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 #: Calls that run at once.
 _THREADS = 16
+#: Services that answer for all regions from a few of them; the embedded AWS answers for all at one address.
+_HOMES = {"pricing": "us-east-1"}
 #: Where answers say that there is another page: ECS and SSM, Auto Scaling and EC2, IAM.
 _NEXT = ("nextToken", "NextToken", "Marker")
+#: What IAM calls a service where boto3 calls it otherwise.
+_IN_IAM = {"service-quotas": "servicequotas"}
 
 
 class AWS:
@@ -147,6 +154,15 @@ class AWS:
             more = any(page.get(token) for token in _NEXT)
         return found
 
+    async def is_real(self, service: str) -> bool:
+        """Whether a service answers at an address of AWS's own, and not from an AWS that somebody plays.
+
+        The endpoint may be set in ways that only botocore knows, such as ``AWS_ENDPOINT_URL``: so it is asked.
+        """
+        url: str = await self._run(service, "endpoint", lambda client: client.meta.endpoint_url)
+        host = urlsplit(url).hostname or ""
+        return host.endswith(_OWN_HOSTS)
+
     async def settle(self) -> None:
         """Wait for the calls that nobody waits for any more.
 
@@ -174,7 +190,7 @@ class AWS:
             try:
                 return use(self._client(service))
             except (ClientError, BotoCoreError) as error:
-                raise explained(error, f"{service}:{operation}") from error
+                raise explained(error, f"{_IN_IAM.get(service, service)}:{operation}") from error
 
         try:
             future = asyncio.get_running_loop().run_in_executor(self._executor, run)
@@ -191,7 +207,10 @@ class AWS:
         with self._lock:
             if service not in self._clients:
                 self._clients[service] = self._session.client(
-                    service, endpoint_url=self.endpoint_url, config=self._config
+                    service,
+                    region_name=_HOMES.get(service),
+                    endpoint_url=self.endpoint_url,
+                    config=self._config,
                 )
             return self._clients[service]
 

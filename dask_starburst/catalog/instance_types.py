@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,6 +13,9 @@ from types import MappingProxyType
 from typing import Literal, cast
 
 from dask_starburst.errors import BadArgument
+
+#: Sizes below an xlarge, in its units: AWS's own instance size normalization factors, by eight.
+_SMALL = {"nano": 1 / 32, "micro": 1 / 16, "small": 1 / 8, "medium": 1 / 4, "large": 1 / 2, "xlarge": 1.0}
 
 Arch = Literal["arm64", "x86_64"]
 
@@ -30,12 +34,33 @@ class InstanceType:
         On Graviton a whole core each, on Intel a hyperthread.
     memory_mib : int
         Nominal memory in MiB; ECS registers a little less.
+    cores : int
+        Physical cores: as many as vCPUs where a vCPU is a whole core, else half.
+    gpus : int
+        GPUs; a part of one counts as one.
+    gpu_name : str
+        Such as ``"L40S"``; empty without.
+    network : str
+        In AWS's words: ``"Up to 12.5 Gigabit"``.
+    local_disk_gb : int
+        All its local disks together, in GB.
+    burstable : bool
+        True if its processor runs on credits.
+    units : float
+        What it costs, in prices of its family's xlarge; zero if nobody has said. See `catalog.prices`.
     """
 
     name: str
     arch: Arch
     vcpus: int
     memory_mib: int
+    cores: int
+    gpus: int = 0
+    gpu_name: str = ""
+    network: str = ""
+    local_disk_gb: int = 0
+    burstable: bool = False
+    units: float = 0.0
 
     @property
     def family(self) -> str:
@@ -52,20 +77,29 @@ class InstanceType:
 def catalogue() -> Mapping[str, InstanceType]:
     """Every type that may be chosen, by name.
 
-    Compute, general and memory families of Graviton and x86 in all their sizes. Bare metal is left out
-    because it boots for minutes, burstable types because a busy Dask worker uses up their credits.
+    All current types of EC2, those with GPUs and burstable ones too. Bare metal is left out because it boots for
+    minutes. What a cluster chooses by itself is fewer: see `plan.sizing`.
 
     Returns
     -------
     Mapping of str to InstanceType
-        In the order of ``data/instance-types.csv``: by family, then by size.
+        By family, then by size.
     """
-    text = files("dask_starburst.catalog").joinpath("data/instance-types.csv").read_text(encoding="utf-8")
-    types = (
-        InstanceType(row["name"], cast(Arch, row["arch"]), int(row["vcpus"]), int(row["memory_mib"]))
-        for row in csv.DictReader(text.splitlines())
-    )
+    families = {row["family"]: row for row in rows("families.csv")}
+    types = (_read(row, families[row["name"].partition(".")[0]]) for row in rows("instance-types.csv"))
     return MappingProxyType({each.name: each for each in types})
+
+
+def size_units(name: str) -> float:
+    """Return what a type costs in prices of its family's xlarge, by the size in its name; zero if that says nothing.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"c7g.16xlarge"``, which is 16.
+    """
+    size = name.partition(".")[2]
+    return _SMALL.get(size) or float(found[1] if (found := re.fullmatch(r"(\d+)xlarge", size)) else 0.0)
 
 
 def find(name: str) -> InstanceType:
@@ -89,9 +123,31 @@ def find(name: str) -> InstanceType:
     if (found := known.get(name)) is not None:
         return found
     close = difflib.get_close_matches(str(name).strip().lower(), known, n=3, cutoff=0.6)
-    families = dict.fromkeys(each.family for each in known.values())
-    hint = f"Did you mean {_either(close)}?" if close else f"Its families are {', '.join(families)}."
+    hint = f"Did you mean {_either(close)}?" if close else "`starburst prices` lists all of them."
     raise BadArgument(f"{name!r} is not an instance type of the bundled catalogue. {hint}")
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    """Read one of the bundled tables."""
+    text = files("dask_starburst.catalog").joinpath("data", name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _read(row: Mapping[str, str], family: Mapping[str, str]) -> InstanceType:
+    name, gpus = row["name"], int(row["gpus"] or 0)
+    return InstanceType(
+        name=name,
+        arch=cast(Arch, family["arch"]),
+        vcpus=int(row["vcpus"]),
+        memory_mib=int(row["memory_mib"]),
+        cores=int(row["cores"]),
+        gpus=gpus,
+        gpu_name=family["gpu"] if gpus else "",
+        network=re.sub(r"G$", " Gigabit", row["network"].replace("^", "Up to ")),
+        local_disk_gb=int(row["local_disk_gb"] or 0),
+        burstable=family["burstable"] == "yes",
+        units=float(row["units"]) if row["units"] else size_units(name),
+    )
 
 
 def _either(names: list[str]) -> str:

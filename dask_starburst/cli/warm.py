@@ -62,9 +62,10 @@ async def _warm(aws: AWS, plan: Blueprint, workers: int, seconds: float) -> tupl
 
 def _offer(plan: Blueprint, workers: int, seconds: float) -> str:
     policy, kind, head = plan.settings.spot_policy, plan.worker_types[0].name, plan.head_type.name
+    region = plan.settings.region or "us-east-1"
     groups = (
-        GroupFound("", workers, policy != "on-demand", (kind,) * workers, None),
-        GroupFound("", 1, False, (head,), None),
+        GroupFound("", workers, policy != "on-demand", (kind,) * workers, None, region=region),
+        GroupFound("", 1, False, (head,), None, region=region),
     )
     usd = usd_per_hour(groups)
     money = "an unknown price" if usd is None else f"${usd:.4f} an hour, ${usd * seconds / 3600:.2f} at most"

@@ -1,5 +1,8 @@
 """What a cluster costs."""
 
-from dask_starburst.cost.ledger import Cost, Ledger, Market, Usage
+from dask_starburst.cost.account import Market
+from dask_starburst.cost.bill import Cost
+from dask_starburst.cost.ledger import Ledger
+from dask_starburst.cost.price_book import PriceBook
 
-__all__ = ["Cost", "Ledger", "Market", "Usage"]
+__all__ = ["Cost", "Ledger", "Market", "PriceBook"]

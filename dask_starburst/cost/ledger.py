@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-import calendar
-import dataclasses
-from dataclasses import dataclass, field
-from typing import Literal
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR, Price, PriceTable, price_table
+from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR, Price
+from dask_starburst.cost.account import Account, Market
+from dask_starburst.cost.bill import Cost
+from dask_starburst.cost.price_book import PriceBook
+from dask_starburst.errors import PriceUnknown
 from dask_starburst.events import Event
-
-Market = Literal["spot", "on-demand"]
-
-MINIMUM_SECONDS = 60.0
-"""EC2 bills Linux by the second and at least a minute an instance; so do EBS volumes and IPv4 addresses."""
-
-HOURS_A_MONTH = 730.0
-"""What AWS's own calculator divides a monthly price by."""
+from dask_starburst.plan.budget import MINIMUM_SECONDS, Caps, Rates
+from dask_starburst.plan.quote import HOURS_A_MONTH
+from dask_starburst.plan.state import HEAD
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """One instance and when it ran.
+class Prices(Protocol):
+    """Who knows what an hour of an instance costs, such as a :class:`.PriceBook`."""
 
-    Attributes
-    ----------
-    instance_type : str
-        Such as ``"c7g.xlarge"``.
-    market : {"spot", "on-demand"}
-        How it was bought.
-    started, ended : float
-        Seconds on any clock, the same for both; ``ended`` is None while it runs.
-    """
+    @property
+    def region(self) -> str:
+        """The region whose prices they are."""
 
-    instance_type: str
-    market: Market
-    started: float
-    ended: float | None = None
+    def on_demand(self, instance_type: str) -> Price:
+        """Return the on-demand price of a type."""
 
-    def billed_seconds(self, now: float) -> float:
-        """Seconds that AWS bills up to `now`: those that it ran, one minute at the least."""
-        return max(MINIMUM_SECONDS, (now if self.ended is None else self.ended) - self.started)
+    def spot(self, instance_type: str, zone: str = "") -> Price:
+        """Return the Spot price of a type in a zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,75 +48,37 @@ class Stopped:
         return self.count * max(MINIMUM_SECONDS, (now if self.ended is None else self.ended) - self.started) / 3600
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What some usage costs, by part, in US dollars without tax and discounts.
-
-    Attributes
-    ----------
-    instances, public_ipv4, storage : float
-        The EC2 instances, their public addresses, their gp3 volumes, also those of stopped instances.
-    instance_hours : float
-        Billed hours of all instances together.
-    saved : float
-        By how much the instances that were bought on Spot were cheaper than on demand.
-    prices : tuple of Price
-        The instance prices that it was reckoned with, each with its source and date.
-    region : str
-        The region whose prices they are.
-    simulated : bool
-        True if the instances were those of the embedded AWS, so that nobody pays.
-    """
-
-    instances: float = 0.0
-    public_ipv4: float = 0.0
-    storage: float = 0.0
-    instance_hours: float = 0.0
-    saved: float = 0.0
-    prices: tuple[Price, ...] = ()
-    region: str = "us-east-1"
-    simulated: bool = False
-    on_demand_date: str = ""
-    spot_date: str = ""
-
-    @property
-    def usd(self) -> float:
-        """All parts together."""
-        return self.instances + self.public_ipv4 + self.storage
-
-    def __str__(self) -> str:
-        priced = f"bundled {self.region} prices of {self.on_demand_date}"
-        caveats = [priced if self.on_demand_date else "nothing was launched"]
-        if self.spot_date:
-            caveats.append(f"Spot estimated from {_month(self.spot_date)} savings")
-        if any(price.assumed for price in self.prices):
-            caveats.append("Spot without published savings counted as on demand")
-        if self.simulated:
-            caveats.append("simulated run")
-        return f"${self.usd:.4f} ({'; '.join(caveats)})"
-
-
 @dataclass
 class Ledger:
     """Adds up what instances cost. It is told; it asks nobody, and knows no clock.
 
     Parameters
     ----------
-    table : PriceTable, optional
-        The prices; the bundled ones by default.
+    prices : Prices, optional
+        Those of us-east-1 by default.
     volume_gb : float, optional
         Size of the gp3 volume that each instance has, in GB.
     simulated : bool, optional
         Whether the instances are those of the embedded AWS.
+    caps : Caps, optional
+        What may be spent.
+    types : iterable of str, optional
+        The types that the cluster may launch.
     """
 
-    table: PriceTable = field(default_factory=price_table)
+    prices: Prices = field(default_factory=lambda: PriceBook("us-east-1"))
     volume_gb: float = 30.0
     simulated: bool = False
-    usages: dict[str, Usage] = field(default_factory=dict)
+    caps: Caps = field(default_factory=Caps)
+    types: Iterable[str] = ()
+    accounts: dict[str, Account] = field(default_factory=dict)
     stopped: Stopped | None = None
+    _runs_on: dict[str, str] = field(default_factory=dict)
+    _busy: dict[str, float] = field(default_factory=dict)
 
-    def instance_started(self, instance_id: str, instance_type: str, market: Market, at: float) -> None:
+    def instance_started(
+        self, instance_id: str, instance_type: str, market: Market, at: float, group: str = ""
+    ) -> None:
         """Open the account of one instance.
 
         A second word about the same instance changes nothing, so that a repeated event costs nothing.
@@ -139,15 +90,14 @@ class Ledger:
         market : {"spot", "on-demand"}
         at : float
             When AWS began to bill, in seconds.
-
-        Raises
-        ------
-        BadArgument
-            If the type has no price: said at the start, not when somebody asks for the sum.
+        group : str, optional
+            The group that it is in; by default that of its market.
         """
-        if instance_id not in self.usages:
-            self._price(instance_type, market)
-            self.usages[instance_id] = Usage(instance_type, market, at)
+        if instance_id not in self.accounts:
+            account = Account(instance_type, market, group or market, at)
+            account.reprice(self._price(account), at)
+            account.mark("scheduler" if group == HEAD else "boot", at)
+            self.accounts[instance_id] = account
 
     def instance_ended(self, instance_id: str, at: float) -> None:
         """Close the account of one instance.
@@ -161,9 +111,31 @@ class Ledger:
         at : float
             When it was terminated, in seconds.
         """
-        usage = self.usages.get(instance_id)
-        if usage is not None and usage.ended is None:
-            self.usages[instance_id] = dataclasses.replace(usage, ended=at)
+        account = self.accounts.get(instance_id)
+        if account is not None and account.ended is None:
+            account.ended = at
+
+    def correct(self, instance_id: str, started: float, ended: float | None, zone: str, taken: bool = False) -> None:
+        """Put what EC2 says of an instance in the place of what was seen from outside: when, and where.
+
+        Parameters
+        ----------
+        instance_id : str
+        started, ended : float
+            Seconds; ``ended`` is None where EC2 says nothing.
+        zone : str
+            Its availability zone, which has a Spot price of its own.
+        taken : bool
+            Whether AWS has interrupted it.
+        """
+        account = self.accounts.get(instance_id)
+        if account is None:
+            return
+        account.started, account.zone, account.taken = started, zone, taken
+        account.ended = account.ended if ended is None else ended
+        price = self._price(account)
+        if account.ended is None and len(account.prices) == 1:
+            account.prices = [(started, price)]
 
     def close(self, at: float) -> None:
         """Close every account that is still open, as when a whole pool is emptied.
@@ -173,25 +145,74 @@ class Ledger:
         at : float
             When the last instance was terminated, in seconds.
         """
-        for instance_id in self.usages:
+        for instance_id in self.accounts:
             self.instance_ended(instance_id, at)
         if self.stopped is not None and self.stopped.ended is None:
-            self.stopped = dataclasses.replace(self.stopped, ended=at)
+            self.stopped = replace(self.stopped, ended=at)
+
+    def reprice(self, at: float) -> None:
+        """Look prices up anew for all that runs: from `at` (seconds) on they count as they are now."""
+        for account in self.accounts.values():
+            if account.ended is None:
+                account.reprice(self._price(account), at)
 
     def note(self, event: Event) -> None:
-        """Book an event, if it is about an instance that comes or goes.
+        """Book an event, if it is about an instance that comes or goes, or about what runs on it.
 
         Parameters
         ----------
         event : Event
             Any event of a cluster.
         """
-        if event.kind == "instance-launched":
-            self.instance_started(event.subject, event.facts["type"], event.facts["market"], event.time)
-        elif event.kind == "instance-terminated":
-            self.instance_ended(event.subject, event.time)
-        elif event.kind == "stopped-wished":
-            self.stopped = Stopped(event.facts["count"], event.time)
+        facts, at = event.facts, event.time
+        account = self.accounts.get(str(facts.get("instance", "")))
+        match event.kind:
+            case "instance-launched":
+                self.instance_started(event.subject, facts["type"], facts["market"], at, facts["group"])
+            case "instance-dated":
+                self.correct(event.subject, facts["launched"], facts["ended"], facts["zone"], facts["taken"])
+            case "instance-terminated":
+                self.instance_ended(event.subject, at)
+            case "stopped-wished":
+                self.stopped = Stopped(facts["count"], at)
+            case "worker-ready" if account is not None:
+                self._runs_on[event.subject] = facts["instance"]
+                account.mark("up", at)
+            case "worker-stopped" | "worker-lost" if account is not None:
+                account.mark("idle", at)
+            case "spot-interruption" if account is not None:
+                account.mark("interrupted", at)
+
+    def worked(self, seconds: Mapping[str, float]) -> None:
+        """Hear for how many seconds each worker has been busy in all, by its name."""
+        for name, busy in seconds.items():
+            account = self.accounts.get(self._runs_on.get(name, ""))
+            if account is not None:
+                account.busy += max(0.0, busy - self._busy.get(name, 0.0))
+            self._busy[name] = busy
+
+    def rates(self) -> Rates:
+        """Return what an hour of each type costs now, its address and volume included.
+
+        Raises
+        ------
+        PriceUnknown
+            Nobody knows what a type costs on demand. A Spot price that is not known counts as that on demand.
+        """
+        usd: dict[tuple[str, str], float] = {}
+        extra = PUBLIC_IPV4_HOUR + self._volume_hour
+        for kind in self.types:
+            on_demand = self.prices.on_demand(kind).usd_per_hour
+            usd[kind, "on-demand"] = on_demand + extra
+            try:
+                usd[kind, "spot"] = self.prices.spot(kind).usd_per_hour + extra
+            except PriceUnknown:
+                usd[kind, "spot"] = on_demand + extra
+        return Rates(usd)
+
+    def spent(self, now: float) -> float:
+        """Return what everything has cost up to `now` (seconds), in USD."""
+        return sum(self._all(account, now) for account in self.accounts.values()) + self._stopped(now)
 
     def total(self, now: float) -> Cost:
         """Give what everything has cost up to `now`.
@@ -205,33 +226,60 @@ class Ledger:
         -------
         Cost
         """
-        prices = [self._price(usage.instance_type, usage.market) for usage in self.usages.values()]
-        hours = [usage.billed_seconds(now) / 3600 for usage in self.usages.values()]
-        volumes = sum(hours) + (self.stopped.hours(now) if self.stopped is not None else 0.0)
-        spot = any(usage.market == "spot" for usage in self.usages.values())
+        accounts = list(self.accounts.values())
+        hours = sum(account.hours(now) for account in accounts)
+        groups: defaultdict[str, float] = defaultdict(float)
+        causes: defaultdict[str, float] = defaultdict(float)
+        for account in accounts:
+            usd = self._all(account, now)
+            groups[account.group] += usd
+            for cause, share in account.shares(now).items():
+                causes[cause] += usd * share
+        if self.stopped is not None:
+            groups["stopped"] = causes["stopped"] = self._stopped(now)
+        seen = [price for account in accounts for _, price in account.priced(now)]
         return Cost(
-            instances=sum(price.usd_per_hour * each for price, each in zip(prices, hours, strict=True)),
-            public_ipv4=PUBLIC_IPV4_HOUR * sum(hours),
-            storage=EBS_GP3_GB_MONTH / HOURS_A_MONTH * self.volume_gb * volumes,
-            instance_hours=sum(hours),
-            saved=sum(self._saving(usage) * each for usage, each in zip(self.usages.values(), hours, strict=True)),
-            prices=tuple(dict.fromkeys(prices)),
-            region=self.table.region,
+            instances=sum(account.usd(now) for account in accounts),
+            public_ipv4=PUBLIC_IPV4_HOUR * hours,
+            storage=self._volume_hour * hours + self._stopped(now),
+            instance_hours=hours,
+            saved=sum(self._saved(account, now) for account in accounts),
+            by_group=dict(groups),
+            by_cause=dict(causes),
+            prices=tuple(dict.fromkeys(price for price in seen if price is not None)),
+            unpriced=tuple(sorted({a.instance_type for a in accounts if any(p is None for _, p in a.priced(now))})),
+            region=self.prices.region,
             simulated=self.simulated,
-            on_demand_date=self.table.on_demand_date,
-            spot_date=self.table.spot_date if spot else "",
         )
 
-    def _saving(self, usage: Usage) -> float:
-        on_demand = self.table.on_demand(usage.instance_type).usd_per_hour
-        return on_demand - self._price(usage.instance_type, usage.market).usd_per_hour
+    @property
+    def hours_by_type(self) -> Mapping[tuple[str, str], int]:
+        """How many instances of each type and market there have been."""
+        return Counter((account.instance_type, account.market) for account in self.accounts.values())
 
-    def _price(self, instance_type: str, market: Market) -> Price:
-        ask = self.table.spot_estimate if market == "spot" else self.table.on_demand
-        return ask(instance_type)
+    @property
+    def _volume_hour(self) -> float:
+        return EBS_GP3_GB_MONTH / HOURS_A_MONTH * self.volume_gb
 
+    def _all(self, account: Account, now: float) -> float:
+        return account.usd(now) + account.hours(now) * (PUBLIC_IPV4_HOUR + self._volume_hour)
 
-def _month(date: str) -> str:
-    """``"2025-06"`` as people write it: ``"June 2025"``."""
-    year, month = date.split("-")[:2]
-    return f"{calendar.month_name[int(month)]} {year}"
+    def _stopped(self, now: float) -> float:
+        return self._volume_hour * self.stopped.hours(now) if self.stopped is not None else 0.0
+
+    def _saved(self, account: Account, now: float) -> float:
+        if account.market != "spot":
+            return 0.0
+        try:
+            on_demand = self.prices.on_demand(account.instance_type).usd_per_hour
+        except PriceUnknown:
+            return 0.0
+        return on_demand * account.hours(now) - account.usd(now)
+
+    def _price(self, account: Account) -> Price | None:
+        try:
+            if account.market == "spot":
+                return self.prices.spot(account.instance_type, account.zone)
+            return self.prices.on_demand(account.instance_type)
+        except PriceUnknown:
+            return None

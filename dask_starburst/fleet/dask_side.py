@@ -72,6 +72,11 @@ class ClusterSide:
         comm = self._comm()
         return {} if comm is None else dict(await comm.starburst_spot_counts())
 
+    async def account(self, spent: float, rate: float) -> dict[str, float]:
+        """Tell the scheduler what was spent and what an hour may cost; return each worker's busy seconds."""
+        comm = self._comm()
+        return {} if comm is None else dict(await comm.starburst_account(spent=spent, rate=rate))
+
     async def forgive(self, names: Collection[str]) -> None:
         """Have the scheduler not blame tasks for the loss of these workers."""
         comm = self._comm()

@@ -11,7 +11,8 @@ from dask_starburst.plan.state import HEAD, Group, Instance, Worker
 _NEXT = {
     "capacity": "Allow more types with instance_types=[…], or on-demand ones with"
     ' spot_policy="spot_with_fallback" or "on-demand".',
-    "quota": "Ask AWS for a higher vCPU quota of EC2 in Service Quotas, or use smaller or fewer workers.",
+    "quota": "Look with `starburst quota status`, and ask AWS for a higher vCPU quota of EC2 in Service Quotas with"
+    " `starburst quota request`; or use smaller or fewer workers.",
     "fault": "That is a fault in the request or in the account, which waiting does not mend.",
 }
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from dask_starburst.aws import logs
 from dask_starburst.errors import (
+    BudgetExceeded,
     CredentialsExpired,
     LeaseExpired,
     PermissionDenied,
@@ -21,6 +22,7 @@ from dask_starburst.errors import (
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet import explain, observe
 from dask_starburst.fleet.boots import BootClock
+from dask_starburst.fleet.budget import Books, BudgetSide, BudgetWatch, NoBooks
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.observe import Observer
@@ -48,7 +50,7 @@ _LOG_LATE = 8
 _FATAL = (LeaseExpired, CredentialsExpired, SchedulerFailed)
 
 
-class DaskSide(SpotSide, Protocol):
+class DaskSide(SpotSide, BudgetSide, Protocol):
     """What the fleet has to know of Dask, and to ask of it."""
 
     def members(self) -> frozenset[str]:
@@ -86,6 +88,8 @@ class Fleet:
         Seconds between two looks while something is under way.
     on_rebalance : {"replace", "ignore"}
         What follows from a rebalance recommendation.
+    books : Books, optional
+        What things cost, and what may be spent.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Fleet:
         lease: Lease,
         poll: float,
         on_rebalance: str = "replace",
+        books: Books | None = None,
     ) -> None:
         self.pool = pool
         self.launcher = launcher
@@ -122,6 +127,7 @@ class Fleet:
         self._observer = Observer(pool, poll)
         self._perform = Performer(self, dask)
         self.spot = SpotWatch(self, dask, limits, on_rebalance)
+        self.budget = BudgetWatch(self, dask, books or NoBooks())
         self._task: asyncio.Task[None] | None = None
 
     # -- wishes ---------------------------------------------------------------------------------
@@ -212,6 +218,8 @@ class Fleet:
             self._wake.clear()
             try:
                 await self._tick()
+            except BudgetExceeded as error:
+                self._fail(error)
             except _FATAL as error:
                 tries = _LOG_LATE if isinstance(error, LeaseExpired) else 1
                 self._fail(await self._ended_by_scheduler(tries) or error)
@@ -237,12 +245,13 @@ class Fleet:
         now = self.pool.aws.now()
         refused = await self._renew(now)
         await self._look(now)
+        limits = self.budget.look(now, self._limits)
         self._follow(now)
         self.spot.look(self.observed.draining)
         await self.launcher.look_for_head(self.pool, self.observed)
         workers = tuple(self.workers.values())
-        decision = step(workers, self.observed, now, self._limits)
-        self.decided(decision, workers, self.observed, now, self._limits)
+        decision = step(workers, self.observed, now, limits)
+        self.decided(decision, workers, self.observed, now, limits)
         actions = [a for a in decision if self.launcher.ready_for(a)]
         self.observed = observe.ask(self.observed, actions, now)
         if refused is None:
@@ -292,18 +301,21 @@ class Fleet:
             self.spawn(self._explain(old, new))
         elif new.state is S.READY:
             seconds = self.pool.aws.now() - old.since
-            self.tell("worker-ready", new.name, f"{_who(new)} is up ({seconds:.1f} s after placement)")
+            text = f"{_who(new)} is up ({seconds:.1f} s after placement)"
+            self.tell("worker-ready", new.name, text, instance=observe.instance_of(self.observed, new))
         elif old.state is S.READY and new.state in (S.LOST, S.WISHED, S.CAPACITY):
             self._lost(old, new)
         elif new.state is S.RETIRING:
             self.tell("worker-retiring", new.name, f"{_who(new)} hands over what it holds")
         elif new.state is S.STOPPED and old.task:
-            self.tell("worker-stopped", new.name, f"{_who(new)} has ended")
+            where = observe.instance_of(self.observed, old)
+            self.tell("worker-stopped", new.name, f"{_who(new)} has ended", instance=where)
 
     def _lost(self, old: Worker, new: Worker) -> None:
         if new.group != HEAD:
             text = f"{_who(new)} was lost: {new.reason}; it is replaced. {explain.hint(new.reason)}"
-            self.tell("worker-lost", new.name, text.rstrip(), logging.WARNING)
+            where = observe.instance_of(self.observed, old)
+            self.tell("worker-lost", new.name, text.rstrip(), logging.WARNING, instance=where)
             self.spot.lost(old)
             return
         self._head = old  # the new one has no task any more, and so no log
@@ -366,7 +378,7 @@ class Fleet:
             self._looked.notify_all()
 
     async def _sleep(self) -> None:
-        quiet = all(w.state is S.READY for w in self.workers.values())
+        quiet = all(w.state is S.READY or w.held for w in self.workers.values())
         spares = sum(self._limits.spare.values())
         booting = any(not i.seen and not i.terminating for i in self.observed.instances.values())
         idle = booting or len(self.observed.instances) > len(self.workers) + spares

@@ -154,6 +154,13 @@ class Observer:
         return Group(name, seen.desired, seen.types, self._pool.allowed(name), seen.maximum)
 
 
+def instance_of(observed: Observed, worker: Worker) -> str:
+    """Return the EC2 id of the instance on which a worker runs or ran; empty when it is not known any more."""
+    if worker.instance is None:
+        return ""
+    return next((i.id for i in observed.instances.values() if i.arn == worker.instance), "")
+
+
 def add_tasks(observed: Observed, tasks: Iterable[Task]) -> Observed:
     """Return what is observed with the tasks that RunTask has just returned."""
     return replace(observed, tasks={**observed.tasks, **{t.arn: t for t in tasks}})

@@ -14,14 +14,17 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.catalog.instance_types import InstanceType, catalogue
 from dask_starburst.errors import BadArgument
 from dask_starburst.events import Event, EventLog
-from dask_starburst.fleet import sweep, warm
+from dask_starburst.fleet import preflight, sweep, warm
 from dask_starburst.fleet.account import Account, set_up
+from dask_starburst.fleet.budget import Books, NoBooks
 from dask_starburst.fleet.fleet import DaskSide, Fleet
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.pool import Pool, in_service_script, make, owns, pool_spec
+from dask_starburst.plan.budget import Caps, Rates, check_launch, near_in_price
 from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
+from dask_starburst.plan.quotas import Wish
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
 from dask_starburst.plan.stopped import promise
@@ -51,6 +54,10 @@ class Blueprint:
         """The instance types that are wanted, the scheduler's first."""
         return (self.head_type.name, *(t.name for t in self.worker_types))
 
+    def wish(self, workers: int) -> Wish:
+        """Return what it launches with so many workers."""
+        return Wish(self.head_type, self.worker_types, LADDERS[self.settings.spot_policy], workers)
+
     def spec(self, account: Account) -> PoolSpec:
         """Return what its pool is made from in this account."""
         settings = self.settings
@@ -76,7 +83,10 @@ def blueprint(settings: Settings, secret: str) -> Blueprint:
         An instance type is unknown, of the wrong architecture or too small for the worker.
     """
     shape, known = settings.worker, catalogue()
-    types = worker_types(known, settings.arch, settings.instance_types, shape.nthreads, shape.memory_limit)
+    region = settings.region or "us-east-1"  # only its prices matter here
+    types = worker_types(
+        known, settings.arch, settings.instance_types, shape.nthreads, shape.memory_limit, region=region
+    )
     head = head_type(known, settings.arch, settings.scheduler.instance_type)
     return Blueprint(settings, types, head, worker_size(types, shape.nthreads, shape.memory_limit), secret)
 
@@ -102,6 +112,24 @@ def sold(blueprint: Blueprint, account: Account) -> Blueprint:
     return replace(blueprint, worker_types=left, size=worker_size(left, shape.nthreads, shape.memory_limit))
 
 
+def within(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
+    """Return the blueprint with the worker types that suit these caps.
+
+    Raises
+    ------
+    BudgetExceeded
+        A cap does not allow what was asked for.
+    """
+    settings, group = blueprint.settings, LADDERS[blueprint.settings.spot_policy][0]
+    types = blueprint.worker_types
+    if caps and settings.instance_types is None:
+        near = near_in_price([t.name for t in types], rates, group)
+        types = tuple(t for t in types if t.name in near)
+    dearest = rates.ceiling([t.name for t in types], group)
+    check_launch(caps, rates.of(blueprint.head_type.name, HEAD), dearest, settings.n_workers, settings.warm)
+    return replace(blueprint, worker_types=types)
+
+
 class Session:
     """One checkout of a pool.
 
@@ -113,9 +141,11 @@ class Session:
         What to build.
     events : EventLog
         Where everything that happens is told.
+    books : Books, optional
+        What things cost, and what may be spent.
     """
 
-    def __init__(self, aws: AWS, blueprint: Blueprint, events: EventLog) -> None:
+    def __init__(self, aws: AWS, blueprint: Blueprint, events: EventLog, books: Books | None = None) -> None:
         self.aws = aws
         self.id = uuid.uuid4().hex
         self.fleet: Fleet | None = None
@@ -125,6 +155,7 @@ class Session:
         self._kept = False
         self._blueprint = blueprint
         self._events = events
+        self._books = books or NoBooks()
 
     @property
     def worker_groups(self) -> tuple[str, ...]:
@@ -141,16 +172,19 @@ class Session:
 
         Raises
         ------
+        QuotaExceeded
+            The account may not run the scheduler, or not one of the workers.
         StarburstError
             What AWS refused; what had been made is given back by `end`.
         """
         settings = self._blueprint.settings
         self._tell("account-setup", self.aws.region, f"setting up what the account lacks in {self.aws.region}")
-        account = await set_up(self.aws, settings, self._blueprint.types)
+        setting_up = set_up(self.aws, settings, self._blueprint.types)
+        account, quotas = await preflight.beside(setting_up, self.aws, self._blueprint.wish(0))
         self._blueprint = sold(self._blueprint, account)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
         workers = tuple(workers)
-        await self._check_out(account, caller, len(workers) + settings.warm)
+        await self._check_out(account, caller, quotas, len(workers) + settings.warm)
         fleet = await self._open(account, dask)
         fleet.want(SCHEDULER, HEAD)
         for name in workers:
@@ -158,12 +192,13 @@ class Session:
         fleet.start()
         return fleet
 
-    async def _check_out(self, account: Account, caller: str, wanted: int) -> None:
+    async def _check_out(self, account: Account, caller: str, quotas: preflight.Quotas, wanted: int) -> None:
         settings = self._blueprint.settings
         spec = self._blueprint.spec(account)
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
         found = await warm.claim_best(self.aws, spec, max(1, wanted), self.id, account.caller, self._trying)
         names = PoolNames(found.name)
+        preflight.check(quotas, self._blueprint.wish(wanted), found.name, self._tell)
         if found.instances:
             await warm.hold(self.aws, found.name, self.aws.now() + settings.lease)
         running = f" with {found.instances} warm instances" if found.instances else ""
@@ -188,7 +223,8 @@ class Session:
         self.lease = Lease(settings.lease, self.aws.now())
         await pool.open(settings.max_workers + settings.warm, self.lease.until)
         if settings.warm:
-            text = price_of_spares(pool.spec.worker_types[0], settings.warm, spot=self.worker_group == "spot")
+            kind, spot = pool.spec.worker_types[0], self.worker_group == "spot"
+            text = price_of_spares(kind, settings.warm, spot=spot, region=self.aws.region)
             self._tell("spares-wished", pool.name, text)
         if settings.stopped:
             text = promise(pool.spec.worker_types[0], settings.stopped, pool.spec.volume_gib)
@@ -203,10 +239,30 @@ class Session:
             warm=settings.warm_timeout,
             spare={self.worker_group: settings.warm},
             stopped={self.worker_group: settings.stopped} if settings.stopped else {},
+            capped=bool(self._books.caps),
         )
         launcher = Launcher(definitions, settings.scheduler.port, self._sizes())
-        self.fleet = Fleet(pool, launcher, dask, self._events, limits, self.lease, timeouts.poll, settings.on_rebalance)
+        self.fleet = Fleet(
+            pool,
+            launcher,
+            dask,
+            self._events,
+            limits,
+            self.lease,
+            timeouts.poll,
+            settings.on_rebalance,
+            self._books,
+        )
         return self.fleet
+
+    def _first_rate(self) -> float:
+        """Return the most that the pool costs an hour before the scheduler hears more."""
+        if self._books.caps.total is None:
+            return 0.0
+        blueprint, rates = self._blueprint, self._books.rates()
+        dearest = max(rates.ceiling([t.name for t in blueprint.worker_types], g) for g in self.worker_groups)
+        wanted = (blueprint.settings.n_workers or 0) + blueprint.settings.warm
+        return rates.of(blueprint.head_type.name, HEAD) + wanted * dearest
 
     def _sizes(self) -> dict[str, WorkerSize]:
         """Return what the only task of an instance gets, by the instance's type."""
@@ -220,7 +276,8 @@ class Session:
         head = worker_size((blueprint.head_type,), None, None)
         size = blueprint.size
         groups = [pool.names.group(group) for group in (*self.worker_groups, HEAD)]
-        lifetimes = Lifetimes(settings.lease, settings.idle_timeout, settings.no_client_timeout)
+        cap, rate = self._books.caps.total, self._first_rate()
+        lifetimes = Lifetimes(settings.lease, settings.idle_timeout, settings.no_client_timeout, cap, rate)
         container = Container(
             pool=pool.name,
             arch=settings.arch,

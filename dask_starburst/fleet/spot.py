@@ -145,7 +145,8 @@ class SpotWatch:
         self._avoid(instance, "a Spot interruption")
         what = f"is taken back by AWS in {notice.seconds or 0:.0f} s (Spot interruption)"
         text = f"{_place(instance)} of worker {worker.name} {what}: {_THEN if stays else 'it is leaving already'}"
-        self.fleet.tell("spot-interruption", worker.name, text, logging.WARNING)
+        where = instance.id if instance is not None else ""
+        self.fleet.tell("spot-interruption", worker.name, text, logging.WARNING, instance=where)
 
     async def _goes(self, worker: Worker, instance: Instance | None, notice: Notice) -> None:
         fleet, now = self.fleet, self.fleet.pool.aws.now()

@@ -132,4 +132,4 @@ async def _cut(pool: Pool, group: str, ready: set[str]) -> GroupFound:
         with suppress(StarburstError):
             await autoscaling.terminate(aws, name, part)
     await autoscaling.resize(aws, name, len(kept))
-    return GroupFound(name, len(kept), seen.spot, tuple(kept), None, len(kept))
+    return GroupFound(name, len(kept), seen.spot, tuple(kept), None, len(kept), region=aws.region)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from dask_starburst.aws import autoscaling, ecs, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import CapacityUnavailable
-from dask_starburst.fleet import sweep, warm
+from dask_starburst.fleet import preflight, sweep, warm
 from dask_starburst.fleet.account import Account, set_up
 from dask_starburst.fleet.pool import Pool, claim, make
 from dask_starburst.fleet.session import Blueprint, sold
@@ -47,13 +47,20 @@ async def warm_up(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, 
 
     Raises
     ------
+    QuotaExceeded
+        The account may not run them; nothing was launched.
     CapacityUnavailable
         No instance came in time; nothing is left running.
     """
-    account = await set_up(aws, blueprint.settings, blueprint.types)
+    setting_up = set_up(aws, blueprint.settings, blueprint.types)
+    account, quotas = await preflight.beside(setting_up, aws, blueprint.wish(0))
     blueprint = sold(blueprint, account)
     session = uuid.uuid4().hex
-    pool = await _check_out(aws, blueprint, account, session, workers, seconds)
+
+    def check(name: str) -> None:
+        preflight.check(quotas, blueprint.wish(workers), name, lambda kind, subject, message, *_, **__: tell(message))
+
+    pool = await _check_out(aws, blueprint, account, session, workers, seconds, check)
     try:
         tell(f"pool {pool.name} is warmed")
         kept = await _fill(pool, blueprint, workers, seconds, tell)
@@ -64,7 +71,13 @@ async def warm_up(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, 
 
 
 async def _check_out(
-    aws: AWS, blueprint: Blueprint, account: Account, session: str, workers: int, seconds: float
+    aws: AWS,
+    blueprint: Blueprint,
+    account: Account,
+    session: str,
+    workers: int,
+    seconds: float,
+    check: Callable[[str], None],
 ) -> Pool:
     spec = blueprint.spec(account)
     for found in await warm.free_pools(aws, spec, workers):
@@ -72,6 +85,7 @@ async def _check_out(
         if not await claim(aws, names, session, account.caller):
             continue
         try:
+            check(found.name)
             if found.instances:
                 await warm.hold(aws, found.name, aws.now() + seconds)
             # Nobody is admitted: there is no scheduler yet to be reached.

@@ -226,7 +226,7 @@ class LocalAWS:
         return self._control.listing("tasks")
 
     def instances(self) -> list[dict[str, Any]]:
-        """Return every EC2 instance with its state, its group and when it was launched; no AWS call is counted."""
+        """Return every EC2 instance that there ever was, with its times of launch and end; no AWS call is counted."""
         return self._control.listing("instances")
 
     def end_task(self, task_id: str) -> None:

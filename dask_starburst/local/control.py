@@ -125,8 +125,18 @@ class Control:
     def _instances(self) -> list[dict[str, Any]]:
         with self._world.lock:
             return [
-                {"id": machine.id, "state": machine.state, "group": machine.group, "launched_at": machine.launched_at}
-                for machine in self._world.machines.values()
+                {
+                    "id": machine.id,
+                    "type": machine.instance_type,
+                    "market": machine.lifecycle,
+                    "zone": machine.zone,
+                    "state": machine.state,
+                    "group": machine.group,
+                    "launched_at": machine.launched_at,
+                    "ended_at": machine.ended_at,
+                    "interrupted": machine.taken,
+                }
+                for machine in self._world.history
             ]
 
     def _end(self, wanted: Mapping[str, Any]) -> Reply:

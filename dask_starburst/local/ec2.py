@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 from moto.core.exceptions import ServiceException
@@ -153,6 +154,8 @@ class Ec2:
         """Describe one of moto's new instances for the engine."""
         if not self._aliases:
             _share_one_address(instance)
+        # moto's own is not of the virtual clock; it wants one without a time zone.
+        instance.launch_time = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
         kind = INSTANCE_TYPES[instance.instance_type]
         architectures = kind["ProcessorInfo"]["SupportedArchitectures"]
         agent = _agent_configuration(instance.user_data)
@@ -193,18 +196,21 @@ class Ec2:
         for interface in instance.nics.values():
             interface.public_ip = None
 
-    def set_shutting_down(self, machine: Machine, reason: Any = None) -> None:
-        """Show an instance as shutting down, and why if nobody asked for it."""
+    def set_shutting_down(self, machine: Machine, now: float, reason: Any = None) -> None:
+        """Show an instance as shutting down since `now`, and why if nobody asked for it."""
         instance = self.instance(machine.id)
         moto_patches.set_state(instance, "shutting-down")
         if reason is not None:
             instance.state_reason = reason
+        when = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S GMT")
+        moto_patches.set_transition(instance, f"User initiated ({when})" if reason is None else reason.code)
 
     def set_terminated(self, machine: Machine) -> None:
         """Show an instance as terminated, and give its address and its security groups back."""
         instance = self.instance(machine.id)
-        reason = instance.state_reason
+        reason, transition = instance.state_reason, instance.state_transition_reason
         moto_patches.finish_termination(instance)
+        moto_patches.set_transition(instance, transition)
         # moto takes every termination for the user's.
         if reason.code.startswith("Server."):
             instance.state_reason = reason

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dask_starburst.catalog.quotas import Market
 from dask_starburst.local.ecs_common import client_error, find_cluster, find_task, invalid, short
 from dask_starburst.local.ecs_definitions import DefinitionOperations
 from dask_starburst.local.ecs_fargate import FARGATE_PROVIDERS, check_fargate_run, fargate_host
 from dask_starburst.local.ecs_network import Interfaces
 from dask_starburst.local.ecs_placement import Demand, NoCapacityError, candidates, occupy, place
 from dask_starburst.local.ecs_tasks import described
+from dask_starburst.local.quotas import Quotas
 from dask_starburst.local.state import Cluster, Container, ContainerInstance, Interface, Task, TaskDefinition
 from dask_starburst.local.wire import Reply, Request, ServiceError
 from dask_starburst.local.world import World, new_id, tag_dict
@@ -21,6 +23,8 @@ _MOST_TASKS = 10
 _LONGEST_OVERRIDES = 8192
 _TOKEN_LIFE = 24 * 3600.0
 _NOT_HERE = ("volumeConfigurations",)
+# As services say it ("Amazon ECS service event messages"); that RunTask does too is unverified.
+_OVER_QUOTA = "You\u2019ve reached the limit on the number of vCPUs you can run concurrently"
 _ARCHITECTURES = {"ARM64": "arm64", "X86_64": "x86_64"}
 
 
@@ -52,6 +56,8 @@ class RunOperations:
         Called with each new task: its life begins.
     stop : callable
         Called with a task, a reason and a stop code.
+    quotas : Quotas
+        How much may run on Fargate.
     """
 
     def __init__(
@@ -61,12 +67,14 @@ class RunOperations:
         interfaces: Interfaces,
         begin: Callable[[Task], None],
         stop: Callable[[Task, str, str], None],
+        quotas: Quotas,
     ) -> None:
         self._world = world
         self._definitions = definitions
         self._interfaces = interfaces
         self._begin = begin
         self._stop = stop
+        self._quotas = quotas
 
     def run_task(self, request: Request) -> Reply:
         """Place tasks at once, or say why they cannot be placed."""
@@ -117,8 +125,7 @@ class RunOperations:
         plan = _Plan(cluster, definition, containers, demand, provider, launch_type, request)
         if fargate:
             assert network is not None  # or it had been refused
-            tasks = [self._start_on_fargate(plan, network) for _ in range(request.get("count", 1))]
-            return {"tasks": [described(task) for task in tasks], "failures": []}
+            return self._place_on_fargate(plan, network)
         return self._place(plan, network)
 
     def _place(self, plan: _Plan, network: dict[str, Any] | None) -> Reply:
@@ -173,6 +180,15 @@ class RunOperations:
                 "with the cluster. Associate the capacity provider with the cluster and try again."
             )
         return name, "FARGATE" if name in FARGATE_PROVIDERS else None
+
+    def _place_on_fargate(self, plan: _Plan, network: dict[str, Any]) -> Reply:
+        market: Market = "spot" if plan.provider == "FARGATE_SPOT" else "on-demand"
+        wanted: int = plan.request.get("count", 1)
+        tasks: list[Task] = []
+        while len(tasks) < wanted and self._quotas.allows_task(market, plan.demand.cpu, self._world.tasks.values()):
+            tasks.append(self._start_on_fargate(plan, network))
+        failure = {"arn": plan.cluster.arn, "reason": _OVER_QUOTA}
+        return {"tasks": [described(one) for one in tasks], "failures": [failure] * (wanted - len(tasks))}
 
     def _start_on_fargate(self, plan: _Plan, network: dict[str, Any]) -> Task:
         interface, demand = self._interfaces.create(network), plan.demand

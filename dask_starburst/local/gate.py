@@ -83,7 +83,7 @@ class Gate:
     ) -> None:
         self._operations = operations or {}
         self._moto = moto
-        self._services = {service.name: service for service in services}
+        self._services = {service.scope: service for service in services}
         self._folders = folders
         self._clock = clock
         self._lock = threading.Lock()

@@ -52,6 +52,7 @@ class Machines:
         with self._world.lock:
             machine = self._ec2.machine(instance, self._world.now())
             self._world.machines[machine.id] = machine
+            self._world.history.append(machine)
             self._world.after("pending", lambda: self._run(machine))
             for listener in self.on_launched:
                 listener(machine)
@@ -70,8 +71,9 @@ class Machines:
             machine = self._world.machines.get(instance_id)
             if machine is None or machine.state in ("shutting-down", "terminated"):
                 return
-            machine.state = "shutting-down"
-            self._ec2.set_shutting_down(machine, reason)
+            machine.state, machine.ended_at = "shutting-down", self._world.now()
+            machine.taken = reason is not None and reason.code == "Server.SpotInstanceTermination"
+            self._ec2.set_shutting_down(machine, machine.ended_at, reason)
             for task in self._tasks_on(machine):
                 self.stop_task(task)
             self._silence(machine)

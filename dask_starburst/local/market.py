@@ -1,30 +1,28 @@
 """What EC2 has to sell: rooms of capacity pools, vCPU quotas, and which pool a group buys from.
 
 A pool is an instance type in an availability zone in a market (``"spot"`` or ``"on-demand"``). Everything is unlimited
-until the weather says otherwise.
+until the weather says otherwise, quotas as good as.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from dask_starburst.catalog import price_table
-from dask_starburst.errors import BadArgument
+from dask_starburst.catalog.quotas import Market as Kind
+from dask_starburst.catalog.quotas import Quota, quota_of
+from dask_starburst.errors import PriceUnknown
+from dask_starburst.local.quotas import Quotas
 from dask_starburst.local.state import Group, Machine
 from dask_starburst.local.wire import ServiceError
 
-Kind = Literal["spot", "on-demand"]
-# The families of the quotas L-1216C47A (Standard On-Demand) and L-34B43A08 (Standard Spot):
-# https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
-_STANDARD = frozenset(("a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"))
 _SPOT_POOLS = 2  # SpotInstancePools' default, of lowest-price only
 # How long a group prefers others to a pool that has refused it. Unverified: real groups do so for minutes.
 _WARY_SECONDS = 300.0
@@ -44,18 +42,22 @@ class Pool:
         return int(INSTANCE_TYPES[self.type]["VCpuInfo"]["DefaultVCpus"])
 
     @property
-    def standard(self) -> bool:
-        """Whether it counts against the quota of the standard families."""
-        letters = re.split(r"\d", self.type, maxsplit=1)[0]
-        return letters in _STANDARD
+    def quota(self) -> Quota | None:
+        """The quota that it counts against."""
+        return quota_of(self.type, self.market)
+
+    @property
+    def region(self) -> str:
+        """The region of its zone; the embedded AWS has no local zones."""
+        return self.zone.rstrip("abcdefgh")
 
     @property
     def price(self) -> float:
         """USD an hour by the bundled catalogue; infinite for what it does not have."""
         try:
-            table = price_table()
+            table = price_table(self.region)
             price = table.spot_estimate(self.type) if self.market == "spot" else table.on_demand(self.type)
-        except BadArgument:
+        except PriceUnknown:
             return math.inf
         return price.usd_per_hour
 
@@ -107,15 +109,23 @@ class Market:
         Returns the zones of the region, for AWS's advice to try another.
     seed : int
         Decides between pools that are equal in everything.
+    quotas : Quotas, optional
+        The quotas of the account.
     """
 
-    def __init__(self, now: Callable[[], float], zones: Callable[[], Sequence[str]], seed: int) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float],
+        zones: Callable[[], Sequence[str]],
+        seed: int,
+        quotas: Quotas | None = None,
+    ) -> None:
+        self.quotas = Quotas() if quotas is None else quotas
         self._now = now
         self._zones = zones
         self._seed = seed
         self._used: Counter[Pool] = Counter()
         self._rooms: list[_Room] = []  # the latest that takes a pool counts
-        self._quotas: dict[str, int] = {}  # vCPUs by market
         self._refusals: list[_Refusal] = []
         self._wary: dict[tuple[str, Pool], float] = {}  # until when a group avoids a pool
 
@@ -132,13 +142,6 @@ class Market:
         self._rooms = [one for one in self._rooms if one.choice != choice]
         self._rooms.append(_Room(choice, room, self._used.copy()))
 
-    def set_quota(self, market: str, vcpus: int | None) -> None:
-        """Let all standard instances of a market together have so many vCPUs; None is any number."""
-        if vcpus is None:
-            self._quotas.pop(market, None)
-        else:
-            self._quotas[market] = vcpus
-
     def refuse(self, choice: Choice, times: int | None, seconds: float | None) -> None:
         """Let some pools look open and refuse, so many times or for so long."""
         self._refusals.append(_Refusal(choice, times, self._now() + (math.inf if seconds is None else seconds)))
@@ -146,7 +149,7 @@ class Market:
     def clear(self) -> None:
         """Let everything be unlimited."""
         self._rooms.clear()
-        self._quotas.clear()
+        self.quotas.clear()
         self._refusals.clear()
         self._wary.clear()
 
@@ -227,20 +230,17 @@ class Market:
         return False
 
     def _within_quota(self, pool: Pool) -> bool:
-        quota = self._quotas.get(pool.market)
-        if quota is None or not pool.standard:
-            return True
-        used = sum(count * one.vcpus for one, count in self._used.items() if one.market == pool.market and one.standard)
-        return used + pool.vcpus <= quota
+        return pool.quota is None or self.quotas.allows(pool.quota, pool.vcpus)
 
     def _over_quota(self, group: Group, pool: Pool) -> ServiceError:
         if pool.market == "spot":
             return _refusal(group, pool, "MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
+        limit = self.quotas.limit(pool.quota) if pool.quota is not None else 0
         return _refusal(
             group,
             pool,
             "VcpuLimitExceeded",
-            f"You have requested more vCPU capacity than your current vCPU limit of {self._quotas[pool.market]} allows "
+            f"You have requested more vCPU capacity than your current vCPU limit of {limit:g} allows "
             "for the instance bucket that the specified instance type belongs to. Please visit "
             "http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit.",
         )

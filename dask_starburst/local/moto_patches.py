@@ -24,6 +24,7 @@ from moto.ec2.models import EC2Backend
 from moto.ec2.models import vpcs as vpc_models
 from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance, InstanceBackend, InstanceState
 from moto.ec2.models.launch_templates import LaunchTemplateBackend
 from moto.ec2.models.security_groups import SecurityGroupBackend
@@ -72,6 +73,7 @@ def install(hooks: Hooks, cidr: str) -> None:
     _refuse_as_aws_does(hooks)
     _be_eventually_consistent(hooks)
     _find_by_id_at_once()
+    _tell_vcpus()
     # AWSServiceRoleForECS and AWSServiceRoleForEC2Spot, not moto's "ecs" and "spot".
     iam_models.SERVICE_NAME_CONVERSION.update(ecs="ECS", spot="EC2Spot")
     # It inspects the whole response class for every single object of a DescribeInstances reply.
@@ -82,6 +84,11 @@ def install(hooks: Hooks, cidr: str) -> None:
 def set_state(instance: Any, name: str) -> None:
     """Set the state of one of moto's instances without any of moto's own consequences."""
     instance._state = InstanceState(name, STATES[name])
+
+
+def set_transition(instance: Any, text: str | None) -> None:
+    """Set what DescribeInstances says of the last change of state: moto's own is not of the virtual clock."""
+    instance._reason = text
 
 
 def finish_termination(instance: Any) -> None:
@@ -262,6 +269,17 @@ def _find_by_id_at_once() -> None:
     AmiBackend.describe_images = describe_images
     InstanceBackend.get_instance_by_id = get_instance_by_id
     InstanceBackend.get_instance = get_instance
+
+
+def _tell_vcpus() -> None:
+    """Let DescribeInstances say how many vCPUs an instance has; moto leaves it out."""
+
+    def cpu_options(self: Any) -> dict[str, int]:
+        kind = INSTANCE_TYPES[self.instance_type]["VCpuInfo"]
+        threads = kind.get("DefaultThreadsPerCore", 1)
+        return {"CoreCount": kind["DefaultVCpus"] // threads, "ThreadsPerCore": threads}
+
+    Instance.cpu_options = property(cpu_options)
 
 
 def _is_in_use(backend: Any, group_id: str) -> bool:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,8 +48,12 @@ from dask_starburst.local.market import Market
 from dask_starburst.local.metadata import MetadataApp
 from dask_starburst.local.placement_scores import PlacementScores
 from dask_starburst.local.played import PlayedContainers
+from dask_starburst.local.price_list import PriceList
+from dask_starburst.local.quotas import Quotas
 from dask_starburst.local.registry import LAYERS, Registry
+from dask_starburst.local.service_quotas import ServiceQuotas
 from dask_starburst.local.sky import Sky
+from dask_starburst.local.spot_history import SpotHistory
 from dask_starburst.local.task_life import TaskLife
 from dask_starburst.local.timing import Profile, Timing
 from dask_starburst.local.veil import Veil
@@ -152,10 +157,20 @@ class LocalServer:
         self._engine = Engine(world, [tasks.watch, hosts.watch])
         control = Control(world, self.network, self._containers, self.request_shutdown)
         metadata = MetadataApp(Facts(world, ec2), date=world.now)
-        market = Market(world.now, ec2.zones, self._options.seed)
-        machines.on_launched.append(market.take)
-        machines.on_terminating.append(market.give_back)
-        services = [_autoscaling(world, ec2, machines, market), _ecs(world, tasks, interfaces)]
+        prices = Service("pricing", PriceList(), invalid="InvalidParameterException", lock=nullcontext())
+        quotas = Quotas()
+        market = Market(world.now, ec2.zones, self._options.seed, quotas)
+        machines.on_launched += [market.take, quotas.take]
+        machines.on_running.append(quotas.take)
+        machines.on_stopped.append(quotas.give_back)
+        machines.on_terminating += [market.give_back, quotas.give_back]
+        increases = ServiceQuotas(world, quotas)
+        services = [
+            _autoscaling(world, ec2, machines, market),
+            _ecs(world, tasks, interfaces, quotas),
+            prices,
+            Service("service-quotas", increases, invalid="IllegalArgumentException", lock=world.lock),
+        ]
         folders: dict[str, WSGIApplication] = {
             "_local": control,
             "imds": metadata,
@@ -167,6 +182,7 @@ class LocalServer:
         }
         scores = PlacementScores(market, world.region, ec2.zone_ids())
         operations = {
+            "ec2:DescribeSpotPriceHistory": SpotHistory(ec2.zone_ids(), world.now).answer,
             "ec2:GetSpotPlacementScores": scores.answer,
             "ecr:GetAccountSetting": ecr.get_account_setting,
             "ecr:PutAccountSetting": ecr.put_account_setting,
@@ -217,7 +233,7 @@ def _autoscaling(world: World, ec2: Ec2, machines: Machines, market: Market) -> 
     return Service("autoscaling", *parts, invalid="ValidationError", lock=world.lock)
 
 
-def _ecs(world: World, tasks: TaskLife, interfaces: Interfaces) -> Service:
+def _ecs(world: World, tasks: TaskLife, interfaces: Interfaces, quotas: Quotas) -> Service:
     world.providers.update(fargate_providers(world))
     clusters = ClusterOperations(world)
     definitions = DefinitionOperations(world)
@@ -227,7 +243,7 @@ def _ecs(world: World, tasks: TaskLife, interfaces: Interfaces) -> Service:
         ProviderAssociations(world, clusters),
         definitions,
         InstanceOperations(world),
-        RunOperations(world, definitions, interfaces, tasks.begin, tasks.stop),
+        RunOperations(world, definitions, interfaces, tasks.begin, tasks.stop, quotas),
         TaskViews(world),
         TagOperations(world),
     )

@@ -110,8 +110,8 @@ class Sky:
 
     @_apply.register
     def _(self, event: Quota, rng: random.Random) -> list[str]:
-        self._market.set_quota(event.market, event.vcpus)
-        self._end(event.seconds, lambda: self._market.set_quota(event.market, None))
+        self._market.quotas.set(event.quota, event.vcpus)
+        self._end(event.seconds, lambda: self._market.quotas.set(event.quota, None))
         return []
 
     @_apply.register

@@ -30,6 +30,8 @@ class Machine:
     images: set[str] = field(default_factory=set)
     drains: bool = False  # whether its agent is told to drain on a Spot notice
     state: MachineState = "pending"
+    ended_at: float | None = None  # when it began to shut down, from when on nobody pays for it
+    taken: bool = False  # whether Spot has interrupted it
     stops: int = 0  # how often it has been stopped
     warm: bool = False  # whether it is in a warm pool
     waits: bool = False  # whether its agent starts only when it is in service

@@ -16,6 +16,9 @@ from dataclasses import asdict, dataclass, fields
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+from dask_starburst.catalog.quotas import QUOTAS
+from dask_starburst.catalog.quotas import Quota as QuotaOfAws
+
 NOTICE_SECONDS = 120.0
 """How long a Spot notice comes before the interruption: "Spot Instance interruption notices", EC2 User Guide."""
 
@@ -24,6 +27,7 @@ HIDDEN = ("tasks", "container-instances", "group-instances", "launch-templates",
 """What can be invisible for a while."""
 # What is a kind by itself, and not the common part of some.
 _ALONE = ("Quota", "Invisible", "FreshProfile", "Calm")
+_STANDARD = {"spot": "L-34B43A08", "on-demand": "L-1216C47A"}  # families' quotas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +112,27 @@ class Refuses(Pools):
 
 @dataclass(frozen=True, kw_only=True)
 class Quota(Event):
-    """All instances of a market together may have so many ``vcpus`` (None: any number), for ``seconds`` or for good."""
+    """A vCPU quota of the account is ``vcpus`` (None: as at the start), for ``seconds`` or for good.
 
-    market: str
+    With ``market="spot"`` or ``"on-demand"`` that of the standard families; any other by its ``code``, such as
+    ``"L-DB2E81BA"`` (G and VT on demand) or ``"L-3032A538"`` (Fargate).
+    """
+
+    market: str | None = None
     vcpus: int | None
     seconds: float | None = None
+    code: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no quota, or two."""
+        super().__post_init__()
+        if [self.market in _STANDARD, self.code in QUOTAS] != [self.code is None, self.market is None]:
+            raise ValueError(f"quota needs a market ({', '.join(_STANDARD)}) or a code ({', '.join(QUOTAS)})")
+
+    @property
+    def quota(self) -> QuotaOfAws:
+        """The quota that is meant."""
+        return QUOTAS[self.code or _STANDARD[str(self.market)]]
 
 
 @dataclass(frozen=True, kw_only=True)

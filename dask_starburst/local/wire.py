@@ -96,6 +96,8 @@ class Service:
     def __init__(self, name: str, *parts: object, invalid: str, lock: AbstractContextManager[Any]) -> None:
         self.name = name
         self._model = ServiceModel(Loader().load_service_model(name, "service-2"), name)
+        #: Its name in signatures and in IAM, by which requests are told apart.
+        self.scope = str(self._model.signing_name)
         self.protocol: Protocol = "json" if self._model.protocol == "json" else "query"
         self._invalid = invalid
         self._lock = lock
@@ -123,7 +125,7 @@ class Service:
     def _call(self, action: str, body: bytes) -> Reply:
         handler = self._handlers.get(action)
         if handler is None:
-            raise not_implemented(self.protocol, self.name, action)
+            raise not_implemented(self.protocol, self.scope, action)
         request = self._parse(action, body)
         self._validate(action, request)
         with self._lock:

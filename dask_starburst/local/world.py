@@ -51,6 +51,7 @@ class World:
         self.region = region
         self.endpoint_url = endpoint_url
         self.machines: dict[str, Machine] = {}
+        self.history: list[Machine] = []  # every instance that there ever was; EC2 shows the last hour of them
         self.groups: dict[str, Group] = {}
         self.clusters: dict[str, Cluster] = {}
         self.providers: dict[str, CapacityProvider] = {}

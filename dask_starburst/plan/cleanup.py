@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dask_starburst.catalog import PUBLIC_IPV4_HOUR, price_table
-from dask_starburst.errors import BadArgument
+from dask_starburst.errors import PriceUnknown
 from dask_starburst.plan.policies import NAMESPACE, PARAMETER_ROOT
 from dask_starburst.plan.state import HEAD
 
@@ -59,7 +59,7 @@ class GroupFound:
     """One Auto Scaling group of a pool.
 
     ``types`` are those of the instances that are not on their way out; ``warm``: how many of these are
-    connected to ECS and empty; ``stopped``: how many there are in its warm pool.
+    connected to ECS and empty; ``stopped``: how many there are in its warm pool; ``region``: where, for its prices.
     """
 
     name: str
@@ -69,6 +69,7 @@ class GroupFound:
     lease: float | None
     warm: int = 0
     stopped: int = 0
+    region: str = "us-east-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +136,14 @@ class PoolFound:
 
 def usd_per_hour(groups: Iterable[GroupFound]) -> float | None:
     """Return what the instances of these groups cost an hour, with their public addresses and without volumes."""
-    table = price_table()
     try:
         prices = [
             (table.spot_estimate(kind) if g.spot else table.on_demand(kind)).usd_per_hour
             for g in groups
+            for table in [price_table(g.region)]
             for kind in g.types
         ]
-    except BadArgument:
+    except PriceUnknown:
         return None
     return sum(prices) + PUBLIC_IPV4_HOUR * len(prices)
 

@@ -11,14 +11,19 @@ ENDING = "starburst ends its own pool: "
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """How long a pool lives, in seconds: ``lease``; without work; without anybody connected. None: for ever."""
+    """How long a pool lives, in seconds: ``lease``; without work; without anybody connected. None: for ever.
+
+    ``usd``: what it may cost in all. ``rate``: USD an hour that it costs at the most when it starts.
+    """
 
     lease: float
     idle: float | None
     no_client: float | None
+    usd: float | None = None
+    rate: float = 0.0
 
 
-def why_end(lifetimes: Lifetimes, idle: float, alone: float) -> str | None:
+def why_end(lifetimes: Lifetimes, idle: float, alone: float, spent: float = 0.0) -> str | None:
     """Return why the pool is to end now, or None.
 
     Parameters
@@ -29,7 +34,11 @@ def why_end(lifetimes: Lifetimes, idle: float, alone: float) -> str | None:
         Seconds without any work.
     alone : float
         Seconds without a client and without a task that runs.
+    spent : float
+        USD that were spent, as far as nobody else looks after that.
     """
+    if lifetimes.usd is not None and spent >= lifetimes.usd:
+        return f"it has cost ${spent:.4f}, and max_total_cost={lifetimes.usd:g}"
     if lifetimes.idle is not None and idle >= lifetimes.idle:
         return f"there was no work for {lifetimes.idle:g} s (idle_timeout)"
     if lifetimes.no_client is not None and alone >= lifetimes.no_client:

@@ -48,6 +48,26 @@ def _allow(actions: list[str], resource: str | list[str] = "*", **more: Any) -> 
     return {"Effect": "Allow", "Action": actions, "Resource": resource, **more}
 
 
+#: For who launches: the check before a launch, and ``starburst quota status``. Without it launches go on unchecked.
+QUOTA_LOOK = _allow(
+    [
+        "servicequotas:GetServiceQuota",
+        "servicequotas:GetAWSDefaultServiceQuota",
+        "ec2:DescribeInstances",
+        "ecs:ListClusters",
+        "ecs:ListTasks",
+        "ecs:DescribeTasks",
+    ]
+)
+#: For an administrator: ``starburst quota request``, and the open requests in ``starburst quota status``.
+QUOTA_REQUEST = _allow(
+    [
+        "servicequotas:RequestServiceQuotaIncrease",
+        "servicequotas:ListRequestedServiceQuotaChangeHistory",
+        "servicequotas:ListRequestedServiceQuotaChangeHistoryByQuota",
+    ]
+)
+
 _PULL = _allow(
     [
         "ecr:GetAuthorizationToken",

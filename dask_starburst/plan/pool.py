@@ -18,7 +18,7 @@ from dask_starburst.plan.state import HEAD
 from dask_starburst.plan.warm import SPEC_TAG
 
 #: Bumped when the shape of the objects below changes, so that old pools are not reused.
-LAYOUT = 2
+LAYOUT = 3
 LEASE_ACTION = f"{NAMESPACE}-lease"
 #: Seconds without a task after which an instance ends itself, and how much later than any wait of ours that has to be.
 HOST_IDLE_LIMIT = 300
@@ -165,6 +165,7 @@ def launch_template_data(
         "TagSpecifications": [
             {"ResourceType": "instance", "Tags": tags},
             {"ResourceType": "volume", "Tags": tags},
+            {"ResourceType": "network-interface", "Tags": tags},  # which has the public address that is billed
         ],
         "UserData": user_data,
     }

@@ -3,8 +3,9 @@
 All actions of a bucket share it, per account and region, with everybody else in the account: so we keep
 below the whole. The numbers of ECS are those of "Request throttling for the Amazon ECS API" (aws-facts
 §1.1), of EC2 those of its API's page (§1.3), of SSM and CloudWatch Logs their published rates (§1.5, the
-smallest of any region). Auto Scaling publishes only that its whole API shares one bucket (§1.4): its
-size here is a guess, meant to be far below it.
+smallest of any region), of Service Quotas those of "Service quotas for Service Quotas" (its user guide, read
+2026-11: 5 a second for each action, and 5 more in a burst; ours share two buckets). Auto Scaling publishes
+only that its whole API shares one bucket (§1.4): its size here is a guess, meant to be far below it.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ LIMITS: Mapping[str, Limit] = {
     "ssm read": Limit(40, 40),
     "ssm modify": Limit(3, 3),
     "logs": Limit(10, 10),
+    "service-quotas get": Limit(10, 5),
+    "service-quotas list": Limit(10, 5),
 }
 
 _READ = ("Describe", "List", "Get")
@@ -80,6 +83,8 @@ def bucket_of(service: str, operation: str) -> str | None:
         return _ECS.get(operation)
     if service in ("ec2", "ssm"):
         return f"{service} {'read' if operation.startswith(_READ) else 'modify'}"
+    if service == "service-quotas":
+        return f"{service} {'list' if operation.startswith('List') else 'get'}"
     return service if service in LIMITS else None
 
 

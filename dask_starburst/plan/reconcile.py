@@ -159,7 +159,7 @@ def _scale(
 ) -> list[Action]:
     """Decide for one group: place who waits, order what lacks, give back what nobody needs."""
     # Who waits for another attempt gets its instance back soon: it is not given away meanwhile.
-    pausing = sum(w.state is S.WISHED and w.wished for w in mine)
+    pausing = sum(w.state is S.WISHED and w.wished and not w.held for w in mine)
     waited = any(now - w.since > limits.repeat for w in waiting)
     idle = [i for i in present if i.id in empty]
     doubtful = [i for i in idle if i.doomed or not i.connected]

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from dask.utils import format_bytes
 
-from dask_starburst.catalog import price_table
+from dask_starburst.catalog import PriceTable, price_table
 from dask_starburst.catalog.instance_types import InstanceType
 from dask_starburst.errors import BadArgument
 
@@ -28,6 +28,12 @@ MOST_TYPES = 40
 
 _DEFAULT_WORKER = {"arm64": "c7g.xlarge", "x86_64": "c7i.xlarge"}
 _DEFAULT_HEAD = {"arm64": "m7g.medium", "x86_64": "m7i.large"}
+#: What a cluster chooses among by itself: compute, general and memory families whose whole processor one has, without
+#: GPUs and without what only some work needs. Any other type is used when it is named.
+_CHOSEN = frozenset((
+    "c6g", "c7g", "c8g", "m6g", "m7g", "m8g", "r7g", "r8g", "c7gd", "c8gd",
+    "c6i", "c7i", "c7i-flex", "c6a", "c7a", "m7i", "m7i-flex", "m7a", "r7i", "r7a", "c8i", "m8i", "r8i",
+))  # fmt: skip
 #: Newest generation with the lowest published interruption first (aws-facts §4.3).
 _FAMILIES = {"arm64": ("c7g", "m7g", "r7g"), "x86_64": ("c7i", "m7i", "r7i")}
 
@@ -58,6 +64,8 @@ def worker_types(
     names: tuple[str, ...] | None,
     nthreads: int | None,
     limit: int | None,
+    *,
+    region: str = "us-east-1",
 ) -> tuple[InstanceType, ...]:
     """Return the instance types that workers may run on.
 
@@ -71,6 +79,8 @@ def worker_types(
         The user's own list; every one has to fit.
     nthreads, limit : int, optional
         The worker's threads and bytes.
+    region : str, optional
+        Where: what is cheapest differs, and a type without a price there is not chosen unless it is named.
 
     Returns
     -------
@@ -88,14 +98,17 @@ def worker_types(
         for chosen_type in chosen:
             _check_fits(chosen_type, nthreads, limit)
         return chosen
+    prices = price_table(region)
+    choice = _choice(catalogue, arch, prices)
     if nthreads is None and limit is None:
         best = _known(catalogue, arch, _DEFAULT_WORKER[arch])
         limit = memory_limit(task_memory(best))
     else:
-        best = _smallest(catalogue, arch, nthreads, limit)
-    alike = [t for t in catalogue.values() if (t.arch, t.vcpus) == (arch, best.vcpus) and _fits(t, nthreads, limit)]
-    others = sorted(alike, key=lambda t: (price_table().on_demand(t).usd_per_hour, t.name))
-    return (best, *(t for t in others if t is not best))[:MOST_TYPES]
+        best = _smallest(choice, arch, nthreads, limit)
+    alike = [t for t in choice if t.vcpus == best.vcpus and _fits(t, nthreads, limit)]
+    others = sorted(alike, key=lambda t: (prices.on_demand(t).usd_per_hour if prices.rates else 0.0, t.name))
+    found = (best, *(t for t in others if t is not best)) if best in choice else others or [best]
+    return tuple(found[:MOST_TYPES])
 
 
 def head_type(catalogue: Mapping[str, InstanceType], arch: str, name: str | None) -> InstanceType:
@@ -149,11 +162,17 @@ def _check_fits(candidate: InstanceType, nthreads: int | None, limit: int | None
         )
 
 
-def _smallest(
-    catalogue: Mapping[str, InstanceType], arch: str, nthreads: int | None, limit: int | None
-) -> InstanceType:
-    families = _FAMILIES[arch]
-    mine = [t for t in catalogue.values() if t.arch == arch and t.name.partition(".")[0] in families]
+def _choice(catalogue: Mapping[str, InstanceType], arch: str, prices: PriceTable) -> list[InstanceType]:
+    """What a cluster may choose by itself: the usual families that have a price, else earlier ones that have."""
+    plain = [t for t in catalogue.values() if t.arch == arch and t.family[0] in "cmr" and not (t.gpus or t.burstable)]
+    usual = [t for t in plain if t.family in _CHOSEN]
+    # Of a region that the list does not have nothing can be said: AWS itself says then what is not sold there.
+    return [t for t in usual if prices.has(t)] or [t for t in plain if prices.has(t)] or usual
+
+
+def _smallest(choice: list[InstanceType], arch: str, nthreads: int | None, limit: int | None) -> InstanceType:
+    # A region without the usual families has others of the choice.
+    mine = [t for t in choice if t.family in _FAMILIES[arch]] or choice
     fitting = [t for t in mine if _fits(t, nthreads, limit)]
     if not fitting:
         largest = max(mine, key=task_memory)
@@ -168,4 +187,4 @@ def _smallest(
 def _shape(nthreads: int | None, limit: int | None) -> str:
     threads = f"{nthreads} threads" if nthreads else ""
     memory = format_bytes(limit) if limit else ""
-    return " and ".join(filter(None, (threads, memory)))
+    return " and ".join(filter(None, (threads, memory))) or "the smallest size"

@@ -68,6 +68,8 @@ class Worker:
         Whether the last attempt ended without an instance, and so cost nothing.
     notice : float, optional
         When AWS takes its instance, once it has said so: the scheduler retires the worker by itself.
+    held : bool
+        Whether it has to wait because its instance would cost more than a cap allows; see `budget`.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Worker:
     refusal: str = ""
     unserved: bool = False
     notice: float | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ class Limits:
     waits in a group that AWS launches nothing in before it steps down. `fault`: how long an attempt lasts
     that AWS answers with a quota or a fault in the request. `rest`: after how long a worker is tried anew that was
     given up for want of an instance. `spare`: how many empty instances a group keeps ready beyond what
-    its workers need; `stopped`: how many its warm pool keeps.
+    its workers need; `stopped`: how many its warm pool keeps. `capped`: whether there is a cap on what is spent.
     """
 
     capacity: float = 120.0
@@ -165,6 +168,7 @@ class Limits:
     ladder: tuple[str, ...] = ()
     spare: Mapping[str, int] = field(default_factory=dict)
     stopped: Mapping[str, int] = field(default_factory=dict)
+    capped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

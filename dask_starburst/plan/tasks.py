@@ -80,9 +80,15 @@ def guardian_arguments(
     command = ["--region", region, "--lease", f"{lifetimes.lease:g}"]
     for group in groups:
         command += ["--group", group]
-    for option, seconds in (("--end-when-idle", lifetimes.idle), ("--end-when-alone", lifetimes.no_client)):
-        if seconds is not None:
-            command += [option, f"{seconds:g}"]
+    options = {
+        "--end-when-idle": lifetimes.idle,
+        "--end-when-alone": lifetimes.no_client,
+        "--end-at-cost": lifetimes.usd,
+        "--hourly-cost": lifetimes.rate if lifetimes.usd is not None else None,
+    }
+    for option, value in options.items():
+        if value is not None:
+            command += [option, f"{value:g}"]
     return (*command, *(["--warm-pools"] if warm_pools else []))
 
 

@@ -88,9 +88,9 @@ class Kept:
         return f"{what}, {price(self.groups)}, until {clock(self.until)}"
 
 
-def price_of_spares(kind: str, count: int, *, spot: bool) -> str:
+def price_of_spares(kind: str, count: int, *, spot: bool, region: str = "us-east-1") -> str:
     """Say what spares cost as long as the cluster lives."""
-    group = GroupFound("", count, spot, (kind,) * count, None)
+    group = GroupFound("", count, spot, (kind,) * count, None, region=region)
     return f"{count} spare {kind} {'is' if count == 1 else 'are'} kept ready while the cluster lives: {price([group])}"
 
 

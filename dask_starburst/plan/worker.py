@@ -19,7 +19,7 @@ TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     S.CAPACITY: frozenset(
         {
             S.PLACED,  # ECS accepted the task
-            S.WISHED,  # its group has none to give: it is asked for in the next one of the ladder
+            S.WISHED,  # its group has none to give, so the next one of the ladder is asked; or there is no money for it
             S.STOPPED,  # not wanted any more; the instance is given back
             S.FAILED,  # no instance within the deadline, or ECS refused the task
         }
@@ -41,7 +41,7 @@ TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     ),
     S.READY: frozenset(
         {
-            S.RETIRING,  # not wanted any more: move what it holds
+            S.RETIRING,  # not wanted any more, or too dear: move what it holds
             S.LOST,  # its process, task or instance is gone
         }
     ),
@@ -127,12 +127,15 @@ def name_taken(worker: Worker, observed: Observed) -> bool:
 def _wished(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
     if not worker.wished:
         return move(worker, S.STOPPED, now)
+    # Whether there is money for it is decided before a look is followed up, so it waits for the next one.
+    if worker.held or (limits.capped and worker.since == now):
+        return worker
     if now < worker.not_before or name_taken(worker, observed):
         return worker
-    return replace(move(worker, S.CAPACITY, now), group=_rung(worker, observed, limits))
+    return replace(move(worker, S.CAPACITY, now), group=rung(worker, observed, limits))
 
 
-def _rung(worker: Worker, observed: Observed, limits: Limits) -> str:
+def rung(worker: Worker, observed: Observed, limits: Limits) -> str:
     """Return the first group from the worker's own down the ladder that AWS launches something in."""
     rungs = _rungs(worker, limits)
     return next((group for group in rungs if observed.closed(group) is None), worker.group)
@@ -156,6 +159,8 @@ def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) ->
         return placed(worker, found, now)
     if worker.refusal:
         return replace(move(worker, S.FAILED, now, worker.refusal), refusal="")
+    if worker.held:
+        return move(worker, S.WISHED, now)
     if _booting(worker, observed, now, limits):
         return worker
     waited, refusal = now - worker.since, observed.closed(worker.group)
@@ -197,7 +202,7 @@ def _starting(worker: Worker, observed: Observed, now: float, limits: Limits) ->
 def _ready(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
     if not alive(worker, observed):
         return move(worker, S.LOST, now, _reason(worker, observed))
-    if not worker.wished:
+    if not worker.wished or worker.held:
         return move(worker, S.RETIRING, now)
     if worker.name in observed.members:
         return worker if worker.absent_since is None else replace(worker, absent_since=None)

@@ -20,6 +20,7 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 from dask_starburst.plan.ending import ENDING, Lifetimes, why_end
 from dask_starburst.plan.pool import LEASE_ACTION
+from dask_starburst.remote.accounts import Accounts
 
 # Below "distributed", whose handler Dask has set up: so it is in the scheduler's log.
 logger = logging.getLogger("distributed.starburst")
@@ -49,18 +50,27 @@ class Guardian(SchedulerPlugin):
         How long to go on.
     warm_pools : bool
         Whether the groups of the workers have warm pools.
+    accounts : Accounts
+        What was spent.
     """
 
     name = "starburst-guardian"
 
     def __init__(
-        self, scheduler: Any, aws: AWS, groups: tuple[str, ...], lifetimes: Lifetimes, warm_pools: bool = False
+        self,
+        scheduler: Any,
+        aws: AWS,
+        groups: tuple[str, ...],
+        lifetimes: Lifetimes,
+        accounts: Accounts,
+        warm_pools: bool = False,
     ) -> None:
         self._scheduler = scheduler
         self._aws = aws
         self._groups = groups
         self._lifetimes = lifetimes
         self._warm_pools = warm_pools
+        self._accounts = accounts
         self._seen = time.monotonic()
         self._reason: str | None = None
         self._renewed = float("-inf")
@@ -92,7 +102,7 @@ class Guardian(SchedulerPlugin):
 
     async def _look(self) -> None:
         if self._reason is None:
-            self._reason = why_end(self._lifetimes, self._idle(), self._alone())
+            self._reason = why_end(self._lifetimes, self._idle(), self._alone(), self._accounts.spent)
             if self._reason is not None:
                 self._not_before = 0.0
                 # Before the first call, so that the line is out when the instance goes.
@@ -163,6 +173,8 @@ class Guardian(SchedulerPlugin):
 @click.option("--lease", type=float, required=True)
 @click.option("--end-when-idle", type=float, default=None)
 @click.option("--end-when-alone", type=float, default=None)
+@click.option("--end-at-cost", type=float, default=None)
+@click.option("--hourly-cost", type=float, default=0.0)
 @click.option("--warm-pools", is_flag=True)
 def dask_setup(
     scheduler: Any,
@@ -171,10 +183,14 @@ def dask_setup(
     lease: float,
     end_when_idle: float | None,
     end_when_alone: float | None,
+    end_at_cost: float | None,
+    hourly_cost: float,
     warm_pools: bool,
 ) -> None:
     """Guard the pool of this scheduler; called by Dask when the scheduler has started."""
-    lifetimes = Lifetimes(lease, end_when_idle, end_when_alone)
-    guardian = Guardian(scheduler, AWS(region=region), groups, lifetimes, warm_pools)
-    scheduler.add_plugin(guardian)
-    guardian.begin()
+    lifetimes = Lifetimes(lease, end_when_idle, end_when_alone, end_at_cost, hourly_cost)
+    accounts = Accounts(scheduler, hourly_cost)
+    guardian = Guardian(scheduler, AWS(region=region), groups, lifetimes, accounts, warm_pools)
+    for plugin in (accounts, guardian):
+        scheduler.add_plugin(plugin)
+        plugin.begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,7 @@ def check(settings: Settings) -> None:
             " instances that run."
         )
     _check_times(settings)
+    _check_money(settings)
     _check_caller(settings.network.caller)
     if settings.security is False:
         raise BadArgument(
@@ -169,6 +171,13 @@ def _check_times(settings: Settings) -> None:
     for name in ("idle_timeout", "no_client_timeout"):
         if (limit := getattr(settings, name)) is not None and limit <= 0:
             raise BadArgument(f"{name}={limit:g} s has to be above zero; null means never.")
+
+
+def _check_money(settings: Settings) -> None:
+    for name in ("max_hourly_cost", "max_total_cost", "cost_alert_threshold"):
+        usd = getattr(settings, name)
+        if usd is not None and not 0 < usd < math.inf:
+            raise BadArgument(f"{name}={usd:g} is no amount of US dollars above zero; leave it out for no cap.")
 
 
 def check_count(name: str, count: Any, maximum: int) -> None:

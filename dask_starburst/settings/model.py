@@ -120,6 +120,9 @@ class Settings:
     n_workers: int | None = None
     quiet: bool = False
     max_workers: int = 500
+    max_hourly_cost: float | None = None
+    max_total_cost: float | None = None
+    cost_alert_threshold: float | None = None
     idle_timeout: float | None = 1200.0
     no_client_timeout: float | None = 300.0
     warm: int = 0

@@ -64,6 +64,8 @@ def _convert(name: str, value: Any, kind: str, groups: Groups) -> Any:
         if "None" not in kind and kind != "Any":
             raise BadArgument(f"{name}=None is not possible; give {_kind_in_words(kind)}, or leave it out.")
         return None
+    if name in _MONEY:
+        return _parse(name, value, "an amount in US dollars such as 2.5", _usd)
     if kind.startswith("float"):
         return parse_duration(name, value)
     if name == "worker.memory_limit":
@@ -80,6 +82,16 @@ def _convert(name: str, value: Any, kind: str, groups: Groups) -> Any:
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise BadArgument(f"{name}={value!r} is not {_kind_in_words(kind)}.")
     return value
+
+
+#: Settings that are no durations but amounts in US dollars.
+_MONEY = ("max_hourly_cost", "max_total_cost", "cost_alert_threshold")
+
+
+def _usd(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value)
 
 
 def parse_duration(name: str, value: Any) -> float:

@@ -8,7 +8,9 @@ from typing import Any
 
 from dask.utils import format_bytes
 
+from dask_starburst.cost.bill import Cost, dollars
 from dask_starburst.plan.stopped import price
+from dask_starburst.views.bill import explorer_query, money_rows
 
 #: So many instance types are named; more are counted.
 _SHOWN = 3
@@ -16,9 +18,10 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class ClusterReport:
-    """A cluster at one moment; ``cost``, ``spot``, ``stopped`` and ``lease`` are sentences, counts are workers.
+    """A cluster at one moment; counts are workers.
 
-    ``members`` is what the scheduler says of each worker that is up.
+    ``cost``, ``spot``, ``stopped``, ``rate`` and ``lease`` are sentences; ``money`` holds where the money went, as
+    titled rows. ``members`` is what the scheduler says of each worker that is up.
     """
 
     name: str
@@ -34,6 +37,8 @@ class ClusterReport:
     lease: str
     spot: str = ""
     stopped: str = ""
+    rate: str = ""
+    money: tuple[tuple[str, str], ...] = ()
 
     @property
     def ready(self) -> int:
@@ -60,6 +65,7 @@ class ClusterReport:
 def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> ClusterReport:
     """Return the report of a StarburstCluster as it stands, also of one that never came up."""
     running = cluster.status.name == "running"
+    cost = cluster.cost
     fleet, lease = (session.fleet, session.lease) if session else (None, None)
     return ClusterReport(
         name=cluster.name,
@@ -71,8 +77,10 @@ def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> Clust
         members=tuple(cluster.scheduler_info.get("workers", {}).values()),
         wished=len(cluster.worker_spec),
         failed=len(fleet.failed()) if fleet else 0,
-        cost=str(cluster.cost),
-        spot=_spot(fleet, cluster.cost.saved),
+        cost=str(cost),
+        spot=_spot(fleet, cost.saved),
+        rate=_rate(fleet) if running else "",
+        money=(*money_rows(cost), *_query(session, cluster.events, cost)),
         stopped=_stopped(session.pool) if session and running else "",
         lease=f"AWS empties the pool at {lease} unless renewed" if lease and running else "none",
     )
@@ -91,6 +99,24 @@ def _spot(fleet: Any, saved: float) -> str:
     return "; ".join(parts)
 
 
+def _rate(fleet: Any) -> str:
+    """Say what the cluster costs an hour as it stands, and what it may."""
+    if fleet is None or not fleet.budget.rate:
+        return ""
+    caps = fleet.budget.books.caps
+    hourly = f", of max_hourly_cost={caps.hourly:g}" if caps.hourly is not None else ""
+    total = f"; max_total_cost={caps.total:g}" if caps.total is not None else ""
+    return f"{dollars(fleet.budget.rate)} an hour{hourly}{total}"
+
+
+def _query(session: Any, events: Any, cost: Cost) -> tuple[tuple[str, str], ...]:
+    """Return how to ask AWS what it has billed, where it bills something."""
+    if session is None or session.pool is None or cost.simulated or not cost.usd:
+        return ()
+    began = min(event.time for event in events)
+    return (("What AWS bills", explorer_query(session.pool.name, began, session.aws.now())),)
+
+
 def _stopped(pool: Any) -> str:
     """Say what is kept stopped, and what that costs a month; empty when nothing is."""
     return price(pool.stopped, pool.spec.volume_gib) if pool is not None and pool.stopped else ""
@@ -99,10 +125,11 @@ def _stopped(pool: Any) -> str:
 def as_text(report: ClusterReport) -> str:
     """Return the one line of the cluster's repr."""
     spot = f"; Spot: {report.spot}" if report.spot else ""
+    money = f"; {report.cost.partition(' ')[0]} so far" + (f", {report.rate}" if report.rate else "")
     return (
         f"StarburstCluster({report.name}, {report.address!r}, {report.status},"
         f" workers={report.workers}, threads={report.threads},"
-        f" memory={format_bytes(report.memory)}, {report.types} in {report.where}{spot})"
+        f" memory={format_bytes(report.memory)}, {report.types} in {report.where}{money}{spot})"
     )
 
 
@@ -116,6 +143,8 @@ def rows(report: ClusterReport) -> list[tuple[str, str]]:
         ("Instances", report.types),
         ("Where", report.where),
         ("Cost so far", report.cost),
+        *([("Cost now", report.rate)] if report.rate else []),
+        *report.money,
         *([("Spot", report.spot)] if report.spot else []),
         *([("Kept stopped", report.stopped)] if report.stopped else []),
         ("Lease", report.lease),

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dask_starburst.catalog import Price
 from dask_starburst.cost import Ledger
-from dask_starburst.errors import BadArgument
+from dask_starburst.errors import PriceUnknown
 from dask_starburst.events import Event
 
 HOUR = 3600.0
@@ -69,29 +70,106 @@ def test_the_end_of_a_strange_instance_is_passed_over():
     assert ledger.total(now=10).usd == 0
 
 
-def test_a_type_without_a_price_is_refused_when_it_starts():
-    with pytest.raises(BadArgument, match="not an instance type"):
-        Ledger().instance_started("i-1", "x99.huge", "spot", at=0)
+def test_a_type_without_a_price_is_booked_and_owned_up_to():
+    ledger = Ledger()
+    ledger.instance_started("i-1", "x99.huge", "spot", at=0)
+    ledger.instance_started("i-2", "c7g.xlarge", "on-demand", at=0)
+    cost = ledger.total(now=HOUR)
+    assert cost.instances == pytest.approx(0.145)
+    assert cost.unpriced == ("x99.huge",)
+    assert "without x99.huge, whose price nobody knows" in str(cost)
 
 
 def test_the_line_says_whose_prices_of_when_and_that_nobody_pays():
     ledger = Ledger(simulated=True)
-    ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)
-    assert str(ledger.total(now=HOUR)) == (
-        "$0.0648 (bundled us-east-1 prices of 2026-07-20; Spot estimated from June 2025 savings; simulated run)"
-    )
-
-
-def test_the_line_does_not_speak_of_spot_where_there_was_none():
-    ledger = Ledger()
     ledger.instance_started("i-1", "c7g.xlarge", "on-demand", at=0)
-    assert str(ledger.total(now=HOUR)) == "$0.1533 (bundled us-east-1 prices of 2026-07-20)"
+    assert str(ledger.total(now=HOUR)) == "$0.1533 (AWS price list of 2026-07-20, bundled; simulated run)"
 
 
 def test_the_line_owns_up_to_an_assumed_price():
     ledger = Ledger()
-    ledger.instance_started("i-1", "m6g.xlarge", "spot", at=0)
-    assert "counted as on demand" in str(ledger.total(now=HOUR))
+    ledger.instance_started("i-1", "c7g.xlarge", "on-demand", at=0)
+    ledger.instance_started("i-2", "c7g.xlarge", "spot", at=0)
+    assert "Spot savings of c7g" in str(ledger.total(now=HOUR))
+    assert "assumed" in str(ledger.total(now=HOUR))
+
+
+class Market:
+    """Prices that a test moves."""
+
+    region = "us-east-1"
+
+    def __init__(self, usd: float) -> None:
+        self.usd = usd
+
+    def on_demand(self, instance_type: str) -> Price:
+        return Price(0.4, "test", "2026-01-01")
+
+    def spot(self, instance_type: str, zone: str = "") -> Price:
+        return Price(self.usd, "test", "2026-01-01")
+
+
+def test_a_spot_price_that_moves_counts_from_then_on():
+    ledger = Ledger(market := Market(0.1))
+    ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)
+    market.usd = 0.2
+    ledger.reprice(HOUR)
+    market.usd = 0.3
+    ledger.instance_ended("i-1", 3 * HOUR)
+    ledger.reprice(3 * HOUR)
+    assert ledger.total(9 * HOUR).instances == pytest.approx(0.1 + 2 * 0.2)
+    assert ledger.total(9 * HOUR).saved == pytest.approx(3 * 0.4 - 0.5)
+
+
+def test_what_ec2_says_of_an_instance_counts_more_than_what_was_seen():
+    ledger = Ledger(Market(0.1))
+    ledger.instance_started("i-1", "c7g.xlarge", "spot", at=30)
+    ledger.instance_ended("i-1", 2 * HOUR + 30)
+    ledger.correct("i-1", 0, 2 * HOUR, "us-east-1a")
+    assert ledger.total(9 * HOUR).instances == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("lasted", "usd"), [(HOUR - 1, 0.0), (HOUR, 0.1), (2 * HOUR, 0.2)])
+def test_spot_that_aws_interrupts_in_its_first_hour_is_free_but_for_address_and_volume(lasted: float, usd: float):
+    ledger = Ledger(Market(0.1))
+    ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)
+    ledger.correct("i-1", 0, lasted, "us-east-1a", taken=True)
+    cost = ledger.total(9 * HOUR)
+    assert cost.instances == pytest.approx(usd)
+    assert cost.public_ipv4 > 0
+
+
+def test_time_is_split_by_what_it_went_into():
+    ledger = Ledger(Market(0.1))
+    happened = [
+        Event(0, "instance-launched", "i-0", "", facts={"type": "m7g.medium", "market": "on-demand", "group": "head"}),
+        Event(0, "instance-launched", "i-1", "", facts={"type": "c7g.xlarge", "market": "spot", "group": "spot"}),
+        Event(100, "worker-ready", "0", "", facts={"instance": "i-1"}),
+        Event(700, "spot-interruption", "0", "", facts={"instance": "i-1"}),
+        Event(750, "worker-stopped", "0", "", facts={"instance": "i-1"}),
+        Event(800, "instance-terminated", "i-1", ""),
+    ]
+    for event in happened:
+        ledger.note(event)
+    ledger.worked({"0": 200.0, "strange": 5.0})
+    ledger.worked({"0": 450.0})
+    cost = ledger.total(800)
+    worker = cost.by_group["spot"]
+    assert cost.by_cause["boot"] == pytest.approx(worker * 100 / 800)
+    assert cost.by_cause["work"] == pytest.approx(worker * 450 / 800)
+    assert cost.by_cause["idle"] == pytest.approx(worker * 150 / 800)
+    assert cost.by_cause["interrupted"] == pytest.approx(worker * 100 / 800)
+    assert cost.by_cause["scheduler"] == pytest.approx(cost.by_group["head"])
+    assert sum(cost.by_cause.values()) == pytest.approx(cost.usd)
+
+
+def test_an_unknown_spot_price_counts_as_the_one_on_demand():
+    class Unknown(Market):
+        def spot(self, instance_type: str, zone: str = "") -> Price:
+            raise PriceUnknown("nobody knows")
+
+    rates = Ledger(Unknown(0.0), types=("c7g.xlarge",)).rates()
+    assert rates.of("c7g.xlarge", "spot") == rates.of("c7g.xlarge", "on-demand") > 0.4
 
 
 @given(st.lists(st.tuples(st.sampled_from(["c7g.large", "m7i.xlarge"]), st.floats(0, 1e6), st.floats(0, 1e6))))

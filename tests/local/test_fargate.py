@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from dask_starburst.local import LocalAWS, weather
 from tests.local.conftest import PRINT_ENVIRONMENT, SLEEP, Clients, Stack, code_of, message_of, wait_for
 
 ROLE = "arn:aws:iam::123456789012:role/any"
@@ -223,3 +224,17 @@ def test_a_network_configuration_without_awsvpc_is_refused(warm: Stack) -> None:
     network = {"awsvpcConfiguration": {"subnets": warm.subnets}}
     with pytest.raises(ClientError, match="not valid for the given networkMode"):
         warm.run(warm.definition(), networkConfiguration=network)
+
+
+def test_a_task_over_the_quota_of_fargate_is_a_failure_in_aws_s_words(aws: LocalAWS, fargate: Fargate) -> None:
+    definition = fargate.definition(cpu="1024", memory="2048")
+    aws.weather([weather.Quota(code="L-3032A538", vcpus=2)])
+    try:
+        reply = fargate.run(definition, count=3)
+        assert len(reply["tasks"]) == 2
+        (failure,) = reply["failures"]
+        assert "reached the limit on the number of vCPUs you can run concurrently" in failure["reason"]
+        spot = [{"capacityProvider": "FARGATE_SPOT"}]  # has a quota of its own
+        assert fargate.run(definition, launchType=None, capacityProviderStrategy=spot)["failures"] == []
+    finally:
+        aws.weather([weather.Calm()])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dask_starburst.catalog.quotas import QUOTAS
 from dask_starburst.local import LocalAWS, weather
 from dask_starburst.local.market import Choice, Market, Pool, offers
 from dask_starburst.local.state import Group
@@ -81,7 +82,7 @@ def test_a_zone_without_room_is_passed_over() -> None:
 
 def test_only_standard_families_count_against_the_quota() -> None:
     sells = market()
-    sells.set_quota("spot", 0)
+    sells.quotas.set(QUOTAS["L-34B43A08"], 0)
     assert bought(sells, policy("g5g.xlarge")).type == "g5g.xlarge"
     with pytest.raises(ServiceError, match="Max spot instance count exceeded"):
         bought(sells, policy("im4gn.xlarge"))

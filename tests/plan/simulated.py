@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from random import Random
 
+from dask_starburst.plan.budget import Caps, Rates, held
 from dask_starburst.plan.look import Connected, booting, differing, doubtful, join_instances, join_tasks
 from dask_starburst.plan.offerings import Refusal, remember
 from dask_starburst.plan.reconcile import settle, step
@@ -96,6 +97,8 @@ class SimulatedAWS:
     types: dict[str, tuple[str, ...]] = field(default_factory=dict)
     shut: dict[str, float] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
+    #: Whether it chooses any of the types, as AWS may.
+    mixed: bool = False
     launched: int = 0
     started: int = 0
 
@@ -178,7 +181,9 @@ class SimulatedAWS:
             dud = self.noisy and self._lost()
             name = f"i-new-{self.launched}"
             registers = NEVER if dud else self.now + self.boots()
-            self.machines[name] = Machine(name, group, registers, type=self.types.get(group, self.allowed)[0])
+            allowed = self.types.get(group, self.allowed)
+            type = self.random.choice(allowed) if self.mixed else allowed[0]
+            self.machines[name] = Machine(name, group, registers, type=type)
         for machine in self.random.sample(alive, max(0, len(alive) - self.desired[group])):
             self._take(machine)
 
@@ -307,6 +312,8 @@ class SimulatedFleet:
     observed: Observed
     limits: Limits
     check: Check = lambda actions, workers, observed, now, limits: None
+    rates: Rates = field(default_factory=Rates)
+    caps: Caps = field(default_factory=Caps)
     swept: float = -NEVER
     described: dict[str, float] = field(default_factory=dict)
 
@@ -326,6 +333,8 @@ class SimulatedFleet:
         """Let a moment pass and act once."""
         self.aws.pass_time(TICK)
         self._look()
+        if self.caps:
+            self._hold()
         self._follow()
         now, workers = self.aws.now, tuple(self.workers.values())
         actions = step(workers, self.observed, now, self.limits)
@@ -365,6 +374,11 @@ class SimulatedFleet:
         refusals = remember(before.refusals, aws.refusals, dict(seen.youngest), now)
         aws.refusals.clear()
         self.observed = replace(seen, asked=settle(before.asked, seen), refusals=refusals)
+
+    def _hold(self) -> None:
+        """Mark who waits for money, as `fleet.BudgetWatch` does."""
+        wait = held(self.workers.values(), self.observed, self.aws.now, self.limits, self.rates, self.caps, 0.0)
+        self.workers = {name: replace(w, held=name in wait) for name, w in self.workers.items()}
 
     def _follow(self) -> None:
         for name, old in list(self.workers.items()):

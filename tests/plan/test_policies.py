@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from dask_starburst.plan.policies import Role, execution_role, instance_role, scheduler_role, worker_role
+from dask_starburst.plan.policies import (
+    QUOTA_LOOK,
+    QUOTA_REQUEST,
+    Role,
+    execution_role,
+    instance_role,
+    scheduler_role,
+    worker_role,
+)
 
 ROLES = [instance_role("123456789012"), execution_role("123456789012"), scheduler_role("123456789012"), worker_role()]
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda r: r.name)
@@ -91,3 +100,14 @@ def test_the_instance_reads_no_secrets_and_runs_nothing():
     assert not any(a.startswith(("ssm:", "secretsmanager:", "iam:", "ec2:")) for a in actions)
     assert not actions & {"ecs:RunTask", "ecs:StartTask"}
     assert actions >= ONLY_ON_EVERYTHING
+
+
+@pytest.mark.parametrize("statement", [QUOTA_LOOK, QUOTA_REQUEST])
+def test_what_users_need_for_quotas_is_named_in_full(statement: dict[str, Any]):
+    assert statement["Effect"] == "Allow"
+    for action in statement["Action"]:
+        assert re.fullmatch(r"[a-z0-9-]+:[A-Z][A-Za-z]+", action)
+
+
+def test_who_may_look_at_quotas_changes_nothing():
+    assert all(re.match(r"\w+:(Get|List|Describe)", action) for action in QUOTA_LOOK["Action"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_starburst.catalog import price_table
+from dask_starburst.catalog import price_table, regions
 from dask_starburst.catalog.instance_types import InstanceType, catalogue
 from dask_starburst.errors import BadArgument
 from dask_starburst.plan.sizing import (
@@ -24,7 +24,8 @@ from dask_starburst.plan.sizing import (
 )
 
 GIB = 2**30
-TYPES = list(catalogue().values())
+#: On the smallest burstable types nothing fits beside ECS's agent.
+TYPES = [kind for kind in catalogue().values() if kind.size != "nano"]
 
 
 def chosen(arch: str = "arm64", names: tuple[str, ...] | None = None, **shape: Any) -> list[str]:
@@ -38,18 +39,39 @@ def refusal(arch: str = "arm64", names: tuple[str, ...] | None = None, **shape: 
     return str(caught.value)
 
 
-@pytest.mark.parametrize("each", TYPES, ids=lambda t: t.name)
-def test_the_task_fits_into_what_ecs_registers_and_the_worker_into_the_task(each: InstanceType):
-    registered = int(0.95 * each.memory_mib)
-    assert 0 < task_memory(each) < registered
-    assert SMALLEST_MIB * MIB <= memory_limit(task_memory(each)) < task_memory(each) * MIB
+def test_the_task_fits_into_what_ecs_registers_and_the_worker_into_the_task():
+    for each in TYPES:
+        registered = int(0.95 * each.memory_mib)
+        assert 0 < task_memory(each) < registered, each.name
+        assert SMALLEST_MIB * MIB <= memory_limit(task_memory(each)) < task_memory(each) * MIB, each.name
 
 
-@pytest.mark.parametrize("each", TYPES, ids=lambda t: t.name)
-def test_a_worker_of_a_type_has_all_its_threads_and_fits_on_it(each: InstanceType):
-    size = worker_size((each,), None, None)
-    assert (size.nthreads, size.task_cpu) == (each.vcpus, each.vcpus * 1024)
-    assert chosen(each.arch, (each.name,), nthreads=size.nthreads, limit=size.memory_limit) == [each.name]
+def test_a_worker_of_a_type_has_all_its_threads_and_fits_on_it():
+    for each in TYPES:
+        size = worker_size((each,), None, None)
+        assert (size.nthreads, size.task_cpu) == (each.vcpus, each.vcpus * 1024), each.name
+        assert chosen(each.arch, (each.name,), nthreads=size.nthreads, limit=size.memory_limit) == [each.name]
+
+
+@pytest.mark.parametrize("region", [*regions(), "xx-north-9"])
+@pytest.mark.parametrize("arch", ["arm64", "x86_64"])
+def test_by_itself_a_cluster_chooses_what_has_a_price_and_neither_gpus_nor_credits(arch: str, region: str):
+    for nthreads, limit in ((None, None), (2, None), (4, 24 * GIB), (64, None)):
+        types = worker_types(catalogue(), arch, None, nthreads, limit, region=region)
+        assert types
+        assert not [t.name for t in types if t.gpus or t.burstable or t.arch != arch]
+        if region in regions():
+            assert all(price_table(region).has(t) for t in types)
+
+
+@pytest.mark.parametrize("name", ["g5.xlarge", "t3.large", "m5.xlarge", "g7.2xlarge"])
+def test_any_type_is_used_when_it_is_named(name: str):
+    assert chosen("x86_64", (name,)) == [name]
+
+
+def test_a_type_on_which_no_worker_starts_is_refused():
+    text = refusal("arm64", ("t4g.nano",))
+    assert text.startswith("a worker of the smallest size does not fit on t4g.nano, which leaves 2 threads and ")
 
 
 @given(st.lists(st.sampled_from(TYPES), min_size=1, max_size=4))
@@ -123,7 +145,7 @@ def test_a_type_of_the_other_architecture_is_refused(arch: str, name: str, other
 )
 def test_an_unknown_type_is_answered_with_the_nearest_names(typed: str, meant: str):
     for text in (refusal("arm64", (typed,)), _head_refusal("arm64", typed)):
-        assert text.startswith(f"instance type {typed!r} is not in the catalogue of {len(TYPES)} types.")
+        assert text.startswith(f"instance type {typed!r} is not in the catalogue of {len(catalogue())} types.")
         assert meant in text.partition("Did you mean ")[2]
 
 

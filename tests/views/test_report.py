@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from dask_starburst.cost import Cost
+from dask_starburst.views.bill import money_rows
 from dask_starburst.views.html import as_html
 from dask_starburst.views.report import ClusterReport, as_text, rows
 
@@ -68,8 +70,20 @@ def test_workers_are_told_as_far_as_there_is_something_to_tell(ready: int, wishe
 def test_the_repr_is_one_line_with_what_matters():
     assert as_text(REPORT) == (
         "StarburstCluster(mine, 'tls://198.51.100.7:8786', running, workers=3, threads=12,"
-        " memory=3.00 GiB, c7g.xlarge (spot) in us-east-1)"
+        " memory=3.00 GiB, c7g.xlarge (spot) in us-east-1; $0.02 so far)"
     )
+    costly = replace(REPORT, rate="$0.5000 an hour, of max_hourly_cost=2", spot="1 interruptions")
+    assert as_text(costly).endswith("; $0.02 so far, $0.5000 an hour, of max_hourly_cost=2; Spot: 1 interruptions)")
+
+
+def test_where_the_money_went_are_rows_of_their_own():
+    cost = Cost(instances=0.9, storage=0.1, saved=1.0, by_group={"spot": 0.75, "head": 0.25}, by_cause={"work": 1.0})
+    shown = dict(rows(replace(REPORT, money=tuple(money_rows(cost)))))
+    assert shown["Spent on"] == "instances $0.9000 (90%), volumes $0.1000 (10%)"
+    assert shown["Spent in"] == "spot $0.7500 (75%), head $0.2500 (25%)"
+    assert shown["Spent while"] == "work $1.00 (100%)"
+    assert shown["Against on demand"] == "$2.00, so 50% less"
+    assert money_rows(Cost()) == []
 
 
 def test_every_row_is_in_the_html():

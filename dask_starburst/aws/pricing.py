@@ -1,0 +1,104 @@
+"""What AWS charges just now: the price list of on demand, the Spot price history."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from dask_starburst.aws.session import AWS
+
+#: What a worker's instance is among the products of EC2: Linux, on shared hardware, without a licence, not reserved.
+_PRODUCT = {
+    "operatingSystem": "Linux",
+    "tenancy": "Shared",
+    "preInstalledSw": "NA",
+    "capacitystatus": "Used",
+    "marketoption": "OnDemand",
+}
+#: From so many types on it is quicker to ask for all of a region, a hundred a page.
+_MANY = 12
+#: A VPC's instances have been listed under either name, by the age of the account.
+_SPOT_PRODUCTS = ("Linux/UNIX", "Linux/UNIX (Amazon VPC)")
+#: DescribeSpotPriceHistory takes so many types at once (EC2 API Reference).
+_TYPES_AT_ONCE = 100
+
+
+async def on_demand(aws: AWS, region: str, types: Collection[str]) -> dict[str, float]:
+    """Return the USD an hour of these types, without those that have no price in the region.
+
+    Parameters
+    ----------
+    aws : AWS
+    region : str
+    types : collection of str
+        Empty for all.
+
+    Raises
+    ------
+    StarburstError
+        AWS refuses.
+    """
+    one_by_one = [{"instanceType": name} for name in sorted(types)] if len(types) < _MANY else []
+    answers = await asyncio.gather(*(_products(aws, region, each) for each in one_by_one or [{}]))
+    found = {name: usd for answer in answers for name, usd in answer.items()}
+    return {name: usd for name, usd in found.items() if not types or name in types}
+
+
+async def spot(
+    aws: AWS, types: Collection[str], zones: Collection[str], at: float
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return the Spot price of types in zones: USD an hour, and since when (seconds since the epoch).
+
+    Parameters
+    ----------
+    aws : AWS
+    types : collection of str
+    zones : collection of str
+        Empty for all of the region.
+    at : float
+        Seconds since the epoch: the prices that count then.
+
+    Raises
+    ------
+    StarburstError
+        AWS refuses.
+    """
+    names = sorted(types)
+    parts = [names[start : start + _TYPES_AT_ONCE] for start in range(0, len(names), _TYPES_AT_ONCE)]
+    request: dict[str, Any] = {"ProductDescriptions": list(_SPOT_PRODUCTS), "StartTime": at, "EndTime": at}
+    if zones:
+        request["Filters"] = [{"Name": "availability-zone", "Values": sorted(zones)}]
+    found: dict[tuple[str, str], tuple[float, float]] = {}
+    for part in parts:
+        history = await aws.pages("ec2", "DescribeSpotPriceHistory", "SpotPriceHistory", InstanceTypes=part, **request)
+        for entry in history:
+            key = (entry["InstanceType"], entry["AvailabilityZone"])
+            usd, since = float(entry["SpotPrice"]), entry["Timestamp"].timestamp()
+            # Without a second name for the product two entries would be two prices: the later one counts.
+            if usd > 0 and since >= found.get(key, (0.0, 0.0))[1]:
+                found[key] = (usd, since)
+    return found
+
+
+async def _products(aws: AWS, region: str, more: Mapping[str, str]) -> dict[str, float]:
+    wanted = {"regionCode": region, **_PRODUCT, **more}
+    filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()]
+    products = await aws.pages(
+        "pricing", "GetProducts", "PriceList", ServiceCode="AmazonEC2", FormatVersion="aws_v1", Filters=filters
+    )
+    found = {}
+    for text in products:
+        product = json.loads(text)
+        name, usd = product["product"]["attributes"].get("instanceType", ""), _hourly(product)
+        if name and usd > 0:
+            found[name] = usd
+    return found
+
+
+def _hourly(product: Mapping[str, Any]) -> float:
+    """Return the price of an hour, zero if there is none: a product has one offer with one dimension."""
+    offers = product.get("terms", {}).get("OnDemand", {}).values()
+    dimensions = [each for offer in offers for each in offer["priceDimensions"].values() if each["unit"] == "Hrs"]
+    return max((float(each["pricePerUnit"].get("USD", 0)) for each in dimensions), default=0.0)

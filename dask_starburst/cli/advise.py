@@ -1,0 +1,179 @@
+"""``starburst advise``: which instance type to choose for a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import click
+from dask.utils import parse_bytes
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dask_starburst.aws.session import AWS
+from dask_starburst.catalog import catalogue, sources
+from dask_starburst.cli.pool import account_options
+from dask_starburst.cost.price_book import PriceBook
+from dask_starburst.errors import BadArgument, PriceUnknown, StarburstError
+from dask_starburst.plan import advice
+from dask_starburst.plan.advice import Candidate, Measured, Need, Sort
+
+_HOME = "us-east-1"
+_ANY = "any"
+
+
+@click.command()
+@click.option("--vcpus", type=click.IntRange(min=1), default=4, show_default=True, help="Threads of a worker.")
+@click.option("--memory", default="7 GiB", show_default=True, help="What it may use.")
+@click.option("--arch", type=click.Choice(["arm64", "x86_64", _ANY]), default=_ANY, show_default=True)
+@click.option("--spot/--on-demand", default=True, help="Which price counts; Spot unless said.")
+@click.option("--gpu", is_flag=True, help="Types with GPUs, and no others.")
+@click.option("--sort", type=click.Choice(get_args(Sort)), default="price", show_default=True)
+@click.option("--top", type=click.IntRange(min=1), default=15, show_default=True, help="How many are shown.")
+@click.option("--results", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Benchmark results.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@account_options
+def advise(
+    vcpus: int,
+    memory: str,
+    arch: str,
+    spot: bool,
+    gpu: bool,
+    sort: Sort,
+    top: int,
+    results: Path | None,
+    as_json: bool,
+    **account: str | None,
+) -> None:
+    """Rank the instance types that hold a worker: by price, by core, by interruptions, by what was measured.
+
+    With credentials AWS is asked for prices; without, bundled ones count. RESULTS is a JSON list of objects with
+    "type", "seconds" and "date": the time that the same work took on each type.
+    """
+    need = Need(vcpus, _bytes(memory), None if arch == _ANY else arch, gpu)
+    types = advice.fitting(need, catalogue().values())
+    if not types:
+        raise BadArgument(f"no instance type holds a worker of {vcpus} threads and {memory}; ask for less.")
+    book = asyncio.run(book_of(account, [kind.name for kind in types]))
+    measured = read_results(results) if results is not None else {}
+    ranked = advice.rank(candidates(book, need, "spot" if spot else "on-demand", measured), sort)[:top]
+    if as_json:
+        click.echo(json.dumps([plain(one) for one in ranked], indent=2))
+    else:
+        Console().print(as_renderable(ranked, book.region, sort))
+
+
+def candidates(
+    book: PriceBook, need: Need, market: Literal["spot", "on-demand"], measured: Mapping[str, Measured]
+) -> list[Candidate]:
+    """Return the types that fit, with all that is known of them."""
+    found = []
+    for kind in advice.fitting(need, catalogue().values()):
+        try:
+            on_demand, spot = book.on_demand(kind.name), book.spot(kind.name)
+        except PriceUnknown:
+            continue  # it is not sold there, as far as is known
+        found.append(Candidate(kind, on_demand, spot, market, advice.band(kind), measured.get(kind.name)))
+    return found
+
+
+async def book_of(account: Mapping[str, str | None], types: list[str]) -> PriceBook:
+    """Return prices as good as they can be had."""
+    aws = AWS(**account)
+    book = PriceBook(aws.region or _HOME)
+    try:
+        aws.require_credentials()
+        if aws.region:
+            await book.refresh(aws, types, ())
+    except StarburstError:
+        pass  # each price says where it is from
+    finally:
+        aws.close()
+    return book
+
+
+def read_results(path: Path) -> dict[str, Measured]:
+    """Read the results of a benchmark.
+
+    Raises
+    ------
+    BadArgument
+        It is not a list of objects with a type and seconds.
+    """
+    try:
+        rows = json.loads(path.read_text("utf-8"))
+        return {row["type"]: Measured(float(row["seconds"]), str(row.get("date", ""))) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadArgument(
+            f'--results {path}: {error!r}; give a JSON list such as [{{"type": "c7g.xlarge", "seconds": 61.2, "date":'
+            ' "2026-11-26"}].'
+        ) from None
+
+
+def as_renderable(ranked: list[Candidate], region: str, sort: Sort) -> RenderableType:
+    """Return the ranking for a terminal."""
+    table = Table(title=f"Instance types for such a worker in {region}, by {sort}", title_justify="left")
+    for title in ("type", "vCPU", "cores", "GiB", "on demand", "Spot", "core-hour", "GiB-hour", "taken a month"):
+        table.add_column(title, justify="left" if title == "type" else "right")
+    if any(one.measured for one in ranked):
+        table.add_column("measured", justify="right")
+    for one in ranked:
+        table.add_row(*_cells(one), *([_run(one)] if any(each.measured for each in ranked) else []))
+    market = "Spot" if ranked and ranked[0].market == "spot" else "on demand"
+    worst = sources(one.price for one in ranked if one.price is not None)
+    said = [advice.why(ranked[0], sort)] if ranked else ["Nothing that fits is sold there, as far as is known"]
+    said += [f"Prices ({market}): {worst}"] if worst else []
+    return Group(table, *(Text(f"- {sentence}.") for sentence in (*said, *advice.warnings(ranked))))
+
+
+def plain(one: Candidate) -> dict[str, Any]:
+    """Return a candidate for programs."""
+    assert one.on_demand is not None
+    assert one.spot is not None
+    return {
+        "type": one.type.name,
+        "arch": one.type.arch,
+        "vcpus": one.type.vcpus,
+        "cores": one.type.cores,
+        "memory_mib": one.type.memory_mib,
+        "on_demand_usd": one.on_demand.usd_per_hour,
+        "spot_usd": one.spot.usd_per_hour,
+        "spot_kind": one.spot.kind,
+        "usd_per_core_hour": one.usd_per_core,
+        "usd_per_gib_hour": one.usd_per_gib,
+        "interruptions_percent": one.band,
+        "measured_seconds": one.measured.seconds if one.measured else None,
+        "burstable": one.type.burstable,
+    }
+
+
+def _cells(one: Candidate) -> list[str]:
+    def usd(price: Any) -> str:
+        return f"{'~' if price.assumed else ''}${price.usd_per_hour:.4f}"
+
+    return [
+        f"{one.type.name}{' (burstable)' if one.type.burstable else ''}",
+        str(one.type.vcpus),
+        str(one.type.cores),
+        f"{one.type.memory_mib / 1024:g}",
+        usd(one.on_demand),
+        usd(one.spot),
+        f"${one.usd_per_core:.4f}",
+        f"${one.usd_per_gib:.4f}",
+        advice.band_text(one.band),
+    ]
+
+
+def _run(one: Candidate) -> str:
+    return f"{one.measured.seconds:g} s, ${one.usd_per_run:.4f}" if one.measured else "not"
+
+
+def _bytes(text: str) -> int:
+    try:
+        return int(parse_bytes(text))
+    except (ValueError, TypeError):
+        raise BadArgument(f"--memory {text!r} is no size; give one such as '8 GiB'.") from None

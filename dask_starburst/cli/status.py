@@ -1,0 +1,36 @@
+"""``starburst status``: what runs, what is kept, and what both cost."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from rich.console import Console
+
+from dask_starburst import discovery
+from dask_starburst.aws.session import AWS
+from dask_starburst.cli.pool import account_options, run
+from dask_starburst.cost.kept import kept
+from dask_starburst.plan.idle import idle_bill
+from dask_starburst.settings import Settings
+from dask_starburst.views.status import Status, as_renderable
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@account_options
+def status(as_json: bool, **account: str | None) -> None:
+    """Show what runs in the region and what that costs an hour, and the idle bill: all that costs when nothing runs."""
+    settings = Settings.load(region=account["region"])
+    found = run(account, lambda aws: _look(aws, settings))
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), indent=2))
+    else:
+        Console().print(as_renderable(found))
+
+
+async def _look(aws: AWS, settings: Settings) -> Status:
+    pools = await discovery.find(aws, count_warm=True)
+    stopped = sum(pool.stopped for pool in pools)
+    found = await kept(aws, settings.build.repository, stopped, settings.storage.volume_size)
+    return Status(aws.region, pools, idle_bill(found))

@@ -1,0 +1,70 @@
+"""What a cluster has cost, as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dask_starburst.catalog import Price, sources
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What some usage costs, in US dollars without tax and discounts.
+
+    Attributes
+    ----------
+    instances, public_ipv4, storage : float
+        The EC2 instances, their public addresses, their gp3 volumes, also those of stopped instances.
+    instance_hours : float
+        Billed hours of all instances together.
+    saved : float
+        By how much the instances that were bought on Spot were cheaper than on demand.
+    by_group : mapping of str to float
+        All of it by group: ``head``, ``spot``, ``on-demand``, ``stopped``.
+    by_cause : mapping of str to float
+        All of it by what the time went into: ``scheduler``, ``boot``, ``work``, ``idle``, ``interrupted``, ``stopped``.
+    prices : tuple of Price
+        The instance prices that it was reckoned with, each with its source and date.
+    unpriced : tuple of str
+        Types that ran and that nobody knows a price of: they are missing in the sum.
+    region : str
+        The region whose prices they are.
+    simulated : bool
+        True if the instances were those of the embedded AWS, so that nobody pays.
+    """
+
+    instances: float = 0.0
+    public_ipv4: float = 0.0
+    storage: float = 0.0
+    instance_hours: float = 0.0
+    saved: float = 0.0
+    by_group: Mapping[str, float] = field(default_factory=dict)
+    by_cause: Mapping[str, float] = field(default_factory=dict)
+    prices: tuple[Price, ...] = ()
+    unpriced: tuple[str, ...] = ()
+    region: str = "us-east-1"
+    simulated: bool = False
+
+    @property
+    def usd(self) -> float:
+        """All parts together."""
+        return self.instances + self.public_ipv4 + self.storage
+
+    @property
+    def source(self) -> str:
+        """Where the worst of its prices is from, and of when."""
+        return sources(self.prices)
+
+    def __str__(self) -> str:
+        caveats = [self.source or "nothing was launched"]
+        if self.unpriced:
+            caveats.append(f"without {', '.join(self.unpriced)}, whose price nobody knows")
+        if self.simulated:
+            caveats.append("simulated run")
+        return f"{dollars(self.usd)} ({'; '.join(caveats)})"
+
+
+def dollars(usd: float) -> str:
+    """Write an amount so that it has three digits that matter: ``"$12.34"``, ``"$0.0123"``."""
+    return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}"

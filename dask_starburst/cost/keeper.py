@@ -1,0 +1,77 @@
+"""Keeping the books of a cluster true while it runs: prices as they are now, and times as AWS has them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from dask_starburst.aws import ec2
+from dask_starburst.aws.session import AWS
+from dask_starburst.cost.ledger import Ledger
+from dask_starburst.cost.price_book import PriceBook
+from dask_starburst.errors import StarburstError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at how old the prices are; AWS is asked only for those that are too old.
+_LOOK = 5.0
+#: Seconds that a launch with a cap waits for current prices; then it goes by those that there are.
+_PATIENCE = 15.0
+
+
+class BookKeeper:
+    """Looks after the ledger of one cluster.
+
+    Parameters
+    ----------
+    aws : AWS
+        Where to ask.
+    book : PriceBook
+        The prices.
+    ledger : Ledger
+        The books.
+    """
+
+    def __init__(self, aws: AWS, book: PriceBook, ledger: Ledger) -> None:
+        self._aws = aws
+        self._book = book
+        self._ledger = ledger
+        self._task: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Get current prices, now if something depends on them, and keep them so."""
+        if self._ledger.caps:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._refresh(), _PATIENCE)
+        self._task = asyncio.ensure_future(self._run())
+
+    async def stop(self) -> None:
+        """Ask for no more prices."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def close(self) -> None:
+        """Close the books at the times that AWS gives for what it has terminated, and now for the rest."""
+        if self._ledger.accounts:
+            try:
+                for life in await ec2.lives(self._aws, self._ledger.accounts):
+                    self._ledger.correct(life.id, life.launched, life.ended, life.zone, life.taken)
+            except StarburstError as error:
+                logger.debug("the books are closed at the times that were seen: %s", error)
+        self._ledger.close(self._aws.now())
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._refresh()
+            except Exception:  # the loop's edge: prices that are a little old harm nobody
+                logger.exception("the prices stay as they are")
+            await asyncio.sleep(_LOOK)
+
+    async def _refresh(self) -> None:
+        zones = {account.zone for account in self._ledger.accounts.values() if account.zone}
+        await self._book.refresh(self._aws, self._ledger.types, sorted(zones))
+        self._ledger.reprice(self._aws.now())

@@ -1,0 +1,89 @@
+"""What clusters of this user have cost, kept on this computer: one line of JSON for each that was closed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dask_starburst.cost.bill import Cost
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The final bill of one cluster.
+
+    Times are seconds since the epoch, amounts US dollars. ``source`` says where its prices are from.
+    """
+
+    name: str
+    pool: str
+    region: str
+    opened: float
+    closed: float
+    usd: float
+    saved: float
+    instance_hours: float
+    by_group: Mapping[str, float] = field(default_factory=dict)
+    by_cause: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+    simulated: bool = False
+
+
+def record_of(name: str, pool: str, opened: float, closed: float, cost: Cost) -> Record:
+    """Return the record of a cluster that is closed."""
+    return Record(
+        name=name,
+        pool=pool,
+        region=cost.region,
+        opened=opened,
+        closed=closed,
+        usd=cost.usd,
+        saved=cost.saved,
+        instance_hours=cost.instance_hours,
+        by_group=dict(cost.by_group),
+        by_cause=dict(cost.by_cause),
+        source=cost.source,
+        simulated=cost.simulated,
+    )
+
+
+def file() -> Path:
+    """Return where the records are: below ``XDG_STATE_HOME``, or ``~/.local/state``. It may be deleted at any time."""
+    home = os.environ.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "dask-starburst" / "costs.jsonl"
+
+
+def keep(record: Record) -> None:
+    """Add a record; a computer that cannot keep it loses nothing but the report."""
+    line = json.dumps({name: getattr(record, name) for name in Record.__dataclass_fields__})
+    try:
+        file().parent.mkdir(parents=True, exist_ok=True)
+        with file().open("a", encoding="utf-8") as out:
+            out.write(line + "\n")
+    except OSError as error:
+        logger.warning("what the cluster has cost is not kept for `starburst cost report`: %s", error)
+
+
+def kept(since: float = 0.0) -> list[Record]:
+    """Return the records of clusters that were closed after `since` (seconds), the newest first."""
+    try:
+        lines = file().read_text("utf-8").splitlines()
+    except OSError:
+        return []
+    found = [record for line in lines if (record := _read(line)) is not None]
+    return sorted((r for r in found if r.closed >= since), key=lambda r: -r.closed)
+
+
+def _read(line: str) -> Record | None:
+    try:
+        values: dict[str, Any] = json.loads(line)
+        return Record(**{name: value for name, value in values.items() if name in Record.__dataclass_fields__})
+    except (ValueError, TypeError, AttributeError):
+        return None  # a line that was cut off, or of another version

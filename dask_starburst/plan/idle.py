@@ -1,0 +1,103 @@
+"""The idle bill: what goes on costing when nothing runs, in full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dask_starburst.catalog import EBS_GP3_GB_MONTH
+from dask_starburst.plan.images import USD_PER_GB_MONTH, monthly_cost
+
+#: USD for a GB of logs that CloudWatch keeps for a month, us-east-1 (aws-facts §7, from memory).
+LOGS_GB_MONTH = 0.03
+
+#: What is kept in an account and costs nothing by itself (aws-facts §7).
+FREE = (
+    "ECS clusters, capacity providers and task definitions",
+    "Auto Scaling groups of size zero, their launch templates and scheduled actions",
+    "security groups, IAM roles and instance profiles",
+    "SSM parameters of the standard tier, encrypted with the account's own key",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What there is in an account and region.
+
+    Parameters
+    ----------
+    image_bytes : int
+        What all images in ECR take together, compressed.
+    images : int
+        How many there are.
+    stopped, volume_gb : int
+        How many instances are stopped, and the size of the volume of each.
+    log_bytes : int
+        What CloudWatch keeps of our logs.
+    """
+
+    image_bytes: int = 0
+    images: int = 0
+    stopped: int = 0
+    volume_gb: int = 30
+    log_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IdleRow:
+    """One row of the bill: what, how much of it, at USD a GB and month, USD a month, and how to be rid of it."""
+
+    what: str
+    amount: str
+    usd_per_gb: float
+    usd_per_month: float
+    less: str
+
+
+def idle_bill(kept: Kept) -> tuple[IdleRow, ...]:
+    """Return everything that costs when nothing runs, the dearest first. All else is `FREE`.
+
+    Parameters
+    ----------
+    kept : Kept
+        What there is.
+    """
+    images = f"{kept.images} image{'' if kept.images == 1 else 's'}, {_size(kept.image_bytes)}"
+    rows = [
+        IdleRow(
+            "images in ECR",
+            images,
+            USD_PER_GB_MONTH,
+            monthly_cost(kept.image_bytes),
+            "`starburst image prune`; ecr_image_ttl_days deletes what nobody uses",
+        ),
+        IdleRow(
+            "volumes of stopped instances",
+            f"{kept.stopped} x {kept.volume_gb} GB",
+            EBS_GP3_GB_MONTH,
+            kept.stopped * kept.volume_gb * EBS_GP3_GB_MONTH,
+            "`starburst pool stop`, or when the cluster that keeps them closes",
+        ),
+        IdleRow(
+            "logs in CloudWatch",
+            _size(kept.log_bytes),
+            LOGS_GB_MONTH,
+            kept.log_bytes / 1e9 * LOGS_GB_MONTH,
+            "a shorter storage.log_retention",
+        ),
+    ]
+    return tuple(sorted(rows, key=lambda row: -row.usd_per_month))
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def total(rows: Iterable[IdleRow]) -> float:
+    """Return the USD a month of all rows."""
+    return sum(row.usd_per_month for row in rows)
+
+
+def cents(usd: float) -> str:
+    """Write an amount in cents, as small ones are read best: ``"3.1 ¢"``; from a dollar on in dollars."""
+    return f"${usd:.2f}" if usd >= 1 else f"{usd * 100:.1f} ¢"

@@ -1,0 +1,72 @@
+"""The scheduler's side of the books: who works, and what the client said last of what was spent.
+
+Loaded by the guardian, in the scheduler's process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from contextlib import suppress
+from typing import Any
+
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from dask_starburst.plan.budget import extrapolated
+
+#: Seconds between two looks at who works.
+_LOOK = 0.5
+
+
+class Accounts(SchedulerPlugin):
+    """Counts for how long each worker is busy, and remembers what the client says of money.
+
+    Parameters
+    ----------
+    scheduler : distributed.Scheduler
+        The one that runs in this process.
+    rate : float
+        USD an hour that the pool costs at the most, until the client says more.
+    """
+
+    name = "starburst-accounts"
+
+    def __init__(self, scheduler: Any, rate: float = 0.0) -> None:
+        self._scheduler = scheduler
+        self._busy: defaultdict[str, float] = defaultdict(float)
+        self._told = (0.0, rate, time.monotonic())
+        self._task: asyncio.Task[None] | None = None
+        scheduler.handlers["starburst_account"] = self.starburst_account
+
+    def begin(self) -> None:
+        """Count from now on."""
+        self._task = asyncio.ensure_future(self._run())
+
+    async def before_close(self) -> None:
+        """Count no more."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def starburst_account(self, spent: float, rate: float) -> dict[str, float]:
+        """Hear what was spent, in USD, and what an hour costs at the most; return the busy seconds by worker."""
+        self._told = (spent, rate, time.monotonic())
+        return dict(self._busy)
+
+    @property
+    def spent(self) -> float:
+        """USD that were spent by now, if nobody has told for long; 0 while the client looks after it itself."""
+        spent, rate, at = self._told
+        return extrapolated(spent, rate, time.monotonic() - at)
+
+    async def _run(self) -> None:
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = time.monotonic()
+            for worker in self._scheduler.workers.values():
+                if worker.processing:
+                    self._busy[str(worker.name)] += now - before
+            before = now

@@ -1,0 +1,94 @@
+"""What there is in an account and region, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dask_starburst.plan.cleanup import PoolFound
+from dask_starburst.plan.idle import FREE, IdleRow, cents, total
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The pools of a region, and the bill of what is kept there."""
+
+    region: str
+    pools: tuple[PoolFound, ...]
+    idle: tuple[IdleRow, ...]
+
+    @property
+    def running(self) -> int:
+        """Instances that run."""
+        return sum(pool.running for pool in self.pools)
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """What runs now, with its public addresses; None when a type has no price."""
+        prices = [pool.usd_per_hour for pool in self.pools]
+        return None if None in prices else sum(price for price in prices if price is not None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for programs."""
+        return {
+            "region": self.region,
+            "running": self.running,
+            "usd_per_hour": self.usd_per_hour,
+            "pools": [_pool(pool) for pool in self.pools],
+            "idle_usd_per_month": total(self.idle),
+            "idle": [{"what": r.what, "amount": r.amount, "usd_per_month": r.usd_per_month} for r in self.idle],
+        }
+
+
+def as_renderable(status: Status) -> RenderableType:
+    """Return a status for a terminal."""
+    return Group(_running(status), Text(""), _bill(status.idle))
+
+
+def _running(status: Status) -> RenderableType:
+    live = [pool for pool in status.pools if pool.running or pool.stopped]
+    free = len(status.pools) - len(live)
+    if not live:
+        empty = f" {free} empty pool{'' if free == 1 else 's'}, free of charge." if free else ""
+        return Text(f"Nothing runs in {status.region}.{empty}")
+    usd = status.usd_per_hour
+    hour = "unknown" if usd is None else f"${usd:.4f}"
+    table = Table(title=f"Running in {status.region}", title_justify="left", show_footer=True)
+    table.add_column("pool", footer="in all")
+    table.add_column("state")
+    table.add_column("instances", justify="right", footer=str(status.running))
+    table.add_column("warm", justify="right")
+    table.add_column("stopped", justify="right")
+    table.add_column("USD an hour", justify="right", footer=hour)
+    for pool in live:
+        price = "unknown" if pool.usd_per_hour is None else f"${pool.usd_per_hour:.4f}"
+        table.add_row(pool.name, pool.state, str(pool.running), str(pool.warm), str(pool.stopped), price)
+    return table
+
+
+def _bill(rows: Sequence[IdleRow]) -> RenderableType:
+    table = Table(title="The idle bill: what a month costs when nothing runs", title_justify="left", show_footer=True)
+    table.add_column("what", footer="in all")
+    table.add_column("how much")
+    table.add_column("a GB and month", justify="right")
+    table.add_column("a month", justify="right", footer=cents(total(rows)))
+    for row in rows:
+        table.add_row(row.what, row.amount, f"${row.usd_per_gb:.2f}", cents(row.usd_per_month))
+    less = [Text(f"- {row.what} cost less with {row.less}") for row in rows if row.usd_per_month]
+    return Group(table, *less, Text(f"- free of charge: {'; '.join(FREE)}"))
+
+
+def _pool(pool: PoolFound) -> dict[str, Any]:
+    return {
+        "name": pool.name,
+        "state": pool.state,
+        "running": pool.running,
+        "warm": pool.warm,
+        "stopped": pool.stopped,
+        "usd_per_hour": pool.usd_per_hour,
+    }

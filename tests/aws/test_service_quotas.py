@@ -1,0 +1,115 @@
+"""What is asked of Service Quotas and of EC2, on the embedded AWS."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+
+from dask_starburst.aws import service_quotas
+from dask_starburst.aws.session import AWS
+from dask_starburst.catalog.instance_types import find
+from dask_starburst.catalog.quotas import QUOTAS
+from dask_starburst.errors import PermissionDenied
+from dask_starburst.fleet import preflight
+from dask_starburst.local import LocalAWS, weather
+from dask_starburst.plan.quotas import Running, Wish
+
+T = TypeVar("T")
+SPOT = QUOTAS["L-34B43A08"]
+WISH = Wish(find("m7g.medium"), (find("c7g.xlarge"),), ("spot",), 1)
+AMI = "/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_id"
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[LocalAWS]:
+    with LocalAWS(processes=False) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def calm(aws: LocalAWS) -> Iterator[None]:
+    yield
+    aws.weather([weather.Calm()])
+
+
+def ask(aws: LocalAWS, work: Callable[[AWS], Awaitable[T]]) -> T:
+    async def asked() -> T:
+        account = AWS(endpoint_url=aws.endpoint_url, session=aws.session())
+        try:
+            return await work(account)
+        finally:
+            await account.settle()
+            account.close()
+
+    return asyncio.run(asked())
+
+
+def test_the_applied_quota_counts(aws: LocalAWS) -> None:
+    aws.weather([weather.Quota(market="spot", vcpus=12)])
+    assert ask(aws, lambda account: service_quotas.limit(account, SPOT)) == 12.0
+
+
+def test_where_none_was_ever_applied_it_is_the_default(aws: LocalAWS) -> None:
+    aws.inject("servicequotas:GetServiceQuota", "NoSuchResourceException", "The request failed because applied value…")
+    assert ask(aws, lambda account: service_quotas.limit(account, SPOT)) == 5.0
+
+
+def test_a_denied_action_is_named_as_iam_does(aws: LocalAWS) -> None:
+    aws.inject("servicequotas:GetServiceQuota", "AccessDeniedException", "Denied by a policy")
+    with pytest.raises(PermissionDenied) as caught:
+        ask(aws, lambda account: service_quotas.limit(account, SPOT))
+    assert caught.value.operation == "servicequotas:GetServiceQuota"
+
+
+def test_everything_that_runs_in_the_region_counts_and_what_has_ended_does_not(aws: LocalAWS) -> None:
+    ec2 = aws.client("ec2")
+    image = aws.client("ssm").get_parameter(Name=AMI)["Parameter"]["Value"]
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "starburst:pool", "Value": "starburst-1-0"}]}]
+
+    def launch(kind: str, **more: Any) -> str:
+        made = ec2.run_instances(ImageId=image, InstanceType=kind, MinCount=1, MaxCount=1, **more)
+        return str(made["Instances"][0]["InstanceId"])
+
+    ended = launch("c7g.8xlarge")
+    launch("t4g.micro")
+    launch("c7g.xlarge", InstanceMarketOptions={"MarketType": "spot"}, TagSpecifications=tags)
+    ec2.terminate_instances(InstanceIds=[ended])
+    found = ask(aws, service_quotas.running)
+    assert sorted(found, key=lambda one: one.type) == [
+        Running("c7g.xlarge", "spot", 4, "starburst-1-0"),
+        Running("t4g.micro", "on-demand", 2),
+    ]
+
+
+def test_what_is_asked_for_is_found_again_until_it_is_granted(aws: LocalAWS) -> None:
+    aws.weather([weather.Quota(market="spot", vcpus=5)])
+    made = ask(aws, lambda account: service_quotas.request(account, SPOT, 64))
+    assert made.open
+    assert ask(aws, lambda account: service_quotas.requests(account, SPOT)) == (made,)
+    assert ask(aws, lambda account: service_quotas.all_requests(account, ["ec2", "fargate"])) == (made,)
+
+
+@pytest.mark.parametrize("action", ["servicequotas:GetServiceQuota", "ec2:DescribeInstances"])
+def test_a_look_that_is_denied_says_so_and_goes_on(aws: LocalAWS, action: str) -> None:
+    aws.inject(action, "AccessDeniedException", f"User: ann is not authorized to perform: {action}", times=5)
+    found = ask(aws, lambda account: preflight.look(account, WISH))
+    assert f"not authorized to perform: {action}" in found.unknown
+    told: list[str] = []
+
+    def tell(kind: str, subject: str, message: str, level: int = 0, **facts: Any) -> None:
+        told.append(f"{kind}: {message}")
+
+    preflight.check(found, WISH, "a-pool", tell)
+    (said,) = told
+    assert said.startswith("quota-unknown: ")
+    assert "nothing is checked" in said
+
+
+def test_nobody_waits_long_for_a_service_that_does_not_answer(aws: LocalAWS) -> None:
+    aws.weather([weather.Timeout(action="servicequotas:*", count=2, hold=1.0)])
+    done, found = ask(aws, lambda account: preflight.beside(asyncio.sleep(0, "set up"), account, WISH, patience=0.3))
+    assert done == "set up"
+    assert found.unknown == "Service Quotas did not answer within 0.3 s."

@@ -1,0 +1,46 @@
+"""Which instance types count against which quota."""
+
+from __future__ import annotations
+
+import pytest
+
+from dask_starburst.catalog import catalogue
+from dask_starburst.catalog.quotas import QUOTAS, Market, fargate_quota, quota_of
+
+
+@pytest.mark.parametrize(
+    ("kind", "market", "code"),
+    [
+        ("c7g.xlarge", "on-demand", "L-1216C47A"),
+        ("c7g.xlarge", "spot", "L-34B43A08"),
+        ("im4gn.large", "spot", "L-34B43A08"),
+        ("t3.micro", "on-demand", "L-1216C47A"),
+        ("z1d.large", "spot", "L-34B43A08"),
+        ("g5g.xlarge", "spot", "L-3819A6DF"),
+        ("vt1.3xlarge", "on-demand", "L-DB2E81BA"),
+        ("p4d.24xlarge", "on-demand", "L-417A185B"),
+        ("p4d.24xlarge", "spot", "L-7212CCBC"),
+        ("p5.48xlarge", "spot", "L-C4BD4855"),
+    ],
+)
+def test_a_type_counts_against_the_quota_of_its_family(kind: str, market: Market, code: str) -> None:
+    found = quota_of(kind, market)
+    assert found is not None
+    assert found.code == code
+
+
+@pytest.mark.parametrize(
+    "kind", ["hpc7g.4xlarge", "trn1.2xlarge", "inf2.xlarge", "mac2.metal", "u-6tb1.metal", "dl1.24xlarge"]
+)
+def test_a_family_that_nobody_runs_dask_on_has_no_quota_here(kind: str) -> None:
+    assert quota_of(kind, "on-demand") is None
+
+
+@pytest.mark.parametrize("market", ["on-demand", "spot"])
+def test_every_type_of_the_catalogue_has_a_quota(market: Market) -> None:
+    assert [kind for kind in catalogue() if quota_of(kind, market) is None] == []
+
+
+def test_the_quotas_of_fargate_stand_under_a_service_of_their_own() -> None:
+    assert [fargate_quota(market).code for market in ("on-demand", "spot")] == ["L-3032A538", "L-36FBB829"]
+    assert {quota.service for quota in QUOTAS.values()} == {"ec2", "fargate"}

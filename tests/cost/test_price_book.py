@@ -1,0 +1,216 @@
+"""A price is the best that can be had, and says what it is; nothing is free and nothing is made up."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from botocore.awsrequest import AWSResponse
+
+from dask_starburst.aws.session import AWS
+from dask_starburst.catalog import sources
+from dask_starburst.cost import PriceBook
+from dask_starburst.cost.price_cache import Known, PriceCache
+from dask_starburst.errors import PriceUnknown
+from dask_starburst.local import LocalAWS, weather
+
+NOW = 1_795_651_200.0 + 3600.0  # 2026-11-26 01:00 UTC
+DAY = 86400.0
+ZONES = ("us-east-1a", "us-east-1b")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def book(tmp_path: Path, clock: Clock) -> PriceBook:
+    return PriceBook("us-east-1", cache=tmp_path, now=clock)
+
+
+@pytest.fixture
+def account(aws: LocalAWS) -> Iterator[AWS]:
+    opened = AWS(endpoint_url=aws.endpoint_url, session=aws.session())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def far(aws: LocalAWS) -> Iterator[AWS]:
+    """An AWS at Amazon's own address, as far as anybody can see: what goes over the wire ends at the embedded one."""
+    session = boto3.Session(aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1")
+    here = urlsplit(aws.endpoint_url)
+
+    def carry(request: Any, **_: Any) -> AWSResponse:
+        wire = http.client.HTTPConnection(here.hostname or "", here.port)
+        path = urlsplit(request.url).path or "/"
+        wire.request(request.method, path, request.body, {key: _text(value) for key, value in request.headers.items()})
+        answer = wire.getresponse()
+        body = answer.read()
+        raw = io.BytesIO(body)
+        raw.stream = lambda *_, **__: iter([body])  # type: ignore[attr-defined]
+        wire.close()
+        return AWSResponse(request.url, answer.status, dict(answer.getheaders()), raw)
+
+    session.events.register("before-send", carry)
+    opened = AWS(session=session)
+    yield opened
+    opened.close()
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def refresh(book: PriceBook, aws: AWS, *types: str, zones: tuple[str, ...] = ZONES) -> None:
+    asyncio.run(book.refresh(aws, types, zones))
+
+
+def test_before_anything_is_asked_the_bundled_list_counts(book: PriceBook) -> None:
+    price = book.on_demand("c7g.xlarge")
+    assert (price.usd_per_hour, price.kind, price.date) == (0.145, "bundled", "2026-07-20")
+    assert book.spot("c7g.xlarge", "us-east-1a").kind == "assumed"
+    assert book.on_demand("c7g.24xlarge").kind == "derived"
+
+
+def test_what_aws_says_is_live_and_that_of_an_embedded_aws_simulated(book: PriceBook, account: AWS) -> None:
+    refresh(book, account, "c7g.xlarge")
+    price = book.on_demand("c7g.xlarge")
+    assert (price.usd_per_hour, price.kind, price.date) == (0.145, "live", "2026-11-26")
+    assert price.source == "simulated AWS price list"
+    spot = book.spot("c7g.xlarge", "us-east-1b")
+    assert (spot.kind, spot.source) == ("live", "simulated AWS Spot price history")
+    assert spot.usd_per_hour == pytest.approx(0.145 * 0.39)
+
+
+def test_without_a_zone_spot_costs_what_it_does_in_the_dearest(tmp_path: Path, clock: Clock) -> None:
+    cheap, dear = Known(0.05, NOW, NOW), Known(0.07, NOW, NOW)
+    PriceCache(tmp_path / "us-east-1.json").write({"c7g.xlarge us-east-1a": cheap, "c7g.xlarge us-east-1b": dear})
+    book = PriceBook("us-east-1", cache=tmp_path, now=clock)
+    assert book.spot("c7g.xlarge", "us-east-1a").usd_per_hour == 0.05
+    for zone in ("", "us-east-1f"):
+        price = book.spot("c7g.xlarge", zone)
+        assert (price.usd_per_hour, price.source) == (0.07, "AWS Spot price history (us-east-1b)")
+
+
+def test_only_what_is_stale_is_asked_for_again(book: PriceBook, account: AWS, clock: Clock) -> None:
+    def calls() -> tuple[int, int]:
+        return account.calls["pricing:GetProducts"], account.calls["ec2:DescribeSpotPriceHistory"]
+
+    refresh(book, account, "c7g.xlarge")
+    refresh(book, account, "c7g.xlarge")
+    assert calls() == (1, 1)
+    refresh(book, account, "c7g.xlarge", "c6g.xlarge")
+    assert calls() == (2, 2)
+    clock.now += 301
+    assert book.spot("c7g.xlarge", ZONES[0]).kind == "cached"
+    refresh(book, account, "c7g.xlarge", "c6g.xlarge")
+    assert calls() == (2, 3)
+    assert book.spot("c7g.xlarge", ZONES[0]).kind == "live"
+    clock.now += DAY
+    assert book.on_demand("c7g.xlarge").kind == "cached"
+    refresh(book, account, "c7g.xlarge")
+    assert calls() == (3, 4)
+
+
+def test_what_is_not_sold_is_not_asked_for_at_every_turn(book: PriceBook, account: AWS) -> None:
+    for _ in range(3):
+        refresh(book, account, "c99g.xlarge")
+    assert account.calls["pricing:GetProducts"] == 1
+    with pytest.raises(PriceUnknown, match=r"c99g\.xlarge costs in us-east-1"):
+        book.on_demand("c99g.xlarge")
+
+
+def test_a_refusal_is_remembered_and_said_beside_the_price(book: PriceBook, aws: LocalAWS, account: AWS) -> None:
+    denied = "User: arn:aws:iam::123456789012:user/a is not authorized to perform: pricing:GetProducts"
+    code = "AccessDeniedException"
+    aws.weather([weather.Error(action="pricing:GetProducts", count=2, code=code, message=denied, status=400)])
+    refresh(book, account, "c7g.xlarge", "c99g.xlarge")
+    price = book.on_demand("c7g.xlarge")
+    assert (price.usd_per_hour, price.kind) == (0.145, "bundled")
+    assert sources([price]) == "AWS price list of 2026-07-20, bundled; live price denied: pricing:GetProducts"
+    assert book.spot("c7g.xlarge", ZONES[0]).kind == "live", "one refusal does not spoil the other"
+    with pytest.raises(PriceUnknown, match=r"\(live price denied: pricing:GetProducts\)$"):
+        book.on_demand("c99g.xlarge")
+
+
+def test_prices_are_kept_on_disk_and_counted_however_old(
+    tmp_path: Path, clock: Clock, far: AWS, book: PriceBook
+) -> None:
+    refresh(book, far, "c7g.xlarge")
+    assert book.on_demand("c7g.xlarge").source == "AWS price list"
+    clock.now += 400 * DAY
+    later = PriceBook("us-east-1", cache=tmp_path, now=clock)
+    price = later.on_demand("c7g.xlarge")
+    assert (price.usd_per_hour, price.kind, price.date) == (0.145, "cached", "2026-11-26")
+    assert later.spot("c7g.xlarge", ZONES[0]).kind == "cached"
+    clock.now = NOW + 3600
+    assert PriceBook("us-east-1", cache=tmp_path, now=clock).on_demand("c7g.xlarge").kind == "live"
+
+
+def test_simulated_prices_are_neither_kept_nor_mixed_with_real_ones(
+    tmp_path: Path, clock: Clock, far: AWS, account: AWS
+) -> None:
+    refresh(PriceBook("us-east-1", cache=tmp_path, now=clock), far, "c7g.xlarge", "m7g.xlarge")
+    kept = (tmp_path / "us-east-1.json").read_text()
+    book = PriceBook("us-east-1", cache=tmp_path, now=clock)
+    refresh(book, account, "c7g.xlarge", "c6g.xlarge")
+    assert book.on_demand("c7g.xlarge").source == "simulated AWS price list"
+    assert book.on_demand("m7g.xlarge").kind == "bundled"
+    assert (tmp_path / "us-east-1.json").read_text() == kept
+
+
+@pytest.mark.parametrize("broken", ["", "{", "[]", '{"prices": {"c7g.xlarge": [0, 1, 1]}}', '{"prices": {"a": ["x"]}}'])
+def test_a_broken_file_is_put_aside_with_a_warning_and_written_anew(
+    tmp_path: Path, clock: Clock, far: AWS, broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "us-east-1.json"
+    path.write_text(broken)
+    book = PriceBook("us-east-1", cache=tmp_path, now=clock)
+    assert "cannot be read and are not used" in caplog.text
+    assert book.on_demand("c7g.xlarge").kind == "bundled"
+    refresh(book, far, "c7g.xlarge")
+    assert json.loads(path.read_text())["prices"]["c7g.xlarge"][0] == 0.145
+
+
+def test_two_processes_keep_both_what_they_have_heard(tmp_path: Path) -> None:
+    one, other = PriceCache(tmp_path / "x.json"), PriceCache(tmp_path / "x.json")
+    one.write({"a": Known(1.0, 10, 10), "b": Known(2.0, 10, 10)})
+    other.write({"b": Known(3.0, 20, 20), "c": Known(4.0, 20, 20)})
+    one.write({"b": Known(2.0, 10, 10)})
+    assert one.read() == {"a": Known(1.0, 10, 10), "b": Known(3.0, 20, 20), "c": Known(4.0, 20, 20)}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_folder_that_cannot_be_written_costs_a_warning(
+    tmp_path: Path, clock: Clock, far: AWS, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    book = PriceBook("us-east-1", cache=tmp_path / "file" / "folder", now=clock)
+    refresh(book, far, "c7g.xlarge")
+    assert book.on_demand("c7g.xlarge").kind == "live"
+    assert "cannot be kept" in caplog.text
+
+
+def test_a_region_without_a_bundled_list_has_what_aws_says_or_nothing(tmp_path: Path) -> None:
+    book = PriceBook("xx-north-9", cache=tmp_path)
+    for ask in (book.on_demand, book.spot):
+        with pytest.raises(PriceUnknown, match="no prices of that region"):
+            ask("c7g.xlarge")
