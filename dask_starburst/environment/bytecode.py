@@ -76,6 +76,7 @@ class Bytecode:
         drop_unused(self._folder.glob("??/*"), now)
 
     def _source(self, path: Path, shown: str) -> _Source:
+        interruption.check()
         digest = hashlib.sha256(f"{COMPILER}\0{shown}\0".encode())
         digest.update(path.read_bytes())
         name = digest.hexdigest()

@@ -38,6 +38,11 @@ class Interruption:
             for process in self._running:
                 _end(process)
 
+    def check(self) -> None:
+        """Raise `Interrupted` if the work is not wanted."""
+        if self._unwanted.is_set():
+            raise Interrupted
+
     def wait(self, seconds: float) -> None:
         """Wait, and raise `Interrupted` as soon as the work is not wanted."""
         if self._unwanted.wait(seconds):
@@ -55,7 +60,7 @@ class Interruption:
         finally:
             with self._lock:
                 self._running.discard(process)
-        self.wait(0)
+        self.check()
 
 
 _current: ContextVar[Interruption] = ContextVar("interruption", default=Interruption())  # noqa: B039 -- nobody stops it
@@ -77,7 +82,7 @@ def interruptible() -> Iterator[None]:
 
 def check() -> None:
     """Raise `Interrupted` if the work is not wanted any more."""
-    _current.get().wait(0)
+    _current.get().check()
 
 
 def pause(seconds: float) -> None:

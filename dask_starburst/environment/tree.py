@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dask_starburst.environment import interruption
 from dask_starburst.environment.archive import opened
 
 _WHITEOUT = ".wh."
@@ -47,6 +48,7 @@ def _read(path: Path, media_type: str, wanted: Callable[[str], bool]) -> tuple[T
     tree, hidden = Tree(), set()
     with opened(path, media_type) as file, tarfile.open(fileobj=file, mode="r|") as archive:
         for member in archive:
+            interruption.check()
             name = member.name.removeprefix("./").strip("/")
             folder, _, last = name.rpartition("/")
             if last == _OPAQUE:

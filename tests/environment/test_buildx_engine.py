@@ -232,6 +232,44 @@ def test_the_base_image_of_this_repository_is_compiled_and_its_user_is_not_root(
         assert (config["config"]["Cmd"], config["config"].get("Entrypoint")) == (["python3"], None)
 
 
+def like_ubuntu(folder: Path) -> Path:
+    """Write the Dockerfile of a base with what Ubuntu has and ours has not, but for packages to install."""
+    usr = folder / "usr"
+    (usr / "bin").mkdir(parents=True)
+    for tool in ("chown", "grep", "mkdir", "rm"):
+        path = shutil.which(tool)
+        assert path
+        shutil.copy(path, usr / "bin")
+        for library in re.findall(r"=> (/\S+)", subprocess.check_output(["ldd", path], text=True)):
+            there = usr / Path("/", library).resolve().relative_to("/usr").with_name(Path(library).name)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(library, there)
+    (usr / "bin" / "apt-get").write_text("#!/bin/sh\nexit 0\n")
+    (usr / "bin" / "apt-get").chmod(0o755)
+    (folder / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nCOPY usr /usr\n")
+    return folder
+
+
+def test_the_gpu_image_of_this_repository_can_be_built_and_its_user_is_not_root(engine, kitchen, tmp_path):
+    """On a base that is like Ubuntu: NVIDIA's cannot be had here, and nothing of this runs on a GPU."""
+    common = ["--builder", BUILDER, "--platform", "linux/amd64", "--provenance=false", "--push", *engine.options]
+    base = f"{kitchen.registry.host}/bases/ubuntu:1"
+    built = {base: (kitchen.base, like_ubuntu(tmp_path / "ubuntu"))}
+    built[f"{kitchen.registry.host}/bases/gpu:1"] = (base, ROOT / "images/gpu")
+    for name, (below, folder) in built.items():
+        engine.docker("buildx", "build", *common, "--tag", name, "--build-arg", f"BASE={below}", str(folder))
+    found = kitchen.registry.manifest("bases/gpu", "1")
+    assert found is not None
+    config = unpack(kitchen.registry, "bases/gpu", found.digest, tmp_path / "image")
+    script = (
+        "import getpass, os; open(os.path.expanduser('~/file'), 'w').close(); print(getpass.getuser(), os.getuid())"
+    )
+    assert run(tmp_path / "image", config, ["python3", "-c", script]) == (0, "dask 1000\n")
+    assert config["config"]["StopSignal"] == "SIGTERM"
+    assert (config["config"]["Cmd"], config["config"].get("Entrypoint")) == (["python3"], None)
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in config["config"]["Env"]
+
+
 # -- a registry that wants a password -----------------------------------------------------------
 
 

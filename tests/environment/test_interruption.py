@@ -1,0 +1,71 @@
+"""Work in threads that ends when nobody waits for it any more."""
+
+from __future__ import annotations
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Event
+
+import psutil
+import pytest
+
+from dask_starburst.environment import interruption
+from dask_starburst.environment.interruption import Interrupted
+from tests.evidence import wait_until
+
+FOREVER = ["sleep", "600"]
+
+
+@pytest.fixture
+def begun() -> Event:
+    return Event()
+
+
+@pytest.mark.parametrize("kind", ["program", "pause", "own work"])
+def test_what_a_thread_does_ends_when_who_wanted_it_goes(kind: str, begun: Event):
+    def work() -> None:
+        begun.set()
+        if kind == "program":
+            interruption.run(FOREVER)
+        elif kind == "pause":
+            interruption.pause(600)
+        while True:
+            interruption.check()
+
+    with ThreadPoolExecutor(1) as pool:
+        with suppress(KeyboardInterrupt), interruption.interruptible():
+            job = interruption.submit(pool, work)
+            begun.wait()
+            raise KeyboardInterrupt
+        assert isinstance(job.exception(timeout=60), Interrupted)
+
+
+def test_a_program_ends_with_what_it_has_started():
+    command = ["sh", "-c", "sleep 600 & echo $!; wait"]
+    with suppress(KeyboardInterrupt), interruption.started(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        sleeper = int(process.stdout.readline())
+        raise KeyboardInterrupt
+    wait_until(lambda: not running(sleeper), 30, "the sleeper has gone as well")
+    assert not running(process.pid)
+
+
+def running(pid: int) -> bool:
+    """Whether there is a process that is more than an entry in a table."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_who_has_asked_for_nothing_is_not_interrupted_by_others(begun: Event):
+    with suppress(ValueError), interruption.interruptible():
+        raise ValueError
+    interruption.check()
+    assert interruption.run(["cat"], input="heard").stdout == "heard"
+
+
+def test_a_program_that_takes_too_long_is_ended():
+    with pytest.raises(subprocess.TimeoutExpired):
+        interruption.run(FOREVER, timeout=0.1)
