@@ -14,10 +14,8 @@ from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import PriceUnknown
 from dask_starburst.events import Event
 from dask_starburst.plan.budget import MINIMUM_SECONDS, Caps, Rates
+from dask_starburst.plan.quote import HOURS_A_MONTH
 from dask_starburst.plan.state import HEAD
-
-HOURS_A_MONTH = 730.0
-"""What AWS's own calculator divides a monthly price by."""
 
 
 class Prices(Protocol):

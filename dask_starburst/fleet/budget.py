@@ -88,8 +88,13 @@ class BudgetWatch:
     _telling: bool = False
     _dated: set[str] = field(default_factory=set)
 
-    def look(self, now: float, limits: Limits) -> None:
+    def look(self, now: float, limits: Limits) -> Limits:
         """Mark the workers that have to wait, warn, and end the cluster when its money is spent.
+
+        Returns
+        -------
+        Limits
+            Those to go by: while the pool costs too much nothing is kept warm.
 
         Raises
         ------
@@ -105,7 +110,7 @@ class BudgetWatch:
             fleet.spawn(self._account(spent))
         self._log(now, spent)
         if not caps:
-            return
+            return limits
         self._check_total(caps, spent)
         self._alert(caps)
         wait = held(fleet.workers.values(), fleet.observed, now, limits, rates, caps, spent)
@@ -113,6 +118,8 @@ class BudgetWatch:
             if worker.held != (name in wait):
                 fleet.workers[name] = replace(worker, held=not worker.held)
         self._tell(len(wait), caps)
+        over = caps.hourly is not None and self.rate > caps.hourly
+        return replace(limits, warm=0.0) if over else limits
 
     async def last_word(self) -> None:
         """Hear from the scheduler for the last time what its workers have done."""

@@ -245,13 +245,13 @@ class Fleet:
         now = self.pool.aws.now()
         refused = await self._renew(now)
         await self._look(now)
-        self.budget.look(now, self._limits)
+        limits = self.budget.look(now, self._limits)
         self._follow(now)
         self.spot.look(self.observed.draining)
         await self.launcher.look_for_head(self.pool, self.observed)
         workers = tuple(self.workers.values())
-        decision = step(workers, self.observed, now, self._limits)
-        self.decided(decision, workers, self.observed, now, self._limits)
+        decision = step(workers, self.observed, now, limits)
+        self.decided(decision, workers, self.observed, now, limits)
         actions = [a for a in decision if self.launcher.ready_for(a)]
         self.observed = observe.ask(self.observed, actions, now)
         if refused is None:
@@ -378,7 +378,7 @@ class Fleet:
             self._looked.notify_all()
 
     async def _sleep(self) -> None:
-        quiet = all(w.state is S.READY for w in self.workers.values())
+        quiet = all(w.state is S.READY or w.held for w in self.workers.values())
         spares = sum(self._limits.spare.values())
         booting = any(not i.seen and not i.terminating for i in self.observed.instances.values())
         idle = booting or len(self.observed.instances) > len(self.workers) + spares
