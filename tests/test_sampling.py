@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 import dask_starburst
+from dask_starburst import StarburstCluster
 from dask_starburst.cost import Cost
-from dask_starburst.cost.record import Record, keep, record_of
+from dask_starburst.cost.record import Record, keep, kept, record_of
 from dask_starburst.errors import BadArgument
+from dask_starburst.local import LocalAWS
 from dask_starburst.plan.estimate import per_hour
 from dask_starburst.sampling import start_of
 
@@ -97,3 +99,21 @@ def test_an_item_that_fails_is_named() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         dask_starburst.estimate(lambda item: 1 / item, [1, 0], 10)
     assert "item 1 of the sample: 0" in caught.value.__notes__[0]
+
+
+def test_a_cluster_that_is_closed_has_said_how_long_its_workers_booted_and_an_estimate_asks_aws_once(
+    aws: LocalAWS,
+) -> None:
+    where: dict[str, Any] = {"cloud": "local", "endpoint_url": aws.endpoint_url}
+    with StarburstCluster(n_workers=1, quiet=True, **where) as cluster:
+        cluster.wait_for_workers(1)
+    (record,) = kept()
+    assert record.simulated
+    assert 0 < record.boot_seconds < record.closed - record.opened
+    assert start_of([record])[1].startswith("assumed")  # the embedded AWS says nothing of AWS
+    before = aws.status().calls
+    text = repr(dask_starburst.estimate(len, ["a"], 10, **where))
+    after = aws.status().calls
+    asked = {name: count - before.get(name, 0) for name, count in after.items()}
+    assert "the embedded AWS" in text
+    assert asked["ec2:DescribeSpotPriceHistory"] <= 2  # one for each product name
