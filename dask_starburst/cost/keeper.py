@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at how old the prices are; AWS is asked only for those that are too old.
 _LOOK = 5.0
+#: Seconds before AWS is asked for the first time where no cap depends on it: a start has enough to ask for.
+_FIRST = 10.0
 #: Seconds that a launch with a cap waits for current prices; then it goes by those that there are.
 _PATIENCE = 15.0
 
@@ -44,7 +46,7 @@ class BookKeeper:
         if self._ledger.caps:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._refresh(), _PATIENCE)
-        self._task = asyncio.ensure_future(self._run())
+        self._task = asyncio.ensure_future(self._run(_LOOK if self._ledger.caps else _FIRST))
 
     async def stop(self) -> None:
         """Ask for no more prices."""
@@ -63,7 +65,8 @@ class BookKeeper:
                 logger.debug("the books are closed at the times that were seen: %s", error)
         self._ledger.close(self._aws.now())
 
-    async def _run(self) -> None:
+    async def _run(self, first: float) -> None:
+        await asyncio.sleep(first)
         while True:
             try:
                 await self._refresh()

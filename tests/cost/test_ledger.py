@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_starburst.catalog import Price
+from dask_starburst.catalog.prices import Kind
 from dask_starburst.cost import Ledger
 from dask_starburst.errors import PriceUnknown
 from dask_starburst.events import Event
@@ -98,6 +99,7 @@ class Market:
     """Prices that a test moves."""
 
     region = "us-east-1"
+    kind: Kind = "bundled"
 
     def __init__(self, usd: float) -> None:
         self.usd = usd
@@ -106,7 +108,7 @@ class Market:
         return Price(0.4, "test", "2026-01-01")
 
     def spot(self, instance_type: str, zone: str = "") -> Price:
-        return Price(self.usd, "test", "2026-01-01")
+        return Price(self.usd, "test", "2026-01-01", self.kind)
 
 
 def test_a_spot_price_that_moves_counts_from_then_on():
@@ -119,6 +121,16 @@ def test_a_spot_price_that_moves_counts_from_then_on():
     ledger.reprice(3 * HOUR)
     assert ledger.total(9 * HOUR).instances == pytest.approx(0.1 + 2 * 0.2)
     assert ledger.total(9 * HOUR).saved == pytest.approx(3 * 0.4 - 0.5)
+
+
+def test_the_first_price_that_aws_says_itself_counts_from_the_start():
+    ledger = Ledger(market := Market(0.1))
+    ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)
+    market.usd, market.kind = 0.2, "live"
+    ledger.reprice(60)
+    market.usd = 0.4
+    ledger.reprice(HOUR)
+    assert ledger.total(2 * HOUR).instances == pytest.approx(0.2 + 0.4)
 
 
 def test_what_ec2_says_of_an_instance_counts_more_than_what_was_seen():
