@@ -112,6 +112,7 @@ def estimate(
         f"A thread there is taken to be {f'{speed:g} times ' if speed != 1.0 else ''}as fast as one here,"
         f" {'assumed: speed= says otherwise' if speed == 1.0 else 'as given'}.",
         *_cautions(tried, n, threads, max(sizes), speed),
+        *(f"{fact[0].upper()}{fact[1:].removesuffix('.')}." for fact in plan.facts),
         *([f"{max(sizes)} workers would be refused: {plan.refusal}"] if plan.refusal else []),
     ]
     return reckon(n, tried.seconds, ways, speed=speed, notes=notes)

@@ -14,6 +14,7 @@ from dask_starburst.cost import Cost
 from dask_starburst.cost.record import Record, keep, kept, record_of
 from dask_starburst.errors import BadArgument
 from dask_starburst.local import LocalAWS
+from dask_starburst.local.weather import Quota
 from dask_starburst.plan.estimate import per_hour
 from dask_starburst.sampling import start_of
 
@@ -117,3 +118,13 @@ def test_a_cluster_that_is_closed_has_said_how_long_its_workers_booted_and_an_es
     asked = {name: count - before.get(name, 0) for name, count in after.items()}
     assert "the embedded AWS" in text
     assert asked["ec2:DescribeSpotPriceHistory"] <= 2  # one for each product name
+
+
+def test_what_does_not_fit_in_a_quota_or_under_a_cap_is_said(aws: LocalAWS) -> None:
+    aws.weather([Quota(market="spot", vcpus=9)])
+    try:
+        text = repr(dask_starburst.estimate(len, ["a"], 10, cloud="local", endpoint_url=aws.endpoint_url))
+    finally:
+        aws.weather([Quota(market="spot", vcpus=None)])
+    assert "Only 2 of 50 workers fit" in text
+    assert "50 workers would be refused" in repr(dask_starburst.estimate(len, ["a"], 10, max_hourly_cost=0.5))
