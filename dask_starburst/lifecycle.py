@@ -170,7 +170,8 @@ class CloudCluster(SpecCluster):
         pool, now, cost = session.pool, session.aws.now(), self.cost
         if pool is not None and cost.usd:
             opened = min((event.time for event in self.events), default=now)
-            keep(record_of(self.name, pool.name, opened, now, cost))
+            boots = session.fleet.boots.seen(now).measured if session.fleet is not None else ()
+            keep(record_of(self.name, pool.name, opened, now, cost, boots))
 
     async def _say_good_bye(self) -> None:
         """Let the scheduler end by itself, and its workers with it, as long as it answers."""

@@ -24,6 +24,8 @@ from dask_starburst.plan.advice import Candidate, Measured, Need, Sort
 
 _HOME = "us-east-1"
 _ANY = "any"
+#: With fewer columns the cells of the table stand close together.
+_WIDE = 100
 
 
 @click.command()
@@ -60,24 +62,39 @@ def advise(
         raise BadArgument(f"no instance type holds a worker of {vcpus} threads and {memory}; ask for less.")
     book = asyncio.run(book_of(account, [kind.name for kind in types]))
     measured = read_results(results) if results is not None else {}
-    ranked = advice.rank(candidates(book, need, "spot" if spot else "on-demand", measured), sort)[:top]
+    found = candidates(book, need, "spot" if spot else "on-demand", measured)
+    if sort == "measured" and not any(one.measured for one in found):
+        raise BadArgument("--sort measured: none of the types that fit was measured; give --results with some of them.")
+    ranked = advice.rank(found, sort)[:top]
     if as_json:
         click.echo(json.dumps([plain(one) for one in ranked], indent=2))
-    else:
-        Console().print(as_renderable(ranked, book.region, sort))
+        return
+    console = Console()
+    console.print(as_renderable(ranked, book.region, sort, narrow=console.width < _WIDE))
+    if missing := sorted(measured.keys() - {one.type.name for one in ranked}):
+        click.echo(f"- Measured, but not listed: {', '.join(missing)}.")
 
 
 def candidates(
     book: PriceBook, need: Need, market: Literal["spot", "on-demand"], measured: Mapping[str, Measured]
 ) -> list[Candidate]:
-    """Return the types that fit, with all that is known of them."""
-    found = []
+    """Return the types that fit, with all that is known of them.
+
+    Raises
+    ------
+    PriceUnknown
+        Nobody knows what any of them costs in the region.
+    """
+    found, trouble = [], None
     for kind in advice.fitting(need, catalogue().values()):
         try:
             on_demand, spot = book.on_demand(kind.name), book.spot(kind.name)
-        except PriceUnknown:
-            continue  # it is not sold there, as far as is known
+        except PriceUnknown as error:
+            trouble = error  # it is not sold there, as far as is known
+            continue
         found.append(Candidate(kind, on_demand, spot, market, advice.band(kind), measured.get(kind.name)))
+    if not found and trouble is not None:
+        raise trouble
     return found
 
 
@@ -106,7 +123,10 @@ def read_results(path: Path) -> dict[str, Measured]:
     """
     try:
         rows = json.loads(path.read_text("utf-8"))
-        return {row["type"]: Measured(float(row["seconds"]), str(row.get("date", ""))) for row in rows}
+        found = {row["type"]: Measured(float(row["seconds"]), str(row.get("date", ""))) for row in rows}
+        if not all(0 < one.seconds < float("inf") for one in found.values()):
+            raise ValueError("seconds have to be above zero")
+        return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadArgument(
             f'--results {path}: {error!r}; give a JSON list such as [{{"type": "c7g.xlarge", "seconds": 61.2, "date":'
@@ -114,19 +134,20 @@ def read_results(path: Path) -> dict[str, Measured]:
         ) from None
 
 
-def as_renderable(ranked: list[Candidate], region: str, sort: Sort) -> RenderableType:
+def as_renderable(ranked: list[Candidate], region: str, sort: Sort, *, narrow: bool = False) -> RenderableType:
     """Return the ranking for a terminal."""
-    table = Table(title=f"Instance types for such a worker in {region}, by {sort}", title_justify="left")
-    for title in ("type", "vCPU", "cores", "GiB", "on demand", "Spot", "core-hour", "GiB-hour", "taken a month"):
-        table.add_column(title, justify="left" if title == "type" else "right")
-    if any(one.measured for one in ranked):
-        table.add_column("measured", justify="right")
+    title = f"Instance types for such a worker in {region}, by {sort}; USD an hour"
+    table = Table(title=title, title_justify="left", padding=0 if narrow else (0, 1))
+    measured = any(one.measured for one in ranked)
+    # Both do not fit in a hundred columns; --json has all.
+    rates = ("measured",) if measured else ("a core", "a GiB")
+    for title in ("type", "vCPU", "cores", "GiB", "on demand", "Spot", *rates, "taken"):
+        table.add_column(title, justify="left" if title == "type" else "right", no_wrap=True)
     for one in ranked:
-        table.add_row(*_cells(one), *([_run(one)] if any(each.measured for each in ranked) else []))
-    market = "Spot" if ranked and ranked[0].market == "spot" else "on demand"
+        table.add_row(*_cells(one, measured=measured))
+    market = "Spot" if ranked[0].market == "spot" else "on demand"
     worst = sources(one.price for one in ranked if one.price is not None)
-    said = [advice.why(ranked[0], sort)] if ranked else ["Nothing that fits is sold there, as far as is known"]
-    said += [f"Prices ({market}): {worst}"] if worst else []
+    said = [advice.why(ranked[0], sort), *([f"Prices ({market}): {worst}"] if worst else [])]
     return Group(table, *(Text(f"- {sentence}.") for sentence in (*said, *advice.warnings(ranked))))
 
 
@@ -143,6 +164,7 @@ def plain(one: Candidate) -> dict[str, Any]:
         "on_demand_usd": one.on_demand.usd_per_hour,
         "spot_usd": one.spot.usd_per_hour,
         "spot_kind": one.spot.kind,
+        "spot_published": not one.spot_unpublished,
         "usd_per_core_hour": one.usd_per_core,
         "usd_per_gib_hour": one.usd_per_gib,
         "interruptions_percent": one.band,
@@ -151,25 +173,25 @@ def plain(one: Candidate) -> dict[str, Any]:
     }
 
 
-def _cells(one: Candidate) -> list[str]:
+def _cells(one: Candidate, *, measured: bool) -> list[str]:
     def usd(price: Any) -> str:
-        return f"{'~' if price.assumed else ''}${price.usd_per_hour:.4f}"
+        return f"${price.usd_per_hour:.4f}"
 
+    mark = "≤" if one.spot_unpublished else "~" if one.spot is not None and one.spot.assumed else ""
     return [
-        f"{one.type.name}{' (burstable)' if one.type.burstable else ''}",
+        f"{one.type.name}{' *' if one.type.burstable else ''}",
         str(one.type.vcpus),
         str(one.type.cores),
         f"{one.type.memory_mib / 1024:g}",
         usd(one.on_demand),
-        usd(one.spot),
-        f"${one.usd_per_core:.4f}",
-        f"${one.usd_per_gib:.4f}",
+        f"{mark}{usd(one.spot)}",
+        *([_run(one)] if measured else [f"${one.usd_per_core:.4f}", f"${one.usd_per_gib:.4f}"]),
         advice.band_text(one.band),
     ]
 
 
 def _run(one: Candidate) -> str:
-    return f"{one.measured.seconds:g} s, ${one.usd_per_run:.4f}" if one.measured else "not"
+    return f"{one.measured.seconds:,.1f} s, ${one.usd_per_run:.4f}" if one.measured else "–"
 
 
 def _bytes(text: str) -> int:

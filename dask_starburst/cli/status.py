@@ -33,4 +33,4 @@ async def _look(aws: AWS, settings: Settings) -> Status:
     pools = await discovery.find(aws, count_warm=True)
     stopped = sum(pool.stopped for pool in pools)
     found = await kept(aws, settings.build.repository, stopped, settings.storage.volume_size)
-    return Status(aws.region, pools, idle_bill(found))
+    return Status(aws.region, pools, idle_bill(found), found.trouble)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from dask_starburst.aws import ecr, logs
 from dask_starburst.aws.session import AWS
+from dask_starburst.errors import PermissionDenied
 from dask_starburst.plan.idle import Kept
 from dask_starburst.plan.images import stored_bytes
 from dask_starburst.plan.tasks import LOG_GROUP
 
+T = TypeVar("T")
+
 
 async def kept(aws: AWS, repository: str, stopped: int = 0, volume_gb: int = 30) -> Kept:
-    """Return what there is of images and logs.
+    """Return what there is of images and logs; what the user may not ask is unknown.
 
     Parameters
     ----------
@@ -23,6 +28,19 @@ async def kept(aws: AWS, repository: str, stopped: int = 0, volume_gb: int = 30)
     stopped, volume_gb : int
         How many instances are stopped, and the size of the volume of each.
     """
-    images, log_bytes = await asyncio.gather(ecr.images(aws, repository), logs.stored_bytes(aws, LOG_GROUP))
-    tagged = [image for image in images if image.tags]
-    return Kept(stored_bytes(images), len(tagged), stopped, volume_gb, log_bytes)
+    trouble: list[str] = []
+    images, log_bytes = await asyncio.gather(
+        _told(ecr.images(aws, repository), trouble), _told(logs.stored_bytes(aws, LOG_GROUP), trouble)
+    )
+    tagged = [image for image in images or () if image.tags]
+    size = None if images is None else stored_bytes(images)
+    return Kept(size, len(tagged), stopped, volume_gb, log_bytes, tuple(trouble))
+
+
+async def _told(question: Awaitable[T], trouble: list[str]) -> T | None:
+    """Return the answer; None, and a sentence more, if the user may not ask."""
+    try:
+        return await question
+    except PermissionDenied as error:
+        trouble.append(str(error))
+        return None

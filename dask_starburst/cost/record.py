@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from dask_starburst.cost.bill import Cost
@@ -19,7 +20,8 @@ logger = logging.getLogger(__name__)
 class Record:
     """The final bill of one cluster.
 
-    Times are seconds since the epoch, amounts US dollars. ``source`` says where its prices are from.
+    Times are seconds since the epoch, amounts US dollars. ``source`` says where its prices are from. ``boot_seconds``
+    is what its workers took from the order of an instance until they were up, the median; 0 if none was booted.
     """
 
     name: str
@@ -34,9 +36,10 @@ class Record:
     by_cause: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     simulated: bool = False
+    boot_seconds: float = 0.0
 
 
-def record_of(name: str, pool: str, opened: float, closed: float, cost: Cost) -> Record:
+def record_of(name: str, pool: str, opened: float, closed: float, cost: Cost, boots: Sequence[float] = ()) -> Record:
     """Return the record of a cluster that is closed."""
     return Record(
         name=name,
@@ -51,6 +54,7 @@ def record_of(name: str, pool: str, opened: float, closed: float, cost: Cost) ->
         by_cause=dict(cost.by_cause),
         source=cost.source,
         simulated=cost.simulated,
+        boot_seconds=median(boots) if boots else 0.0,
     )
 
 

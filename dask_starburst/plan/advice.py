@@ -88,6 +88,14 @@ class Candidate:
         return self.usd * self.measured.seconds / 3600 if self.measured is not None else float("inf")
 
     @property
+    def spot_unpublished(self) -> bool:
+        """Whether nothing is known of its Spot price but that it is at most the one on demand."""
+        spot, on_demand = self.spot, self.on_demand
+        return (
+            spot is not None and on_demand is not None and spot.assumed and spot.usd_per_hour >= on_demand.usd_per_hour
+        )
+
+    @property
     def hyperthreads(self) -> bool:
         """Whether a vCPU is half a core only."""
         return self.type.cores < self.type.vcpus
@@ -161,22 +169,26 @@ def warnings(shown: Iterable[Candidate]) -> list[str]:
     """Return what one has to know of the types that are shown."""
     kinds = list(shown)
     said = []
-    if any(one.spot is not None and one.spot.assumed for one in kinds):
-        said.append("~ is an assumption, for nobody has told the price")
+    if any(one.spot is not None and one.spot.assumed and not one.spot_unpublished for one in kinds):
+        said.append("~ is an assumption: on demand less the middle of the published savings of the family")
+    if any(one.spot_unpublished for one in kinds):
+        said.append("≤ is a Spot price of which nothing was published: it counts as on demand, and is likely less")
     threads = sorted({one.type.family for one in kinds if one.hyperthreads})
     if threads:
         said.append(
             f"A vCPU of {', '.join(threads)} is a hyperthread, half a core; of Graviton and of AMD from 7a on it is a"
-            " whole core (aws-facts §8)"
+            " whole core. Cores are the DefaultCores of EC2's DescribeInstanceTypes"
         )
     burstable = sorted({one.type.family for one in kinds if one.type.burstable})
     if burstable:
         said.append(
-            f"{', '.join(burstable)} are burstable: a busy worker uses up their CPU credits, and is slowed down or"
-            " billed for more. Do not choose them for Dask"
+            f"* Types of {', '.join(burstable)} are burstable: a busy worker uses up their CPU credits, then is slowed"
+            " down or billed for more. Do not choose them for Dask"
         )
     if any(one.band is not None for one in kinds):
-        said.append(f"Interruptions are those of {INTERRUPTIONS_OF}, by AWS's Spot Instance Advisor")
+        said.append(
+            f"Taken is how many of them Spot takes back in a month: {INTERRUPTIONS_OF}, by AWS's Spot Instance Advisor"
+        )
     if not any(one.measured is not None for one in kinds):
         said.append("Prices say nothing of speed: --results takes a file of what a benchmark has measured")
     return said

@@ -26,31 +26,37 @@ class Kept:
 
     Parameters
     ----------
-    image_bytes : int
-        What all images in ECR take together, compressed.
+    image_bytes : int or None
+        What all images in ECR take together, compressed; None if AWS does not tell.
     images : int
         How many there are.
     stopped, volume_gb : int
         How many instances are stopped, and the size of the volume of each.
-    log_bytes : int
-        What CloudWatch keeps of our logs.
+    log_bytes : int or None
+        What CloudWatch keeps of our logs; None if AWS does not tell.
+    trouble : tuple of str
+        Why AWS does not tell, in sentences.
     """
 
-    image_bytes: int = 0
+    image_bytes: int | None = 0
     images: int = 0
     stopped: int = 0
     volume_gb: int = 30
-    log_bytes: int = 0
+    log_bytes: int | None = 0
+    trouble: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class IdleRow:
-    """One row of the bill: what, how much of it, at USD a GB and month, USD a month, and how to be rid of it."""
+    """One row of the bill: what, how much of it, at USD a GB and month, USD a month, and how to be rid of it.
+
+    What AWS does not tell costs None: never nothing.
+    """
 
     what: str
     amount: str
     usd_per_gb: float
-    usd_per_month: float
+    usd_per_month: float | None
     less: str
 
 
@@ -62,13 +68,13 @@ def idle_bill(kept: Kept) -> tuple[IdleRow, ...]:
     kept : Kept
         What there is.
     """
-    images = f"{kept.images} image{'' if kept.images == 1 else 's'}, {_size(kept.image_bytes)}"
+    images = f"{kept.images} image{'' if kept.images == 1 else 's'}, "
     rows = [
         IdleRow(
             "images in ECR",
-            images,
+            _size(kept.image_bytes, images),
             USD_PER_GB_MONTH,
-            monthly_cost(kept.image_bytes),
+            None if kept.image_bytes is None else monthly_cost(kept.image_bytes),
             "`starburst image prune`; ecr_image_ttl_days deletes what nobody uses",
         ),
         IdleRow(
@@ -82,20 +88,29 @@ def idle_bill(kept: Kept) -> tuple[IdleRow, ...]:
             "logs in CloudWatch",
             _size(kept.log_bytes),
             LOGS_GB_MONTH,
-            kept.log_bytes / 1e9 * LOGS_GB_MONTH,
+            None if kept.log_bytes is None else kept.log_bytes / 1e9 * LOGS_GB_MONTH,
             "a shorter storage.log_retention",
         ),
     ]
-    return tuple(sorted(rows, key=lambda row: -row.usd_per_month))
+    return tuple(sorted(rows, key=lambda row: -(row.usd_per_month or 0.0)))
 
 
-def _size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+def _size(count: int | None, before: str = "") -> str:
+    if count is None:
+        return "unknown"
+    return before + (f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB")
 
 
 def total(rows: Iterable[IdleRow]) -> float:
-    """Return the USD a month of all rows."""
-    return sum(row.usd_per_month for row in rows)
+    """Return the USD a month of all rows that are known."""
+    return sum(row.usd_per_month or 0.0 for row in rows)
+
+
+def total_text(rows: Iterable[IdleRow]) -> str:
+    """Write what all rows cost a month, and that it may be more where not all is known."""
+    known = list(rows)
+    more = any(row.usd_per_month is None for row in known)
+    return f"{'at least ' if more else ''}{cents(total(known))}"
 
 
 def cents(usd: float) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dask_starburst.plan.cleanup import PoolFound
-from dask_starburst.plan.idle import FREE, IdleRow, cents, total
+from dask_starburst.plan.idle import FREE, IdleRow, cents, total, total_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class Status:
     region: str
     pools: tuple[PoolFound, ...]
     idle: tuple[IdleRow, ...]
+    trouble: tuple[str, ...] = ()
 
     @property
     def running(self) -> int:
@@ -41,13 +42,14 @@ class Status:
             "usd_per_hour": self.usd_per_hour,
             "pools": [_pool(pool) for pool in self.pools],
             "idle_usd_per_month": total(self.idle),
+            "trouble": self.trouble,
             "idle": [{"what": r.what, "amount": r.amount, "usd_per_month": r.usd_per_month} for r in self.idle],
         }
 
 
 def as_renderable(status: Status) -> RenderableType:
     """Return a status for a terminal."""
-    return Group(_running(status), Text(""), _bill(status.idle))
+    return Group(_running(status), Text(""), _bill(status.idle, status.trouble))
 
 
 def _running(status: Status) -> RenderableType:
@@ -71,16 +73,21 @@ def _running(status: Status) -> RenderableType:
     return table
 
 
-def _bill(rows: Sequence[IdleRow]) -> RenderableType:
+def _bill(rows: Sequence[IdleRow], trouble: Sequence[str]) -> RenderableType:
     table = Table(title="The idle bill: what a month costs when nothing runs", title_justify="left", show_footer=True)
     table.add_column("what", footer="in all")
     table.add_column("how much")
     table.add_column("a GB and month", justify="right")
-    table.add_column("a month", justify="right", footer=cents(total(rows)))
+    table.add_column("a month", justify="right", footer=total_text(rows))
     for row in rows:
-        table.add_row(row.what, row.amount, f"${row.usd_per_gb:.2f}", cents(row.usd_per_month))
+        table.add_row(row.what, row.amount, f"${row.usd_per_gb:.2f}", _usd(row))
     less = [Text(f"- {row.what} cost less with {row.less}") for row in rows if row.usd_per_month]
-    return Group(table, *less, Text(f"- free of charge: {'; '.join(FREE)}"))
+    denied = [Text(f"- {sentence}") for sentence in trouble]
+    return Group(table, *less, *denied, Text(f"- free of charge: {'; '.join(FREE)}"))
+
+
+def _usd(row: IdleRow) -> str:
+    return "unknown" if row.usd_per_month is None else cents(row.usd_per_month)
 
 
 def _pool(pool: PoolFound) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from dask_starburst.cli import main
 
 
-def typed(*words: str) -> Result:
-    nobody = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "COLUMNS": "120"}
+def typed(*words: str, columns: int = 120) -> Result:
+    nobody = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "COLUMNS": str(columns)}
     return CliRunner(env={**nobody, "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}).invoke(main, words)
 
 
@@ -33,7 +34,7 @@ def test_results_of_a_benchmark_count(tmp_path: Path):
     results.write_text('[{"type": "c7g.xlarge", "seconds": 100}, {"type": "m7g.xlarge", "seconds": 50}]')
     text = typed("advise", "--sort", "measured", "--results", str(results)).output
     assert "m7g.xlarge does the measured work for the least money" in text
-    assert "100 s" in text
+    assert "100.0 s" in text
 
 
 def test_bad_input_is_answered_with_what_to_type(tmp_path: Path):
@@ -42,3 +43,40 @@ def test_bad_input_is_answered_with_what_to_type(tmp_path: Path):
     assert "give a JSON list" in typed("advise", "--results", str(wrong)).output
     assert "give one such as '8 GiB'" in typed("advise", "--memory", "much").output
     assert "ask for less" in typed("advise", "--vcpus", "9999").output
+
+
+def test_an_order_by_what_nobody_has_measured_is_refused(tmp_path: Path):
+    assert "none of the types that fit was measured" in typed("advise", "--sort", "measured").output
+    results = tmp_path / "results.json"
+    results.write_text('[{"type": "c7g.xlarge", "seconds": 0}]')
+    assert "above zero" in typed("advise", "--results", str(results)).output
+
+
+def test_a_measured_type_that_is_not_listed_is_named(tmp_path: Path):
+    results = tmp_path / "results.json"
+    results.write_text('[{"type": "c7g.xlarge", "seconds": 9}, {"type": "c7g.xlrage", "seconds": 9}]')
+    assert "Measured, but not listed: c7g.xlrage." in typed("advise", "--results", str(results)).output
+
+
+def test_a_region_without_prices_is_an_error_that_names_those_that_have_some():
+    result = typed("advise", "--region", "xx-nowhere-1")
+    assert result.exit_code == 1
+    assert "has no prices of that region, only of" in result.output
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_in_so_many_columns_nothing_is_cut(tmp_path: Path, columns: int):
+    results = tmp_path / "results.json"
+    results.write_text('[{"type": "c7i-flex.xlarge", "seconds": 61.25}]')
+    for words in ((), ("--results", str(results)), ("--gpu",), ("--vcpus", "2", "--memory", "1 GiB", "--top", "60")):
+        text = typed("advise", *words, columns=columns).output
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= columns
+
+
+def test_a_spot_price_of_which_nothing_was_published_is_not_passed_off_as_known():
+    found = json.loads(typed("advise", "--json", "--top", "60").output)
+    plain = {row["type"]: row for row in found}
+    assert plain["c7g.xlarge"]["spot_published"]
+    assert not plain["a1.xlarge"]["spot_published"]
+    assert plain["a1.xlarge"]["spot_usd"] == plain["a1.xlarge"]["on_demand_usd"]

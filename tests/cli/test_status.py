@@ -8,6 +8,7 @@ import pytest
 
 from dask_starburst import StarburstCluster
 from dask_starburst.local import LocalAWS
+from dask_starburst.local.weather import Error
 from tests.evidence import starburst
 
 
@@ -24,3 +25,13 @@ def test_it_shows_what_runs_with_its_price_and_then_nothing_but_the_idle_bill(aw
     assert "Nothing runs in us-east-1. 1 empty pool, free of charge." in text
     for what in ("images in ECR", "volumes of stopped instances", "logs in CloudWatch", "free of charge"):
         assert what in text
+
+
+def test_what_one_may_not_ask_is_unknown_and_the_rest_is_shown_all_the_same(aws: LocalAWS) -> None:
+    denied = "User: arn:aws:iam::123456789012:user/ada is not authorized to perform: logs:DescribeLogGroups"
+    aws.weather([Error(action="logs:DescribeLogGroups", code="AccessDeniedException", message=denied, status=400)])
+    text = " ".join(starburst(aws, "status").split())
+    assert "logs in CloudWatch │ unknown" in text
+    assert "at least" in text
+    assert "logs:DescribeLogGroups" in text
+    assert "images in ECR │ 0 images" in text

@@ -26,7 +26,7 @@ def kind(name: str, vcpus: int = 4, cores: int = 4, gib: int = 8, burstable: boo
 
 def candidate(found: InstanceType, usd: float, **more: object) -> Candidate:
     price = Price(usd, "test", "2026-01-01", "assumed")
-    return Candidate(found, price, price, "spot", **more)  # type: ignore[arg-type]  # by name
+    return Candidate(found, Price(2 * usd, "test", "2026-01-01"), price, "spot", **more)  # type: ignore[arg-type]  # by name
 
 
 GRAVITON = candidate(kind("c7g.xlarge"), 0.06, band=(0, 5), measured=Measured(100.0))
@@ -73,6 +73,16 @@ def test_hyperthreads_burstable_types_and_assumed_prices_are_warned_of():
     assert "Spot Instance Advisor" in said
     assert "Prices say nothing of speed" not in said
     assert "Prices say nothing of speed" in " ".join(warnings([BURSTABLE]))
+
+
+def test_a_spot_price_of_which_nothing_was_published_has_a_mark_of_its_own():
+    alike = Price(0.05, "test", "2026-01-01", "assumed")
+    unpublished = Candidate(kind("c6a.xlarge"), alike, alike, "spot")
+    assert unpublished.spot_unpublished
+    assert not GRAVITON.spot_unpublished
+    said = " ".join(warnings([unpublished]))
+    assert "≤ is a Spot price of which nothing was published" in said
+    assert "~" not in said
 
 
 def test_interruptions_are_those_that_were_published_and_no_others():

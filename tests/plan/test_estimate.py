@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_starburst.plan.estimate import Estimate, Way, estimate, makespan, span
+from dask_starburst.plan.estimate import TASK_SECONDS, Estimate, Way, estimate, makespan, span
 
 HERE = [Way("here, one after another", 1), Way("here, on 4 cores", 4)]
 
@@ -67,6 +67,33 @@ def test_a_minute_is_paid_for_at_the_least():
     assert [row.usd for row in found.rows if row.way.workers == 1] == [pytest.approx(0.1 * 60 / 3600)]
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(5.25, "5.25 s"), (600, "10 min"), (9000, "2.5 h")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0000123, "12.3 µs"), (0.25, "250 ms"), (5.25, "5.25 s"), (605, "10 min 5 s"), (9000, "2 h 30 min")],
+)
 def test_times_are_written_for_people(seconds: float, text: str):
     assert span(seconds) == text
+
+
+def test_where_the_cloud_begins_to_be_worth_it_is_where_the_verdict_turns():
+    start = with_workers(10, 1.0).worth_from
+    assert start is not None
+    assert not with_workers(round(start * 0.9), 1.0).worth_it
+    assert with_workers(round(start * 1.1), 1.0).worth_it
+    assert "It is worth it from about" in with_workers(10, 1.0).verdict
+
+
+def test_items_that_the_scheduler_takes_longer_for_than_they_last_stay_here():
+    found = with_workers(1_000_000, 1e-5)
+    assert found.rows[-1].seconds == pytest.approx(90 + 1_000_000 * TASK_SECONDS)
+    assert found.worth_from is None
+    assert "With such items it never is worth it" in found.verdict
+
+
+def test_a_notebook_shows_every_way_and_the_verdict_and_lets_no_markup_through():
+    ways = [Way("here & now", 1), Way("<2> workers", 8, 90.0, 0.2, 2)]
+    html = estimate(1000, [1.0], ways, notes=["<b>"])._repr_html_()
+    assert "here &amp; now" in html
+    assert "&lt;2&gt; workers" in html
+    assert "&lt;b&gt;" in html
+    assert "worth it" in html

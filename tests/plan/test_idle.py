@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from dask_starburst.plan.idle import FREE, Kept, cents, idle_bill, total
+from dask_starburst.plan.idle import FREE, Kept, cents, idle_bill, total, total_text
 
 
 def test_an_empty_account_costs_nothing():
     assert total(idle_bill(Kept())) == 0
-    assert [cents(row.usd_per_month) for row in idle_bill(Kept())] == ["0.0 ¢"] * 3
+    assert [row.usd_per_month for row in idle_bill(Kept())] == [0.0] * 3
+    assert total_text(idle_bill(Kept())) == "0.0 ¢"
 
 
 def test_what_is_kept_is_counted_the_dearest_first():
@@ -29,3 +30,11 @@ def test_small_amounts_are_in_cents(usd: float, text: str):
 
 def test_what_is_free_is_named_too():
     assert any("Auto Scaling groups of size zero" in text for text in FREE)
+
+
+def test_what_aws_does_not_tell_is_unknown_and_never_nothing():
+    rows = idle_bill(Kept(image_bytes=None, log_bytes=2_000_000_000))
+    (images,) = (row for row in rows if row.what == "images in ECR")
+    assert images.usd_per_month is None
+    assert images.amount == "unknown"
+    assert total_text(rows) == "at least 6.0 ¢"
