@@ -107,6 +107,7 @@ class CloudCluster(SpecCluster):
         self._keeper = BookKeeper(aws, book, self._ledger)
         await self._keeper.begin()
         if caps:
+            self._ledger.require_prices()
             self._blueprint = within(self._blueprint, caps, self._ledger.rates())
         return self._ledger
 

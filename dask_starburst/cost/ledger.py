@@ -194,21 +194,33 @@ class Ledger:
     def rates(self) -> Rates:
         """Return what an hour of each type costs now, its address and volume included.
 
-        Raises
-        ------
-        PriceUnknown
-            Nobody knows what a type costs on demand. A Spot price that is not known counts as that on demand.
+        A Spot price that is not known counts as that on demand. A type that has neither is left out.
         """
         usd: dict[tuple[str, str], float] = {}
         extra = PUBLIC_IPV4_HOUR + self._volume_hour
         for kind in self.types:
-            on_demand = self.prices.on_demand(kind).usd_per_hour
-            usd[kind, "on-demand"] = on_demand + extra
-            try:
-                usd[kind, "spot"] = self.prices.spot(kind).usd_per_hour + extra
-            except PriceUnknown:
-                usd[kind, "spot"] = on_demand + extra
+            for market in ("on-demand", "spot"):
+                price = self._known(kind, market) or self._known(kind, "on-demand")
+                if price is not None:
+                    usd[kind, market] = price.usd_per_hour + extra
         return Rates(usd)
+
+    def require_prices(self) -> None:
+        """Refuse to keep a cap without knowing what things cost.
+
+        Raises
+        ------
+        PriceUnknown
+            A type that may be launched has no price.
+        """
+        for kind in self.types:
+            try:
+                self.prices.on_demand(kind)
+            except PriceUnknown as error:
+                raise PriceUnknown(
+                    f"no cap can be kept on a cluster that may launch {kind}, for {error}"
+                    " Leave it out with instance_types=[…], or launch without a cap."
+                ) from None
 
     def spent(self, now: float) -> float:
         """Return what everything has cost up to `now` (seconds), in USD."""
@@ -268,18 +280,16 @@ class Ledger:
         return self._volume_hour * self.stopped.hours(now) if self.stopped is not None else 0.0
 
     def _saved(self, account: Account, now: float) -> float:
-        if account.market != "spot":
+        on_demand = self._known(account.instance_type, "on-demand")
+        if account.market != "spot" or on_demand is None:
             return 0.0
-        try:
-            on_demand = self.prices.on_demand(account.instance_type).usd_per_hour
-        except PriceUnknown:
-            return 0.0
-        return on_demand * account.hours(now) - account.usd(now)
+        return on_demand.usd_per_hour * account.hours(now) - account.usd(now)
 
     def _price(self, account: Account) -> Price | None:
+        return self._known(account.instance_type, account.market, account.zone)
+
+    def _known(self, kind: str, market: str, zone: str = "") -> Price | None:
         try:
-            if account.market == "spot":
-                return self.prices.spot(account.instance_type, account.zone)
-            return self.prices.on_demand(account.instance_type)
+            return self.prices.spot(kind, zone) if market == "spot" else self.prices.on_demand(kind)
         except PriceUnknown:
             return None

@@ -17,6 +17,7 @@ from dask_starburst.plan.state import Limits, Observed, Worker, WorkerState
 if TYPE_CHECKING:
     from dask_starburst.fleet.fleet import Fleet
 
+logger = logging.getLogger(__name__)
 
 #: Seconds between two lines in the log about what the cluster has cost.
 _LOG_EVERY = 900.0
@@ -204,7 +205,7 @@ class BudgetWatch:
                 text = f"EC2 says of {life.id}: launched in {life.zone}{', interrupted' if life.taken else ''}"
                 self.fleet.tell("instance-dated", life.id, text, logging.DEBUG, **facts)
         except StarburstError as error:  # the time at which it was first seen is nearly as good
-            self.fleet.troubled(error)
+            logger.debug("EC2 does not say since when instances run: %s", error)
 
 
 def _coming(worker: Worker) -> bool:

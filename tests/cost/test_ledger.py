@@ -184,6 +184,13 @@ def test_an_unknown_spot_price_counts_as_the_one_on_demand():
     assert rates.of("c7g.xlarge", "spot") == rates.of("c7g.xlarge", "on-demand") > 0.4
 
 
+def test_a_type_without_any_price_has_no_rate_and_no_cap_can_be_kept_with_it():
+    ledger = Ledger(types=("c7g.xlarge", "x99.huge"))
+    assert {kind for kind, _ in ledger.rates().usd} == {"c7g.xlarge"}
+    with pytest.raises(PriceUnknown, match=r"no cap can be kept on a cluster that may launch x99\.huge"):
+        ledger.require_prices()
+
+
 @given(st.lists(st.tuples(st.sampled_from(["c7g.large", "m7i.xlarge"]), st.floats(0, 1e6), st.floats(0, 1e6))))
 def test_the_sum_is_the_sum_of_its_instances(runs):
     together = Ledger()
