@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 comma := ,
 SPHINXOPTS ?= -W --keep-going -q
 # Three files at a time, for tests wait more than they work: every embedded AWS has addresses of its own.
-PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder --durations 25
 
 .PHONY: help install demo test test-slow soak stages test-buildx test-oldest check docs bench-peers bench-storm clean
 help:

@@ -16,8 +16,8 @@ _FREE = 3600.0
 
 Market = Literal["spot", "on-demand"]
 #: What an instance's time went into. ``scheduler``: the head's, all of it. ``boot``: until its worker is up.
-#: ``work``: its worker had tasks. ``idle``: it had none, or there was no worker on it. ``interrupted``: from a Spot
-#: notice to its end.
+#: ``work``: its worker had tasks. ``idle``: it had none, or there was no worker on it. ``interrupted``: from the
+#: moment at which it was known that AWS takes it, or ECS drains it, to its end.
 Cause = Literal["scheduler", "boot", "work", "idle", "interrupted"]
 T = TypeVar("T")
 #: Between ``boot`` and the end a worker is ``up``: what of that is work, the scheduler counts.

@@ -180,7 +180,7 @@ class Ledger:
                 account.mark("up", at)
             case "worker-stopped" | "worker-lost" if account is not None:
                 account.mark("idle", at)
-            case "spot-interruption" if account is not None:
+            case "spot-interruption" | "worker-leaving" if account is not None:
                 account.mark("interrupted", at)
 
     def worked(self, seconds: Mapping[str, float]) -> None:

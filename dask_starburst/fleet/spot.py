@@ -156,7 +156,8 @@ class SpotWatch:
         fleet.workers[worker.name] = replace(worker, wished=False, notice=now + (notice.seconds or 0.0))
         if notice.kind != "interruption":
             text = f"{_place(instance)} of worker {worker.name} is drained or stopped: {_THEN}"
-            fleet.tell("worker-leaving", worker.name, text, logging.WARNING)
+            where = instance.id if instance is not None else ""
+            fleet.tell("worker-leaving", worker.name, text, logging.WARNING, instance=where)
         new = await self.dask.replace(worker.name)
         self._gaps[new] = (worker.name, None)
 

@@ -6,6 +6,7 @@ import pytest
 
 from dask_starburst.catalog import catalogue
 from dask_starburst.catalog.quotas import QUOTAS, Market, fargate_quota, quota_of
+from dask_starburst.plan.sizing import worker_types
 
 
 @pytest.mark.parametrize(
@@ -37,8 +38,11 @@ def test_a_family_that_nobody_runs_dask_on_has_no_quota_here(kind: str) -> None:
 
 
 @pytest.mark.parametrize("market", ["on-demand", "spot"])
-def test_every_type_of_the_catalogue_has_a_quota(market: Market) -> None:
-    assert [kind for kind in catalogue() if quota_of(kind, market) is None] == []
+@pytest.mark.parametrize("arch", ["arm64", "x86_64"])
+def test_every_type_that_a_cluster_chooses_by_itself_has_a_quota(market: Market, arch: str) -> None:
+    chosen = {kind for n in (1, 2, 4, 8, 16, 32, 64) for kind in worker_types(catalogue(), arch, None, n, None)}
+    assert len(chosen) > 40
+    assert [kind.name for kind in chosen if quota_of(kind.name, market) is None] == []
 
 
 def test_the_quotas_of_fargate_stand_under_a_service_of_their_own() -> None:

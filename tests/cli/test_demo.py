@@ -1,11 +1,14 @@
 """``starburst demo`` from end to end, and what it says when it cannot begin."""
 
+import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from click.testing import CliRunner
 
 from dask_starburst.cli import main
@@ -37,11 +40,25 @@ def test_dask_has_the_same_commands_under_our_name():
     assert main.name == "starburst"  # Dask goes by this one
 
 
+def finished(command: list[str], seconds: float = 100.0) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; if it does not come, fail with what it has said and where it stands."""
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        try:
+            said, complained = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            said, complained = process.communicate()
+            pytest.fail(f"it did not end within {seconds:g} s:\n{said}\n{complained}")
+    return subprocess.CompletedProcess(command, process.returncode, said, complained)
+
+
 def test_the_demo_on_ones_own_csv_is_right_and_leaves_nothing(tmp_path):
     table = pd.DataFrame({"shop": ["north", "south"] * 5_000, "price": range(10_000)})
     table.to_csv(tmp_path / "sales.csv", index=False)
     command = [str(Path(sys.executable).with_name("starburst")), "demo", "--workers", "1"]
-    result = subprocess.run([*command, "--data", str(tmp_path / "sales.csv")], capture_output=True, text=True)
+    result = finished([*command, "--data", str(tmp_path / "sales.csv")])
     assert result.returncode == 0, result.stdout + result.stderr
     assert "all 4 answers are those of pandas" in result.stdout
     assert "On AWS this would have cost $0.00" in result.stdout
