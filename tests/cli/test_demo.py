@@ -43,8 +43,9 @@ def test_dask_has_the_same_commands_under_our_name():
 def finished(command: list[str], seconds: float = 100.0) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; if it does not come, fail with what it has said and where it stands."""
     environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             said, complained = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
