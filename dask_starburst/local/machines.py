@@ -125,7 +125,8 @@ class Machines:
             listener(machine)
         registers = self._world.luck.registers(machine)
         step: Step = "boot again" if machine.stops else "boot"
-        boot = self._world.timing.seconds(step) + self._world.luck.delay(machine)
+        # One mishap is enough for one instance: a slow boot waits for another one than that which never registers.
+        boot = self._world.timing.seconds(step) + (self._world.luck.delay(machine) if registers else 0.0)
         stops = machine.stops
         self._world.at(self._world.now() + boot, lambda: self._boot(machine, registers, stops))
 
