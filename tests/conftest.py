@@ -21,6 +21,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_bills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the bills of the tests' clusters out of the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def aws() -> Iterator[LocalAWS]:
     with LocalAWS() as running:

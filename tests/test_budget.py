@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ EXTRA = PUBLIC_IPV4_HOUR + 30 * EBS_GP3_GB_MONTH / 730
 
 def price(instance: dict[str, Any]) -> float:
     """Return USD an hour of an instance of the embedded AWS, with its address and volume."""
-    book = PriceBook("us-east-1")
+    book = PriceBook("us-east-1", cache=Path("does-not-exist"))
     ask = book.spot if instance["market"] == "spot" else book.on_demand
     return ask(instance["type"]).usd_per_hour + EXTRA
 
