@@ -104,6 +104,7 @@ def test_adaptive_scaling_goes_on_after_an_error_and_keeps_who_has_just_come(cle
         assert adaptive.scale_down_after == min(max(2.0, statistics.median(boots)), 10.0)
 
 
+@pytest.mark.slow
 def test_a_cluster_of_no_given_size_adapts_by_itself(clean: LocalAWS) -> None:
     with local_cluster(clean) as cluster, Client(cluster) as client:
         assert client.submit(slow_square, 7).result(timeout=60) == 49

@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any
 
+import pytest
 from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
@@ -71,6 +72,7 @@ def test_a_scheduler_killed_during_work_is_told_within_a_minute_and_nothing_is_l
     assert nothing_left(clean), leftovers(clean)
 
 
+@pytest.mark.slow
 def test_a_scheduler_killed_while_a_worker_retires_leaves_nothing(clean: LocalAWS) -> None:
     cluster = cluster_of(clean, 2)
 
