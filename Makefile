@@ -87,7 +87,7 @@ test-buildx: $(VENV)/.test
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet -e ".[test]" distributed==2026.7.0 dask==2026.7.0
-	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS) tests/test_cluster.py tests/test_exit.py \
+	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS) tests/test_cluster.py tests/test_showcase.py tests/test_exit.py \
 		tests/test_architecture.py tests/remote/test_retirement.py tests/remote/test_shuffles.py
 
 check: $(VENV)/.check
