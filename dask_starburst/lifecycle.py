@@ -106,7 +106,7 @@ class CloudCluster(SpecCluster):
         self.events.listen(self._ledger.note)
         self._keeper = BookKeeper(aws, book, self._ledger)
         await self._keeper.begin()
-        if caps:
+        if caps.binding:
             self._ledger.require_prices()
             self._blueprint = within(self._blueprint, caps, self._ledger.rates())
         return self._ledger

@@ -144,7 +144,7 @@ def try_out(fn: Callable[[Any], Any], items: Sequence[Any]) -> Tried:
         before = time.perf_counter()
         try:
             result = fn(item)
-        except Exception as error:
+        except Exception as error:  # whatever the user's own function raises is the user's to see, with the item
             error.add_note(f"estimate() was trying item {number} of the sample: {item!r:.80}")
             raise
         seconds.append(time.perf_counter() - before)

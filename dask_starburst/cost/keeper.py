@@ -43,10 +43,10 @@ class BookKeeper:
 
     async def begin(self) -> None:
         """Get current prices, now if something depends on them, and keep them so."""
-        if self._ledger.caps:
+        if self._ledger.caps.binding:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._refresh(), _PATIENCE)
-        self._task = asyncio.ensure_future(self._run(_LOOK if self._ledger.caps else _FIRST))
+        self._task = asyncio.ensure_future(self._run(_LOOK if self._ledger.caps.binding else _FIRST))
 
     async def stop(self) -> None:
         """Ask for no more prices."""

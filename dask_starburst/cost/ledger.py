@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -263,11 +263,6 @@ class Ledger:
             region=self.prices.region,
             simulated=self.simulated,
         )
-
-    @property
-    def hours_by_type(self) -> Mapping[tuple[str, str], int]:
-        """How many instances of each type and market there have been."""
-        return Counter((account.instance_type, account.market) for account in self.accounts.values())
 
     @property
     def _volume_hour(self) -> float:

@@ -114,6 +114,8 @@ class BudgetWatch:
             return limits
         self._check_total(caps, spent)
         self._alert(caps)
+        if not caps.binding:
+            return limits
         wait = held(fleet.workers.values(), fleet.observed, now, limits, rates, caps, spent)
         for name, worker in fleet.workers.items():
             if worker.held != (name in wait):

@@ -122,7 +122,7 @@ def within(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
     """
     settings, group = blueprint.settings, LADDERS[blueprint.settings.spot_policy][0]
     types = blueprint.worker_types
-    if caps and settings.instance_types is None:
+    if caps.binding and settings.instance_types is None:
         near = near_in_price([t.name for t in types], rates, group)
         types = tuple(t for t in types if t.name in near)
     dearest = rates.ceiling([t.name for t in types], group)
@@ -239,7 +239,7 @@ class Session:
             warm=settings.warm_timeout,
             spare={self.worker_group: settings.warm},
             stopped={self.worker_group: settings.stopped} if settings.stopped else {},
-            capped=bool(self._books.caps),
+            capped=self._books.caps.binding,
         )
         launcher = Launcher(definitions, settings.scheduler.port, self._sizes())
         self.fleet = Fleet(

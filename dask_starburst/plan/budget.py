@@ -37,7 +37,12 @@ class Caps:
     alert: float | None = None
 
     def __bool__(self) -> bool:
-        return any(cap is not None for cap in (self.hourly, self.total, self.alert))
+        return self.binding or self.alert is not None
+
+    @property
+    def binding(self) -> bool:
+        """Whether it may keep something from being launched; a threshold to be warned of does not."""
+        return self.hourly is not None or self.total is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +59,6 @@ class Rates:
     def ceiling(self, types: Iterable[str], group: str) -> float:
         """Return the most that one instance of a group may cost."""
         return max((self.of(kind, group) for kind in types), default=0.0)
-
-    def floor(self, types: Iterable[str], group: str) -> float:
-        """Return the least that one instance of a group may cost."""
-        return min((self.of(kind, group) for kind in types), default=0.0)
 
 
 def near_in_price(types: Sequence[str], rates: Rates, group: str) -> tuple[str, ...]:

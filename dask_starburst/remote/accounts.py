@@ -8,18 +8,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from contextlib import suppress
 from typing import Any
 
-from distributed.diagnostics.plugin import SchedulerPlugin
-
 from dask_starburst.plan.budget import extrapolated
+from dask_starburst.remote.plugin import LoopingPlugin
 
 #: Seconds between two looks at who works.
 _LOOK = 0.5
 
 
-class Accounts(SchedulerPlugin):
+class Accounts(LoopingPlugin):
     """Counts for how long each worker is busy, and remembers what the client says of money.
 
     Parameters
@@ -36,19 +34,7 @@ class Accounts(SchedulerPlugin):
         self._scheduler = scheduler
         self._busy: defaultdict[str, float] = defaultdict(float)
         self._told = (0.0, rate, time.monotonic())
-        self._task: asyncio.Task[None] | None = None
         scheduler.handlers["starburst_account"] = self.starburst_account
-
-    def begin(self) -> None:
-        """Count from now on."""
-        self._task = asyncio.ensure_future(self._run())
-
-    async def before_close(self) -> None:
-        """Count no more."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
 
     async def starburst_account(self, spent: float, rate: float) -> dict[str, float]:
         """Hear what was spent, in USD, and what an hour costs at the most; return the busy seconds by worker."""

@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
 from typing import Any
 
 import click
-from distributed.diagnostics.plugin import SchedulerPlugin
 
 from dask_starburst.aws import autoscaling, identity
 from dask_starburst.aws.session import AWS
@@ -21,6 +19,7 @@ from dask_starburst.errors import StarburstError
 from dask_starburst.plan.ending import ENDING, Lifetimes, why_end
 from dask_starburst.plan.pool import LEASE_ACTION
 from dask_starburst.remote.accounts import Accounts
+from dask_starburst.remote.plugin import LoopingPlugin
 
 # Below "distributed", whose handler Dask has set up: so it is in the scheduler's log.
 logger = logging.getLogger("distributed.starburst")
@@ -35,7 +34,7 @@ _RENEWALS = 3
 _WORKERS_OWN = "Client-worker-"
 
 
-class Guardian(SchedulerPlugin):
+class Guardian(LoopingPlugin):
     """Renews the lease of a pool as long as its scheduler is needed; then ends it.
 
     Parameters
@@ -75,18 +74,10 @@ class Guardian(SchedulerPlugin):
         self._reason: str | None = None
         self._renewed = float("-inf")
         self._not_before = 0.0
-        self._task: asyncio.Task[None] | None = None
-
-    def begin(self) -> None:
-        """Guard from now on."""
-        self._task = asyncio.ensure_future(self._run())
 
     async def before_close(self) -> None:
         """Guard no more: whoever closes a scheduler empties the pool, which may be another's soon."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await super().before_close()
         self._aws.close()
 
     async def _run(self) -> None:

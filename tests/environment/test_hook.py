@@ -12,7 +12,7 @@ for name in ("httpx", "uv"):
     sys.modules[name] = None  # what an import finds that is not installed
     try:
         part("making")
-    except Exception as error:
+    except Exception as error:  # what it raises, whatever it is, is what the test looks at
         print(type(error).__name__, error)
     for done in [each for each in sys.modules if each == name or each.startswith("dask_starburst.environment.")]:
         del sys.modules[done]

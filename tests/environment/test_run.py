@@ -59,7 +59,7 @@ def test_a_worker_of_the_image_joins_and_computes_and_leaves_in_an_orderly_way(u
         assert client.submit(where).result(timeout=60) == (machine, 1000, "dask", "/opt/venv"), worker.log
         assert client.gather(client.map(lambda x: x**2, range(10))) == [x**2 for x in range(10)]
         worker.signal(signal.SIGTERM)
-        status = worker.wait(90)
+        status = worker.wait(20 if machine == platform.machine() else 90)  # an emulated one on a busy computer
         log = worker.log
         assert client.scheduler_info()["workers"] == {}
     assert "SIGTERM" in log or "signal 15" in log, log
