@@ -47,6 +47,8 @@ def prices(types: tuple[str, ...], spot: bool, as_json: bool, **account: str | N
     book, note = asyncio.run(_book(account, [kind.name for kind in chosen], spot))
     lines = [_line(book, kind, spot) for kind in chosen]
     unknown = [line for line in lines if line.on_demand is None]
+    if len(unknown) == len(lines) and not types:
+        book.on_demand(chosen[0].name)  # a region of which nothing is known: it says so, and which there are
     if as_json:
         click.echo(json.dumps([_plain(line, book.region) for line in lines if types or line.on_demand], indent=2))
     else:

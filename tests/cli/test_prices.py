@@ -125,3 +125,9 @@ def test_no_number_is_cut_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) 
     output = prices("g6e.12xlarge", "t3.nano", "m7i-flex.large", "--spot", "--region", "us-east-1").output
     assert "…" not in output
     assert rows(output)["g6e.12xlarge"][2:6:3] == ["4×L40S", "10.49264"]
+
+
+def test_a_region_of_which_nothing_is_known_is_named_with_those_that_are() -> None:
+    output = prices("--region", "mars", code=1).output
+    assert "in mars" in output
+    assert "eu-central-1" in output
