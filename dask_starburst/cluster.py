@@ -276,7 +276,9 @@ class StarburstCluster(CloudCluster):
     def _quote(self, n_workers: int | None = None) -> Any:
         check_count("n_workers", n_workers, self.settings.max_workers)
         wanted = self.settings if n_workers is None else replace(self.settings, n_workers=n_workers)
-        return self.sync(preview_in, self._cloud, replace(self._blueprint, settings=wanted))
+        pool = self._session.pool if self._session is not None else None
+        planned = replace(self._blueprint, settings=wanted)
+        return self.sync(preview_in, self._cloud, planned, pool.name if pool is not None else "")
 
     # -- what there is to see -------------------------------------------------------------------
 

@@ -25,10 +25,9 @@ from dask_starburst.errors import CapacityUnavailable, StarburstError, VersionMi
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet.dask_side import ClusterSide
 from dask_starburst.fleet.fleet import Fleet
-from dask_starburst.fleet.session import Blueprint, Session, within
+from dask_starburst.fleet.session import Blueprint, Session, caps_of, within
 from dask_starburst.hooks import Hooks, Launch
 from dask_starburst.plan import versions
-from dask_starburst.plan.budget import Caps
 from dask_starburst.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -100,7 +99,7 @@ class CloudCluster(SpecCluster):
         """Open the books, and refuse what a cap does not allow before anything is launched."""
         settings, aws, blueprint = self.settings, cloud.aws, self._blueprint
         book = PriceBook(aws.region, now=aws.now)
-        caps = Caps(settings.max_hourly_cost, settings.max_total_cost, settings.cost_alert_threshold)
+        caps = caps_of(settings)
         types = tuple(dict.fromkeys(blueprint.types))
         self._ledger = Ledger(book, settings.storage.volume_size, cloud.simulated, caps, types)
         self.events.listen(self._ledger.note)

@@ -16,8 +16,7 @@ from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import BudgetExceeded, NoCredentials, QuotaExceeded, StarburstError
 from dask_starburst.fleet import preflight
-from dask_starburst.fleet.session import Blueprint, blueprint, within
-from dask_starburst.plan.budget import Caps
+from dask_starburst.fleet.session import Blueprint, blueprint, caps_of, within
 from dask_starburst.plan.idle import idle_bill
 from dask_starburst.plan.pool import LADDERS
 from dask_starburst.plan.quote import Quote, Wanted, reckon
@@ -91,9 +90,12 @@ async def preview(settings: Settings) -> Quote:
         await cloud.close()
 
 
-async def preview_in(cloud: Cloud | None, planned: Blueprint) -> Quote:
-    """Return the same for a blueprint, in a cloud that is open already; None: before the cluster has begun to start."""
-    return await (preview(planned.settings) if cloud is None else _priced(planned, cloud, ()))
+async def preview_in(cloud: Cloud | None, planned: Blueprint, pool: str) -> Quote:
+    """Return the same for a cluster in its own cloud; None: before it has begun to start.
+
+    What runs in its `pool` already is part of the plan, and does not count twice against a quota.
+    """
+    return await (preview(planned.settings) if cloud is None else _priced(planned, cloud, (), pool))
 
 
 async def offline(planned: Blueprint, *facts: str) -> Quote:
@@ -101,20 +103,19 @@ async def offline(planned: Blueprint, *facts: str) -> Quote:
     return await _priced(planned, None, facts)
 
 
-async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...]) -> Quote:
+async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...], pool: str = "") -> Quote:
     settings = planned.settings
     region = cloud.aws.region if cloud is not None else settings.region or _REGION
     book = PriceBook(region)
     if cloud is not None:
         await book.refresh(cloud.aws, planned.types, ())
     ledger = Ledger(book, settings.storage.volume_size, types=planned.types)
-    caps = Caps(settings.max_hourly_cost, settings.max_total_cost, settings.cost_alert_threshold)
-    refusals = []
+    caps, refusals = caps_of(settings), []
     try:
         planned = within(planned, caps, ledger.rates())
     except BudgetExceeded as error:
         refusals.append(str(error))
-    account = await _account(cloud.aws, planned) if cloud is not None else _Account()
+    account = await _account(cloud.aws, planned, pool) if cloud is not None else _Account()
     return reckon(
         f"the embedded AWS, {region}" if cloud is not None and cloud.simulated else region,
         wanted(planned),
@@ -144,13 +145,13 @@ class _Account:
         self.facts.append(message.removesuffix("."))
 
 
-async def _account(aws: AWS, planned: Blueprint) -> _Account:
+async def _account(aws: AWS, planned: Blueprint, pool: str) -> _Account:
     """Ask for the quotas, and for what is kept when nothing runs; who is denied that gets a plan all the same."""
     found, asked = _Account(), wanted(planned)
     wish = planned.wish(asked.workers + asked.spares)
     quotas = await preflight.look(aws, wish)
     try:
-        preflight.check(quotas, wish, "", found.tell)
+        preflight.check(quotas, wish, pool, found.tell)
         if not found.facts:
             found.facts.append(f"all of it fits in the account's vCPU quotas in {aws.region}")
     except QuotaExceeded as error:

@@ -12,6 +12,7 @@ from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
 from dask_starburst.local import LocalAWS
+from dask_starburst.local.weather import Quota
 from tests.evidence import wait_until
 
 
@@ -83,6 +84,17 @@ def test_a_cluster_says_what_more_workers_would_cost_and_launches_none(
     assert twenty.usd_per_hour - one.usd_per_hour == pytest.approx(19 * (one.usd_per_hour - one.least), rel=0.001)
     assert set(cluster.plan) == {"0"}, "and it is still what Dask calls so"
     assert len(aws.instances()) == before
+
+
+def test_what_a_cluster_runs_already_does_not_count_twice_against_a_quota(
+    aws: LocalAWS, showcase: tuple[StarburstCluster, Client]
+) -> None:
+    aws.weather([Quota(market="spot", vcpus=8)])  # two workers of four, and one of them runs
+    try:
+        assert "All of it fits" in repr(showcase[0].plan(2))
+        assert "Only 2 of 3 workers fit" in repr(showcase[0].plan(3))
+    finally:
+        aws.weather([Quota(market="spot", vcpus=None)])
 
 
 def test_nobody_without_its_certificates_gets_in_and_a_closed_pool_is_used_again_by_one_at_a_time(

@@ -112,6 +112,11 @@ def sold(blueprint: Blueprint, account: Account) -> Blueprint:
     return replace(blueprint, worker_types=left, size=worker_size(left, shape.nthreads, shape.memory_limit))
 
 
+def caps_of(settings: Settings) -> Caps:
+    """Return what a cluster of these settings may cost."""
+    return Caps(settings.max_hourly_cost, settings.max_total_cost, settings.cost_alert_threshold)
+
+
 def within(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
     """Return the blueprint with the worker types that suit these caps.
 
