@@ -25,6 +25,14 @@ def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> None:
         time.sleep(0.05)
 
 
+def alive(pid: int) -> bool:
+    """Tell whether a process runs. A zombie does not: in a container there may be nobody who reaps what is orphaned."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def leftovers(aws: LocalAWS) -> dict[str, Any]:
     """Return what is left of clusters, by API and by process list; empty values when nothing is."""
     states = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
@@ -38,7 +46,7 @@ def leftovers(aws: LocalAWS) -> dict[str, Any]:
         "tasks": [t for c in ecs.list_clusters()["clusterArns"] for t in ecs.list_tasks(cluster=c)["taskArns"]],
         "desired": [g["AutoScalingGroupName"] for g in groups if g["DesiredCapacity"] or g["Instances"]],
         "parameters": [p["Name"] for p in parameters],
-        "processes": [pid for pid in pids if psutil.pid_exists(pid)],
+        "processes": [pid for pid in pids if alive(pid)],
     }
 
 

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dask_starburst.cli.local import local
+from tests.evidence import alive, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +79,8 @@ def test_down_ends_it_and_says_what_was_stopped(up: dict[str, str], state: Path)
     assert result.exit_code == 0
     where = up["AWS_ENDPOINT_URL"]
     assert result.output == f"Stopped the embedded AWS at {where}: 0 instances, 0 tasks, 0 processes.\n"
-    assert not server.is_running()
-    assert not psutil.wait_procs(helpers, timeout=10)[1]
+    assert not alive(server.pid)
+    wait_until(lambda: not any(alive(each.pid) for each in helpers), 10, "what it had started ends")
     assert not state.exists()
 
 

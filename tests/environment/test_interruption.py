@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Event
 
-import psutil
 import pytest
 
 from dask_starburst.environment import interruption
 from dask_starburst.environment.interruption import Interrupted
-from tests.evidence import wait_until
+from tests.evidence import alive, wait_until
 
 FOREVER = ["sleep", "600"]
 
@@ -47,16 +46,8 @@ def test_a_program_ends_with_what_it_has_started():
         assert process.stdout is not None
         sleeper = int(process.stdout.readline())
         raise KeyboardInterrupt
-    wait_until(lambda: not running(sleeper), 30, "the sleeper has gone as well")
-    assert not running(process.pid)
-
-
-def running(pid: int) -> bool:
-    """Whether there is a process that is more than an entry in a table."""
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    wait_until(lambda: not alive(sleeper), 30, "the sleeper has gone as well")
+    assert not alive(process.pid)
 
 
 def test_who_has_asked_for_nothing_is_not_interrupted_by_others(begun: Event):

@@ -28,7 +28,7 @@ from dask_starburst.settings import Settings
 from tests.environment.kitchen import ROOT, Built, Kitchen
 from tests.environment.packages import wheel
 from tests.environment.stand_in import StandIn
-from tests.evidence import leftovers, starburst, wait_until
+from tests.evidence import alive, leftovers, starburst, wait_until
 
 DAY = 86_400.0
 
@@ -236,7 +236,7 @@ def test_ctrl_c_in_the_middle_of_a_build_ends_it_and_what_it_has_started_and_not
     assert process.returncode == 130
     assert "Interrupted. An image gets its tag last" in said
     assert "Traceback" not in said
-    assert not [each for each in uv if each.is_running()]
+    assert not [each for each in uv if alive(each.pid)]
     assert images(aws) == before
     assert list(Path("cold/dask-starburst/layers/work").iterdir()) == []
 
@@ -254,7 +254,7 @@ def test_ctrl_c_while_an_index_does_not_answer_is_heard_at_once(aws: LocalAWS, k
             connection.close()
     assert (process.returncode, "Interrupted." in said) == (130, True), said
     assert uv
-    assert not [each for each in uv if each.is_running()]
+    assert not [each for each in uv if alive(each.pid)]
 
 
 # -- an image that the user has -------------------------------------------------------------------

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from dask_starburst.local.container import Containers
+from tests.evidence import alive
 
 ENV = {"PYTHONUNBUFFERED": "1"}
 
@@ -53,14 +53,6 @@ def exit_code(containers: Containers, key: str) -> int:
     code = containers.poll(key)
     assert code is not None
     return code
-
-
-def alive(pid: int) -> bool:
-    """Tell whether a process runs; a zombie that nobody has reaped does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def folders_of_containers(tmp_path: Path) -> list[Path]:

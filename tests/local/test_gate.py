@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dask_starburst.local.clock import Clock
 from dask_starburst.local.gate import recognise
 from dask_starburst.local.throttle import BUCKET_OF, LIMITS, Throttle
 from dask_starburst.local.timing import PROFILES, Timing
+from tests.evidence import alive
 from tests.local.conftest import Clients, Stack, code_of, wait_for
 
 SCOPE = "AWS4-HMAC-SHA256 Credential=k/20261123/us-east-1/{}/aws4_request, SignedHeaders=host, Signature=0"
@@ -221,7 +221,7 @@ def test_the_server_ends_with_its_standard_input_and_kills_what_it_started() -> 
     server.stdin.close()
     assert server.wait(10) == 0
     assert server.stdout.read() == b""
-    wait_for(lambda: not is_alive(pid))
+    wait_for(lambda: not alive(pid))
 
 
 @pytest.mark.parametrize("ending", ["SIGTERM", "shutdown"])
@@ -234,14 +234,6 @@ def test_a_server_that_stays_ends_when_it_is_told_to(ending: str) -> None:
     else:
         post(aws, "shutdown", {})
     assert server.wait(10) == 0
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_the_clock_runs_at_its_speed_and_never_back() -> None:

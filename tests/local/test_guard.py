@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from dask_starburst.local.guard import Guard
+from tests.evidence import alive
 
 # A server in small: it starts three containers, one with a child, prints all process ids, and waits.
 SERVER = """
@@ -43,14 +44,6 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    """Tell whether a process runs; a zombie that nobody has reaped does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def serve(folder: Path, end: str) -> tuple[subprocess.Popen[str], list[int]]:

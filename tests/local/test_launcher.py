@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local import LocalAWS
 from dask_starburst.local.launcher import Server, server_options
+from tests.evidence import alive
 
 USER = """
 import os, sys, time
@@ -40,14 +41,6 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAWS]:
         patch.chdir(folder)
         with LocalAWS(region="eu-central-1") as running:
             yield running
-
-
-def alive(pid: int) -> bool:
-    """Tell whether a process runs; a zombie that nobody has reaped does not."""
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
