@@ -6,6 +6,8 @@ VENV := .venv
 DOCS_VENV := .venv-docs
 BIN := $(VENV)/bin
 comma := ,
+# Hundreds of processes import the same packages: a shell that forbids .pyc files makes each of them compile them all.
+unexport PYTHONDONTWRITEBYTECODE
 SPHINXOPTS ?= -W --keep-going -q
 # Three files at a time, for tests wait more than they work: every embedded AWS has addresses of its own.
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder --durations 25

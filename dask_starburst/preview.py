@@ -10,16 +10,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dask_starburst.aws.session import AWS
+from dask_starburst.catalog import fargate_rates
 from dask_starburst.cloud import Cloud, has_region, open_cloud
 from dask_starburst.cost.kept import kept
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
-from dask_starburst.errors import BudgetExceeded, NoCredentials, QuotaExceeded, StarburstError
+from dask_starburst.errors import BudgetExceeded, NoCredentials, PriceUnknown, QuotaExceeded, StarburstError
 from dask_starburst.fleet import preflight
 from dask_starburst.fleet.session import Blueprint, blueprint, caps_of, within
 from dask_starburst.plan.idle import idle_bill
 from dask_starburst.plan.pool import LADDERS
-from dask_starburst.plan.quote import Quote, Wanted, reckon
+from dask_starburst.plan.quote import Quote, Wanted, on_fargate, reckon
 from dask_starburst.settings import Settings
 
 #: Where prices are from when no region is configured, and nobody can be asked.
@@ -129,7 +130,16 @@ async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...
         refusal=" ".join([*refusals, *account.refusals]),
         idle=account.idle,
         simulated=cloud is not None and cloud.simulated,
+        fargate=_fargate(planned, region),
     )
+
+
+def _fargate(planned: Blueprint, region: str) -> float | None:
+    """Say what Fargate would charge for as much; None where the bundled list has nothing."""
+    head, worker, workers = planned.head_type, planned.worker_types[0], wanted(planned).workers
+    with suppress(PriceUnknown):
+        return on_fargate(((1, head), (workers, worker)), fargate_rates(region, worker.arch))
+    return None
 
 
 @dataclass

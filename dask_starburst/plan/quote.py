@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR, Price, sources
+from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR, FargateRates, InstanceType, Price, sources
 from dask_starburst.plan.budget import Caps
 
 #: What AWS's own calculator divides a monthly price by.
@@ -67,6 +67,8 @@ class Quote:
         What goes on costing when it is closed, and how much a month.
     simulated : bool
         Whether it is the embedded AWS, where nobody pays.
+    fargate : float, optional
+        What Fargate would charge for the same vCPUs and memory; None where nobody knows.
     """
 
     where: str
@@ -79,6 +81,7 @@ class Quote:
     refusal: str = ""
     idle: tuple[tuple[str, float], ...] = ()
     simulated: bool = False
+    fargate: float | None = None
 
     @property
     def usd_per_hour(self) -> float:
@@ -104,6 +107,7 @@ def reckon(
     refusal: str = "",
     idle: Sequence[tuple[str, float]] = (),
     simulated: bool = False,
+    fargate: float | None = None,
 ) -> Quote:
     """Reckon what a launch costs.
 
@@ -115,7 +119,7 @@ def reckon(
         What is asked for.
     prices : mapping of (str, str) to Price
         What an hour of each type costs ``"spot"`` and ``"on-demand"``.
-    caps, facts, refusal, idle, simulated
+    caps, facts, refusal, idle, simulated, fargate
         As in `Quote`.
     """
     group, first = wanted.groups[0], wanted.types[0]
@@ -147,6 +151,15 @@ def reckon(
         refusal=refusal,
         idle=tuple(idle),
         simulated=simulated,
+        fargate=fargate,
+    )
+
+
+def on_fargate(instances: Sequence[tuple[int, InstanceType]], rates: FargateRates) -> float:
+    """Return what Fargate charges an hour for the vCPUs and the memory of so many instances of each type."""
+    return sum(
+        count * (each.vcpus * rates.vcpu.usd_per_hour + each.memory_mib / 1024 * rates.gb.usd_per_hour)
+        for count, each in instances
     )
 
 
@@ -168,6 +181,11 @@ def sentences(quote: Quote) -> list[str]:
         said.append(
             f"It adapts to the work: without any it costs ${quote.least:.4f} an hour, for the scheduler, until"
             " idle_timeout ends it."
+        )
+    if quote.fargate is not None:
+        said.append(
+            f"For comparison: on Fargate as many vCPUs and as much memory are ${quote.fargate:.4f} an hour, by the"
+            " bundled list; clusters run on EC2 only."
         )
     said += [f"{fact[0].upper()}{fact[1:]}." for fact in quote.facts]
     said += _caps(quote)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from dask_starburst.catalog import Price
+from dask_starburst.catalog import Price, catalogue, fargate_rates
 from dask_starburst.plan.budget import Caps
-from dask_starburst.plan.quote import Wanted, reckon
+from dask_starburst.plan.quote import Wanted, on_fargate, reckon
 
 WANTED = Wanted("m7g.medium", ("c7g.xlarge", "m7g.xlarge"), 10, ("spot",))
 PRICES = {
@@ -52,3 +52,13 @@ def test_it_reads_as_what_it_is():
 def test_what_goes_on_costing_is_said():
     text = repr(reckon("us-east-1", WANTED, PRICES, idle=(("the image in ECR", 0.03),)))
     assert "this goes on costing, a month: the image in ECR $0.03" in text
+
+
+def test_fargate_is_there_to_compare_with():
+    types, rates = catalogue(), fargate_rates("us-east-1", "arm64")
+    # 4 vCPUs and 8 GB, ten times, and one of 1 vCPU and 4 GB, at AWS's list prices.
+    usd = on_fargate([(1, types["m7g.medium"]), (10, types["c7g.xlarge"])], rates)
+    assert usd == pytest.approx(41 * 0.03238 + 84 * 0.00356, rel=1e-3)
+    text = repr(reckon("us-east-1", WANTED, PRICES, fargate=usd))
+    assert "on Fargate as many vCPUs and as much memory are $1.6266 an hour" in text
+    assert "Fargate" not in repr(reckon("us-east-1", WANTED, PRICES))
