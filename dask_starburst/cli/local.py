@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dask_starburst.errors import LocalAWSError
-from dask_starburst.local.client import LocalAWS, LocalStatus, environment
+from dask_starburst.local.client import LocalAWS, LocalStatus
 from dask_starburst.local.launcher import server_options, start_detached
+from dask_starburst.local.sdk import environment
 
 _STOP_SECONDS = 10.0
 _MANY_CALLS = 15

@@ -14,21 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local.launcher import Hello, Server, server_options
+from dask_starburst.local.sdk import environment, session
 from dask_starburst.local.weather import Error, Event, Weather
 
 if TYPE_CHECKING:
     import boto3
 
 _TIMEOUT_SECONDS = 10.0
-# moto takes any key for its one account.
-_KEY = "local"
-_SECRET = "local"
-# In botocore's form: name in a file, environment variable, value, conversion.
-_NO_FILES = {
-    "profile": (None, None, None, None),
-    "config_file": (None, None, os.devnull, None),
-    "credentials_file": (None, None, os.devnull, None),
-}
 
 
 class LocalAWS:
@@ -164,14 +156,7 @@ class LocalAWS:
 
     def session(self) -> boto3.Session:
         """Return a boto3 session all of whose clients talk to this one."""
-        import boto3
-
-        return boto3.Session(
-            aws_access_key_id=_KEY,
-            aws_secret_access_key=_SECRET,
-            region_name=self.region,
-            botocore_session=_core_session(self.endpoint_url),
-        )
+        return session(self.endpoint_url, self.region)
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of one service, such as ``"ecs"``."""
@@ -247,31 +232,6 @@ class LocalAWS:
     @property
     def _control(self) -> Control:
         return Control(self.endpoint_url)
-
-
-def _core_session(endpoint_url: str) -> Any:
-    """Nothing of the user's, neither profile nor file nor variable, may lead a call to the real AWS, or fail it."""
-    from botocore.config import Config
-    from botocore.session import Session
-
-    class OneEndpoint(Session):
-        def create_client(self, *args: Any, **options: Any) -> Any:
-            options["endpoint_url"] = options.get("endpoint_url") or endpoint_url
-            return super().create_client(*args, **options)
-
-    core = OneEndpoint(session_vars=_NO_FILES)
-    core.set_default_client_config(Config(proxies={}))
-    return core
-
-
-def environment(endpoint_url: str, region: str) -> dict[str, str]:
-    """Return the variables that lead AWS SDKs and the AWS CLI to an embedded AWS."""
-    return {
-        "AWS_ENDPOINT_URL": endpoint_url,
-        "AWS_ACCESS_KEY_ID": _KEY,
-        "AWS_SECRET_ACCESS_KEY": _SECRET,
-        "AWS_DEFAULT_REGION": region,
-    }
 
 
 @dataclass(frozen=True)

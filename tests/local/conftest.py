@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import botocore.loaders
 import pytest
 
 from dask_starburst.local import LocalAWS
@@ -40,16 +39,11 @@ def aws() -> Iterator[LocalAWS]:
         yield running
 
 
-# Reading botocore's models takes a second for EC2 alone, so all sessions read them through one loader.
-_LOADER = botocore.loaders.Loader()
-
-
 class Clients:
     """One client a service, made when it is first asked for."""
 
     def __init__(self, aws: LocalAWS) -> None:
         self._session = aws.session()
-        self._session._session.register_component("data_loader", _LOADER)
         self._clients: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:

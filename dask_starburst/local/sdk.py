@@ -1,0 +1,60 @@
+"""What leads AWS SDKs and the AWS CLI to an embedded AWS, and to no other."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import boto3
+
+# moto takes any key for its one account.
+_KEY = "local"
+_SECRET = "local"
+# In botocore's form: name in a file, environment variable, value, conversion.
+_NO_FILES = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
+}
+
+
+def environment(endpoint_url: str, region: str) -> dict[str, str]:
+    """Return the variables that lead AWS SDKs and the AWS CLI to an embedded AWS."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_ACCESS_KEY_ID": _KEY,
+        "AWS_SECRET_ACCESS_KEY": _SECRET,
+        "AWS_DEFAULT_REGION": region,
+    }
+
+
+def session(endpoint_url: str, region: str) -> boto3.Session:
+    """Return a boto3 session all of whose clients talk to an embedded AWS.
+
+    Nothing of the user's, neither profile nor file nor variable, may lead a call to the real AWS, or fail it.
+    """
+    import boto3
+    from botocore.config import Config
+    from botocore.session import Session
+
+    class OneEndpoint(Session):
+        def create_client(self, *args: Any, **options: Any) -> Any:
+            options["endpoint_url"] = options.get("endpoint_url") or endpoint_url
+            return super().create_client(*args, **options)
+
+    core = OneEndpoint(session_vars=_NO_FILES)
+    core.register_component("data_loader", _loader())
+    core.set_default_client_config(Config(proxies={}))
+    return boto3.Session(
+        aws_access_key_id=_KEY, aws_secret_access_key=_SECRET, region_name=region, botocore_session=core
+    )
+
+
+@cache
+def _loader() -> Any:
+    """One for all sessions of a process, for it takes a second to read what the services are."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
