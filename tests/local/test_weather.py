@@ -291,8 +291,12 @@ def test_what_was_made_a_moment_ago_cannot_be_seen_yet(aws: LocalAWS, clients: C
     assert code_of(error) == "NoSuchEntity"
     aws.advance(1001.0)
     assert set(warm.ecs.list_tasks(cluster=warm.name)["taskArns"]) == {old, new}
-    # The agent of the second may have registered only just now, and then is hidden for as long again.
-    wait_for(lambda: aws.advance(1001.0) or len(warm.instances) == 2)
+
+    def seen() -> bool:
+        aws.advance(1001.0)  # its agent may have registered only just now, and then is hidden for as long again
+        return len(warm.instances) == 2
+
+    wait_for(seen)
     assert len(warm.in_service(2)) == len(warm.connected(2)) == 2
     assert warm.ec2.describe_launch_templates(LaunchTemplateIds=[template])["LaunchTemplates"]
     assert clients.iam.get_instance_profile(InstanceProfileName=warm.name)["InstanceProfile"]
