@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from dask_starburst.cost import Ledger, PriceBook
 from dask_starburst.errors import BudgetExceeded
 from dask_starburst.fleet.session import blueprint, within
 from dask_starburst.local import LocalAWS
-from dask_starburst.local.weather import Capacity, Interrupt
+from dask_starburst.local.weather import Capacity, Interrupt, SpotPrice
 from dask_starburst.plan.budget import INTERVAL, Caps
 from dask_starburst.settings import Settings
 from tests.evidence import costs_nothing, nothing_left, read_until, script_process, wait_until
@@ -43,13 +44,22 @@ def rates_over_time(history: list[dict[str, Any]]) -> list[float]:
     ]
 
 
-def bill(history: list[dict[str, Any]]) -> float:
-    """Reckon from the history of the embedded AWS what its instances have cost, as EC2 bills them."""
+def bill(history: list[dict[str, Any]], dearer_from: float = math.inf, times: float = 1.0) -> float:
+    """Reckon from the history of the embedded AWS what its instances have cost, as EC2 bills them.
+
+    Spot costs `times` as much from a moment on.
+    """
     usd = 0.0
     for i in history:
-        hours = max(60.0, i["ended_at"] - i["launched_at"]) / 3600
-        free = i["market"] == "spot" and i["interrupted"] and hours < 1
-        usd += hours * (EXTRA if free else price(i))
+        end = max(i["launched_at"] + 60.0, i["ended_at"])
+        hours = (end - i["launched_at"]) / 3600
+        if i["market"] == "spot" and i["interrupted"] and hours < 1:
+            usd += hours * EXTRA
+            continue
+        usd += hours * price(i)
+        if i["market"] == "spot":
+            later = max(0.0, end - max(i["launched_at"], dearer_from)) / 3600
+            usd += later * (times - 1) * (price(i) - EXTRA)
     return usd
 
 
@@ -154,11 +164,17 @@ def test_the_books_agree_with_what_the_embedded_aws_has_seen() -> None:
             told = {"spot-interruption", "worker-leaving"}
             wait_until(lambda: any(e.kind in told for e in own.events), 60, "an interruption")
             own.wait_for_workers(3)
+            aws.weather([SpotPrice(times=2.0)])
+            before = {each.usd_per_hour for each in own.cost.prices}
             aws.advance(600)
+            wait_until(lambda: {each.usd_per_hour for each in own.cost.prices} - before, 60, "the new price of Spot")
             own.scale(1)  # the others stay warm for a while
             wait_until(lambda: sum(e.kind == "instance-terminated" for e in own.events) >= 2, 60, "they go")
         cost, history = own.cost, aws.instances()
-    assert cost.usd == pytest.approx(bill(history), rel=0.005)
+        (dearer,) = (past["at"] for past in aws.past_weather() if past["kind"] == "spot-price")
+    usd = bill(history, dearer, 2.0)
+    assert cost.usd == pytest.approx(usd, rel=0.005)
+    assert usd > bill(history) * 1.1  # so that it would be noticed
     assert sum(cost.by_group.values()) == pytest.approx(cost.usd)
     assert sum(cost.by_cause.values()) == pytest.approx(cost.usd)
     assert {"scheduler", "boot", "idle", "interrupted"} <= cost.by_cause.keys()

@@ -43,6 +43,8 @@ class Price:
         by the size of the type; nobody has said so.
     why : str
         Why nothing better was to be had: ``"live price denied: pricing:GetProducts"``.
+    since : float, optional
+        From when on it counts, in seconds since the epoch, if AWS says so: it does for Spot.
     """
 
     usd_per_hour: float
@@ -50,6 +52,7 @@ class Price:
     date: str
     kind: Kind = "bundled"
     why: str = ""
+    since: float | None = None
 
     @property
     def assumed(self) -> bool:

@@ -63,11 +63,12 @@ class Account:
         return sum(hours * price.usd_per_hour for hours, price in self.priced(now) if price is not None)
 
     def reprice(self, price: Price | None, at: float) -> None:
-        """Count at another price from now on; the first that AWS itself has said counts from the start."""
+        """Count at another price from when AWS says that it holds, else from `at`; AWS's first word from the start."""
         if price is not None and price.kind == "live" and not any(p and p.kind == "live" for _, p in self.prices):
             self.prices = [(self.started, price)]
         elif not self.prices or (self.ended is None and _usd(self.prices[-1][1]) != _usd(price)):
-            self.prices.append((at, price))
+            since = None if price is None or not self.prices else price.since
+            self.prices.append((at if since is None else min(at, max(since, self.prices[-1][0])), price))
 
     def mark(self, what: _Mark, at: float) -> None:
         """Say what its time goes into from now on; what is interrupted stays so."""

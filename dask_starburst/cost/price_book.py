@@ -175,7 +175,8 @@ class PriceBook:
         fresh = self._now() - known.asked < seconds
         date = datetime.fromtimestamp(known.asked, UTC).strftime("%Y-%m-%d")
         why = "" if fresh else self._why.get(kind, "")
-        return Price(known.usd, self._played + source, date, "live" if fresh else "cached", why)
+        since = known.since if kind == "Spot" else None
+        return Price(known.usd, self._played + source, date, "live" if fresh else "cached", why, since)
 
 
 def _words(kind: str, error: StarburstError) -> str:

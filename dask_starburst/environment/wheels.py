@@ -143,7 +143,8 @@ def _sources(folder: Path) -> Iterable[Path]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
         return _walk(folder)
-    found = [path for name in done.stdout.split("\0") if name and (path := folder / name).is_file()]
+    paths = [folder / name for name in done.stdout.split("\0") if name]
+    found = [path for path in paths if path.suffix != ".pyc" and path.is_file()]
     # Nothing: the folder is one that a repository around it ignores.
     return found or _walk(folder)
 

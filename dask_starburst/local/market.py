@@ -1,6 +1,6 @@
 """What EC2 has to sell: rooms of capacity pools, vCPU quotas, and which pool a group buys from.
 
-A pool is an instance type in an availability zone in a market (``"spot"`` or ``"on-demand"``). Everything is unlimited
+Everything is unlimited
 until the weather says otherwise, quotas as good as.
 """
 
@@ -13,66 +13,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moto.ec2.models.instance_types import INSTANCE_TYPES
-
-from dask_starburst.catalog import price_table
 from dask_starburst.catalog.quotas import Market as Kind
-from dask_starburst.catalog.quotas import Quota, quota_of
-from dask_starburst.errors import PriceUnknown
+from dask_starburst.local.pools import Choice, Pool
 from dask_starburst.local.quotas import Quotas
+from dask_starburst.local.spot_prices import SpotPrices
 from dask_starburst.local.state import Group, Machine
 from dask_starburst.local.wire import ServiceError
 
 _SPOT_POOLS = 2  # SpotInstancePools' default, of lowest-price only
 # How long a group prefers others to a pool that has refused it. Unverified: real groups do so for minutes.
 _WARY_SECONDS = 300.0
-
-
-@dataclass(frozen=True)
-class Pool:
-    """A capacity pool."""
-
-    type: str
-    zone: str
-    market: Kind
-
-    @property
-    def vcpus(self) -> int:
-        """How many vCPUs one of its instances has."""
-        return int(INSTANCE_TYPES[self.type]["VCpuInfo"]["DefaultVCpus"])
-
-    @property
-    def quota(self) -> Quota | None:
-        """The quota that it counts against."""
-        return quota_of(self.type, self.market)
-
-    @property
-    def region(self) -> str:
-        """The region of its zone; the embedded AWS has no local zones."""
-        return self.zone.rstrip("abcdefgh")
-
-    @property
-    def price(self) -> float:
-        """USD an hour by the bundled catalogue; infinite for what it does not have."""
-        try:
-            table = price_table(self.region)
-            price = table.spot_estimate(self.type) if self.market == "spot" else table.on_demand(self.type)
-        except PriceUnknown:
-            return math.inf
-        return price.usd_per_hour
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Some pools: all that have the named type, zone and market. What is None is any."""
-
-    type: str | None = None
-    zone: str | None = None
-    market: str | None = None
-
-    def takes(self, pool: Pool) -> bool:
-        """Whether a pool is one of them."""
-        return self.type in (None, pool.type) and self.zone in (None, pool.zone) and self.market in (None, pool.market)
 
 
 @dataclass
@@ -121,6 +71,7 @@ class Market:
         quotas: Quotas | None = None,
     ) -> None:
         self.quotas = Quotas() if quotas is None else quotas
+        self.prices = SpotPrices(now)
         self._now = now
         self._zones = zones
         self._seed = seed
@@ -149,6 +100,7 @@ class Market:
     def clear(self) -> None:
         """Let everything be unlimited."""
         self._rooms.clear()
+        self.prices.clear()
         self.quotas.clear()
         self._refusals.clear()
         self._wary.clear()
@@ -197,11 +149,16 @@ class Market:
         order = {id(one): position for position, one in enumerate(offers)}
         if strategy == "lowest-price" and spot:
             return self._cheapest_in_turn(group, offers)
+        price = self.prices.of
         ranks: Mapping[str, Callable[[Offer], tuple[Any, ...]]] = {
-            "price-capacity-optimized": lambda one: (-self.room(one.pool), one.pool.price, self._lot(one.pool)),
-            "capacity-optimized": lambda one: (-self.room(one.pool), one.pool.price, self._lot(one.pool)),
+            "price-capacity-optimized": lambda one: (
+                -self.room(one.pool),
+                self.prices.of(one.pool),
+                self._lot(one.pool),
+            ),
+            "capacity-optimized": lambda one: (-self.room(one.pool), price(one.pool), self._lot(one.pool)),
             "capacity-optimized-prioritized": lambda one: (-self.room(one.pool), order[id(one)]),
-            "lowest-price": lambda one: (one.pool.price, self._lot(one.pool)),
+            "lowest-price": lambda one: (price(one.pool), self._lot(one.pool)),
             "prioritized": lambda one: (order[id(one)],),
         }
         return min(offers, key=ranks[strategy])
@@ -210,7 +167,7 @@ class Market:
         """Spread over as many of the cheapest pools as the policy says."""
         distribution = (group.mixed or {}).get("InstancesDistribution") or {}
         most = int(distribution.get("SpotInstancePools") or _SPOT_POOLS)
-        cheapest = sorted(offers, key=lambda one: (one.pool.price, self._lot(one.pool)))[:most]
+        cheapest = sorted(offers, key=lambda one: (self.prices.of(one.pool), self._lot(one.pool)))[:most]
         have = Counter(pool_of(member.machine) for member in group.staying())
         return min(cheapest, key=lambda one: have[one.pool])
 

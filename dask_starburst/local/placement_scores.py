@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from dask_starburst.local.market import Market, Pool
+from dask_starburst.local.market import Market
+from dask_starburst.local.pools import Pool
 from dask_starburst.local.wire import XML, Answer, ServiceError, error_answer
 
 #: Scores go from 1 to 10; with fewer than three types AWS gives low ones ("Spot placement score", EC2 User Guide).

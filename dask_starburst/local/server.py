@@ -182,7 +182,7 @@ class LocalServer:
         }
         scores = PlacementScores(market, world.region, ec2.zone_ids())
         operations = {
-            "ec2:DescribeSpotPriceHistory": SpotHistory(ec2.zone_ids(), world.now).answer,
+            "ec2:DescribeSpotPriceHistory": SpotHistory(ec2.zone_ids(), world.now, market.prices).answer,
             "ec2:GetSpotPlacementScores": scores.answer,
             "ecr:GetAccountSetting": ecr.get_account_setting,
             "ecr:PutAccountSetting": ecr.put_account_setting,

@@ -17,7 +17,8 @@ from dask_starburst.local.ecs_common import short
 from dask_starburst.local.faults import Faults
 from dask_starburst.local.luck import Luck, fits, like
 from dask_starburst.local.machines import Machines
-from dask_starburst.local.market import Choice, Market
+from dask_starburst.local.market import Market
+from dask_starburst.local.pools import Choice
 from dask_starburst.local.state import Machine, Task
 from dask_starburst.local.task_life import TaskLife
 from dask_starburst.local.weather import (
@@ -37,6 +38,7 @@ from dask_starburst.local.weather import (
     Quota,
     Rebalance,
     Refuses,
+    SpotPrice,
     TaskDeath,
     Tasks,
     Weather,
@@ -106,6 +108,13 @@ class Sky:
     def _(self, event: Refuses, rng: random.Random) -> list[str]:
         times = 1 if event.count is None and event.seconds is None else event.count
         self._market.refuse(Choice(event.type, event.zone, event.market), times, event.seconds)
+        return []
+
+    @_apply.register
+    def _(self, event: SpotPrice, rng: random.Random) -> list[str]:
+        choice = Choice(event.type, event.zone, "spot")
+        self._market.prices.change(choice, event.times)
+        self._end(event.seconds, lambda: self._market.prices.change(choice, 1.0))
         return []
 
     @_apply.register

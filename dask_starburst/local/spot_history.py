@@ -1,7 +1,7 @@
 """EC2's DescribeSpotPriceHistory: what Spot costs, by the market of the embedded AWS.
 
-moto answers it with prices of its own making. The market's prices stay what the bundled catalogue assumes, so the
-history has no ups and downs: one entry at the start of every day.
+moto answers it with prices of its own making. The market's prices are what the bundled catalogue assumes, and go up
+and down by the weather only: one entry at the start of every day, and one at each change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 from dask_starburst.catalog import catalogue
-from dask_starburst.local.market import Pool
+from dask_starburst.local.pools import Pool
+from dask_starburst.local.spot_prices import SpotPrices
 from dask_starburst.local.wire import XML, Answer, ServiceError, error_answer
 
 #: An account's instances are listed under the first name if it has EC2-Classic, else under either.
@@ -44,10 +45,13 @@ class SpotHistory:
         The ids of the zones by name.
     now : callable
         The virtual time, in seconds since the epoch.
+    prices : SpotPrices
+        Those of the market.
     """
 
-    def __init__(self, zones: Mapping[str, str], now: Callable[[], float]) -> None:
+    def __init__(self, zones: Mapping[str, str], now: Callable[[], float], prices: SpotPrices) -> None:
         self._zones = zones
+        self._prices = prices
         self._now = now
 
     def answer(self, body: bytes) -> Answer:
@@ -94,7 +98,7 @@ class SpotHistory:
             for at in self._times(form)
             for name in names
             for zone in zones
-            if (price := Pool(name, zone, "spot").price) < math.inf
+            if (price := self._prices.of(Pool(name, zone, "spot"), at)) < math.inf
             for product in _PRODUCTS
             if product in (products or _PRODUCTS)
         ]
@@ -116,7 +120,11 @@ class SpotHistory:
         if end < start:
             return []
         first, last = math.floor(start / _DAY), math.floor(end / _DAY)
-        return [day * _DAY for day in range(last, first - 1, -1)]
+        days = [day * _DAY for day in range(first, last + 1)]
+        # The last change before the range stands for the day on which it was.
+        before = self._prices.changed(days[0], start)[-1:]
+        times = {*days, *before, *self._prices.changed(start, end)}
+        return sorted((at for at in times if not before or at >= before[0]), reverse=True)
 
 
 def _filters(form: dict[str, str]) -> dict[str, list[str]]:

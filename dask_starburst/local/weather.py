@@ -10,14 +10,14 @@ Times are virtual seconds. Where a record leaves a target open, the seed of the 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any
 
 from dask_starburst.catalog.quotas import QUOTAS
 from dask_starburst.catalog.quotas import Quota as QuotaOfAws
+from dask_starburst.local.happening import Event as Event  # its users have it from here
 
 NOTICE_SECONDS = 120.0
 """How long a Spot notice comes before the interruption: "Spot Instance interruption notices", EC2 User Guide."""
@@ -25,64 +25,7 @@ NOTICE_SECONDS = 120.0
 
 HIDDEN = ("tasks", "container-instances", "group-instances", "launch-templates", "instance-profiles")
 """What can be invisible for a while."""
-# What is a kind by itself, and not the common part of some.
-_ALONE = ("Quota", "Invisible", "FreshProfile", "Calm")
 _STANDARD = {"spot": "L-34B43A08", "on-demand": "L-1216C47A"}  # families' quotas
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """Something that happens ``at`` so many virtual seconds from when the script is given.
-
-    Raises
-    ------
-    ValueError
-        A number is negative, or a probability more than 1.
-    """
-
-    at: float = 0.0
-
-    kinds: ClassVar[dict[str, type[Event]]] = {}
-
-    def __init_subclass__(cls) -> None:
-        """Give each kind its name: ``HostDeath`` is ``"host-death"``."""
-        super().__init_subclass__()
-        if cls.__mro__[1] is not Event or cls.__name__ in _ALONE:
-            cls.kinds[cls.kind()] = cls
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense, here and not when it is due."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            text = str(field.type)
-            if isinstance(value, bool) or (value is None and "None" not in text):
-                raise ValueError(f"{field.name} of {self.kind()} cannot be {value!r}")
-            if text.startswith(("int", "float")) and value is not None:
-                if not isinstance(value, int | float):
-                    raise ValueError(f"{field.name} of {self.kind()} must be a number, not {value!r}")
-                if value < 0 or (field.name == "probability" and value > 1):
-                    raise ValueError(f"{field.name} of {self.kind()} cannot be {value}")
-
-    @classmethod
-    def kind(cls) -> str:
-        """Return the name of this kind in JSON."""
-        return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
-
-    def to_json(self) -> dict[str, Any]:
-        """Write it down."""
-        return {"kind": self.kind(), **asdict(self)}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Event:
-        """Read what `to_json` writes; ``ValueError`` if it is nothing of the kind."""
-        values = dict(document)
-        kind = cls.kinds.get(str(values.pop("kind", None)))
-        if kind is None:
-            raise ValueError(f"a kind of weather is one of {', '.join(sorted(cls.kinds))}, not {document.get('kind')}")
-        unknown = values.keys() - {field.name for field in fields(kind)}
-        if unknown:
-            raise ValueError(f"{kind.kind()} has no {', '.join(sorted(unknown))}")
-        return kind(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +50,19 @@ class Refuses(Pools):
     """Some pools look open and refuse, ``count`` times or for ``seconds`` (neither: once)."""
 
     count: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpotPrice(Event):
+    """Spot of a ``type`` in a ``zone`` (None: any) costs ``times`` what is assumed, for ``seconds`` or for good.
+
+    Nobody loses an instance by it: AWS interrupts for capacity, not for a price, unless one was bid.
+    """
+
+    times: float
+    type: str | None = None
+    zone: str | None = None
     seconds: float | None = None
 
 

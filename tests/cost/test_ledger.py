@@ -103,12 +103,13 @@ class Market:
 
     def __init__(self, usd: float) -> None:
         self.usd = usd
+        self.since: float | None = None
 
     def on_demand(self, instance_type: str) -> Price:
         return Price(0.4, "test", "2026-01-01")
 
     def spot(self, instance_type: str, zone: str = "") -> Price:
-        return Price(self.usd, "test", "2026-01-01", self.kind)
+        return Price(self.usd, "test", "2026-01-01", self.kind, since=self.since)
 
 
 def test_a_spot_price_that_moves_counts_from_then_on():
@@ -121,6 +122,15 @@ def test_a_spot_price_that_moves_counts_from_then_on():
     ledger.reprice(3 * HOUR)
     assert ledger.total(9 * HOUR).instances == pytest.approx(0.1 + 2 * 0.2)
     assert ledger.total(9 * HOUR).saved == pytest.approx(3 * 0.4 - 0.5)
+
+
+@pytest.mark.parametrize(("since", "hours"), [(1.5 * HOUR, 1.5), (2 * HOUR, 1.0), (9 * HOUR, 1.0), (-HOUR, 3.0)])
+def test_a_new_spot_price_counts_from_when_aws_says_that_it_holds(since: float, hours: float):
+    ledger = Ledger(market := Market(0.1))
+    ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)
+    market.usd, market.since = 0.2, since
+    ledger.reprice(2 * HOUR)
+    assert ledger.total(3 * HOUR).instances == pytest.approx((3 - hours) * 0.1 + hours * 0.2)
 
 
 def test_the_first_price_that_aws_says_itself_counts_from_the_start():

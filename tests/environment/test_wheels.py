@@ -32,7 +32,7 @@ def test_a_folder_that_has_not_changed_is_not_built_again(tmp_path: Path):
     tree = project(tmp_path / "x", "mine")
     first = of_folder(tree, tmp_path / "cache", "editable")
     made = first.path.stat().st_mtime_ns
-    (tree / "__pycache__").mkdir()
+    (tree / "__pycache__").mkdir(exist_ok=True)  # Python may have made it for the build
     (tree / "__pycache__" / "mine.pyc").write_bytes(b"whatever")
     assert of_folder(tree, tmp_path / "cache", "editable") == first
     assert first.path.stat().st_mtime_ns == made
@@ -44,6 +44,8 @@ def test_what_git_ignores_makes_no_other_wheel_and_a_new_file_does(tmp_path: Pat
     (tree / ".gitignore").write_text("*.csv\n")
     first = of_folder(tree, tmp_path / "cache", "editable")
     (tree / "data.csv").write_text("1,2\n")
+    (tree / "__pycache__").mkdir(exist_ok=True)
+    (tree / "__pycache__" / "mine.pyc").write_bytes(b"whatever")
     assert of_folder(tree, tmp_path / "cache", "editable").path == first.path
     (tree / "new.py").write_text("")
     assert of_folder(tree, tmp_path / "cache", "editable").path != first.path

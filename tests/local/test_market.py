@@ -9,7 +9,8 @@ import pytest
 
 from dask_starburst.catalog.quotas import QUOTAS
 from dask_starburst.local import LocalAWS, weather
-from dask_starburst.local.market import Choice, Market, Pool, offers
+from dask_starburst.local.market import Market, offers
+from dask_starburst.local.pools import Choice, Pool
 from dask_starburst.local.state import Group
 from dask_starburst.local.wire import ServiceError
 from dask_starburst.local.world import ACCOUNT

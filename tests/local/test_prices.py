@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local.conftest import Clients, code_of, message_of
+from dask_starburst.local import LocalAWS, weather
+from tests.local.conftest import Clients, code_of, message_of, wait_for
 
 WANTED = {
     "regionCode": "eu-central-1",
@@ -129,6 +130,27 @@ def test_a_range_of_days_is_told_newest_first_and_no_more_than_ninety_days(clien
     assert 7 <= len(times) <= 9
     assert 90 <= len(history(clients, **one)) <= 92
     assert history(clients, **one, StartTime=now() + timedelta(days=1)) == []
+
+
+def test_the_weather_moves_spot_prices_and_the_history_knows_since_when():
+    with LocalAWS(speed=5.0) as own:
+        clients = Clients(own)
+        one = {"InstanceTypes": ["c7g.xlarge"], "AvailabilityZone": "us-east-1a", "ProductDescriptions": ["Linux/UNIX"]}
+        own.weather([weather.SpotPrice(type="c7g.xlarge", zone="us-east-1a", times=2.0, seconds=3600.0)])
+        changed = own.past_weather()[0]["at"]
+        own.advance(60.0)
+
+        def last(**more: Any) -> dict[str, Any]:
+            at = datetime.fromtimestamp(own.now(), UTC)
+            return history(clients, **{**one, "StartTime": at, "EndTime": at, **more})[0]
+
+        assert last()["SpotPrice"] == "0.113100"
+        assert last()["Timestamp"].timestamp() == int(changed)  # whole seconds, as AWS has them
+        assert last(AvailabilityZone="us-east-1b")["SpotPrice"] == "0.056550"
+        assert last(InstanceTypes=["m7g.xlarge"])["SpotPrice"] == "0.060384"
+        assert {entry["SpotPrice"] for entry in history(clients, **one)[1:]} == {"0.056550"}
+        own.advance(3600.0)
+        wait_for(lambda: last()["SpotPrice"] == "0.056550")
 
 
 def test_the_history_is_filtered_and_paged(clients: Clients):

@@ -339,7 +339,7 @@ def test_a_script_can_be_written_down() -> None:
     assert set(Event.kinds) == {
         *("capacity", "refuses", "quota", "interrupt", "rebalance", "host-death", "agent-lost", "agent-never"),
         *("slow-boot", "task-death", "out-of-memory", "pull-failure", "exec-format", "task-stops-at-once"),
-        *("throttle", "error", "timeout", "lost-response", "invisible", "fresh-profile", "calm"),
+        *("throttle", "error", "timeout", "lost-response", "invisible", "fresh-profile", "calm", "spot-price"),
     }
 
 

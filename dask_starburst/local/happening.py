@@ -1,0 +1,66 @@
+"""What all kinds of weather have in common: a name, a time, and a form in JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+# What is a kind by itself, and not the common part of some.
+_ALONE = ("SpotPrice", "Quota", "Invisible", "FreshProfile", "Calm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happens ``at`` so many virtual seconds from when the script is given.
+
+    Raises
+    ------
+    ValueError
+        A number is negative, or a probability more than 1.
+    """
+
+    at: float = 0.0
+
+    kinds: ClassVar[dict[str, type[Event]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Give each kind its name: ``HostDeath`` is ``"host-death"``."""
+        super().__init_subclass__()
+        if cls.__mro__[1] is not Event or cls.__name__ in _ALONE:
+            cls.kinds[cls.kind()] = cls
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, here and not when it is due."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            text = str(field.type)
+            if isinstance(value, bool) or (value is None and "None" not in text):
+                raise ValueError(f"{field.name} of {self.kind()} cannot be {value!r}")
+            if text.startswith(("int", "float")) and value is not None:
+                if not isinstance(value, int | float):
+                    raise ValueError(f"{field.name} of {self.kind()} must be a number, not {value!r}")
+                if value < 0 or (field.name == "probability" and value > 1):
+                    raise ValueError(f"{field.name} of {self.kind()} cannot be {value}")
+
+    @classmethod
+    def kind(cls) -> str:
+        """Return the name of this kind in JSON."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+    def to_json(self) -> dict[str, Any]:
+        """Write it down."""
+        return {"kind": self.kind(), **asdict(self)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Event:
+        """Read what `to_json` writes; ``ValueError`` if it is nothing of the kind."""
+        values = dict(document)
+        kind = cls.kinds.get(str(values.pop("kind", None)))
+        if kind is None:
+            raise ValueError(f"a kind of weather is one of {', '.join(sorted(cls.kinds))}, not {document.get('kind')}")
+        unknown = values.keys() - {field.name for field in fields(kind)}
+        if unknown:
+            raise ValueError(f"{kind.kind()} has no {', '.join(sorted(unknown))}")
+        return kind(**values)
