@@ -287,6 +287,11 @@ class StarburstCluster(CloudCluster):
         types = [t.name for t in self._blueprint.worker_types]
         return report_of(self, self._cloud, self._session, types)
 
+    @property
+    def dashboard_link(self) -> str:
+        """The address of Dask's dashboard; empty where there is none."""
+        return str(super().dashboard_link) if self.settings.scheduler.dashboard else ""
+
     def __repr__(self) -> str:
         return as_text(self.report())
 

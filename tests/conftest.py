@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask.config
 import pytest
 from hypothesis import settings
 
@@ -19,6 +20,15 @@ settings.load_profile("starburst")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let whole clusters come first, so that no long test is left for one processor at the end."""
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_dashboards() -> Iterator[None]:
+    """Let schedulers do without what hardly a test looks at: importing it is half of what their start takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DASK_STARBURST__SCHEDULER__DASHBOARD", "False")
+        with dask.config.set({"starburst.scheduler.dashboard": False}):
+            yield
 
 
 @pytest.fixture(scope="session", autouse=True)

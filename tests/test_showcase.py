@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -23,7 +24,10 @@ def local_cluster(aws: LocalAWS, **arguments: Any) -> StarburstCluster:
 @pytest.fixture(scope="module")
 def showcase(aws: LocalAWS) -> Iterator[tuple[StarburstCluster, Client]]:
     """Give a cluster with one worker that tests only look at."""
-    with local_cluster(aws, n_workers=1, name="showcase") as cluster, Client(cluster) as client:
+    with (
+        local_cluster(aws, n_workers=1, name="showcase", scheduler={"dashboard": True}) as cluster,
+        Client(cluster) as client,
+    ):
         client.wait_for_workers(1, timeout=60)
         yield cluster, client
 
@@ -73,6 +77,16 @@ def test_a_cluster_shows_what_it_is_and_costs(showcase: tuple[StarburstCluster, 
     with urlopen(cluster.dashboard_link, timeout=10) as page:
         assert "Dask" in page.read().decode()
     assert "showcase" in cluster._widget().children[0].value  # what a notebook shows
+
+
+def test_a_scheduler_may_do_without_a_dashboard_and_has_its_metrics(aws: LocalAWS) -> None:
+    with local_cluster(aws, scheduler={"dashboard": False}) as cluster:
+        host = cluster.scheduler_address.rpartition(":")[0].removeprefix("tls://")
+        with urlopen(f"http://{host}:8787/health", timeout=10) as page:
+            assert page.read() == b"ok"
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"http://{host}:8787/status", timeout=10)
+        assert "8787" not in cluster._repr_html_()
 
 
 def test_a_cluster_says_what_more_workers_would_cost_and_launches_none(

@@ -8,14 +8,17 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
+from functools import cache
 from threading import Lock
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.loaders import Loader, create_loader
 
 from dask_starburst.aws.faults import explained
 from dask_starburst.plan.rates import LIMITS, Level, bucket_of, take
@@ -32,6 +35,19 @@ _HOMES = {"pricing": "us-east-1"}
 _NEXT = ("nextToken", "NextToken", "Marker")
 #: What IAM calls a service where boto3 calls it otherwise.
 _IN_IAM = {"service-quotas": "servicequotas"}
+
+
+def _session(region: str | None, profile: str | None) -> boto3.Session:
+    """Return a session as boto3 makes it, but for what it reads AWS's services with: one for all of a process."""
+    core = botocore.session.Session(profile=profile)
+    core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
+    return boto3.Session(region_name=region, profile_name=profile, botocore_session=core)
+
+
+@cache
+def _loader(path: str | None) -> Loader:
+    """Return what reads the descriptions of services, a second for EC2 alone, and keeps what it has read."""
+    return create_loader(path)
 
 
 class AWS:
@@ -61,7 +77,7 @@ class AWS:
         session: boto3.Session | None = None,
     ) -> None:
         try:
-            self._session = session or boto3.Session(region_name=region, profile_name=profile)
+            self._session = session or _session(region, profile)
         except BotoCoreError as error:
             raise explained(error, "sts:GetCallerIdentity") from error
         self._session.events.register("before-call", self._count)

@@ -299,6 +299,7 @@ class Session:
                 head.task_memory,
                 (settings.scheduler.port, settings.scheduler.dashboard_port),
                 guardian_arguments(account.region, groups, lifetimes, warm_pools=settings.stopped > 0),
+                dashboard=settings.scheduler.dashboard,
             ),
             worker_process(
                 account.worker_role,

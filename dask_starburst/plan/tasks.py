@@ -53,11 +53,12 @@ class Process:
 
 
 def scheduler_process(
-    task_role: str, cpu: int, memory: int, ports: tuple[int, int], guardian: tuple[str, ...]
+    task_role: str, cpu: int, memory: int, ports: tuple[int, int], guardian: tuple[str, ...], *, dashboard: bool = True
 ) -> Process:
-    """Return the scheduler: its own port and the dashboard's, and what its guardian is told."""
-    port, dashboard = map(str, ports)
-    command = ("scheduler", "--port", port, "--dashboard-port", dashboard, "--", *guardian)
+    """Return the scheduler: its own port and the dashboard's, whether it has one, and what its guardian is told."""
+    port, second = map(str, ports)
+    without = () if dashboard else ("--no-dashboard",)
+    command = ("scheduler", "--port", port, "--dashboard-port", second, *without, "--", *guardian)
     return Process("scheduler", task_role, command, cpu, memory)
 
 

@@ -53,8 +53,9 @@ def main() -> None:
 @main.command()
 @click.option("--port", required=True)
 @click.option("--dashboard-port", required=True)
+@click.option("--dashboard/--no-dashboard", default=True)
 @click.argument("guardian", nargs=-1, type=click.UNPROCESSED)
-def scheduler(port: str, dashboard_port: str, guardian: tuple[str, ...]) -> None:
+def scheduler(port: str, dashboard_port: str, dashboard: bool, guardian: tuple[str, ...]) -> None:
     """Run the scheduler on this instance's own address, with the guardian of its pool and what retires its workers.
 
     What stands after ``--`` is for the guardian. Dask's own ``--idle-timeout`` is not used: it would
@@ -65,6 +66,7 @@ def scheduler(port: str, dashboard_port: str, guardian: tuple[str, ...]) -> None
     host = own_address()
     arguments = ["--protocol", "tls", "--host", host, "--port", port]
     arguments += ["--dashboard-address", f"{host}:{dashboard_port}"]
+    arguments += [] if dashboard else ["--no-dashboard"]
     arguments += ["--preload", "dask_starburst.remote.retirement", "--preload", "dask_starburst.remote.guardian"]
     dask_scheduler([*arguments, *guardian])
 

@@ -33,11 +33,12 @@ class WorkerShape:
 
 @dataclass(frozen=True)
 class SchedulerSettings:
-    """Where the scheduler runs and on which TCP ports it listens."""
+    """Where the scheduler runs, on which TCP ports it listens, and whether it has Dask's dashboard."""
 
     instance_type: str | None = None
     port: int = 8786
     dashboard_port: int = 8787
+    dashboard: bool = True
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ def as_html(report: ClusterReport, controls: str = "") -> str:
         f"<tr><th {_CELL}>{escape(title)}</th><td {_CELL}>{escape(text)}</td></tr>" for title, text in rows(report)
     )
     link = escape(report.dashboard, quote=True)
-    dashboard = f'<a href="{link}" target="_blank">{link}</a>' if link else "not up yet"
+    dashboard = f'<a href="{link}" target="_blank">{link}</a>' if link else "none"
     return (
         '<div class="dask-starburst">'
         f'<h3 style="margin-bottom: 4px">StarburstCluster {escape(report.name)}</h3>'

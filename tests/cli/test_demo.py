@@ -14,6 +14,11 @@ from click.testing import CliRunner
 from dask_starburst.cli import main
 
 
+@pytest.fixture(autouse=True)
+def as_users_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DASK_STARBURST__SCHEDULER__DASHBOARD")
+
+
 def test_a_path_without_data_is_refused_before_anything_starts(tmp_path):
     result = CliRunner().invoke(main, ["demo", "--data", str(tmp_path / "nowhere.parquet")])
     assert result.exit_code == 1

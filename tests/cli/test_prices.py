@@ -114,6 +114,7 @@ def test_a_program_gets_numbers_sources_and_dates() -> None:
         "date": "2026-07-20",
         "kind": "bundled",
         "why": "",
+        "since": None,
     }
     assert one["spot"]["kind"] == "assumed"
     assert other["on_demand"] is None
