@@ -29,7 +29,7 @@ def test_every_group_has_a_lease_that_is_renewed_as_long_as_somebody_is_alive(cl
         for _ in range(3):  # longer, altogether, than one lease
             before = until(clean)
             clean.advance(LEASE / 2)
-            wait_until(lambda before=before: until(clean)[0] > before[-1], 20, "both are renewed")  # type: ignore[misc]
+            wait_until(lambda before=before: until(clean)[0] > before[-1], 20, "both are renewed")  # type: ignore[misc]  # mypy infers no default
         with Client(cluster) as client:
             assert client.submit(sum, [1, 2]).result() == 3
     assert until(clean) == []

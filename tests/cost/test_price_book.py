@@ -65,7 +65,7 @@ def far(aws: LocalAWS) -> Iterator[AWS]:
         answer = wire.getresponse()
         body = answer.read()
         raw = io.BytesIO(body)
-        raw.stream = lambda *_, **__: iter([body])  # type: ignore[attr-defined]
+        raw.stream = lambda *_, **__: iter([body])  # type: ignore[attr-defined]  # as botocore reads it
         wire.close()
         return AWSResponse(request.url, answer.status, dict(answer.getheaders()), raw)
 

@@ -20,7 +20,7 @@ def test_the_default_vpc_is_our_own_network_and_has_a_gateway(aws: LocalAWS, cli
     assert vpc["CidrBlock"] == aws.network
     subnets = clients.ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}])["Subnets"]
     network = ipaddress.ip_network(aws.network)
-    assert all(ipaddress.ip_network(subnet["CidrBlock"]).subnet_of(network) for subnet in subnets)  # type: ignore[arg-type]
+    assert all(ipaddress.ip_network(subnet["CidrBlock"]).subnet_of(network) for subnet in subnets)  # type: ignore[arg-type]  # both are IPv4
     attached = [{"Name": "attachment.vpc-id", "Values": [vpc["VpcId"]]}]
     (gateway,) = clients.ec2.describe_internet_gateways(Filters=attached)["InternetGateways"]
     tables = clients.ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}])["RouteTables"]

@@ -150,7 +150,7 @@ def test_another_quota_is_set_by_its_code(aws: LocalAWS, stack: Stack, quotas: A
 @pytest.mark.parametrize("wrong", [{}, {"market": "spot", "code": "L-DB2E81BA"}, {"market": "cheap"}, {"code": "L-0"}])
 def test_weather_of_no_quota_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="quota needs a market"):
-        weather.Quota(vcpus=1, **wrong)  # type: ignore[arg-type]
+        weather.Quota(vcpus=1, **wrong)  # type: ignore[arg-type]  # what is tested
 
 
 def test_an_instance_tells_its_vcpus(stack: Stack) -> None:

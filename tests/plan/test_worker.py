@@ -25,11 +25,11 @@ def worker(state: WorkerState, **more: object) -> Worker:
 
 
 def task(status: str = "RUNNING", arn: str = "t", **more: object) -> Task:
-    return Task(arn, **({"worker": "a", "launch": 0, "status": status, "instance": "arn:i"} | more))  # type: ignore[arg-type]
+    return Task(arn, **({"worker": "a", "launch": 0, "status": status, "instance": "arn:i"} | more))  # type: ignore[arg-type]  # any field
 
 
 def seen(*tasks: Task, members: Iterable[str] = (), **more: object) -> Observed:
-    return Observed(tasks={t.arn: t for t in tasks}, members=frozenset(members), **more)  # type: ignore[arg-type]
+    return Observed(tasks={t.arn: t for t in tasks}, members=frozenset(members), **more)  # type: ignore[arg-type]  # any field
 
 
 def state(tracked: Worker, observed: Observed, limits: Limits = LIMITS) -> WorkerState:

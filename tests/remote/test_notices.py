@@ -282,8 +282,11 @@ def scheduler_and_worker(*arguments: str) -> Iterator[tuple[subprocess.Popen[str
         try:
             with Client(address) as client:
                 client.wait_for_workers(1, timeout=30)
-                knows = lambda: client.run(lambda dask_worker: dask_worker.worker_address, nanny=True)  # noqa: E731
-                wait_until(lambda: all(knows().values()), 30, "the nanny knows its worker")
+                wait_until(
+                    lambda: all(client.run(lambda dask_worker: dask_worker.worker_address, nanny=True).values()),
+                    30,
+                    "the nanny knows its worker",
+                )
             yield scheduler, worker, address
         finally:
             worker.kill()

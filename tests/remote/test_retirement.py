@@ -265,7 +265,7 @@ async def test_a_task_is_not_killed_because_aws_took_four_of_its_workers_one_aft
         future = client.submit(work, 3, 5)
         for n in range(4):
             worker = await join(client.scheduler.address, f"w{n}")
-            await until(lambda worker=worker: bool(worker.state.executing))  # type: ignore[misc]
+            await until(lambda worker=worker: bool(worker.state.executing))  # type: ignore[misc]  # mypy infers no default
             if n % 2:
                 await notice(client, worker, 60)
                 await vanish(worker)
@@ -285,7 +285,7 @@ async def test_a_task_that_kills_its_workers_is_still_found_out() -> None:
         future = client.submit(work, 3, 5)
         for n in range(4):
             worker = await join(client.scheduler.address, f"w{n}")
-            await until(lambda worker=worker: bool(worker.state.executing))  # type: ignore[misc]
+            await until(lambda worker=worker: bool(worker.state.executing))  # type: ignore[misc]  # mypy infers no default
             await vanish(worker)
             await until_removed(client)
         with pytest.raises(KilledWorker):
