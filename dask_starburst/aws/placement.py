@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Any
 
-from dask_starburst.aws import autoscaling
+from dask_starburst.aws import autoscaling, pricing
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import AWSError, BadArgument, PermissionDenied
 from dask_starburst.plan.placement import Zone, best, mean_of_cheapest
@@ -114,21 +113,12 @@ async def spot_scores(aws: AWS, types: tuple[str, ...], count: int) -> dict[str,
 
 async def spot_prices(aws: AWS, types: tuple[str, ...]) -> dict[str, float]:
     """Return the mean Spot price (USD an hour) of the three cheapest types in each zone; empty where we may not ask."""
-    now = datetime.fromtimestamp(aws.now(), UTC)
     try:
-        found = await aws.pages(
-            "ec2",
-            "DescribeSpotPriceHistory",
-            "SpotPriceHistory",
-            InstanceTypes=list(types),
-            ProductDescriptions=["Linux/UNIX"],
-            StartTime=now,  # what counts now is returned, whenever it was set
-            EndTime=now,
-        )
+        found = await pricing.spot(aws, types, (), aws.now())
     except PermissionDenied:
         return {}
     zones: dict[str, dict[str, float]] = {}
-    for one in found:
-        zones.setdefault(one["AvailabilityZone"], {})[one["InstanceType"]] = float(one["SpotPrice"])
+    for (name, zone), (usd, _) in found.items():
+        zones.setdefault(zone, {})[name] = usd
     means = {zone: mean_of_cheapest(list(prices.values())) for zone, prices in zones.items()}
     return {zone: mean for zone, mean in means.items() if mean is not None}

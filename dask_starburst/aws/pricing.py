@@ -23,6 +23,8 @@ _MANY = 12
 _SPOT_PRODUCTS = ("Linux/UNIX", "Linux/UNIX (Amazon VPC)")
 #: DescribeSpotPriceHistory takes so many types at once (EC2 API Reference).
 _TYPES_AT_ONCE = 100
+#: By how many seconds what we take for AWS's time may be ahead of it: a range that has not begun has no prices.
+_AHEAD = 60.0
 
 
 async def on_demand(aws: AWS, region: str, types: Collection[str]) -> dict[str, float]:
@@ -58,7 +60,7 @@ async def spot(
     zones : collection of str
         Empty for all of the region.
     at : float
-        Seconds since the epoch: the prices that count then.
+        AWS's time now, in seconds since the epoch, as well as it is known.
 
     Raises
     ------
@@ -67,7 +69,7 @@ async def spot(
     """
     names = sorted(types)
     parts = [names[start : start + _TYPES_AT_ONCE] for start in range(0, len(names), _TYPES_AT_ONCE)]
-    request: dict[str, Any] = {"ProductDescriptions": list(_SPOT_PRODUCTS), "StartTime": at, "EndTime": at}
+    request: dict[str, Any] = {"ProductDescriptions": list(_SPOT_PRODUCTS), "StartTime": at - _AHEAD}
     if zones:
         request["Filters"] = [{"Name": "availability-zone", "Values": sorted(zones)}]
     found: dict[tuple[str, str], tuple[float, float]] = {}

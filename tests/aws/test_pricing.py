@@ -60,6 +60,10 @@ def test_without_zones_spot_is_told_of_all_of_the_region(account: AWS) -> None:
     assert {zone for _, zone in found} >= {"us-east-1a", "us-east-1f"}
 
 
+def test_a_clock_that_is_a_little_ahead_hides_no_price(account: AWS) -> None:
+    assert run(pricing.spot(account, ["c7g.xlarge"], ["us-east-1a"], time.time() + 5))
+
+
 def test_an_aws_that_somebody_plays_is_known_as_one(aws: LocalAWS, account: AWS, monkeypatch) -> None:
     assert not run(account.is_real("pricing"))
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "eu-west-1"}
