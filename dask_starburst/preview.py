@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dask_starburst.aws.session import AWS
-from dask_starburst.catalog import fargate_rates
+from dask_starburst.catalog import Price, fargate_rates
 from dask_starburst.cloud import Cloud, has_region, open_cloud
 from dask_starburst.cost.kept import kept
 from dask_starburst.cost.ledger import Ledger
@@ -134,7 +134,7 @@ async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...
     )
 
 
-def _fargate(planned: Blueprint, region: str) -> float | None:
+def _fargate(planned: Blueprint, region: str) -> Price | None:
     """Say what Fargate would charge for as much; None where the bundled list has nothing."""
     head, worker, workers = planned.head_type, planned.worker_types[0], wanted(planned).workers
     with suppress(PriceUnknown):

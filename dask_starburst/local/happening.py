@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
-# What is a kind by itself, and not the common part of some.
-_ALONE = ("SpotPrice", "Quota", "Invisible", "FreshProfile", "Calm")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -25,10 +22,10 @@ class Event:
 
     kinds: ClassVar[dict[str, type[Event]]] = {}
 
-    def __init_subclass__(cls) -> None:
-        """Give each kind its name: ``HostDeath`` is ``"host-death"``."""
+    def __init_subclass__(cls, *, common: bool = False) -> None:
+        """Give each kind its name: ``HostDeath`` is ``"host-death"``. What is only common to some kinds has none."""
         super().__init_subclass__()
-        if cls.__mro__[1] is not Event or cls.__name__ in _ALONE:
+        if not common:
             cls.kinds[cls.kind()] = cls
 
     def __post_init__(self) -> None:

@@ -151,11 +151,7 @@ class Market:
             return self._cheapest_in_turn(group, offers)
         price = self.prices.of
         ranks: Mapping[str, Callable[[Offer], tuple[Any, ...]]] = {
-            "price-capacity-optimized": lambda one: (
-                -self.room(one.pool),
-                self.prices.of(one.pool),
-                self._lot(one.pool),
-            ),
+            "price-capacity-optimized": lambda one: (-self.room(one.pool), price(one.pool), self._lot(one.pool)),
             "capacity-optimized": lambda one: (-self.room(one.pool), price(one.pool), self._lot(one.pool)),
             "capacity-optimized-prioritized": lambda one: (-self.room(one.pool), order[id(one)]),
             "lowest-price": lambda one: (price(one.pool), self._lot(one.pool)),

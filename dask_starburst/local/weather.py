@@ -29,7 +29,7 @@ _STANDARD = {"spot": "L-34B43A08", "on-demand": "L-1216C47A"}  # families' quota
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pools(Event):
+class Pools(Event, common=True):
     """Of all capacity pools that have this type, zone and market; what is None is any."""
 
     type: str | None = None
@@ -65,6 +65,12 @@ class SpotPrice(Event):
     zone: str | None = None
     seconds: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what AWS does not have."""
+        super().__post_init__()
+        if self.times == 0:
+            raise ValueError("times of spot-price cannot be 0: nothing is free")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quota(Event):
@@ -92,7 +98,7 @@ class Quota(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Instances(Event):
+class Instances(Event, common=True):
     """To ``count`` running instances, which the seed chooses among those that fit.
 
     ``group`` is a pattern for the name of their Auto Scaling group, such as ``"*-spot"``.
@@ -131,7 +137,7 @@ class AgentLost(Instances):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextInstances(Event):
+class NextInstances(Event, common=True):
     """To the next ``count`` instances to come to the state running that fit."""
 
     count: int = 1
@@ -154,7 +160,7 @@ class SlowBoot(NextInstances):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tasks(Event):
+class Tasks(Event, common=True):
     """To ``count`` running tasks, which the seed chooses among those that fit.
 
     ``task`` is an id or an ARN, ``family`` a pattern for the family of its definition, such as ``"*-worker"``, and
@@ -180,7 +186,7 @@ class OutOfMemory(Tasks):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextTasks(Event):
+class NextTasks(Event, common=True):
     """To the next ``count`` tasks to start whose family fits."""
 
     count: int = 1
@@ -208,7 +214,7 @@ class TaskStopsAtOnce(NextTasks):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calls(Event):
+class Calls(Event, common=True):
     """To calls of an action, a pattern such as ``"ecs:RunTask"``, ``"ecs:*"`` or ``"*"``.
 
     It is over after ``count`` calls or ``seconds`` (neither: one call), and takes each call with a probability.

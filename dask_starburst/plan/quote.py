@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR, FargateRates, InstanceType, Price, sources
 from dask_starburst.plan.budget import Caps
@@ -67,7 +67,7 @@ class Quote:
         What goes on costing when it is closed, and how much a month.
     simulated : bool
         Whether it is the embedded AWS, where nobody pays.
-    fargate : float, optional
+    fargate : Price, optional
         What Fargate would charge for the same vCPUs and memory; None where nobody knows.
     """
 
@@ -81,7 +81,7 @@ class Quote:
     refusal: str = ""
     idle: tuple[tuple[str, float], ...] = ()
     simulated: bool = False
-    fargate: float | None = None
+    fargate: Price | None = None
 
     @property
     def usd_per_hour(self) -> float:
@@ -107,7 +107,7 @@ def reckon(
     refusal: str = "",
     idle: Sequence[tuple[str, float]] = (),
     simulated: bool = False,
-    fargate: float | None = None,
+    fargate: Price | None = None,
 ) -> Quote:
     """Reckon what a launch costs.
 
@@ -155,12 +155,13 @@ def reckon(
     )
 
 
-def on_fargate(instances: Sequence[tuple[int, InstanceType]], rates: FargateRates) -> float:
+def on_fargate(instances: Sequence[tuple[int, InstanceType]], rates: FargateRates) -> Price:
     """Return what Fargate charges an hour for the vCPUs and the memory of so many instances of each type."""
-    return sum(
+    usd = sum(
         count * (each.vcpus * rates.vcpu.usd_per_hour + each.memory_mib / 1024 * rates.gb.usd_per_hour)
         for count, each in instances
     )
+    return replace(rates.vcpu, usd_per_hour=usd)
 
 
 def _kind(wanted: Wanted) -> str:
@@ -184,8 +185,8 @@ def sentences(quote: Quote) -> list[str]:
         )
     if quote.fargate is not None:
         said.append(
-            f"For comparison: on Fargate as many vCPUs and as much memory are ${quote.fargate:.4f} an hour, by the"
-            " bundled list; clusters run on EC2 only."
+            f"For comparison: on Fargate as many vCPUs and as much memory are ${quote.fargate.usd_per_hour:.4f} an hour"
+            f" ({sources([quote.fargate])}); clusters run on EC2 only."
         )
     said += [f"{fact[0].upper()}{fact[1:]}." for fact in quote.facts]
     said += _caps(quote)

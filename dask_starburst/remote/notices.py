@@ -28,6 +28,7 @@ from dask_starburst.plan.notices import (
 )
 from dask_starburst.plan.tasks import STOP_TIMEOUT
 from dask_starburst.remote.metadata import Metadata, Trouble
+from dask_starburst.remote.plugin import Loop
 
 # Below "distributed", whose handler Dask has set up: so it is in the worker's log.
 logger = logging.getLogger("distributed.starburst")
@@ -39,7 +40,7 @@ _PATIENCE = 2.0
 _ANSWER = 3.0
 
 
-class Watcher:
+class Watcher(Loop):
     """Looks at the instance's metadata every two seconds and passes on what AWS announces, each thing once.
 
     Parameters
@@ -59,21 +60,9 @@ class Watcher:
         self._told: set[tuple[str, str]] = set()
         self._trouble = ""
         self._announced = False
-        self._task: asyncio.Task[None] | None = None
-
-    def begin(self) -> None:
-        """Watch from now on, if the instance is a Spot instance."""
-        self._task = asyncio.ensure_future(self._run())
-
-    async def end(self) -> None:
-        """Watch no more."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
 
     async def _run(self) -> None:
-        market = None
+        market = None  # nothing is watched for on an instance that is not a Spot instance
         while market is None or market.text == "spot":
             try:
                 market = market or await self._attempt(_MARKET_PATH)

@@ -1,16 +1,16 @@
-"""A plugin of the scheduler that does something all the time, as long as the scheduler lives."""
+"""What is done all the time: beside a scheduler as long as it lives, or beside a nanny."""
 
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from contextlib import suppress
 
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 
-class LoopingPlugin(SchedulerPlugin):
-    """Runs a loop beside the scheduler, from `begin` until the scheduler closes."""
+class Loop(ABC):
+    """Runs from `begin` to `end`."""
 
     _loop_task: asyncio.Task[None] | None = None
 
@@ -18,7 +18,7 @@ class LoopingPlugin(SchedulerPlugin):
         """Run from now on."""
         self._loop_task = asyncio.ensure_future(self._run())
 
-    async def before_close(self) -> None:
+    async def end(self) -> None:
         """Run no more."""
         if self._loop_task is not None:
             self._loop_task.cancel()
@@ -28,3 +28,11 @@ class LoopingPlugin(SchedulerPlugin):
     @abstractmethod
     async def _run(self) -> None:
         """Do it, for ever."""
+
+
+class LoopingPlugin(Loop, SchedulerPlugin):
+    """Runs a loop beside the scheduler, from `begin` until the scheduler closes."""
+
+    async def before_close(self) -> None:
+        """Run no more."""
+        await self.end()

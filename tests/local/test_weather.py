@@ -365,6 +365,7 @@ def test_random_weather_is_the_same_for_a_seed_and_ends_with_a_calm() -> None:
         {"kind": "slow-boot"},
         {"kind": "slow-boot", "seconds": "long"},
         {"kind": "invisible", "delay": 1, "what": "everything"},
+        {"kind": "spot-price", "times": 0},
     ],
     ids=str,
 )

@@ -57,8 +57,10 @@ def test_what_goes_on_costing_is_said():
 def test_fargate_is_there_to_compare_with():
     types, rates = catalogue(), fargate_rates("us-east-1", "arm64")
     # 4 vCPUs and 8 GB, ten times, and one of 1 vCPU and 4 GB, at AWS's list prices.
-    usd = on_fargate([(1, types["m7g.medium"]), (10, types["c7g.xlarge"])], rates)
-    assert usd == pytest.approx(41 * 0.03238 + 84 * 0.00356, rel=1e-3)
-    text = repr(reckon("us-east-1", WANTED, PRICES, fargate=usd))
-    assert "on Fargate as many vCPUs and as much memory are $1.6266 an hour" in text
+    price = on_fargate([(1, types["m7g.medium"]), (10, types["c7g.xlarge"])], rates)
+    assert price.usd_per_hour == pytest.approx(41 * 0.03238 + 84 * 0.00356, rel=1e-3)
+    text = repr(reckon("us-east-1", WANTED, PRICES, fargate=price))
+    assert "on Fargate as many vCPUs and as much memory are $1.6266 an hour (AWS Fargate price" in text
+    far = on_fargate([(1, types["c7g.xlarge"])], fargate_rates("eu-central-1", "arm64"))
+    assert "assumed); clusters run on EC2 only." in repr(reckon("eu-central-1", WANTED, PRICES, fargate=far))
     assert "Fargate" not in repr(reckon("us-east-1", WANTED, PRICES))
