@@ -41,12 +41,16 @@ class Launch:
         Whether it is the embedded AWS.
     tell : callable
         ``tell(kind, subject, message, level, **facts)`` emits an event.
+    image : asyncio.Future of str, optional
+        The image that takes the place of ``settings.image``. It is awaited once the account is set up and before
+        anything is launched; what it raises ends the start.
     """
 
     settings: Settings
     aws: AWS
     simulated: bool
     tell: Tell
+    image: asyncio.Future[str] | None = None
 
 
 class LifecycleHook:

@@ -81,11 +81,21 @@ class CloudCluster(SpecCluster):
     async def _launch(self) -> Fleet:
         self._cloud = await open_cloud(self.settings)
         launch = Launch(self._cloud.settings, self._cloud.aws, self._cloud.simulated, self._tell)
-        await self._hooks.before_launch(launch)
+        try:
+            await self._hooks.before_launch(launch)
+            return await self._launch_as(launch)
+        finally:
+            if launch.image is not None:
+                launch.image.cancel()
+                await asyncio.gather(launch.image, return_exceptions=True)
+
+    async def _launch_as(self, launch: Launch) -> Fleet:
+        assert self._cloud is not None
         self.settings = settings = launch.settings
         ledger = await self._open_books(self._cloud)
         self._session = Session(self._cloud.aws, replace(self._blueprint, settings=settings), self.events, ledger)
-        fleet = await self._session.start(ClusterSide(self), self.worker_spec)
+        fleet = await self._session.start(ClusterSide(self), self.worker_spec, launch.image)
+        self.settings = replace(settings, image=self._session.image)
         fleet.on_fatal = self._on_fatal
         self.new_spec["options"]["group"] = self._session.worker_group
         self.scheduler_spec["options"] = {

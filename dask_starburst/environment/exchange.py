@@ -9,7 +9,7 @@ from typing import NoReturn, TypeVar
 import httpx
 
 from dask_starburst.environment.login import Credentials, Login, is_loopback
-from dask_starburst.environment.patience import FIRST_PAUSE, Busy, patiently
+from dask_starburst.environment.patience import ATTEMPTS, FIRST_PAUSE, Busy, patiently
 from dask_starburst.errors import ImageError, RegistryDenied, RegistryUnavailable
 
 #: Seconds until a connection stands, and between two pieces of an answer.
@@ -45,18 +45,31 @@ class Exchange:
         Gives user and password, or None.
     pause : float
         Seconds before a second attempt; twice as many before each further one.
+    attempts : int
+        How many attempts in a row may fail.
+    patience : float, optional
+        Seconds for a connection, and between two parts of an answer.
     """
 
     def __init__(
-        self, host: str, credentials: Callable[[], Credentials | None] | None, pause: float = FIRST_PAUSE
+        self,
+        host: str,
+        credentials: Callable[[], Credentials | None] | None,
+        pause: float = FIRST_PAUSE,
+        attempts: int = ATTEMPTS,
+        patience: float | None = None,
     ) -> None:
         self.host = host
         self._pause = pause
+        self._attempts = attempts
+        self._timeout = _TIMEOUT if patience is None else httpx.Timeout(patience)
         near = is_loopback(host)
         self.base = httpx.URL(f"{'http' if near else 'https'}://{host}")
         self.login = Login(host, credentials)
         # Redirects are followed by hand: a blob may be at another host, which must not see the credentials.
-        self._client = httpx.Client(timeout=_TIMEOUT, follow_redirects=False, trust_env=not near, headers=_IDENTITY)
+        self._client = httpx.Client(
+            timeout=self._timeout, follow_redirects=False, trust_env=not near, headers=_IDENTITY
+        )
 
     def close(self) -> None:
         """Let the connections go."""
@@ -98,7 +111,7 @@ class Exchange:
 
     def patiently(self, attempt: Callable[[], T], what: str, progress: Callable[[], int] = lambda: 0) -> T:
         """Make an attempt, and another one after the registry's pause; see `patience.patiently`."""
-        return patiently(attempt, what, progress, self._pause)
+        return patiently(attempt, what, progress, self._pause, self._attempts)
 
     def once(
         self,
@@ -167,7 +180,7 @@ class Exchange:
         content: Content | None,
     ) -> httpx.Response:
         """Send a request; what is only read may be somewhere else."""
-        timeout = _UPLOAD_TIMEOUT if content else _TIMEOUT
+        timeout = _UPLOAD_TIMEOUT if content else self._timeout
         for _ in range(_REDIRECTS + 1):
             body = content() if content else None
             own = authorization if self._is_ours(url) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ class ImageHook(LifecycleHook):
     async def on_before_launch(self, launch: Launch) -> None:
         """Build, find or check the image.
 
+        The check of an image that the user has runs beside the account's set-up; see :attr:`.Launch.image`.
+
         Raises
         ------
         ImageError
@@ -33,7 +36,7 @@ class ImageHook(LifecycleHook):
             image = await making.make(launch.aws, settings, launch.tell)
             launch.settings = replace(settings, image=image)
         elif not launch.simulated:
-            launch.settings = replace(settings, image=await _checked(launch, settings.image))
+            launch.image = asyncio.ensure_future(_checked(launch, settings.image))
 
 
 async def _checked(launch: Launch, image: str) -> str:
@@ -41,7 +44,7 @@ async def _checked(launch: Launch, image: str) -> str:
     try:
         own = part("own")
     except ImageError as error:
-        launch.tell("image-unchecked", image, f"the image {image} is taken as it is: {error}")
+        launch.tell("image-unchecked", image, f"the image {image} is used without a check: {error}")
         return image
     checked: str = await own.check(launch.aws, image, launch.settings.arch, launch.tell)
     return checked

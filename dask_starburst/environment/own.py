@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from typing import Any
 
 from dask_starburst.aws import ecr
 from dask_starburst.aws.session import AWS
@@ -14,6 +15,11 @@ from dask_starburst.environment.registry import Registry
 from dask_starburst.errors import BadArgument, RegistryUnavailable
 from dask_starburst.hooks import Tell
 from dask_starburst.plan.recipe import PLATFORMS
+
+#: Seconds that a registry has for each answer, and for all of them, before an image is taken as it is. There is one
+#: attempt: whether AWS can pull the image is for AWS to say, and a start must not wait for this computer's network.
+_PATIENCE = 5.0
+_LONGEST = 10.0
 
 
 async def check(aws: AWS, image: str, arch: str, tell: Tell) -> str:
@@ -30,7 +36,7 @@ async def check(aws: AWS, image: str, arch: str, tell: Tell) -> str:
     arch : {"arm64", "x86_64"}
         What the instances are.
     tell : callable
-        Hears of what could not be checked: a registry that cannot be reached from here may still be from AWS.
+        Is told what could not be checked: a registry that cannot be reached from here may still be from AWS.
 
     Raises
     ------
@@ -40,14 +46,13 @@ async def check(aws: AWS, image: str, arch: str, tell: Tell) -> str:
         The registry refuses us.
     """
     reference = Reference.parse(image)
-    registry = await opened(aws, reference.host)
     try:
-        manifest, there = await asyncio.to_thread(_look, registry, reference)
-    except RegistryUnavailable as error:
-        tell("image-unchecked", image, f"the image {image} is taken as it is: {error}", logging.WARNING)
+        async with asyncio.timeout(_LONGEST):
+            manifest, there = await _ask(aws, reference)
+    except (RegistryUnavailable, TimeoutError) as error:
+        why = str(error) or f"{reference.host} did not answer within {_LONGEST:g} s."
+        tell("image-unchecked", image, f"the image {image} is used without a check: {why}", logging.WARNING)
         return image
-    finally:
-        registry.close()
     if PLATFORMS[arch] not in there:
         other = next((name for name, platform in PLATFORMS.items() if platform in there), None)
         way = f"give arch={other!r}, or " if other else ""
@@ -58,11 +63,19 @@ async def check(aws: AWS, image: str, arch: str, tell: Tell) -> str:
     return f"{reference.name}@{manifest.digest}"
 
 
-async def opened(aws: AWS, host: str) -> Registry:
-    """Return a registry, with the credentials that there are for it."""
+async def opened(aws: AWS, host: str, **options: Any) -> Registry:
+    """Return a registry, with the credentials that there are for it; `options` as `Registry` takes them."""
     if ecr.is_ours(host):
-        return Registry(host, await ecr.registry_credentials(aws))
-    return Registry(host, stored_credentials(host))
+        return Registry(host, await ecr.registry_credentials(aws), **options)
+    return Registry(host, stored_credentials(host), **options)
+
+
+async def _ask(aws: AWS, reference: Reference) -> tuple[Manifest, tuple[str, ...]]:
+    registry = await opened(aws, reference.host, attempts=1, patience=_PATIENCE)
+    try:
+        return await asyncio.to_thread(_look, registry, reference)
+    finally:
+        registry.close()
 
 
 def _look(registry: Registry, reference: Reference) -> tuple[Manifest, tuple[str, ...]]:

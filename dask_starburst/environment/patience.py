@@ -37,7 +37,11 @@ class Busy(Exception):
 
 
 def patiently(
-    attempt: Callable[[], T], what: str, progress: Callable[[], int] = lambda: 0, first: float = FIRST_PAUSE
+    attempt: Callable[[], T],
+    what: str,
+    progress: Callable[[], int] = lambda: 0,
+    first: float = FIRST_PAUSE,
+    attempts: int = ATTEMPTS,
 ) -> T:
     """Return what an attempt gives; after a lost connection, a timeout or a server's error try again.
 
@@ -51,6 +55,8 @@ def patiently(
         How far it is. Attempts are counted from the last one that came further.
     first : float
         Seconds before the second attempt.
+    attempts : int
+        How many attempts in a row may fail.
 
     Raises
     ------
@@ -65,7 +71,7 @@ def patiently(
             if (have := progress()) > had:
                 number, had = 1, have
             pause = _pause(error, number, first)
-            if number == ATTEMPTS or pause > _LONGEST_PAUSE:
+            if number >= attempts or pause > _LONGEST_PAUSE:
                 raise _given_up(what, number, error) from error
         number += 1
         interruption.pause(pause)

@@ -17,7 +17,7 @@ from dask_starburst.environment import interruption
 from dask_starburst.environment.exchange import Exchange, quote, scopes
 from dask_starburst.environment.login import Credentials
 from dask_starburst.environment.oci import MANIFESTS, Manifest, media_type_of
-from dask_starburst.environment.patience import FIRST_PAUSE
+from dask_starburst.environment.patience import ATTEMPTS, FIRST_PAUSE
 from dask_starburst.errors import ImageError, RegistryUnavailable
 
 _PIECE = 1 << 20
@@ -46,15 +46,22 @@ class Registry:
     pause : float
         Seconds before a second attempt, when a connection was lost or the registry had a fault; twice as many before
         each further one.
+    attempts, patience : optional
+        As for `Exchange`: how many attempts in a row may fail, and how long (seconds) each waits for an answer.
     """
 
     def __init__(
-        self, host: str, credentials: Callable[[], Credentials | None] | None = None, pause: float = FIRST_PAUSE
+        self,
+        host: str,
+        credentials: Callable[[], Credentials | None] | None = None,
+        pause: float = FIRST_PAUSE,
+        attempts: int = ATTEMPTS,
+        patience: float | None = None,
     ) -> None:
         self.host = host
         self.uploaded = 0
         self._lock = threading.Lock()
-        self._exchange = Exchange(host, credentials, pause)
+        self._exchange = Exchange(host, credentials, pause, attempts, patience)
 
     def __repr__(self) -> str:
         return f"<Registry {self.host}>"

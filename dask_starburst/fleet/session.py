@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -163,6 +163,11 @@ class Session:
         self._books = books or NoBooks()
 
     @property
+    def image(self) -> str | None:
+        """The image that scheduler and workers run."""
+        return self._blueprint.settings.image
+
+    @property
     def worker_groups(self) -> tuple[str, ...]:
         """The groups in which workers run, the preferred one first."""
         return LADDERS[self._blueprint.settings.spot_policy]
@@ -172,8 +177,10 @@ class Session:
         """The group in which a worker is wished for."""
         return self.worker_groups[0]
 
-    async def start(self, dask: DaskSide, workers: Iterable[str]) -> Fleet:
+    async def start(self, dask: DaskSide, workers: Iterable[str], image: Awaitable[str] | None = None) -> Fleet:
         """Set the account up, check a pool out and order head and workers together.
+
+        `image`: takes the place of the settings' image; it is looked up meanwhile.
 
         Raises
         ------
@@ -186,6 +193,9 @@ class Session:
         self._tell("account-setup", self.aws.region, f"setting up what the account lacks in {self.aws.region}")
         setting_up = set_up(self.aws, settings, self._blueprint.types)
         account, quotas = await preflight.beside(setting_up, self.aws, self._blueprint.wish(0))
+        if image is not None:
+            settings = replace(settings, image=await image)
+            self._blueprint = replace(self._blueprint, settings=settings)
         self._blueprint = sold(self._blueprint, account)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
         workers = tuple(workers)

@@ -1,0 +1,29 @@
+"""An image of the user's whose registry does not answer."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from dask_starburst import StarburstCluster
+from dask_starburst.local import LocalAWS
+
+
+def test_a_registry_that_does_not_answer_is_asked_once_beside_the_account_set_up(
+    clean: LocalAWS, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in clean.environment.items():  # an account: there, images are looked up
+        monkeypatch.setenv(name, value)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        image = f"127.0.0.1:{silent.getsockname()[1]}/team/worker:v1"
+        with StarburstCluster(image=image, n_workers=0, quiet=True, network={"caller": "127.0.0.1/32"}) as made:
+            kinds = [event.kind for event in made.events]
+            [unchecked] = [event.message for event in made.events if event.kind == "image-unchecked"]
+            assert made.settings.image == image
+        silent.setblocking(False)
+        silent.accept()
+        with pytest.raises(BlockingIOError):  # one attempt
+            silent.accept()
+    assert kinds.index("account-setup") < kinds.index("image-unchecked") < kinds.index("pool-claimed")
+    assert "used without a check" in unchecked
