@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dask_starburst import cancellation
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import BadArgument
 from dask_starburst.settings import Settings
@@ -102,11 +103,16 @@ class Hooks:
 
     async def _run(self, turn: str, cluster: Any, failed: Callable[[str], None]) -> None:
         for hook in self._hooks:
+            # A task of its own: code of a user that catches its cancellation must not keep a cluster from closing.
+            running = asyncio.ensure_future(_call(hook, turn, cluster))
             try:
-                await asyncio.wait_for(_call(hook, turn, cluster), PATIENCE)
-            except Exception as error:  # noqa: BLE001 -- somebody else's code must not keep a cluster from closing
-                reason = f"took longer than {PATIENCE:.0f} s" if isinstance(error, TimeoutError) else repr(error)
-                failed(f"{turn} of the hook {_title(hook)} failed: {reason}")
+                await asyncio.wait([running], timeout=PATIENCE)
+                if not running.done():
+                    failed(f"{turn} of the hook {_title(hook)} failed: took longer than {PATIENCE:.0f} s")
+                elif (error := _error_of(running)) is not None:
+                    failed(f"{turn} of the hook {_title(hook)} failed: {error!r}")
+            finally:
+                await cancellation.end([running])
 
 
 def named_hooks(value: Any) -> tuple[Any, ...]:
@@ -114,6 +120,10 @@ def named_hooks(value: Any) -> tuple[Any, ...]:
     if value is None:
         return ()
     return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _error_of(ended: asyncio.Future[None]) -> BaseException | None:
+    return asyncio.CancelledError() if ended.cancelled() else ended.exception()
 
 
 async def _call(hook: Any, turn: str, argument: Any) -> None:

@@ -141,6 +141,8 @@ class CloudCluster(SpecCluster):
         warm = self.status is Status.running and self._cloud is not None and not self._cloud.owned
         ready = self.status is Status.running
         self.status = Status.closing
+        if self._session is not None and self._session.lease is not None:
+            self._session.lease.closing = True
         if ready:
             await self._hooks.close(self, self._hook_failed)
         if self._fleet is not None:
@@ -188,7 +190,8 @@ class CloudCluster(SpecCluster):
         if self.scheduler_comm is None:
             return
         with suppress(OSError, TimeoutError):
-            await asyncio.wait_for(self.scheduler_comm.terminate(), _GOOD_BYE)
+            async with asyncio.timeout(_GOOD_BYE):
+                await self.scheduler_comm.terminate()
 
     def _on_fatal(self, error: StarburstError) -> None:
         if self.status is Status.running:

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "dask_starburst"
 ORDER = (
     "errors",
     "events",
+    "cancellation",
     "settings",
     "catalog",
     "plan",
@@ -34,7 +35,7 @@ ORDER = (
     "cli",
 )
 # What stands beside the row: it may import these, and only these may import it.
-BESIDE = {"remote": {"errors", "events", "plan", "aws"}, "local": {"errors", "catalog"}}
+BESIDE = {"remote": {"errors", "events", "cancellation", "plan", "aws"}, "local": {"errors", "catalog"}}
 MAY_IMPORT_LOCAL = {"local", "cli"}
 # One lazy line here: `cloud="local"` must not cost a user with an account the import of moto.
 MAY_IMPORT_LOCAL_LAZILY = {"cloud"}
@@ -165,6 +166,38 @@ def test_a_plan_has_no_clock_no_chance_and_no_side_effect():
         if found.importer == "plan" and found.module.partition(".")[0] in NOT_IN_PLAN
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_waits_with_wait_for():
+    wrong = [
+        f"{path.relative_to(PACKAGE.parent)}:{line}: asyncio.wait_for discards a cancellation on Python 3.11 when what"
+        " it waits for is done; use `async with asyncio.timeout(...)`."
+        for path, tree in sources()
+        for line in waits_for(tree)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def waits_for(tree: ast.Module) -> Iterator[int]:
+    """Lines that name ``asyncio.wait_for``, however it is imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("asyncio"):
+            if "wait_for" in {name.name for name in node.names}:
+                yield node.lineno
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in ("asyncio.wait_for", "asyncio.tasks.wait_for"):
+            yield node.lineno
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("import asyncio\nasync def f(x):\n    await asyncio.wait_for(x, 1)", [3]),
+        ("from asyncio import wait_for", [1]),
+        ("import asyncio\nasync def f(x):\n    await asyncio.Condition().wait_for(x)", []),
+    ],
+)
+def test_the_rule_about_wait_for_finds_it(code, lines):
+    assert list(waits_for(ast.parse(code))) == lines
 
 
 def test_no_module_is_too_long():

@@ -179,13 +179,14 @@ class AWS:
         host = urlsplit(url).hostname or ""
         return host.endswith(_OWN_HOSTS)
 
-    async def settle(self) -> None:
-        """Wait for the calls that nobody waits for any more.
+    async def settle(self, within: float) -> None:
+        """Wait for the calls that nobody waits for any more, at most `within` seconds.
 
         A thread cannot be cancelled: after Ctrl-C its call still reaches AWS, and what it makes
         there has to be known before anything is cleaned up.
         """
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=within)
 
     def close(self) -> None:
         """Let the threads end."""

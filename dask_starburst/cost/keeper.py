@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from dask_starburst import cancellation
 from dask_starburst.aws import ec2
 from dask_starburst.aws.session import AWS
 from dask_starburst.cost.ledger import Ledger
@@ -45,15 +46,13 @@ class BookKeeper:
         """Get current prices, now if something depends on them, and keep them so."""
         if self._ledger.caps.binding:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._refresh(), _PATIENCE)
+                async with asyncio.timeout(_PATIENCE):
+                    await self._refresh()
         self._task = asyncio.ensure_future(self._run(_LOOK if self._ledger.caps.binding else _FIRST))
 
     async def stop(self) -> None:
         """Ask for no more prices."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await cancellation.end([self._task])
 
     async def close(self) -> None:
         """Close the books at the times that AWS gives for what it has terminated, and now for the rest."""

@@ -128,7 +128,8 @@ class BudgetWatch:
         """Hear from the scheduler for the last time what its workers have done."""
         now = self.fleet.pool.aws.now()
         with suppress(OSError, TimeoutError):
-            await asyncio.wait_for(self._account(self.books.spent(now)), _LAST)
+            async with asyncio.timeout(_LAST):
+                await self._account(self.books.spent(now))
 
     def hopeless(self) -> BudgetExceeded | None:
         """Return why no further worker can come; None while one is on its way or none waits for money."""

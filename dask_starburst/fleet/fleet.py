@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
+from dask_starburst import cancellation
 from dask_starburst.aws import logs
 from dask_starburst.errors import (
     BudgetExceeded,
@@ -111,6 +112,7 @@ class Fleet:
         self.boots = BootClock()
         self.observed = Observed()
         self.error: StarburstError | None = None
+        self.stopping = False
         self.decided: Decided = lambda actions, workers, observed, now, limits: None
         self.on_fatal: Callable[[StarburstError], None] = lambda error: None
         self._dask = dask
@@ -195,9 +197,9 @@ class Fleet:
             The loop met an error after which it cannot hold any more.
         """
         async with self._looked:
-            await self._looked.wait_for(lambda: self.error is not None or condition())
-        if self.error is not None and not condition():
-            raise self.error
+            await self._looked.wait_for(lambda: self.error is not None or self.stopping or condition())
+        if not condition():
+            raise self.error or SchedulerFailed("the cluster was closed before its scheduler was there.")
 
     # -- the loop -------------------------------------------------------------------------------
 
@@ -207,14 +209,13 @@ class Fleet:
         self.spawn(self.spot.listen())
 
     async def stop(self) -> None:
-        """Look no more; what is under way is finished or given up."""
-        tasks = [self._task, *self._perform.background]
-        for task in filter(None, tasks):
-            task.cancel()
-        await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+        """Look no more and renew no lease; what is under way is finished or given up, within a bound."""
+        self.stopping = True
+        await self._told()
+        await cancellation.end([self._task, *self._perform.background])
 
     async def _run(self) -> None:
-        while self.error is None:
+        while self.error is None and not self.stopping:
             self._wake.clear()
             try:
                 await self._tick()
@@ -386,7 +387,8 @@ class Fleet:
         under_way = sum(w.state is not S.READY for w in self.workers.values())
         seconds = pause(self._poll, under_way, bool(calm)) * random.uniform(*_JITTER)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
 
 
 def _who(worker: Worker) -> str:

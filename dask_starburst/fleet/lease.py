@@ -24,10 +24,13 @@ class Lease:
 
     def __init__(self, length: float, now: float) -> None:
         self.length = length
+        self.closing = False
         self.until = now + length
 
     async def renew(self, pool: Pool, now: float) -> bool:
         """Renew when a third of it has passed; whether it was.
+
+        Not once the cluster is `closing`: should that fail, the lease ends what is left.
 
         Past its end AWS is asked how things are: the scheduler renews too, so the pool may well be
         there although this computer slept.
@@ -37,6 +40,8 @@ class Lease:
         LeaseExpired
             It has run out and AWS has emptied the pool, or the pool is somebody else's by now.
         """
+        if self.closing:
+            return False
         if now >= self.until and not await pool.is_ours_and_open():
             raise LeaseExpired(
                 "the lease ran out: this computer slept or had no network for longer than"

@@ -63,6 +63,9 @@ class Performer:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Let something go on beside the loop."""
+        if self._fleet.stopping:  # nothing would end it
+            work.close()
+            return
         task = asyncio.ensure_future(work)
         self.background.add(task)
         task.add_done_callback(self.background.discard)

@@ -42,7 +42,8 @@ async def beside(work: Awaitable[T], aws: AWS, wish: Wish, patience: float = PAT
     try:
         done = await work
         try:
-            return done, await asyncio.wait_for(looking, patience)
+            async with asyncio.timeout(patience):
+                return done, await looking
         except TimeoutError:
             return done, Quotas(aws.region, {}, unknown=f"Service Quotas did not answer within {patience:g} s.")
     finally:

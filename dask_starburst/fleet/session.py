@@ -329,7 +329,7 @@ class Session:
 
         `warm`: whether instances may stay as long as ``warm_timeout`` says.
         """
-        await self.aws.settle()
+        await self.aws.settle(self._blueprint.settings.timeouts.close)
         left: list[str] = []
         sound = self.fleet is not None and self.fleet.error is None
         keep = warm and sound and self._blueprint.settings.warm_timeout >= SHORTEST_WARM

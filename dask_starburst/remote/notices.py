@@ -77,7 +77,8 @@ class Watcher(Loop):
         """Let the scheduler know, once, which worker may be taken, so that it can warn of what is too much to move."""
         if not self._announced:
             with suppress(Exception):  # only a warning depends on it, and there is a next time
-                await asyncio.wait_for(self._nanny.scheduler.starburst_watched(name=self._nanny.name), _ANSWER)
+                async with asyncio.timeout(_ANSWER):
+                    await self._nanny.scheduler.starburst_watched(name=self._nanny.name)
                 self._announced = True
 
     async def _look(self) -> None:
@@ -119,7 +120,8 @@ async def tell(nanny: Any, notice: Notice) -> bool:
     """
     said = {"worker": nanny.worker_address, "kind": notice.kind, "seconds": notice.seconds, "action": notice.action}
     try:
-        answer = await asyncio.wait_for(nanny.scheduler.starburst_notice(**said), _ANSWER)
+        async with asyncio.timeout(_ANSWER):
+            answer = await nanny.scheduler.starburst_notice(**said)
     except Exception as error:  # noqa: BLE001 -- the loop's edge: gone, busy, or without our handler; it is told again
         answer = repr(error)
     if answer != TAKEN:
@@ -169,7 +171,8 @@ class Farewell:
         if self._nanny.worker_address is None or not await tell(self._nanny, notice):
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._nanny.finished(), STOP_TIMEOUT - MARGIN)
+            async with asyncio.timeout(STOP_TIMEOUT - MARGIN):
+                await self._nanny.finished()
 
 
 def _rebalance(body: str, now: float) -> Notice:

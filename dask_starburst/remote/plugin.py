@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from contextlib import suppress
 
 from distributed.diagnostics.plugin import SchedulerPlugin
+
+from dask_starburst import cancellation
 
 
 class Loop(ABC):
@@ -20,10 +21,7 @@ class Loop(ABC):
 
     async def end(self) -> None:
         """Run no more."""
-        if self._loop_task is not None:
-            self._loop_task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._loop_task
+        await cancellation.end([self._loop_task])
 
     @abstractmethod
     async def _run(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin
 
+from dask_starburst import cancellation
 from dask_starburst.plan.moving import bandwidth, too_much
 from dask_starburst.plan.notices import INTERRUPTION, KINDS, MARGIN, REBALANCE, TAKEN
 from dask_starburst.remote.blame import Blame
@@ -94,10 +95,7 @@ class Retirement(SchedulerPlugin):
 
     async def before_close(self) -> None:
         """Retire nobody any more: everything ends."""
-        for task in self._tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await cancellation.end(self._tasks)
 
     # -- handlers -------------------------------------------------------------------------------
 
@@ -141,7 +139,8 @@ class Retirement(SchedulerPlugin):
         """
         if self._number <= after:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._news.wait()
         now = time.time()
         new = [dict(notice) for notice in self._notices if notice["number"] > after]
         return [notice | {"seconds": max(notice.pop("until") - now, 0.0)} for notice in new]

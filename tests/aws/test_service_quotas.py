@@ -41,7 +41,7 @@ def ask(aws: LocalAWS, work: Callable[[AWS], Awaitable[T]]) -> T:
         try:
             return await work(account)
         finally:
-            await account.settle()
+            await account.settle(30.0)
             account.close()
 
     return asyncio.run(asked())

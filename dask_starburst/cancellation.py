@@ -1,0 +1,52 @@
+"""Ending tasks within a bound.
+
+``asyncio.wait_for`` is used nowhere in this package: before Python 3.12 it discards a cancellation that arrives when
+the inner future is done already (https://github.com/python/cpython/issues/86296), and the task goes on.
+`asyncio.timeout` does not. Code that is not ours may still call it, or catch what it should not: so a task is cancelled
+until it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that cancelled tasks have to end.
+PATIENCE = 10.0
+#: Seconds before a task that has not ended is cancelled once more.
+_AGAIN = 0.5
+
+
+async def end(tasks: Iterable[asyncio.Future[Any] | None], within: float = PATIENCE) -> bool:
+    """Cancel tasks and wait until they have ended.
+
+    Parameters
+    ----------
+    tasks : iterable of Future or None
+        None, what has ended and the task that runs this are passed over. What they raise goes to the log.
+    within : float
+        Seconds to wait at the most.
+
+    Returns
+    -------
+    bool
+        Whether all of them have ended.
+    """
+    left = {task for task in tasks if task is not None and task is not asyncio.current_task()}
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while left:
+        for task in left:
+            task.cancel()
+        done, left = await asyncio.wait(left, timeout=max(0.0, min(_AGAIN, deadline - loop.time())))
+        for task in done:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.debug("%r failed while it was ended", task, exc_info=error)
+        if left and loop.time() >= deadline:
+            logger.warning("given up, for they do not end within %g s: %s", within, ", ".join(map(repr, left)))
+            return False
+    return True
