@@ -21,7 +21,7 @@ from dask_starburst.cost.keeper import BookKeeper
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.cost.record import keep, record_of
-from dask_starburst.errors import CapacityUnavailable, StarburstError, VersionMismatch, WorkerFailed
+from dask_starburst.errors import StarburstError, VersionMismatch
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet.dask_side import ClusterSide
 from dask_starburst.fleet.fleet import Fleet
@@ -225,11 +225,8 @@ class CloudCluster(SpecCluster):
         if n_workers > len(self.scheduler_info["workers"]) and (waits := self._fleet.budget.hopeless()) is not None:
             return waits
         failed = self._fleet.failed()
-        told = [worker for worker in failed if self._fleet.explained(worker)]
-        if told and len(self.worker_spec) - len(failed) < n_workers:
-            kind = CapacityUnavailable if told[0].unserved else WorkerFailed
-            return kind(told[0].reason)
-        return None
+        told = [error for worker in failed if (error := self._fleet.explained(worker)) is not None]
+        return told[0] if told and len(self.worker_spec) - len(failed) < n_workers else None
 
     @property
     def _fleet(self) -> Fleet | None:

@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.loaders import Loader, create_loader
 
-from dask_starburst.aws.faults import explained
+from dask_starburst.aws.client_errors import explained
 from dask_starburst.plan.rates import LIMITS, Level, bucket_of, take
 
 #: botocore's own retries: throttling, 5xx, lost connections (design §7).

@@ -25,7 +25,8 @@ _OWN_WORDS = re.compile(r"#\d+ [\d.]+ starburst: (.+)")
 _KEPT_LINES = 200
 _QUOTED_LINES = 20
 _LONGEST = 80
-_NO_EMULATION = ("exec format error", "Exec format error")
+#: What runc says in place of a step's program; a line of the program's own would have other words before it.
+_NO_EMULATION = re.compile(r"^(?:#\d+ (?:[\d.]+ )?)?exec /\S+: exec format error$", re.IGNORECASE)
 _DENIED = ("401 Unauthorized", "403 Forbidden", "authorization failed", "no basic auth credentials", "denied:")
 _AWAY = ("connection refused", "connection reset", "no such host", "timeout", "502 Bad", "503 Service")
 _FULL = "no space left on device"
@@ -106,7 +107,7 @@ def explained(lines: list[str], destination: str, registry: str) -> ImageError:
     said = "\n".join(lines[-_QUOTED_LINES:])
     own = next((found[1] for line in reversed(lines) if (found := _OWN_WORDS.match(line))), "")
     everything = "\n".join(lines)
-    if any(words in everything for words in _NO_EMULATION):
+    if any(_NO_EMULATION.match(line) for line in lines) or "exec format error" in error:
         return ImageError(f"{no_emulation('another architecture')} docker's last lines:\n{said}")
     if _FULL in everything:
         return ImageError(f"docker's disk is full; `docker buildx prune` makes room. Its last lines:\n{said}")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from dask_starburst.aws.faults import tag_taken
 from dask_starburst.environment import interruption, oci, uv
 from dask_starburst.environment.builder import Destination, Image, Order, Report
 from dask_starburst.environment.buildlog import BuildLog, no_emulation
@@ -23,8 +24,6 @@ from dask_starburst.environment.docker import BUILDER, Docker, private
 from dask_starburst.environment.pushing import RECIPE, TAG
 from dask_starburst.errors import BadArgument, ImageError
 from dask_starburst.plan.recipe import TEMPLATE, recipe_hash
-
-_TAKEN = ("immutable", "ImageTagAlreadyExists", "TAG_INVALID")
 
 
 class BuildxBuilder:
@@ -142,7 +141,7 @@ class BuildxBuilder:
     def _theirs(self, log: BuildLog, to: Destination) -> str:
         """Return the image of one who was faster, where a tag cannot be moved; else raise what went wrong."""
         error = log.failure(f"{to.registry.host}/{to.repository}", to.registry.host)
-        there = to.registry.manifest(to.repository, to.tag) if any(word in str(error) for word in _TAKEN) else None
+        there = to.registry.manifest(to.repository, to.tag) if tag_taken(str(error)) else None
         if there is None:
             raise error
         return there.digest

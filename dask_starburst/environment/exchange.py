@@ -8,6 +8,7 @@ from typing import NoReturn, TypeVar
 
 import httpx
 
+from dask_starburst.aws.faults import password_over
 from dask_starburst.environment.login import Credentials, Login, is_loopback
 from dask_starburst.environment.patience import ATTEMPTS, FIRST_PAUSE, Busy, patiently
 from dask_starburst.errors import ImageError, RegistryDenied, RegistryUnavailable
@@ -252,8 +253,8 @@ def quote(answer: httpx.Response) -> str:
 def _has_expired(answer: httpx.Response) -> bool:
     """Whether ECR says, or may say, that a password is over.
 
-    It does so with a 403 and without a challenge (github.com/flipt-io/flipt/issues/3043); to a HEAD it gives no reason.
+    It does so with a 403 and without a challenge; to a HEAD it gives no reason.
     """
     if answer.status_code != 403:
         return False
-    return answer.request.method == "HEAD" or b"authorization token has expired" in answer.read()
+    return answer.request.method == "HEAD" or password_over(answer.read().decode("utf-8", "replace"))

@@ -4,47 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dask_starburst.aws import faults
+from dask_starburst.errors import CapacityUnavailable, StarburstError, WorkerFailed
 from dask_starburst.plan.offerings import Refusal
 from dask_starburst.plan.state import HEAD, Group, Instance, Worker
 
-#: What to do about a launch that AWS refuses.
-_NEXT = {
-    "capacity": "Allow more types with instance_types=[…], or on-demand ones with"
-    ' spot_policy="spot_with_fallback" or "on-demand".',
-    "quota": "Look with `starburst quota status`, and ask AWS for a higher vCPU quota of EC2 in Service Quotas with"
-    " `starburst quota request`; or use smaller or fewer workers.",
-    "fault": "That is a fault in the request or in the account, which waiting does not mend.",
-}
-
-
-_HINTS = (
-    (("unable to pull secrets",), "The execution role must be allowed ssm:GetParameters on /starburst/*."),
-    (
-        ("CannotPull", "pull"),
-        "Check image= and that the execution role may pull it. ECR deletes images whose time is over:"
-        " `starburst image list` shows those that it has.",
-    ),
-    (
-        ("exec format error",),
-        "The image is built for another architecture: give arch= of the image, or build it for both.",
-    ),
-    (("OutOfMemory",), "It was killed, most often for lack of memory: give a larger worker=."),
-    (
-        ("No module named",),
-        "The image lacks a package that the cluster needs: it must hold dask_starburst and the"
-        " versions of dask and distributed that you use.",
-    ),
-    (("InsufficientInstanceCapacity", "sufficient", "fulfill"), _NEXT["capacity"]),
-    (("MaxSpotInstanceCountExceeded", "VcpuLimitExceeded", "vCPU"), _NEXT["quota"]),
-    (("did not join",), "Look at its log with cluster.get_logs()."),
+#: Our own words for what went wrong, and the next step.
+_OURS = {"did not join within": "Look at its log with cluster.get_logs()."}
+#: Its log is the user's own: it is quoted, and never read for words of AWS.
+_PROCESS = (
+    "The process ended by itself; its last log lines say why. `exec format error`: the image is built for another"
+    " architecture; give arch= of the image, or build it for both. `No module named`: the image lacks a package; it"
+    " must hold dask_starburst and the versions of dask and distributed that you use."
 )
 #: How many of the last log lines an error quotes.
 LOG_LINES = 20
 
 
-def hint(text: str) -> str:
-    """Return the next step for a failure with this text; empty when we know none."""
-    return next((advice for words, advice in _HINTS if any(w in text for w in words)), "")
+def hint(reason: str) -> str:
+    """Return the next step for a failure with this reason, of AWS or of ours; empty when we know none."""
+    found = faults.meaning(reason)
+    if found is not None:
+        return found.advice
+    return next((advice for words, advice in _OURS.items() if reason.startswith(words)), "")
 
 
 def launch_refused(refusal: Refusal, group: Group | None, refusals: Iterable[Refusal]) -> str:
@@ -55,7 +37,7 @@ def launch_refused(refusal: Refusal, group: Group | None, refusals: Iterable[Ref
     allowed = group.allowed if group else ()
     tried = f"; {len(failed)} of {len(allowed)} allowed types have failed lately" if failed and len(allowed) > 1 else ""
     left = len(allowed) > len(failed) > 0
-    following = "AWS tries the others now." if left else _NEXT[refusal.kind]
+    following = "AWS tries the others now." if left else faults.launch_meaning(refusal.text).advice
     whom = "the scheduler" if refusal.group == HEAD else "a worker"
     return f"{what} for {whom}: {refusal.text.rstrip('.')}{tried}. {following}"
 
@@ -78,6 +60,13 @@ def failure(worker: Worker, reason: str, lines: list[str], attempts: int) -> str
     again = ", trying again" if worker.attempt + 1 < attempts else ""
     count = f"attempt {worker.attempt + 1} of {attempts}{again}"
     message = f"{who} could not be started ({count}): {reason.rstrip('.')}."
-    if advice := hint(reason + tail) or (_NEXT["fault"] if worker.unserved else ""):
+    advice = faults.launch_meaning(reason).advice if worker.unserved else hint(reason)
+    if advice := advice or (_PROCESS if tail else ""):
         message += f" {advice}"
     return message + (f" Its last log lines:{tail}" if tail else "")
+
+
+def given_up(worker: Worker, text: str) -> StarburstError:
+    """Return the error of a worker that was given up, told by `text`; its class agrees with what AWS said."""
+    lacking = worker.unserved and faults.launch_meaning(worker.reason).kind in ("capacity", "quota", "passing")
+    return CapacityUnavailable(text) if lacking else WorkerFailed(text)

@@ -122,7 +122,7 @@ class Fleet:
         self._poll = poll
         self._head: Worker | None = None
         self._launches: dict[str, int] = {}
-        self._explained: dict[str, int] = {}
+        self._explained: dict[str, tuple[int, StarburstError]] = {}
         self._trouble = ""
         self._wake = asyncio.Event()
         self._looked = asyncio.Condition()
@@ -179,9 +179,10 @@ class Fleet:
         last = self._limits.attempts - 1
         return [w for w in self.workers.values() if w.state is S.FAILED and w.attempt >= last]
 
-    def explained(self, worker: Worker) -> bool:
-        """Whether the reason of a worker that was given up is told in full: its log takes a moment to be read."""
-        return self._explained.get(worker.name) == worker.launch
+    def explained(self, worker: Worker) -> StarburstError | None:
+        """Return why a worker was given up; None until it has been told in full, for its log takes a moment to read."""
+        launch, error = self._explained.get(worker.name, (-1, None))
+        return error if launch == worker.launch else None
 
     def unordered(self) -> frozenset[str]:
         """Return the names of the wishes that no instance is on its way for; taking them back is free."""
@@ -347,8 +348,7 @@ class Fleet:
         if final and new.group == HEAD:
             self._fail(SchedulerFailed(text))
         elif final:
-            self.workers[new.name] = replace(self.workers.get(new.name, new), reason=text)
-            self._explained[new.name] = new.launch
+            self._explained[new.name] = new.launch, explain.given_up(new, text)
         await self._told()
 
     async def log_tail(self, worker: Worker, lines: int = explain.LOG_LINES) -> list[str]:

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from dask_starburst.aws import autoscaling, ec2, ecs, ssm, warm_pools
-from dask_starburst.aws.faults import code_of
+from dask_starburst.aws.faults import fresh_profile
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.account import Account
@@ -211,8 +211,7 @@ async def _ensure_group(aws: AWS, request: dict[str, object]) -> autoscaling.Gro
         try:
             return await autoscaling.ensure_group(aws, request)
         except StarburstError as error:
-            fresh_profile = code_of(error) == "ValidationError" and "Profile" in str(error)
-            if not fresh_profile or aws.now() > patience:
+            if not fresh_profile(error) or aws.now() > patience:
                 raise
         await asyncio.sleep(_PROFILE_PAUSE)
 

@@ -16,8 +16,9 @@ MEMORY = 180.0
 #: So many seconds later at most an instance is seen that was launched together with one that was refused.
 SLACK = 10.0
 
-#: Why AWS launched nothing: it has none now, the account may have no more, or the request is wrong.
-Kind = Literal["capacity", "quota", "fault"]
+#: Why AWS launched nothing: it has none now, the account may have no more, the request is wrong, or AWS itself failed
+#: in a way that passes (a throttle, an internal error).
+Kind = Literal["capacity", "quota", "fault", "passing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Refusal:
     ----------
     group : str
         In which group.
-    kind : {"capacity", "quota", "fault"}
+    kind : {"capacity", "quota", "fault", "passing"}
         Why.
     text : str
         AWS's own words.

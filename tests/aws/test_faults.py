@@ -21,7 +21,8 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
-from dask_starburst.aws.faults import DENIED, EXISTS, EXPIRED, MISSING, THROTTLED, code_of, explained, launch_refusal
+from dask_starburst.aws.client_errors import explained
+from dask_starburst.aws.faults import DENIED, EXISTS, EXPIRED, MISSING, THROTTLED, code_of, launch_refusal
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import (
     AWSError,
