@@ -35,6 +35,7 @@ from dask_starburst.plan.adaptive import (
     remember,
     workers_for,
 )
+from dask_starburst.plan.state import Name
 
 BOOT = 90.0
 NTHREADS = 4
@@ -53,20 +54,20 @@ class Cloud:
     seconds: float = 0.0
     served: float = 0.0
     idle: float = 0.0
-    all: dict[str, float] = field(default_factory=dict)
+    all: dict[Name, float] = field(default_factory=dict)
     booted: bool = False
 
-    def running(self) -> set[str]:
+    def running(self) -> set[Name]:
         """The workers that have registered."""
         return {name for name, at in self.all.items() if at <= self.now}
 
     def scale(self, n: int) -> None:
         """Launch up to `n`."""
         while len(self.all) < n:
-            self.all[str(self.launches)] = self.now + self.boot
+            self.all[self.launches] = self.now + self.boot
             self.launches += 1
 
-    def close(self, names: list[str]) -> None:
+    def close(self, names: list[Name]) -> None:
         """Give these back."""
         for name in names:
             del self.all[name]
@@ -95,14 +96,14 @@ class DaskLogic(AdaptiveCore):  # type: ignore[misc]  # a class without types
         self.cloud, self.demand = cloud, demand
 
     @property
-    def plan(self) -> set[str]:
+    def plan(self) -> set[Name]:
         """Workers wished for."""
         return set(self.cloud.all)
 
     requested = plan
 
     @property
-    def observed(self) -> set[str]:
+    def observed(self) -> set[Name]:
         """Workers that have registered."""
         return self.cloud.running()
 
@@ -114,7 +115,7 @@ class DaskLogic(AdaptiveCore):  # type: ignore[misc]  # a class without types
         """Launch."""
         self.cloud.scale(n)
 
-    async def scale_down(self, workers: list[str]) -> None:
+    async def scale_down(self, workers: list[Name]) -> None:
         """Give back."""
         self.cloud.close(workers)
 

@@ -49,7 +49,7 @@ from dask_starburst.events import EventLog
 from dask_starburst.fleet.fleet import Fleet
 from dask_starburst.fleet.session import Session, blueprint
 from dask_starburst.local import LocalAWS
-from dask_starburst.plan.state import SCHEDULER, WorkerState
+from dask_starburst.plan.state import SCHEDULER, Name, WorkerState
 from dask_starburst.plan.tasks import place_of
 from dask_starburst.settings import Settings
 
@@ -127,14 +127,15 @@ class Run:
             "left": left,
         }
 
-    def _joining(self, last: dict[str, dict[str, Any]]) -> dict[str, float]:
+    def _joining(self, last: dict[Name, dict[str, Any]]) -> dict[str, float]:
         ready = {e.subject: e.time for e in self.events if e.kind == "worker-ready"}
         took = [ready[name] - task["started_at"] for name, task in last.items()]
         return {"median": round(median(took), 1), "longest": round(max(took), 1)}
 
-    def _launched(self) -> tuple[dict[str, dict[str, Any]], int]:
+    def _launched(self) -> tuple[dict[Name, dict[str, Any]], int]:
         """Return the last task of each worker, and how many there were."""
-        last, launches = {}, 0
+        last: dict[Name, dict[str, Any]] = {}
+        launches = 0
         for task in sorted(self.tasks, key=lambda t: float(t["created_at"])):
             place = place_of(task["overrides"], task["containerInstanceArn"])
             if place is not None and place.worker != SCHEDULER:
@@ -194,7 +195,7 @@ async def run_played(run: Run) -> int:
     aws = AWS(endpoint_url=local.endpoint_url, session=local.session())
     session, dask = Session(aws, blueprint(settings, "{}"), run.events), StandIn(local)
     watch = asyncio.ensure_future(dask.watch())
-    names, run.group = [str(n) for n in range(workers)], session.worker_group
+    names, run.group = list(range(workers)), session.worker_group
     try:
         with run.phase("start"):
             fleet = await session.start(dask, [])

@@ -10,6 +10,7 @@ from typing import Any
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.spot import Notice
+from dask_starburst.plan.state import Name
 from dask_starburst.plan.tasks import Place, place_of
 
 #: Seconds between two reports; the real scheduler pushes. Telling of a thousand tasks keeps the embedded AWS
@@ -31,10 +32,10 @@ class StandIn:
     def __init__(self, local: LocalAWS) -> None:
         self._local = local
         self._places: dict[str, Place | None] = {}
-        self._retired: set[str] = set()
-        self.up: dict[str, str] = {}
+        self._retired: set[Name] = set()
+        self.up: dict[Name, str] = {}
 
-    def members(self) -> frozenset[str]:
+    def members(self) -> frozenset[Name]:
         """Return the names of the processes that are up."""
         return frozenset(self.up)
 
@@ -53,7 +54,7 @@ class StandIn:
             self._places[task["id"]] = place_of(task["overrides"], task["containerInstanceArn"])
         return self._places[task["id"]]
 
-    async def retire(self, name: str) -> None:
+    async def retire(self, name: Name) -> None:
         """Close a worker: it holds nothing, and its process ends."""
         task = self.up.pop(name, None)
         if task is not None:
@@ -69,24 +70,24 @@ class StandIn:
         """Nothing to count."""
         return {}
 
-    async def account(self, spent: float, rate: float) -> dict[str, float]:
+    async def account(self, spent: float, rate: float) -> dict[Name, float]:
         """Nobody works here."""
         return {}
 
-    async def announce(self, name: str) -> None:
+    async def announce(self, name: Name) -> None:
         """Nobody is drained."""
 
-    async def replace(self, name: str) -> str:
+    async def replace(self, name: Name) -> Name:
         """Nobody goes, so nobody follows."""
         raise AssertionError(f"{name} has to go")
 
-    async def take_back(self, new: str, old: str) -> None:
+    async def take_back(self, new: Name, old: Name) -> None:
         """Nobody has followed."""
         raise AssertionError(f"{new} has followed {old}")
 
-    async def forgive(self, names: Collection[str]) -> None:
+    async def forgive(self, names: Collection[Name]) -> None:
         """Nothing is held against anybody."""
 
-    async def forget(self, name: str) -> None:
+    async def forget(self, name: Name) -> None:
         """Remove a worker."""
         self.up.pop(name, None)

@@ -46,7 +46,7 @@ from dask_starburst.plan.offerings import Refusal
 from dask_starburst.plan.pool import LADDERS
 from dask_starburst.plan.sizing import worker_types
 from dask_starburst.plan.spot import Notice
-from dask_starburst.plan.state import SCHEDULER, Limits, Observed, Worker
+from dask_starburst.plan.state import SCHEDULER, Limits, Name, Observed, Worker
 from tests.plan.simulated import TICK, Process, SimulatedAWS, SimulatedFleet
 
 #: Interruptions of one instance in an hour: the band of c7g (aws-facts §4.3), and far beyond it.
@@ -81,7 +81,7 @@ class StormyAWS(SimulatedAWS):
     rate: float = 0.0
     timing: Timing = field(default_factory=Timing)
     taken: dict[str, float] = field(default_factory=dict)
-    leaving: dict[str, float] = field(default_factory=dict)
+    leaving: dict[Name, float] = field(default_factory=dict)
     billed: set[str] = field(default_factory=set)
     ledger: Ledger = field(default_factory=lambda: Ledger(simulated=True))
 
@@ -127,12 +127,12 @@ class StormyAWS(SimulatedAWS):
         for arn in over[:-REMEMBERED]:
             del self.processes[arn]
 
-    def _retire(self, worker: str) -> None:
+    def _retire(self, worker: Name) -> None:
         """Let a worker hand over first."""
         if worker in self.members:
             self.leaving.setdefault(worker, math.inf)
 
-    def close(self, worker: str) -> None:
+    def close(self, worker: Name) -> None:
         """Let a worker go that has handed over what it could."""
         self.leaving.pop(worker, None)
         super()._retire(worker)
@@ -151,8 +151,8 @@ class Job:
 
     tasks: int
     held: bool
-    running: dict[str, float] = field(default_factory=dict)
-    results: Counter[str] = field(default_factory=Counter)
+    running: dict[Name, float] = field(default_factory=dict)
+    results: Counter[Name] = field(default_factory=Counter)
     gathered: int = 0
     lost: int = 0
     cut_short: int = 0
@@ -167,11 +167,11 @@ class Job:
         """Whether there is a result of every task."""
         return self.gathered + self.results.total() >= self.tasks
 
-    def work(self, workers: set[str], leaving: set[str], seconds: float) -> None:
+    def work(self, workers: set[Name], leaving: set[Name], seconds: float) -> None:
         """Let some time pass."""
         for gone in (set(self.running) | set(self.results)) - workers:
             self.lose(gone)
-        for name in sorted(workers):
+        for name in sorted(workers, key=str):
             if name in self.running:
                 self.running[name] -= seconds
                 if self.running[name] <= 0:
@@ -181,12 +181,12 @@ class Job:
             if name not in self.running and name not in leaving and self.waiting > 0:
                 self.running[name] = TASK
 
-    def lose(self, name: str) -> None:
+    def lose(self, name: Name) -> None:
         """Take a worker away, and all that it had."""
         self.cut_short += self.running.pop(name, None) is not None
         self.lost += self.results.pop(name, 0)
 
-    def move(self, name: str, to: list[str], most: int) -> None:
+    def move(self, name: Name, to: list[Name], most: int) -> None:
         """Move results away from a worker, evenly."""
         for _ in range(min(most, self.results[name]) if to else 0):
             self.results[name] -= 1
@@ -215,7 +215,7 @@ class StormFleet(SimulatedFleet):
         """Remember what AWS has just taken back."""
         self.aws.refusals.append(refusal)
 
-    def unwant(self, name: str) -> None:
+    def unwant(self, name: Name) -> None:
         """Wish for a worker no more."""
         if name in self.workers:
             self.workers[name] = replace(self.workers[name], wished=False)
@@ -226,20 +226,20 @@ class StormFleet(SimulatedFleet):
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
 
-    def wish(self, name: str) -> None:
+    def wish(self, name: Name) -> None:
         """Wish for one worker more."""
         now = self.aws.now
         self.workers[name] = Worker(name, self.limits.ladder[0], since=now, not_before=now)
 
     # -- SpecCluster, which `SpotWatch` asks for the worker that follows -------------------------
 
-    async def replace(self, name: str) -> str:
+    async def replace(self, name: Name) -> Name:
         """Wish for another worker."""
-        new = str(next(self._numbers))
+        new = next(self._numbers)
         self.wish(new)
         return new
 
-    async def take_back(self, new: str, old: str) -> None:
+    async def take_back(self, new: Name, old: Name) -> None:
         """Wish for the new one no more; the old one still is."""
         self.unwant(new)
 
@@ -266,7 +266,7 @@ async def run(rate: float, policy: str, held: bool, watch: bool, seed: int) -> R
     job, numbers = Job(round(WORKERS * HOURS * 3600 / TASK), held), count(1)
     aws.ledger.instance_started(SCHEDULER, HEAD_TYPE, "on-demand", 0.0)
     for number in range(WORKERS):
-        fleet.wish(str(number))
+        fleet.wish(number)
     while not job.over and aws.now < HOPELESS * HOURS * 3600:
         fleet.tick()
         if watch:

@@ -173,7 +173,7 @@ class StarburstCluster(CloudCluster):
         name, spec = self._prepare()
         try:
             super().__init__(
-                workers={str(i): spec for i in range(self.settings.n_workers or 0)},
+                workers=dict.fromkeys(range(self.settings.n_workers or 0), spec),
                 scheduler={"cls": SchedulerTask, "options": {}},
                 worker=spec,
                 asynchronous=asynchronous,

@@ -25,7 +25,7 @@ class Event:
         Seconds since the epoch, by AWS's clock.
     kind : str
         What happened, as ``noun-verb``: ``"instance-launched"``.
-    subject : str
+    subject : int or str
         To whom: a worker's name, an instance id, a pool.
     message : str
         One sentence for people.
@@ -37,7 +37,7 @@ class Event:
 
     time: float
     kind: str
-    subject: str
+    subject: int | str
     message: str
     level: int = logging.INFO
     facts: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))

@@ -197,9 +197,6 @@ class CloudCluster(SpecCluster):
         if self.status is Status.running:
             self._closing = self._closing or asyncio.ensure_future(self._close_once())
 
-    def _new_worker_name(self, worker_number: int) -> str:
-        return str(worker_number)
-
     def _update_worker_status(self, op: str, msg: Any) -> None:
         # Not SpecCluster's own: after a while it closes a lost worker, which cancels the wish. Here
         # the fleet replaces it. Its comment there invites clusters to override this.

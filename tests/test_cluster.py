@@ -28,8 +28,8 @@ def _jobs() -> tuple[Any, Any]:
         time.sleep(0.2)
         return x * x
 
-    def worker_name() -> str:
-        return str(get_worker().name)
+    def worker_name() -> Any:
+        return get_worker().name
 
     return slow_square, worker_name
 
@@ -168,14 +168,14 @@ def test_logs_are_there_for_workers_that_are_gone_too(clean: LocalAWS) -> None:
     with local_cluster(clean, n_workers=1) as cluster, Client(cluster) as client:
         client.wait_for_workers(1, timeout=60)
         client.run(lambda: print("said by a worker", flush=True))
-        wait_until(lambda: "said by a worker" in str(cluster.get_logs()["0"]), 15, "the line is in the log")
+        wait_until(lambda: "said by a worker" in str(cluster.get_logs()[0]), 15, "the line is in the log")
         cluster.scale(0)
         wait_until(lambda: not client.nthreads(), 30, "no worker")
         logs = cluster.get_logs()
-        assert "said by a worker" in logs["0"]
+        assert "said by a worker" in logs[0]
         assert "Scheduler at" in logs["Scheduler"]
         assert "is up" in logs["Cluster"]
-        assert set(cluster.get_logs(cluster=False, scheduler=False, workers=["0"])) == {"0"}
+        assert set(cluster.get_logs(cluster=False, scheduler=False, workers=[0])) == {0}
 
 
 def test_one_worker_that_cannot_start_is_explained_and_blocks_no_other(clean: LocalAWS) -> None:
@@ -185,7 +185,7 @@ def test_one_worker_that_cannot_start_is_explained_and_blocks_no_other(clean: Lo
         cluster.scale(2)
         with pytest.raises(Exception, match="the moon is in the way"):
             client.cluster.wait_for_workers(2, timeout=60)
-        assert client.submit(worker_name).result() == "0"
+        assert client.submit(worker_name).result() == 0
         assert "1 failed" in repr(cluster)
         cluster.scale(2)  # another wish is another try
         client.wait_for_workers(2, timeout=60)

@@ -168,7 +168,7 @@ def test_workers_are_bought_on_demand_while_there_is_no_spot_and_go_back(
     aws.weather([weather.Capacity(room=0, market="spot")])
     cluster.scale(2)
     cluster.wait_for_workers(2, timeout=60)
-    assert {e.subject for e in told(cluster, "worker-fallback", 0)} == {"0", "1"}
+    assert {e.subject for e in told(cluster, "worker-fallback", 0)} == {0, 1}
     markets = [e.facts["market"] for e in told(cluster, "instance-launched", 0) if e.facts["group"] != "head"]
     assert markets == ["on-demand", "on-demand"]
     aws.weather([weather.Calm(), weather.Capacity(room=None, market="spot")])

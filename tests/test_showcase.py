@@ -96,7 +96,7 @@ def test_a_cluster_says_what_more_workers_would_cost_and_launches_none(
     before = len(aws.instances())
     one, twenty = cluster.plan(), cluster.plan(20)
     assert twenty.usd_per_hour - one.usd_per_hour == pytest.approx(19 * (one.usd_per_hour - one.least), rel=0.001)
-    assert set(cluster.plan) == {"0"}, "and it is still what Dask calls so"
+    assert set(cluster.plan) == {0}, "and it is still what Dask calls so"
     assert len(aws.instances()) == before
 
 

@@ -10,6 +10,7 @@ from dask.distributed import Client
 from dask_starburst import StarburstCluster
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.cleanup import STARTING
+from dask_starburst.plan.state import Name
 from tests.evidence import costs_nothing, leftovers, pools, read_until, script_process, starburst, wait_until
 from tests.test_guardian import LATE, LEASE, kill_scheduler
 
@@ -40,7 +41,7 @@ def kill_client(aws: LocalAWS, more: str = "") -> None:
         process.wait()
 
 
-def place(cluster: Any, name: str) -> str:
+def place(cluster: Any, name: Name) -> str:
     """Return the EC2 instance of a worker."""
     fleet = cluster._fleet
     found: str = {i.arn: i.id for i in fleet.observed.instances.values()}[fleet.workers[name].instance]
@@ -62,7 +63,7 @@ def test_a_worker_comes_from_a_stopped_instance_which_is_made_up_for_and_none_ou
         with Client(cluster) as client:
             client.wait_for_workers(1, timeout=60)
             assert client.submit(sum, [1, 2, 3]).result() == 6
-        assert place(cluster, "0") == ready
+        assert place(cluster, 0) == ready
         wait_until(lambda: len(stopped(clean)) == 1, 30, "another is stopped")
         assert any("$2.40 a month" in e.message for e in cluster.events if e.kind == "stopped-wished")
         assert cluster.report().stopped == "1 stopped, $2.40 a month for 30 GB"

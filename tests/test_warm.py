@@ -85,7 +85,7 @@ def test_a_new_worker_starts_on_a_spare_and_the_spare_is_made_up_for(clean: Loca
         before = instances(clean)
         cluster.scale(2)
         client.wait_for_workers(2, timeout=60)
-        worker = cluster._fleet.workers["1"]
+        worker = cluster._fleet.workers[1]
         place = {i.arn: i.id for i in cluster._fleet.observed.instances.values()}[worker.instance]
         assert place in before
         wait_until(lambda: len(instances(clean)) == 4, 30, "another spare")

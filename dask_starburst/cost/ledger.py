@@ -15,7 +15,7 @@ from dask_starburst.errors import PriceUnknown
 from dask_starburst.events import Event
 from dask_starburst.plan.budget import MINIMUM_SECONDS, Caps, Rates
 from dask_starburst.plan.quote import HOURS_A_MONTH
-from dask_starburst.plan.state import HEAD
+from dask_starburst.plan.state import HEAD, Name
 
 
 class Prices(Protocol):
@@ -73,8 +73,8 @@ class Ledger:
     types: Iterable[str] = ()
     accounts: dict[str, Account] = field(default_factory=dict)
     stopped: Stopped | None = None
-    _runs_on: dict[str, str] = field(default_factory=dict)
-    _busy: dict[str, float] = field(default_factory=dict)
+    _runs_on: dict[Name, str] = field(default_factory=dict)
+    _busy: dict[Name, float] = field(default_factory=dict)
 
     def instance_started(
         self, instance_id: str, instance_type: str, market: Market, at: float, group: str = ""
@@ -164,15 +164,15 @@ class Ledger:
         event : Event
             Any event of a cluster.
         """
-        facts, at = event.facts, event.time
+        facts, at, subject = event.facts, event.time, str(event.subject)
         account = self.accounts.get(str(facts.get("instance", "")))
         match event.kind:
             case "instance-launched":
-                self.instance_started(event.subject, facts["type"], facts["market"], at, facts["group"])
+                self.instance_started(subject, facts["type"], facts["market"], at, facts["group"])
             case "instance-dated":
-                self.correct(event.subject, facts["launched"], facts["ended"], facts["zone"], facts["taken"])
+                self.correct(subject, facts["launched"], facts["ended"], facts["zone"], facts["taken"])
             case "instance-terminated":
-                self.instance_ended(event.subject, at)
+                self.instance_ended(subject, at)
             case "stopped-wished":
                 self.stopped = Stopped(facts["count"], at)
             case "worker-ready" if account is not None:
@@ -183,7 +183,7 @@ class Ledger:
             case "spot-interruption" | "worker-leaving" if account is not None:
                 account.mark("interrupted", at)
 
-    def worked(self, seconds: Mapping[str, float]) -> None:
+    def worked(self, seconds: Mapping[Name, float]) -> None:
         """Hear for how many seconds each worker has been busy in all, by its name."""
         for name, busy in seconds.items():
             account = self.accounts.get(self._runs_on.get(name, ""))

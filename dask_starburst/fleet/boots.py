@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from dask_starburst.plan.adaptive import Boots
-from dask_starburst.plan.state import HEAD, Observed, Worker, WorkerState
+from dask_starburst.plan.state import HEAD, Name, Observed, Worker, WorkerState
 
 #: The latest boots that count: prices, images and zones change in the course of a day.
 _REMEMBERED = 50
@@ -16,7 +16,7 @@ class BootClock:
     """Follows each worker from the order of its instance to its registration."""
 
     def __init__(self) -> None:
-        self._ordered: dict[str, float] = {}
+        self._ordered: dict[Name, float] = {}
         self._measured: deque[float] = deque(maxlen=_REMEMBERED)
 
     def note(self, worker: Worker, observed: Observed, now: float) -> None:

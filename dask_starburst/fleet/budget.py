@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from dask_starburst.aws import ec2
 from dask_starburst.errors import BudgetExceeded, StarburstError
 from dask_starburst.plan.budget import INTERVAL, WARN_AT, Caps, Rates, held, hourly
-from dask_starburst.plan.state import Limits, Observed, Worker, WorkerState
+from dask_starburst.plan.state import Limits, Name, Observed, Worker, WorkerState
 
 if TYPE_CHECKING:
     from dask_starburst.fleet.fleet import Fleet
@@ -36,7 +36,7 @@ class Books(Protocol):
     def spent(self, now: float) -> float:
         """Return what the cluster has cost so far, in USD."""
 
-    def worked(self, seconds: Mapping[str, float]) -> None:
+    def worked(self, seconds: Mapping[Name, float]) -> None:
         """Hear for how many seconds each worker has been busy so far, by name."""
 
 
@@ -53,14 +53,14 @@ class NoBooks:
         """Return nothing."""
         return 0.0
 
-    def worked(self, seconds: Mapping[str, float]) -> None:
+    def worked(self, seconds: Mapping[Name, float]) -> None:
         """Forget it."""
 
 
 class BudgetSide(Protocol):
     """What is told to the scheduler about money, and asked of it."""
 
-    async def account(self, spent: float, rate: float) -> dict[str, float]:
+    async def account(self, spent: float, rate: float) -> dict[Name, float]:
         """Tell what was spent (USD) and what an hour may cost at the most; return each worker's busy seconds."""
 
 

@@ -11,7 +11,7 @@ from distributed.core import Status
 
 from dask_starburst.plan.notices import LONGEST
 from dask_starburst.plan.spot import Notice
-from dask_starburst.plan.state import SCHEDULER
+from dask_starburst.plan.state import SCHEDULER, Name
 
 #: Seconds that the scheduler waits for a notice before it answers that there is none.
 _LONG_POLL = 20.0
@@ -23,7 +23,7 @@ class ClusterSide:
     def __init__(self, cluster: Any) -> None:
         self._cluster = ref(cluster)
 
-    def members(self) -> frozenset[str]:
+    def members(self) -> frozenset[Name]:
         """Return the names of the workers that the scheduler knows, and the scheduler's own."""
         cluster = self._cluster()
         if cluster is None or cluster.scheduler is None:
@@ -31,9 +31,9 @@ class ClusterSide:
         if cluster.scheduler.status is not Status.running:
             return frozenset()
         workers = cluster.scheduler_info.get("workers", {}).values()
-        return frozenset({SCHEDULER, *(str(w["name"]) for w in workers)})
+        return frozenset({SCHEDULER, *(w["name"] for w in workers)})
 
-    async def retire(self, name: str) -> None:
+    async def retire(self, name: Name) -> None:
         """Have the scheduler move what a worker holds to others, and close it.
 
         When nobody can take it over, as for the last worker, the scheduler keeps the worker as it
@@ -46,16 +46,16 @@ class ClusterSide:
         if not retired:
             await self._remove(name, close=True)
 
-    async def forget(self, name: str) -> None:
+    async def forget(self, name: Name) -> None:
         """Remove a worker that is dead, so that another may have its name."""
         await self._remove(name, close=False)
 
-    async def _remove(self, name: str, close: bool) -> None:
+    async def _remove(self, name: Name, close: bool) -> None:
         cluster, comm = self._cluster(), self._comm()
         if cluster is None or comm is None:
             return
         for address, worker in dict(cluster.scheduler_info["workers"]).items():
-            if str(worker["name"]) == name:
+            if worker["name"] == name:
                 await comm.unregister(address=address, stimulus_id=f"starburst-{name}", expected=True, close=close)
 
     async def notices(self, after: int) -> list[Notice]:
@@ -65,25 +65,25 @@ class ClusterSide:
             await asyncio.sleep(1)
             return []
         found = await comm.starburst_next_notices(after=after, timeout=_LONG_POLL)
-        return [Notice(n["number"], str(n["name"]), n["kind"], n["seconds"]) for n in found]
+        return [Notice(n["number"], n["name"], n["kind"], n["seconds"]) for n in found]
 
     async def counts(self) -> dict[str, float]:
         """Return what the scheduler has counted of workers that went."""
         comm = self._comm()
         return {} if comm is None else dict(await comm.starburst_spot_counts())
 
-    async def account(self, spent: float, rate: float) -> dict[str, float]:
+    async def account(self, spent: float, rate: float) -> dict[Name, float]:
         """Tell the scheduler what was spent and what an hour may cost; return each worker's busy seconds."""
         comm = self._comm()
         return {} if comm is None else dict(await comm.starburst_account(spent=spent, rate=rate))
 
-    async def forgive(self, names: Collection[str]) -> None:
+    async def forgive(self, names: Collection[Name]) -> None:
         """Have the scheduler not blame tasks for the loss of these workers."""
         comm = self._comm()
         if comm is not None:
             await comm.starburst_forgive(names=list(names))
 
-    async def announce(self, name: str) -> None:
+    async def announce(self, name: Name) -> None:
         """Have the scheduler retire a worker that somebody drains, as it does after a notice.
 
         It waits for somebody who can take the results, which `retire` does not; and a notice of AWS that comes
@@ -93,18 +93,18 @@ class ClusterSide:
         if cluster is None or comm is None:
             return
         for address, worker in dict(cluster.scheduler_info["workers"]).items():
-            if str(worker["name"]) == name:
+            if worker["name"] == name:
                 await comm.starburst_notice(worker=address, kind="stop", seconds=LONGEST, action="draining")
 
-    async def replace(self, name: str) -> str:
+    async def replace(self, name: Name) -> Name:
         """Wish for another worker in the place of this one; as many as before are wished for."""
         cluster = self._there()
-        new = next(iter(cluster.new_worker_spec()))
+        new: Name = next(iter(cluster.new_worker_spec()))
         self._swap(cluster, out=name, into=new)
         await cluster._correct_state()  # what `scale` calls; nothing public changes who is wished for by name
-        return str(new)
+        return new
 
-    async def take_back(self, new: str, old: str) -> None:
+    async def take_back(self, new: Name, old: Name) -> None:
         """Wish for the old worker again in the place of the new one."""
         cluster = self._there()
         self._swap(cluster, out=new, into=old)
@@ -115,7 +115,7 @@ class ClusterSide:
         assert cluster is not None, "the fleet stops before its cluster goes"
         return cluster
 
-    def _swap(self, cluster: Any, out: str, into: str) -> None:
+    def _swap(self, cluster: Any, out: Name, into: Name) -> None:
         if cluster.worker_spec.pop(out, None) is not None:  # else somebody wants fewer workers meanwhile
             cluster.worker_spec[into] = cluster.new_spec
 

@@ -34,7 +34,7 @@ from dask_starburst.plan.ending import told_reason
 from dask_starburst.plan.look import pause
 from dask_starburst.plan.offerings import Refusal
 from dask_starburst.plan.reconcile import step
-from dask_starburst.plan.state import HEAD, SCHEDULER, Action, Limits, Observed, Worker, WorkerState
+from dask_starburst.plan.state import HEAD, SCHEDULER, Action, Limits, Name, Observed, Worker, WorkerState
 from dask_starburst.plan.tasks import LOG_GROUP
 from dask_starburst.plan.worker import again, stepped_down, track
 
@@ -54,13 +54,13 @@ _FATAL = (LeaseExpired, CredentialsExpired, SchedulerFailed)
 class DaskSide(SpotSide, BudgetSide, Protocol):
     """What the fleet has to know of Dask, and to ask of it."""
 
-    def members(self) -> frozenset[str]:
+    def members(self) -> frozenset[Name]:
         """Return the names of the processes that are up."""
 
-    async def retire(self, name: str) -> None:
+    async def retire(self, name: Name) -> None:
         """Move what a worker holds elsewhere and close it."""
 
-    async def forget(self, name: str) -> None:
+    async def forget(self, name: Name) -> None:
         """Remove a dead worker from the scheduler."""
 
 
@@ -107,7 +107,7 @@ class Fleet:
     ) -> None:
         self.pool = pool
         self.launcher = launcher
-        self.workers: dict[str, Worker] = {}
+        self.workers: dict[Name, Worker] = {}
         self.launched: list[Worker] = []
         self.boots = BootClock()
         self.observed = Observed()
@@ -121,8 +121,8 @@ class Fleet:
         self._lease = lease
         self._poll = poll
         self._head: Worker | None = None
-        self._launches: dict[str, int] = {}
-        self._explained: dict[str, tuple[int, StarburstError]] = {}
+        self._launches: dict[Name, int] = {}
+        self._explained: dict[Name, tuple[int, StarburstError]] = {}
         self._trouble = ""
         self._wake = asyncio.Event()
         self._looked = asyncio.Condition()
@@ -134,7 +134,7 @@ class Fleet:
 
     # -- wishes ---------------------------------------------------------------------------------
 
-    def want(self, name: str, group: str) -> None:
+    def want(self, name: Name, group: str) -> None:
         """Wish for a process; it comes when it can."""
         old = self.workers.get(name)
         now = self.pool.aws.now()
@@ -146,7 +146,7 @@ class Fleet:
             self.workers[name] = replace(old, wished=True)
         self.wake()
 
-    def unwant(self, name: str) -> None:
+    def unwant(self, name: Name) -> None:
         """Cancel a wish: what has not been launched is not, what runs is retired."""
         if name in self.workers and name not in self.spot.held:
             self.workers[name] = replace(self.workers[name], wished=False)
@@ -184,7 +184,7 @@ class Fleet:
         launch, error = self._explained.get(worker.name, (-1, None))
         return error if launch == worker.launch else None
 
-    def unordered(self) -> frozenset[str]:
+    def unordered(self) -> frozenset[Name]:
         """Return the names of the wishes that no instance is on its way for; taking them back is free."""
         waiting = [w for w in self.workers.values() if w.state is S.WISHED]
         return frozenset(w.name for w in (*waiting, *self.failed()))
@@ -360,7 +360,7 @@ class Fleet:
         except StarburstError as error:
             return [f"(its log cannot be read: {error})"]
 
-    def tell(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
+    def tell(self, kind: str, subject: Name, message: str, level: int = logging.INFO, **facts: Any) -> None:
         """Emit an event."""
         self._events.emit(Event(self.pool.aws.now(), kind, subject, message, level, facts))
 

@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from dask_starburst.fleet.fleet import Fleet
-from dask_starburst.plan.state import HEAD
+from dask_starburst.plan.state import HEAD, Name
 
 #: CloudWatch returns at most so many lines a call.
 MOST_LINES = 10_000
 
 
-async def read_logs(fleet: Fleet, scheduler: bool, workers: Collection[str] | None) -> dict[str, str]:
+async def read_logs(fleet: Fleet, scheduler: bool, workers: Collection[Name] | None) -> dict[Name, str]:
     """Return the newest log lines of every process that was launched, also of those that are gone.
 
     Parameters
@@ -21,36 +21,37 @@ async def read_logs(fleet: Fleet, scheduler: bool, workers: Collection[str] | No
         Its processes.
     scheduler : bool
         Whether to read the scheduler's.
-    workers : collection of str, optional
+    workers : collection of names, optional
         Names of workers; None for all.
 
     Returns
     -------
-    dict of str to str
-        Text by name; an earlier process of the same name has ``(replaced)`` behind it.
+    dict of name to str
+        Text by name, and the scheduler's as ``Scheduler``; an earlier process of the same name has ``(replaced)``
+        behind it.
     """
-    logs: dict[str, str] = {}
+    logs: dict[Name, str] = {}
     for process in reversed(fleet.launched):
         head = process.group == HEAD
         if not (scheduler if head else workers is None or process.name in workers):
             continue
         title = "Scheduler" if head else process.name
         while title in logs:
-            title += " (replaced)"
+            title = f"{title} (replaced)"
         logs[title] = "\n".join(await fleet.log_tail(process, MOST_LINES))
     return logs
 
 
-def chosen_names(workers: bool | Iterable[str], known: Mapping[str, Any]) -> set[str] | None:
+def chosen_names(workers: bool | Iterable[Name], known: Mapping[Any, Any]) -> set[Name] | None:
     """Return the names of the chosen workers, given as Dask's ``get_logs`` takes them; None for all.
 
     Parameters
     ----------
-    workers : bool or iterable of str
+    workers : bool or iterable of int or str
         All, none, or names and addresses.
     known : mapping
         What the scheduler says of each worker, by address.
     """
     if isinstance(workers, bool):
         return None if workers else set()
-    return {str(known[w]["name"]) if w in known else str(w) for w in workers}
+    return {known[w]["name"] if w in known else w for w in workers}

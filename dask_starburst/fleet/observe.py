@@ -21,7 +21,7 @@ from dask_starburst.plan.look import (
 )
 from dask_starburst.plan.offerings import Refusal, remember
 from dask_starburst.plan.reconcile import settle
-from dask_starburst.plan.state import Action, Group, Observed, Task, Worker
+from dask_starburst.plan.state import Action, Group, Name, Observed, Task, Worker
 
 #: How far AWS's clock as we know it may be wrong (seconds).
 _SLACK = 2.0
@@ -56,7 +56,7 @@ class Observer:
         self._swept = float("-inf")
 
     async def look(
-        self, before: Observed, workers: Collection[Worker], members: frozenset[str], now: float
+        self, before: Observed, workers: Collection[Worker], members: frozenset[Name], now: float
     ) -> Observed:
         """Return how the pool stands.
 
@@ -66,7 +66,7 @@ class Observer:
             What was known, with what was asked since.
         workers : collection of Worker
             All of the fleet.
-        members : frozenset of str
+        members : frozenset of names
             The workers that the scheduler knows.
         now : float
             Seconds, AWS's clock.

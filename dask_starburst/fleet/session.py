@@ -26,7 +26,7 @@ from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
 from dask_starburst.plan.quotas import Wish
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
-from dask_starburst.plan.state import HEAD, SCHEDULER, Limits
+from dask_starburst.plan.state import HEAD, SCHEDULER, Limits, Name
 from dask_starburst.plan.stopped import promise
 from dask_starburst.plan.tasks import (
     Container,
@@ -177,7 +177,7 @@ class Session:
         """The group in which a worker is wished for."""
         return self.worker_groups[0]
 
-    async def start(self, dask: DaskSide, workers: Iterable[str], image: Awaitable[str] | None = None) -> Fleet:
+    async def start(self, dask: DaskSide, workers: Iterable[Name], image: Awaitable[str] | None = None) -> Fleet:
         """Set the account up, check a pool out and order head and workers together.
 
         `image`: takes the place of the settings' image; it is looked up meanwhile.

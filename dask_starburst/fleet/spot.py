@@ -13,7 +13,7 @@ from dask.utils import format_bytes
 
 from dask_starburst.plan.offerings import MEMORY, Refusal
 from dask_starburst.plan.spot import Notice, Outcome, Succession, outcome, to_move_back
-from dask_starburst.plan.state import Instance, Limits, Worker, WorkerState
+from dask_starburst.plan.state import Instance, Limits, Name, Worker, WorkerState
 
 if TYPE_CHECKING:
     from dask_starburst.fleet.fleet import Fleet
@@ -32,16 +32,16 @@ class SpotSide(Protocol):
     async def counts(self) -> dict[str, float]:
         """Return what the scheduler has counted: bytes moved, results lost, tasks recomputed."""
 
-    async def announce(self, name: str) -> None:
+    async def announce(self, name: Name) -> None:
         """Have the scheduler retire a worker that somebody drains, as it does after a notice."""
 
-    async def replace(self, name: str) -> str:
+    async def replace(self, name: Name) -> Name:
         """Wish for another worker in the place of this one, and return its name."""
 
-    async def take_back(self, new: str, old: str) -> None:
+    async def take_back(self, new: Name, old: Name) -> None:
         """Wish for the old worker again in the place of the new one."""
 
-    async def forgive(self, names: Collection[str]) -> None:
+    async def forgive(self, names: Collection[Name]) -> None:
         """Have the scheduler not blame tasks for the loss of these workers."""
 
 
@@ -92,11 +92,11 @@ class SpotWatch:
     limits: Limits
     on_rebalance: str = "replace"
     counts: SpotCounts = field(default_factory=SpotCounts)
-    held: set[str] = field(default_factory=set)
+    held: set[Name] = field(default_factory=set)
     _successions: list[Succession] = field(default_factory=list)
-    _gaps: dict[str, tuple[str, float | None]] = field(default_factory=dict)
-    _announced: set[tuple[str, int]] = field(default_factory=set)
-    _taken: set[tuple[str, int]] = field(default_factory=set)
+    _gaps: dict[Name, tuple[Name, float | None]] = field(default_factory=dict)
+    _announced: set[tuple[Name, int]] = field(default_factory=set)
+    _taken: set[tuple[Name, int]] = field(default_factory=set)
     _back_from: float = 0.0
     _busy: bool = False
 
@@ -172,7 +172,7 @@ class SpotWatch:
         if instance is None or instance.terminating:
             self.fleet.spawn(self._forgive(worker.name))
 
-    async def _forgive(self, name: str) -> None:
+    async def _forgive(self, name: Name) -> None:
         with suppress(OSError):  # then the scheduler is gone, and nothing is left to be blamed
             await self.dask.forgive([name])
 

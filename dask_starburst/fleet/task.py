@@ -10,7 +10,7 @@ from distributed.deploy.spec import ProcessInterface
 
 from dask_starburst.errors import SchedulerFailed
 from dask_starburst.fleet.fleet import Fleet
-from dask_starburst.plan.state import HEAD, SCHEDULER
+from dask_starburst.plan.state import HEAD, SCHEDULER, Name
 
 #: Seconds for one attempt to connect to a scheduler that may not listen yet.
 _CONNECT = 3.0
@@ -24,7 +24,7 @@ class WorkerTask(ProcessInterface):
     a lost one. So starting only records the wish, and the fleet does the rest.
     """
 
-    def __init__(self, scheduler: str, *, name: str, fleet: Fleet, group: str, **_: Any) -> None:
+    def __init__(self, scheduler: str, *, name: Name, fleet: Fleet, group: str, **_: Any) -> None:
         super().__init__(scheduler, name)
         self.name = name
         self._fleet = fleet

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from dask_starburst.plan.state import Name
+
 #: From zero the scheduler only guesses how long tasks take (0.5 s where it has seen none), so the
 #: first step is small: this many workers, or this share of the maximum if that is more.
 FIRST_STEP = 4
@@ -85,9 +87,9 @@ class State:
 
     Parameters
     ----------
-    unlaunched : tuple of str
+    unlaunched : tuple of names
         Wishes for which nothing has been ordered, or that were given up: taking them back is free.
-    booting : tuple of str
+    booting : tuple of names
         Wishes whose instance is ordered and whose worker has not registered.
     running : int
         Workers that are wished for and have registered.
@@ -95,8 +97,8 @@ class State:
         Earlier ones, oldest first, as the decision before returned them.
     """
 
-    unlaunched: tuple[str, ...] = ()
-    booting: tuple[str, ...] = ()
+    unlaunched: tuple[Name, ...] = ()
+    booting: tuple[Name, ...] = ()
     running: int = 0
     looks: tuple[Look, ...] = ()
 
@@ -123,7 +125,7 @@ class Decision:
     ----------
     wish : int
         How many workers there shall be when all of this is done.
-    cancel : tuple of str
+    cancel : tuple of names
         Wishes to take back.
     retire : int
         Running workers to retire. Which ones, the scheduler knows: those that hold least.
@@ -132,7 +134,7 @@ class Decision:
     """
 
     wish: int
-    cancel: tuple[str, ...] = ()
+    cancel: tuple[Name, ...] = ()
     retire: int = 0
     looks: tuple[Look, ...] = ()
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dask_starburst.errors import BudgetExceeded
-from dask_starburst.plan.state import HEAD, KEEPS_TASK, Limits, Observed, SetDesired, Worker, WorkerState
+from dask_starburst.plan.state import HEAD, KEEPS_TASK, Limits, Name, Observed, SetDesired, Worker, WorkerState
 from dask_starburst.plan.worker import rung
 
 S = WorkerState
@@ -146,7 +146,7 @@ def held(
     rates: Rates,
     caps: Caps,
     spent: float,
-) -> frozenset[str]:
+) -> frozenset[Name]:
     """Return the names of the workers whose wish has to wait, because their instance would cost too much.
 
     Who has waited longest is served first. The scheduler never waits. When the pool costs more than the hourly cap
@@ -191,7 +191,7 @@ def held(
     return frozenset(wait)
 
 
-def _surplus(workers: Collection[Worker], observed: Observed, rates: Rates, cap: float) -> frozenset[str]:
+def _surplus(workers: Collection[Worker], observed: Observed, rates: Rates, cap: float) -> frozenset[Name]:
     """Return who waits while a pool costs too much: who has no instance yet, then the dearest, the newest first."""
     prices = {i.arn: rates.of(i.type, i.group) for i in observed.instances.values() if i.arn and not i.terminating}
     head = sum(rates.of(i.type, HEAD) for i in observed.instances.values() if i.group == HEAD and not i.terminating)

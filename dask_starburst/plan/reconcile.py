@@ -22,6 +22,7 @@ from dask_starburst.plan.state import (
     Group,
     Instance,
     Limits,
+    Name,
     Observed,
     Retire,
     RunTask,
@@ -183,7 +184,7 @@ def _scale(
     return [SetDesired(group.name, 0)] if unused else []
 
 
-def _flying(observed: Observed, now: float, limits: Limits) -> dict[tuple[str, int], str]:
+def _flying(observed: Observed, now: float, limits: Limits) -> dict[tuple[Name, int], str]:
     """Return the instances that a RunTask was asked for on and not answered yet, by worker and launch."""
     asked = observed.asked
     return {
@@ -192,7 +193,7 @@ def _flying(observed: Observed, now: float, limits: Limits) -> dict[tuple[str, i
 
 
 def _free(
-    workers: tuple[Worker, ...], observed: Observed, flying: Mapping[tuple[str, int], str], now: float, limits: Limits
+    workers: tuple[Worker, ...], observed: Observed, flying: Mapping[tuple[Name, int], str], now: float, limits: Limits
 ) -> frozenset[str]:
     """Return the ids of the instances on which nothing of ours lives that is meant to, or is about to."""
     kept = {w.instance for w in workers if w.state in KEEPS_TASK}
@@ -240,7 +241,7 @@ def settle(asked: Mapping[Action, float], observed: Observed) -> dict[Action, fl
     return {a: at for a, at in asked.items() if not _visible(a, observed, launched)}
 
 
-def _visible(action: Action, observed: Observed, launched: set[tuple[str, int]]) -> bool:
+def _visible(action: Action, observed: Observed, launched: set[tuple[Name, int]]) -> bool:
     match action:
         case SetDesired(group, desired):
             return group not in observed.groups or observed.groups[group].desired == desired

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from dask_starburst.plan.state import Limits, Observed, Worker, WorkerState
+from dask_starburst.plan.state import Limits, Name, Observed, Worker, WorkerState
 
 S = WorkerState
 
@@ -22,7 +22,7 @@ class Notice:
     ----------
     number : int
         Notices are counted from 1.
-    name : str
+    name : int or str
         The worker's.
     kind : {"interruption", "rebalance", "stop"}
         Why it goes.
@@ -31,7 +31,7 @@ class Notice:
     """
 
     number: int
-    name: str
+    name: Name
     kind: NoticeKind
     seconds: float | None = None
 
@@ -40,8 +40,8 @@ class Notice:
 class Succession:
     """Worker `new` follows `old`, which goes when `new` is up; with `group`, only if it comes up in this group."""
 
-    old: str
-    new: str
+    old: Name
+    new: Name
     group: str | None = None
 
 
@@ -53,14 +53,14 @@ class Outcome:
     withdraw: bool = False
 
 
-def outcome(one: Succession, workers: Mapping[str, Worker]) -> Outcome | None:
+def outcome(one: Succession, workers: Mapping[Name, Worker]) -> Outcome | None:
     """Return what is to be done about a succession; None while it is undecided.
 
     Parameters
     ----------
     one : Succession
         The two.
-    workers : mapping of str to Worker
+    workers : mapping of name to Worker
         All of the fleet.
     """
     old, new = workers.get(one.old), workers.get(one.new)

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from dask_starburst.plan.offerings import Refusal, closed
+
+#: What Dask calls a worker: 0, 1, … as on a LocalCluster, the same object in the client and in the scheduler. Text of
+#: it, which AWS and messages need, is made where they need it. The scheduler is a process too, with a name of its own.
+Name: TypeAlias = int | str
 
 HEAD = "head"
 SCHEDULER = "scheduler"
@@ -42,7 +46,7 @@ class Worker:
 
     Parameters
     ----------
-    name : str
+    name : int or str
         Its Dask name, kept over replacements.
     group : str
         The Auto Scaling group it runs in: ``head``, ``spot`` or ``on-demand``.
@@ -72,7 +76,7 @@ class Worker:
         Whether it has to wait because its instance would cost more than a cap allows; see `budget`.
     """
 
-    name: str
+    name: Name
     group: str
     state: WorkerState = WorkerState.WISHED
     since: float = 0.0
@@ -129,7 +133,7 @@ class Task:
     """One ECS task of the pool."""
 
     arn: str
-    worker: str
+    worker: Name
     launch: int
     status: str
     instance: str | None = None
@@ -198,7 +202,7 @@ class SetTypes:
 class RunTask(NamedTuple):
     """Place this worker on this instance, given by its EC2 id. A tuple, as thousands of them are made at once."""
 
-    worker: str
+    worker: Name
     group: str
     launch: int
     instance: str
@@ -216,14 +220,14 @@ class StopTask:
 class Retire:
     """Have the scheduler move this worker's results elsewhere and close it."""
 
-    worker: str
+    worker: Name
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
     """Tell the scheduler that this worker is dead, so that its name is free again."""
 
-    worker: str
+    worker: Name
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +257,7 @@ class Observed:
     groups: Mapping[str, Group] = field(default_factory=dict)
     instances: Mapping[str, Instance] = field(default_factory=dict)
     tasks: Mapping[str, Task] = field(default_factory=dict)
-    members: frozenset[str] = frozenset()
+    members: frozenset[Name] = frozenset()
     asked: Mapping[Action, float] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
     draining: frozenset[str] = frozenset()
@@ -263,9 +267,9 @@ class Observed:
         return closed(self.groups[group].allowed, self.refusals, group) if group in self.groups else None
 
     @cached_property
-    def live(self) -> Mapping[tuple[str, int], Task]:
+    def live(self) -> Mapping[tuple[Name, int], Task]:
         """The tasks that are not over, by worker and launch; of doubles the first."""
-        found: dict[tuple[str, int], Task] = {}
+        found: dict[tuple[Name, int], Task] = {}
         for task in self.tasks.values():
             if not task.stopped:
                 found.setdefault((task.worker, task.launch), task)

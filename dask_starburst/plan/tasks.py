@@ -12,6 +12,7 @@ from typing import Any
 from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.policies import NAMESPACE
 from dask_starburst.plan.pool import PoolNames
+from dask_starburst.plan.state import Name
 
 #: The environment variable through which ECS hands a container its certificates.
 TLS_VARIABLE = "STARBURST_TLS"
@@ -156,7 +157,7 @@ class Place:
 
     instance: str
     container_instance: str
-    worker: str
+    worker: Name
     launch: int
     memory_limit: int
 

@@ -87,7 +87,7 @@ def worker(nthreads: str, notices: bool) -> None:
     dask_worker(
         [
             os.environ["STARBURST_SCHEDULER"],
-            *("--name", own.worker),
+            *("--name", str(own.worker)),  # `dask worker` makes it a number again
             *("--protocol", "tls", "--host", own_address()),
             *("--nthreads", nthreads, "--memory-limit", str(own.memory_limit)),
             *("--death-timeout", _DEATH_TIMEOUT, "--no-dashboard", *listen),

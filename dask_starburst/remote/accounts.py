@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import Any
 
 from dask_starburst.plan.budget import extrapolated
+from dask_starburst.plan.state import Name
 from dask_starburst.remote.plugin import LoopingPlugin
 
 #: Seconds between two looks at who works.
@@ -32,11 +33,11 @@ class Accounts(LoopingPlugin):
 
     def __init__(self, scheduler: Any, rate: float = 0.0) -> None:
         self._scheduler = scheduler
-        self._busy: defaultdict[str, float] = defaultdict(float)
+        self._busy: defaultdict[Name, float] = defaultdict(float)
         self._told = (0.0, rate, time.monotonic())
         scheduler.handlers["starburst_account"] = self.starburst_account
 
-    async def starburst_account(self, spent: float, rate: float) -> dict[str, float]:
+    async def starburst_account(self, spent: float, rate: float) -> dict[Name, float]:
         """Hear what was spent, in USD, and what an hour costs at the most; return the busy seconds by worker."""
         self._told = (spent, rate, time.monotonic())
         return dict(self._busy)
@@ -54,5 +55,5 @@ class Accounts(LoopingPlugin):
             now = time.monotonic()
             for worker in self._scheduler.workers.values():
                 if worker.processing:
-                    self._busy[str(worker.name)] += now - before
+                    self._busy[worker.name] += now - before
             before = now

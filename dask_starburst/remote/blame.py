@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dask_starburst.plan.state import Name
+
 #: Losses that nobody has forgiven are forgotten after so many more.
 _REMEMBERED = 1000
 
@@ -41,12 +43,12 @@ class Blame:
         self.lost = 0
         self.recomputed = 0
         self._scheduler = scheduler
-        self._names: dict[str, str] = {}
+        self._names: dict[str, Name] = {}
         self._excused: set[str] = set()
-        self._losses: dict[str, _Loss] = {}
+        self._losses: dict[Name, _Loss] = {}
         self._missing: set[Any] = set()
 
-    def joined(self, address: str, name: str) -> None:
+    def joined(self, address: str, name: Name) -> None:
         """Learn who is at an address."""
         self._names[address] = name
 
@@ -70,9 +72,9 @@ class Blame:
         if len(self._losses) > _REMEMBERED:
             del self._losses[next(iter(self._losses))]
 
-    def forgive(self, names: Iterable[str]) -> int:
+    def forgive(self, names: Iterable[Name]) -> int:
         """Count the last losses of these workers as AWS's; return from how many tasks a suspicion was taken."""
-        losses = [self._losses.pop(str(name), None) for name in names]
+        losses = [self._losses.pop(name, None) for name in names]
         return sum(self._forgive(loss) for loss in losses if loss is not None)
 
     def computed(self, key: Any, state: str) -> None:

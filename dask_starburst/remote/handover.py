@@ -21,6 +21,7 @@ from distributed.active_memory_manager import (
 from distributed.core import Status
 
 from dask_starburst.plan.moving import bandwidth, must_move
+from dask_starburst.plan.state import Name
 from dask_starburst.remote.shuffles import Shuffles
 
 #: Seconds until a copy that has not arrived is asked of another worker.
@@ -35,7 +36,7 @@ class Leaving:
     """A worker that has to leave: why, when (by `time.monotonic`), and what came of it so far."""
 
     address: str
-    name: str
+    name: Name
     deadline: float
     kind: str
     since: float = field(default_factory=time.monotonic)

@@ -20,6 +20,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from dask_starburst import cancellation
 from dask_starburst.plan.moving import bandwidth, too_much
 from dask_starburst.plan.notices import INTERRUPTION, KINDS, MARGIN, REBALANCE, TAKEN
+from dask_starburst.plan.state import Name
 from dask_starburst.remote.blame import Blame
 from dask_starburst.remote.handover import Handover, Leaving
 
@@ -82,8 +83,8 @@ class Retirement(SchedulerPlugin):
         self._notices: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
         self._number = 0
         self._news = asyncio.Event()
-        self._on_spot: set[str] = set()
-        self._warned: set[str] = set()
+        self._on_spot: set[Name] = set()
+        self._warned: set[Name] = set()
         self._tasks: list[asyncio.Task[None]] = []
         handlers = (self.starburst_notice, self.starburst_watched, self.starburst_next_notices)
         for handler in (*handlers, self.starburst_forgive, self.starburst_spot_counts):
@@ -124,9 +125,9 @@ class Retirement(SchedulerPlugin):
             self._leave(ws, kind, seconds)
         return TAKEN
 
-    async def starburst_watched(self, name: Any) -> None:
+    async def starburst_watched(self, name: Name) -> None:
         """Hear of a worker on Spot that watches for notices."""
-        self._on_spot.add(str(name))
+        self._on_spot.add(name)
 
     async def starburst_next_notices(self, after: int = 0, timeout: float = 30.0) -> list[dict[str, Any]]:
         """Return the notices with a number above `after`; wait for one up to `timeout` seconds.
@@ -145,7 +146,7 @@ class Retirement(SchedulerPlugin):
         new = [dict(notice) for notice in self._notices if notice["number"] > after]
         return [notice | {"seconds": max(notice.pop("until") - now, 0.0)} for notice in new]
 
-    async def starburst_forgive(self, names: Iterable[str]) -> int:
+    async def starburst_forgive(self, names: Iterable[Name]) -> int:
         """Take back the blame for the loss of workers that AWS took without a notice; for how many tasks."""
         forgiven = self._blame.forgive(names)
         self._counts.forgiven += forgiven
@@ -154,14 +155,14 @@ class Retirement(SchedulerPlugin):
     async def starburst_spot_counts(self) -> dict[str, Any]:
         """Return what notices came to so far; see `Counts`."""
         self._counts.results_lost, self._counts.recomputed = self._blame.lost, self._blame.recomputed
-        self._counts.watched = len(self._on_spot & {str(ws.name) for ws in self._scheduler.workers.values()})
+        self._counts.watched = len(self._on_spot & {ws.name for ws in self._scheduler.workers.values()})
         return asdict(self._counts)
 
     # -- Dask's hooks ---------------------------------------------------------------------------
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
         """Learn the name of a worker; when it is removed only the address is told."""
-        self._blame.joined(worker, str(scheduler.workers[worker].name))
+        self._blame.joined(worker, scheduler.workers[worker].name)
         self._handover.workers_changed()
 
     def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
@@ -186,7 +187,7 @@ class Retirement(SchedulerPlugin):
     def _remember(self, ws: Any, kind: str, seconds: float, action: str) -> None:
         now = time.time()
         self._number += 1
-        notice = {"number": self._number, "name": str(ws.name), "address": ws.address, "kind": kind, "action": action}
+        notice = {"number": self._number, "name": ws.name, "address": ws.address, "kind": kind, "action": action}
         self._notices.append({**notice, "time": now, "until": now + seconds})
         news, self._news = self._news, asyncio.Event()
         news.set()
@@ -205,7 +206,7 @@ class Retirement(SchedulerPlugin):
         else:
             self._counts.stops += 1
         unique = list(self._handover.only_here(ws))
-        self._handover.begin(Leaving(ws.address, str(ws.name), deadline, kind))
+        self._handover.begin(Leaving(ws.address, ws.name, deadline, kind))
         held = sum(ts.nbytes for ts in unique)
         text = f"worker {ws.name} has to go in {seconds:.0f} s ({kind}); {len(unique)} results ({held / 1e6:.1f} MB) "
         text += f"are on no other worker and {len(ws.processing)} tasks are on it"
@@ -216,7 +217,7 @@ class Retirement(SchedulerPlugin):
     def _tell(self, action: str, ws: Any, *parts: str | None) -> None:
         text = ". ".join(filter(None, parts))
         logger.warning(text)
-        self._scheduler.log_event(TOPIC, {"action": action, "worker": ws.address, "name": str(ws.name), "text": text})
+        self._scheduler.log_event(TOPIC, {"action": action, "worker": ws.address, "name": ws.name, "text": text})
 
     async def _retire(self) -> None:
         while True:
@@ -266,7 +267,7 @@ class Retirement(SchedulerPlugin):
         while True:
             await asyncio.sleep(self._weigh_every)
             for ws in list(self._scheduler.workers.values()):
-                if str(ws.name) in self._on_spot - self._warned:
+                if ws.name in self._on_spot - self._warned:
                     self._warn(ws)
 
     def _warn(self, ws: Any) -> None:
@@ -276,7 +277,7 @@ class Retirement(SchedulerPlugin):
             return
         warning = too_much(sum(ts.nbytes for ts in self._handover.only_here(ws)), rate)
         if warning is not None:
-            self._warned.add(str(ws.name))
+            self._warned.add(ws.name)
             self._tell("too-much", ws, f"should AWS take worker {ws.name}: {warning}")
 
 

@@ -22,6 +22,7 @@ from dask_starburst.plan.state import (
     Forget,
     Group,
     Limits,
+    Name,
     Observed,
     Retire,
     RunTask,
@@ -68,7 +69,7 @@ class Process:
     """One task: when it runs, joins, and is over."""
 
     arn: str
-    worker: str
+    worker: Name
     launch: int
     instance: str | None
     runs: float
@@ -90,8 +91,8 @@ class SimulatedAWS:
     machines: dict[str, Machine] = field(default_factory=dict)
     processes: dict[str, Process] = field(default_factory=dict)
     #: Who holds a name at the scheduler, and until when a name that nobody holds is kept.
-    members: dict[str, str] = field(default_factory=dict)
-    stale: dict[str, float] = field(default_factory=dict)
+    members: dict[Name, str] = field(default_factory=dict)
+    stale: dict[Name, float] = field(default_factory=dict)
     #: Which types each group launches, until when a market has nothing to give, and what was said of it.
     allowed: tuple[str, ...] = TYPES
     types: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -225,7 +226,7 @@ class SimulatedAWS:
                 if self.now >= due:
                     self._forget(name)
 
-    def _forget(self, name: str) -> None:
+    def _forget(self, name: Name) -> None:
         self.members.pop(name, None)
         self.stale.pop(name, None)
 
@@ -282,7 +283,7 @@ class SimulatedAWS:
         self.desired[group] -= 1
         return True
 
-    def _retire(self, worker: str) -> None:
+    def _retire(self, worker: Name) -> None:
         arn = self.members.get(worker)
         self._forget(worker)
         if arn in self.processes:
@@ -308,7 +309,7 @@ class SimulatedFleet:
     """The loop of `fleet.Fleet` without waiting: look, follow, decide, ask, perform."""
 
     aws: SimulatedAWS
-    workers: dict[str, Worker]
+    workers: dict[Name, Worker]
     observed: Observed
     limits: Limits
     check: Check = lambda actions, workers, observed, now, limits: None
@@ -317,7 +318,7 @@ class SimulatedFleet:
     swept: float = -NEVER
     described: dict[str, float] = field(default_factory=dict)
 
-    def want(self, wished: Iterable[str], group: str) -> None:
+    def want(self, wished: Iterable[Name], group: str) -> None:
         """Wish for exactly these workers in the group."""
         names, now = set(wished), self.aws.now
         for name, worker in self.workers.items():

@@ -27,6 +27,7 @@ from dask_starburst.plan.state import (
     Group,
     Instance,
     Limits,
+    Name,
     Observed,
     SetDesired,
     Task,
@@ -56,7 +57,7 @@ def wishes(count: int, **more: object) -> list[Worker]:
 
 def waiting(
     workers: list[Worker], observed: Observed, caps: Caps, spent: float = 0.0, limits: Limits = LIMITS
-) -> set[str]:
+) -> set[Name]:
     return set(held(workers, observed, NOW, limits, RATES, caps, spent))
 
 

@@ -13,6 +13,7 @@ from dask_starburst.plan.state import (
     Group,
     Instance,
     Limits,
+    Name,
     Observed,
     SetDesired,
     Task,
@@ -34,7 +35,7 @@ def ready(name: str, group: str = "spot", **more: object) -> Worker:
     return Worker(name, group, S.READY, **(usual | more))  # type: ignore[arg-type]  # by name
 
 
-def workers(*some: Worker) -> dict[str, Worker]:
+def workers(*some: Worker) -> dict[Name, Worker]:
     return {w.name: w for w in some}
 
 

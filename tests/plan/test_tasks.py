@@ -63,6 +63,12 @@ def test_another_batch_has_another_token_and_the_same_has_the_same(other: dict):
     assert run_request(launch([replace(FULL[0], **other), *FULL[1:]]))["clientToken"] != token
 
 
+def test_a_worker_has_the_same_name_after_its_way_through_aws():
+    overrides = run_request(launch([replace(place(1), worker=1), replace(place(2), worker="scheduler")]))["overrides"]
+    found = [place_of(overrides, ARN + place(n).container_instance) for n in (1, 2)]
+    assert [own and own.worker for own in found] == [1, "scheduler"]
+
+
 def test_a_container_and_whoever_describes_its_task_find_the_same_worker():
     overrides = run_request(launch(FULL))["overrides"]
     told = {v["name"]: v["value"] for v in overrides["containerOverrides"][0]["environment"]}

@@ -15,6 +15,7 @@ import pytest
 from distributed import Client, Scheduler, Worker, get_worker
 from distributed.scheduler import KilledWorker
 
+from dask_starburst.plan.state import Name
 from dask_starburst.remote.retirement import Retirement
 
 QUICK = {
@@ -43,7 +44,7 @@ async def dask_cluster(
             retirement = Retirement(scheduler, margin, weigh)
             scheduler.add_plugin(retirement)
             retirement.begin()
-            made = [await join(scheduler, str(n)) for n in range(workers)]
+            made = [await join(scheduler, n) for n in range(workers)]
             try:
                 async with Client(scheduler.address, asynchronous=True) as client:
                     yield client, made
@@ -51,7 +52,7 @@ async def dask_cluster(
                 await asyncio.gather(*(worker.close() for worker in made))
 
 
-async def join(scheduler: Any, name: str, nthreads: int = 1) -> Worker:
+async def join(scheduler: Any, name: Name, nthreads: int = 1) -> Worker:
     address = scheduler if isinstance(scheduler, str) else scheduler.address
     return await Worker(address, name=name, nthreads=nthreads, dashboard=False, host="127.0.0.1")
 
@@ -136,7 +137,7 @@ async def test_nothing_new_lands_on_it_and_what_it_has_begun_it_finishes(tmp_pat
         await until(lambda: bool(one.state.executing))
         await notice(client, one, 60)
         where = await client.gather(client.map(lambda x: get_worker().name, range(8), pure=False))
-        assert set(where) == {"1"}
+        assert set(where) == {1}
         assert one.status.name == "closing_gracefully"
         assert await long == 7
         await gone(one)
@@ -247,7 +248,7 @@ class Huge:
 @in_a_loop
 async def test_it_warns_once_of_a_worker_on_spot_that_holds_more_than_can_be_moved() -> None:
     async with dask_cluster(2, weigh=0.05) as (client, [one, two]):
-        await client.scheduler.starburst_watched(name="0")
+        await client.scheduler.starburst_watched(name=0)
         held = [client.submit(Huge, workers=[worker.address], pure=False) for worker in (one, two)]
         await asyncio.gather(*held)
         while not (said := await client.get_events("starburst")):
@@ -255,7 +256,7 @@ async def test_it_warns_once_of_a_worker_on_spot_that_holds_more_than_can_be_mov
         await asyncio.sleep(0.3)
         assert said == await client.get_events("starburst"), "once, and not of one on demand"
         [(_, event)] = said
-        assert (event["action"], event["name"]) == ("too-much", "0")
+        assert (event["action"], event["name"]) == ("too-much", 0)
         assert "it alone holds 5.00 GB, and about 3.79 GB can be moved" in event["text"]
 
 
@@ -311,13 +312,13 @@ async def test_a_client_hears_of_notices_at_once_and_each_one_once() -> None:
         await asyncio.sleep(0.1)
         await notice(client, one, 120, "rebalance")
         [first] = await asyncio.wait_for(waiting, 5)
-        assert (first["number"], first["name"], first["address"], first["kind"]) == (1, "0", one.address, "rebalance")
+        assert (first["number"], first["name"], first["address"], first["kind"]) == (1, 0, one.address, "rebalance")
         assert 110 < first["seconds"] <= 120
         await asyncio.sleep(0.5)
         assert one.status.name == "running", "a recommendation is for the client to decide on"
         await notice(client, two, 100)
         [second] = await client.scheduler.starburst_next_notices(after=1, timeout=30)
-        assert (second["number"], second["name"], second["kind"]) == (2, "1", "interruption")
+        assert (second["number"], second["name"], second["kind"]) == (2, 1, "interruption")
 
 
 @in_a_loop
