@@ -28,6 +28,8 @@ _ZSTD_LEVEL = 3
 _GZIP_LEVEL = 6
 _CHUNK = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
+#: What reading a file may raise that is not the layer that it should be.
+BROKEN = (tarfile.TarError, zlib.error, zstd.ZstdError, OSError, EOFError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)

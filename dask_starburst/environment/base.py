@@ -21,7 +21,7 @@ from dask_starburst.environment.cache import cache_dir
 from dask_starburst.environment.credentials import stored_credentials
 from dask_starburst.environment.layers import Layer, Layers, drop_unused, room_in, write_whole
 from dask_starburst.environment.registry import Registry
-from dask_starburst.environment.tree import Tree, read_tree
+from dask_starburst.environment.tree import Tree, read_tree, write_files
 from dask_starburst.errors import ImageError, RegistryUnavailable
 
 #: So long a tag is believed to mean what it meant, and no registry is asked.
@@ -144,11 +144,7 @@ class BaseImage:
         """
 
         def entries(work: Path) -> Iterator[Entry]:
-            tree = self._tree(platform, python)
-            for name, data in _uncompiled(tree).items():
-                path = work / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
+            write_files(_uncompiled(self._tree(platform, python)), work)
             bytecode.compile(work, "", lambda name: True)
             for path in work.rglob("*.pyc"):
                 yield Entry(path.relative_to(work).as_posix(), path)
@@ -161,11 +157,11 @@ class BaseImage:
         with self._lock:
             one = self._fetching[blob.digest]
         with one, room_in(self._cache):
-            if path.exists():
+            if path.exists() and path.stat().st_size == blob.size:
                 os.utime(path)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self.registry.pull_blob(self.repository, blob.digest, path)
+                self.registry.pull_blob(self.repository, blob.digest, path, blob.size)
         return path
 
     def prune(self, now: float | None = None) -> None:
@@ -173,16 +169,16 @@ class BaseImage:
         drop_unused((self._cache / "blobs").glob("*"), now)
 
     def _blob(self, blob: oci.Descriptor) -> Path:
-        return self._cache / "blobs" / blob.digest.removeprefix("sha256:")
+        return self._cache / "blobs" / oci.file_name(blob.digest)
 
     def _note(self, platform: str, python: str) -> Path:
-        return self._cache / "ground" / f"{self.part(platform).digest.removeprefix('sha256:')}-{python}.json"
+        return self._cache / "ground" / f"{oci.file_name(self.part(platform).digest)}-{python}.json"
 
     def _tree(self, platform: str, python: str) -> Tree:
         if platform not in self._trees:  # it is looked through twice
             layers = self.part(platform).layers
             files = ((self.fetch(layer), layer.media_type) for layer in layers)
-            self._trees[platform] = read_tree(files, _wanted(python))
+            self._trees[platform] = read_tree(files, _wanted(python), self.name)
         return self._trees[platform]
 
     def _look(self, tree: Tree, python: str) -> Ground:
@@ -199,10 +195,11 @@ class BaseImage:
         return Ground(f"/{name}", *users)
 
     def _manifest(self, digest: str) -> oci.Manifest:
-        path = self._cache / "manifests" / f"{digest.removeprefix('sha256:')}.json"
+        path = self._cache / "manifests" / f"{oci.file_name(digest)}.json"
         if path.exists():
             body = path.read_bytes()
-            return oci.Manifest(oci.media_type_of(body), body)
+            if oci.digest_of(body) == digest:  # else it is asked for again
+                return oci.Manifest(oci.media_type_of(body), body)
         found = self.registry.manifest(self.repository, digest)
         if found is None:
             raise ImageError(f"the base image {self.reference} does not exist; name another with base=….")
@@ -210,9 +207,13 @@ class BaseImage:
         return found
 
     def _config(self, manifest: oci.Manifest) -> dict[str, Any]:
-        described = oci.Descriptor.of(manifest.document["config"])
-        found: dict[str, Any] = json.loads(self.fetch(described).read_bytes())
-        return found
+        described = manifest.config
+        if described.size > oci.MOST_DOCUMENT:
+            raise ImageError(
+                f"the base image {self.name} has a configuration of {described.size} bytes; {oci.MOST_DOCUMENT} are the"
+                " most. Name another with base=…."
+            )
+        return oci.read_document(self.fetch(described).read_bytes(), "configuration")
 
 
 def resolve_base(
@@ -275,8 +276,8 @@ def _connect(host: str) -> Registry:
 def _remembered(note: Path, now: float, age: float) -> str | None:
     try:
         facts = json.loads(note.read_text(encoding="utf-8"))
-        return str(facts["digest"]) if 0 <= now - facts["at"] < age else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return oci.check_digest(facts["digest"]) if 0 <= now - facts["at"] < age else None
+    except (OSError, ValueError, KeyError, TypeError, ImageError):
         return None
 
 

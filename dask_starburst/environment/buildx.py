@@ -176,7 +176,7 @@ def _run(command: list[str], environment: dict[str, str], log: BuildLog) -> int:
 
 
 def _digest(metadata: Path) -> str:
-    return str(json.loads(metadata.read_text(encoding="utf-8"))["containerimage.digest"])
+    return oci.check_digest(json.loads(metadata.read_text(encoding="utf-8"))["containerimage.digest"])
 
 
 def _new_bytes(order: Order, to: Destination, digest: str, before: oci.Manifest | None) -> int:
@@ -191,5 +191,5 @@ def _blobs(to: Destination, manifest: oci.Manifest) -> dict[str, int]:
     if manifest.is_index:
         parts = [to.registry.manifest(to.repository, each.digest) for each in oci.manifests_of(manifest)]
         return {name: size for part in parts if part for name, size in _blobs(to, part).items()}
-    config = oci.Descriptor.of(manifest.document["config"])
+    config = manifest.config
     return {each.digest: each.size for each in (config, *oci.layers_of(manifest))}

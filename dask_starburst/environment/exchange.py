@@ -9,7 +9,9 @@ from typing import NoReturn, TypeVar
 import httpx
 
 from dask_starburst.aws.faults import password_over
+from dask_starburst.environment.answers import limit
 from dask_starburst.environment.login import Credentials, Login, is_loopback
+from dask_starburst.environment.oci import MOST_DOCUMENT
 from dask_starburst.environment.patience import ATTEMPTS, FIRST_PAUSE, Busy, patiently
 from dask_starburst.errors import ImageError, RegistryDenied, RegistryUnavailable
 
@@ -137,11 +139,12 @@ class Exchange:
         wanted: Sequence[str],
         headers: Mapping[str, str] | None = None,
         content: Content | None = None,
+        most: int = MOST_DOCUMENT,
     ) -> Iterator[httpx.Response]:
-        """Do the same; the answer's body is still to be read."""
+        """Do the same; the answer's body, of `most` bytes, is still to be read."""
 
         def send(authorization: Mapping[str, str]) -> httpx.Response:
-            return self._follow(method, url, authorization, headers or {}, content)
+            return self._follow(method, url, authorization, headers or {}, content, most)
 
         answer = self._authorized(send, wanted)
         try:
@@ -165,12 +168,18 @@ class Exchange:
             It points to nothing.
         """
         try:
-            return answer.request.url.join(answer.headers["Location"])
+            url = answer.request.url.join(answer.headers["Location"])
         except (KeyError, httpx.InvalidURL) as error:
             raise RegistryUnavailable(
                 f"{self.host} answered {answer.status_code} without saying where to go on, as no registry does. Is it"
                 " one, or is a proxy in between?"
             ) from error
+        if url.scheme not in ("https", self.base.scheme):
+            raise ImageError(
+                f"{self.host} points to {url.scheme}://{url.host}, which is not encrypted; what is pulled or pushed"
+                " would be open to anybody in between. Use another registry."
+            )
+        return url
 
     def _follow(
         self,
@@ -179,6 +188,7 @@ class Exchange:
         authorization: Mapping[str, str],
         headers: Mapping[str, str],
         content: Content | None,
+        most: int,
     ) -> httpx.Response:
         """Send a request; what is only read may be somewhere else."""
         timeout = _UPLOAD_TIMEOUT if content else self._timeout
@@ -187,6 +197,7 @@ class Exchange:
             own = authorization if self._is_ours(url) else {}
             request = self._client.build_request(method, url, headers={**headers, **own}, content=body, timeout=timeout)
             answer = self._client.send(request, stream=True)
+            limit(answer, most if answer.status_code in (200, 206) else MOST_DOCUMENT)
             if method not in ("GET", "HEAD") or not answer.has_redirect_location:
                 return answer
             answer.close()
@@ -247,6 +258,8 @@ def quote(answer: httpx.Response) -> str:
         said = "; ".join(f"{each['code']}: {each.get('message', '')}" for each in answer.json()["errors"])
     except (ValueError, KeyError, TypeError, AttributeError):
         said = answer.text
+    # What cannot be printed might be meant for the terminal that this is shown on.
+    said = "".join(c if c.isprintable() else " " for c in said)
     return f"{answer.status_code} {' '.join(said.split())[:_QUOTED]}".strip()
 
 

@@ -99,7 +99,7 @@ class Layers:
                 return None
             for used in (note, layer.path):
                 os.utime(used)
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, ImageError):
             return None  # never made, or not any more, or by another version of ours
         return layer
 
@@ -126,7 +126,7 @@ class Layers:
         return self._made("keys") / f"{hashlib.sha256(f'{key} {self.compression}'.encode()).hexdigest()}.json"
 
     def _blob(self, digest: str) -> Path:
-        return self._made("blobs") / digest.removeprefix("sha256:")
+        return self._made("blobs") / oci.file_name(digest)
 
     def _made(self, name: str) -> Path:
         folder = self.folder / name

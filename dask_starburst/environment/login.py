@@ -11,11 +11,14 @@ from typing import TypeAlias
 
 import httpx
 
+from dask_starburst.environment.answers import limit
 from dask_starburst.environment.patience import Busy
 from dask_starburst.errors import RegistryDenied, RegistryUnavailable
 
 #: User and password.
 Credentials: TypeAlias = tuple[str, str]
+#: Bytes of an answer with a token; some kB are usual.
+_MOST_TOKEN = 1 << 20
 #: One of the ways in that a header offers, and what it says of it. There may be several, one after the other.
 _SCHEME = re.compile(r"(?:^|,)\s*(basic|bearer)\b(.*?)(?=,\s*(?:basic|bearer)\b|$)", re.I)
 _PARAMETER = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s,"]+))')
@@ -101,7 +104,9 @@ class Login:
         asked = [("service", wanted["service"])] if "service" in wanted else []
         asked += [("scope", scope) for scope in (wanted.get("scope", "").split() or scopes)]
         headers = {"Authorization": _basic(self._used)} if self._used else {}
-        answer = client.get(realm, params=[*realm.params.multi_items(), *asked], headers=headers)
+        with client.stream("GET", realm, params=[*realm.params.multi_items(), *asked], headers=headers) as answer:
+            limit(answer, _MOST_TOKEN)
+            answer.read()
         if answer.status_code == 429:
             raise Busy(
                 f"{realm.host}, where {self._host} gives tokens, answered 429", answer.headers.get("Retry-After")

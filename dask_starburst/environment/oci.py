@@ -34,6 +34,11 @@ _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:
 _HOST = re.compile(r"localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|[A-Za-z0-9-]+:\d+|\[[0-9a-f:]+\](?::\d+)?")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+#: Bytes of a manifest or of a configuration, which are held in memory: what registries take of a manifest at the most
+#: (OCI distribution specification 1.1, "Pushing Manifests").
+MOST_DOCUMENT = 4 << 20
+#: Bytes of a layer: Amazon ECR takes none larger than 52,000 MiB (AmazonECR/latest/userguide/service-quotas).
+MOST_LAYER = 52_000 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +118,24 @@ class Descriptor:
         return found
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Descriptor:
-        """Read one."""
-        platform = document.get("platform")
+    def of(cls, document: object) -> Descriptor:
+        """Read one that comes from a registry.
+
+        Raises
+        ------
+        ImageError
+            Its digest is not one, or its size is impossible.
+        """
+        found = as_mapping(document, "descriptor")
+        platform, size, annotations = found.get("platform"), found.get("size"), found.get("annotations")
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MOST_LAYER:
+            raise ImageError(f"a manifest gives {size!r:.40} as the size of a part; {MOST_LAYER} bytes are the most.")
         return cls(
-            str(document.get("mediaType", "")),
-            str(document["digest"]),
-            int(document["size"]),
-            platform_of(platform) if platform else None,
-            document.get("annotations", {}),
+            str(found.get("mediaType", "")),
+            check_digest(found.get("digest")),
+            size,
+            platform_of(platform) if isinstance(platform, Mapping) else None,
+            annotations if isinstance(annotations, Mapping) else {},
         )
 
 
@@ -140,8 +154,12 @@ class Manifest:
     @property
     def document(self) -> dict[str, Any]:
         """What it says."""
-        found: dict[str, Any] = json.loads(self.body)
-        return found
+        return read_document(self.body, "manifest")
+
+    @property
+    def config(self) -> Descriptor:
+        """Where the configuration of its image is."""
+        return Descriptor.of(self.document.get("config"))
 
     @property
     def is_index(self) -> bool:
@@ -152,6 +170,80 @@ class Manifest:
 def digest_of(body: bytes) -> str:
     """Return what a blob is called."""
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def check_digest(digest: object) -> str:
+    """Return a digest that comes from outside, before it is part of a URL or of a path.
+
+    Raises
+    ------
+    ImageError
+        It is not ``sha256:`` and 64 hexadecimal digits.
+    """
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise ImageError(f"{digest!r:.100} is not a digest of a blob; one is sha256: and 64 hexadecimal digits.")
+    return digest
+
+
+def check_reference(reference: str) -> str:
+    """Return a tag or a digest, before it is part of a URL.
+
+    Raises
+    ------
+    ImageError
+        It is neither.
+    """
+    return reference if _TAG.fullmatch(reference) else check_digest(reference)
+
+
+def check_repository(repository: str) -> str:
+    """Return the path of a repository, before it is part of a URL.
+
+    Raises
+    ------
+    BadArgument
+        It is not one.
+    """
+    if not _REPOSITORY.fullmatch(repository) or len(repository) > 256:
+        raise BadArgument(f"{repository!r} is not the name of a repository; give one such as 'starburst/worker'.")
+    return repository
+
+
+def file_name(digest: str) -> str:
+    """Return what the file with a blob is called."""
+    return check_digest(digest).removeprefix("sha256:")
+
+
+def as_mapping(document: object, what: str) -> Mapping[str, Any]:
+    """Return a part of a document that has to be a JSON object.
+
+    Raises
+    ------
+    ImageError
+        It is something else.
+    """
+    if not isinstance(document, Mapping):
+        raise ImageError(
+            f"a {what} of the image is not a JSON object but {type(document).__name__}; use another image."
+        )
+    return document
+
+
+def read_document(body: bytes, what: str) -> dict[str, Any]:
+    """Return a JSON object that comes from a registry.
+
+    Raises
+    ------
+    ImageError
+        It is too large, or something else.
+    """
+    if len(body) > MOST_DOCUMENT:
+        raise ImageError(f"the {what} of the image has {len(body)} bytes; {MOST_DOCUMENT} are the most.")
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ImageError(f"the {what} of the image is not JSON: {error}") from error
+    return dict(as_mapping(found, what))
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:
@@ -181,19 +273,25 @@ def _signed(media_type: str, document: dict[str, Any], annotations: Mapping[str,
 
 def media_type_of(body: bytes) -> str:
     """Return what a manifest says that it is, or is known to be by its parts."""
-    document = json.loads(body)
+    document = read_document(body, "manifest")
     return str(document.get("mediaType") or (INDEX if "manifests" in document else MANIFEST))
 
 
 def manifests_of(found: Manifest) -> tuple[Descriptor, ...]:
     """Return what an index names, without attestations, which are manifests of no platform."""
-    named = map(Descriptor.of, found.document.get("manifests", []))
+    named = map(Descriptor.of, _list(found.document.get("manifests", []), "manifests"))
     return tuple(each for each in named if each.platform and not each.platform.startswith("unknown/"))
 
 
 def layers_of(found: Manifest) -> tuple[Descriptor, ...]:
     """Return the layers of a manifest, the lowest first."""
-    return tuple(map(Descriptor.of, found.document["layers"]))
+    return tuple(map(Descriptor.of, _list(found.document.get("layers"), "layers")))
+
+
+def _list(value: object, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ImageError(f"the {what} of a manifest are {type(value).__name__} and not a list; use another image.")
+    return value
 
 
 def choose(found: Manifest, platform: str) -> Descriptor:
@@ -213,7 +311,7 @@ def choose(found: Manifest, platform: str) -> Descriptor:
 
 
 def check_config(config: Mapping[str, Any], platform: str, name: str) -> None:
-    """Refuse the configuration of an image that is for another platform.
+    """Refuse the configuration of an image that is for another platform, or that says what none may.
 
     Raises
     ------
@@ -222,6 +320,17 @@ def check_config(config: Mapping[str, Any], platform: str, name: str) -> None:
     """
     if platform_of(config) != platform:
         raise ImageError(f"the image {name} is not made for {platform}; it is for {platform_of(config)} only.")
+    for digest in _list(as_mapping(config.get("rootfs"), "rootfs").get("diff_ids"), "diff_ids"):
+        check_digest(digest)
+    inner = as_mapping(config.get("config") or {}, "config")
+    labels = as_mapping(inner.get("Labels") or {}, "Labels")
+    pairs = _list(inner.get("Env") or [], "Env")
+    if not all(isinstance(pair, str) and "=" in pair for pair in pairs) or not all(map(_is_text, labels.values())):
+        raise ImageError(f"the image {name} has environment variables or labels that are not text; use another one.")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def platform_of(document: Mapping[str, Any]) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from typing import Any
 
 from dask_starburst.aws import ecr
 from dask_starburst.aws.session import AWS
 from dask_starburst.environment.credentials import stored_credentials
-from dask_starburst.environment.oci import Manifest, Reference, manifests_of, platform_of
+from dask_starburst.environment.oci import Manifest, Reference, manifests_of, platform_of, read_document
 from dask_starburst.environment.registry import Registry
 from dask_starburst.errors import BadArgument, RegistryUnavailable
 from dask_starburst.hooks import Tell
@@ -87,5 +86,5 @@ def _look(registry: Registry, reference: Reference) -> tuple[Manifest, tuple[str
         )
     if manifest.is_index:
         return manifest, tuple(sorted({each.platform or "" for each in manifests_of(manifest)}))
-    config = registry.blob(reference.repository, manifest.document["config"]["digest"])
-    return manifest, (platform_of(json.loads(config)),)
+    config = registry.blob(reference.repository, manifest.config.digest)
+    return manifest, (platform_of(read_document(config, "configuration")),)

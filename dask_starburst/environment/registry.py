@@ -16,7 +16,16 @@ from pathlib import Path
 from dask_starburst.environment import interruption
 from dask_starburst.environment.exchange import Exchange, quote, scopes
 from dask_starburst.environment.login import Credentials
-from dask_starburst.environment.oci import MANIFESTS, Manifest, media_type_of
+from dask_starburst.environment.oci import (
+    MANIFESTS,
+    MOST_LAYER,
+    Manifest,
+    check_digest,
+    check_reference,
+    check_repository,
+    digest_of,
+    media_type_of,
+)
 from dask_starburst.environment.patience import ATTEMPTS, FIRST_PAUSE
 from dask_starburst.errors import ImageError, RegistryUnavailable
 
@@ -78,11 +87,11 @@ class Registry:
 
     def has_blob(self, repository: str, digest: str) -> bool:
         """Whether a blob is in a repository."""
-        return self._exchange.ask("HEAD", f"{repository}/blobs/{digest}", 200, 404).status_code == 200
+        return self._exchange.ask("HEAD", _blob(repository, digest), 200, 404).status_code == 200
 
     def mount_blob(self, repository: str, digest: str, source: str) -> bool:
         """Take a blob over from another repository of the same registry; whether that was allowed and possible."""
-        path = f"{repository}/blobs/uploads/?mount={digest}&from={source}"
+        path = f"{_uploads(repository)}?mount={check_digest(digest)}&from={check_repository(source)}"
         # A token for the source is asked for too. Who may not mount, or not from there, pushes: that is refused in
         # words if it is the repository itself that may not be written.
         no = (202, 400, 403, 404, 405)
@@ -111,8 +120,17 @@ class Registry:
             with self._lock:
                 self.uploaded += _size(body)
 
-    def pull_blob(self, repository: str, digest: str, to: Path) -> Path:
+    def pull_blob(self, repository: str, digest: str, to: Path, size: int | None = None) -> Path:
         """Fetch a blob into a file, which is there whole or not at all; what was cut off goes on where it was.
+
+        Parameters
+        ----------
+        repository, digest : str
+            Where it is, and what it is.
+        to : Path
+            The file.
+        size : int, optional
+            The bytes that its manifest says it has; no others are taken.
 
         Raises
         ------
@@ -125,9 +143,9 @@ class Registry:
         what = f"pulling from {self.host}/{repository}"
         try:
             with _in_words(f"{what} into {to.parent}"):
-                pull = partial(self._pull_once, repository, digest, part)
+                pull = partial(self._pull_once, repository, digest, part, MOST_LAYER if size is None else size)
                 self._exchange.patiently(pull, what, lambda: _had(part) // _PIECE)
-                _verify(part, digest, f"{self.host}/{repository}")
+                _verify(part, digest, size, f"{self.host}/{repository}")
                 part.replace(to)
         finally:
             part.unlink(missing_ok=True)
@@ -135,8 +153,8 @@ class Registry:
 
     def blob(self, repository: str, digest: str) -> bytes:
         """Return a small blob, such as an image's configuration."""
-        body = self._exchange.ask("GET", f"{repository}/blobs/{digest}", 200).content
-        if f"sha256:{sha256(body).hexdigest()}" != digest:
+        body = self._exchange.ask("GET", _blob(repository, digest), 200).content
+        if digest_of(body) != digest:
             raise ImageError(_other(digest, f"{self.host}/{repository}"))
         return body
 
@@ -144,15 +162,16 @@ class Registry:
 
     def manifest(self, repository: str, reference: str) -> Manifest | None:
         """Return the manifest of a tag or digest; None if there is none."""
-        answer = self._exchange.ask("GET", f"{repository}/manifests/{reference}", 200, 404, headers=_ACCEPT)
+        answer = self._exchange.ask("GET", _manifest(repository, reference), 200, 404, headers=_ACCEPT)
         if answer.status_code == 404:
             return None
-        if reference.startswith("sha256:") and f"sha256:{sha256(answer.content).hexdigest()}" != reference:
+        if ":" in reference and digest_of(answer.content) != reference:
             raise ImageError(_other(reference, f"{self.host}/{repository}"))
         media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         try:
-            return Manifest(media_type if media_type in MANIFESTS else media_type_of(answer.content), answer.content)
-        except (ValueError, AttributeError) as error:
+            found = media_type_of(answer.content)
+            return Manifest(media_type if media_type in MANIFESTS else found, answer.content)
+        except ImageError as error:
             raise RegistryUnavailable(
                 f"{self.host}/{repository} answered with {media_type or 'something'} instead of a manifest. Is it a"
                 " registry, or is a proxy or a login page in between?"
@@ -166,7 +185,7 @@ class Registry:
         ImageError
             The tag is taken and may not be moved, or something that it names is missing.
         """
-        path, headers = f"{repository}/manifests/{reference}", {"Content-Type": manifest.media_type}
+        path, headers = _manifest(repository, reference), {"Content-Type": manifest.media_type}
         put = ("PUT", path, 200, 201, 400, 409)
         answer = self._exchange.ask(*put, actions=_PUSH, headers=headers, content=manifest.body)
         if answer.status_code in (400, 409):
@@ -184,10 +203,10 @@ class Registry:
     # -- how ------------------------------------------------------------------------------------
 
     def _push_once(self, repository: str, digest: str, body: Path | bytes, sent: Sent | None) -> None:
-        exchange, path = self._exchange, f"{repository}/blobs/uploads/"
+        exchange, path = self._exchange, _uploads(repository)
         wanted = scopes(path, _PUSH)
         begun = exchange.once("POST", exchange.url(path), 202, wanted=wanted)
-        url = exchange.location(begun).copy_merge_params({"digest": digest})
+        url = exchange.location(begun).copy_merge_params({"digest": check_digest(digest)})
         headers = {"Content-Length": str(_size(body)), "Content-Type": "application/octet-stream"}
         answer = exchange.once(
             "PUT", url, 201, 400, 404, 409, wanted=wanted, headers=headers, content=lambda: _pieces(body, sent)
@@ -204,19 +223,32 @@ class Registry:
         if not self.has_blob(repository, digest):  # somebody else may have been quicker
             raise ImageError(f"{self.host}/{repository} refused it: {quote(answer)}")
 
-    def _pull_once(self, repository: str, digest: str, part: Path) -> None:
+    def _pull_once(self, repository: str, digest: str, part: Path, size: int) -> None:
         have = _had(part)
-        path = f"{repository}/blobs/{digest}"
+        if have > size:  # pieces of what was cut off add up to more than it has
+            return
+        path = _blob(repository, digest)
         headers = {"Range": f"bytes={have}-"} if have else {}
-        with self._exchange.streamed(
-            "GET", self._exchange.url(path), 200, 206, 416, wanted=scopes(path, "pull"), headers=headers
-        ) as answer:
+        url, wanted = self._exchange.url(path), scopes(path, "pull")
+        with self._exchange.streamed("GET", url, 200, 206, 416, wanted=wanted, headers=headers, most=size) as answer:
             if answer.status_code == 416:  # all of it was there
                 return
             with part.open("ab" if answer.status_code == 206 else "wb") as to:
                 for piece in answer.iter_raw(_PIECE):
                     interruption.check()
                     to.write(piece)
+
+
+def _blob(repository: str, digest: str) -> str:
+    return f"{check_repository(repository)}/blobs/{check_digest(digest)}"
+
+
+def _manifest(repository: str, reference: str) -> str:
+    return f"{check_repository(repository)}/manifests/{check_reference(reference)}"
+
+
+def _uploads(repository: str) -> str:
+    return f"{check_repository(repository)}/blobs/uploads/"
 
 
 @contextmanager
@@ -252,7 +284,11 @@ def _pieces(body: Path | bytes, sent: Sent | None) -> Iterator[bytes]:
                 sent(done)
 
 
-def _verify(path: Path, digest: str, where: str) -> None:
+def _verify(path: Path, digest: str, size: int | None, where: str) -> None:
+    if size is not None and _size(path) != size:
+        raise ImageError(
+            f"{where} has {_size(path)} bytes as {digest}, and its manifest says {size}; use another image."
+        )
     hashed = sha256()
     with path.open("rb") as file:
         while piece := file.read(_PIECE):

@@ -13,6 +13,11 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PIECE = 1 << 20
 
 
+def is_digest(value: object) -> bool:
+    """Whether something from outside is the digest of a blob, and may be part of a path."""
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+
+
 class Source(Protocol):
     """What a body is read from."""
 
@@ -86,7 +91,7 @@ class Blobs:
         """
         with self._lock:
             upload = self._uploads.pop(name)
-        if upload.digest != digest or not _DIGEST.fullmatch(digest):
+        if upload.digest != digest or not is_digest(digest):
             upload.path.unlink(missing_ok=True)
             raise WrongDigestError(upload.digest)
         upload.path.touch()  # an empty blob has had no byte to write
@@ -96,14 +101,16 @@ class Blobs:
     def open(self, digest: str) -> BinaryIO | None:
         """Return the bytes of a digest, if they are here."""
         try:
-            return self._path(digest).open("rb") if _DIGEST.fullmatch(digest) else None
+            return self._path(digest).open("rb") if is_digest(digest) else None
         except FileNotFoundError:
             return None
 
     def remove(self, digest: str) -> None:
         """Forget bytes that no repository has any more."""
-        if _DIGEST.fullmatch(digest):
+        if is_digest(digest):
             self._path(digest).unlink(missing_ok=True)
 
     def _path(self, digest: str) -> Path:
+        if not is_digest(digest):
+            raise ValueError(f"{digest!r} is not a digest")
         return self._folder / digest.replace(":", "-")

@@ -18,7 +18,7 @@ from moto.ecr.exceptions import RepositoryNotFoundException, ValidationException
 from moto.ecr.models import Image, ecr_backends
 
 from dask_starburst.local import ecr_lifecycle
-from dask_starburst.local.blobs import Blobs
+from dask_starburst.local.blobs import Blobs, is_digest
 from dask_starburst.local.wire import JSON, Answer, Reply, ServiceError, error_answer
 from dask_starburst.local.world import ACCOUNT
 
@@ -277,7 +277,22 @@ def _parsed(manifest: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         text = "Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Invalid JSON syntax'"
         raise _error("InvalidParameterException", text)
+    _check_digests(document)
     return document
+
+
+def _check_digests(document: dict[str, Any]) -> None:
+    """Refuse a manifest whose parts are not descriptors with a digest and a size (OCI image specification 1.1)."""
+    kinds = (
+        [document["config"]] if "config" in document else [],
+        *(document.get(n, []) for n in ("layers", "manifests")),
+    )
+    for part in (part for kind in kinds for part in (kind if isinstance(kind, list) else [kind])):
+        found = part if isinstance(part, dict) else {}
+        size = found.get("size")
+        if not is_digest(found.get("digest")) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            text = "Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Invalid descriptor'"
+            raise _error("InvalidParameterException", text)
 
 
 def _check_parts(repository: Any, document: dict[str, Any]) -> None:

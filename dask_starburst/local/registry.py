@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 
 from moto.core.exceptions import ServiceException
 
-from dask_starburst.local.blobs import Upload, WrongDigestError
+from dask_starburst.local.blobs import Upload, WrongDigestError, is_digest
 from dask_starburst.local.ecr import Ecr, find
 from dask_starburst.local.world import ACCOUNT
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 #: Where layers are fetched from, as ECR's are from S3: with a signature, and without a password.
 LAYERS = "_layers"
 _NAME = r"(?P<name>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MOST_MANIFEST = 4 << 20
 _PIECE = 1 << 20
 _BYTES = "application/octet-stream"
@@ -157,6 +158,10 @@ class Registry:
         except UnicodeDecodeError as error:
             raise _Refused(400, "MANIFEST_INVALID", "The manifest is no JSON.") from error
         by_digest = ":" in reference
+        if by_digest and not is_digest(reference):
+            raise _Refused(400, "DIGEST_INVALID", f"'{reference}' is not a digest.")
+        if not by_digest and not _TAG.fullmatch(reference):
+            raise _Refused(400, "TAG_INVALID", f"'{reference}' is not a tag.")
         kind = environ.get("CONTENT_TYPE", "").partition(";")[0] or None
         repository = self._ecr.repository(name)
         image = self._ecr.put(

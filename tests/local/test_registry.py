@@ -66,6 +66,33 @@ def test_a_password_holds_for_twelve_hours_by_the_embedded_clock(hub: Hub) -> No
     assert hub.ask("GET", "/v2/").status == 200
 
 
+# -- hostile names ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "digest", ["../../evil", f"sha256:{'a' * 64}/../evil", f"sha256:{'A' * 64}", "sha512:ab", 7, None]
+)
+def test_a_manifest_that_names_no_digest_is_refused(hub: Hub, digest: Any) -> None:
+    wrong = {"mediaType": LAYER, "digest": digest, "size": 1}
+    for document in ({"layers": [wrong]}, {"config": wrong}, {"manifests": [wrong]}, {"layers": "all"}):
+        refused = hub.v2("PUT", "manifests/latest", dump({"schemaVersion": 2, "mediaType": MANIFEST, **document}))
+        assert (refused.status, refused.code) == (400, "MANIFEST_INVALID")
+    assert hub.ecr.list_images(repositoryName=hub.name)["imageIds"] == []
+
+
+@pytest.mark.parametrize(("name", "code"), [("sha256:ab", "DIGEST_INVALID"), ("a%20b", "TAG_INVALID")])
+def test_a_manifest_under_a_name_that_is_none_is_refused(hub: Hub, name: str, code: str) -> None:
+    body = hub.image("one", b"layer")
+    refused = hub.v2("PUT", f"manifests/{name}", body, Content_Type=MANIFEST)
+    assert (refused.status, refused.code) == (400, code)
+
+
+def test_a_layer_under_a_path_is_not_kept(hub: Hub) -> None:
+    begun = hub.v2("POST", "blobs/uploads/")
+    refused = hub.ask("PUT", f"{begun.headers['Location']}?digest=../../evil", b"evil")
+    assert (refused.status, refused.code) == (400, "DIGEST_INVALID")
+
+
 # -- one store for both APIs --------------------------------------------------------------------------
 
 
