@@ -1,4 +1,4 @@
-"""Ending tasks within a bound.
+"""Ending tasks within a bound, and ending together what was begun together.
 
 ``asyncio.wait_for`` is used nowhere in this package: before Python 3.12 it discards a cancellation that arrives when
 the inner future is done already (https://github.com/python/cpython/issues/86296), and the task goes on.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -50,3 +50,15 @@ async def end(tasks: Iterable[asyncio.Future[Any] | None], within: float = PATIE
             logger.warning("given up, for they do not end within %g s: %s", within, ", ".join(map(repr, left)))
             return False
     return True
+
+
+async def together(*parts: Awaitable[Any]) -> list[Any]:
+    """Run all parts at once, as `asyncio.gather` does; when one fails, the others have ended before that is raised.
+
+    Where parts change something in an account, none of them goes on beside the clean-up.
+    """
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        await end(task for task in tasks if not task.done())

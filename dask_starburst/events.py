@@ -73,7 +73,10 @@ class EventLog:
         del self._events[:-REMEMBERED]
         logger.log(event.level, "%s", event.message)
         for listener in self._listeners:
-            listener(event)
+            try:
+                listener(event)
+            except Exception:  # a listener is beside the matter: what has happened goes on
+                logger.exception("a listener failed with the event %s", event.kind)
 
     def listen(self, listener: Callable[[Event], None]) -> None:
         """Call `listener` with every event from now on."""

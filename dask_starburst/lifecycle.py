@@ -6,15 +6,18 @@ import asyncio
 import atexit
 import logging
 import weakref
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
+from distributed.comm import CommClosedError
 from distributed.core import Status
 from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import SpecCluster
 from distributed.versions import get_versions
 
+from dask_starburst import cancellation
 from dask_starburst.cloud import Cloud, open_cloud
 from dask_starburst.cost.bill import Cost
 from dask_starburst.cost.keeper import BookKeeper
@@ -32,8 +35,11 @@ from dask_starburst.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: The scheduler has this many seconds to say good-bye; its instance goes in any case.
+#: The scheduler has this many seconds to close its workers and itself before their instances are terminated.
 _GOOD_BYE = 3.0
+#: Dask's own part of closing takes no longer than this: nothing of it costs anything any more.
+_DASKS_OWN = 10.0
+T = TypeVar("T")
 
 
 class CloudCluster(SpecCluster):
@@ -144,25 +150,36 @@ class CloudCluster(SpecCluster):
         if self._session is not None and self._session.lease is not None:
             self._session.lease.closing = True
         if ready:
-            await self._hooks.close(self, self._hook_failed)
+            await self._part("the hooks", self._hooks.close(self, self._hook_failed))
         if self._fleet is not None:
-            await self._fleet.budget.last_word()
-            await self._fleet.stop()  # it would take what follows for losses
-        await self._say_good_bye()
-        left = await self._session.end(warm=warm) if self._session else []
+            await self._part("the last word of the scheduler", self._fleet.budget.last_word())
+            await self._part("the loop", self._fleet.stop())  # it would take what follows for losses
+        if self._session is not None:
+            await self._part("giving the pool back", self._end(self._session, warm))
         if self._keeper is not None:
-            await self._keeper.stop()
-        if left:
-            logger.warning("AWS is still terminating: %s", ", ".join(left))
+            await self._part("the prices", self._keeper.stop())
         if self._cloud is not None:
-            await self._tell_the_end()
-            await self._cloud.close()
+            await self._part("the books", self._tell_the_end())
+            await self._part("the connection to AWS", self._cloud.close())
+        await self._part("Dask's own part", self._close_dask())
+        self.status = Status.closed
+        self._open.discard(self)
+
+    async def _part(self, what: str, work: Awaitable[T]) -> T | None:
+        """Do one part of closing. Whatever becomes of it, the next one follows."""
+        try:
+            return await work
+        except Exception:
+            logger.exception("while cluster %s closed, %s failed", self.name, what)
+            return None
+
+    async def _close_dask(self) -> None:
         self.shutdown_scheduler = False  # it is gone: Dask must not wait for its answer
         if self.scheduler is not None:
             await self.scheduler.close()
         self.status = Status.failed  # SpecCluster waits for ever for one that is closing
-        await super()._close()
-        self._open.discard(self)
+        async with asyncio.timeout(_DASKS_OWN):
+            await super()._close()
 
     def _tell(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
         assert self._cloud is not None
@@ -185,13 +202,31 @@ class CloudCluster(SpecCluster):
             boots = session.fleet.boots.seen(now).measured if session.fleet is not None else ()
             keep(record_of(self.name, pool.name, opened, now, cost, boots))
 
-    async def _say_good_bye(self) -> None:
-        """Let the scheduler end by itself, and its workers with it, as long as it answers."""
-        if self.scheduler_comm is None:
-            return
-        with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_GOOD_BYE):
+    async def _end(self, session: Session, warm: bool) -> None:
+        """Let the scheduler end, as long as it answers, and give the pool back."""
+        good_bye = asyncio.ensure_future(self._say_good_bye())
+        try:
+            await asyncio.wait([good_bye], timeout=_GOOD_BYE)
+            left = await session.end(warm=warm, ended=lambda: good_bye.done() and good_bye.result())
+        finally:
+            await cancellation.end([good_bye])
+        if left:
+            logger.warning("AWS is still terminating: %s", ", ".join(left))
+
+    async def _say_good_bye(self) -> bool:
+        """Have the scheduler close all of its workers and itself, in one call; whether it has ended.
+
+        It answers, or drops the connection, when its guardian has ended, which could still act on the pool.
+        """
+        try:
+            if self.scheduler_comm is not None:
                 await self.scheduler_comm.terminate()
+        except CommClosedError:
+            return True
+        except Exception as error:  # noqa: BLE001 -- it is gone or does not answer; its instance ends in any case
+            logger.debug("the scheduler was not told of the end: %r", error)
+            return False
+        return self.scheduler_comm is not None
 
     def _on_fatal(self, error: StarburstError) -> None:
         if self.status is Status.running:

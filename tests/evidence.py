@@ -40,14 +40,29 @@ def leftovers(aws: LocalAWS) -> dict[str, Any]:
     groups = aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
     ecs = aws.client("ecs")
     parameters = aws.client("ssm").get_parameters_by_path(Path="/starburst/", Recursive=True)["Parameters"]
-    pids = aws.status().containers.values()
+    instances = [i["InstanceId"] for r in reservations for i in r["Instances"]]
     return {
-        "instances": [i["InstanceId"] for r in reservations for i in r["Instances"]],
+        "instances": instances,
         "tasks": [t for c in ecs.list_clusters()["clusterArns"] for t in ecs.list_tasks(cluster=c)["taskArns"]],
-        "desired": [g["AutoScalingGroupName"] for g in groups if g["DesiredCapacity"] or g["Instances"]],
+        "desired": [g["AutoScalingGroupName"] for g in groups if g["DesiredCapacity"] or _staying(g)],
         "parameters": [p["Name"] for p in parameters],
-        "processes": [pid for pid in pids if alive(pid)],
+        "processes": _processes(aws, 0.0 if instances else 20.0),
     }
+
+
+def _staying(group: dict[str, Any]) -> bool:
+    """Tell whether a group has an instance that is not on its way out; those that are cost nothing."""
+    return any(not i["LifecycleState"].startswith("Terminat") for i in group["Instances"])
+
+
+def _processes(aws: LocalAWS, seconds: float) -> list[int]:
+    """Return the processes that run as containers; those on instances that shut down have some time to end."""
+    deadline = time.monotonic() + seconds
+    while True:
+        running = [pid for pid in aws.status().containers.values() if alive(pid)]
+        if not running or time.monotonic() > deadline:
+            return running
+        time.sleep(0.05)
 
 
 def nothing_left(aws: LocalAWS) -> bool:

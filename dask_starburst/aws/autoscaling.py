@@ -170,15 +170,14 @@ async def set_desired(aws: AWS, name: str, desired: int) -> None:
 
 
 async def set_zero(aws: AWS, name: str) -> None:
-    """Empty a group and keep it empty, in one call."""
-    await aws.call(
-        "autoscaling",
-        "UpdateAutoScalingGroup",
-        AutoScalingGroupName=name,
-        MinSize=0,
-        MaxSize=0,
-        DesiredCapacity=0,
-    )
+    """Empty a group and keep it empty, in one call; fine when it is gone."""
+    sizes = {"MinSize": 0, "MaxSize": 0, "DesiredCapacity": 0}
+    try:
+        await aws.call("autoscaling", "UpdateAutoScalingGroup", AutoScalingGroupName=name, **sizes)
+    except StarburstError as error:
+        # AWS says "ValidationError" of a group that is gone, and of much else: so look.
+        if code_of(error) != "ValidationError" or await describe(aws, [name]):
+            raise
 
 
 async def resize(aws: AWS, name: str, size: int) -> None:

@@ -15,6 +15,8 @@ from dask_starburst.aws.tolerant import create, delete
 ALL_TCP = {"IpProtocol": "tcp", "FromPort": 0, "ToPort": 65535}
 #: Values that one filter of DescribeInstances takes (EC2 API reference, Filter).
 _MOST_IDS = 200
+#: The states in which an instance or its volumes cost money.
+_BILLED = ["pending", "running", "stopping", "stopped"]
 #: EC2 User Guide, "Find interrupted Spot Instances".
 _TAKEN = "Server.SpotInstanceTermination"
 _ENDED = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
@@ -107,6 +109,16 @@ async def addresses(aws: AWS, instance: str) -> tuple[str, str]:
     answer = await aws.call("ec2", "DescribeInstances", InstanceIds=[instance])
     found = answer["Reservations"][0]["Instances"][0]
     return found.get("PrivateIpAddress", ""), found.get("PublicIpAddress", "")
+
+
+async def billed(aws: AWS, key: str, value: str) -> list[str]:
+    """Return the ids of the instances with this tag that are billed, or whose volumes are.
+
+    What is ``shutting-down`` is not (EC2 User Guide, "Amazon EC2 instance state changes").
+    """
+    filters = [{"Name": f"tag:{key}", "Values": [value]}, {"Name": "instance-state-name", "Values": _BILLED}]
+    reservations = await aws.pages("ec2", "DescribeInstances", "Reservations", Filters=filters)
+    return [instance["InstanceId"] for reservation in reservations for instance in reservation["Instances"]]
 
 
 @dataclass(frozen=True, slots=True)

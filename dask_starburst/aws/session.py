@@ -17,14 +17,16 @@ import boto3
 import botocore.session
 from botocore import xform_name
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, NoCredentialsError
 from botocore.loaders import Loader, create_loader
 
+from dask_starburst.aws import credentials
 from dask_starburst.aws.client_errors import explained
 from dask_starburst.plan.rates import LIMITS, Level, bucket_of, take
 
 #: botocore's own retries: throttling, 5xx, lost connections (design §7).
 _RETRIES = {"mode": "standard", "max_attempts": 6}
+_HURRIED = {"mode": "standard", "total_max_attempts": 2}
 #: What the names of AWS's own endpoints end with, private ones in a VPC too.
 _OWN_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 #: Calls that run at once.
@@ -110,8 +112,8 @@ class AWS:
         """
         try:
             found = self._session.get_credentials()
-        except BotoCoreError as error:
-            raise explained(error, "sts:GetCallerIdentity") from error
+        except Exception as error:
+            raise credentials.fault(error) or explained(error, "sts:GetCallerIdentity") from error
         if found is None:
             raise explained(NoCredentialsError(), "sts:GetCallerIdentity")
 
@@ -188,6 +190,12 @@ class AWS:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=within)
 
+    def hurry(self) -> None:
+        """Have botocore give up a call sooner from now on: who closes repeats the whole, within a bound of its own."""
+        self._config = self._config.merge(Config(retries=_HURRIED, connect_timeout=5, read_timeout=10))
+        with self._lock:
+            self._clients.clear()
+
     def close(self) -> None:
         """Let the threads end."""
         self._executor.shutdown(wait=False)
@@ -206,8 +214,9 @@ class AWS:
         def run() -> Any:
             try:
                 return use(self._client(service))
-            except (ClientError, BotoCoreError) as error:
-                raise explained(error, f"{_IN_IAM.get(service, service)}:{operation}") from error
+            except Exception as error:  # providers of credentials run code that is not botocore's
+                action = f"{_IN_IAM.get(service, service)}:{operation}"
+                raise credentials.fault(error) or explained(error, action) from error
 
         try:
             future = asyncio.get_running_loop().run_in_executor(self._executor, run)

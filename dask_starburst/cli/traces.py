@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import psutil
 
 if TYPE_CHECKING:
     from dask_starburst.local import LocalAWS
+
+
+#: Seconds that instances have to shut down at the end, and between two looks at them.
+_SHUTDOWN, _PAUSE = 120.0, 0.1
 
 
 class Traces:
@@ -42,13 +47,21 @@ class Traces:
         self.most_workers = max(self.most_workers, workers)
 
     def look_for_the_last_time(self) -> None:
-        """Remember what the embedded AWS still has, now that all should be gone."""
-        status = self._aws.status()
-        self._last = {
-            "instances": status.instances_running + status.instances_pending,
-            "tasks": status.tasks_running,
-            "desired capacity": status.desired,
-        }
+        """Remember what the embedded AWS still has, now that all should be gone or on its way.
+
+        A closed cluster has no instance that is billed any more; its tasks end with those that shut down.
+        """
+        deadline = time.monotonic() + _SHUTDOWN
+        while True:
+            status = self._aws.status()
+            self._last = {
+                "instances": status.instances_running + status.instances_pending,
+                "tasks": status.tasks_running,
+                "desired capacity": status.desired,
+            }
+            if not (status.tasks_running or self._containers_left()) or time.monotonic() > deadline:
+                return
+            time.sleep(_PAUSE)
 
     @property
     def nothing_left(self) -> bool:
@@ -62,8 +75,10 @@ class Traces:
 
     def processes_left(self) -> list[int]:
         """Process ids of what is still running: containers that were seen, and children of this process."""
-        running = {pid for pid, process in self._seen.items() if _alive(process)}
-        return sorted(running | (self._processes_below() - self._before))
+        return sorted(self._containers_left() | (self._processes_below() - self._before))
+
+    def _containers_left(self) -> set[int]:
+        return {pid for pid, process in self._seen.items() if _alive(process)}
 
     @staticmethod
     def _processes_below() -> set[int]:

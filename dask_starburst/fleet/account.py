@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from dask_starburst.aws import ec2, iam, identity, logs, placement, ssm
 from dask_starburst.aws.session import AWS
+from dask_starburst.cancellation import together
 from dask_starburst.plan import policies
 from dask_starburst.plan.placement import Zone
 from dask_starburst.plan.policies import MANAGED_TAG, NAMESPACE
@@ -57,12 +57,12 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
         policies.scheduler_role(number),
         policies.worker_role(),
     )
-    (subnet, group), image_id, profile, arns, _ = await asyncio.gather(
+    (subnet, group), image_id, profile, arns, _ = await together(
         _network(aws, settings, types, tags),
         ssm.recommended_ami(aws, settings.arch),
         iam.ensure_instance_profile(aws, policies.instance_role(number), tags),
-        asyncio.gather(*(iam.ensure_role(aws, role, tags) for role in roles)),
-        asyncio.gather(
+        together(*(iam.ensure_role(aws, role, tags) for role in roles)),
+        together(
             logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags),
             *(iam.ensure_service_linked_role(aws, *linked) for linked in policies.SERVICE_LINKED_ROLES),
         ),

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from dask_starburst.fleet.fleet import DaskSide, Fleet
 
 
+logger = logging.getLogger(__name__)
+
+
 class Performer:
     """Carries actions out for one fleet."""
 
@@ -68,7 +71,12 @@ class Performer:
             return
         task = asyncio.ensure_future(work)
         self.background.add(task)
-        task.add_done_callback(self.background.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self.background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("something beside the fleet's loop failed", exc_info=error)
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -102,8 +110,8 @@ class Performer:
         fleet = self._fleet
         try:
             await work
-        except (OSError, StarburstError) as error:
-            fleet.tell("dask-error", fleet.pool.name, f"{action} failed: {error}", logging.WARNING)
+        except Exception as error:  # noqa: BLE001 -- Dask passes on whatever its own handlers raise
+            fleet.tell("dask-error", fleet.pool.name, f"{action} failed: {error!r}", logging.WARNING)
         fleet.observed = observe.unask(fleet.observed, {action})
         fleet.wake()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from dask_starburst.aws import autoscaling, ec2, ecs, ssm, warm_pools
 from dask_starburst.aws.faults import fresh_profile
 from dask_starburst.aws.session import AWS
+from dask_starburst.cancellation import together
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.account import Account
 from dask_starburst.plan.cleanup import Claim
@@ -70,7 +72,7 @@ class Pool:
     async def open(self, maximum: int, until: float) -> None:
         """Let the groups have capacity, with a lease on each before there can be any."""
         sizes = {group: 1 if group == HEAD else max(1, maximum) for group in self.groups}
-        await asyncio.gather(self._mark(until), *(self._open(group, size, until) for group, size in sizes.items()))
+        await together(self._mark(until), *(self._open(group, size, until) for group, size in sizes.items()))
 
     async def _open(self, group: str, maximum: int, until: float) -> None:
         name = self.names.group(group)
@@ -111,7 +113,7 @@ class Pool:
     async def renew(self, until: float) -> None:
         """Put off the moment at which AWS itself empties the groups."""
         names = [self.names.group(group) for group in self.groups]
-        await asyncio.gather(
+        await together(
             self._mark(until), *(autoscaling.put_lease(self.aws, name, LEASE_ACTION, until) for name in names)
         )
 
@@ -169,40 +171,43 @@ async def owns(aws: AWS, names: PoolNames, session: str) -> bool:
     return value is not None and json.loads(value)["session"] == session
 
 
-async def make(aws: AWS, spec: PoolSpec, names: PoolNames, session: str, caller: str, ports: tuple[int, ...]) -> Pool:
-    """Make what the claimed pool lacks, and admit the caller to its scheduler."""
-    tags = tags_of(names.pool, spec.tags)
-    _, head_group = await asyncio.gather(
-        ecs.ensure_cluster(aws, names.pool, tags),
-        _head_security_group(aws, spec, names, caller, ports, tags),
-    )
-    pool = Pool(aws, spec, names, session, head_group)
-    providers = await asyncio.gather(*(_make_group(pool, group) for group in pool.groups))
-    await ecs.ensure_providers(aws, names.pool, list(providers), tags)
-    await _stop_leftovers(pool)
-    return pool
-
-
-async def _head_security_group(
+async def make(
     aws: AWS,
     spec: PoolSpec,
     names: PoolNames,
+    session: str,
     caller: str,
     ports: tuple[int, ...],
-    tags: dict[str, str],
-) -> str:
-    group = await ec2.ensure_security_group(aws, spec.vpc, names.group(HEAD), "The caller to the Dask scheduler", tags)
-    await ec2.admit_caller(aws, group, caller, ports)
-    return group
+    opening: Callable[[str], None] = lambda group: None,
+) -> Pool:
+    """Make what the claimed pool lacks, and admit the caller to its scheduler.
+
+    `opening` is told the security group before anybody is admitted, so that a start that fails can close it.
+    """
+    tags = tags_of(names.pool, spec.tags)
+
+    async def head_security_group() -> str:
+        about = "The caller to the Dask scheduler"
+        group = await ec2.ensure_security_group(aws, spec.vpc, names.group(HEAD), about, tags)
+        opening(group)
+        await ec2.admit_caller(aws, group, caller, ports)
+        return group
+
+    _, head_group = await together(ecs.ensure_cluster(aws, names.pool, tags), head_security_group())
+    pool = Pool(aws, spec, names, session, head_group)
+    made = await together(*(_make_group(pool, group) for group in pool.groups))
+    providers = [provider_request(pool.name, group, seen.arn) for group, seen in zip(pool.groups, made, strict=True)]
+    await ecs.ensure_providers(aws, names.pool, providers, tags)
+    await _stop_leftovers(pool, {instance for seen in made for instance, _ in seen.staying})
+    return pool
 
 
-async def _make_group(pool: Pool, group: str) -> dict[str, object]:
+async def _make_group(pool: Pool, group: str) -> autoscaling.GroupSeen:
     spec, name = pool.spec, pool.names.group(group)
     head = [pool.head_security_group] if group == HEAD else []
     data = launch_template_data(spec, pool.name, group, [spec.security_group, *head], user_data(spec, pool.name, group))
     await ec2.ensure_launch_template(pool.aws, name, data, pool.tags)
-    made = await _ensure_group(pool.aws, group_request(spec, pool.name, group))
-    return provider_request(pool.name, group, made.arn)
+    return await _ensure_group(pool.aws, group_request(spec, pool.name, group))
 
 
 async def _ensure_group(aws: AWS, request: dict[str, object]) -> autoscaling.GroupSeen:
@@ -216,10 +221,20 @@ async def _ensure_group(aws: AWS, request: dict[str, object]) -> autoscaling.Gro
         await asyncio.sleep(_PROFILE_PAUSE)
 
 
-async def _stop_leftovers(pool: Pool) -> None:
-    """Stop what a session that died has left in a pool whose claim is ours now."""
-    for task in await ecs.running(pool.aws, pool.name):
-        await ecs.stop_task(pool.aws, pool.name, task, f"pool taken over by {NAMESPACE}")
+async def _stop_leftovers(pool: Pool, staying: Collection[str]) -> None:
+    """Stop what a session that died has left on the instances that stay in a pool whose claim is ours now.
+
+    ECS may list tasks for minutes whose instances shut down: they end with them.
+    """
+    aws, name = pool.aws, pool.name
+    listed = await ecs.running(aws, name) if staying else []
+    if not listed:
+        return
+    known = await ecs.tasks(aws, name, listed)
+    places = await ecs.instance_ids(aws, name, {task.instance for task in known.values() if task.instance})
+    going = {arn for arn, task in known.items() if task.instance and places.get(task.instance) not in staying}
+    reason = f"pool taken over by {NAMESPACE}"
+    await together(*(ecs.stop_task(aws, name, task, reason) for task in listed if task not in going))
 
 
 def user_name() -> str:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dask_starburst.aws import ecs, identity, ssm
 from dask_starburst.aws.session import AWS
+from dask_starburst.cancellation import together
 from dask_starburst.catalog.instance_types import InstanceType, catalogue
 from dask_starburst.errors import BadArgument
 from dask_starburst.events import Event, EventLog
-from dask_starburst.fleet import preflight, sweep, warm
+from dask_starburst.fleet import preflight, warm
 from dask_starburst.fleet.account import Account, set_up
 from dask_starburst.fleet.budget import Books, NoBooks
 from dask_starburst.fleet.fleet import DaskSide, Fleet
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
-from dask_starburst.fleet.pool import Pool, in_service_script, make, owns, pool_spec
+from dask_starburst.fleet.pool import Pool, in_service_script, make, pool_spec
+from dask_starburst.fleet.release import Release
 from dask_starburst.plan.budget import Caps, Rates, check_launch, near_in_price
 from dask_starburst.plan.ending import Lifetimes
 from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
@@ -157,7 +158,8 @@ class Session:
         self.pool: Pool | None = None
         self.lease: Lease | None = None
         self._names: PoolNames | None = None
-        self._kept = False
+        self._making = False
+        self._entrance: str | None = None
         self._blueprint = blueprint
         self._events = events
         self._books = books or NoBooks()
@@ -214,11 +216,12 @@ class Session:
         found = await warm.claim_best(self.aws, spec, max(1, wanted), self.id, account.caller, self._trying)
         names = PoolNames(found.name)
         preflight.check(quotas, self._blueprint.wish(wanted), found.name, self._tell)
+        self._making = True
         if found.instances:
             await warm.hold(self.aws, found.name, self.aws.now() + settings.lease)
         running = f" with {found.instances} warm instances" if found.instances else ""
         self._tell("pool-claimed", found.name, f"pool {found.name} is ours{running}")
-        pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)))
+        pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)), self._opening)
         keeps = settings.warm > 0 or settings.warm_timeout >= SHORTEST_WARM
         self.pool = replace(pool, keeps=keeps, stopped=settings.stopped)
 
@@ -228,10 +231,13 @@ class Session:
     def _trying(self, names: PoolNames) -> None:
         self._names = names
 
+    def _opening(self, security_group: str) -> None:
+        self._entrance = security_group
+
     async def _open(self, account: Account, dask: DaskSide) -> Fleet:
         assert self.pool is not None
         settings, pool = self._blueprint.settings, self.pool
-        definitions, _ = await asyncio.gather(
+        definitions, _ = await together(
             self._definitions(account),
             ssm.put_secret(self.aws, pool.names.secret, self._blueprint.secret),
         )
@@ -319,51 +325,31 @@ class Session:
                 settings.spot_notices,
             ),
         )
-        arns = await asyncio.gather(
+        arns = await together(
             *(ecs.ensure_definition(self.aws, task_definition(container, p), pool.tags) for p in processes)
         )
         return {p.role: arn for p, arn in zip(processes, arns, strict=True)}
 
-    async def end(self, *, warm: bool = True) -> list[str]:
-        """End everything and give the pool back; what AWS is still busy with at the end.
+    async def end(self, *, warm: bool = True, ended: Callable[[], bool] = lambda: False) -> list[str]:
+        """End everything and give the pool back; what is still billed at the end. See `Release`.
 
-        `warm`: whether instances may stay as long as ``warm_timeout`` says.
+        Parameters
+        ----------
+        warm : bool
+            Whether instances may stay as long as ``warm_timeout`` says.
+        ended : callable
+            Whether the scheduler has closed its workers and itself by now.
         """
-        await self.aws.settle(self._blueprint.settings.timeouts.close)
-        left: list[str] = []
-        sound = self.fleet is not None and self.fleet.error is None
-        keep = warm and sound and self._blueprint.settings.warm_timeout >= SHORTEST_WARM
-        if not await sweep.attempt("giving the pool back", self._give_back(left, keep)) and self.lease is not None:
-            # The scheduler may have renewed it until this moment.
-            last = Lease(self.lease.length, self.aws.now())
-            text = f"the pool was not given back; its lease ends what runs in it, at {last} at the latest"
-            self._tell("pool-left", self._names.pool if self._names else "", text, logging.WARNING)
-        return left
-
-    async def _give_back(self, left: list[str], keep: bool) -> None:
-        if self._names is None or not await owns(self.aws, self._names, self.id):
-            return  # never ours, or not any more: whoever has it now must not be hurt
-        if self.pool is None:
-            await ssm.remove(self.aws, self._names.claim)
-            return
-        timeouts = self._blueprint.settings.timeouts
-        if keep:
-            await sweep.attempt("keeping the pool warm", self._keep_warm())
-            # Its claim may be gone though the answer was lost, and the pool another's.
-            if self._kept or not await owns(self.aws, self._names, self.id):
-                return
-        # If this fails the claim stays: nobody may check the pool out as it is. Its lease empties it.
-        left += await sweep.empty(self.pool, timeouts.close, timeouts.poll)
-        await sweep.give_back(self.pool)
-
-    async def _keep_warm(self) -> None:
-        assert self.pool is not None
-        settings = self._blueprint.settings
-        kept = await warm.keep(self.pool, settings.warm_timeout, settings.timeouts.close, settings.timeouts.poll)
-        if kept is not None:
-            self._kept = True
-            text = (
-                f"kept warm for the next cluster: {kept}. AWS ends it then;"
-                f" `starburst pool stop {self.pool.name}` does it now"
-            )
-            self._tell("pool-kept-warm", self.pool.name, text)
+        release = Release(
+            self.aws,
+            self.id,
+            self._blueprint.settings,
+            self._tell,
+            names=self._names,
+            making=self._making,
+            entrance=self._entrance,
+            pool=self.pool,
+            fleet=self.fleet,
+            lease=self.lease,
+        )
+        return await release.run(warm, ended)

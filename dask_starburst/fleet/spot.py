@@ -18,6 +18,8 @@ from dask_starburst.plan.state import Instance, Limits, Name, Worker, WorkerStat
 if TYPE_CHECKING:
     from dask_starburst.fleet.fleet import Fleet
 
+logger = logging.getLogger(__name__)
+
 #: Seconds before the scheduler is asked again after an answer that was lost.
 _PAUSE = 1.0
 _THEN = "it hands over what it holds, another worker is asked for"
@@ -111,6 +113,9 @@ class SpotWatch:
                 if self.counts:
                     self._count(await self.dask.counts())
             except OSError:
+                await asyncio.sleep(_PAUSE)
+            except Exception:  # the loop's edge: the next notice may be the one that matters
+                logger.exception("listening for Spot notices failed; it goes on")
                 await asyncio.sleep(_PAUSE)
 
     async def heard(self, notice: Notice) -> None:

@@ -4,56 +4,105 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
-from dask_starburst.aws import autoscaling, ec2, ecs, ssm
+from dask_starburst.aws import autoscaling, ec2, ecs, ssm, warm_pools
+from dask_starburst.aws.session import AWS
+from dask_starburst.cancellation import together
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.pool import Pool
-from dask_starburst.plan.pool import LEASE_ACTION
+from dask_starburst.plan.policies import MANAGED_TAG
+from dask_starburst.plan.pool import LEASE_ACTION, PoolNames
 from dask_starburst.plan.warm import WARM_TAG
 
 logger = logging.getLogger(__name__)
 
+#: Between two polls it waits longer each time, up to so many seconds.
+_LONGER, _LONGEST = 1.5, 2.0
+#: Seconds that tasks have to end by themselves, after their scheduler has closed its workers and itself.
+_GRACE = 5.0
 
-async def empty(pool: Pool, patience: float, poll: float) -> list[str]:
-    """End everything that runs in the pool and wait until it has.
+
+async def empty(
+    aws: AWS,
+    pool: str,
+    groups: Sequence[str],
+    patience: float,
+    poll: float,
+    *,
+    warm_pools_too: bool = True,
+    gone: Callable[[], Collection[str]] = tuple,
+) -> list[str]:
+    """End everything that runs in a pool, and wait until none of it is billed any more.
+
+    EC2 bills an instance until it is ``shutting-down`` (EC2 User Guide, "Instance state changes"), and its tasks end
+    with it: not one of them has to be stopped.
 
     Parameters
     ----------
-    pool : Pool
+    aws : AWS
+        The account.
+    pool : str
         Checked out by us.
+    groups : sequence of str
+        The names of its Auto Scaling groups.
     patience, poll : float
-        Seconds to wait at most, and between looks.
+        Seconds to wait at most, and between the first two polls.
+    warm_pools_too : bool
+        Whether the groups may have warm pools.
+    gone : callable
+        The groups whose instances have to be terminated altogether, as of now.
 
     Returns
     -------
     list of str
-        What was still there at the end; AWS goes on terminating it by itself.
+        The instances that were still billed at the end; AWS goes on terminating them by itself.
     """
-    names = [pool.names.group(group) for group in pool.groups]
-    await asyncio.gather(*(autoscaling.set_zero(pool.aws, name) for name in names))
-    await attempt("deleting the warm pool", pool.drop_stopped())
-    await stop_tasks(pool)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
-    while left := await _left(pool, names):
-        if loop.time() > deadline:
+    # Each is tried, whatever becomes of the others.
+    zeroed = await asyncio.gather(*(autoscaling.set_zero(aws, name) for name in groups), return_exceptions=True)
+    for failed in filter(None, zeroed):
+        raise failed
+    if warm_pools_too:
+        await warm_pools.delete_all(aws, (await autoscaling.describe(aws, groups)).values())
+    while left := await _left(aws, pool, groups, gone()):
+        if loop.time() + poll > deadline:
             break
         await asyncio.sleep(poll)
+        poll = max(poll, min(_LONGER * poll, _LONGEST))
     return left
 
 
-async def give_back(pool: Pool, *, warm: bool = False) -> None:
+async def empty_pool(
+    pool: Pool, patience: float, poll: float, gone: Callable[[], Collection[str]] = tuple
+) -> list[str]:
+    """Empty a pool that was made; see `empty`."""
+    groups = [pool.names.group(group) for group in pool.groups]
+    stops = bool(pool.spec.in_service)
+    return await empty(pool.aws, pool.name, groups, patience, poll, warm_pools_too=stops, gone=gone)
+
+
+async def _left(aws: AWS, pool: str, groups: Sequence[str], gone: Collection[str]) -> list[str]:
+    billed = await ec2.billed(aws, MANAGED_TAG, pool)
+    if billed or not groups:
+        return billed
+    # EC2 may not show yet what Auto Scaling has just launched.
+    seen = (await autoscaling.describe(aws, groups)).values()
+    return [i for group in seen for i, _, leaving in group.instances if not leaving or group.name in gone]
+
+
+async def give_back(pool: Pool, *, warm: bool = False, left: bool = False) -> None:
     """Take back what belonged to this session, the claim last: then the pool is free.
 
-    `warm`: its lease stays, because instances do.
+    `warm`: its lease stays, because instances do. `left`: so it does, because some may still be there.
     """
     names = pool.names
     groups = [names.group(group) for group in pool.groups]
-    leases = () if warm else [autoscaling.drop_lease(pool.aws, group, LEASE_ACTION) for group in groups]
+    leases = () if warm or left else [autoscaling.drop_lease(pool.aws, group, LEASE_ACTION) for group in groups]
     if pool.keeps and not warm:
         await autoscaling.untag(pool.aws, groups, WARM_TAG)
-    await asyncio.gather(
+    await together(
         ssm.remove(pool.aws, names.secret),
         ec2.dismiss_callers(pool.aws, pool.head_security_group),
         *leases,
@@ -61,17 +110,48 @@ async def give_back(pool: Pool, *, warm: bool = False) -> None:
     await ssm.remove(pool.aws, names.claim)
 
 
-async def stop_tasks(pool: Pool) -> None:
-    """Stop every task of the pool; they end a little later."""
-    tasks = await ecs.running(pool.aws, pool.name)
-    await asyncio.gather(*(ecs.stop_task(pool.aws, pool.name, task, "cluster closed") for task in tasks))
+async def undo(aws: AWS, names: PoolNames, entrance: str | None, patience: float, poll: float) -> list[str]:
+    """Take back what was made of a claimed pool before its making failed: what runs in it, and the way in.
+
+    Parameters
+    ----------
+    aws : AWS
+        The account.
+    names : PoolNames
+        Of the pool; its claim is ours.
+    entrance : str or None
+        The security group that may admit a caller by now.
+    patience, poll : float
+        Seconds to wait at most, and between the first two polls.
+
+    Returns
+    -------
+    list of str
+        As of `empty`.
+    """
+    # By tag: which groups there are depends on how far the making came.
+    found = (await autoscaling.tagged(aws, MANAGED_TAG, names.pool)).get(names.pool, [])
+    groups = [group.name for group, _ in found]
+    left = await empty(aws, names.pool, groups, patience, poll)
+    leases = () if left else [autoscaling.drop_lease(aws, group, LEASE_ACTION) for group in groups]
+    entrances = [ec2.dismiss_callers(aws, entrance)] if entrance is not None else ()
+    await together(ssm.remove(aws, names.secret), *entrances, *leases)
+    await ssm.remove(aws, names.claim)
+    return left
 
 
-async def _left(pool: Pool, names: list[str]) -> list[str]:
-    groups, tasks = await asyncio.gather(autoscaling.describe(pool.aws, names), ecs.running(pool.aws, pool.name))
-    instances = [i for group in groups.values() for i, _, _ in group.instances]
-    stopped = [f"stopped instances of {group.name}" for group in groups.values() if group.stopped]
-    return [*instances, *stopped, *tasks]
+async def end_tasks(pool: Pool, poll: float, *, at_once: bool) -> None:
+    """See the tasks of a pool end whose instances stay, and stop those that do not end by themselves.
+
+    `at_once`: no scheduler has told them to end.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + (0.0 if at_once else _GRACE)
+    while tasks := await ecs.running(pool.aws, pool.name):
+        if loop.time() >= deadline:
+            await together(*(ecs.stop_task(pool.aws, pool.name, task, "cluster closed") for task in tasks))
+            return
+        await asyncio.sleep(poll)
 
 
 async def attempt(what: str, work: Awaitable[object]) -> bool:

@@ -10,6 +10,7 @@ from itertools import count
 
 from dask_starburst.aws import autoscaling, ecs, ssm
 from dask_starburst.aws.session import AWS
+from dask_starburst.cancellation import together
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet import sweep
 from dask_starburst.fleet.pool import Pool, claim
@@ -70,13 +71,13 @@ def _candidate(name: str, groups: list[autoscaling.GroupSeen]) -> Candidate:
 async def hold(aws: AWS, pool: str, until: float) -> None:
     """Put the end of a pool off that has just been claimed with its instances, before anything else."""
     groups = [group for group, _ in (await autoscaling.tagged(aws, MANAGED_TAG, pool)).get(pool, []) if group.desired]
-    await asyncio.gather(*(autoscaling.put_lease(aws, group.name, LEASE_ACTION, until) for group in groups))
+    await together(*(autoscaling.put_lease(aws, group.name, LEASE_ACTION, until) for group in groups))
     marked = [group.name for group in groups if WARM_TAG in group.tags]
     if marked:
         await autoscaling.untag(aws, marked, WARM_TAG)
 
 
-async def keep(pool: Pool, seconds: float, patience: float, poll: float) -> Kept | None:
+async def keep(pool: Pool, seconds: float, patience: float, poll: float, *, ended: bool = True) -> Kept | None:
     """Give the pool back with the instances that take tasks, for whoever comes within `seconds`.
 
     The lease is shortened before anything else, so that AWS empties the pool whatever becomes of us.
@@ -90,6 +91,8 @@ async def keep(pool: Pool, seconds: float, patience: float, poll: float) -> Kept
         How long it is kept.
     patience, poll : float
         Seconds to wait at most for the tasks to end, and between looks.
+    ended : bool
+        Whether the scheduler has closed its workers and itself.
 
     Returns
     -------
@@ -98,7 +101,7 @@ async def keep(pool: Pool, seconds: float, patience: float, poll: float) -> Kept
     """
     pool = replace(pool, keeps=True)
     await pool.renew(pool.aws.now() + seconds)
-    await sweep.stop_tasks(pool)
+    await sweep.end_tasks(pool, poll, at_once=not ended)
     ready = await _emptied(pool, patience, poll)
     if not ready:
         return None
@@ -106,7 +109,7 @@ async def keep(pool: Pool, seconds: float, patience: float, poll: float) -> Kept
     until = pool.aws.now() + seconds
     await pool.renew(until)
     await sweep.attempt("deleting the warm pool", pool.drop_stopped())
-    groups = await asyncio.gather(*(_cut(pool, group, ready) for group in pool.groups))
+    groups = await together(*(_cut(pool, group, ready) for group in pool.groups))
     await sweep.give_back(pool, warm=True)
     return Kept(tuple(groups), until)
 

@@ -86,12 +86,17 @@ async def _check_out(
             continue
         try:
             check(found.name)
+        except BaseException:
+            await sweep.attempt("giving the pool back", ssm.remove(aws, names.claim))
+            raise
+        try:
             if found.instances:
                 await warm.hold(aws, found.name, aws.now() + seconds)
             # Nobody is admitted: there is no scheduler yet to be reached.
             return replace(await make(aws, spec, names, session, "", ()), keeps=True)
         except BaseException:
-            await sweep.attempt("giving the pool back", ssm.remove(aws, names.claim))
+            timeouts = blueprint.settings.timeouts
+            await sweep.attempt("giving the pool back", sweep.undo(aws, names, None, timeouts.close, timeouts.poll))
             raise
     raise AssertionError("free_pools does not end")
 
@@ -133,5 +138,5 @@ async def _connected(pool: Pool, wanted: int, patience: float, poll: float, tell
 
 async def _undo(pool: Pool, blueprint: Blueprint) -> None:
     timeouts = blueprint.settings.timeouts
-    await sweep.empty(pool, timeouts.close, timeouts.poll)
+    await sweep.empty_pool(pool, timeouts.close, timeouts.poll)
     await sweep.give_back(pool)

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dask_starburst.errors import BadArgument, CredentialsExpired, NoCredentials, PermissionDenied
+
+#: Seconds before a clean-up that failed is repeated: more each time, up to the last.
+_PAUSES = (0.5, 0.5, 1.0, 2.0, 3.0)
+#: New credentials may be there by now; a login that is over comes back only by hand.
+_TRIES_WITH_CREDENTIALS = 3
+
 #: The line in the scheduler's log that says why it ended its pool begins so. The client looks for it there:
 #: a log outlives the instance, and the connection may be gone when the client asks.
 ENDING = "starburst ends its own pool: "
@@ -50,3 +57,12 @@ def told_reason(lines: list[str]) -> str | None:
     """Return the reason that a scheduler's log gives for the end of its pool, if it gives one."""
     found = [line.partition(ENDING)[2].strip() for line in lines if ENDING in line]
     return found[-1] if found else None
+
+
+def repeat_after(error: Exception, tries: int) -> float | None:
+    """Return after how many seconds a clean-up is repeated that has failed `tries` times; None: it is hopeless."""
+    if isinstance(error, PermissionDenied | NoCredentials | BadArgument):
+        return None
+    if isinstance(error, CredentialsExpired) and tries >= _TRIES_WITH_CREDENTIALS:
+        return None
+    return _PAUSES[min(tries, len(_PAUSES)) - 1]
