@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "dask_starburst"
 # Each may import what stands before it.
 ORDER = (
     "errors",
+    "extras",
     "events",
     "cancellation",
     "settings",
@@ -35,7 +36,7 @@ ORDER = (
     "cli",
 )
 # What stands beside the row: it may import these, and only these may import it.
-BESIDE = {"remote": {"errors", "events", "cancellation", "plan", "aws"}, "local": {"errors", "catalog"}}
+BESIDE = {"remote": {"errors", "events", "cancellation", "plan", "aws"}, "local": {"errors", "extras", "catalog"}}
 MAY_IMPORT_LOCAL = {"local", "cli"}
 # One lazy line here: `cloud="local"` must not cost a user with an account the import of moto.
 MAY_IMPORT_LOCAL_LAZILY = {"cloud"}

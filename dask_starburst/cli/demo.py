@@ -19,7 +19,7 @@ from dask_starburst.cli.job import Job, Question, difference
 from dask_starburst.cli.own_data import own_job
 from dask_starburst.cli.story import Story
 from dask_starburst.cli.traces import Traces
-from dask_starburst.errors import BadArgument, StarburstError
+from dask_starburst.errors import StarburstError
 
 if TYPE_CHECKING:
     from dask_starburst import StarburstCluster
@@ -173,10 +173,8 @@ def _report(story: Story, job: Job, answers: list[Any], cluster: StarburstCluste
 
 @contextmanager
 def _embedded_aws(story: Story, timing: str, endpoint_url: str | None) -> Iterator[Traces]:
-    try:
-        from dask_starburst.local import LocalAWS
-    except ImportError as error:
-        raise BadArgument(f"The embedded AWS needs {error.name}: pip install 'dask-starburst[local]'.") from error
+    from dask_starburst.local import LocalAWS  # which says itself what it needs
+
     if endpoint_url:
         yield Traces(LocalAWS.connect(endpoint_url))
         return

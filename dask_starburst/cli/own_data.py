@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dask_starburst import extras
 from dask_starburst.cli.job import Frames, Job, Question
 from dask_starburst.errors import BadArgument
 
@@ -96,7 +97,7 @@ def _attempt(path: str, read: Callable[[], Any]) -> Any:
     except BadArgument:
         raise
     except ImportError as error:
-        raise BadArgument(f"The demo needs {error.name}: pip install 'dask-starburst[local,demo]'.") from error
+        raise BadArgument(extras.explain("The demo", error, "demo")) from error
     except Exception as error:  # whatever a parser of foreign files raises is about the files
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadArgument(f"{path} cannot be read: {first}") from error

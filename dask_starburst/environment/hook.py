@@ -7,14 +7,12 @@ import importlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dask_starburst import extras
 from dask_starburst.errors import ImageError
 from dask_starburst.hooks import Launch, LifecycleHook
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-#: What a user types who has no builder yet.
-_EXTRA = 'pip install "dask-starburst[image]"'
 
 
 class ImageHook(LifecycleHook):
@@ -65,10 +63,8 @@ def part(name: str) -> ModuleType:
     """
     try:
         return importlib.import_module(f"dask_starburst.environment.{name}")
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         if error.name and error.name.startswith("dask_starburst"):
             raise
-        raise ImageError(
-            f"building an image needs {error.name}, which is not installed; type {_EXTRA}, or give image= with an"
-            " image that you have."
-        ) from error
+        said = extras.explain("building an image", error, "image")
+        raise ImageError(f"{said}; or give image= with an image that you have.") from error

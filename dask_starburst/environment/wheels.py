@@ -75,7 +75,8 @@ def of_installed(distribution: Distribution, cache: Path, origin: str) -> LocalW
     ImageError
         Its files are not known, or not there.
     """
-    files = {str(path): Path(str(path.locate())) for path in distribution.files or () if _belongs(str(path))}
+    listed = [path for path in _listed(distribution) if _belongs(path)]
+    files = {path: Path(str(distribution.locate_file(path))) for path in listed}
     name, version = normal(distribution.metadata["Name"]), distribution.version
     if not files or not all(path.is_file() for path in files.values()):
         raise ImageError(f"{name} {version} ({origin}) has no list of its files; install it again, or exclude it.")
@@ -89,6 +90,14 @@ def of_installed(distribution: Distribution, cache: Path, origin: str) -> LocalW
         path = Path(folder) / f"{re.sub('[-_.]+', '_', name)}-{version}-{tag}.whl"
         _pack(path, contents)
         return _keep(path, note, origin)
+
+
+def _listed(distribution: Distribution) -> list[str]:
+    """Return the files that were installed, also those that are gone: from Python 3.12 on `files` passes over them."""
+    record = distribution.read_text("RECORD")
+    if record is None:  # an installer that is older than wheels
+        return [str(path) for path in distribution.files or ()]
+    return [row[0] for row in csv.reader(record.splitlines()) if row]
 
 
 def _keep(built: Path, note: Path, origin: str) -> LocalWheel:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -20,13 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from dask_starburst import extras
 from dask_starburst.errors import LocalAWSError
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 _KILL_SECONDS = 5.0
 _REMEMBERED_LINES = 40
-_INSTALL = "Install what it needs: pip install 'dask_starburst[local]'"
+#: What Python says last when the server imports what is not there.
+_ABSENT = re.compile(
+    r"^(?:ModuleNotFoundError: No module named|ImportError: cannot import name) '(?P<module>[^']+)'.*", re.M
+)
 
 
 @dataclass(frozen=True)
@@ -216,13 +221,16 @@ def _require_moto() -> None:
     from importlib.util import find_spec
 
     if find_spec("moto") is None:
-        raise LocalAWSError(f"The embedded AWS needs moto, which is not installed. {_INSTALL}")
+        missing = ModuleNotFoundError("No module named 'moto'", name="moto")
+        raise LocalAWSError(extras.explain("The embedded AWS", missing, "local"))
 
 
 def _did_not_start(code: int | None, lines: Sequence[str], seconds: float = _START_SECONDS) -> LocalAWSError:
     what = f"did not answer within {seconds:g} s" if code is None else f"ended with exit code {code}"
     said = "".join(lines[-_REMEMBERED_LINES:]).strip() or "(nothing)"
-    hint = (
-        " Something that it needs is missing: pip install 'dask_starburst[local]'" if "ModuleNotFound" in said else ""
-    )
+    absent = _ABSENT.search(said)
+    hint = ""
+    if absent:
+        error = ImportError(absent[0], name=absent["module"])
+        hint = f" {extras.explain('It', error, 'local')}"
     return LocalAWSError(f"The embedded AWS {what}.{hint} Its last words:\n{said}")

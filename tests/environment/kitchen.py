@@ -21,6 +21,7 @@ from dask_starburst.environment.layers import Layer, Layers
 from dask_starburst.environment.registry import Registry
 from dask_starburst.environment.resolve import resolve
 from dask_starburst.plan.recipe import Recipe, recipe_hash
+from tests.environment.packages import PYTHON
 from tests.environment.rootfs import PLATFORMS, locked, rootfs
 
 ROOT = Path(__file__).parent.parent.parent
@@ -140,24 +141,25 @@ def pins(*but: str) -> tuple[str, ...]:
 def worker_environment(cache: Path) -> Environment:
     """What a worker needs: dask_starburst as it is in this folder, and what comes with it."""
     wheel = wheels.of_folder(ROOT, cache, "editable")
-    return Environment("3.11", ("distributed",), pins("dask-starburst"), wheels=(wheel,))
+    return Environment(PYTHON, ("distributed",), pins("dask-starburst"), wheels=(wheel,))
 
 
 def new_kitchen(registry: Registry, shared: Path) -> Kitchen:
     """Push Debian's Python as the base and give what to build with."""
     layers = {platform: [made.as_layer] for platform, made in rootfs(shared / "base").items()}
-    return Kitchen(registry, push_image(registry, "base/python", layers, "3.11"), shared)
+    return Kitchen(registry, push_image(registry, "base/python", layers, PYTHON), shared)
 
 
 def doll_kitchen(registry: Registry, shared: Path) -> Kitchen:
     """Push a base that looks like one with a Python, but which nothing can be run in."""
-    library = "usr/local/lib/python3.11"
+    library = f"usr/local/lib/python{PYTHON}"
+    program = f"usr/local/bin/python{PYTHON}"
     files = {"etc/passwd": b"root:x:0:0::/root:/bin/sh\n", f"{library}/json/decoder.py": b"a = 1\n"}
     layers = {
-        platform: [layer_of(shared, {**files, "usr/local/bin/python3.11": random.Random(platform).randbytes(3 << 20)})]
+        platform: [layer_of(shared, {**files, program: random.Random(platform).randbytes(3 << 20)})]
         for platform in PLATFORMS
     }
-    return Kitchen(registry, push_image(registry, "base/doll", layers, "3.11"), shared)
+    return Kitchen(registry, push_image(registry, "base/doll", layers, PYTHON), shared)
 
 
 def worker_image(kitchen: Kitchen) -> Built:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import sys
 import tarfile
 import textwrap
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+
+#: This Python, as people and as wheels write it: the direct builder compiles with the one that it runs in.
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+CPYTHON = f"cp{sys.version_info.major}{sys.version_info.minor}"
 
 
 def wheel(folder: Path, name: str, version: str = "1.0", tag: str = "py3-none-any", needs: Iterable[str] = ()) -> Path:
@@ -46,7 +51,7 @@ def source(folder: Path, name: str, version: str = "1.0", *, compiled: bool = Fa
 def project(folder: Path, name: str, version: str = "1.0", *, compiled: bool = False) -> Path:
     """Write a folder with a package that builds itself, without anything from an index."""
     folder.mkdir(parents=True, exist_ok=True)
-    tag = "cp311-cp311-linux_x86_64" if compiled else "py3-none-any"
+    tag = f"{CPYTHON}-{CPYTHON}-linux_x86_64" if compiled else "py3-none-any"
     (folder / f"{name}.py").write_text(f"VERSION = {version!r}\n")
     (folder / "pyproject.toml").write_text(
         f'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import tarfile
 import uuid
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from dask_starburst.environment.bytecode import Bytecode
 from dask_starburst.environment.layers import Layer, Layers
 from dask_starburst.environment.registry import Registry
 from dask_starburst.errors import ImageError, RegistryUnavailable
+from tests.environment import packages
 from tests.environment.kitchen import layer_of, push_image
 from tests.environment.rootfs import PLATFORMS
 from tests.environment.server import quick
@@ -124,21 +126,24 @@ def test_a_base_for_one_platform_only_says_so_for_the_other(registry, repository
 
 
 def test_of_the_standard_library_only_what_is_not_compiled_is(registry, repository, tmp_path):
-    library = "usr/local/lib/python3.11"
-    more = {
+    python, tag = packages.PYTHON, sys.implementation.cache_tag
+    library = f"usr/local/lib/python{python}"
+    files = {
         f"{library}/done.py": b"b = 2\n",
-        f"{library}/__pycache__/done.cpython-311.pyc": b"compiled",
+        f"{library}/__pycache__/done.{tag}.pyc": b"compiled",
+        f"usr/local/bin/python{python}": b"\x7fELF",
+        f"{library}/json/decoder.py": b"a = 1\n",
         f"{library}/test/test_json.py": b"c = 3\n",
         f"{library}/site-packages/pip/__init__.py": b"d = 4\n",
     }
-    found = resolve_base(push(registry, repository, tmp_path, [PYTHON | more]), tmp_path, Registry)
+    found = resolve_base(push(registry, repository, tmp_path, [files]), tmp_path, Registry)
     layers, bytecode = Layers(tmp_path / "layers"), Bytecode(tmp_path / "bytecode")
-    layer, kept = found.standard_library("linux/amd64", "3.11", layers, bytecode)
+    layer, kept = found.standard_library("linux/amd64", python, layers, bytecode)
     assert not kept
     with tarfile.open(fileobj=io.BytesIO(_unpacked(layer))) as archive:
-        files = [member.name for member in archive if member.isfile()]
-    assert files == [f"{library}/json/__pycache__/decoder.cpython-311.pyc"]
-    assert found.standard_library("linux/amd64", "3.11", layers, bytecode) == (layer, True)
+        compiled = [member.name for member in archive if member.isfile()]
+    assert compiled == [f"{library}/json/__pycache__/decoder.{tag}.pyc"]
+    assert found.standard_library("linux/amd64", python, layers, bytecode) == (layer, True)
 
 
 def _unpacked(layer: Layer) -> bytes:

@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,13 +29,16 @@ from dask_starburst.errors import BadArgument, ImageError
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.recipe import recipe_hash
 from tests.environment.kitchen import REPOSITORY, Built, Kitchen, doll_kitchen
+from tests.environment.packages import PYTHON
 from tests.environment.rootfs import PLATFORMS
+
+CACHE_TAG = sys.implementation.cache_tag
 
 # The first of these tests waits for the base and the image to be made.
 pytestmark = pytest.mark.timeout(300)
 
 # One for the layer of what Dask needs, one for the others', both small and of Python only.
-SMALL = Environment("3.11", ("iniconfig==2.1.0", "toolz==1.0.0"), ())
+SMALL = Environment(PYTHON, ("iniconfig==2.1.0", "toolz==1.0.0"), ())
 OTHER = replace(SMALL, requirements=("iniconfig==2.1.0", "toolz==0.12.1"))
 
 
@@ -128,10 +132,10 @@ def test_everything_that_a_worker_imports_is_compiled(small, platform, tmp_path)
         path = small.registry.pull_blob("small", layer.digest, tmp_path / layer.digest.partition(":")[2])
         layers.append((path, layer.media_type))
     names = read_tree(layers, lambda name: False).names
-    site = "opt/venv/lib/python3.11/site-packages"
-    for module in (f"{site}/toolz/functoolz", f"{site}/iniconfig/__init__", "usr/local/lib/python3.11/json/decoder"):
+    site, library = f"opt/venv/lib/python{PYTHON}/site-packages", f"usr/local/lib/python{PYTHON}"
+    for module in (f"{site}/toolz/functoolz", f"{site}/iniconfig/__init__", f"{library}/json/decoder"):
         folder, _, last = module.rpartition("/")
-        assert {f"{module}.py", f"{folder}/__pycache__/{last}.cpython-311.pyc"} <= names
+        assert {f"{module}.py", f"{folder}/__pycache__/{last}.{CACHE_TAG}.pyc"} <= names
     assert not [name for name in names if "/tests/" in name and name.endswith(".pyc")]
 
 
@@ -200,7 +204,7 @@ def test_the_embedded_ecr_gets_the_base_copied_and_lists_what_was_pushed(small, 
 def test_where_tags_cannot_be_moved_who_builds_the_same_gets_what_was_there_first(kitchen, cache, ecr, in_ecr):
     order = kitchen.order(SMALL, cache)
     # The base has another name there, which is noted in the index and is not what the image is made of.
-    name = order.base.name.replace(":3.11", ":latest")
+    name = order.base.name.replace(f":{PYTHON}", ":latest")
     order = replace(order, base=BaseImage(name, order.base.digest, order.base.registry, cache / "bases"))
     to = Destination(ecr, REPOSITORY, in_ecr.tag)
     again = DirectBuilder(cache).build(order, to, deaf)
