@@ -5,25 +5,23 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distributed.deploy.adaptive import Adaptive
 from distributed.utils import Log, Logs
 
 from dask_starburst.adaptive import CloudAdaptive, with_patience
-from dask_starburst.environment.hook import ImageHook
 from dask_starburst.events import EventLog, show_progress
-from dask_starburst.fleet import tls
-from dask_starburst.fleet.logbook import chosen_names, read_logs
-from dask_starburst.fleet.session import blueprint
 from dask_starburst.fleet.task import SchedulerTask, WorkerTask
-from dask_starburst.hooks import Hooks, named_hooks
 from dask_starburst.lifecycle import CloudCluster
 from dask_starburst.plan.adaptive import Patience
-from dask_starburst.preview import Planned, preview_in
 from dask_starburst.settings import Settings, check_count
-from dask_starburst.views.html import as_html
-from dask_starburst.views.report import ClusterReport, as_text, report_of
+
+if TYPE_CHECKING:
+    from dask_starburst.preview import Planned
+    from dask_starburst.views.report import ClusterReport
+
+# As in `lifecycle`, what only a cluster that exists needs is imported where it is used.
 
 
 class StarburstCluster(CloudCluster):
@@ -189,6 +187,11 @@ class StarburstCluster(CloudCluster):
 
     def _prepare(self) -> tuple[str, dict[str, Any]]:
         """Make the certificates and the blueprint; return the name, and what SpecCluster has to know of a worker."""
+        from dask_starburst.environment.hook import ImageHook
+        from dask_starburst.fleet import tls
+        from dask_starburst.fleet.session import blueprint
+        from dask_starburst.hooks import Hooks, named_hooks
+
         name = self.settings.name or f"starburst-{uuid.uuid4().hex[:8]}"
         self.events = EventLog()
         if not self.settings.quiet:
@@ -254,6 +257,8 @@ class StarburstCluster(CloudCluster):
 
     async def _get_logs(self, cluster: bool = True, scheduler: bool = True, workers: Any = True) -> Logs:
         """Read logs from CloudWatch, where those of processes that are gone are too."""
+        from dask_starburst.fleet.logbook import chosen_names, read_logs
+
         logs = Logs()
         if cluster:
             logs["Cluster"] = Log("\n".join(map(str, self.events)))
@@ -271,9 +276,13 @@ class StarburstCluster(CloudCluster):
         Nothing is launched. It is a coroutine where the cluster is asynchronous. Before there is a cluster,
         :func:`dask_starburst.quote` says the same.
         """
+        from dask_starburst.preview import Planned
+
         return Planned(super().plan, self._quote)
 
     def _quote(self, n_workers: int | None = None) -> Any:
+        from dask_starburst.preview import preview_in
+
         check_count("n_workers", n_workers, self.settings.max_workers)
         wanted = self.settings if n_workers is None else replace(self.settings, n_workers=n_workers)
         pool = self._session.pool if self._session is not None else None
@@ -284,6 +293,8 @@ class StarburstCluster(CloudCluster):
 
     def report(self) -> ClusterReport:
         """Return what there is to say about the cluster now."""
+        from dask_starburst.views.report import report_of
+
         types = [t.name for t in self._blueprint.worker_types]
         return report_of(self, self._cloud, self._session, types)
 
@@ -293,7 +304,11 @@ class StarburstCluster(CloudCluster):
         return str(super().dashboard_link) if self.settings.scheduler.dashboard else ""
 
     def __repr__(self) -> str:
+        from dask_starburst.views.report import as_text
+
         return as_text(self.report())
 
     def _repr_html_(self, cluster_status: Any = None) -> str:
+        from dask_starburst.views.html import as_html
+
         return as_html(self.report(), cluster_status or "")

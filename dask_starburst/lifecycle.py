@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from distributed.comm import CommClosedError
 from distributed.core import Status
@@ -18,20 +18,21 @@ from distributed.deploy.spec import SpecCluster
 from distributed.versions import get_versions
 
 from dask_starburst import cancellation
-from dask_starburst.cloud import Cloud, open_cloud
-from dask_starburst.cost.bill import Cost
-from dask_starburst.cost.keeper import BookKeeper
-from dask_starburst.cost.ledger import Ledger
-from dask_starburst.cost.price_book import PriceBook
-from dask_starburst.cost.record import keep, record_of
 from dask_starburst.errors import StarburstError, VersionMismatch
 from dask_starburst.events import Event, EventLog
-from dask_starburst.fleet.dask_side import ClusterSide
-from dask_starburst.fleet.fleet import Fleet
-from dask_starburst.fleet.session import Blueprint, Session, caps_of, within
-from dask_starburst.hooks import Hooks, Launch
-from dask_starburst.plan import versions
 from dask_starburst.settings import Settings
+
+if TYPE_CHECKING:
+    from dask_starburst.cloud import Cloud
+    from dask_starburst.cost.bill import Cost
+    from dask_starburst.cost.keeper import BookKeeper
+    from dask_starburst.cost.ledger import Ledger
+    from dask_starburst.fleet.fleet import Fleet
+    from dask_starburst.fleet.session import Blueprint, Session
+    from dask_starburst.hooks import Hooks, Launch
+
+# What only a cluster that runs needs is imported where it is used: boto3 and all that calls AWS take a third as long
+# to import as distributed, and many a program imports StarburstCluster without starting one.
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,9 @@ class CloudCluster(SpecCluster):
             self.adapt()
 
     async def _launch(self) -> Fleet:
+        from dask_starburst.cloud import open_cloud
+        from dask_starburst.hooks import Launch
+
         self._cloud = await open_cloud(self.settings)
         launch = Launch(self._cloud.settings, self._cloud.aws, self._cloud.simulated, self._tell)
         try:
@@ -96,6 +100,9 @@ class CloudCluster(SpecCluster):
                 await asyncio.gather(launch.image, return_exceptions=True)
 
     async def _launch_as(self, launch: Launch) -> Fleet:
+        from dask_starburst.fleet.dask_side import ClusterSide
+        from dask_starburst.fleet.session import Session
+
         assert self._cloud is not None
         self.settings = settings = launch.settings
         ledger = await self._open_books(self._cloud)
@@ -113,6 +120,11 @@ class CloudCluster(SpecCluster):
 
     async def _open_books(self, cloud: Cloud) -> Ledger:
         """Open the books, and refuse what a cap does not allow before anything is launched."""
+        from dask_starburst.cost.keeper import BookKeeper
+        from dask_starburst.cost.ledger import Ledger
+        from dask_starburst.cost.price_book import PriceBook
+        from dask_starburst.fleet.session import caps_of, within
+
         settings, aws, blueprint = self.settings, cloud.aws, self._blueprint
         book = PriceBook(aws.region, now=aws.now)
         caps = caps_of(settings)
@@ -128,6 +140,8 @@ class CloudCluster(SpecCluster):
 
     async def _check_versions(self) -> None:
         """Refuse to go on with a scheduler whose messages we would not understand; its workers have its image."""
+        from dask_starburst.plan import versions
+
         there = (await self.scheduler_comm.versions())["packages"]
         found = versions.mismatches(get_versions()["packages"], there)
         if found:
@@ -196,6 +210,8 @@ class CloudCluster(SpecCluster):
         self._tell("cluster-closed", self.name, f"cluster {self.name} is closed; it cost {self.cost}")
 
     def _keep_record(self, session: Session) -> None:
+        from dask_starburst.cost.record import keep, record_of
+
         pool, now, cost = session.pool, session.aws.now(), self.cost
         if pool is not None and cost.usd:
             opened = min((event.time for event in self.events), default=now)
@@ -268,6 +284,8 @@ class CloudCluster(SpecCluster):
     @property
     def cost(self) -> Cost:
         """What the cluster has cost so far, as far as we know the prices."""
+        from dask_starburst.cost.bill import Cost
+
         if self._ledger is None or self._cloud is None:
             return Cost()
         return self._ledger.total(self._cloud.aws.now())

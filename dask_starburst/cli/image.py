@@ -15,6 +15,7 @@ from rich.table import Table
 
 from dask_starburst.aws import ecr
 from dask_starburst.aws.session import AWS
+from dask_starburst.cli.lazy import LazyGroup
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.errors import BadArgument
 from dask_starburst.plan.images import (
@@ -74,7 +75,13 @@ class _Shelf:
         return found[0][1]
 
 
-@click.group()
+_BUILD = (
+    "dask_starburst.cli.build:build",
+    "Build the image that workers run, of the packages of this Python or of a file, and push it to ECR.",
+)
+
+
+@click.group(cls=LazyGroup, lazy={"build": _BUILD})
 def image() -> None:
     """The images of workers that are kept in your account's ECR."""
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dask_starburst import discovery
 from dask_starburst.aws.session import AWS
+from dask_starburst.cli.lazy import LazyGroup
 from dask_starburst.errors import StarburstError
 from dask_starburst.plan.cleanup import PoolFound, Removal
 
@@ -33,7 +34,13 @@ def account_options(command: Callable[..., Any]) -> Callable[..., Any]:
 _yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 
-@click.group()
+_WARM = (
+    "dask_starburst.cli.warm:warm",
+    "Keep WORKERS instances ready, and one for a scheduler, for the next cluster of the same settings.",
+)
+
+
+@click.group(cls=LazyGroup, lazy={"warm": _WARM})
 def pool() -> None:
     """The pools of your account: an ECS cluster with its Auto Scaling groups, kept for the next Dask cluster."""
 

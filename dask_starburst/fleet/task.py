@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distributed.comm import connect
 from distributed.deploy.spec import ProcessInterface
 
 from dask_starburst.errors import SchedulerFailed
-from dask_starburst.fleet.fleet import Fleet
 from dask_starburst.plan.state import HEAD, SCHEDULER, Name
+
+if TYPE_CHECKING:
+    from dask_starburst.fleet.fleet import Fleet
 
 #: Seconds for one attempt to connect to a scheduler that may not listen yet.
 _CONNECT = 3.0
