@@ -1,7 +1,7 @@
 """Containers of the embedded AWS: real processes, each the leader of a session of its own.
 
-A container ends with its first process, as under Docker: what is left of its process group is killed then. Its
-folder goes with it.
+A container ends with its first process, as under Docker: all that has come from it is killed then, daemons in sessions
+of their own included (on Linux; elsewhere what is in its process group). Its folder goes with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dask_starburst.local.guard import Guard
+from dask_starburst.local.guard import Guard, adopt_orphans, children_of, kill_trees
 
 OnLine = Callable[[float, str], None]
 
@@ -44,15 +44,21 @@ class Containers:
     directory : Path
         Where each container gets a fresh folder to work in. It is made if it is not there, and removed in the end,
         however this process ends, if nobody has put anything else into it.
+    alone : bool
+        Whether this process starts nothing else. Then a child that it has not started is what an ended container has
+        left, and is killed.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, alone: bool = False) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = Path(tempfile.mkdtemp(prefix="c-", dir=directory))
         self._lock = threading.Lock()
         self._containers: dict[str, _Container] = {}
         self._exit_codes: dict[str, int] = {}
         self._closed = False
+        self._alone = alone
+        if alone:
+            adopt_orphans()
         self._guard = Guard(self._directory)
         self._reader = _Reader()
 
@@ -81,21 +87,16 @@ class Containers:
         self._refuse(key)
         folder = Path(tempfile.mkdtemp(prefix="c-", dir=self._directory))
         try:
-            process = self._spawn(argv, env, folder)
-        except OSError:
+            with self._lock:  # a process that has started, and is not yet known, would be taken for an orphan
+                self._refuse(key)
+                process = self._spawn(argv, env, folder)
+                output = _Output(_stdout_of(process), on_line)
+                self._guard.started(process.pid)
+                self._containers[key] = _Container(process, output, folder)
+                self._reader.add(output)
+        except (OSError, ValueError):
             folder.rmdir()
             raise
-        output = _Output(_stdout_of(process), on_line)
-        with self._lock:
-            try:
-                self._refuse(key)
-            except ValueError:
-                _signal_group(process.pid, signal.SIGKILL)
-                _wait(process)
-                raise
-            self._guard.started(process.pid)
-            self._containers[key] = _Container(process, output, folder)
-            self._reader.add(output)
         return process.pid
 
     def poll(self, key: str) -> int | None:
@@ -121,11 +122,17 @@ class Containers:
 
     def signal(self, key: str, signum: int) -> None:
         """Send a signal to the first process of a container, as Docker does; nothing happens when it has ended."""
-        self._send(key, signum, os.kill)
+        with self._lock:
+            container = self._containers.get(key)
+            if container is not None and container.exit_code is None:
+                _deliver(container.process.pid, signum, os.kill)
 
     def kill(self, key: str) -> None:
-        """Send SIGKILL to every process of a container."""
-        self._send(key, signal.SIGKILL, os.killpg)
+        """Kill every process of a container."""
+        with self._lock:
+            container = self._containers.get(key)
+            if container is not None and container.exit_code is None:
+                kill_trees([container.process.pid])
 
     def running(self) -> dict[str, int]:
         """Return the process ids of all containers that have not ended yet, or still owe output."""
@@ -141,22 +148,16 @@ class Containers:
                 return
             self._closed = True
             left = [container.process for container in self._containers.values() if container.exit_code is None]
-            for process in left:
-                _signal_group(process.pid, signal.SIGKILL)
+            kill_trees(process.pid for process in left)
             for process in left:
                 _wait(process)
+            self._kill_orphans()
             for key, container in self._containers.items():
                 shutil.rmtree(container.folder, ignore_errors=True)
                 self._exit_codes[key] = 128 + signal.SIGKILL if container.exit_code is None else container.exit_code
             self._containers.clear()
             self._reader.close()
         self._guard.close()
-
-    def _send(self, key: str, signum: int, send: Callable[[int, int], None]) -> None:
-        with self._lock:
-            container = self._containers.get(key)
-            if container is not None and container.exit_code is None:
-                _deliver(container.process.pid, signum, send)
 
     def _refuse(self, key: str) -> None:
         if self._closed:
@@ -175,6 +176,7 @@ class Containers:
             bufsize=0,
             cwd=folder,
             env=environment,
+            umask=0o022,  # as in a container, whatever ours is
             start_new_session=True,
         )
 
@@ -183,11 +185,23 @@ class Containers:
         if not _has_ended(process):
             return
         # While the first process is a zombie its number is nobody else's, so this reaches only what is ours.
-        _signal_group(process.pid, signal.SIGKILL)
+        _deliver(process.pid, signal.SIGKILL, os.killpg)
         self._guard.ended(process.pid)
         code = process.wait()
         container.exit_code = 128 - code if code < 0 else code
         container.drain_until = time.monotonic() + _DRAIN_SECONDS
+        self._kill_orphans()
+
+    def _kill_orphans(self) -> None:
+        """Kill what has come to this process because its container has ended. Call it with the lock held."""
+        if not self._alone:
+            return
+        own = {self._guard.pid, *(each.process.pid for each in self._containers.values())}
+        orphans = set(children_of(os.getpid())) - own
+        kill_trees(orphans)
+        for orphan in orphans:
+            with suppress(ChildProcessError):
+                os.waitpid(orphan, os.WNOHANG)  # what has not ended yet is read the next time
 
     def _drained(self, container: _Container) -> bool:
         if container.output.drained.is_set():
@@ -330,10 +344,6 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     if sys.platform == "darwin" and sys.version_info < (3, 13):
         return process.poll() is not None  # no waitid there: it is reaped a moment before its group is killed
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _signal_group(group: int, signum: int) -> None:
-    _deliver(group, signum, os.killpg)
 
 
 def _deliver(pid: int, signum: int, send: Callable[[int, int], None]) -> None:

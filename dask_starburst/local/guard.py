@@ -9,7 +9,12 @@ Each line on the pipe is ``+<process group>`` or ``-<process group>``. A group's
 ``+`` line before it becomes the program that it is to run (`Guard.wrap`), and holds the pipe open until it
 has, so there is no moment at which a process is alive and the guard cannot know of it.
 
-This file is also the guard's program. It must go on importing nothing but the standard library.
+A process may leave its group (``setsid``) and its parent (a daemon's second fork). On Linux the first process of each
+group is a child subreaper (``man 2 prctl``), as the first process of a Docker container is in effect: all that comes
+from it stays below it, so the guard finds it as long as the first process lives.
+
+This file is also the guard's program, and the one that starts each container. It must go on importing nothing but the
+standard library.
 """
 
 from __future__ import annotations
@@ -21,12 +26,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-_REGISTER_THEN_RUN = 'echo "+$$" >&0 && exec "$@" </dev/null'
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_CANNOT_RUN = 126  # as a shell says it
 _SECOND_LOOK_SECONDS = 0.1
+# What changes its parent between two readings may be missed once.
+_QUIET_PASSES = 2
 
 
 class Guard:
@@ -54,7 +62,7 @@ class Guard:
 
         Start it with ``stdin=guard.pipe()`` and as the leader of a session of its own.
         """
-        return ["/bin/sh", "-c", _REGISTER_THEN_RUN, "sh", *argv]
+        return [*_PROGRAM, "run", *argv]
 
     def pipe(self) -> int:
         """Return the file descriptor to give to a wrapped command as its standard input."""
@@ -90,10 +98,62 @@ class Guard:
             _tell(self._process, f"+{group}\n")
 
 
+# -I keeps this folder, whose modules have everyday names, off the guard's import path.
+_PROGRAM = (sys.executable, "-I", "-S", os.path.abspath(__file__))
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every process below this one whose own parent ends; only on Linux."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children_of(process: int) -> list[int]:
+    """Return the process ids of the children of a process, ended ones included; none where there is no Linux."""
+    found: list[int] = []
+    for file in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):  # the thread, or the whole process, has just ended
+            found += map(int, file.read_text().split())
+    return found
+
+
+def kill_trees(processes: Iterable[int]) -> None:
+    """Kill processes, their groups, and all that has come from them.
+
+    They are stopped first, so that they start nothing more, and killed last: what loses its parent meanwhile comes to
+    them.
+    """
+    firsts = list(processes)
+    for first in firsts:
+        _deliver(first, signal.SIGSTOP, os.killpg)
+        _deliver(first, signal.SIGSTOP, os.kill)  # one that leads no group
+    killed: set[int] = set()
+    quiet = 0
+    while quiet < _QUIET_PASSES:
+        below = {each for first in firsts for each in _descendants(first)} - killed
+        quiet = 0 if below else quiet + 1
+        for each in below:
+            _deliver(each, signal.SIGKILL, os.kill)  # from now on it starts nothing more either
+        killed |= below
+    for first in firsts:
+        _deliver(first, signal.SIGKILL, os.killpg)
+        _deliver(first, signal.SIGKILL, os.kill)
+
+
+def _descendants(process: int) -> list[int]:
+    found: list[int] = []
+    left = children_of(process)
+    while left:
+        found += left
+        left = [child for each in left for child in children_of(each)]
+    return found
+
+
 def _start(folder: Path) -> subprocess.Popen[bytes]:
-    # -I keeps this folder, whose modules have everyday names, off the guard's import path.
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", os.path.abspath(__file__), str(folder.absolute())],
+        [*_PROGRAM, "watch", str(folder.absolute())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -129,22 +189,48 @@ def _watch(folder: Path) -> None:
             groups.add(group)
         else:
             groups.discard(group)
-    _kill(groups)
+    kill_trees(groups)
     if groups:
         # macOS does not promise that a process being forked at this moment is reached the first time.
         time.sleep(_SECOND_LOOK_SECONDS)
-        _kill(groups)
+        for group in groups:
+            _deliver(group, signal.SIGKILL, os.killpg)
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         folder.parent.rmdir()
 
 
-def _kill(groups: set[int]) -> None:
-    for group in groups:
-        # Gone already, or nothing but zombies are left, for which macOS has EPERM.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
+def _run(argv: list[str]) -> None:
+    """Become a program, once the guard has been told of this process."""
+    os.write(0, f"+{os.getpid()}\n".encode())
+    adopt_orphans()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    # What Python itself has changed for this process must not become the program's.
+    for name in ("SIGPIPE", "SIGXFSZ", "SIGINT"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    try:
+        os.execvpe(argv[0], argv, _environment())
+    except OSError as error:
+        sys.stderr.write(f"exec {argv[0]}: {error.strerror}\n")
+        sys.exit(_CANNOT_RUN)
+
+
+def _environment() -> dict[bytes, bytes]:
+    """Return the environment as it was given: Python adds a locale where there is none."""
+    with suppress(OSError):
+        words = Path("/proc/self/environ").read_bytes().split(b"\0")
+        return {name: value for name, _, value in (word.partition(b"=") for word in words if word)}
+    return dict(os.environb)
+
+
+def _deliver(process: int, number: int, send: Callable[[int, int], None]) -> None:
+    # Gone already, or nothing but zombies are left, for which macOS has EPERM.
+    with suppress(ProcessLookupError, PermissionError):
+        send(process, number)
 
 
 if __name__ == "__main__":
-    _watch(Path(sys.argv[1]))
+    if sys.argv[1] == "run":
+        _run(sys.argv[2:])
+    else:
+        _watch(Path(sys.argv[2]))

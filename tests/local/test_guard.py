@@ -131,3 +131,89 @@ def test_a_guarded_program_does_not_hold_the_pipe(guard: Guard) -> None:
         start_new_session=True,
     )
     assert process.communicate(timeout=10)[0] == b"''\n"
+
+
+def test_a_guarded_program_has_its_own_environment_and_signals_and_nothing_of_what_starts_it(guard: Guard) -> None:
+    program = "cat /proc/self/status; echo; env"
+    process = subprocess.Popen(
+        guard.wrap(["/bin/sh", "-c", program]),
+        stdin=guard.pipe(),
+        stdout=subprocess.PIPE,
+        env={"A": "b=c", "PATH": os.defpath},
+        start_new_session=True,
+    )
+    status, _, environment = process.communicate(timeout=10)[0].decode().partition("\n\n")
+    for kind in ("SigIgn", "SigCgt", "SigBlk"):
+        assert f"{kind}:\t{0:016x}" in status
+    own = {line for line in environment.splitlines() if not line.startswith(("PWD", "_", "SHLVL", "OLDPWD"))}
+    assert own == {"A=b=c", f"PATH={os.defpath}"}
+
+
+#: A daemon as it is in the books: two forks, a session of its own, and here not even an environment.
+DAEMON = "(setsid env -i /bin/sh -c 'sleep 300 & echo $! $$; exec sleep 300' &) ; sleep 0.2 ; "
+#: A server alone in its process, as the embedded AWS is.
+DAEMONS = """
+import signal, sys, tempfile, threading, time
+from pathlib import Path
+from dask_starburst.local.container import Containers
+
+containers = Containers(Path(tempfile.mkdtemp(dir=sys.argv[1])), alone=True)
+seen = []
+done = threading.Event()
+
+def on_line(when, line):
+    seen.append(line)
+    if len(seen) == 2:
+        done.set()
+
+first = containers.start("a", ["sh", "-c", {daemon!r} + {end!r}], {{"PATH": "/usr/bin:/bin"}}, on_line)
+other = containers.start("b", ["sh", "-c", {daemon!r} + "exec sleep 300"], {{"PATH": "/usr/bin:/bin"}}, on_line)
+assert done.wait(20)
+print(*" ".join(seen).split(), flush=True)
+print(other, flush=True)
+{then}
+"""
+
+
+def daemons(folder: Path, end: str, then: str) -> tuple[subprocess.Popen[str], list[int], int]:
+    program = DAEMONS.format(daemon=DAEMON, end=end, then=then)
+    server = subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    return server, [int(pid) for pid in server.stdout.readline().split()], int(server.stdout.readline())
+
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a daemon cannot be followed")
+
+
+@needs_linux
+@pytest.mark.parametrize(
+    ("end", "then"),
+    [("exec sleep 300", "signal.pause()"), ("exit 0", "signal.pause()"), ("exec sleep 300", "containers.close()")],
+    ids=["killed while all run", "killed when one has ended", "closed"],
+)
+def test_daemons_of_containers_end_with_the_server_however_it_ends(tmp_path: Path, end: str, then: str) -> None:
+    server, pids, _ = daemons(tmp_path, end, f"while containers.poll('a') is None and {end == 'exit 0'}: pass\n{then}")
+    assert len(pids) == 4
+    if then == "signal.pause()":
+        server.kill()
+    server.wait(10)
+    until(lambda: not any(map(alive, pids)))
+
+
+@needs_linux
+@pytest.mark.parametrize("end", ["exit 0", "exec sleep 300"])
+def test_a_daemon_ends_with_its_own_container_and_another_s_goes_on(tmp_path: Path, end: str) -> None:
+    kill = "containers.kill('a')\n" if end != "exit 0" else ""
+    wait = "while containers.poll('a') is None: time.sleep(0.01)\n"
+    server, pids, other = daemons(tmp_path, end, f"{kill}{wait}print(flush=True)\nsignal.pause()")
+    assert server.stdout is not None
+    server.stdout.readline()
+    # Two containers print in any order: the first's processes are those that are not below the second.
+    below = {each.pid for each in psutil.Process(other).children(recursive=True)}
+    theirs = [pid for pid in pids if pid in below]
+    assert len(theirs) == 2
+    until(lambda: not any(alive(pid) for pid in pids if pid not in below))
+    assert all(map(alive, theirs))
+    server.kill()
+    server.wait(10)
+    until(lambda: not any(map(alive, pids)))
