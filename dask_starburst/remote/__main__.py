@@ -82,13 +82,15 @@ def worker(nthreads: str, notices: bool) -> None:
     """
     from distributed.cli.dask_worker import main as dask_worker
 
-    own = own_place(os.environ[WORKERS_VARIABLE], own_instance())
+    own, host = own_place(os.environ[WORKERS_VARIABLE], own_instance()), own_address()
     listen = ("--preload-nanny", "dask_starburst.remote.notices") if notices else ()
     dask_worker(
         [
             os.environ["STARBURST_SCHEDULER"],
             *("--name", str(own.worker)),  # `dask worker` makes it a number again
-            *("--protocol", "tls", "--host", own_address()),
+            *("--protocol", "tls", "--host", host),
+            # Also without a dashboard there is an HTTP server, for health and metrics; Dask's default is every address.
+            *("--dashboard-address", f"{host}:0"),
             *("--nthreads", nthreads, "--memory-limit", str(own.memory_limit)),
             *("--death-timeout", _DEATH_TIMEOUT, "--no-dashboard", *listen),
         ]
