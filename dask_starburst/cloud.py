@@ -108,7 +108,7 @@ def _complete(settings: Settings, local: LocalAWS) -> Settings:
     scheduler = replace(settings.scheduler, port=port, dashboard_port=dashboard)
     network = settings.network
     if network.caller is None:
-        network = replace(network, checkip_url=f"{local.endpoint_url}/_local/ip")
+        network = replace(network, checkip_url=local.private_url("checkip", "caller"))
     poll = min(settings.timeouts.poll, _LOCAL_POLL)
     return replace(
         settings,

@@ -11,12 +11,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from dask_starburst.local import LocalAWS
+from dask_starburst.local import LocalAWS, endpoints
 from dask_starburst.local.wire import Protocol, ServiceError, error_answer
 
 _SCOPE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/")
@@ -52,6 +53,8 @@ class Door:
         self._lock = threading.Lock()
         self._aws = urlsplit(aws.endpoint_url).netloc
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        # Whoever may use what is behind it may use it.
+        endpoints.write(replace(endpoints.read(aws.endpoint_url), url=self.endpoint_url))
         self._server.daemon_threads = False  # closing waits for what is under way
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 

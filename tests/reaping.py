@@ -95,13 +95,14 @@ class Reapers:
         """Start the reaper of one instance, so many seconds after its boot; return what it says."""
         root, url = self._root(identity), self._aws.endpoint_url
         power_off = shlex.join([sys.executable, "-c", POWER_OFF, url, identity])
-        given = ["--agent", f"{url}/agent/{identity}", "--state", str(root / "state"), "--shutdown", power_off]
+        agent = self._aws.private_url("agent", identity)
+        given = ["--agent", agent, "--state", str(root / "state"), "--shutdown", power_off]
         ran = subprocess.run(
             [*command(root), *given, "--uptime", str(uptime), *arguments],
             env={
                 **os.environ,
                 **self._aws.environment,
-                "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{url}/imds/{identity}/",
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": self._aws.private_url("imds", identity) + "/",
                 **environment,
             },
             check=True,

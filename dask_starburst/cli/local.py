@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from dask_starburst.errors import LocalAWSError
+from dask_starburst.local import endpoints
 from dask_starburst.local.client import LocalAWS, LocalStatus
+from dask_starburst.local.endpoints import Endpoint
+from dask_starburst.local.keys import Keys
 from dask_starburst.local.launcher import server_options, start_detached
 from dask_starburst.local.sdk import environment
 
 _STOP_SECONDS = 10.0
 _MANY_CALLS = 15
-
-
-@dataclass(frozen=True)
-class _Known:
-    """The one that ``up`` has started, as it is remembered between two commands."""
-
-    endpoint_url: str
-    pid: int
-    region: str
+_address = click.argument("address", required=False)
 
 
 @click.group()
@@ -68,69 +59,104 @@ def up(timing: str, speed: float, region: str, port: int) -> None:
 
     Standard output is what a shell needs to use it, so this does it all: eval "$(starburst local up)"
     """
-    known, status = _find()
-    if known is not None and status is not None:
-        click.echo(f"An embedded AWS already runs at {known.endpoint_url} (process {known.pid}).", err=True)
+    running = _all_that_stay()
+    if running:
+        known = running[0]
+        click.echo(f"An embedded AWS already runs at {known.url} (process {known.pid}).", err=True)
         click.echo("Its options stay as they are; to change them: starburst local down", err=True)
     else:
-        known = _start(server_options(region=region, timing=timing, speed=speed, port=port), region)
-        click.echo(f"An embedded AWS runs at {known.endpoint_url} (process {known.pid}).", err=True)
+        known = _start(server_options(region=region, timing=timing, speed=speed, port=port))
+        click.echo(f"An embedded AWS runs at {known.url} (process {known.pid}).", err=True)
     _tell_how_to_use(known)
 
 
 @local.command("status")
-def show_status() -> None:
+@_address
+def show_status(address: str | None) -> None:
     """Show what it is doing. Exit code 1 when none runs."""
-    known, status = _find()
+    known = _find(address)
+    status = _ask(known) if known else None
     if known is None or status is None:
         raise click.ClickException("No embedded AWS runs. Start one: starburst local up")
     Console().print(_overview(known, status), _containers(status), _calls(status))
 
 
 @local.command()
-def down() -> None:
-    """Stop it, and everything that runs on it."""
-    known, status = _find()
+@_address
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def down(address: str | None, yes: bool) -> None:
+    """Stop it, and everything that runs on it.
+
+    Another program of yours may use it too, so without an ADDRESS it says what would be stopped, and asks.
+    """
+    known = _find(address)
+    status = _ask(known) if known else None
     if known is None or status is None:
-        _state_file().unlink(missing_ok=True)
         click.echo("No embedded AWS runs.")
         return
-    LocalAWS.connect(known.endpoint_url).shut_down()
+    if not (yes or address):
+        _make_sure_it_is_meant(known, status)
+    with contextlib.suppress(LocalAWSError):  # it has ended meanwhile, or is made to below
+        LocalAWS.connect(known.url).shut_down()
     _make_sure_it_ends(known.pid)
-    _state_file().unlink(missing_ok=True)
-    click.echo(
-        f"Stopped the embedded AWS at {known.endpoint_url}: {_count(status.instances_running, 'instance')}, "
-        f"{_count(status.tasks_running, 'task')}, {_count(len(status.containers), 'process', 'processes')}."
-    )
+    endpoints.forget(known.url, known.pid)
+    click.echo(f"Stopped the embedded AWS at {known.url}: {_what_runs(status)}.")
 
 
-def _start(options: list[str], region: str) -> _Known:
-    file = _state_file()
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+def _start(options: list[str]) -> Endpoint:
     try:
-        hello = start_detached(options, log=file.with_suffix(".log"))
+        hello = start_detached(options, log=endpoints.folder() / "up.log")
+        return endpoints.read(hello.endpoint_url)
     except LocalAWSError as error:
         raise click.ClickException(str(error)) from error
-    known = _Known(hello.endpoint_url, hello.pid, region)
-    file.write_text(json.dumps(known.__dict__))
-    return known
 
 
-def _find() -> tuple[_Known | None, LocalStatus | None]:
-    """Return what is remembered, and its status if that very process still answers."""
+def _all_that_stay() -> list[Endpoint]:
+    return [each for each in endpoints.every() if each.stays and _ask(each) is not None]
+
+
+def _find(address: str | None) -> Endpoint | None:
+    """Return the one that is meant, None when none runs."""
+    if address is not None:
+        try:
+            return endpoints.read(address)
+        except LocalAWSError as error:
+            raise click.ClickException(str(error)) from error
+    running = _all_that_stay()
+    if len(running) > 1:
+        which = ", ".join(each.url for each in running)
+        raise click.ClickException(f"{len(running)} embedded AWSes run: {which}. Give the address of one.")
+    return running[0] if running else None
+
+
+def _ask(known: Endpoint) -> LocalStatus | None:
+    """Return its status, None when it does not answer; its process may be another's by now."""
     try:
-        known = _Known(**json.loads(_state_file().read_text()))
-        status = LocalAWS.connect(known.endpoint_url).status()
-    except (FileNotFoundError, ValueError, TypeError, LocalAWSError):
-        return None, None
-    # Another embedded AWS may have been given the port of one that is gone.
-    return (known, status) if status.pid == known.pid else (None, None)
+        status = LocalAWS.connect(known.url).status()
+    except LocalAWSError:
+        return None
+    return status if status.pid == known.pid else None
 
 
-def _state_file() -> Path:
-    usual = "~/Library/Application Support" if sys.platform == "darwin" else "~/.local/state"
-    folder = os.environ.get("XDG_STATE_HOME") or os.path.expanduser(usual)
-    return Path(folder) / "dask-starburst" / "local.json"
+def _make_sure_it_is_meant(known: Endpoint, status: LocalStatus) -> None:
+    click.echo(f"The embedded AWS at {known.url} (process {known.pid}) would stop: {_what_runs(status)}", err=True)
+    if status.clusters:
+        click.echo(f"ECS clusters on it: {', '.join(status.clusters)}", err=True)
+    try:
+        meant = click.confirm("Another program of yours may be using it. Stop it?", err=True)
+    except click.Abort:
+        meant = False
+    if not meant:
+        raise click.ClickException(
+            f"Nothing was stopped. To stop it without a question: starburst local down {known.url}"
+        )
+
+
+def _what_runs(status: LocalStatus) -> str:
+    return (
+        f"{_count(status.instances_running, 'instance')}, {_count(status.tasks_running, 'task')}, "
+        f"{_count(len(status.containers), 'process', 'processes')}"
+    )
 
 
 def _make_sure_it_ends(pid: int) -> None:
@@ -140,24 +166,14 @@ def _make_sure_it_ends(pid: int) -> None:
                 os.kill(pid, signum)
         deadline = time.monotonic() + _STOP_SECONDS
         while time.monotonic() < deadline:
-            if _is_gone(pid):
+            if not endpoints.is_alive(pid):
                 return
             time.sleep(0.02)
     raise click.ClickException(f"The embedded AWS does not end. Look at process {pid}.")
 
 
-def _is_gone(pid: int) -> bool:
-    with contextlib.suppress(ChildProcessError):  # it is our child only where `up` ran in this same process
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
-def _tell_how_to_use(known: _Known) -> None:
-    for name, value in environment(known.endpoint_url, known.region).items():
+def _tell_how_to_use(known: Endpoint) -> None:
+    for name, value in environment(known.url, known.region, Keys(known.token).owner).items():
         click.echo(f"export {name}={shlex.quote(value)}")
     click.echo(
         '\nPaste these lines into a shell, or let it run them: eval "$(starburst local up)"\n'
@@ -165,14 +181,14 @@ def _tell_how_to_use(known: _Known) -> None:
         "  aws ecs list-clusters\n"
         f"  python -c 'import boto3; print(boto3.client(\"ecs\").list_clusters())'\n"
         "From Python, without these lines:\n"
-        f"  from dask_starburst.local import LocalAWS; aws = LocalAWS.connect({known.endpoint_url!r})\n"
+        f"  from dask_starburst.local import LocalAWS; aws = LocalAWS.connect({known.url!r})\n"
         "See what it does: starburst local status     Stop it: starburst local down",
         err=True,
     )
 
 
-def _overview(known: _Known, status: LocalStatus) -> Table:
-    table = _table(f"Embedded AWS at {known.endpoint_url}", "", "")
+def _overview(known: Endpoint, status: LocalStatus) -> Table:
+    table = _table(f"Embedded AWS at {known.url}", "", "")
     table.add_row("process", str(status.pid))
     table.add_row("region", status.region)
     table.add_row("network", status.network if status.aliases else "127.0.0.1")

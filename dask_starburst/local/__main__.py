@@ -30,7 +30,9 @@ def main(argv: list[str] | None = None) -> int:
         processes=not arguments.no_processes,
         latency=tuple(arguments.latency),
         images=dict(text.split("=", 1) for text in arguments.image),
+        stay=arguments.stay,
     )
+    os.umask(0o077)  # nothing that it writes is for other users of this computer
     # moto prints here and there; the one line on standard output is ours.
     hello, sys.stdout = sys.stdout, sys.stderr
     try:
@@ -42,12 +44,15 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: server.request_shutdown())
     if not arguments.stay:
         threading.Thread(target=_follow_stdin, args=(server,), name="stdin", daemon=True).start()
-    server.serve()
     try:
+        server.serve()
         print(json.dumps(_greeting(server)), file=hello, flush=True)
         server.wait()
     except BrokenPipeError:
         return 1  # whoever started us was gone before we were up
+    except LocalAWSError as error:
+        print(error, file=sys.stderr)
+        return 1
     finally:
         server.close()
     return 0

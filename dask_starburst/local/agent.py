@@ -1,7 +1,7 @@
 """What the ECS agent of an instance tells of itself to those who are on the instance.
 
 On AWS it answers at http://localhost:51678 of each instance. All instances are on this computer, so which one is
-asked stands in the path::
+asked stands in the path, with a secret that the gate looks at (`keys.Keys.path`)::
 
     /agent/<instance id>/v1/metadata
     /agent/<instance id>/v1/tasks

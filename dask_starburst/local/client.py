@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dask_starburst.errors import LocalAWSError
+from dask_starburst.local import endpoints
+from dask_starburst.local.keys import TOKEN_HEADER, Keys, Private
 from dask_starburst.local.launcher import Hello, Server, server_options
 from dask_starburst.local.sdk import environment, session
 from dask_starburst.local.weather import Error, Event, Weather
@@ -88,13 +90,19 @@ class LocalAWS:
         self._lock = threading.RLock()
         self._server: Server | None = None
         self._hello: Hello | None = None
+        self._keys: Keys | None = None
         self._session: boto3.Session | None = None
 
     @classmethod
     def connect(cls, endpoint_url: str) -> LocalAWS:
-        """Return a handle on one that runs already. Stopping the handle leaves it alone."""
-        status = Control(endpoint_url).status()
+        """Return a handle on one that runs already. Stopping the handle leaves it alone.
+
+        Only the user who has started it can do that: its token is in a file that no other user can read.
+        """
+        keys = Keys(endpoints.read(endpoint_url).token)
+        status = Control(endpoint_url, keys.token).status()
         handle = cls(region=status.region)
+        handle._keys = keys
         handle._hello = Hello(
             endpoint_url.rstrip("/"), status.pid, status.network, status.aliases, status.scheduler_port
         )
@@ -105,8 +113,14 @@ class LocalAWS:
         with self._lock:
             if self._hello is None:
                 server = Server(self._options)
-                self._hello = server.wait_for_hello()
-                self._server = server
+                hello = server.wait_for_hello()
+                try:
+                    found = endpoints.read(hello.endpoint_url)
+                except LocalAWSError:
+                    server.stop(at_once=True)
+                    raise
+                endpoints.remember(found)
+                self._keys, self._hello, self._server = Keys(found.token), hello, server
         return self
 
     def stop(self) -> None:
@@ -114,7 +128,7 @@ class LocalAWS:
         with self._lock:
             if self._server is not None and self._server.owner == os.getpid():
                 self._server.stop()
-                self._server = self._hello = self._session = None
+                self._server = self._hello = self._session = self._keys = None
 
     def __enter__(self) -> LocalAWS:
         return self.start()
@@ -151,12 +165,27 @@ class LocalAWS:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes every AWS SDK of a child process, and the AWS CLI, talk to this one."""
-        return environment(self.endpoint_url, self.region)
+        """What makes every AWS SDK of a child process, and the AWS CLI, talk to this one, as the account's owner."""
+        return environment(self.endpoint_url, self.region, self._own_keys.owner)
 
     def session(self) -> boto3.Session:
         """Return a boto3 session all of whose clients talk to this one."""
-        return session(self.endpoint_url, self.region)
+        return session(self.endpoint_url, self.region, self._own_keys.owner)
+
+    def private_url(self, private: Private, id: str) -> str:
+        """Return the address at which an instance or a task asks about itself.
+
+        It cannot be guessed: only the processes of that instance or task, and the owner, know it.
+
+        Parameters
+        ----------
+        private : {"imds", "agent", "ecs/v4", "credentials", "checkip"}
+            Instance metadata or the ECS agent, by the id of an instance; task metadata or credentials, by the id of a
+            task; or what tells a caller its address, by any word.
+        id : str
+            Which instance or task.
+        """
+        return self.endpoint_url + self._own_keys.path(private, id)
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of one service, such as ``"ecs"``."""
@@ -230,8 +259,14 @@ class LocalAWS:
         return hello
 
     @property
+    def _own_keys(self) -> Keys:
+        assert self._running is not None  # or it says that it is not running
+        assert self._keys is not None
+        return self._keys
+
+    @property
     def _control(self) -> Control:
-        return Control(self.endpoint_url)
+        return Control(self.endpoint_url, self._own_keys.token)
 
 
 @dataclass(frozen=True)
@@ -248,6 +283,8 @@ class LocalStatus:
         EC2 instances in these states.
     tasks_running : int
         ECS tasks in the state RUNNING.
+    clusters : tuple of str
+        Names of the ECS clusters that are active.
     desired : int
         Sum of the desired capacity of all Auto Scaling groups.
     containers : mapping of str to int
@@ -275,6 +312,7 @@ class LocalStatus:
     instances_running: int
     instances_pending: int
     tasks_running: int
+    clusters: tuple[str, ...]
     desired: int
     containers: Mapping[str, int]
     calls: Mapping[str, int]
@@ -295,6 +333,7 @@ class LocalStatus:
             instances_running=data["instances"]["running"],
             instances_pending=data["instances"]["pending"],
             tasks_running=data["tasks"]["running"],
+            clusters=tuple(data["clusters"]),
             desired=data["desired"],
             containers=data["containers"],
             calls=data["calls"],
@@ -309,10 +348,11 @@ class LocalStatus:
 
 
 class Control:
-    """Calls to ``/_local/*`` of one endpoint."""
+    """Calls to ``/_local/*`` of one endpoint, with its token."""
 
-    def __init__(self, endpoint_url: str) -> None:
+    def __init__(self, endpoint_url: str, token: str) -> None:
         self._endpoint_url = endpoint_url.rstrip("/")
+        self._headers = {"Content-Type": "application/json", TOKEN_HEADER: token}
         # A proxy of the company has nothing to do with 127.0.0.1.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -341,7 +381,7 @@ class Control:
 
     def _ask(self, path: str, body: bytes | None = None) -> bytes:
         url = f"{self._endpoint_url}/_local/{path}"
-        request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+        request = urllib.request.Request(url, data=body, headers=self._headers)
         try:
             with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as reply:
                 answer: bytes = reply.read()

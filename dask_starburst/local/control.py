@@ -63,8 +63,6 @@ class Control:
         match environ["REQUEST_METHOD"], name:
             case "GET", "status":
                 return _JSON, json.dumps(self._status())
-            case "GET", "ip":
-                return "text/plain", environ.get("REMOTE_ADDR", "127.0.0.1") + "\n"
             case "POST", "clock":
                 return self._set_clock(_document(environ))
             case "GET", "weather":
@@ -88,6 +86,7 @@ class Control:
         with self._world.lock:
             machines = [machine.state for machine in self._world.machines.values()]
             running = sum(task.status == "RUNNING" for task in self._world.tasks.values())
+            clusters = sorted(each.name for each in self._world.clusters.values() if each.status == "ACTIVE")
             desired = sum(group.desired for group in self._world.groups.values())
         calls, throttled = self._gate.snapshot()
         return {
@@ -95,6 +94,7 @@ class Control:
             "region": self._world.region,
             "instances": {"running": machines.count("running"), "pending": machines.count("pending")},
             "tasks": {"running": running},
+            "clusters": clusters,
             "desired": desired,
             "containers": self._containers.running(),
             "calls": calls,
@@ -178,6 +178,13 @@ class Control:
     def _gate(self) -> Gate:
         assert self.gate is not None
         return self.gate
+
+
+def own_address(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Tell a caller its address, as https://checkip.amazonaws.com does."""
+    body = f"{environ.get('REMOTE_ADDR', '127.0.0.1')}\n".encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
 
 
 def _document(environ: WSGIEnvironment) -> Mapping[str, Any]:

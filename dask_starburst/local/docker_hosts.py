@@ -95,14 +95,14 @@ class DockerHosts:
             host.key = key
 
     def _environment(self, machine: Machine, run: DockerRun) -> dict[str, str]:
-        url, region = self._world.endpoint_url, self._world.region
+        region = self._world.region
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOSTNAME": f"ip-{machine.private_ip.replace('.', '-')}.ec2.internal",
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
-            "AWS_ENDPOINT_URL": url,
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{url}/imds/{machine.id}/",
+            "AWS_ENDPOINT_URL": self._world.endpoint_url,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self._world.private_url("imds", machine.id) + "/",
             **run.environment,
         }
 

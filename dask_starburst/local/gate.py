@@ -1,4 +1,7 @@
-"""The gate that every HTTP request comes through: it recognises the call, counts it, and sends it where it belongs."""
+"""The gate that every HTTP request comes through.
+
+It refuses what comes from neither the owner nor a task, recognises the call, counts it, and sends it where it belongs.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,12 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
+from dask_starburst.local.authorize import Authorizer, signs_body
 from dask_starburst.local.clock import Clock
 from dask_starburst.local.faults import Faults, no_answer
+from dask_starburst.local.keys import TOKEN_HEADER, Keys
 from dask_starburst.local.throttle import Throttle as Buckets
 from dask_starburst.local.weather import Calls, Error, LostResponse, Throttle, Timeout
 from dask_starburst.local.wire import Answer, Protocol, Service, ServiceError, error_answer, not_implemented
@@ -24,10 +29,21 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _SCOPE = re.compile(r"Credential=[^/,\s]+/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
+#: What a request may call this server: no name that another can lead here (DNS rebinding).
+_HOSTS = frozenset({"127.0.0.1", "localhost"})
+#: What only browsers send. No AWS client is a web page, and a page must not even learn that something answers.
+_OF_BROWSERS = ("HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE", "HTTP_SEC_FETCH_MODE", "HTTP_SEC_FETCH_DEST")
+_TOKEN = "HTTP_" + TOKEN_HEADER.upper().replace("-", "_")
+#: What asks for the token, and what for an address that cannot be guessed.
+_CONTROLS = frozenset({"_local", "moto-api"})
+_PRIVATE = frozenset({"imds", "ecs", "credentials", "agent", "checkip"})
+#: The most that a call may have in its body; AWS's own limits are below it.
+_MOST_BODY = 16 << 20
 _THROTTLED: Mapping[Protocol, ServiceError] = {
     "json": ServiceError("ThrottlingException", "Rate exceeded"),
     "query": ServiceError("Throttling", "Rate exceeded"),
     "ec2": ServiceError("RequestLimitExceeded", "Request limit exceeded.", 503),
+    "s3": ServiceError("SlowDown", "Please reduce your request rate.", 503),
 }
 # moto has them, but our instances do not live through them.
 _NOT_HERE = frozenset({"ec2:StopInstances", "ec2:StartInstances"})
@@ -58,6 +74,8 @@ class Gate:
         What answers for paths that begin with these words.
     clock : Clock
         What time it says that it is.
+    keys : Keys
+        Whose holders may come in.
     operations : mapping of str to callable, optional
         What answers for single operations that moto lacks, by names such as ``"ec2:GetSpotPlacementScores"``.
 
@@ -79,6 +97,7 @@ class Gate:
         services: Iterable[Service],
         folders: Mapping[str, WSGIApplication],
         clock: Clock,
+        keys: Keys,
         operations: Mapping[str, Callable[[bytes], Answer]] | None = None,
     ) -> None:
         self._operations = operations or {}
@@ -86,6 +105,8 @@ class Gate:
         self._services = {service.scope: service for service in services}
         self._folders = folders
         self._clock = clock
+        self._keys = keys
+        self._authorizer = Authorizer(keys)
         self._lock = threading.Lock()
         self.faults = Faults(clock.now)
         self.throttle = Buckets(clock.now)
@@ -95,11 +116,41 @@ class Gate:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
+        forbidden = _why_forbidden(environ)
+        if forbidden:
+            return _respond((403, "text/plain", forbidden.encode()), start_response)
         folder = environ.get("PATH_INFO", "").lstrip("/").partition("/")[0]
         if folder in self._folders and "HTTP_X_AMZ_TARGET" not in environ:
-            return self._folders[folder](environ, start_response)
+            return self._open(folder, environ, start_response)
+        if int(environ.get("CONTENT_LENGTH") or 0) > _MOST_BODY and service_of(environ) != "s3":
+            return _respond((413, "text/plain", b"Request Entity Too Large"), start_response)
         body = _take_body(environ)
-        call = recognise(environ, body)
+        call = recognise(environ, body or b"")
+        refusal = self._authorizer.refusal(call.protocol, environ, body)
+        if refusal is not None:
+            return _respond(error_answer(call.protocol, refusal), start_response)
+        return self._call(call, body or b"", environ, start_response)
+
+    def snapshot(self) -> tuple[dict[str, int], int]:
+        """Return the counts, and how many calls were throttled."""
+        with self._lock:
+            return dict(self.counts), self.throttled
+
+    def _open(self, folder: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer for what is not an AWS call."""
+        if folder in _CONTROLS and not self._keys.is_token(environ.get(_TOKEN, "")):
+            refused = f"this needs the token of this embedded AWS in the header {TOKEN_HEADER}"
+            return _respond((403, "text/plain", refused.encode()), start_response)
+        if folder in _PRIVATE:
+            path = self._keys.public_path(environ["PATH_INFO"])
+            if path is None:
+                return _respond((404, "text/plain", b""), start_response)
+            environ["PATH_INFO"] = path
+        return self._folders[folder](environ, self._dated(start_response) if folder == "moto-api" else start_response)
+
+    def _call(
+        self, call: Call, body: bytes, environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
         fault = self._admit(call)
         pause = self.latency(call)
         if pause > 0:
@@ -114,11 +165,6 @@ class Gate:
                 _exhaust(self._perform(call, body, environ, _unheard))
                 raise no_answer()
         return self._perform(call, body, environ, self._dated(start_response))
-
-    def snapshot(self) -> tuple[dict[str, int], int]:
-        """Return the counts, and how many calls were throttled."""
-        with self._lock:
-            return dict(self.counts), self.throttled
 
     def _perform(
         self, call: Call, body: bytes, environ: WSGIEnvironment, start_response: StartResponse
@@ -149,16 +195,22 @@ class Gate:
 
     def _dated(self, start_response: StartResponse) -> StartResponse:
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            kept = [(name, value) for name, value in headers if name.lower() != "date"]
+            kept = [(name, value) for name, value in headers if not _is_ours(name)]
             return start_response(status, [*kept, ("Date", formatdate(self._clock.now(), usegmt=True))], *rest)
 
         return start
 
 
+def service_of(environ: WSGIEnvironment) -> str:
+    """Return the service that a request is signed for, empty when it is not signed."""
+    signed = environ.get("HTTP_AUTHORIZATION") or unquote(environ.get("QUERY_STRING", ""))
+    scope = _SCOPE.search(signed)
+    return scope["service"].lower() if scope else ""
+
+
 def recognise(environ: WSGIEnvironment, body: bytes) -> Call:
     """Tell which operation of which service a request calls."""
-    scope = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
-    service = scope["service"].lower() if scope else ""
+    service = service_of(environ)
     target = environ.get("HTTP_X_AMZ_TARGET")
     if target:
         return Call(service or "unknown", target.rpartition(".")[2], "json")
@@ -167,7 +219,22 @@ def recognise(environ: WSGIEnvironment, body: bytes) -> Call:
     if action:
         return Call(service or "unknown", action[0], "ec2" if service == "ec2" else "query")
     # The rest go by method and path, most of them S3.
-    return Call(service or "s3", environ["REQUEST_METHOD"], "query")
+    return Call(service or "s3", environ["REQUEST_METHOD"], "s3" if service in ("s3", "") else "query")
+
+
+def _why_forbidden(environ: WSGIEnvironment) -> str | None:
+    """Return why a request may come from a web page, None when it does not."""
+    host = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
+    if host not in _HOSTS:
+        return f"this server is not called {host!r}: ask for http://127.0.0.1"
+    if any(name in environ for name in _OF_BROWSERS):
+        return "the embedded AWS does not answer web pages"
+    return None
+
+
+def _is_ours(header: str) -> bool:
+    """Tell whether a header is not moto's to send: the date is the virtual clock's, and no page may read an answer."""
+    return header.lower() == "date" or header.lower().startswith("access-control-")
 
 
 def _unheard(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
@@ -179,12 +246,11 @@ def _exhaust(reply: Iterable[bytes]) -> None:
         pass
 
 
-def _take_body(environ: WSGIEnvironment) -> bytes:
-    """Read a form or a JSON body, and put it back for moto. Uploads to S3 are left where they are."""
-    kind = environ.get("CONTENT_TYPE", "")
-    if not kind.startswith(("application/x-www-form", "application/x-amz-json")):
-        return b""
-    body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+def _take_body(environ: WSGIEnvironment) -> bytes | None:
+    """Read a body, and put it back for moto. None for an upload to S3 that is not signed with its hash: it stays."""
+    if service_of(environ) == "s3" and not signs_body(environ):
+        return None
+    body: bytes = environ["wsgi.input"].read()
     environ["wsgi.input"] = io.BytesIO(body)
     return body
 

@@ -81,7 +81,8 @@ def start_detached(options: Sequence[str], log: Path) -> Hello:
         It did not come up.
     """
     _require_moto()
-    with log.open("wb") as output:
+    log.unlink(missing_ok=True)  # it may be older than the rule that only its owner reads it
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as output:
         process = subprocess.Popen(
             [*_COMMAND, *options, "--stay"],
             stdin=subprocess.DEVNULL,

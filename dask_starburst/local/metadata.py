@@ -1,6 +1,7 @@
 """What an instance and a task can ask about themselves: instance metadata, task metadata, credentials.
 
-One WSGI application answers for all of them; which one asks is in the path::
+One WSGI application answers for all of them; which one asks is in the path. The gate has already checked the secret in
+it, which only that instance or task is told (`keys.Keys.path`)::
 
     /imds/<instance id>/latest/...      instance metadata, version 2 only
     /ecs/v4/<task id>[/task]            task metadata, version 4
@@ -28,11 +29,14 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dask_starburst.local.keys import Keys
+
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 _LONGEST_TTL = 21_600
 _CREDENTIALS_SECONDS = 6 * 3600
+_RENEWED_SECONDS = 3600  # as seldom are there new ones
 _GRAVITON = re.compile(r"(a1|[a-z]+\d+g[a-z]*)\.")
 
 
@@ -103,9 +107,14 @@ class MetadataApp:
     """
 
     def __init__(
-        self, source: MetadataSource, now: Callable[[], float] = time.time, date: Callable[[], float] | None = None
+        self,
+        source: MetadataSource,
+        keys: Keys,
+        now: Callable[[], float] = time.time,
+        date: Callable[[], float] | None = None,
     ) -> None:
         self._source = source
+        self._keys = keys
         self._now = now
         self._date = date or now
         self._tokens = _Tokens(now)
@@ -140,7 +149,7 @@ class MetadataApp:
             return _Reply(HTTPStatus.METHOD_NOT_ALLOWED)
         if not self._tokens.valid(instance_id, environ.get("HTTP_X_AWS_EC2_METADATA_TOKEN", "")):
             return _Reply(HTTPStatus.UNAUTHORIZED)
-        found = _look_up({"latest": _instance_tree(facts, self._now())}, path)
+        found = _look_up({"latest": self._instance_tree(facts)}, path)
         return _not_found() if found is None else _Reply(HTTPStatus.OK, found)
 
     def _token(self, instance_id: str, environ: WSGIEnvironment) -> _Reply:
@@ -172,7 +181,27 @@ class MetadataApp:
                 "HTTPErrorCode": 400,
             }
             return _json_reply(error, HTTPStatus.BAD_REQUEST)
-        return _json_reply({"RoleArn": task.role_arn, **_credentials(task.role_arn, self._now())})
+        return _json_reply({"RoleArn": task.role_arn, **self._credentials(task.role_arn)})
+
+    def _credentials(self, role_arn: str) -> dict[str, str]:
+        until = (self._now() // _RENEWED_SECONDS) * _RENEWED_SECONDS + _CREDENTIALS_SECONDS
+        credentials = self._keys.of_role(role_arn, until)
+        return {
+            "AccessKeyId": credentials.access_key,
+            "SecretAccessKey": credentials.secret_key,
+            "Token": credentials.token or "",
+            "Expiration": _iso(until),
+        }
+
+    def _instance_tree(self, facts: InstanceFacts) -> dict[str, Any]:
+        """Everything under ``/latest``: folders are dictionaries, documents are strings."""
+        iam = {}
+        if facts.role_name:
+            role_arn = f"arn:aws:iam::{facts.account_id}:role/{facts.role_name}"
+            about = {"Code": "Success", "LastUpdated": _iso(self._now()), "Type": "AWS-HMAC"}
+            document = json.dumps({**about, **self._credentials(role_arn)}, indent=2)
+            iam = {"iam": {"security-credentials": {facts.role_name: document}}}
+        return {"dynamic": _dynamic_tree(facts), "meta-data": _facts_tree(facts) | iam | _notices(facts)}
 
 
 class _Tokens:
@@ -198,24 +227,7 @@ class _Tokens:
         return base64.urlsafe_b64encode(until.encode() + b"|" + proof).decode()
 
 
-def access_key_id(role_arn: str) -> str:
-    """Return the access key that every holder of a role is given, so that the server can tell who calls."""
-    digest = hashlib.sha256(role_arn.encode()).digest()
-    return "ASIA" + base64.b32encode(digest).decode()[:16]
-
-
-def _credentials(role_arn: str, now: float) -> dict[str, str]:
-    secret = hashlib.sha512(role_arn.encode()).digest()
-    return {
-        "AccessKeyId": access_key_id(role_arn),
-        "SecretAccessKey": base64.b64encode(secret).decode()[:40],
-        "Token": base64.b64encode(secret * 4).decode(),
-        "Expiration": _iso(now + _CREDENTIALS_SECONDS),
-    }
-
-
-def _instance_tree(facts: InstanceFacts, now: float) -> dict[str, Any]:
-    """Everything under ``/latest``: folders are dictionaries, documents are strings."""
+def _facts_tree(facts: InstanceFacts) -> dict[str, Any]:
     host = f"ip-{facts.private_ip.replace('.', '-')}.{_domain(facts.region)}"
     meta: dict[str, Any] = {
         "ami-id": facts.image_id,
@@ -233,20 +245,7 @@ def _instance_tree(facts: InstanceFacts, now: float) -> dict[str, Any]:
         meta["tags"] = {"instance": dict(facts.tags)}
     if facts.target_state:
         meta["autoscaling"] = {"target-lifecycle-state": facts.target_state}
-    if facts.role_name:
-        meta["iam"] = _iam_tree(facts, facts.role_name, now)
-    return {"dynamic": _dynamic_tree(facts), "meta-data": meta | _notices(facts)}
-
-
-def _iam_tree(facts: InstanceFacts, role_name: str, now: float) -> dict[str, Any]:
-    role_arn = f"arn:aws:iam::{facts.account_id}:role/{role_name}"
-    document = {
-        "Code": "Success",
-        "LastUpdated": _iso(now),
-        "Type": "AWS-HMAC",
-        **_credentials(role_arn, now),
-    }
-    return {"security-credentials": {role_name: json.dumps(document, indent=2)}}
+    return meta
 
 
 def _dynamic_tree(facts: InstanceFacts) -> dict[str, Any]:

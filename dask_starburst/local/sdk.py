@@ -6,12 +6,11 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from dask_starburst.local.keys import Credentials
+
 if TYPE_CHECKING:
     import boto3
 
-# moto takes any key for its one account.
-_KEY = "local"
-_SECRET = "local"
 # In botocore's form: name in a file, environment variable, value, conversion.
 _NO_FILES = {
     "profile": (None, None, None, None),
@@ -20,17 +19,17 @@ _NO_FILES = {
 }
 
 
-def environment(endpoint_url: str, region: str) -> dict[str, str]:
+def environment(endpoint_url: str, region: str, owner: Credentials) -> dict[str, str]:
     """Return the variables that lead AWS SDKs and the AWS CLI to an embedded AWS."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
-        "AWS_ACCESS_KEY_ID": _KEY,
-        "AWS_SECRET_ACCESS_KEY": _SECRET,
+        "AWS_ACCESS_KEY_ID": owner.access_key,
+        "AWS_SECRET_ACCESS_KEY": owner.secret_key,
         "AWS_DEFAULT_REGION": region,
     }
 
 
-def session(endpoint_url: str, region: str) -> boto3.Session:
+def session(endpoint_url: str, region: str, owner: Credentials) -> boto3.Session:
     """Return a boto3 session all of whose clients talk to an embedded AWS.
 
     Nothing of the user's, neither profile nor file nor variable, may lead a call to the real AWS, or fail it.
@@ -48,7 +47,10 @@ def session(endpoint_url: str, region: str) -> boto3.Session:
     core.register_component("data_loader", _loader())
     core.set_default_client_config(Config(proxies={}))
     return boto3.Session(
-        aws_access_key_id=_KEY, aws_secret_access_key=_SECRET, region_name=region, botocore_session=core
+        aws_access_key_id=owner.access_key,
+        aws_secret_access_key=owner.secret_key,
+        region_name=region,
+        botocore_session=core,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from cheroot.wsgi import Server as HttpServer
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from dask_starburst.local import moto_ecr, moto_patches
+from dask_starburst.local import endpoints, moto_ecr, moto_patches
 from dask_starburst.local.addresses import Network, claim_network
 from dask_starburst.local.agent import AgentApp
 from dask_starburst.local.autoscaling import GroupOperations
@@ -26,7 +27,7 @@ from dask_starburst.local.autoscaling_views import TagOperations as GroupTagOper
 from dask_starburst.local.awslogs import LogShipper
 from dask_starburst.local.clock import Clock
 from dask_starburst.local.container import Containers
-from dask_starburst.local.control import Control
+from dask_starburst.local.control import Control, own_address
 from dask_starburst.local.docker_hosts import DockerHosts
 from dask_starburst.local.ec2 import Ec2
 from dask_starburst.local.ecr import Ecr
@@ -43,6 +44,7 @@ from dask_starburst.local.engine import Engine
 from dask_starburst.local.facts import Facts
 from dask_starburst.local.gate import Gate
 from dask_starburst.local.images import Images
+from dask_starburst.local.keys import Keys
 from dask_starburst.local.machines import Machines
 from dask_starburst.local.market import Market
 from dask_starburst.local.metadata import MetadataApp
@@ -82,6 +84,7 @@ class Options:
     processes: bool = True
     latency: tuple[float, float] = (0.0, 0.0)
     images: Mapping[str, str] = field(default_factory=dict)
+    stay: bool = False
 
 
 class LocalServer:
@@ -111,16 +114,17 @@ class LocalServer:
         # The port is known once it is bound, and everything that runs here is told of it.
         self._http.prepare()
         self.endpoint_url = f"http://{_HOST}:{self._http.bind_addr[1]}"
-        self.world = World(
-            Clock(options.speed), Timing(options.timing, options.seed), options.region, self.endpoint_url
-        )
-        self._containers = Containers(self._folder) if options.processes else PlayedContainers()
+        timing = Timing(options.timing, options.seed)
+        self.world = World(Clock(options.speed), timing, options.region, self.endpoint_url, Keys())
+        self._containers = Containers(self._folder, alone=True) if options.processes else PlayedContainers()
         self._logs = LogShipper()
         self._http.wsgi_app = self._build()
 
     def serve(self) -> None:
-        """Answer requests in threads of its own, and return."""
+        """Answer requests in threads of its own, and return. From now on its owner finds it."""
         self._engine.start()
+        region, token, stays = self.world.region, self.world.keys.token, self._options.stay
+        endpoints.write(endpoints.Endpoint(self.endpoint_url, os.getpid(), region, token, stays))
         threading.Thread(target=self._http.serve, name="http", daemon=True).start()
 
     def wait(self) -> None:
@@ -133,6 +137,7 @@ class LocalServer:
 
     def close(self) -> None:
         """Kill all containers, stop answering, and give everything back."""
+        endpoints.forget(self.endpoint_url, os.getpid())
         self._engine.stop()
         self._containers.close()
         self._http.stop()
@@ -156,7 +161,7 @@ class LocalServer:
         machines.stop_task, machines.end_task = tasks.host_shuts_down, tasks.end
         self._engine = Engine(world, [tasks.watch, hosts.watch])
         control = Control(world, self.network, self._containers, self.request_shutdown)
-        metadata = MetadataApp(Facts(world, ec2), date=world.now)
+        metadata = MetadataApp(Facts(world, ec2), world.keys, date=world.now)
         prices = Service("pricing", PriceList(), invalid="InvalidParameterException", lock=nullcontext())
         quotas = Quotas()
         market = Market(world.now, ec2.zones, self._options.seed, quotas)
@@ -171,8 +176,11 @@ class LocalServer:
             prices,
             Service("service-quotas", increases, invalid="IllegalArgumentException", lock=world.lock),
         ]
+        moto = DomainDispatcherApplication(create_backend_app)
         folders: dict[str, WSGIApplication] = {
             "_local": control,
+            "moto-api": moto,
+            "checkip": own_address,
             "imds": metadata,
             "ecs": metadata,
             "credentials": metadata,
@@ -187,7 +195,7 @@ class LocalServer:
             "ecr:GetAccountSetting": ecr.get_account_setting,
             "ecr:PutAccountSetting": ecr.put_account_setting,
         }
-        gate = Gate(DomainDispatcherApplication(create_backend_app), services, folders, world.clock, operations)
+        gate = Gate(moto, services, folders, world.clock, world.keys, operations)
         control.gate = gate
         control.sky = Sky(world, machines, tasks, market, gate.faults)
         low, high = self._options.latency

@@ -210,20 +210,21 @@ class TaskLife:
         self._live[key] = (task, container)
 
     def _environment(self, task: Task, container: Container) -> dict[str, str]:
-        url, machine = self._world.endpoint_url, task.instance.machine
+        url = self._world.private_url
         definition = container.definition
-        instance = {} if task.fargate else {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{url}/imds/{machine.id}/"}
+        metadata = url("imds", task.instance.machine.id) + "/"
+        instance = {} if task.fargate else {"AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata}
         return {
             **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
             "PATH": os.environ.get("PATH", os.defpath),
             "HOSTNAME": f"ip-{task.address.replace('.', '-')}.ec2.internal",
             "AWS_REGION": self._world.region,
             "AWS_DEFAULT_REGION": self._world.region,
-            "AWS_ENDPOINT_URL": url,
+            "AWS_ENDPOINT_URL": self._world.endpoint_url,
             "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE" if task.fargate else "AWS_ECS_EC2",
             **instance,
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{url}/credentials/{task.id}",
-            "ECS_CONTAINER_METADATA_URI_V4": f"{url}/ecs/v4/{task.id}",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": url("credentials", task.id),
+            "ECS_CONTAINER_METADATA_URI_V4": url("ecs/v4", task.id),
             **{item["name"]: item.get("value", "") for item in definition["environment"]},
             **{item["name"]: resolve(item["valueFrom"], self._world.region) for item in definition.get("secrets", [])},
         }

@@ -24,7 +24,7 @@ from moto.core.serialize import QuerySerializer, SerializationContext
 
 Request = dict[str, Any]
 Reply = dict[str, Any]
-Protocol = Literal["json", "query", "ec2"]
+Protocol = Literal["json", "query", "ec2", "s3"]
 Answer = tuple[int, str, bytes]  # status, content type, body
 
 JSON = "application/x-amz-json-1.1"
@@ -60,6 +60,8 @@ def error_answer(protocol: Protocol, error: ServiceError) -> Answer:
     inner = f"<Code>{code}</Code><Message>{message}</Message>"
     if protocol == "ec2":
         text = f"<Response><Errors><Error>{inner}</Error></Errors><RequestID>{uuid.uuid4()}</RequestID></Response>"
+    elif protocol == "s3":
+        text = f"<Error>{inner}<RequestId>{uuid.uuid4()}</RequestId></Error>"
     else:
         side = "Receiver" if error.status >= 500 else "Sender"
         text = (

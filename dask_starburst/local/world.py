@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable
 
 from dask_starburst.local.clock import Clock
+from dask_starburst.local.keys import Keys, Private
 from dask_starburst.local.luck import Luck
 from dask_starburst.local.state import (
     CapacityProvider,
@@ -42,14 +43,17 @@ class World:
         The one region of this AWS.
     endpoint_url : str
         Where the services are reached, for the environment of the containers.
+    keys : Keys
+        What only the owner and, of each part, a task knows.
     """
 
-    def __init__(self, clock: Clock, timing: Timing, region: str, endpoint_url: str) -> None:
+    def __init__(self, clock: Clock, timing: Timing, region: str, endpoint_url: str, keys: Keys) -> None:
         self.lock = threading.RLock()
         self.clock = clock
         self.timing = timing
         self.region = region
         self.endpoint_url = endpoint_url
+        self.keys = keys
         self.machines: dict[str, Machine] = {}
         self.history: list[Machine] = []  # every instance that there ever was; EC2 shows the last hour of them
         self.groups: dict[str, Group] = {}
@@ -85,6 +89,10 @@ class World:
             self.late = max(self.late, now - when)
             due.append(action)
         return due
+
+    def private_url(self, private: Private, id: str) -> str:
+        """Return the address at which an instance or a task asks about itself; nobody else knows it."""
+        return self.endpoint_url + self.keys.path(private, id)
 
     def arn(self, service: str, resource: str) -> str:
         """Return the ARN of a resource of this account and region."""

@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 from dask_starburst.cli import main
 from dask_starburst.cost import Cost
 from dask_starburst.cost.record import keep, record_of
-from dask_starburst.local import LocalAWS
+from dask_starburst.local import LocalAWS, endpoints
+from dask_starburst.local.keys import TOKEN_HEADER
 from dask_starburst.local.weather import Quota
 from tests.evidence import starburst
 
@@ -114,7 +115,8 @@ def test_what_aws_has_billed_is_asked_of_cost_explorer_after_a_warning(aws: Loca
     result = {"ResultsByTime": [{"TimePeriod": {}, "Total": {}, "Groups": groups}], "DimensionValueAttributes": []}
     queue = json.dumps({"results": [result], "account_id": "123456789012"}).encode()
     url = f"{aws.endpoint_url}/moto-api/static/ce/cost-and-usage-results"
-    urllib.request.urlopen(urllib.request.Request(url, queue, {"Content-Type": "application/json"})).close()
+    headers = {"Content-Type": "application/json", TOKEN_HEADER: endpoints.read(aws.endpoint_url).token}
+    urllib.request.urlopen(urllib.request.Request(url, queue, headers)).close()
     text = starburst(aws, "cost", "billed", "--yes")
     assert "starburst-1-0" in text
     assert "$1.25" in text

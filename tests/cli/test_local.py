@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dask_starburst.cli.local import local
+from dask_starburst.local import LocalAWS, endpoints
 from tests.evidence import alive, wait_until
 
 
@@ -24,12 +25,16 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder))
-        yield folder / "dask-starburst" / "local.json"
-        starburst("down")
+        yield folder / "dask-starburst" / "local"
+        starburst("down", "--yes")
 
 
 def starburst(*words: str) -> Result:
     return CliRunner().invoke(local, words)
+
+
+def pid_of(up: dict[str, str]) -> int:
+    return endpoints.read(up["AWS_ENDPOINT_URL"]).pid
 
 
 def exports(result: Result) -> dict[str, str]:
@@ -63,29 +68,65 @@ def test_a_second_up_says_that_it_already_runs(up: dict[str, str]) -> None:
     assert exports(result) == up
 
 
-def test_the_status_shows_what_runs_and_what_was_called(up: dict[str, str], state: Path) -> None:
+def test_the_status_shows_what_runs_and_what_was_called(up: dict[str, str]) -> None:
     boto3.client("ecs", **_where(up)).list_clusters()
     result = starburst("status")
     assert result.exit_code == 0
     for words in (up["AWS_ENDPOINT_URL"], "eu-west-1", "0 running, 0 pending", "ecs:ListClusters"):
         assert words in result.output
-    assert str(json.loads(state.read_text())["pid"]) in result.output
+    assert str(pid_of(up)) in result.output
 
 
 def test_down_ends_it_and_says_what_was_stopped(up: dict[str, str], state: Path) -> None:
-    server = psutil.Process(json.loads(state.read_text())["pid"])
+    server = psutil.Process(pid_of(up))
     helpers = server.children(recursive=True)
-    result = starburst("down")
+    result = starburst("down", "--yes")
     assert result.exit_code == 0
     where = up["AWS_ENDPOINT_URL"]
     assert result.output == f"Stopped the embedded AWS at {where}: 0 instances, 0 tasks, 0 processes.\n"
     assert not alive(server.pid)
     wait_until(lambda: not any(alive(each.pid) for each in helpers), 10, "what it had started ends")
-    assert not state.exists()
+    assert not list(state.glob("*.json"))
 
 
-def test_without_one_status_fails_and_down_has_nothing_to_do(state: Path) -> None:
-    starburst("down")
+def test_down_names_what_it_would_stop_and_stops_nothing_unless_told_to(up: dict[str, str], state: Path) -> None:
+    where, pid = up["AWS_ENDPOINT_URL"], pid_of(up)
+    LocalAWS.connect(where).client("ecs").create_cluster(clusterName="of-another-program")
+    for answer in ("", "n\n"):  # a script has no answer at all
+        result = CliRunner().invoke(local, ["down"], input=answer)
+        assert result.exit_code == 1
+        for words in (where, str(pid), "0 instances, 0 tasks", "of-another-program", f"starburst local down {where}"):
+            assert words in result.stderr
+        assert alive(pid)
+    assert starburst("down", "http://127.0.0.1:9").exit_code == 1
+    assert alive(pid)
+    assert starburst("down", where).exit_code == 0
+    assert not alive(pid)
+    again = exports(starburst("up"))
+    assert CliRunner().invoke(local, ["down"], input="y\n").exit_code == 0
+    assert not list(state.glob("*.json")), again
+
+
+def test_one_that_a_program_has_for_itself_is_not_what_down_means(state: Path) -> None:
+    starburst("down", "--yes")
+    with LocalAWS() as aws:
+        assert starburst("down", "--yes").output == "No embedded AWS runs.\n"
+        assert aws.status().pid == aws.pid
+        assert starburst("status", aws.endpoint_url).exit_code == 0
+
+
+def test_only_its_owner_can_read_what_is_known_of_it(up: dict[str, str], state: Path) -> None:
+    files = [state, *state.iterdir()]
+    assert len(files) == 3, "the folder, the token, the log"
+    assert {oct(stat.S_IMODE(file.stat().st_mode)) for file in files[1:]} == {"0o600"}
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    assert not any(up["AWS_SECRET_ACCESS_KEY"] in file.read_text() for file in files[1:])
+    assert endpoints.read(up["AWS_ENDPOINT_URL"]).token not in (state / "up.log").read_text()
+
+
+@pytest.mark.usefixtures("state")
+def test_without_one_status_fails_and_down_has_nothing_to_do() -> None:
+    starburst("down", "--yes")
     status = starburst("status")
     assert status.exit_code == 1
     assert "starburst local up" in status.output
@@ -93,8 +134,8 @@ def test_without_one_status_fails_and_down_has_nothing_to_do(state: Path) -> Non
     assert (down.exit_code, down.output) == (0, "No embedded AWS runs.\n")
 
 
-def test_one_that_was_killed_is_forgotten(up: dict[str, str], state: Path) -> None:
-    server = psutil.Process(json.loads(state.read_text())["pid"])
+def test_one_that_was_killed_is_forgotten(up: dict[str, str]) -> None:
+    server = psutil.Process(pid_of(up))
     helpers = server.children(recursive=True)
     server.kill()
     assert os.waitpid(server.pid, 0)[0] == server.pid
@@ -104,24 +145,24 @@ def test_one_that_was_killed_is_forgotten(up: dict[str, str], state: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "content", ["", "no json", "{}", '{"endpoint_url": "http://127.0.0.1:9", "pid": 1, "region": "r"}']
+    "content",
+    ["", "no json", "{}", '{"url": "http://127.0.0.1:9", "pid": 1, "region": "r", "token": "t", "stays": true}'],
 )
 def test_a_state_file_that_means_nothing_is_no_running_one(state: Path, content: str) -> None:
-    starburst("down")
-    state.parent.mkdir(parents=True, exist_ok=True)
-    state.write_text(content)
+    starburst("down", "--yes")
+    (state / "9.json").write_text(content)
     assert starburst("status").exit_code == 1
     assert starburst("down").exit_code == 0
-    assert not state.exists()
+    (state / "9.json").unlink(missing_ok=True)
 
 
 def test_a_port_that_is_taken_is_an_error_with_the_servers_words(state: Path) -> None:
-    starburst("down")
+    starburst("down", "--yes")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = starburst("up", "--port", str(taken.getsockname()[1]))
     assert result.exit_code == 1
     assert "Address already in use" in result.output
-    assert not state.exists()
+    assert not list(state.glob("*.json"))
 
 
 @pytest.mark.parametrize("words", [("--timing", "slow"), ("--speed", "0"), ("--port", "70000")])

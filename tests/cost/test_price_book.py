@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import boto3
 import pytest
-from botocore.awsrequest import AWSResponse
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest, AWSResponse
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog import sources
@@ -52,6 +53,10 @@ def account(aws: LocalAWS) -> Iterator[AWS]:
     opened.close()
 
 
+#: What a signature consists of.
+SIGNED = {"authorization", "x-amz-date", "x-amz-security-token"}
+
+
 @pytest.fixture
 def far(aws: LocalAWS) -> Iterator[AWS]:
     """An AWS at Amazon's own address, as far as anybody can see: what goes over the wire ends at the embedded one."""
@@ -61,7 +66,12 @@ def far(aws: LocalAWS) -> Iterator[AWS]:
     def carry(request: Any, **_: Any) -> AWSResponse:
         wire = http.client.HTTPConnection(here.hostname or "", here.port)
         path = urlsplit(request.url).path or "/"
-        wire.request(request.method, path, request.body, {key: _text(value) for key, value in request.headers.items()})
+        # What is signed for Amazon's address is signed anew for the one where it arrives.
+        kept = {key: _text(value) for key, value in request.headers.items() if key.lower() not in SIGNED}
+        there = AWSRequest(request.method, aws.endpoint_url + path, kept, request.body)
+        region, service = _text(request.headers["Authorization"]).split("/")[2:4]
+        SigV4Auth(aws.session().get_credentials(), service, region).add_auth(there)
+        wire.request(request.method, path, request.body, {key: _text(value) for key, value in there.headers.items()})
         answer = wire.getresponse()
         body = answer.read()
         raw = io.BytesIO(body)

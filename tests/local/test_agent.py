@@ -18,7 +18,7 @@ from tests.local.conftest import Stack, wait_for
 def ask(aws: LocalAWS) -> Any:
     def ask(instance: str, path: str) -> tuple[int, Any]:
         try:
-            with urllib.request.urlopen(f"{aws.endpoint_url}/agent/{instance}/v1/{path}") as reply:
+            with urllib.request.urlopen(f"{aws.private_url('agent', instance)}/v1/{path}") as reply:
                 return reply.status, json.load(reply)
         except HTTPError as error:
             return error.code, json.load(error)

@@ -103,9 +103,9 @@ def test_a_container_has_its_own_environment_and_little_of_ours(aws: LocalAWS, w
         "TOKEN": "hush",
         "PASSWORD": "sesame",
     }
-    assert found["ECS_CONTAINER_METADATA_URI_V4"] == f"{aws.endpoint_url}/ecs/v4/{identity}"
-    assert found["AWS_EC2_METADATA_SERVICE_ENDPOINT"] == f"{aws.endpoint_url}/imds/{machine}/"
-    assert found["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == f"{aws.endpoint_url}/credentials/{identity}"
+    assert found["ECS_CONTAINER_METADATA_URI_V4"] == aws.private_url("ecs/v4", identity)
+    assert found["AWS_EC2_METADATA_SERVICE_ENDPOINT"] == aws.private_url("imds", machine) + "/"
+    assert found["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == aws.private_url("credentials", identity)
     assert (found["AWS_ENDPOINT_URL"], found["AWS_EXECUTION_ENV"]) == (aws.endpoint_url, "AWS_ECS_EC2")
     assert "AWS_SECRET_ACCESS_KEY" not in found
     assert "PYTEST_CURRENT_TEST" not in found

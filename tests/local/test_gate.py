@@ -17,9 +17,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from dask_starburst.local import LocalAWS
+from dask_starburst.local import LocalAWS, endpoints
 from dask_starburst.local.clock import Clock
 from dask_starburst.local.gate import recognise
+from dask_starburst.local.keys import TOKEN_HEADER
 from dask_starburst.local.throttle import BUCKET_OF, LIMITS, Throttle
 from dask_starburst.local.timing import PROFILES, Timing
 from tests.evidence import alive
@@ -34,7 +35,8 @@ def impatient(aws: LocalAWS, service: str) -> Any:
 
 
 def post(aws: LocalAWS, path: str, document: Any) -> Any:
-    request = urllib.request.Request(f"{aws.endpoint_url}/_local/{path}", json.dumps(document).encode(), method="POST")
+    url, headers = f"{aws.endpoint_url}/_local/{path}", {TOKEN_HEADER: endpoints.read(aws.endpoint_url).token}
+    request = urllib.request.Request(url, json.dumps(document).encode(), headers, method="POST")
     with urllib.request.urlopen(request, timeout=10) as reply:
         return json.loads(reply.read())
 
@@ -179,14 +181,14 @@ def test_the_control_api_refuses_what_it_does_not_know(aws: LocalAWS) -> None:
 
 
 def test_a_caller_learns_its_own_address(aws: LocalAWS) -> None:
-    with urllib.request.urlopen(f"{aws.endpoint_url}/_local/ip", timeout=10) as reply:
+    with urllib.request.urlopen(aws.private_url("checkip", "me"), timeout=10) as reply:
         assert reply.read().decode().strip() == "127.0.0.1"
 
 
 def test_an_instance_can_ask_about_itself(aws: LocalAWS, stack: Stack) -> None:
     stack.group(size=1)
     machine = stack.in_service(1)[0]["InstanceId"]
-    base = f"{aws.endpoint_url}/imds/{machine}/latest"
+    base = f"{aws.private_url('imds', machine)}/latest"
     seconds = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     put = urllib.request.Request(f"{base}/api/token", method="PUT", headers=seconds)
     with urllib.request.urlopen(put, timeout=10) as reply:

@@ -14,7 +14,8 @@ import pytest
 from botocore.credentials import ContainerProvider
 from botocore.utils import IMDSRegionProvider, InstanceMetadataFetcher
 
-from dask_starburst.local.metadata import InstanceFacts, MetadataApp, TaskFacts, access_key_id
+from dask_starburst.local.keys import Keys
+from dask_starburst.local.metadata import InstanceFacts, MetadataApp, TaskFacts
 
 INSTANCE = InstanceFacts(
     instance_id="i-0a",
@@ -45,6 +46,9 @@ TASK = TaskFacts(
     log_group="/sb",
     log_stream="worker/0123abcd",
 )
+
+
+KEYS = Keys()
 
 
 class World:
@@ -95,7 +99,7 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 @pytest.fixture
 def world() -> Iterator[World]:
     made = World()
-    with make_server("127.0.0.1", 0, MetadataApp(made, made.now), handler_class=Silent) as server:
+    with make_server("127.0.0.1", 0, MetadataApp(made, KEYS, made.now), handler_class=Silent) as server:
         made.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -233,7 +237,7 @@ def test_botocore_gets_the_credentials_of_an_instance(world: World) -> None:
     )
     credentials = fetcher.retrieve_iam_role_credentials()
     assert credentials["role_name"] == "sb-instance"
-    assert credentials["access_key"] == access_key_id("arn:aws:iam::123456789012:role/sb-instance")
+    assert credentials["access_key"] == KEYS.of_role("arn:aws:iam::123456789012:role/sb-instance", 0.0).access_key
 
 
 def test_botocore_finds_the_region_of_an_instance(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,8 +251,10 @@ def test_botocore_finds_the_region_of_an_instance(world: World, monkeypatch: pyt
 def test_botocore_gets_the_credentials_of_a_task(world: World) -> None:
     given = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{world.url}/credentials/0123abcd"}
     credentials = ContainerProvider(environ=given).load().get_frozen_credentials()
-    assert credentials.access_key == access_key_id("arn:aws:iam::123456789012:role/sb-task")
-    assert credentials.token
+    session = KEYS.session(credentials.token)
+    assert session is not None
+    assert session.role == "arn:aws:iam::123456789012:role/sb-task"
+    assert (session.credentials.access_key, session.credentials.secret_key) == credentials[:2]
 
 
 def test_a_task_without_a_role_has_no_credentials(world: World) -> None:
@@ -256,9 +262,9 @@ def test_a_task_without_a_role_has_no_credentials(world: World) -> None:
     assert (status, json.loads(body)["code"]) == (400, "InvalidIdInRequest")
 
 
-def test_two_roles_have_two_keys_of_the_right_shape() -> None:
-    keys = {access_key_id("a"), access_key_id("b")}
-    assert len(keys) == 2
+def test_roles_and_servers_have_keys_of_their_own_of_the_right_shape() -> None:
+    keys = {made.of_role(role, 1.0).access_key for made in (KEYS, Keys()) for role in ("a", "b")}
+    assert len(keys) == 4
     assert all(len(key) == 20 and key.startswith("ASIA") and key.isalnum() for key in keys)
 
 

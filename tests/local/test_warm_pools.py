@@ -39,7 +39,7 @@ def update(stack: Stack, **changes: Any) -> None:
 
 
 def target_state(aws: LocalAWS, identity: str) -> str:
-    root = f"{aws.endpoint_url}/imds/{identity}/latest/"
+    root = f"{aws.private_url('imds', identity)}/latest/"
     ask = urllib.request.Request(f"{root}api/token", method="PUT")
     ask.add_header("X-aws-ec2-metadata-token-ttl-seconds", "60")
     with urllib.request.urlopen(ask) as reply:

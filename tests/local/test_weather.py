@@ -49,7 +49,7 @@ def spot(stack: Stack, draining: bool = True) -> str:
 
 def imds(aws: LocalAWS, machine: str, path: str) -> str | None:
     """Ask an instance's metadata; None for 404."""
-    base = f"{aws.endpoint_url}/imds/{machine}/latest"
+    base = f"{aws.private_url('imds', machine)}/latest"
     seconds = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     put = urllib.request.Request(f"{base}/api/token", method="PUT", headers=seconds)
     with urllib.request.urlopen(put, timeout=10) as reply:

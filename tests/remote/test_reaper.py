@@ -145,7 +145,7 @@ class Pool:
 
     def agent_status(self) -> int:
         try:
-            with urllib.request.urlopen(f"{self.aws.endpoint_url}/agent/{self.instance}/v1/tasks") as reply:
+            with urllib.request.urlopen(f"{self.aws.private_url('agent', self.instance)}/v1/tasks") as reply:
                 return reply.status
         except HTTPError as error:
             return error.code
