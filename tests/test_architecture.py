@@ -16,6 +16,7 @@ ORDER = (
     "errors",
     "events",
     "cancellation",
+    "paths",
     "settings",
     "catalog",
     "plan",
