@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from distributed.deploy.adaptive import Adaptive
 from distributed.utils import Log, Logs
@@ -15,7 +15,7 @@ from dask_starburst.events import EventLog, show_progress
 from dask_starburst.fleet.task import SchedulerTask, WorkerTask
 from dask_starburst.lifecycle import CloudCluster
 from dask_starburst.plan.adaptive import Patience
-from dask_starburst.settings import Settings, check_count
+from dask_starburst.settings import UNSET, Settings, check_count
 
 if TYPE_CHECKING:
     from dask_starburst.preview import Planned
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class StarburstCluster(CloudCluster):
     """A Dask cluster on ECS tasks on EC2 instances that it launches and terminates itself.
 
-    Every argument is also a setting of ``dask.config`` below ``starburst``, with ``-`` for ``_``.
+    Every argument is also a setting of ``dask.config`` below ``starburst``, with ``-`` for ``_``. What is not given is
+    taken from there; None means null.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ class StarburstCluster(CloudCluster):
     cost_alert_threshold : float, optional
         USD an hour from which on it warns.
     idle_timeout : float or str, optional
-        After so long without work the scheduler ends the cluster. Seconds, or ``"20 minutes"``.
+        After so long without work the scheduler ends the cluster. Seconds, or ``"20 minutes"``; None for never.
     no_client_timeout : float or str, optional
         It does so too when nobody has been connected, and no task has run, for so long.
     warm : int
@@ -127,47 +128,47 @@ class StarburstCluster(CloudCluster):
     def __init__(
         self,
         *,
-        n_workers: int | None = None,
-        arch: str | None = None,
-        instance_types: Iterable[str] | None = None,
-        worker: Any = None,
-        spot_policy: str | None = None,
-        spot_notices: bool | None = None,
-        on_rebalance: str | None = None,
-        image: str | None = None,
-        environment: str | None = None,
-        ecr_image_ttl_days: int | None = None,
-        hooks: Any = None,
-        region: str | None = None,
-        profile: str | None = None,
-        cloud: str | None = None,
-        endpoint_url: str | None = None,
-        name: str | None = None,
-        quiet: bool | None = None,
-        max_workers: int | None = None,
-        max_hourly_cost: float | None = None,
-        max_total_cost: float | None = None,
-        cost_alert_threshold: float | None = None,
-        idle_timeout: float | str | None = None,
-        no_client_timeout: float | str | None = None,
-        warm: int | None = None,
-        warm_timeout: float | str | None = None,
-        stopped: int | None = None,
-        lease: float | str | None = None,
-        security: Any = None,
-        tags: Mapping[str, str] | None = None,
-        build: Any = None,
-        scheduler: Any = None,
-        adaptive: Any = None,
-        network: Any = None,
-        timeouts: Any = None,
-        storage: Any = None,
+        n_workers: int | None = UNSET,
+        arch: str = UNSET,
+        instance_types: Iterable[str] | None = UNSET,
+        worker: Any = UNSET,
+        spot_policy: str = UNSET,
+        spot_notices: bool = UNSET,
+        on_rebalance: str = UNSET,
+        image: str | None = UNSET,
+        environment: str | None = UNSET,
+        ecr_image_ttl_days: int | None = UNSET,
+        hooks: Any = UNSET,
+        region: str | None = UNSET,
+        profile: str | None = UNSET,
+        cloud: str | None = UNSET,
+        endpoint_url: str | None = UNSET,
+        name: str | None = UNSET,
+        quiet: bool = UNSET,
+        max_workers: int = UNSET,
+        max_hourly_cost: float | None = UNSET,
+        max_total_cost: float | None = UNSET,
+        cost_alert_threshold: float | None = UNSET,
+        idle_timeout: float | str | None = UNSET,
+        no_client_timeout: float | str | None = UNSET,
+        warm: int = UNSET,
+        warm_timeout: float | str = UNSET,
+        stopped: int = UNSET,
+        lease: float | str = UNSET,
+        security: Any = UNSET,
+        tags: Mapping[str, str] = UNSET,
+        build: Any = UNSET,
+        scheduler: Any = UNSET,
+        adaptive: Any = UNSET,
+        network: Any = UNSET,
+        timeouts: Any = UNSET,
+        storage: Any = UNSET,
         asynchronous: bool = False,
         loop: Any = None,
         shutdown_on_close: bool = True,
+        **unknown: Never,
     ) -> None:
-        given = {k: v for k, v in locals().items() if k in Settings.__dataclass_fields__}
-        self.settings = Settings.load(**given)
+        self.settings = Settings.of_arguments(locals())
         name, spec = self._prepare()
         try:
             super().__init__(

@@ -4,6 +4,7 @@
 
     StarburstError                  anything this package says went wrong
     ├── BadArgument (ValueError)    a wrong argument or setting; nothing was launched
+    │   └── UnknownArgument         there is no argument or setting of that name (a TypeError, too)
     ├── NoCredentials               no AWS credentials, and the embedded AWS was not asked for
     ├── CredentialsExpired          AWS refused the token
     ├── PermissionDenied            AWS refused one action; ``operation`` names it
@@ -60,6 +61,10 @@ class StarburstError(Exception):
 
 class BadArgument(StarburstError, ValueError):
     """An argument or a setting is wrong. Nothing was launched."""
+
+
+class UnknownArgument(BadArgument, TypeError):
+    """An argument or a setting of this name does not exist. The message names the nearest one that does."""
 
 
 class NoCredentials(StarburstError):

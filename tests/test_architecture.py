@@ -17,6 +17,7 @@ ORDER = (
     "extras",
     "events",
     "cancellation",
+    "paths",
     "settings",
     "catalog",
     "plan",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from botocore.exceptions import BotoCoreError, NoCredentialsError
 from botocore.loaders import Loader, create_loader
 
 from dask_starburst.aws import credentials
+from dask_starburst.aws.addresses import past_proxies
 from dask_starburst.aws.client_errors import explained
 from dask_starburst.plan.rates import LIMITS, Level, bucket_of, take
 
@@ -86,7 +88,10 @@ class AWS:
         self._session.events.register("after-call", self._set_clock)
         self.endpoint_url = endpoint_url
         self.calls: Counter[str] = Counter()
-        self._config = Config(retries=_RETRIES, max_pool_connections=_THREADS, connect_timeout=10, read_timeout=30)
+        direct = past_proxies(endpoint_url or os.environ.get("AWS_ENDPOINT_URL"))
+        self._config = Config(
+            retries=_RETRIES, max_pool_connections=_THREADS, connect_timeout=10, read_timeout=30, **direct
+        )
         self._executor = ThreadPoolExecutor(_THREADS, "starburst-aws")
         self._lock = Lock()
         self._clients: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import click
 
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.environment.hook import part
-from dask_starburst.settings import ARCHITECTURES, Settings
+from dask_starburst.settings import ARCHITECTURES, UNSET, Settings
 from dask_starburst.settings.checks import BUILDERS
 
 _INTERRUPTED = (
@@ -52,9 +52,9 @@ def build(
     chosen = {"builder": builder, "base": base, "add": add or None, "exclude": exclude or None}
     chosen |= {"dockerfile": dockerfile, "apt": apt or None}
     settings = Settings.load(
-        environment=environment,
-        arch=arch,
-        region=account["region"],
+        environment=environment or UNSET,
+        arch=arch or UNSET,
+        region=account["region"] or UNSET,
         build={name: value for name, value in chosen.items() if value is not None},
     )
     making, begun = part("making"), time.monotonic()

@@ -31,7 +31,7 @@ from dask_starburst.plan.images import (
     stored_bytes,
     users_of,
 )
-from dask_starburst.settings import Settings
+from dask_starburst.settings import UNSET, Settings
 
 #: Where a manifest says what one of its layers is.
 _LAYER_NAMES = ("io.dask-starburst.layer", "org.opencontainers.image.title")
@@ -173,7 +173,7 @@ def refresh(tag: str, repository: str | None, **account: str | None) -> None:
 
 
 def _look(account: Mapping[str, str | None], repository: str | None) -> _Shelf:
-    name = repository or Settings.load(region=account["region"]).build.repository
+    name = repository or Settings.load(region=account["region"] or UNSET).build.repository
 
     async def look(aws: AWS) -> _Shelf:
         images, days, in_use = await asyncio.gather(ecr.images(aws, name), ecr.ttl_days(aws, name), ecr.in_use(aws))

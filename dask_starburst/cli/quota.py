@@ -20,7 +20,7 @@ from dask_starburst.cli.pool import account_options, run
 from dask_starburst.errors import BadArgument, PermissionDenied
 from dask_starburst.fleet.session import Blueprint, blueprint
 from dask_starburst.plan.quotas import Increase, Standing, number, usage
-from dask_starburst.settings import Settings
+from dask_starburst.settings import UNSET, Settings
 
 #: How long it takes is what users tell; AWS promises nothing.
 _HOW_LONG = (
@@ -58,7 +58,7 @@ def quota() -> None:
 @account_options
 def status(as_json: bool, **account: str | None) -> None:
     """Show every quota that clusters count against: its limit, what is in use, and how many workers that leaves."""
-    plan = blueprint(Settings.load(region=account["region"]), "")
+    plan = blueprint(Settings.load(region=account["region"] or UNSET), "")
     region, rows, hidden = run(account, lambda aws: _rows(aws, plan))
     if as_json:
         click.echo(json.dumps({"region": region, "quotas": [_document(row) for row in rows]}, indent=2))
@@ -97,7 +97,7 @@ def request(
     """Ask AWS to let the account run VCPUS at the same time: the new total, not what is to be added."""
     if spot and on_demand:
         raise BadArgument("--spot and --on-demand are two quotas; give one, and ask again for the other.")
-    settings = Settings.load(region=account["region"])
+    settings = Settings.load(region=account["region"] or UNSET)
     market: Market = (
         "spot" if spot or not (on_demand or fargate or settings.spot_policy == "on-demand") else "on-demand"
     )

@@ -12,7 +12,7 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.cost.kept import kept
 from dask_starburst.plan.idle import idle_bill
-from dask_starburst.settings import Settings
+from dask_starburst.settings import UNSET, Settings
 from dask_starburst.views.status import Status, as_renderable
 
 
@@ -21,7 +21,7 @@ from dask_starburst.views.status import Status, as_renderable
 @account_options
 def status(as_json: bool, **account: str | None) -> None:
     """Show what runs in the region and what that costs an hour, and the idle bill: all that costs when nothing runs."""
-    settings = Settings.load(region=account["region"])
+    settings = Settings.load(region=account["region"] or UNSET)
     found = run(account, lambda aws: _look(aws, settings))
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2))

@@ -11,7 +11,7 @@ from dask_starburst.fleet.session import Blueprint, blueprint
 from dask_starburst.fleet.warm_up import warm_up
 from dask_starburst.plan.cleanup import GroupFound, usd_per_hour
 from dask_starburst.plan.warm import SHORTEST_WARM, Kept
-from dask_starburst.settings import ARCHITECTURES, SPOT_POLICIES, Settings, check_count, parse_duration
+from dask_starburst.settings import ARCHITECTURES, SPOT_POLICIES, UNSET, Settings, check_count, parse_duration
 
 #: Who means a day says so; a slip of the pen must not cost one.
 _LONGEST = 24 * 3600.0
@@ -40,7 +40,10 @@ def warm(
     taken when the time is over.
     """
     settings = Settings.load(
-        arch=arch, instance_types=instance_types or None, spot_policy=spot_policy, region=account["region"]
+        arch=arch or UNSET,
+        instance_types=instance_types or UNSET,
+        spot_policy=spot_policy or UNSET,
+        region=account["region"] or UNSET,
     )
     check_count("WORKERS", workers, settings.max_workers)
     seconds = parse_duration("--for", how_long)

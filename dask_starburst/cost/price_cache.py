@@ -9,6 +9,8 @@ import tempfile
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from dask_starburst.paths import private_folder
+
 logger = logging.getLogger(__name__)
 
 
@@ -50,7 +52,7 @@ class PriceCache:
         both |= {key: known for key, known in prices.items() if key not in both or both[key].asked <= known.asked}
         text = json.dumps({"prices": {key: astuple(known) for key, known in sorted(both.items())}})
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self._path.parent)
             with tempfile.NamedTemporaryFile(
                 "w", dir=self._path.parent, prefix=".", delete=False, encoding="utf-8"
             ) as file:

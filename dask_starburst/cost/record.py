@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from dask_starburst.cost.bill import Cost
+from dask_starburst.paths import private_folder, private_opener
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +69,8 @@ def keep(record: Record) -> None:
     """Add a record; a computer that cannot keep it loses nothing but the report."""
     line = json.dumps({name: getattr(record, name) for name in Record.__dataclass_fields__})
     try:
-        file().parent.mkdir(parents=True, exist_ok=True)
-        with file().open("a", encoding="utf-8") as out:
+        private_folder(file().parent)
+        with open(file(), "a", encoding="utf-8", opener=private_opener) as out:
             out.write(line + "\n")
     except OSError as error:
         logger.warning("what the cluster has cost is not kept for `starburst cost report`: %s", error)

@@ -23,6 +23,7 @@ from dask_starburst.environment.layers import Layer, Layers, drop_unused, room_i
 from dask_starburst.environment.registry import Registry
 from dask_starburst.environment.tree import Tree, read_tree, write_files
 from dask_starburst.errors import ImageError, RegistryUnavailable
+from dask_starburst.paths import private_folder
 
 #: So long a tag is believed to mean what it meant, and no registry is asked.
 MEMORY = 86_400.0
@@ -160,7 +161,7 @@ class BaseImage:
             if path.exists() and path.stat().st_size == blob.size:
                 os.utime(path)
             else:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                private_folder(path.parent)
                 self.registry.pull_blob(self.repository, blob.digest, path, blob.size)
         return path
 

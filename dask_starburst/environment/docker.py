@@ -18,6 +18,7 @@ from typing import Any
 from dask_starburst.environment.login import Credentials
 from dask_starburst.environment.oci import DOCKER_HUB
 from dask_starburst.errors import ImageError
+from dask_starburst.paths import private_folder
 
 #: The builder's name. It is always given as a flag: neither ``BUILDX_BUILDER`` nor ``docker buildx use`` has a say,
 #: and we change neither.
@@ -106,7 +107,7 @@ class Docker:
         ImageError
             It cannot be made, or does not start.
         """
-        lock.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(lock.parent)
         with lock.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             found = self._inspect()

@@ -20,6 +20,7 @@ from pathlib import Path
 from dask_starburst.environment import interruption, oci
 from dask_starburst.environment.archive import Entry, Packed, write_tar
 from dask_starburst.errors import BadArgument, ImageError
+from dask_starburst.paths import private_folder, private_opener
 
 #: By the word that settings use for a compression.
 MEDIA_TYPES = {"zstd": oci.LAYER_ZSTD, "gzip": oci.LAYER_GZIP}
@@ -105,7 +106,7 @@ class Layers:
 
     def _write(self, entries: Iterable[Entry], work: Path) -> Layer:
         target = work / "layer.partial"
-        with target.open("wb") as file:
+        with open(target, "wb", opener=private_opener) as file:
             packed = Packed(file, self.compression)
 
             def write(data: bytes) -> None:
@@ -129,14 +130,12 @@ class Layers:
         return self._made("blobs") / oci.file_name(digest)
 
     def _made(self, name: str) -> Path:
-        folder = self.folder / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return private_folder(self.folder / name)
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that nobody ever reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
         try:
             file.write(data)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dask_starburst.errors import BadArgument, ImageError
+from dask_starburst.settings.names import DIGEST, HOST, REPOSITORY, TAG
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -29,11 +29,6 @@ _AS_OCI = {
 #: Where docker takes an image from whose name says no host.
 DOCKER_HUB = "registry-1.docker.io"
 _HUB_NAMES = ("docker.io", "index.docker.io", DOCKER_HUB)
-_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
-#: A first part is a host if it has a dot or a port: as docker tells it from a user of its hub.
-_HOST = re.compile(r"localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|[A-Za-z0-9-]+:\d+|\[[0-9a-f:]+\](?::\d+)?")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 #: Bytes of a manifest or of a configuration, which are held in memory: what registries take of a manifest at the most
 #: (OCI distribution specification 1.1, "Pushing Manifests").
 MOST_DOCUMENT = 4 << 20
@@ -61,13 +56,13 @@ class Reference:
         """
         rest, _, digest = text.partition("@")
         first, slash, below = rest.partition("/")
-        has_host = bool(slash) and _HOST.fullmatch(first) is not None
+        has_host = bool(slash) and HOST.fullmatch(first) is not None
         host, path = (first, below) if has_host else (DOCKER_HUB, rest)
         repository, _, tag = path.partition(":")
         if host in _HUB_NAMES:
             host, repository = DOCKER_HUB, repository if "/" in repository else f"library/{repository}"
-        sound = _REPOSITORY.fullmatch(repository) and (not tag or _TAG.fullmatch(tag))
-        if not sound or ("@" in text and not _DIGEST.fullmatch(digest)) or path.endswith(":"):
+        sound = REPOSITORY.fullmatch(repository) and (not tag or TAG.fullmatch(tag))
+        if not sound or ("@" in text and not DIGEST.fullmatch(digest)) or path.endswith(":"):
             raise BadArgument(
                 f"{text!r} is no name of an image; give one such as 'public.ecr.aws/docker/library/python:3.12-slim'."
             )
@@ -180,7 +175,7 @@ def check_digest(digest: object) -> str:
     ImageError
         It is not ``sha256:`` and 64 hexadecimal digits.
     """
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         raise ImageError(f"{digest!r:.100} is not a digest of a blob; one is sha256: and 64 hexadecimal digits.")
     return digest
 
@@ -193,7 +188,7 @@ def check_reference(reference: str) -> str:
     ImageError
         It is neither.
     """
-    return reference if _TAG.fullmatch(reference) else check_digest(reference)
+    return reference if TAG.fullmatch(reference) else check_digest(reference)
 
 
 def check_repository(repository: str) -> str:
@@ -204,7 +199,7 @@ def check_repository(repository: str) -> str:
     BadArgument
         It is not one.
     """
-    if not _REPOSITORY.fullmatch(repository) or len(repository) > 256:
+    if not REPOSITORY.fullmatch(repository) or len(repository) > 256:
         raise BadArgument(f"{repository!r} is not the name of a repository; give one such as 'starburst/worker'.")
     return repository
 

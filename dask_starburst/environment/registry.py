@@ -28,6 +28,7 @@ from dask_starburst.environment.oci import (
 )
 from dask_starburst.environment.patience import ATTEMPTS, FIRST_PAUSE
 from dask_starburst.errors import ImageError, RegistryUnavailable
+from dask_starburst.paths import private_opener
 
 _PIECE = 1 << 20
 _ACCEPT = {"Accept": ", ".join(MANIFESTS)}
@@ -233,7 +234,7 @@ class Registry:
         with self._exchange.streamed("GET", url, 200, 206, 416, wanted=wanted, headers=headers, most=size) as answer:
             if answer.status_code == 416:  # all of it was there
                 return
-            with part.open("ab" if answer.status_code == 206 else "wb") as to:
+            with open(part, "ab" if answer.status_code == 206 else "wb", opener=private_opener) as to:
                 for piece in answer.iter_raw(_PIECE):
                     interruption.check()
                     to.write(piece)

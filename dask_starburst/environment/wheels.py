@@ -23,6 +23,7 @@ from dask_starburst.environment.captured import LocalWheel
 from dask_starburst.environment.layers import write_whole
 from dask_starburst.environment.resolve import normal
 from dask_starburst.errors import ImageError
+from dask_starburst.paths import private_folder
 
 #: Folders of a source tree that no wheel is made of.
 _SKIPPED = {".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".tox", ".nox", "build", "dist"}
@@ -102,10 +103,12 @@ def _listed(distribution: Distribution) -> list[str]:
 
 def _keep(built: Path, note: Path, origin: str) -> LocalWheel:
     folder = note.with_suffix("")
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     path = folder / built.name
     with tempfile.TemporaryDirectory(dir=folder) as here:  # another process may be reading it
-        os.replace(shutil.copy(built, here), path)
+        copy = shutil.copyfile(built, Path(here) / built.name)
+        copy.chmod(0o600)
+        os.replace(copy, path)
     name, version = built.name.split("-")[:2]
     wheel = LocalWheel(normal(name), version, path, _content_digest(path), built.stem.endswith("-none-any"), origin)
     write_whole(note, json.dumps(asdict(wheel), default=str).encode())

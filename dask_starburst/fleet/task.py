@@ -9,7 +9,7 @@ from distributed.comm import connect
 from distributed.deploy.spec import ProcessInterface
 
 from dask_starburst.errors import SchedulerFailed
-from dask_starburst.plan.state import HEAD, SCHEDULER, Name
+from dask_starburst.plan.state import HEAD, SCHEDULER, Name, WorkerState
 
 if TYPE_CHECKING:
     from dask_starburst.fleet.fleet import Fleet
@@ -70,6 +70,8 @@ class SchedulerTask(ProcessInterface):
 
     async def _connect(self) -> None:
         """Try until the scheduler answers; what hinders it to start ends this too."""
+        from dask_starburst.fleet.tls import refusal  # with cryptography, which only a cluster that exists needs
+
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         while True:
@@ -81,6 +83,13 @@ class SchedulerTask(ProcessInterface):
                 await comm.close()
                 return
             except OSError as error:
+                # Before the container runs, what answers there may be the scheduler of an earlier cluster.
+                if self._runs() and (refused := refusal(error)):
+                    raise SchedulerFailed(
+                        f"the scheduler at {address} and this computer do not accept each other's TLS certificates:"
+                        f" {refused}. With security=…, its certificates have to be of one authority, valid now, and"
+                        " for TLS servers and clients; else something in between answers in the scheduler's place."
+                    ) from error
                 if loop.time() > deadline:
                     raise SchedulerFailed(
                         f"the scheduler at {address} cannot be reached from here within"
@@ -89,6 +98,10 @@ class SchedulerTask(ProcessInterface):
                         " come from."
                     ) from error
             await asyncio.sleep(_PAUSE)
+
+    def _runs(self) -> bool:
+        worker = self._fleet.workers.get(SCHEDULER)
+        return worker is not None and worker.state in (WorkerState.STARTED, WorkerState.READY)
 
     async def close(self) -> None:
         """Nothing: the pool is emptied as a whole."""

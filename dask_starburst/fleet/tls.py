@@ -1,8 +1,16 @@
-"""A certificate authority for one cluster: whoever has no certificate of it gets no connection."""
+"""A certificate authority for one cluster: whoever has no certificate of it gets no connection.
+
+There are two certificates, with the extended key usages (RFC 5280 §4.2.1.12) that OpenSSL checks at both ends. The
+client's is for TLS clients only: with the key of a laptop nobody can play a scheduler or a worker. The one of the
+scheduler and the workers is for servers and for clients, because workers connect to the scheduler and to each other,
+and tasks that use `get_client` are Dask clients in a worker. So Dask itself does not tell a worker from a client; what
+keeps them apart is that only the caller's address reaches the scheduler from outside of the pool.
+"""
 
 from __future__ import annotations
 
 import json
+import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,15 +19,21 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from distributed.security import Security
 
 from dask_starburst.errors import BadArgument
 
 #: A cluster that lives longer can start no new workers; one that is forgotten cannot be entered.
 VALID_FOR = timedelta(days=30)
-#: Clocks of laptops run ahead.
-_EARLIER = timedelta(hours=1)
+#: Clocks of laptops run ahead, by hours where the time zone is wrong, and the instances' are right.
+_EARLIER = timedelta(days=7)
+_AS_CLIENT = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+_AS_NODE = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+#: What a connection that is cut looks like; nothing was refused.
+_PASSING = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+#: OpenSSL's codes for a certificate that is not valid yet, and for one that is not valid any more.
+_BY_CLOCK = (9, 10)
 #: The size of a standard SSM parameter (aws-facts §1.5).
 LARGEST_SECRET = 4096
 
@@ -32,17 +46,25 @@ class Certificates:
     secret: str = field(repr=False)
 
 
-def issue(name: str) -> Certificates:
+def issue(name: str, now: datetime | None = None) -> Certificates:
     """Make a new authority and two certificates of it: the client's, and the nodes'.
 
     The authority's own key is forgotten at once: nobody can add a third.
+
+    Parameters
+    ----------
+    name : str
+        Of the cluster.
+    now : datetime, optional
+        The time of this computer's clock, if it is another one.
     """
+    now = now or datetime.now(UTC)
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(f"dask-starburst {name}")
-    authority = _certificate(subject, subject, key.public_key(), key, authority=True)
+    authority = _certificate(subject, subject, key.public_key(), key, now)
     ca = _pem(authority)
-    client_cert, client_key = _leaf("client", subject, key)
-    node_cert, node_key = _leaf("node", subject, key)
+    client_cert, client_key = _leaf("client", subject, key, now, _AS_CLIENT)
+    node_cert, node_key = _leaf("node", subject, key, now, _AS_NODE)
     client = Security(
         require_encryption=True,
         tls_ca_file=ca,
@@ -86,9 +108,11 @@ def _text(part: str) -> str:
     return part if "\n" in part else Path(part).read_text()
 
 
-def _leaf(role: str, issuer: x509.Name, signer: ec.EllipticCurvePrivateKey) -> tuple[str, str]:
+def _leaf(
+    role: str, issuer: x509.Name, signer: ec.EllipticCurvePrivateKey, now: datetime, usage: x509.ExtendedKeyUsage
+) -> tuple[str, str]:
     key = ec.generate_private_key(ec.SECP256R1())
-    certificate = _certificate(_name(role), issuer, key.public_key(), signer, authority=False)
+    certificate = _certificate(_name(role), issuer, key.public_key(), signer, now, usage)
     private = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -102,12 +126,13 @@ def _certificate(
     issuer: x509.Name,
     public: ec.EllipticCurvePublicKey,
     signer: ec.EllipticCurvePrivateKey,
-    *,
-    authority: bool,
+    now: datetime,
+    usage: x509.ExtendedKeyUsage | None = None,
 ) -> x509.Certificate:
-    now = datetime.now(UTC)
+    """Return a certificate: that of the authority where it is not said what it is used for."""
+    authority = usage is None
     constraints = x509.BasicConstraints(ca=authority, path_length=0 if authority else None)
-    return (
+    made = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
@@ -116,8 +141,41 @@ def _certificate(
         .not_valid_before(now - _EARLIER)
         .not_valid_after(now + VALID_FOR)
         .add_extension(constraints, critical=True)
-        .sign(signer, hashes.SHA256())
+        .add_extension(_key_usage(authority=authority), critical=True)
+        # Python 3.13 wants both (VERIFY_X509_STRICT).
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
+    return (made if usage is None else made.add_extension(usage, critical=True)).sign(signer, hashes.SHA256())
+
+
+def _key_usage(*, authority: bool) -> x509.KeyUsage:
+    others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign")
+    never = dict.fromkeys((*others, "encipher_only", "decipher_only"), False)
+    return x509.KeyUsage(digital_signature=not authority, key_cert_sign=authority, **never)
+
+
+def refusal(error: BaseException) -> str | None:
+    """Return why two ends do not accept each other's certificates, in words; None if it failed for another reason.
+
+    That one is not there yet, or that something in between closes the connection, may be over in a moment.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _PASSING):
+            return _in_words(cause)
+        # Tornado keeps what really happened in an attribute.
+        cause = getattr(cause, "real_error", None) or cause.__cause__ or cause.__context__
+    return None
+
+
+def _in_words(error: ssl.SSLError) -> str:
+    said = getattr(error, "verify_message", "") or (error.reason or str(error)).replace("_", " ").lower()
+    if getattr(error, "verify_code", 0) in _BY_CLOCK or "expired" in said:
+        return f"{said}; is the clock of this computer right?"
+    return said
 
 
 def _name(common: str) -> x509.Name:

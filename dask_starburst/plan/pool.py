@@ -131,8 +131,9 @@ def launch_template_data(
     (aws-facts §4.1). The volume is encrypted with the account's default key. A shutdown from within
     terminates: the reaper on the instance (remote/reaper.py) counts on it.
     """
-    tags = [{"Key": k, "Value": v} for k, v in tags_of(pool, spec.tags).items()]
-    tags.append({"Key": "Name", "Value": f"{pool}-{group}"})
+    # A name that the user has chosen counts; EC2 refuses a key that is given twice.
+    names = {"Name": f"{pool}-{group}", **tags_of(pool, spec.tags)}
+    tags = [{"Key": k, "Value": v} for k, v in names.items()]
     return {
         "ImageId": spec.image_id,
         "InstanceType": spec.head_type if group == HEAD else spec.worker_types[0],

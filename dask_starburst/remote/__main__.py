@@ -6,6 +6,7 @@ before anything else happens, and finds out the instance's own address.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -20,12 +21,26 @@ from dask_starburst.remote.metadata import own_address, own_instance
 _DEATH_TIMEOUT = "180"
 
 
+def wipe(variable: str) -> None:
+    """Overwrite the value of an environment variable where the kernel has put it.
+
+    ``os.environ`` is a copy: without this ``/proc/PID/environ`` shows the value for as long as the process lives, to
+    the user's code in the worker as well, which has the same user.
+    """
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_void_p
+    address = getenv(variable.encode())
+    if address:
+        ctypes.memset(address, 0, len(ctypes.string_at(address)))
+
+
 def take_secrets() -> None:
     """Move the certificates from the environment into Dask's configuration in memory.
 
     Every child process inherits the environment, and user code prints it. The nanny hands its
     configuration to the worker through a pipe.
     """
+    wipe(TLS_VARIABLE)
     secret = os.environ.pop(TLS_VARIABLE, None)
     if not secret:
         sys.exit(f"{TLS_VARIABLE} is missing: this is meant to run as an ECS task of dask_starburst")

@@ -1,6 +1,7 @@
 """What a user can choose, from `starburst.yaml`, the environment and keyword arguments."""
 
 from dask_starburst.settings.checks import ARCHITECTURES, LOG_RETENTIONS, SPOT_POLICIES, check_count
+from dask_starburst.settings.given import UNSET, Unset, given
 from dask_starburst.settings.model import (
     AdaptiveSettings,
     BuildSettings,
@@ -17,6 +18,7 @@ __all__ = [
     "ARCHITECTURES",
     "LOG_RETENTIONS",
     "SPOT_POLICIES",
+    "UNSET",
     "AdaptiveSettings",
     "BuildSettings",
     "NetworkSettings",
@@ -24,7 +26,9 @@ __all__ = [
     "Settings",
     "StorageSettings",
     "Timeouts",
+    "Unset",
     "WorkerShape",
     "check_count",
+    "given",
     "parse_duration",
 ]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from dask_starburst.errors import BadArgument
+from dask_starburst.settings.names import (
+    check_image_name,
+    check_name,
+    check_repository_name,
+    check_subnet,
+    check_tags,
+    check_url,
+)
 
 if TYPE_CHECKING:
     from dask_starburst.settings.model import Settings
@@ -23,6 +30,16 @@ MODULES = ("by-value", "package", "none")
 #: Name of a Debian package (Debian policy §5.6.1), with an architecture and a version if given. apt would remove one
 #: that ends in a hyphen.
 DEBIAN_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](?::[a-z0-9]+)?(?:=[A-Za-z0-9.+:~-]+)?")
+#: What listens on an ECS instance, whose addresses a task in host mode shares (AmazonECS developer guide,
+#: "Amazon ECS container agent introspection", "network modes": the agent's reserved ports).
+TAKEN_PORTS = {
+    22: "SSH",
+    2375: "Docker",
+    2376: "Docker",
+    51678: "the ECS agent",
+    51679: "the ECS agent",
+    51680: "the ECS agent",
+}
 #: Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8): a shorter lease
 #: would promise more than AWS does, and be renewed all the time.
 SHORTEST_LEASE = 60.0
@@ -63,6 +80,7 @@ def check(settings: Settings) -> None:
     _one_of("arch", settings.arch, ARCHITECTURES)
     _one_of("spot_policy", settings.spot_policy, SPOT_POLICIES)
     _one_of("on_rebalance", settings.on_rebalance, ON_REBALANCE)
+    _check_names(settings)
     _check_image(settings)
     _check_sizes(settings)
     if settings.stopped and settings.spot_policy != "on-demand":
@@ -73,12 +91,23 @@ def check(settings: Settings) -> None:
         )
     _check_times(settings)
     _check_money(settings)
-    _check_caller(settings.network.caller)
     if settings.security is False:
         raise BadArgument(
             "security=False is refused: an open Dask scheduler runs anybody's code on your"
             " account. Leave security out for a certificate authority of its own."
         )
+
+
+def _check_names(settings: Settings) -> None:
+    check_name(settings.name)
+    check_tags(settings.tags)
+    check_image_name("image", settings.image)
+    # Which Python it is for is put in when it is known.
+    check_image_name("build.base", settings.build.base.replace("{python}", "3.12"))
+    check_repository_name("build.repository", settings.build.repository)
+    check_subnet("network.subnet", settings.network.subnet)
+    check_url("network.checkip_url", settings.network.checkip_url)
+    check_url("endpoint_url", settings.endpoint_url)
 
 
 def _check_image(settings: Settings) -> None:
@@ -125,6 +154,8 @@ def _check_sizes(settings: Settings) -> None:
         "adaptive.minimum": settings.adaptive.minimum,
         "adaptive.maximum": settings.adaptive.maximum,
     }
+    if settings.max_workers < 1:
+        raise BadArgument(f"max_workers={settings.max_workers} leaves no room for a worker; give 1 or more.")
     for name, count in counts.items():
         check_count(name, count, settings.max_workers)
     if settings.adaptive.minimum > settings.adaptive.maximum:
@@ -139,9 +170,7 @@ def _check_sizes(settings: Settings) -> None:
     for name, size in positives.items():
         if size is not None and size <= 0:
             raise BadArgument(f"{name}={size} has to be above zero.")
-    for name, port in (("port", settings.scheduler.port), ("dashboard_port", settings.scheduler.dashboard_port)):
-        if not 0 < port < 65536:
-            raise BadArgument(f"scheduler.{name}={port} is no TCP port; give one from 1 to 65535.")
+    _check_ports(settings)
     if settings.storage.log_retention not in LOG_RETENTIONS:
         near = min(LOG_RETENTIONS, key=lambda days: abs(days - settings.storage.log_retention))
         raise BadArgument(
@@ -152,6 +181,22 @@ def _check_sizes(settings: Settings) -> None:
         raise BadArgument(
             f"storage.volume_size={settings.storage.volume_size} GiB: the volume has to hold the image of the"
             f" instance, so give {SMALLEST_VOLUME} to 16384."
+        )
+
+
+def _check_ports(settings: Settings) -> None:
+    scheduler = settings.scheduler
+    for name, port in (("port", scheduler.port), ("dashboard_port", scheduler.dashboard_port)):
+        if not 0 < port < 65536:
+            raise BadArgument(f"scheduler.{name}={port} is no TCP port; give one from 1 to 65535.")
+        if port in TAKEN_PORTS:
+            raise BadArgument(
+                f"scheduler.{name}={port} is taken on every instance by {TAKEN_PORTS[port]}; give one such as 8786."
+            )
+    if scheduler.port == scheduler.dashboard_port:
+        raise BadArgument(
+            f"scheduler.port={scheduler.port} and scheduler.dashboard_port={scheduler.dashboard_port} are the same;"
+            " give two, 8786 and 8787 for example."
         )
 
 
@@ -203,17 +248,3 @@ def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     hint = f" Did you mean {near[0]!r}?" if near else ""
     choices = ", ".join(repr(word) for word in words)
     raise BadArgument(f"{name}={value!r} is not known; give one of {choices}.{hint}")
-
-
-def _check_caller(cidr: str | None) -> None:
-    if cidr is None:
-        return
-    try:
-        network = ipaddress.ip_network(cidr, strict=False)
-    except ValueError:
-        raise BadArgument(f"network.caller={cidr!r} is no CIDR; give one such as '203.0.113.7/32'.") from None
-    if network.prefixlen == 0:
-        raise BadArgument(
-            f"network.caller={cidr!r} opens the scheduler to the whole world; give your own"
-            " address as '203.0.113.7/32' or your company's range."
-        )

@@ -11,7 +11,8 @@ import dask.config
 import yaml
 
 from dask_starburst.settings.checks import check
-from dask_starburst.settings.reading import build, merge
+from dask_starburst.settings.given import given
+from dask_starburst.settings.reading import as_mapping, build, merge
 
 
 def _defaults() -> dict[str, Any]:
@@ -20,7 +21,22 @@ def _defaults() -> dict[str, Any]:
     return loaded
 
 
-dask.config.update_defaults(_defaults())
+def _declare(defaults: dict[str, Any]) -> None:
+    """Let Dask know the defaults. What is no mapping where one belongs stays, to be refused when it is used.
+
+    Dask would put the defaults in its place, as if the user had written nothing.
+    """
+    written = dask.config.get("starburst", None)
+    groups = {name for name, value in defaults["starburst"].items() if isinstance(value, dict)}
+    dask.config.update_defaults(defaults)
+    if written is not None and not isinstance(written, Mapping):
+        dask.config.config["starburst"] = written
+    elif written is not None:
+        wrong = {k: v for k, v in written.items() if k in groups and v is not None and not isinstance(v, Mapping)}
+        dask.config.config["starburst"].update(wrong)
+
+
+_declare(_defaults())
 
 
 @dataclass(frozen=True)
@@ -144,16 +160,22 @@ class Settings:
     def load(cls, **arguments: Any) -> Settings:
         """Merge keyword arguments over `dask.config`'s ``starburst`` section and check them.
 
+        None is a value, null in a configuration file. What is `UNSET` was not given.
+
         Raises
         ------
         BadArgument
             Some value is wrong; the message says which and what to type instead.
         """
-        configured = dask.config.get("starburst")
-        given = {k: v for k, v in arguments.items() if v is not None}
-        settings = build(cls, merge(configured, given), _GROUPS)
+        configured = as_mapping("starburst", dask.config.get("starburst"))
+        settings = build(cls, merge(configured, given(arguments)), _GROUPS)
         check(settings)
         return settings
+
+    @classmethod
+    def of_arguments(cls, variables: Mapping[str, Any]) -> Settings:
+        """Load what a function was called with: `variables` are its ``locals()``, ``unknown`` its other arguments."""
+        return cls.load(**{k: v for k, v in variables.items() if k in cls.__dataclass_fields__}, **variables["unknown"])
 
 
 _GROUPS: dict[str, type[Any]] = {

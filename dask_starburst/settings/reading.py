@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from dask.utils import parse_bytes, parse_timedelta
 
-from dask_starburst.errors import BadArgument
+from dask_starburst.errors import BadArgument, UnknownArgument
+from dask_starburst.settings.caller import parse_caller
 
 T = TypeVar("T")
 #: The groups of settings by the names of their classes.
 Groups = Mapping[str, type[Any]]
-#: Lists that may be empty, with what one may look like.
-_LISTS = {
-    "build.add": "['s3fs', 'scikit-learn>=1.7']",
-    "build.exclude": "['jupyterlab', 'mypy']",
-    "build.apt": "['libgeos-c1v5']",
-}
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+#: Arguments of every Dask cluster, which no file can hold.
+_DASK_ARGUMENTS = ("asynchronous", "loop", "shutdown_on_close")
+
+
+def as_mapping(name: str, value: Any) -> Mapping[Any, Any]:
+    """Return a group of settings, from a file or an argument.
+
+    Raises
+    ------
+    BadArgument
+        It is something else.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in fields(value)}
+    if not isinstance(value, Mapping):
+        raise BadArgument(f"{name}={value!r:.200} has to be a mapping of its settings, such as {_EXAMPLES.get(name)}.")
+    return value
+
+
+def merge(base: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[str, Any]:
     """Lay one level of settings over another; hyphens are as good as underscores."""
-    merged = {str(k).replace("-", "_"): v for k, v in base.items()}
+    merged = {_name(k): v for k, v in base.items()}
     for key, value in over.items():
-        key = key.replace("-", "_")
+        name = _name(key)
         if is_dataclass(value) and not isinstance(value, type):
-            value = {f.name: getattr(value, f.name) for f in fields(value)}
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "tags":
-            value = merge(merged[key], value)
-        merged[key] = value
+            value = as_mapping(name, value)
+        if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping) and name != "tags":
+            value = merge(merged[name], value)
+        merged[name] = value
     return merged
 
 
@@ -46,46 +60,78 @@ def build(cls: type[T], values: Mapping[str, Any], groups: Groups, prefix: str =
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]  # every cls here is one
     converted = {}
     for key, value in values.items():
-        name = key.replace("-", "_")
+        name = _name(key)
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; there are {', '.join(known)}."
-            raise BadArgument(f"{prefix}{name} is not a setting{hint}")
+            raise UnknownArgument(_unknown(name, known, groups if not prefix else {}, prefix))
         converted[name] = _convert(prefix + name, value, str(known[name].type), groups)
     return cls(**converted)
 
 
+def _unknown(name: str, known: Iterable[str], groups: Groups, prefix: str = "") -> str:
+    """Return the sentence about a name that is not a setting, with the nearest one that is.
+
+    Parameters
+    ----------
+    name : str
+        What was given.
+    known : iterable of str
+        What could have been.
+    groups : mapping
+        The groups below, in which the name may be one.
+    prefix : str
+        The group that it was looked for in.
+    """
+    near = get_close_matches(name, [*known, *(() if prefix else _DASK_ARGUMENTS)], 1)
+    below = [_GROUP_NAMES[kind] for kind, cls in groups.items() if any(f.name == name for f in fields(cls))]
+    if near:
+        hint = f"; did you mean {prefix}{near[0]}?"
+    elif below:
+        hint = f"; did you mean {below[0]}={{{name!r}: …}}?"
+    else:
+        hint = f"; there are {', '.join(known)}."
+    return f"{prefix}{name} is not a setting{hint}"
+
+
+def _name(key: Any) -> str:
+    return str(key).replace("-", "_")
+
+
 def _convert(name: str, value: Any, kind: str, groups: Groups) -> Any:
     if kind in groups:
-        if not isinstance(value, Mapping):
-            raise BadArgument(f"{name}={value!r} has to be a mapping of its settings.")
-        return build(groups[kind], merge(value, {}), groups, f"{name}.")
+        return build(groups[kind], merge(as_mapping(name, value), {}), groups, f"{name}.")
     if value is None:
         if "None" not in kind and kind != "Any":
-            raise BadArgument(f"{name}=None is not possible; give {_kind_in_words(kind)}, or leave it out.")
+            raise BadArgument(
+                f"{name}=None (null) is not possible; give {_kind_in_words(name, kind)}, or leave it out."
+            )
         return None
-    if name in _MONEY:
-        return _parse(name, value, "an amount in US dollars such as 2.5", _usd)
+    if name in _PARSERS:
+        return _PARSERS[name](name, value)
     if kind.startswith("float"):
         return parse_duration(name, value)
-    if name == "worker.memory_limit":
-        return _parse(name, value, "a size such as '8 GiB'", parse_bytes)
-    if name == "instance_types":
-        value = (value,) if isinstance(value, str) else value
-        return _parse(name, value, "a list such as ['c7g.xlarge', 'm7g.xlarge']", _names)
-    if name in _LISTS:
-        value = (value,) if isinstance(value, str) else value
-        return _parse(name, value, f"a list such as {_LISTS[name]}", _some_names)
-    if name == "tags":
-        return _parse(name, value, "a mapping such as {'team': 'research'}", _tags)
     expected = {"str": str, "int": int, "bool": bool}.get(kind.partition(" ")[0], object)
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        raise BadArgument(f"{name}={value!r} is not {_kind_in_words(kind)}.")
+        raise BadArgument(f"{name}={value!r:.200} is not {_kind_in_words(name, kind)}.")
     return value
 
 
-#: Settings that are no durations but amounts in US dollars.
-_MONEY = ("max_hourly_cost", "max_total_cost", "cost_alert_threshold")
+def parse_duration(name: str, value: Any) -> float:
+    """Return a duration in seconds, given as a number or as text."""
+    return float(_parse(name, value, "a duration such as '20 minutes'", _seconds))
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(parse_timedelta(value))
+    if isinstance(value, bool) or seconds != seconds:
+        raise TypeError
+    return seconds
+
+
+def _kind_in_words(name: str, kind: str) -> str:
+    if name in _MEANINGS:
+        return _MEANINGS[name]
+    words = {"str": "a text", "int": "a whole number", "bool": "true or false", "float": "a duration"}
+    return words.get(kind.partition(" ")[0], "a value")
 
 
 def _usd(value: Any) -> float:
@@ -94,34 +140,85 @@ def _usd(value: Any) -> float:
     return float(value)
 
 
-def parse_duration(name: str, value: Any) -> float:
-    """Return a duration in seconds, given as a number or as text."""
-    return float(_parse(name, value, "a duration such as '20 minutes'", parse_timedelta))
-
-
-def _kind_in_words(kind: str) -> str:
-    words = {"str": "a text", "int": "a whole number", "bool": "true or false", "float": "a duration"}
-    return words.get(kind.partition(" ")[0], "a value")
+def _bytes(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return int(parse_bytes(value))
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    if not value or not all(isinstance(name, str) for name in value):
+    value = (value,) if isinstance(value, str) else value
+    if not value or isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise ValueError
     return tuple(value)
 
 
 def _some_names(value: Any) -> tuple[str, ...]:
-    return _names(value) if value else ()
+    return _names(value) if value or value in ("", 0, False) else ()
 
 
 def _tags(value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or None in value.values():
         raise TypeError
     return {str(k): str(v) for k, v in value.items()}
 
 
-def _parse(name: str, value: Any, example: str, parse: Any) -> Any:
+def _parse(name: str, value: Any, example: str, parse: Callable[[Any], Any]) -> Any:
     try:
         return parse(value)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise BadArgument(f"{name}={value!r} is not understood; give {example}.") from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        raise BadArgument(f"{name}={value!r:.200} is not understood; give {example}.") from None
+
+
+def _parser(example: str, parse: Callable[[Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda name, value: _parse(name, value, example, parse)
+
+
+#: What a setting takes that the type of its field does not say, with an example of it.
+_MEANINGS = {
+    "max_hourly_cost": "an amount in US dollars such as 2.5",
+    "max_total_cost": "an amount in US dollars such as 2.5",
+    "cost_alert_threshold": "an amount in US dollars such as 2.5",
+    "worker.memory_limit": "a size such as '8 GiB'",
+    "instance_types": "a list such as ['c7g.xlarge', 'm7g.xlarge']",
+    "build.add": "a list such as ['s3fs', 'scikit-learn>=1.7']",
+    "build.exclude": "a list such as ['jupyterlab', 'mypy']",
+    "build.apt": "a list such as ['libgeos-c1v5']",
+    "tags": "a mapping such as {'team': 'research'}",
+}
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "max_hourly_cost": _usd,
+    "max_total_cost": _usd,
+    "cost_alert_threshold": _usd,
+    "worker.memory_limit": _bytes,
+    "instance_types": _names,
+    "build.add": _some_names,
+    "build.exclude": _some_names,
+    "build.apt": _some_names,
+    "tags": _tags,
+}
+_PARSERS: dict[str, Callable[[str, Any], Any]] = {
+    **{name: _parser(_MEANINGS[name], parse) for name, parse in _READERS.items()},
+    "network.caller": parse_caller,
+}
+#: What a group may look like.
+_EXAMPLES = {
+    "starburst": "{'n-workers': 4}",
+    "worker": "{'nthreads': 4}",
+    "build": "{'builder': 'direct'}",
+    "scheduler": "{'port': 8786}",
+    "adaptive": "{'maximum': 20}",
+    "network": "{'caller': '203.0.113.7/32'}",
+    "timeouts": "{'connect': '3 minutes'}",
+    "storage": "{'volume_size': 50}",
+}
+#: What the groups are called, by the names of their classes.
+_GROUP_NAMES = {
+    "WorkerShape": "worker",
+    "BuildSettings": "build",
+    "SchedulerSettings": "scheduler",
+    "AdaptiveSettings": "adaptive",
+    "NetworkSettings": "network",
+    "Timeouts": "timeouts",
+    "StorageSettings": "storage",
+}

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from distributed.comm import CommClosedError, connect, listen
 from distributed.security import Security
 
-from dask_starburst.errors import BadArgument
-from dask_starburst.fleet.tls import LARGEST_SECRET, Certificates, adopt, issue
+from dask_starburst.errors import BadArgument, SchedulerFailed
+from dask_starburst.fleet.task import SchedulerTask
+from dask_starburst.fleet.tls import LARGEST_SECRET, Certificates, adopt, issue, refusal
+from dask_starburst.plan.state import HEAD, SCHEDULER, Worker, WorkerState
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +152,131 @@ def test_the_certificates_are_valid_for_a_month_and_cannot_sign_others(ours: Cer
 
 def test_two_clusters_have_nothing_in_common(ours: Certificates, theirs: Certificates):
     assert not set(json.loads(ours.secret).values()) & set(json.loads(theirs.secret).values())
+
+
+@pytest.mark.parametrize("hours", [2, 26, -2])
+def test_a_clock_that_is_wrong_by_hours_keeps_nobody_out(hours: int):
+    wrong = issue("wrong clock", datetime.now(UTC) + timedelta(hours=hours))
+
+    async def talk() -> Any:
+        async with listening(node(wrong)) as address:
+            return await ask(address, wrong.client.get_connection_args("client"))
+
+    assert asyncio.run(talk()) == "hello"
+
+
+def test_the_certificate_of_a_client_is_not_one_of_a_scheduler_or_worker(ours: Certificates):
+    client = ours.client
+    disguised = Security(
+        require_encryption=True,
+        tls_ca_file=client.tls_ca_file,
+        tls_scheduler_cert=client.tls_client_cert,
+        tls_scheduler_key=client.tls_client_key,
+    )
+
+    async def fall_for_it(arguments: dict[str, Any]) -> None:
+        async with listening(disguised) as address:
+            await ask(address, arguments)
+
+    for arguments in (client.get_connection_args("client"), node(ours).get_connection_args("worker")):
+        with pytest.raises((OSError, CommClosedError)) as found:
+            asyncio.run(fall_for_it(arguments))
+        assert "unsuitable certificate purpose" in str(refusal(found.value)) or "unsupported" in str(found.value)
+
+
+def test_certificates_say_what_they_are_for(ours: Certificates):
+    assert ours.client.tls_client_cert is not None
+    parts = {"client": ours.client.tls_client_cert, "node": json.loads(ours.secret)["cert"]}
+    uses = {
+        name: x509.load_pem_x509_certificate(text.encode()).extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+        for name, text in parts.items()
+    }
+    assert set(uses["client"].value) == {ExtendedKeyUsageOID.CLIENT_AUTH}
+    assert set(uses["node"].value) == {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH}
+    assert all(use.critical for use in uses.values())
+
+
+def test_the_certificates_stand_openssls_strictest_look(ours: Certificates):
+    parts = json.loads(ours.secret)
+    context = ssl.create_default_context(cadata=parts["ca"])
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.check_hostname = False
+    security = node(ours)
+
+    async def look() -> None:
+        async with listening(security) as address:
+            host, port = address.removeprefix("tls://").rsplit(":", 1)
+            _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+            writer.close()
+
+    asyncio.run(look())
+
+
+# -- when certificates are not accepted -----------------------------------------------------------
+
+
+@dataclass
+class Playing:
+    """As much of a fleet as the start of a scheduler needs."""
+
+    address: str
+    state: WorkerState = WorkerState.STARTED
+    error: None = None
+
+    @property
+    def launcher(self) -> Playing:
+        return self
+
+    @property
+    def contact_address(self) -> str:
+        return self.address
+
+    @property
+    def workers(self) -> dict[str, Any]:
+        return {SCHEDULER: Worker(SCHEDULER, HEAD, self.state, 0.0)}
+
+
+def start(server: Security, client: Certificates, state: WorkerState = WorkerState.STARTED, timeout: float = 60) -> str:
+    """Return why a scheduler that listens with some certificates cannot be connected to with others."""
+
+    async def begin() -> None:
+        async with listening(server) as address:
+            fleet: Any = Playing(address, state)
+            arguments = client.client.get_connection_args("client")
+            await SchedulerTask(fleet=fleet, connection_args=arguments, timeout=timeout)._connect()
+
+    with pytest.raises(SchedulerFailed) as found:
+        asyncio.run(asyncio.wait_for(begin(), 30))
+    return str(found.value)
+
+
+def test_a_scheduler_with_foreign_certificates_fails_the_start_at_once(ours: Certificates, theirs: Certificates):
+    said = start(node(theirs), ours)
+    assert "do not accept each other's TLS certificates" in said
+    assert "firewall" not in said
+
+
+def test_a_scheduler_that_refuses_ours_fails_the_start_at_once(ours: Certificates, theirs: Certificates):
+    parts, foreign = json.loads(ours.secret), theirs.client
+    mixed = Certificates(
+        Security(
+            require_encryption=True,
+            tls_ca_file=parts["ca"],
+            tls_client_cert=foreign.tls_client_cert,
+            tls_client_key=foreign.tls_client_key,
+        ),
+        "",
+    )
+    assert "do not accept each other's TLS certificates" in start(node(ours), mixed)
+
+
+def test_a_certificate_that_is_not_valid_yet_says_that_it_may_be_the_clock():
+    later = issue("later", datetime.now(UTC) + timedelta(days=30))
+    assert "is the clock of this computer right?" in start(node(later), later)
+
+
+def test_before_the_container_runs_another_may_answer_in_its_place(ours: Certificates, theirs: Certificates):
+    assert "cannot be reached" in start(node(theirs), ours, WorkerState.PLACED, timeout=0.2)
 
 
 # -- a user's own ---------------------------------------------------------------------------------

@@ -1,0 +1,49 @@
+"""A cluster behind a proxy that is down, and what other processes can see of its secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+SCRIPT = """
+import json, os
+from dask.distributed import Client
+from dask_starburst import StarburstCluster
+
+def seen():
+    return os.getpid(), os.getppid(), dict(os.environ)
+
+def environ(pid):
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        return file.read().decode(errors="replace")
+
+with StarburstCluster(cloud="local", n_workers=1, quiet=True) as cluster, Client(cluster) as client:
+    answer = client.submit(sum, [1, 2, 3]).result(60)
+    (worker, nanny, inside), = client.run(seen).values()
+    scheduler, _, _ = client.run_on_scheduler(seen)
+    names = {"worker": worker, "nanny": nanny, "scheduler": scheduler}
+    told = {name: environ(pid) for name, pid in names.items()}
+    secret = json.loads(cluster._certificates.secret)
+print(json.dumps({"answer": answer, "told": told, "inside": inside, "key": secret["key"]}))
+"""
+
+
+def test_a_cluster_on_this_computer_needs_no_proxy_and_shows_its_key_in_no_environment() -> None:
+    # Port 9 is closed, and NO_PROXY says nothing of this computer.
+    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+    env = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"} | proxies
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["answer"] == 6
+    lines = [line for line in found["key"].splitlines() if "PRIVATE KEY" not in line]
+    assert lines
+    for process, environment in found["told"].items():
+        assert "STARBURST" in environment, f"the environment of the {process} was not read"
+        assert not [line for line in lines if line in environment], process
+        assert "PRIVATE KEY" not in environment, process
+    assert "STARBURST_TLS" not in found["inside"]
