@@ -70,6 +70,10 @@ class StandIn:
         """Nothing to count."""
         return {}
 
+    async def lease(self) -> float:
+        """Renew nothing."""
+        return 0.0
+
     async def account(self, spent: float, rate: float) -> dict[Name, float]:
         """Nobody works here."""
         return {}

@@ -109,6 +109,9 @@ class CloudAdaptive(Adaptive):
         if len(self.plan) != len(self.requested):
             await self.cluster
         plan, running = self.plan, self.plan & self.observed
+        fleet = getattr(self.cluster, "_fleet", None)
+        if fleet is not None and target > len(running):
+            fleet.retry_rested()  # what was given up is asked for still, and is not there
         state = self._state(plan, running)
         decision = recommend(state, target, now, limits)
         self._looks = decision.looks

@@ -9,7 +9,8 @@
     ├── CredentialsExpired          AWS refused the token
     ├── PermissionDenied            AWS refused one action; ``operation`` names it
     ├── AWSError                    any other failure of an AWS call
-    │   └── Throttled               AWS asked us to slow down, longer than we were willing to wait
+    │   ├── Throttled               AWS asked us to slow down, longer than we were willing to wait
+    │   └── AWSUnavailable          AWS did not answer, or failed itself; the same call may work in a moment
     ├── PriceUnknown                nobody says what something costs there, so it is not counted as nothing
     ├── CapacityUnavailable         AWS had no instance to give in time
     ├── BudgetExceeded              a cap of the user's does not allow it; ``max_hourly_cost``, ``max_total_cost``
@@ -85,6 +86,10 @@ class AWSError(StarburstError):
 
 class Throttled(AWSError):
     """AWS throttled a call longer than we were willing to wait."""
+
+
+class AWSUnavailable(AWSError):
+    """AWS could not be reached, did not answer or answered 5xx: the same call may work in a moment."""
 
 
 class PriceUnknown(StarburstError):

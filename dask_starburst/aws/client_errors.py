@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import Any
 
 from botocore.exceptions import (
     ClientError,
-    EndpointConnectionError,
+    ConnectionError,
+    HTTPClientError,
     NoCredentialsError,
     NoRegionError,
     PartialCredentialsError,
@@ -16,9 +18,10 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-from dask_starburst.aws.faults import DENIED, EXPIRED, THROTTLED, code_of
+from dask_starburst.aws.faults import DENIED, EXPIRED, THROTTLED, UNAVAILABLE, code_of
 from dask_starburst.errors import (
     AWSError,
+    AWSUnavailable,
     BadArgument,
     CredentialsExpired,
     NoCredentials,
@@ -53,8 +56,8 @@ def explained(error: Exception, operation: str) -> StarburstError:
         return BadArgument(f"{error}; give one that `aws configure list-profiles` shows.")
     if isinstance(error, NoRegionError):
         return BadArgument('no AWS region is configured; give region="us-east-1", for example.')
-    if isinstance(error, EndpointConnectionError):
-        return AWSError(f"{operation} cannot reach AWS: {error}", operation=operation)
+    if isinstance(error, ConnectionError | HTTPClientError):
+        return AWSUnavailable(f"{operation} cannot reach AWS: {error}", operation=operation)
     return AWSError(f"{operation} failed: {error}", operation=operation)
 
 
@@ -80,7 +83,9 @@ def _of_client_error(error: ClientError, operation: str) -> StarburstError:
         )
     if code in THROTTLED:
         return Throttled(f"AWS throttles {operation}: {text} ({code}).", **facts)
-    return AWSError(f"{operation} failed: {text} ({code}).", **facts)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    kind = AWSUnavailable if code in UNAVAILABLE or status >= HTTPStatus.INTERNAL_SERVER_ERROR else AWSError
+    return kind(f"{operation} failed: {text} ({code}).", **facts)
 
 
 def _denied_action(text: str) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dask_starburst.aws.faults import MISSING, code_of
+from dask_starburst.aws.faults import MISSING, code_of, meaning
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, delete
 from dask_starburst.errors import AWSError, StarburstError
@@ -17,11 +17,6 @@ from dask_starburst.plan.tasks import definition_digest, place_of
 #: DescribeTasks and DescribeContainerInstances take so many at most (aws-facts §1.2).
 BATCH = 100
 _DIGEST_TAG = "starburst:definition"
-
-
-#: Refusals of RunTask that pass by themselves: the instance is full, still has another task of ours or
-#: has just gone; its agent is reconnecting.
-_PASSING = ("RESOURCE", "AGENT", "DISTINCT", "MEMBEROF", "EMPTY CAPACITY PROVIDER", "NO ACTIVE INSTANCES")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +31,6 @@ class Placements:
         if container_instance in self.refusals:
             return self.refusals[container_instance]
         return ", ".join(sorted({*self.refusals.values()})) or "ECS gave neither task nor reason"
-
-
-def passes(refusal: str) -> bool:
-    """Whether a refusal may pass by itself."""
-    return refusal.upper().startswith(_PASSING)
 
 
 async def ensure_cluster(aws: AWS, name: str, tags: dict[str, str]) -> None:
@@ -239,14 +229,18 @@ def _task(answer: dict[str, Any]) -> Task:
     containers = answer.get("containers", [])
     reasons = [answer.get("stoppedReason", ""), *(c.get("reason", "") for c in containers)]
     codes = [c["exitCode"] for c in containers if "exitCode" in c]
+    reason = "; ".join(dict.fromkeys(filter(None, reasons)))
+    found = meaning(reason)
     return Task(
         arn=answer["taskArn"],
         worker=place.worker if place else "",
         launch=place.launch if place else 0,
         status=answer["lastStatus"],
         instance=instance,
-        reason="; ".join(dict.fromkeys(filter(None, reasons))),
+        reason=reason,
         exit_code=codes[0] if codes else None,
+        passing=found is not None and found.kind == "passing",
+        aws_failed=found is not None and found.kind in ("passing", "network"),
     )
 
 

@@ -7,69 +7,29 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from dask_starburst.errors import StarburstError
+from dask_starburst.aws.codes import (
+    BUSY as BUSY,
+)
+from dask_starburst.aws.codes import (
+    DENIED as DENIED,
+)
+from dask_starburst.aws.codes import (
+    EXISTS as EXISTS,
+)
+from dask_starburst.aws.codes import (
+    EXPIRED as EXPIRED,
+)
+from dask_starburst.aws.codes import (
+    MISSING as MISSING,
+)
+from dask_starburst.aws.codes import (
+    THROTTLED as THROTTLED,
+)
+from dask_starburst.aws.codes import (
+    UNAVAILABLE as UNAVAILABLE,
+)
+from dask_starburst.errors import AWSUnavailable, CredentialsExpired, NoCredentials, StarburstError, Throttled
 from dask_starburst.plan.offerings import Refusal
-
-DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedAccess"})
-EXPIRED = frozenset(
-    {
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "RequestExpired",
-        "InvalidClientTokenId",
-        "UnrecognizedClientException",
-        "InvalidAccessKeyId",
-        "AuthFailure",
-        "SignatureDoesNotMatch",
-    }
-)
-THROTTLED = frozenset({"Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"})
-#: It is there already: what an idempotent "make it" wants to hear.
-EXISTS = frozenset(
-    {
-        "EntityAlreadyExists",
-        "EntityAlreadyExistsException",
-        "AlreadyExists",
-        "AlreadyExistsFault",
-        "ResourceAlreadyExistsException",
-        "InvalidGroup.Duplicate",
-        "InvalidPermission.Duplicate",
-        "InvalidLaunchTemplateName.AlreadyExistsException",
-        "ParameterAlreadyExists",
-        "RepositoryAlreadyExistsException",
-        "ImageAlreadyExistsException",
-        "ImageTagAlreadyExistsException",
-    }
-)
-#: It is gone already: what an idempotent "remove it" wants to hear.
-MISSING = frozenset(
-    {
-        "NoSuchEntity",
-        "ParameterNotFound",
-        "ResourceNotFoundException",
-        "ClusterNotFoundException",
-        "InvalidGroup.NotFound",
-        "InvalidPermission.NotFound",
-        "InvalidLaunchTemplateName.NotFoundException",
-        "InvalidLaunchTemplateId.NotFound",
-        "RepositoryNotFoundException",
-        "LifecyclePolicyNotFoundException",
-        "NoSuchResourceException",
-    }
-)
-#: AWS is still busy with what was asked before: try again (aws-facts §3.3).
-BUSY = frozenset(
-    {
-        "ClusterContainsContainerInstancesException",
-        "ClusterContainsTasksException",
-        "ClusterContainsCapacityProviderException",
-        "DependencyViolation",
-        "ResourceInUse",
-        "ResourceInUseException",
-        "ScalingActivityInProgress",
-        "UpdateInProgressException",
-    }
-)
 
 #: How long what AWS says lasts, and whose matter it is.
 #:
@@ -281,6 +241,27 @@ TABLE: tuple[Meaning, ...] = (
 )
 #: What a launch is taken for that AWS explains in words which are in no row.
 UNKNOWN_LAUNCH = Meaning("fault", _FAULT)
+#: What RunTask answers while AWS has not caught up with what was just made (real-aws R2, R18).
+_SETTLING = (
+    "unable to assume the role",
+    "Unable to assume the service linked role",
+    "Unable to describe task definition",
+    "TaskDefinition not found",
+    "The specified capacity provider",
+)
+#: Refusals of RunTask that pass by themselves ("API failure reasons", ECS developer guide): the instance is full, still
+#: has another task of ours or has just gone; its agent is reconnecting; ECS does not show it yet.
+_PLACEMENTS = (
+    "RESOURCE",
+    "AGENT",
+    "DISTINCT",
+    "MEMBEROF",
+    "EMPTY CAPACITY PROVIDER",
+    "NO ACTIVE INSTANCES",
+    "MISSING",
+    "INACTIVE",
+    "DRAINING",
+)
 #: What AWS says of an instance profile that was made a moment ago (aws-facts §3.5; "CreateAutoScalingGroup").
 _FRESH_PROFILE = "Invalid IAM Instance Profile"
 #: What a registry says of a tag that has an image and cannot be moved: ECR's and Docker's words.
@@ -301,6 +282,24 @@ def code_of(error: BaseException | None) -> str:
 def meaning(text: str) -> Meaning | None:
     """Return what a text of AWS's means; None if it is in no row. Never ask about what a process of the user's says."""
     return next((row for row in TABLE if row.fits(text)), None)
+
+
+def outage(error: BaseException) -> bool:
+    """Whether AWS could not be asked: it throttles, fails itself, does not answer or takes no credentials just now.
+
+    The call says nothing about what was asked for, and the same call may work in a moment.
+    """
+    return isinstance(error, Throttled | AWSUnavailable | CredentialsExpired | NoCredentials)
+
+
+def settling(error: BaseException) -> bool:
+    """Whether AWS has not caught up with what was made or asked for before: it is eventually consistent."""
+    return code_of(error) in MISSING | BUSY or _says(str(error), *_SETTLING)
+
+
+def placement_passes(refusal: str) -> bool:
+    """Whether the reason for which ECS placed no task on an instance may pass by itself."""
+    return refusal.upper().startswith(_PLACEMENTS)
 
 
 def fresh_profile(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from functools import cache
 from threading import Lock
@@ -24,6 +25,7 @@ from botocore.loaders import Loader, create_loader
 from dask_starburst.aws import credentials
 from dask_starburst.aws.addresses import past_proxies
 from dask_starburst.aws.client_errors import explained
+from dask_starburst.errors import StarburstError
 from dask_starburst.plan.rates import LIMITS, Level, bucket_of, take
 
 #: botocore's own retries: throttling, 5xx, lost connections (design §7).
@@ -39,6 +41,8 @@ _HOMES = {"pricing": "us-east-1"}
 _NEXT = ("nextToken", "NextToken", "Marker")
 #: What IAM calls a service where boto3 calls it otherwise.
 _IN_IAM = {"service-quotas": "servicequotas"}
+#: Seconds before credentials that AWS refuses are read once more.
+_CREDENTIALS_PAUSE = 5.0
 
 
 def _session(region: str | None, profile: str | None) -> boto3.Session:
@@ -80,12 +84,9 @@ class AWS:
         endpoint_url: str | None = None,
         session: boto3.Session | None = None,
     ) -> None:
-        try:
-            self._session = session or _session(region, profile)
-        except BotoCoreError as error:
-            raise explained(error, "sts:GetCallerIdentity") from error
-        self._session.events.register("before-call", self._count)
-        self._session.events.register("after-call", self._set_clock)
+        self._configured = None if session is not None else (region, profile)
+        self._session = self._listened_to(session)
+        self._renewed = time.monotonic()
         self.endpoint_url = endpoint_url
         self.calls: Counter[str] = Counter()
         direct = past_proxies(endpoint_url or os.environ.get("AWS_ENDPOINT_URL"))
@@ -99,6 +100,31 @@ class AWS:
         self._ahead = 0.0
         self._meter = Lock()
         self._levels: dict[str, Level] = {}
+
+    def _listened_to(self, session: boto3.Session | None) -> boto3.Session:
+        """Return a session, that which is configured if none is given, whose calls are counted."""
+        try:
+            made = session or _session(*(self._configured or (None, None)))
+        except BotoCoreError as error:
+            raise explained(error, "sts:GetCallerIdentity") from error
+        made.events.register("before-call", self._count)
+        made.events.register("after-call", self._set_clock)
+        return made
+
+    def renew_credentials(self) -> None:
+        """Read the configured credentials anew: profile, helper program, cache of a login. At most every few seconds.
+
+        A session keeps those that it has once read, also when they have been exchanged in the file. One that was
+        given looks after its own; only the clients are made anew.
+        """
+        if time.monotonic() - self._renewed < _CREDENTIALS_PAUSE:
+            return
+        self._renewed = time.monotonic()
+        with self._lock:
+            if self._configured is not None:
+                with suppress(StarburstError):  # the profile may be gone just now; then the old session goes on
+                    self._session = self._listened_to(None)
+            self._clients = {}
 
     @property
     def region(self) -> str:

@@ -15,6 +15,8 @@ from dask_starburst.plan.state import SCHEDULER, Name
 
 #: Seconds that the scheduler waits for a notice before it answers that there is none.
 _LONG_POLL = 20.0
+#: And this many has it to say what it knows.
+_SOON = 3.0
 
 
 class ClusterSide:
@@ -71,6 +73,15 @@ class ClusterSide:
         """Return what the scheduler has counted of workers that went."""
         comm = self._comm()
         return {} if comm is None else dict(await comm.starburst_spot_counts())
+
+    async def lease(self) -> float:
+        """Return until when the scheduler has renewed the lease (seconds, AWS's clock); 0 if it does not say."""
+        comm = self._comm()
+        try:
+            async with asyncio.timeout(_SOON):
+                return 0.0 if comm is None else float(await comm.starburst_lease())
+        except (OSError, TimeoutError):
+            return 0.0
 
     async def account(self, spent: float, rate: float) -> dict[Name, float]:
         """Tell the scheduler what was spent and what an hour may cost; return each worker's busy seconds."""

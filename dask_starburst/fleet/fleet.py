@@ -11,12 +11,10 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from dask_starburst import cancellation
-from dask_starburst.aws import logs
+from dask_starburst.aws import faults, logs
 from dask_starburst.errors import (
     BudgetExceeded,
-    CredentialsExpired,
     LeaseExpired,
-    PermissionDenied,
     SchedulerFailed,
     StarburstError,
 )
@@ -30,25 +28,21 @@ from dask_starburst.fleet.observe import Observer
 from dask_starburst.fleet.perform import Performer
 from dask_starburst.fleet.pool import Pool
 from dask_starburst.fleet.spot import SpotSide, SpotWatch
-from dask_starburst.plan.ending import told_reason
+from dask_starburst.fleet.troubles import Troubles
 from dask_starburst.plan.look import pause
 from dask_starburst.plan.offerings import Refusal
 from dask_starburst.plan.reconcile import step
 from dask_starburst.plan.state import HEAD, SCHEDULER, Action, Limits, Name, Observed, Worker, WorkerState
 from dask_starburst.plan.tasks import LOG_GROUP
-from dask_starburst.plan.worker import again, stepped_down, track
+from dask_starburst.plan.worker import again, delayed, given_up, rested, retried, stepped_down, track
 
 logger = logging.getLogger(__name__)
 S = WorkerState
 
 #: Many fleets that were started together must not go on looking together.
 _JITTER = (0.9, 1.1)
-#: The scheduler's last words are among so many lines of its log.
-_LAST_WORDS = 100
-#: Seconds until a line is surely there: Docker's log driver sends what there is every five (its source).
-_LOG_LATE = 8
 #: Errors after which asking again cannot help.
-_FATAL = (LeaseExpired, CredentialsExpired, SchedulerFailed)
+_FATAL = (LeaseExpired, SchedulerFailed)
 
 
 class DaskSide(SpotSide, BudgetSide, Protocol):
@@ -62,6 +56,9 @@ class DaskSide(SpotSide, BudgetSide, Protocol):
 
     async def forget(self, name: Name) -> None:
         """Remove a dead worker from the scheduler."""
+
+    async def lease(self) -> float:
+        """Return until when the scheduler has renewed the lease (seconds, AWS's clock); 0 if it does not say."""
 
 
 #: Told of each decision with all that it was made from, before anything is done: for tests that watch a fleet.
@@ -118,12 +115,14 @@ class Fleet:
         self._dask = dask
         self._events = events
         self._limits = limits
-        self._lease = lease
+        self.lease = lease
         self._poll = poll
         self._head: Worker | None = None
         self._launches: dict[Name, int] = {}
         self._explained: dict[Name, tuple[int, StarburstError]] = {}
-        self._trouble = ""
+        self._troubles = Troubles(self)
+        self.troubled = self._troubles.note
+        self._blind, self._seen = False, pool.aws.now()
         self._wake = asyncio.Event()
         self._looked = asyncio.Condition()
         self._observer = Observer(pool, poll)
@@ -158,6 +157,14 @@ class Fleet:
         for worker in self.failed():
             self.workers[worker.name] = replace(again(worker, now, 0), reason="")
 
+    def retry_rested(self) -> None:
+        """Give those another set of attempts that were given up long enough ago: there is work for them."""
+        now = self.pool.aws.now()
+        for worker in self.failed():
+            if worker.group != HEAD and rested(worker, now, self._limits):
+                self.workers[worker.name] = retried(worker, now, self._limits)
+                self.wake()
+
     def wake(self) -> None:
         """Look at once."""
         self._wake.set()
@@ -176,8 +183,7 @@ class Fleet:
 
     def failed(self) -> list[Worker]:
         """Return the workers that were given up, after their last attempt."""
-        last = self._limits.attempts - 1
-        return [w for w in self.workers.values() if w.state is S.FAILED and w.attempt >= last]
+        return [w for w in self.workers.values() if given_up(w, self._limits)]
 
     def explained(self, worker: Worker) -> StarburstError | None:
         """Return why a worker was given up; None until it has been told in full, for its log takes a moment to read."""
@@ -218,30 +224,20 @@ class Fleet:
     async def _run(self) -> None:
         while self.error is None and not self.stopping:
             self._wake.clear()
+            self._troubles.begin()
             try:
                 await self._tick()
             except BudgetExceeded as error:
-                self._fail(error)
+                self.fail(error)
             except _FATAL as error:
-                tries = _LOG_LATE if isinstance(error, LeaseExpired) else 1
-                self._fail(await self._ended_by_scheduler(tries) or error)
+                self.fail(await self._troubles.reason(error, self._head or self.workers.get(SCHEDULER)))
             except StarburstError as error:
                 self.troubled(error)
             except Exception:  # the loop's edge: it has to outlive our own mistakes
                 logger.exception("the fleet's loop stumbled and goes on")
+            self._troubles.over()
             await self._told()
             await self._sleep()
-
-    def troubled(self, error: StarburstError) -> None:
-        """Tell of a call that failed, once; give up if asking again cannot help."""
-        text = str(error)
-        if text != self._trouble:
-            self.tell("aws-error", self.pool.name, text, logging.WARNING)
-        self._trouble = text
-        scheduler = self.workers.get(SCHEDULER)
-        starting = scheduler is not None and scheduler.state not in (S.READY, S.RETIRING)
-        if starting and isinstance(error, PermissionDenied):
-            self._fail(error)
 
     async def _tick(self) -> None:
         now = self.pool.aws.now()
@@ -250,14 +246,12 @@ class Fleet:
         limits = self.budget.look(now, self._limits)
         self._follow(now)
         self.spot.look(self.observed.draining)
-        await self.launcher.look_for_head(self.pool, self.observed)
+        refused = await self._look_for_head() or refused
         workers = tuple(self.workers.values())
         decision = step(workers, self.observed, now, limits)
         self.decided(decision, workers, self.observed, now, limits)
         actions = [a for a in decision if self.launcher.ready_for(a)]
         self.observed = observe.ask(self.observed, actions, now)
-        if refused is None:
-            self._trouble = ""
         await self._perform.all(actions)
         if refused is not None:
             raise refused
@@ -265,17 +259,34 @@ class Fleet:
     async def _renew(self, now: float) -> StarburstError | None:
         """Renew the lease; return what AWS says against it, for there is work to look after until it ends."""
         try:
-            if await self._lease.renew(self.pool, now):
-                self.tell("lease-renewed", self.pool.name, f"lease renewed until {self._lease}", logging.DEBUG)
+            if await self.lease.renew(self.pool, now):
+                self.tell("lease-renewed", self.pool.name, f"lease renewed until {self.lease}", logging.DEBUG)
         except _FATAL:
             raise
+        except StarburstError as error:
+            if faults.outage(error):  # the scheduler renews it too, with credentials of its own
+                self.lease.heard(await self._dask.lease())
+            return error
+        return None
+
+    async def _look_for_head(self) -> StarburstError | None:
+        """Learn the scheduler's addresses; return what AWS says against it, for the rest does not depend on that."""
+        try:
+            await self.launcher.look_for_head(self.pool, self.observed)
         except StarburstError as error:
             return error
         return None
 
     async def _look(self, now: float) -> None:
         before = self.observed
-        self.observed = await self._observer.look(before, self.workers.values(), self._dask.members(), now)
+        try:
+            self.observed = await self._observer.look(before, self.workers.values(), self._dask.members(), now)
+        except StarburstError:
+            self._blind = True
+            raise
+        if self._blind:
+            self.workers = {name: delayed(w, now - self._seen) for name, w in self.workers.items()}
+        self._blind, self._seen = False, now
         self._perform.compare(before, self.observed)
 
     def _follow(self, now: float) -> None:
@@ -301,6 +312,9 @@ class Fleet:
             return
         if new.attempt > old.attempt or new.state is S.FAILED:
             self.spawn(self._explain(old, new))
+        elif new.hitches > old.hitches:
+            text = f"{_who(new)} is started again, for AWS ended it: {new.reason}"
+            self.tell("worker-delayed", new.name, text, logging.WARNING)
         elif new.state is S.READY:
             seconds = self.pool.aws.now() - old.since
             text = f"{_who(new)} is up ({seconds:.1f} s after placement)"
@@ -324,18 +338,6 @@ class Fleet:
         why = f"the scheduler was lost: {new.reason}. The work that it held is lost"
         raise SchedulerFailed(f"{why}. The cluster closes; start a new one.")
 
-    async def _ended_by_scheduler(self, tries: int) -> SchedulerFailed | None:
-        """Return the error that says why the scheduler ended the pool, if its log says so within as many seconds."""
-        scheduler = self._head or self.workers.get(SCHEDULER)
-        if scheduler is None or not scheduler.task:
-            return None
-        for n in range(tries):
-            await asyncio.sleep(min(n, 1))
-            reason = told_reason(await self.log_tail(scheduler, _LAST_WORDS))
-            if reason is not None:
-                return SchedulerFailed(f"the scheduler has ended the cluster: {reason}. Start a new one.")
-        return None
-
     async def _explain(self, old: Worker, new: Worker) -> None:
         final = new.state is S.FAILED
         lines = await self.log_tail(old) if old.task else []
@@ -346,7 +348,7 @@ class Fleet:
         level = logging.ERROR if final else logging.WARNING
         self.tell("worker-failed", new.name, text, level)
         if final and new.group == HEAD:
-            self._fail(SchedulerFailed(text))
+            self.fail(SchedulerFailed(text))
         elif final:
             self._explained[new.name] = new.launch, explain.given_up(new, text)
         await self._told()
@@ -364,7 +366,8 @@ class Fleet:
         """Emit an event."""
         self._events.emit(Event(self.pool.aws.now(), kind, subject, message, level, facts))
 
-    def _fail(self, error: StarburstError) -> None:
+    def fail(self, error: StarburstError) -> None:
+        """End the cluster: it cannot go on."""
         if self.error is None:
             self.error = error
             self.tell("cluster-failed", self.pool.name, str(error), logging.ERROR)
@@ -383,7 +386,7 @@ class Fleet:
         spares = sum(self._limits.spare.values())
         booting = any(not i.seen and not i.terminating for i in self.observed.instances.values())
         idle = booting or len(self.observed.instances) > len(self.workers) + spares
-        calm = self._trouble or (quiet and not idle and not self.observed.asked)
+        calm = self._troubles.any or (quiet and not idle and not self.observed.asked)
         under_way = sum(w.state is not S.READY for w in self.workers.values())
         seconds = pause(self._poll, under_way, bool(calm)) * random.uniform(*_JITTER)
         with suppress(TimeoutError):

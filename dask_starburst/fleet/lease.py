@@ -55,5 +55,9 @@ class Lease:
         self.until = until
         return True
 
+    def heard(self, until: float) -> None:
+        """Hear that somebody else has renewed it."""
+        self.until = max(self.until, until)
+
     def __str__(self) -> str:
         return datetime.fromtimestamp(self.until, UTC).strftime("%H:%M:%S UTC")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dask_starburst.aws import autoscaling, ecs, warm_pools
-from dask_starburst.errors import StarburstError
+from dask_starburst.aws import autoscaling, ecs, faults, warm_pools
+from dask_starburst.errors import AWSUnavailable, StarburstError
 from dask_starburst.fleet import explain, observe
 from dask_starburst.plan.state import (
     HEAD,
@@ -23,9 +24,10 @@ from dask_starburst.plan.state import (
     SetTypes,
     StopTask,
     Terminate,
+    Worker,
     WorkerState,
 )
-from dask_starburst.plan.worker import placed, refused
+from dask_starburst.plan.worker import placed, refused, unanswered
 
 if TYPE_CHECKING:
     from dask_starburst.fleet.fleet import DaskSide, Fleet
@@ -55,7 +57,7 @@ class Performer:
                 case _:
                     single.append(action)
         await asyncio.gather(
-            *(self._guarded(self._one(action)) for action in single),
+            *(self._guarded(self._one(action), action) for action in single),
             *(
                 self._guarded(self._terminate(part))
                 for group in sorted({end.group for end in ends})
@@ -78,12 +80,23 @@ class Performer:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("something beside the fleet's loop failed", exc_info=error)
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Coroutine[Any, Any, None], action: Action | None = None) -> None:
         try:
             await work
         except StarburstError as error:
             # It counts as asked for, so that it is asked again only after a while.
             self._fleet.troubled(error)
+            if isinstance(action, SetDesired):
+                waiting = [w for w in self._fleet.workers.values() if w.group == action.group]
+                self._not_asked(waiting, error)
+
+    def _not_asked(self, workers: Iterable[Worker], error: StarburstError) -> None:
+        """Note why AWS gives these workers nothing; where it could not be asked, their time begins anew."""
+        now = self._fleet.pool.aws.now()
+        for worker in workers:
+            if worker.state is WorkerState.CAPACITY:
+                told = replace(worker, reason=str(error))
+                self._fleet.workers[worker.name] = unanswered(told, now) if faults.outage(error) else told
 
     async def _one(self, action: Action) -> None:
         pool = self._fleet.pool
@@ -134,17 +147,13 @@ class Performer:
         fleet = self._fleet
         now, observed = fleet.pool.aws.now(), fleet.observed
         arns = {run: observed.instances[run.instance].arn or "" for run in batch}
-        error = ""
         try:
             placements = await ecs.run_tasks(fleet.pool.aws, fleet.launcher.request(fleet.pool, batch, observed))
-        except StarburstError as refusal:
-            # AWS may have done it though its answer was lost: the next look finds that out.
-            fleet.doubt()
-            placements, error = ecs.Placements((), {}), str(refusal)
+        except StarburstError as error:
+            self._not_run(batch, error, now)
+            return
         tasks = {(t.worker, t.launch): t for t in placements.tasks}
-        refusals = {
-            run: error or placements.refusal(arn) for run, arn in arns.items() if (run.worker, run.launch) not in tasks
-        }
+        refusals = {run: placements.refusal(arn) for run, arn in arns.items() if (run.worker, run.launch) not in tasks}
         observed = observe.unask(fleet.observed, set(batch))
         observed = observe.refuse(observed, [run.instance for run in refusals], now)
         fleet.observed = observe.add_tasks(observed, placements.tasks)
@@ -153,11 +162,33 @@ class Performer:
             if worker is None or worker.state is not WorkerState.CAPACITY:
                 continue  # cancelled meanwhile; step stops a task that nobody waits for
             if run in refusals:
-                reason = f"ECS refused its task: {refusals[run]}"
-                fleet.workers[run.worker] = refused(worker, reason, passing=ecs.passes(refusals[run]))
+                self._refused(worker, refusals[run], passing=faults.placement_passes(refusals[run]))
             else:
                 fleet.workers[run.worker] = placed(worker, tasks[run.worker, run.launch], now)
                 fleet.launched.append(fleet.workers[run.worker])
+
+    def _not_run(self, batch: list[RunTask], error: StarburstError, now: float) -> None:
+        """Follow a RunTask up that failed as a whole. AWS may have done it all the same; the next look finds out."""
+        fleet = self._fleet
+        fleet.doubt()
+        fleet.troubled(error)
+        waiting = [fleet.workers[run.worker] for run in batch if run.worker in fleet.workers]
+        if faults.outage(error):
+            self._not_asked(waiting, error)
+            if not isinstance(error, AWSUnavailable):  # nothing was done, so nothing has to be waited for
+                fleet.observed = observe.unask(fleet.observed, set(batch))
+            return
+        fleet.observed = observe.refuse(observe.unask(fleet.observed, set(batch)), [r.instance for r in batch], now)
+        for worker in waiting:
+            if worker.state is WorkerState.CAPACITY:
+                self._refused(worker, str(error), passing=faults.settling(error))
+
+    def _refused(self, worker: Worker, why: str, *, passing: bool) -> None:
+        reason = f"ECS refused its task: {why}"
+        if worker.reason != reason:  # the same answer to every attempt is told once
+            text = f"{'the scheduler' if worker.group == HEAD else f'worker {worker.name}'} waits: {reason}; retrying"
+            self._fleet.tell("task-refused", worker.name, text, logging.INFO if passing else logging.WARNING)
+        self._fleet.workers[worker.name] = refused(worker, reason, passing=passing)
 
     def compare(self, before: Observed, after: Observed) -> None:
         """Tell which instances came, connected and went, and which launches AWS refused."""

@@ -70,6 +70,13 @@ class Worker:
         Why ECS refused its task for good, until the attempt is counted as failed.
     unserved : bool
         Whether the last attempt ended without an instance, and so cost nothing.
+    aws_failed : bool
+        Whether AWS ended the last attempt, and not the worker's own process.
+    passing : bool
+        Whether it did so in a way that passes, so that the attempt does not count.
+    hitches, rounds : int
+        How many attempts in a row ended so, and how often the worker was given up and tried again; both lengthen
+        the next pause.
     notice : float, optional
         When AWS takes its instance, once it has said so: the scheduler retires the worker by itself.
     held : bool
@@ -90,6 +97,10 @@ class Worker:
     reason: str = ""
     refusal: str = ""
     unserved: bool = False
+    aws_failed: bool = False
+    passing: bool = False
+    hitches: int = 0
+    rounds: int = 0
     notice: float | None = None
     held: bool = False
 
@@ -130,7 +141,10 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One ECS task of the pool."""
+    """One ECS task of the pool.
+
+    `passing`: whether it ended by a fault of AWS's that passes; `aws_failed`: whether AWS rather than its process did.
+    """
 
     arn: str
     worker: Name
@@ -139,6 +153,8 @@ class Task:
     instance: str | None = None
     reason: str = ""
     exit_code: int | None = None
+    passing: bool = False
+    aws_failed: bool = False
 
     @property
     def stopped(self) -> bool:
@@ -152,15 +168,17 @@ class Limits:
 
     `ladder`: the groups that workers may run in, the preferred one first. `fallback`: how long a worker
     waits in a group that AWS launches nothing in before it steps down. `fault`: how long an attempt lasts
-    that AWS answers with a quota or a fault in the request. `rest`: after how long a worker is tried anew that was
-    given up for want of an instance. `spare`: how many empty instances a group keeps ready beyond what
-    its workers need; `stopped`: how many its warm pool keeps. `capped`: whether there is a cap on what is spent.
+    that AWS answers with a quota or a fault in the request. `rest`: after how long a worker that AWS failed
+    is tried again once it was given up; each time twice as long, up to `longest_rest`, where trying costs
+    something. `spare`: how many empty instances a group keeps ready beyond what its workers need;
+    `stopped`: how many its warm pool keeps. `capped`: whether there is a cap on what is spent.
     """
 
     capacity: float = 120.0
     fallback: float = 60.0
     fault: float = 20.0
     rest: float = 300.0
+    longest_rest: float = 3600.0
     connect: float = 180.0
     retire: float = 120.0
     absent: float = 60.0

@@ -8,6 +8,11 @@ from dask_starburst.plan.state import HEAD, Limits, Observed, Task, Worker, Work
 
 S = WorkerState
 
+#: States whose time AWS has to keep: it does not count while AWS cannot be looked at.
+_TIMED = frozenset({S.CAPACITY, S.PLACED, S.STARTED, S.READY, S.RETIRING, S.DRAINED})
+#: The pause after what passes doubles so often at most: 2 s, 4 s, … 128 s.
+_LONGEST_HITCH = 6
+
 #: Every move that exists. Never back from RETIRING; LOST and FAILED from any state that costs.
 TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     S.WISHED: frozenset(
@@ -80,6 +85,42 @@ def refused(worker: Worker, reason: str, *, passing: bool) -> Worker:
     if passing:
         return replace(worker, launch=worker.launch + 1, reason=reason)
     return replace(worker, refusal=reason)
+
+
+def unanswered(worker: Worker, now: float) -> Worker:
+    """Return the worker after AWS could not be asked for its instance or task: its time begins anew.
+
+    The client token stays. If AWS has done it all the same, it answers the repeated request with the task that
+    it has started.
+    """
+    return replace(worker, since=now) if worker.state is S.CAPACITY else worker
+
+
+def delayed(worker: Worker, seconds: float) -> Worker:
+    """Return the worker after AWS could not be looked at for a while: that time is nobody's fault."""
+    if worker.state not in _TIMED:
+        return worker
+    absent = None if worker.absent_since is None else worker.absent_since + seconds
+    return replace(worker, since=worker.since + seconds, absent_since=absent)
+
+
+def rested(worker: Worker, now: float, limits: Limits) -> bool:
+    """Whether a worker that was given up may be tried again by now.
+
+    One that lacks only an instance costs nothing to try; each other try costs an instance for minutes.
+    """
+    longer = 1 if worker.unserved else 2**worker.rounds
+    return now - worker.since > min(limits.rest * longer, max(limits.rest, limits.longest_rest))
+
+
+def retried(worker: Worker, now: float, limits: Limits) -> Worker:
+    """Return a worker that was given up with another set of attempts."""
+    return replace(_anew(worker, now, 0, limits), rounds=worker.rounds + 1)
+
+
+def given_up(worker: Worker, limits: Limits) -> bool:
+    """Whether a worker has failed in its last attempt."""
+    return worker.state is S.FAILED and worker.attempt >= limits.attempts - 1 and not worker.passing
 
 
 def track(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
@@ -158,7 +199,7 @@ def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) ->
     if found is not None:
         return placed(worker, found, now)
     if worker.refusal:
-        return replace(move(worker, S.FAILED, now, worker.refusal), refusal="")
+        return replace(move(worker, S.FAILED, now, worker.refusal), refusal="", aws_failed=True)
     if worker.held:
         return move(worker, S.WISHED, now)
     if _booting(worker, observed, now, limits):
@@ -167,11 +208,14 @@ def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) ->
     lower = _rungs(worker, limits)[1:2]
     if lower and waited > (limits.fallback if refusal else limits.capacity):
         return replace(move(worker, S.WISHED, now, refusal.text if refusal else ""), group=lower[0], not_before=now)
-    hopeless = refusal is not None and refusal.kind != "capacity"
+    hopeless = refusal is not None and refusal.kind in ("quota", "fault")
+    passing = refusal is not None and refusal.kind == "passing"
     if waited <= (limits.fault if hopeless else limits.capacity):
         return worker
+    if passing:
+        return replace(worker, since=now)  # Auto Scaling tries again by itself what AWS has failed in
     reason = refusal.text if refusal else worker.reason or f"no instance within {limits.capacity:g} s"
-    return replace(move(worker, S.FAILED, now, reason), unserved=refusal is not None)
+    return replace(move(worker, S.FAILED, now, reason), unserved=refusal is not None, aws_failed=True)
 
 
 def _unadopted(worker: Worker, observed: Observed) -> Task | None:
@@ -187,7 +231,9 @@ def _booting(worker: Worker, observed: Observed, now: float, limits: Limits) -> 
 
 def _starting(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
     if not alive(worker, observed):
-        return move(worker, S.FAILED, now, _reason(worker, observed))
+        task = observed.tasks.get(worker.task or "")
+        failed = move(worker, S.FAILED, now, _reason(worker, observed))
+        return replace(failed, passing=task is None or task.passing, aws_failed=task is None or task.aws_failed)
     if not worker.wished:
         return move(worker, S.DRAINED, now)
     if worker.name in observed.members:
@@ -243,12 +289,23 @@ def _lost(worker: Worker, observed: Observed, now: float, limits: Limits) -> Wor
 def _failed(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
     if not worker.wished:
         return move(worker, S.STOPPED, now)
+    if worker.passing:
+        pause = limits.backoff * 2 ** min(worker.hitches, _LONGEST_HITCH)
+        return replace(
+            _anew(worker, now, worker.attempt, limits),
+            not_before=now + pause,
+            hitches=worker.hitches + 1,
+            rounds=worker.rounds,
+        )
     tries = worker.attempt + 1
     if tries >= limits.attempts:
-        # It waits for the user to ask again; if only an instance was lacking, trying costs nothing.
-        due = worker.unserved and worker.group != HEAD and now - worker.since > limits.rest
-        return _anew(worker, now, 0, limits) if due else worker
-    return replace(_anew(worker, now, tries, limits), not_before=now + limits.backoff * 2**worker.attempt)
+        # What its own process failed in waits for somebody who asks again; AWS may have what it lacked by now.
+        lacked = worker.unserved or worker.aws_failed
+        due = lacked and worker.group != HEAD and rested(worker, now, limits)
+        return retried(worker, now, limits) if due else worker
+    return replace(
+        _anew(worker, now, tries, limits), not_before=now + limits.backoff * 2**worker.attempt, rounds=worker.rounds
+    )
 
 
 def _anew(worker: Worker, now: float, attempt: int, limits: Limits) -> Worker:
@@ -269,6 +326,10 @@ def again(worker: Worker, now: float, attempt: int) -> Worker:
         absent_since=None,
         not_before=now,
         unserved=False,
+        aws_failed=False,
+        passing=False,
+        hitches=0,
+        rounds=0,
         notice=None,
     )
 

@@ -74,6 +74,11 @@ class Guardian(LoopingPlugin):
         self._reason: str | None = None
         self._renewed = float("-inf")
         self._not_before = 0.0
+        scheduler.handlers["starburst_lease"] = self.starburst_lease
+
+    async def starburst_lease(self) -> float:
+        """Return until when the pool may have capacity, as far as it was renewed here (seconds, AWS's clock)."""
+        return max(0.0, self._renewed + self._lifetimes.lease) if self._reason is None else 0.0
 
     async def before_close(self) -> None:
         """Guard no more: whoever closes a scheduler empties the pool, which may be another's soon."""

@@ -22,10 +22,21 @@ from botocore.exceptions import (
 )
 
 from dask_starburst.aws.client_errors import explained
-from dask_starburst.aws.faults import DENIED, EXISTS, EXPIRED, MISSING, THROTTLED, code_of, launch_refusal
+from dask_starburst.aws.faults import (
+    DENIED,
+    EXISTS,
+    EXPIRED,
+    MISSING,
+    THROTTLED,
+    UNAVAILABLE,
+    code_of,
+    launch_refusal,
+    outage,
+)
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import (
     AWSError,
+    AWSUnavailable,
     BadArgument,
     CredentialsExpired,
     NoCredentials,
@@ -43,7 +54,7 @@ def refusal(code: str, text: str = "AWS says no") -> ClientError:
 
 
 def test_no_code_has_two_meanings():
-    tables = [DENIED, EXPIRED, THROTTLED, EXISTS, MISSING]
+    tables = [DENIED, EXPIRED, THROTTLED, EXISTS, MISSING, UNAVAILABLE]
     assert sum(map(len, tables)) == len(frozenset().union(*tables))
 
 
@@ -86,7 +97,20 @@ def test_throttling_is_an_aws_error_of_its_own(code: str):
     assert str(error) == f"AWS throttles ecs:RegisterTaskDefinition: Rate exceeded ({code})."
 
 
-@pytest.mark.parametrize("code", sorted(EXISTS | MISSING | {"ValidationError", "ServerException"}))
+@pytest.mark.parametrize("code", sorted(UNAVAILABLE))
+def test_a_failure_of_aws_itself_is_one_that_passes(code: str):
+    error = explained(refusal(code), "ecs:RunTask")
+    assert type(error) is AWSUnavailable
+    assert outage(error)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_so_is_an_answer_of_5xx_whatever_its_code(status: int):
+    answer = {"Error": {"Code": str(status), "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    assert type(explained(ClientError(answer, "RunTask"), "ecs:RunTask")) is AWSUnavailable
+
+
+@pytest.mark.parametrize("code", sorted(EXISTS | MISSING | {"ValidationError", "ClientException"}))
 def test_every_other_refusal_keeps_its_code_and_text(code: str):
     error = explained(refusal(code), "autoscaling:CreateAutoScalingGroup")
     assert type(error) is AWSError
@@ -102,8 +126,8 @@ def test_every_other_refusal_keeps_its_code_and_text(code: str):
         (TokenRetrievalError(provider="sso", error_msg="expired"), CredentialsExpired, "aws sso login"),
         (ProfileNotFound(profile="nope"), BadArgument, "nope"),
         (NoRegionError(), BadArgument, 'region="us-east-1"'),
-        (EndpointConnectionError(endpoint_url="https://ecs.x"), AWSError, "cannot reach AWS"),
-        (ConnectTimeoutError(endpoint_url="https://ecs.x"), AWSError, "https://ecs.x"),
+        (EndpointConnectionError(endpoint_url="https://ecs.x"), AWSUnavailable, "cannot reach AWS"),
+        (ConnectTimeoutError(endpoint_url="https://ecs.x"), AWSUnavailable, "https://ecs.x"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BotoCoreError) else "",
 )

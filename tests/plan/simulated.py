@@ -34,7 +34,7 @@ from dask_starburst.plan.state import (
     Worker,
     WorkerState,
 )
-from dask_starburst.plan.worker import placed, refused, track
+from dask_starburst.plan.worker import delayed, placed, refused, track, unanswered
 
 S = WorkerState
 TYPES = ("c7g.xlarge", "m7g.xlarge")
@@ -98,6 +98,9 @@ class SimulatedAWS:
     types: dict[str, tuple[str, ...]] = field(default_factory=dict)
     shut: dict[str, float] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
+    #: From when to when AWS cannot be asked, and what: ``look`` (describe calls), ``order``, ``run``, ``lost`` (as
+    #: ``run``, but it is done and only the answer is lost).
+    outages: list[tuple[float, float, str]] = field(default_factory=list)
     #: Whether it chooses any of the types, as AWS may.
     mixed: bool = False
     launched: int = 0
@@ -129,6 +132,10 @@ class SimulatedAWS:
     def noisy(self) -> bool:
         """Whether things are still being lost."""
         return self.now < self.noisy_until
+
+    def down(self, what: str) -> bool:
+        """Whether AWS cannot be asked for something just now."""
+        return any(begin <= self.now < end and kind == what for begin, end, kind in self.outages)
 
     def delay(self, low: float, high: float) -> float:
         return self.random.uniform(low, high)
@@ -316,6 +323,8 @@ class SimulatedFleet:
     rates: Rates = field(default_factory=Rates)
     caps: Caps = field(default_factory=Caps)
     swept: float = -NEVER
+    seen: float = 0.0
+    blind: bool = False
     described: dict[str, float] = field(default_factory=dict)
 
     def want(self, wished: Iterable[Name], group: str) -> None:
@@ -333,6 +342,12 @@ class SimulatedFleet:
     def tick(self) -> tuple[Action, ...]:
         """Let a moment pass and act once."""
         self.aws.pass_time(TICK)
+        if self.aws.down("look"):
+            self.blind = True
+            return ()
+        if self.blind:
+            self.workers = {n: delayed(w, self.aws.now - self.seen) for n, w in self.workers.items()}
+        self.blind, self.seen = False, self.aws.now
         self._look()
         if self.caps:
             self._hold()
@@ -390,19 +405,26 @@ class SimulatedFleet:
     def _perform(self, action: Action) -> None:
         if isinstance(action, RunTask):
             self._run(action)
+        elif self.aws.down("order"):
+            if isinstance(action, SetDesired):
+                waiting = {n: unanswered(w, self.aws.now) for n, w in self.workers.items() if w.group == action.group}
+                self.workers |= waiting
         elif not self.aws.perform(action) or isinstance(action, Retire | Forget):
             self._unask(action)
 
     def _run(self, action: RunTask) -> None:
-        worker, process = self.workers[action.worker], self.aws.run_task(action)
+        worker, down = self.workers[action.worker], self.aws.down("run")
+        process = None if down else self.aws.run_task(action)
+        lost = self.aws.down("lost") or (self.aws.noisy and self.aws.random.random() < LOSS)
+        if down or (process is not None and lost):
+            self.workers[action.worker] = unanswered(worker, self.aws.now)
+            self.swept = -NEVER
+            return
         self._unask(action)
         if process is None:
             new = refused(worker, "RESOURCE:CPU", passing=True)
             tried = replace(self.observed.instances[action.instance], refused_at=self.aws.now)
             self.observed = replace(self.observed, instances={**self.observed.instances, tried.id: tried})
-        elif self.aws.noisy and self.aws.random.random() < LOSS:
-            new = refused(worker, "no answer", passing=False)
-            self.swept = -NEVER
         else:
             new = placed(worker, _task(process), self.aws.now)
             self.observed = replace(self.observed, tasks={**self.observed.tasks, process.arn: _task(process)})
