@@ -7,7 +7,9 @@ import socket
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dask_starburst.aws.regions import check_region
 from dask_starburst.aws.session import AWS
+from dask_starburst.catalog import price_table
 from dask_starburst.errors import BadArgument
 from dask_starburst.plan.adaptive import Patience
 from dask_starburst.settings import AdaptiveSettings, Settings
@@ -81,14 +83,23 @@ def _open_account(settings: Settings) -> AWS:
     aws = AWS(region=settings.region, profile=settings.profile, endpoint_url=settings.endpoint_url)
     if not aws.region:
         raise BadArgument('no AWS region is configured; give region="us-east-1", for example.')
+    if settings.endpoint_url is None:  # what is not AWS itself may have others
+        _check_region(aws.region)
     aws.require_credentials()
     return aws
+
+
+def _check_region(region: str) -> None:
+    if not price_table(region).rates:  # reading what botocore knows takes longer than this list
+        check_region(region)
 
 
 def _open_local(settings: Settings) -> Cloud:
     from dask_starburst.local import LocalAWS
 
     url = settings.endpoint_url
+    if settings.region is not None:
+        _check_region(settings.region)
     local = LocalAWS.connect(url) if url else LocalAWS(region=settings.region or "us-east-1")
     if url is None:
         local.start()

@@ -20,7 +20,7 @@ from distributed.versions import get_versions
 from dask_starburst import cancellation
 from dask_starburst.errors import StarburstError, VersionMismatch
 from dask_starburst.events import Event, EventLog
-from dask_starburst.settings import Settings
+from dask_starburst.settings import Settings, check_names
 
 if TYPE_CHECKING:
     from dask_starburst.cloud import Cloud
@@ -105,6 +105,7 @@ class CloudCluster(SpecCluster):
 
         assert self._cloud is not None
         self.settings = settings = launch.settings
+        check_names(settings)  # a hook may have changed them
         ledger = await self._open_books(self._cloud)
         self._session = Session(self._cloud.aws, replace(self._blueprint, settings=settings), self.events, ledger)
         fleet = await self._session.start(ClusterSide(self), self.worker_spec, launch.image)

@@ -33,7 +33,7 @@ _WIDE = 100
 @click.option("--memory", default="7 GiB", show_default=True, help="What it may use.")
 @click.option("--arch", type=click.Choice(["arm64", "x86_64", _ANY]), default=_ANY, show_default=True)
 @click.option("--spot/--on-demand", default=True, help="Which price counts; Spot unless said.")
-@click.option("--gpu", is_flag=True, help="Types with GPUs, and no others.")
+@click.option("--gpu", is_flag=True, help="Types with GPUs, and no others; for comparison.")
 @click.option("--sort", type=click.Choice(get_args(Sort)), default="price", show_default=True)
 @click.option("--top", type=click.IntRange(min=1), default=15, show_default=True, help="How many are shown.")
 @click.option("--results", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Benchmark results.")
@@ -71,6 +71,8 @@ def advise(
         return
     console = Console()
     console.print(as_renderable(ranked, book.region, sort, narrow=console.width < _WIDE))
+    if gpu:
+        click.echo("- StarburstCluster does not start types with accelerators yet; for comparison.")
     if missing := sorted(measured.keys() - {one.type.name for one in ranked}):
         click.echo(f"- Measured, but not listed: {', '.join(missing)}.")
 

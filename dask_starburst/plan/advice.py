@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dask_starburst.catalog import InstanceType, Price
-from dask_starburst.plan.sizing import memory_limit, task_memory
+from dask_starburst.plan.sizing import accelerated, memory_limit, task_memory
 
 GIB = 2**30
 Sort = Literal["price", "cores", "interruption", "measured"]
@@ -118,6 +118,7 @@ def fitting(need: Need, types: Iterable[InstanceType]) -> list[InstanceType]:
         and memory_limit(task_memory(kind)) >= need.memory
         and need.arch in (None, kind.arch)
         and bool(kind.gpus) == need.gpus
+        and (need.gpus or not accelerated(kind))
     ]
     smallest = min((kind.vcpus for kind in able), default=0)
     return [kind for kind in able if kind.vcpus <= 2 * smallest]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -34,6 +35,9 @@ _CHOSEN = frozenset((
     "c6g", "c7g", "c8g", "m6g", "m7g", "m8g", "r7g", "r8g", "c7gd", "c8gd",
     "c6i", "c7i", "c7i-flex", "c6a", "c7a", "m7i", "m7i-flex", "m7a", "r7i", "r7a", "c8i", "m8i", "r8i",
 ))  # fmt: skip
+#: Families with accelerators that are not GPUs: Inferentia, Trainium, Gaudi, Alveo and other FPGAs
+#: (docs.aws.amazon.com/ec2/latest/instancetypes/ac.html).
+_ACCELERATED = re.compile(r"(?:inf|trn|dl|vt|f)\d.*")
 #: Newest generation with the lowest published interruption first (aws-facts §4.3).
 _FAMILIES = {"arm64": ("c7g", "m7g", "r7g"), "x86_64": ("c7i", "m7i", "r7i")}
 
@@ -132,12 +136,23 @@ def _known(catalogue: Mapping[str, InstanceType], arch: str, name: str) -> Insta
     if name not in catalogue:
         raise BadArgument(unknown_type(catalogue, name))
     found = catalogue[name]
+    if accelerated(found):
+        raise BadArgument(
+            f"instance type {name} has {found.gpu_name or 'an accelerator'}; GPUs and other accelerators are not"
+            " supported yet, so tasks would not see it, and it would be paid for. Give a type without one, such"
+            f" as {_DEFAULT_WORKER.get(arch, 'c7g.xlarge')}."
+        )
     if found.arch != arch:
         raise BadArgument(
             f"instance type {name} is {found.arch}, but arch={arch!r}: give arch={found.arch!r},"
             f" or a type such as {_DEFAULT_WORKER[arch]}."
         )
     return found
+
+
+def accelerated(kind: InstanceType) -> bool:
+    """Whether a type has GPUs or other accelerators, which cost money and which no task is given yet."""
+    return bool(kind.gpus) or _ACCELERATED.fullmatch(kind.family) is not None
 
 
 def unknown_type(catalogue: Mapping[str, InstanceType], name: str) -> str:

@@ -1,6 +1,6 @@
 """What a user can choose, from `starburst.yaml`, the environment and keyword arguments."""
 
-from dask_starburst.settings.checks import ARCHITECTURES, LOG_RETENTIONS, SPOT_POLICIES, check_count
+from dask_starburst.settings.checks import ARCHITECTURES, LOG_RETENTIONS, SPOT_POLICIES, check_count, check_names
 from dask_starburst.settings.given import UNSET, Unset, given
 from dask_starburst.settings.model import (
     AdaptiveSettings,
@@ -29,6 +29,7 @@ __all__ = [
     "Unset",
     "WorkerShape",
     "check_count",
+    "check_names",
     "given",
     "parse_duration",
 ]

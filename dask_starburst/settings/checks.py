@@ -80,7 +80,7 @@ def check(settings: Settings) -> None:
     _one_of("arch", settings.arch, ARCHITECTURES)
     _one_of("spot_policy", settings.spot_policy, SPOT_POLICIES)
     _one_of("on_rebalance", settings.on_rebalance, ON_REBALANCE)
-    _check_names(settings)
+    check_names(settings)
     _check_image(settings)
     _check_sizes(settings)
     if settings.stopped and settings.spot_policy != "on-demand":
@@ -98,7 +98,8 @@ def check(settings: Settings) -> None:
         )
 
 
-def _check_names(settings: Settings) -> None:
+def check_names(settings: Settings) -> None:
+    """Refuse names that AWS would refuse, or that are not what they should be."""
     check_name(settings.name)
     check_tags(settings.tags)
     check_image_name("image", settings.image)

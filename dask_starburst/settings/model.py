@@ -28,11 +28,13 @@ def _declare(defaults: dict[str, Any]) -> None:
     """
     written = dask.config.get("starburst", None)
     groups = {name for name, value in defaults["starburst"].items() if isinstance(value, dict)}
+    wrong: dict[str, Any] = {}
+    if isinstance(written, Mapping):  # looked at now: it is changed in its place
+        wrong = {k: v for k, v in written.items() if k in groups and v is not None and not isinstance(v, Mapping)}
     dask.config.update_defaults(defaults)
     if written is not None and not isinstance(written, Mapping):
         dask.config.config["starburst"] = written
-    elif written is not None:
-        wrong = {k: v for k, v in written.items() if k in groups and v is not None and not isinstance(v, Mapping)}
+    elif wrong:
         dask.config.config["starburst"].update(wrong)
 
 

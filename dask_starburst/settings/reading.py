@@ -83,7 +83,9 @@ def _unknown(name: str, known: Iterable[str], groups: Groups, prefix: str = "") 
     """
     near = get_close_matches(name, [*known, *(() if prefix else _DASK_ARGUMENTS)], 1)
     below = [_GROUP_NAMES[kind] for kind, cls in groups.items() if any(f.name == name for f in fields(cls))]
-    if near:
+    if name in ("gpu", "gpus"):
+        hint = "; GPUs are not supported yet."
+    elif near:
         hint = f"; did you mean {prefix}{near[0]}?"
     elif below:
         hint = f"; did you mean {below[0]}={{{name!r}: …}}?"

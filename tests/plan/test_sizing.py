@@ -16,6 +16,7 @@ from dask_starburst.plan.sizing import (
     MIB,
     MOST_TYPES,
     SMALLEST_MIB,
+    accelerated,
     head_type,
     memory_limit,
     task_memory,
@@ -47,7 +48,7 @@ def test_the_task_fits_into_what_ecs_registers_and_the_worker_into_the_task():
 
 
 def test_a_worker_of_a_type_has_all_its_threads_and_fits_on_it():
-    for each in TYPES:
+    for each in (kind for kind in TYPES if not accelerated(kind)):
         size = worker_size((each,), None, None)
         assert (size.nthreads, size.task_cpu) == (each.vcpus, each.vcpus * 1024), each.name
         assert chosen(each.arch, (each.name,), nthreads=size.nthreads, limit=size.memory_limit) == [each.name]
@@ -64,9 +65,20 @@ def test_by_itself_a_cluster_chooses_what_has_a_price_and_neither_gpus_nor_credi
             assert all(price_table(region).has(t) for t in types)
 
 
-@pytest.mark.parametrize("name", ["g5.xlarge", "t3.large", "m5.xlarge", "g7.2xlarge"])
+@pytest.mark.parametrize("name", ["t3.large", "m5.xlarge", "x1e.xlarge"])
 def test_any_type_is_used_when_it_is_named(name: str):
     assert chosen("x86_64", (name,)) == [name]
+
+
+def test_no_type_with_an_accelerator_is_used_yet():
+    refused = [t for t in TYPES if t.gpus or re.match(r"(inf|trn|dl|vt|f)\d", t.name)]
+    assert {"g5.xlarge", "g5g.xlarge", "p4d.24xlarge", "inf2.xlarge", "f2.6xlarge"} <= {t.name for t in refused}
+    for each in refused:
+        with pytest.raises(BadArgument) as as_head:
+            head_type(catalogue(), each.arch, each.name)
+        for text in (refusal(each.arch, (each.name,)), str(as_head.value)):
+            assert text.startswith(f"instance type {each.name} has ")
+            assert "not supported yet" in text
 
 
 def test_a_type_on_which_no_worker_starts_is_refused():
