@@ -156,9 +156,11 @@ def _parse(path: Path) -> Endpoint | None:
 
 def is_alive(pid: int) -> bool:
     """Tell whether a process runs."""
-    with contextlib.suppress(ChildProcessError):  # it is our child only where this process started it
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return False
+    # Where this process started it, it can have ended and still be there; who started it reaps it.
+    if hasattr(os, "waitid"):
+        with contextlib.suppress(ChildProcessError):
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

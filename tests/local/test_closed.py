@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -238,6 +240,18 @@ def test_a_page_or_another_name_of_this_computer_gets_nothing_even_with_the_toke
         for page in pages:
             assert status_of(aws.endpoint_url + path, method, b"{}", {**token, **page}) == 403, page
     assert aws.status().pid == aws.pid
+
+
+def test_a_page_cannot_hide_a_second_request_in_the_body_of_its_own(aws: LocalAWS) -> None:
+    where = urlsplit(aws.endpoint_url)
+    hidden = f"POST /_local/shutdown HTTP/1.1\r\nHost: {where.netloc}\r\n{TOKEN_HEADER}: "
+    hidden += f"{endpoints.read(aws.endpoint_url).token}\r\nContent-Length: 2\r\n\r\n{{}}"
+    head = f"POST / HTTP/1.1\r\nHost: {where.netloc}\r\nOrigin: null\r\nContent-Length: {len(hidden)}\r\n\r\n"
+    last = f"GET /checkip/x HTTP/1.1\r\nHost: {where.netloc}\r\nConnection: close\r\n\r\n"
+    with socket.create_connection((where.hostname or "", where.port or 0), 10) as connection:
+        connection.sendall((head + hidden + last).encode())
+        said = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", said)] == [403, 404]
 
 
 def test_what_is_signed_is_refused_too_when_a_page_sends_it(aws: LocalAWS) -> None:
