@@ -7,6 +7,7 @@ which is removed when the files are read.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -66,6 +67,8 @@ def private_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.chmod(0o700)
+        if path.stat().st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it belongs to another user")
     except OSError as error:
         raise LocalAWSError(
             f"The token of the embedded AWS cannot be kept in {path} ({error.strerror}). "

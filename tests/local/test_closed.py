@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -305,6 +306,28 @@ def test_a_task_has_the_credentials_of_its_role_and_none_of_the_owner_s(aws: Loc
     own = endpoints.read(aws.endpoint_url)
     for hidden in (aws.environment["AWS_ACCESS_KEY_ID"], aws.environment["AWS_SECRET_ACCESS_KEY"], own.token):
         assert hidden not in json.dumps([secret, environment])
+
+
+def test_the_token_is_kept_where_only_its_owner_can_read_it_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    open_to_all = tmp_path / "dask-starburst" / "local"
+    open_to_all.mkdir(parents=True)
+    open_to_all.chmod(0o777)
+    made = endpoints.Endpoint("http://127.0.0.1:2", os.getpid(), "us-east-1", "0" * 64)
+    endpoints.write(made)
+    assert stat.S_IMODE(open_to_all.stat().st_mode) == 0o700
+    assert [stat.S_IMODE(file.stat().st_mode) for file in open_to_all.iterdir()] == [0o600]
+    assert endpoints.read("http://localhost:2/") == made
+    monkeypatch.setenv("XDG_STATE_HOME", os.devnull)
+    with pytest.raises(LocalAWSError, match="XDG_STATE_HOME"):
+        endpoints.write(made)
+    if os.geteuid() == 0:
+        os.chown(open_to_all, 65534, 65534)
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        with pytest.raises(LocalAWSError, match="belongs to another user"):
+            endpoints.read(made.url)
 
 
 INTRUDER = """
