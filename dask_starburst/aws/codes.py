@@ -13,6 +13,7 @@ EXPIRED = frozenset(
         "InvalidAccessKeyId",
         "AuthFailure",
         "SignatureDoesNotMatch",
+        "InvalidSignatureException",
     }
 )
 #: botocore's own list (retries/standard.py), and SSM's word for two writes at once.

@@ -7,6 +7,7 @@ which is removed when the files are read.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -66,6 +67,8 @@ def private_folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.chmod(0o700)
+        if path.stat().st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it belongs to another user")
     except OSError as error:
         raise LocalAWSError(
             f"The token of the embedded AWS cannot be kept in {path} ({error.strerror}). "
@@ -156,9 +159,11 @@ def _parse(path: Path) -> Endpoint | None:
 
 def is_alive(pid: int) -> bool:
     """Tell whether a process runs."""
-    with contextlib.suppress(ChildProcessError):  # it is our child only where this process started it
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return False
+    # Where this process started it, it can have ended and still be there; who started it reaps it.
+    if hasattr(os, "waitid"):
+        with contextlib.suppress(ChildProcessError):
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

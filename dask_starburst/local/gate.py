@@ -122,9 +122,9 @@ class Gate:
         folder = environ.get("PATH_INFO", "").lstrip("/").partition("/")[0]
         if folder in self._folders and "HTTP_X_AMZ_TARGET" not in environ:
             return self._open(folder, environ, start_response)
-        if int(environ.get("CONTENT_LENGTH") or 0) > _MOST_BODY and service_of(environ) != "s3":
-            return _respond((413, "text/plain", b"Request Entity Too Large"), start_response)
         body = _take_body(environ)
+        if body is not None and len(body) > _MOST_BODY and service_of(environ) != "s3":
+            return _respond((413, "text/plain", b"Request Entity Too Large"), start_response)
         call = recognise(environ, body or b"")
         refusal = self._authorizer.refusal(call.protocol, environ, body)
         if refusal is not None:
@@ -248,9 +248,12 @@ def _exhaust(reply: Iterable[bytes]) -> None:
 
 def _take_body(environ: WSGIEnvironment) -> bytes | None:
     """Read a body, and put it back for moto. None for an upload to S3 that is not signed with its hash: it stays."""
-    if service_of(environ) == "s3" and not signs_body(environ):
+    if service_of(environ) != "s3":
+        body: bytes = environ["wsgi.input"].read(_MOST_BODY + 1)
+    elif signs_body(environ):
+        body = environ["wsgi.input"].read()
+    else:
         return None
-    body: bytes = environ["wsgi.input"].read()
     environ["wsgi.input"] = io.BytesIO(body)
     return body
 

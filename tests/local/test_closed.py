@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import socket
+import stat
 import subprocess
 import sys
 import time
@@ -240,6 +243,18 @@ def test_a_page_or_another_name_of_this_computer_gets_nothing_even_with_the_toke
     assert aws.status().pid == aws.pid
 
 
+def test_a_page_cannot_hide_a_second_request_in_the_body_of_its_own(aws: LocalAWS) -> None:
+    where = urlsplit(aws.endpoint_url)
+    hidden = f"POST /_local/shutdown HTTP/1.1\r\nHost: {where.netloc}\r\n{TOKEN_HEADER}: "
+    hidden += f"{endpoints.read(aws.endpoint_url).token}\r\nContent-Length: 2\r\n\r\n{{}}"
+    head = f"POST / HTTP/1.1\r\nHost: {where.netloc}\r\nOrigin: null\r\nContent-Length: {len(hidden)}\r\n\r\n"
+    last = f"GET /checkip/x HTTP/1.1\r\nHost: {where.netloc}\r\nConnection: close\r\n\r\n"
+    with socket.create_connection((where.hostname or "", where.port or 0), 10) as connection:
+        connection.sendall((head + hidden + last).encode())
+        said = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", said)] == [403, 404]
+
+
 def test_what_is_signed_is_refused_too_when_a_page_sends_it(aws: LocalAWS) -> None:
     client = aws.session().client("ecs")
     client.meta.events.register("before-sign", lambda request, **_: request.headers.add_header("Origin", "null"))
@@ -291,6 +306,28 @@ def test_a_task_has_the_credentials_of_its_role_and_none_of_the_owner_s(aws: Loc
     own = endpoints.read(aws.endpoint_url)
     for hidden in (aws.environment["AWS_ACCESS_KEY_ID"], aws.environment["AWS_SECRET_ACCESS_KEY"], own.token):
         assert hidden not in json.dumps([secret, environment])
+
+
+def test_the_token_is_kept_where_only_its_owner_can_read_it_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    open_to_all = tmp_path / "dask-starburst" / "local"
+    open_to_all.mkdir(parents=True)
+    open_to_all.chmod(0o777)
+    made = endpoints.Endpoint("http://127.0.0.1:2", os.getpid(), "us-east-1", "0" * 64)
+    endpoints.write(made)
+    assert stat.S_IMODE(open_to_all.stat().st_mode) == 0o700
+    assert [stat.S_IMODE(file.stat().st_mode) for file in open_to_all.iterdir()] == [0o600]
+    assert endpoints.read("http://localhost:2/") == made
+    monkeypatch.setenv("XDG_STATE_HOME", os.devnull)
+    with pytest.raises(LocalAWSError, match="XDG_STATE_HOME"):
+        endpoints.write(made)
+    if os.geteuid() == 0:
+        os.chown(open_to_all, 65534, 65534)
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        with pytest.raises(LocalAWSError, match="belongs to another user"):
+            endpoints.read(made.url)
 
 
 INTRUDER = """

@@ -1,7 +1,8 @@
-"""Where the processes of a cluster listen: each on the address of its own instance, and nowhere else."""
+"""The processes of a cluster: where they listen, and that user code leaves none behind."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import psutil
@@ -10,10 +11,11 @@ from distributed import Client
 
 from dask_starburst import StarburstCluster
 from dask_starburst.local import LocalAWS
+from tests.evidence import alive, wait_until
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all instances share one address")
-def test_every_process_listens_on_the_address_of_its_own_instance_only(clean: LocalAWS) -> None:
+def test_each_listens_on_the_address_of_its_own_instance_only_and_a_daemon_ends_with_it(clean: LocalAWS) -> None:
     with (
         StarburstCluster(cloud="local", endpoint_url=clean.endpoint_url, n_workers=2, quiet=True) as cluster,
         Client(cluster) as client,
@@ -27,6 +29,15 @@ def test_every_process_listens_on_the_address_of_its_own_instance_only(clean: Lo
         # The scheduler and both workers have their HTTP servers there too.
         hosts = {info["host"] for info in client.scheduler_info(n_workers=-1)["workers"].values()}
         assert hosts < set.union(*own)
+        daemon = client.submit(_daemon).result()
+        assert alive(daemon)
+    wait_until(lambda: not alive(daemon), 10, "the daemon ends with the container of its worker")
+
+
+def _daemon() -> int:
+    """Leave a process behind that has another session, no parent and no environment."""
+    program = "(setsid env -i /bin/sleep 300 >/dev/null 2>&1 & echo $!)"
+    return int(subprocess.run(["sh", "-c", program], check=True, capture_output=True).stdout)
 
 
 def _addresses(pid: int) -> set[str]:
