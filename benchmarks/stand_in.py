@@ -70,6 +70,10 @@ class StandIn:
         """Nothing to count."""
         return {}
 
+    async def unrunnable(self) -> dict[str, str]:
+        """There are no tasks here."""
+        return {}
+
     async def lease(self) -> float:
         """Renew nothing."""
         return 0.0

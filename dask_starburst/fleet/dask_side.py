@@ -74,6 +74,11 @@ class ClusterSide:
         comm = self._comm()
         return {} if comm is None else dict(await comm.starburst_spot_counts())
 
+    async def unrunnable(self) -> dict[str, str]:
+        """Return what there is to say of the tasks that no worker can run, by what they were submitted with."""
+        comm = self._comm()
+        return {} if comm is None else dict(await comm.starburst_unrunnable())
+
     async def lease(self) -> float:
         """Return until when the scheduler has renewed the lease (seconds, AWS's clock); 0 if it does not say."""
         comm = self._comm()

@@ -29,6 +29,7 @@ from dask_starburst.fleet.perform import Performer
 from dask_starburst.fleet.pool import Pool
 from dask_starburst.fleet.spot import SpotSide, SpotWatch
 from dask_starburst.fleet.troubles import Troubles
+from dask_starburst.fleet.unrunnable import TaskSide, watch
 from dask_starburst.plan.look import pause
 from dask_starburst.plan.offerings import Refusal
 from dask_starburst.plan.reconcile import step
@@ -45,7 +46,7 @@ _JITTER = (0.9, 1.1)
 _FATAL = (LeaseExpired, SchedulerFailed)
 
 
-class DaskSide(SpotSide, BudgetSide, Protocol):
+class DaskSide(SpotSide, BudgetSide, TaskSide, Protocol):
     """What the fleet has to know of Dask, and to ask of it."""
 
     def members(self) -> frozenset[Name]:
@@ -214,6 +215,7 @@ class Fleet:
         """Begin to look."""
         self._task = asyncio.ensure_future(self._run())
         self.spawn(self.spot.listen())
+        self.spawn(watch(self, self._dask))
 
     async def stop(self) -> None:
         """Look no more and renew no lease; what is under way is finished or given up, within a bound."""

@@ -20,6 +20,7 @@ from dask_starburst.plan.ending import ENDING, Lifetimes, why_end
 from dask_starburst.plan.pool import LEASE_ACTION
 from dask_starburst.remote.accounts import Accounts
 from dask_starburst.remote.plugin import LoopingPlugin
+from dask_starburst.remote.unrunnable import Unrunnable
 
 # Below "distributed", whose handler Dask has set up: so it is in the scheduler's log.
 logger = logging.getLogger("distributed.starburst")
@@ -47,10 +48,12 @@ class Guardian(LoopingPlugin):
         The Auto Scaling groups of the pool, the scheduler's own last: it takes this process with it.
     lifetimes : Lifetimes
         How long to go on.
-    warm_pools : bool
-        Whether the groups of the workers have warm pools.
     accounts : Accounts
         What was spent.
+    warm_pools : bool
+        Whether the groups of the workers have warm pools.
+    unrunnable : Unrunnable, optional
+        Which tasks are no work.
     """
 
     name = "starburst-guardian"
@@ -63,6 +66,7 @@ class Guardian(LoopingPlugin):
         lifetimes: Lifetimes,
         accounts: Accounts,
         warm_pools: bool = False,
+        unrunnable: Unrunnable | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._aws = aws
@@ -70,6 +74,7 @@ class Guardian(LoopingPlugin):
         self._lifetimes = lifetimes
         self._warm_pools = warm_pools
         self._accounts = accounts
+        self._unrunnable = unrunnable or Unrunnable(scheduler)
         self._seen = time.monotonic()
         self._reason: str | None = None
         self._renewed = float("-inf")
@@ -136,9 +141,8 @@ class Guardian(LoopingPlugin):
             logger.warning("the warm pool of %s was not deleted: %s", group, error)
 
     def _idle(self) -> float:
-        """Return for how many seconds there has been no work, as Dask itself counts it."""
-        since = self._scheduler.idle_since
-        return time.time() - since if since else 0.0
+        """Return for how many seconds there has been no work, as Dask counts it but for what no worker can run."""
+        return self._unrunnable.idle()
 
     def _alone(self) -> float:
         """Return for how many seconds nobody has been there and no task has run.
@@ -186,7 +190,8 @@ def dask_setup(
     """Guard the pool of this scheduler; called by Dask when the scheduler has started."""
     lifetimes = Lifetimes(lease, end_when_idle, end_when_alone, end_at_cost, hourly_cost)
     accounts = Accounts(scheduler, hourly_cost)
-    guardian = Guardian(scheduler, AWS(region=region), groups, lifetimes, accounts, warm_pools)
-    for plugin in (accounts, guardian):
+    unrunnable = Unrunnable(scheduler)
+    guardian = Guardian(scheduler, AWS(region=region), groups, lifetimes, accounts, warm_pools, unrunnable)
+    for plugin in (accounts, unrunnable, guardian):
         scheduler.add_plugin(plugin)
         plugin.begin()

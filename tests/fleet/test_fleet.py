@@ -41,6 +41,12 @@ class NoDask:
     def members(self) -> frozenset[str]:
         return frozenset()
 
+    async def unrunnable(self) -> dict[str, str]:
+        return {}
+
+    async def lease(self) -> float:
+        return 0.0
+
     async def notices(self, after: int) -> list[Any]:
         await asyncio.Event().wait()
         return []
