@@ -247,6 +247,9 @@ class CloudCluster(SpecCluster):
 
     def _on_fatal(self, error: StarburstError) -> None:
         if self.status is Status.running:
+            from dask_starburst.fleet import futures
+
+            futures.cancel(self, str(error))
             self._closing = self._closing or asyncio.ensure_future(self._close_once())
 
     def _update_worker_status(self, op: str, msg: Any) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
 
 import pytest
 from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
+from dask_starburst.aws.session import AWS
 from dask_starburst.events import Event
 from dask_starburst.local import LocalAWS, weather
-from tests.evidence import leftovers, wait_until
+from tests.evidence import costs_nothing, leftovers, wait_until
 
 #: botocore repeats a call six times by itself, for half a minute, where the status is 5xx. This is what it then raises.
 FAILURE = {"code": "ServerException", "message": "Service Unavailable. Please try again later.", "status": 400}
@@ -22,8 +25,11 @@ EXPIRED = {
 }
 
 
-def outage(aws: LocalAWS, seconds: float, *actions: str) -> None:
-    aws.weather([weather.Error(action=action, seconds=seconds, **FAILURE) for action in actions])  # type: ignore[arg-type]  # by name
+def refuse(aws: LocalAWS, *actions: str, count: int | None = None) -> None:
+    """Have AWS fail in these actions, so many times or until it is calm again."""
+    seconds = None if count else 1e9
+    for action in actions:
+        aws.weather([weather.Error(action=action, count=count, seconds=seconds, **FAILURE)])  # type: ignore[arg-type]  # by name
 
 
 def slowly(x: int) -> int:
@@ -37,17 +43,16 @@ def told(cluster: StarburstCluster, kind: str) -> list[Event]:
 
 @pytest.fixture(scope="module")
 def cluster(aws: LocalAWS) -> Iterator[StarburstCluster]:
-    """Start an adaptive cluster while AWS neither gives instances nor starts tasks, for 100 s of its time."""
+    """Start an adaptive cluster while AWS refuses instances and tasks more often than there are attempts."""
     aws.set_speed(10.0)
-    outage(aws, 60, "autoscaling:SetDesiredCapacity")
-    outage(aws, 100, "ecs:RunTask")
+    refuse(aws, "autoscaling:SetDesiredCapacity", "ecs:RunTask", count=4)
     with StarburstCluster(
         cloud="local",
         endpoint_url=aws.endpoint_url,
         quiet=True,
         worker={"nthreads": 1},
         adaptive={"minimum": 0, "maximum": 2},
-        timeouts={"connect": "30 minutes"},
+        timeouts={"connect": "30 minutes", "poll": "0.5 s"},
         lease="2 hours",
     ) as running:
         yield running
@@ -73,8 +78,11 @@ def test_an_adaptive_cluster_goes_on_after_an_outage_of_a_hundred_seconds(
 ) -> None:
     before = len(told(cluster, "aws-error"))
     with Client(cluster) as client:
-        outage(aws, 100, "*")
+        refuse(aws, "*")
         tasks = client.map(slowly, range(10), pure=False)
+        wait_until(lambda: len(told(cluster, "aws-error")) > before and cluster.plan, 60, "it is told, and asked for")
+        aws.advance(100)
+        aws.weather([weather.Calm()])
         assert client.gather(tasks) == list(range(10))
     assert told(cluster, "worker-failed") == []
     assert len(told(cluster, "aws-error")) - before == 1, "it is told once, and not for each call"
@@ -93,3 +101,62 @@ def test_a_token_that_expires_is_told_once_and_hurts_nobody(aws: LocalAWS, clust
     wait_until(lambda: told(cluster, "credentials-accepted"), 30, "and its end too")
     assert "is expired" in told(cluster, "credentials-refused")[-1].message
     assert "lease ends at" in told(cluster, "credentials-refused")[-1].message
+
+
+def test_without_credentials_the_cluster_closes_when_its_lease_is_about_to_end_and_the_futures_say_why() -> None:
+    with LocalAWS() as aws:
+        cluster = StarburstCluster(
+            cloud="local",
+            endpoint_url=aws.endpoint_url,
+            n_workers=1,
+            quiet=True,
+            lease=300,
+            timeouts={"close": "3 s", "poll": "0.2 s"},
+        )
+        with Client(cluster) as client:
+            client.wait_for_workers(1, timeout=60)
+            waiting = client.submit(time.sleep, 1000, pure=False)
+            # The scheduler's own credentials, too: else it renews the lease, and the cluster lives on.
+            aws.weather([weather.Error(action="*", seconds=100_000, **EXPIRED)])  # type: ignore[arg-type]  # by name
+            aws.advance(120)
+            wait_until(lambda: told(cluster, "credentials-refused"), 60, "it is told")
+            assert cluster.status.name == "running", "its lease goes on"
+            assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
+            aws.advance(150)
+            with pytest.raises(CancelledError, match="cannot be renewed"):
+                waiting.result(timeout=60)
+            wait_until(lambda: cluster.status.name == "closed", 60, "it closes")
+        [failure] = told(cluster, "cluster-failed")
+        assert "The security token included in the request is expired" in failure.message
+        aws.weather([weather.Calm()])
+        aws.advance(300)
+        wait_until(lambda: costs_nothing(aws), 30, "its lease has ended what was left")
+
+
+def test_a_profile_whose_keys_are_exchanged_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = tmp_path / "credentials"
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+
+    def write(key: str) -> None:
+        keys.write_text(f"[work]\naws_access_key_id = {key}\naws_secret_access_key = s\n", encoding="utf-8")
+
+    def used() -> str:
+        return str(aws._client("ecs")._request_signer._credentials.access_key)
+
+    write("old")
+    aws = AWS(region="us-east-1", profile="work")
+    aws.credentials_pause = 0.0
+    try:
+        assert used() == "old"
+        write("new")
+        assert used() == "old"
+        keys.unlink()
+        aws.renew_credentials()  # the file is being written: the session goes on
+        write("new")
+        aws.renew_credentials()
+        assert used() == "new"
+    finally:
+        aws.close()

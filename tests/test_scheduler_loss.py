@@ -113,10 +113,13 @@ def test_credentials_that_expire_are_told_and_the_lease_does_what_the_client_can
         cluster = cluster_of(door, 1)
         cluster.wait_for_workers(1, timeout=60)
         door.refusal = ServiceError("ExpiredToken", "The security token included in the request is expired")
-        wait_until(lambda: closed(cluster), 60, "it gives up")
-        [text] = said(cluster, "cluster-failed")
+        wait_until(lambda: said(cluster, "credentials-refused"), 60, "it is told")
+        [text] = said(cluster, "credentials-refused")
         assert "The security token included in the request is expired" in text
         assert "Log in again" in text
+        with Client(cluster) as client:  # the scheduler renews the lease with credentials of its own
+            assert client.submit(slow, 3).result(timeout=60) == 3
+        cluster.close()
         [left] = said(cluster, "pool-left")
         assert "its lease ends what runs in it" in left
         assert not costs_nothing(aws), "the client could end nothing"

@@ -82,6 +82,7 @@ MISSING = frozenset(
         "RepositoryNotFoundException",
         "LifecyclePolicyNotFoundException",
         "NoSuchResourceException",
+        "InvalidInstanceID.NotFound",
     }
 )
 #: AWS is still busy with what was asked before: try again (aws-facts §3.3).

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from dask_starburst.aws.session import AWS
-from dask_starburst.aws.tolerant import create, delete
+from dask_starburst.aws.tolerant import create, delete, get
 
 ALL_TCP = {"IpProtocol": "tcp", "FromPort": 0, "ToPort": 65535}
 #: Values that one filter of DescribeInstances takes (EC2 API reference, Filter).
@@ -105,9 +105,10 @@ async def remove_security_groups(aws: AWS, key: str, value: str) -> None:
 
 
 async def addresses(aws: AWS, instance: str) -> tuple[str, str]:
-    """Return the private and the public IPv4 address of an instance (empty when it has none)."""
-    answer = await aws.call("ec2", "DescribeInstances", InstanceIds=[instance])
-    found = answer["Reservations"][0]["Instances"][0]
+    """Return the private and the public IPv4 address of an instance (empty when it has none, or EC2 shows it later)."""
+    answer = await get(aws, "ec2", "DescribeInstances", InstanceIds=[instance])
+    shown = [i for reservation in (answer or {}).get("Reservations", []) for i in reservation["Instances"]]
+    found = shown[0] if shown else {}
     return found.get("PrivateIpAddress", ""), found.get("PublicIpAddress", "")
 
 

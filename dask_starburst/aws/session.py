@@ -41,8 +41,6 @@ _HOMES = {"pricing": "us-east-1"}
 _NEXT = ("nextToken", "NextToken", "Marker")
 #: What IAM calls a service where boto3 calls it otherwise.
 _IN_IAM = {"service-quotas": "servicequotas"}
-#: Seconds before credentials that AWS refuses are read once more.
-_CREDENTIALS_PAUSE = 5.0
 
 
 def _session(region: str | None, profile: str | None) -> boto3.Session:
@@ -70,6 +68,11 @@ class AWS:
     session : boto3.Session, optional
         One with credentials and region of its own, in place of the configured ones.
 
+    Attributes
+    ----------
+    credentials_pause : float
+        Seconds before credentials that AWS refuses are read once more.
+
     Raises
     ------
     BadArgument
@@ -86,7 +89,7 @@ class AWS:
     ) -> None:
         self._configured = None if session is not None else (region, profile)
         self._session = self._listened_to(session)
-        self._renewed = time.monotonic()
+        self._renewed, self.credentials_pause = time.monotonic(), 5.0
         self.endpoint_url = endpoint_url
         self.calls: Counter[str] = Counter()
         direct = past_proxies(endpoint_url or os.environ.get("AWS_ENDPOINT_URL"))
@@ -117,7 +120,7 @@ class AWS:
         A session keeps those that it has once read, also when they have been exchanged in the file. One that was
         given looks after its own; only the clients are made anew.
         """
-        if time.monotonic() - self._renewed < _CREDENTIALS_PAUSE:
+        if time.monotonic() - self._renewed < self.credentials_pause:
             return
         self._renewed = time.monotonic()
         with self._lock:

@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from dask_starburst.aws import autoscaling, ecs, faults
-from dask_starburst.errors import LeaseExpired
+from dask_starburst.errors import AWSUnavailable, LeaseExpired
 from dask_starburst.fleet.pool import Pool
 from dask_starburst.plan.look import (
     PATIENT_POLLS,
     SWEEP_POLLS,
+    UNSEEN_GRACE,
     Connected,
     booting,
     differing,
@@ -49,6 +50,7 @@ class Observer:
         # What went wrong in the pool before it was ours is none of our business.
         self._began = pool.aws.now() - _SLACK
         self._failed: dict[str, float] = {}
+        self._missed: float | None = None
         self._ids: dict[str, str] = {}
 
     def doubt(self) -> None:
@@ -77,7 +79,7 @@ class Observer:
             The groups were emptied by their lease, or by somebody else.
         """
         groups = await autoscaling.describe(self._pool.aws, self._names)
-        self._check_open(groups)
+        self._check_open(groups, now)
         present = [(i, self._names[g.name], kind, leaving) for g in groups.values() for i, kind, leaving in g.instances]
         sweep = now - self._swept >= self._sweep_every
         known = replace(before, instances=join_instances(present, None, before, now), members=members)
@@ -140,9 +142,13 @@ class Observer:
         self._failed[group] = max((at for _, at in texts), default=since)
         return [faults.launch_refusal(group, text, at) for text, at in texts]
 
-    def _check_open(self, groups: Mapping[str, autoscaling.GroupSeen]) -> None:
-        closed = [name for name in self._names if _closed(groups.get(name))]
-        if closed:
+    def _check_open(self, groups: Mapping[str, autoscaling.GroupSeen], now: float) -> None:
+        missing = [name for name in self._names if name not in groups]
+        self._missed = (self._missed or now) if missing else None
+        closed = [name for name in self._names if name in groups and groups[name].maximum == 0]
+        if missing and not closed and self._missed is not None and now - self._missed < UNSEEN_GRACE:
+            raise AWSUnavailable(f"Auto Scaling does not show group {missing[0]} just now.")
+        if closed := closed or missing:
             raise LeaseExpired(
                 f"Auto Scaling group {closed[0]} is closed: its lease ran out because neither this computer"
                 " (it slept, or had no network) nor the scheduler renewed it, or somebody stopped it. Start a"
@@ -188,10 +194,6 @@ def doom(observed: Observed, instance: str) -> Observed:
 def unask(observed: Observed, actions: Collection[Action]) -> Observed:
     """Return what is observed without what was asked for and refused, or answered."""
     return replace(observed, asked={a: t for a, t in observed.asked.items() if a not in actions})
-
-
-def _closed(group: autoscaling.GroupSeen | None) -> bool:
-    return group is None or group.maximum == 0
 
 
 def _alive(observed: Observed, group: str) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dask_starburst.aws import ssm
 from dask_starburst.aws.session import AWS
+from dask_starburst.errors import CredentialsExpired
 from dask_starburst.fleet import sweep, warm
 from dask_starburst.fleet.lease import Lease
 from dask_starburst.fleet.pool import Pool, owns
@@ -96,6 +97,8 @@ class Release:
                 why, pause = f"AWS did not answer within timeouts.close={patience:g} s", None
             except Exception as error:  # noqa: BLE001 -- close() has to come to its end, whatever is wrong
                 self._tries += 1
+                if isinstance(error, CredentialsExpired):
+                    self.aws.renew_credentials()
                 why, pause = str(error) or repr(error), repeat_after(error, self._tries)
             if pause is None or loop.time() + pause > deadline:
                 self._tell_left(why)
