@@ -80,6 +80,12 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     ({"max_hourly_cost": -1}, "US dollars"),
     ({"max_hourly_cost": float("nan")}, "US dollars"),
     ({"worker": {"memory_limit": True}}, "'8 GiB'"),
+    ({"worker": {"memory_limit": 8}}, "with its unit"),
+    ({"lease": float("inf")}, "duration"),
+    ({"idle_timeout": float("inf")}, "duration"),
+    ({"environment": "/no/such/requirements.txt", "quiet": True}, "/no/such/requirements.txt"),
+    ({"environment": "/dev", "quiet": True}, "is a folder with none of"),
+    ({"build": {"builder": "buildx", "dockerfile": "/no/such/Dockerfile"}, "quiet": True}, "/no/such/Dockerfile"),
     ({"worker": {"memory_limit": float("inf")}}, "'8 GiB'"),
     # ports
     ({"scheduler": {"port": 0}}, "1 to 65535"),

@@ -68,6 +68,10 @@ async def _made(aws: AWS, settings: Settings, listener: Tell, *, again: bool) ->
     def tell(*what: Any, **facts: Any) -> None:  # most of this happens in threads
         loop.call_soon_threadsafe(functools.partial(listener, *what, **facts))
 
+    if settings.environment not in CURRENT:  # before anything is asked of AWS
+        sources.check(str(settings.environment))
+    if settings.build.dockerfile is not None:
+        await asyncio.to_thread(getattr, builder, "template")
     repository, days = settings.build.repository, settings.ecr_image_ttl_days
     base = await opened(aws, Reference.parse(settings.build.base.replace("{python}", PYTHON)).host)
     order, _ = await asyncio.gather(

@@ -280,7 +280,10 @@ def manifests_of(found: Manifest) -> tuple[Descriptor, ...]:
 
 def layers_of(found: Manifest) -> tuple[Descriptor, ...]:
     """Return the layers of a manifest, the lowest first."""
-    return tuple(map(Descriptor.of, _list(found.document.get("layers"), "layers")))
+    layers = tuple(map(Descriptor.of, _list(found.document.get("layers"), "layers")))
+    if (size := sum(layer.size for layer in layers)) > MOST_LAYER:
+        raise ImageError(f"the layers of an image have {size} bytes together; {MOST_LAYER} are the most.")
+    return layers
 
 
 def _list(value: object, what: str) -> list[Any]:

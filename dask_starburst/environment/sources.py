@@ -80,6 +80,17 @@ def read(
     )
 
 
+def check(name: str) -> None:
+    """Refuse a file or folder that is not there, or that `read` does not understand; nothing of it is read.
+
+    Raises
+    ------
+    BadArgument
+        It is so.
+    """
+    _reader(_file(name))
+
+
 def _without(found: Environment, left_out: set[str], replaced: set[str]) -> Environment:
     """Return an environment that does not ask for some packages, nor fixes those that come from elsewhere.
 

@@ -40,6 +40,8 @@ TAKEN_PORTS = {
     51679: "the ECS agent",
     51680: "the ECS agent",
 }
+#: Bytes with which a worker's process starts at all would be more; a number that lacks its unit is far below.
+SMALLEST_MEMORY = 64 << 20
 #: Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8): a shorter lease
 #: would promise more than AWS does, and be renewed all the time.
 SHORTEST_LEASE = 60.0
@@ -171,6 +173,12 @@ def _check_sizes(settings: Settings) -> None:
     for name, size in positives.items():
         if size is not None and size <= 0:
             raise BadArgument(f"{name}={size} has to be above zero.")
+    memory = settings.worker.memory_limit
+    if memory is not None and memory < SMALLEST_MEMORY:
+        raise BadArgument(
+            f"worker.memory_limit={memory} bytes is less than a worker needs to start; give {SMALLEST_MEMORY >> 20} MiB"
+            " or more, with its unit, such as '8 GiB'."
+        )
     _check_ports(settings)
     if settings.storage.log_retention not in LOG_RETENTIONS:
         near = min(LOG_RETENTIONS, key=lambda days: abs(days - settings.storage.log_retention))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -124,7 +125,7 @@ def parse_duration(name: str, value: Any) -> float:
 
 def _seconds(value: Any) -> float:
     seconds = float(parse_timedelta(value))
-    if isinstance(value, bool) or seconds != seconds:
+    if isinstance(value, bool) or not math.isfinite(seconds):
         raise TypeError
     return seconds
 

@@ -255,6 +255,16 @@ def test_a_size_that_no_blob_has_is_refused(tmp_path: Path, size: Any):
         resolve_base(f"{host}/a", tmp_path, quick).part(PLATFORM)
 
 
+def test_layers_that_fill_every_disk_are_not_fetched(tmp_path: Path):
+    large = described(TAR, size=40_000 << 20)
+    with (
+        hostile(serving(GOOD, tag=manifest(described(GOOD), large, large))) as (host, asked),
+        pytest.raises(ImageError, match="bytes together"),
+    ):
+        resolve_base(f"{host}/a", tmp_path, quick).ground(PLATFORM, "3.11")
+    assert oci.digest_of(TAR) not in " ".join(asked)
+
+
 def test_a_configuration_that_is_declared_too_large_is_not_fetched(tmp_path: Path):
     with (
         hostile(serving(tag=manifest(described(GOOD, size=5 << 20)))) as (host, asked),
