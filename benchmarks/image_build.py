@@ -41,13 +41,14 @@ from dask_starburst.environment.registry import Registry
 from dask_starburst.plan.recipe import recipe_hash
 from dask_starburst.settings import Settings
 from tests.environment.engine import Engine, running_engine, why_no_engine
-from tests.environment.kitchen import Kitchen, new_kitchen
+from tests.environment.kitchen import Kitchen, doll_kitchen, new_kitchen
+from tests.environment.packages import PYTHON
 from tests.environment.rootfs import PLATFORMS, why_no_rootfs
 from tests.environment.server import serving, why_no_registry
 
 PACKAGES = ("dask[complete]", "distributed", "numpy", "pandas", "pyarrow")
-FULL = Environment("3.11", (*PACKAGES, "toolz==1.0.0"), ())
-CHANGED = Environment("3.11", (*PACKAGES, "toolz==0.12.1"), ())
+TOOLZ = ("toolz==1.0.0", "toolz==0.12.1")
+Packages = tuple[str, ...]
 HERE = "linux/amd64"
 
 
@@ -67,12 +68,13 @@ class Run:
 class Bench:
     """A registry with a base, and the builders."""
 
-    def __init__(self, folder: Path, kitchen: Kitchen, data: Path, engine: Engine | None) -> None:
+    def __init__(self, folder: Path, kitchen: Kitchen, data: Path, engine: Engine | None, packages: Packages) -> None:
         self._folder = folder
         self._kitchen = kitchen
         self._data = data
         self.engine = engine
-        self._orders = {environment: kitchen.order(environment, kitchen.shared) for environment in (FULL, CHANGED)}
+        self._full, self._changed = (Environment(PYTHON, (*packages, toolz), ()) for toolz in TOOLZ)
+        self._orders = {each: kitchen.order(each, kitchen.shared) for each in (self._full, self._changed)}
 
     def order(self, environment: Environment, cache: Path, platforms: tuple[str, ...]) -> Order:
         """Return an order whose base is fetched into a builder's own cache."""
@@ -97,11 +99,13 @@ class Bench:
         """Build directly: cold, unchanged, one package changed, and for this computer's processor only."""
         with self._fresh("direct") as cache:
             builder, to = DirectBuilder(cache), f"direct/{round_}"
-            found["cold"].append(self.run(builder, FULL, cache, to, what="cold"))
-            found["unchanged"].append(self.run(builder, FULL, cache, to, what="unchanged"))
-            found["one"].append(self.run(builder, CHANGED, cache, to, what="one package changed"))
+            found["cold"].append(self.run(builder, self._full, cache, to, what="cold"))
+            found["unchanged"].append(self.run(builder, self._full, cache, to, what="unchanged"))
+            found["one"].append(self.run(builder, self._changed, cache, to, what="one package changed"))
         with self._fresh("direct") as cache:
-            alone = self.run(DirectBuilder(cache), FULL, cache, f"alone/{round_}", HERE, what=f"cold, {HERE} only")
+            alone = self.run(
+                DirectBuilder(cache), self._full, cache, f"alone/{round_}", HERE, what=f"cold, {HERE} only"
+            )
             found["alone"].append(alone)
 
     def buildx(self, engine: Engine, round_: int, found: dict[str, list[Run]]) -> None:
@@ -112,11 +116,11 @@ class Bench:
             (cache / "uv").symlink_to(self._kitchen.shared / "uv")
             builder, to = BuildxBuilder(options=engine.options, cache=cache), f"buildx/{round_}"
             _empty(engine)
-            found["cold"].append(self.run(builder, FULL, cache, to, what="cold"))
-            found["unchanged"].append(self.run(builder, FULL, cache, to, what="unchanged"))
-            found["one"].append(self.run(builder, CHANGED, cache, to, what="one package changed"))
+            found["cold"].append(self.run(builder, self._full, cache, to, what="cold"))
+            found["unchanged"].append(self.run(builder, self._full, cache, to, what="unchanged"))
+            found["one"].append(self.run(builder, self._changed, cache, to, what="one package changed"))
             _empty(engine)
-            alone = self.run(builder, FULL, cache, f"alonex/{round_}", HERE, what=f"cold, {HERE} only")
+            alone = self.run(builder, self._full, cache, f"alonex/{round_}", HERE, what=f"cold, {HERE} only")
             found["alone"].append(alone)
 
     def decide(self) -> float:
@@ -179,7 +183,7 @@ def _ratio(upper: list[Run], lower: list[Run], of: Callable[[Run], float]) -> fl
     return round(median(pairs), 3) if pairs else None
 
 
-def measure(bench: Bench, rounds: int) -> dict[str, object]:
+def measure(bench: Bench, rounds: int, decide: bool) -> dict[str, object]:
     """Build everything, in turns, and return the JSON line's content."""
     kinds = ("cold", "unchanged", "one", "alone")
     direct: dict[str, list[Run]] = {kind: [] for kind in kinds}
@@ -204,7 +208,7 @@ def measure(bench: Bench, rounds: int) -> dict[str, object]:
         "direct_over_buildx_cold_without_emulation": _ratio(buildx["alone"], direct["alone"], seconds)
         if bench.engine
         else None,
-        "unchanged_s": round(bench.decide(), 2),
+        "unchanged_s": round(bench.decide(), 2) if decide else None,
         "one_package_over_full": _ratio(direct["one"], direct["cold"], seconds),
         "one_package_over_full_bytes": _ratio(direct["one"], direct["cold"], pushed),
         "buildx_one_package_over_full": _ratio(buildx["one"], buildx["cold"], seconds) if bench.engine else None,
@@ -225,8 +229,10 @@ def main() -> None:
     """Print each build, then the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
     arguments = parser.parse_args()
-    if missing := why_no_rootfs() or why_no_registry():
+    smallest: bool = arguments.smallest
+    if missing := ("" if smallest else why_no_rootfs()) or why_no_registry():
         sys.exit(f"nothing is measured: {missing}")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="image-build-")))
@@ -234,15 +240,18 @@ def main() -> None:
         (folder / "registry").mkdir()
         host = stack.enter_context(serving(folder / "registry"))
         (folder / "kitchen").mkdir()
-        kitchen = new_kitchen(Registry(host), folder / "kitchen")
+        make_kitchen = doll_kitchen if smallest else new_kitchen  # of what is only built, nothing is run
+        kitchen = make_kitchen(Registry(host), folder / "kitchen")
         engine = None
-        if missing := why_no_engine():
+        if missing := "the smallest size is without it" if smallest else why_no_engine():
             print(f"buildx is left out: {missing}")
         else:
             engine = stack.enter_context(running_engine(folder / "engine"))
             for name, value in engine.environment.items():
                 stack.enter_context(_variable(name, value))
-        print(json.dumps(measure(Bench(folder, kitchen, folder / "registry/data", engine), arguments.rounds)))
+        packages = () if smallest else PACKAGES
+        bench = Bench(folder, kitchen, folder / "registry/data", engine, packages)
+        print(json.dumps(measure(bench, arguments.rounds, decide=not smallest)))
 
 
 if __name__ == "__main__":

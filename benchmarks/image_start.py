@@ -18,7 +18,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -26,9 +26,11 @@ from typing import Any
 
 from distributed import Client, LocalCluster
 
+from dask_starburst.environment.captured import Environment
 from dask_starburst.environment.registry import Registry
 from tests.environment.containers import run, started, unpack, why_not
 from tests.environment.kitchen import new_kitchen, worker_image
+from tests.environment.packages import PYTHON
 from tests.environment.rootfs import PLATFORMS, why_no_rootfs
 from tests.environment.server import serving, why_no_registry
 
@@ -37,10 +39,17 @@ WORKER = ("python", "-m", "distributed.cli.dask_worker", "--host", "127.0.0.1", 
 #: By the name of a copy of the image: which compiled files it lacks.
 LACKING = {"all compiled": (), "no library": ("usr/lib", "usr/local/lib"), "none compiled": ("usr", "opt")}
 
+Measures = dict[str, Callable[[Path, dict[str, Any]], float]]
 
-def copies(folder: Path, registry: Registry) -> tuple[dict[str, Path], dict[str, Any]]:
+
+def copies(folder: Path, keep: Path, registry: Registry, small: bool) -> tuple[dict[str, Path], dict[str, Any]]:
     """Build the image and unpack it once for each of the variants; return their folders and the configuration."""
-    built = worker_image(new_kitchen(registry, folder))
+    kitchen = new_kitchen(registry, keep)
+    if small:
+        order = kitchen.order(Environment(PYTHON, ("toolz",), ()), kitchen.cache)
+        built = kitchen.build(order, kitchen.cache)
+    else:
+        built = worker_image(kitchen)
     platform = next(name for name, architecture in PLATFORMS.items() if not why_not(architecture))
     found, config = {}, {}
     for name, lacking in LACKING.items():
@@ -54,8 +63,18 @@ def copies(folder: Path, registry: Registry) -> tuple[dict[str, Path], dict[str,
 
 def version(folder: Path, config: dict[str, Any]) -> float:
     """Return the seconds that ``dask worker --version`` takes."""
+    return ran(folder, config, VERSION)
+
+
+def small(folder: Path, config: dict[str, Any]) -> float:
+    """Return the seconds that importing something takes."""
+    return ran(folder, config, ["python", "-c", "import toolz"])
+
+
+def ran(folder: Path, config: dict[str, Any], command: Sequence[str]) -> float:
+    """Return the seconds that a command takes in a container."""
     begin = time.monotonic()
-    status, said = run(folder, config, VERSION)
+    status, said = run(folder, config, command)
     if status:
         sys.exit(f"the image does not run:\n{said}")
     return time.monotonic() - begin
@@ -88,10 +107,10 @@ def scheduler() -> Iterator[Client]:
         yield client
 
 
-def table(measures: dict[str, Callable[[Path, dict[str, Any]], float]], repeat: int) -> dict[str, dict[str, float]]:
+def table(measures: Measures, repeat: int, keep: Path | None, small: bool) -> dict[str, dict[str, float]]:
     """Measure everything with every copy in turn, print medians, and return them."""
     with tempfile.TemporaryDirectory() as name, serving(Path(name)) as host:
-        found, config = copies(Path(name), Registry(host))
+        found, config = copies(Path(name), keep or Path(name), Registry(host), small)
         print(f"{'median seconds of ' + str(repeat):24}" + "".join(f"{copy:>15}" for copy in found) + f"{'ratio':>8}")
         medians = {}
         for what, measure in measures.items():
@@ -112,18 +131,22 @@ def main() -> None:
     """Print the medians by copy of the image, then the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--keep", type=Path, help="folder with what the image is made of, kept for the next time")
+    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
     arguments = parser.parse_args()
     missing = why_no_rootfs() or why_no_registry()
     machine = next((a for a in PLATFORMS.values() if not why_not(a)), None)
     if missing or machine is None:
         sys.exit(f"nothing is measured: {missing or why_not('amd64')}")
     with scheduler() as client:
-        measures = {
+        measures: Measures = {
             "dask worker --version": version,
             "joined, without nanny": join(client, "--no-nanny"),
             "joined, with nanny": join(client, "--nanny"),
         }
-        medians = table(measures, arguments.repeat)
+        if arguments.smallest:
+            arguments.repeat, measures = 1, {"import toolz": small}
+        medians = table(measures, arguments.repeat, arguments.keep, arguments.smallest)
     ratios = {what: round(row["none compiled"] / row["all compiled"], 2) for what, row in medians.items()}
     result = {
         "benchmark": "image_start",

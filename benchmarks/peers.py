@@ -229,7 +229,8 @@ def _settled(local: LocalAWS, before: inventory.Inventory, patience: float) -> t
 
 
 def _all(arguments: argparse.Namespace) -> Iterator[Run]:
-    python = peer_python(arguments.peer_python)
+    peers = any(product.peer for product in PRODUCTS if product.name in arguments.products)
+    python = peer_python(arguments.peer_python) if peers else sys.executable
     for seed in arguments.seed:
         for product in PRODUCTS:
             if product.name in arguments.products:
@@ -255,10 +256,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--more", type=int, default=2)
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
-    parser.add_argument("--timing", choices=("realistic", "fast"), default="realistic")
+    parser.add_argument("--timing", choices=("realistic", "fast", "none"), default="realistic")
     parser.add_argument("--settle", type=float, default=180.0, help="seconds to wait for what ends by itself")
     parser.add_argument("--peer-python", help="a Python that has dask-cloudprovider")
     parser.add_argument("--docs", type=Path, help="folder for results, tables and the plot (needs matplotlib)")
+    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
     parser.add_argument("--results", type=Path, help="draw and print results of an earlier run")
     return parser
 
@@ -266,6 +268,9 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run them all, and say what came of it."""
     arguments = _parser().parse_args()
+    if arguments.smallest:  # without the peers, which need an environment of their own
+        arguments.products, arguments.timing = ["StarburstCluster"], "none"
+        arguments.workers, arguments.more = 1, 1
     document = json.loads(arguments.results.read_text()) if arguments.results else _document(arguments)
     runs = [Run(**one) for one in document["runs"]]
     print(markdown(runs))

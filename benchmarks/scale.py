@@ -67,11 +67,14 @@ class Run:
         On which it runs.
     workers : int
         How many.
+    processes : bool
+        Whether their containers are processes.
     """
 
-    def __init__(self, local: LocalAWS, workers: int) -> None:
+    def __init__(self, local: LocalAWS, workers: int, processes: bool) -> None:
         self.local = local
         self.workers = workers
+        self.processes = processes
         self.events = EventLog()
         self.group = ""
         self.wished = self.ready = self.late = 0.0
@@ -114,7 +117,7 @@ class Run:
             "overhead_ratio": round((self.ready - self.wished) / ideal, 3),
             "calls_per_worker": round(self.calls["up"].total() / self.workers, 3),
             "throttles": self.local.status().throttled,
-            "processes": self.workers <= REAL,
+            "processes": self.processes,
             "simulated_seconds": seconds | {"up_ideal": round(ideal, 1)},
             "joining": self._joining(last),
             "late": round(self.late, 2),
@@ -221,21 +224,29 @@ def _instances(fleet: Fleet, group: str) -> bool:
     return any(i.group == group for i in fleet.observed.instances.values())
 
 
+def measure(workers: int, seed: int, timing: str, processes: bool) -> dict[str, Any]:
+    """Run once, with processes or with containers that are only written down, and return all figures."""
+    with LocalAWS(timing=timing, seed=seed, processes=processes) as local:
+        local.throttle(True)
+        run = Run(local, workers, processes)
+        return run.result(run_processes(run) if processes else asyncio.run(run_played(run)))
+
+
 def main() -> None:
     """Run once and print what it took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", action="store_true", help="print the fleet's events")
+    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
     arguments = parser.parse_args()
     if arguments.verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    processes = arguments.workers <= REAL
-    with LocalAWS(timing="realistic", seed=arguments.seed, processes=processes) as local:
-        local.throttle(True)
-        run = Run(local, arguments.workers)
-        left = run_processes(run) if processes else asyncio.run(run_played(run))
-        result = run.result(left)
+    if arguments.smallest:  # both kinds, of which the second is the one that is shown
+        measure(1, arguments.seed, "fast", processes=True)
+        result = measure(2, arguments.seed, "fast", processes=False)
+    else:
+        result = measure(arguments.workers, arguments.seed, "realistic", processes=arguments.workers <= REAL)
     phases = list(result["calls"])
     print(f"{'calls':40}" + "".join(f"{phase:>8}" for phase in phases))
     for action in sorted({a for calls in result["calls"].values() for a in calls}):

@@ -38,9 +38,9 @@ def start(aws: LocalAWS, workers: int, warm: float) -> float:
     return float(answer.stdout)
 
 
-def cold_and_warm(workers: int, seed: int) -> tuple[float, float]:
+def cold_and_warm(workers: int, seed: int, timing: str) -> tuple[float, float]:
     """Start twice on an embedded AWS of its own: first without instances, then with those of the first."""
-    with LocalAWS(timing="realistic", seed=seed) as aws:
+    with LocalAWS(timing=timing, seed=seed) as aws:
         return start(aws, workers, 600), start(aws, workers, 0)
 
 
@@ -49,17 +49,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
     arguments = parser.parse_args()
-    print("SIMULATED: realistic latencies at time scale 1, real processes; seconds to the first worker")
+    timing = "realistic"
+    if arguments.smallest:
+        arguments.workers, arguments.repeat, timing = 1, 1, "none"
+    print(f"SIMULATED: {timing} latencies at time scale 1, real processes; seconds to the first worker")
     print(f"{'seed':>4}{'cold':>8}{'warm':>8}{'ratio':>8}")
     pairs = []
     for seed in range(arguments.repeat):
-        cold, warm = cold_and_warm(arguments.workers, seed)
+        cold, warm = cold_and_warm(arguments.workers, seed, timing)
         print(f"{seed:4}{cold:8.1f}{warm:8.1f}{warm / cold:8.2f}", flush=True)
         pairs.append((cold, warm))
     result = {
         "benchmark": "start",
         "simulated": True,
+        "timing": timing,
         "workers": arguments.workers,
         "pairs": len(pairs),
         "cold_seconds": round(median(cold for cold, _ in pairs), 2),

@@ -7,6 +7,7 @@ the best of several runs. The last line is one JSON object.
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import Callable
@@ -90,19 +91,22 @@ def measure(make: Callable[[int], tuple[list[Worker], Observed]], size: int) -> 
 
 def main() -> None:
     """Print a table, and one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
+    sizes = SIZES[:1] if parser.parse_args().smallest else SIZES
     print(f"{'situation':12}{'workers':>9}{'step ms':>10}{'track ms':>10}{'settle ms':>11}{'actions':>9}")
     rows: list[dict[str, Any]] = []
     for make in (up, waiting, half_to_go):
-        for size in SIZES:
+        for size in sizes:
             row = measure(make, size)
             rows.append({"situation": make.__name__, "workers": size, **row})
             print(
                 f"{make.__name__:12}{size:9}{row['step_ms']:10.2f}{row['track_ms']:10.2f}{row['settle_ms']:11.2f}"
                 f"{row['actions']:9.0f}"
             )
-    largest = [r for r in rows if r["workers"] == SIZES[-1]]
+    largest = [r for r in rows if r["workers"] == sizes[-1]]
     worst = {what: round(max(row[what] for row in largest), 1) for what in ("step_ms", "track_ms", "settle_ms")}
-    print(json.dumps({"benchmark": "step", "simulated": False, "workers": SIZES[-1], **worst, "rows": rows}))
+    print(json.dumps({"benchmark": "step", "simulated": False, "workers": sizes[-1], **worst, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ class StormFleet(SimulatedFleet):
         self.under_way: set[asyncio.Task[Any]] = set()
         self._numbers = count(WORKERS)
 
-    def tell(self, kind: str, *_: Any) -> None:
+    def tell(self, kind: str, *_: Any, **facts: Any) -> None:
         """Count an event."""
         self.told[kind] += 1
 
@@ -255,7 +255,7 @@ class Result:
     cut_short: int
 
 
-async def run(rate: float, policy: str, held: bool, watch: bool, seed: int) -> Result:
+async def run(rate: float, policy: str, held: bool, watch: bool, seed: int, hours_of_work: float) -> Result:
     """Do one job from the first wish to the last result."""
     types = tuple(kind.name for kind in worker_types(catalogue(), "arm64", None, None, None))[:MOST]
     ladder = LADDERS[policy]
@@ -263,11 +263,11 @@ async def run(rate: float, policy: str, held: bool, watch: bool, seed: int) -> R
     aws.desired, aws.types = dict.fromkeys(ladder, 0), dict.fromkeys(ladder, types)
     fleet = StormFleet(aws, Limits(ladder=ladder))
     spot = SpotWatch(cast(Fleet, fleet), cast(SpotSide, fleet), fleet.limits)
-    job, numbers = Job(round(WORKERS * HOURS * 3600 / TASK), held), count(1)
+    job, numbers = Job(round(WORKERS * hours_of_work * 3600 / TASK), held), count(1)
     aws.ledger.instance_started(SCHEDULER, HEAD_TYPE, "on-demand", 0.0)
     for number in range(WORKERS):
         fleet.wish(number)
-    while not job.over and aws.now < HOPELESS * HOURS * 3600:
+    while not job.over and aws.now < HOPELESS * hours_of_work * 3600:
         fleet.tick()
         if watch:
             for process, until in list(aws.under_notice()):
@@ -284,9 +284,9 @@ async def run(rate: float, policy: str, held: bool, watch: bool, seed: int) -> R
 
 
 @cache
-def undisturbed(seed: int) -> Result:
+def undisturbed(seed: int, hours: float) -> Result:
     """Do the job on demand."""
-    return asyncio.run(run(0.0, "on-demand", False, True, seed))
+    return asyncio.run(run(0.0, "on-demand", False, True, seed, hours))
 
 
 def leave(aws: StormyAWS, job: Job) -> None:
@@ -303,12 +303,12 @@ def leave(aws: StormyAWS, job: Job) -> None:
         aws.close(name)
 
 
-def measure(held: bool, watch: bool, seeds: int, rates: Iterable[float]) -> list[dict[str, Any]]:
+def measure(held: bool, watch: bool, seeds: int, rates: Iterable[float], hours: float) -> list[dict[str, Any]]:
     """Run a job at each rate; medians over the seeds, beside the same job on demand."""
     found = []
     for rate in rates:
-        calm = [undisturbed(seed) for seed in range(seeds)]
-        stormy = [asyncio.run(run(rate, SPOT, held, watch, seed)) for seed in range(seeds)]
+        calm = [undisturbed(seed, hours) for seed in range(seeds)]
+        stormy = [asyncio.run(run(rate, SPOT, held, watch, seed, hours)) for seed in range(seeds)]
         results = "held" if held else "gathered"
         row: dict[str, Any] = {"results": results, "watch": watch, "rate": rate}
         for key in ("interruptions", "lost", "cut_short"):
@@ -373,15 +373,17 @@ def main() -> None:
     parser.add_argument("--rate", type=float, action="append", help="interruptions of one instance in an hour")
     parser.add_argument("--seeds", type=int, default=1, help="medians over so many")
     parser.add_argument("--plot", type=Path, help="draw into this file (needs matplotlib)")
+    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
     chosen = parser.parse_args()
-    print(f"SIMULATED, virtual time: {WORKERS} workers, {HOURS:g} hours of work, tasks of {TASK:g} s")
+    hours, rates = (0.25, (STORM,)) if chosen.smallest else (HOURS, chosen.rate or RATES)
+    print(f"SIMULATED, virtual time: {WORKERS} workers, {hours:g} hours of work, tasks of {TASK:g} s")
     print(f"{'results':<10}{'watch':<6}{'rate/h':>9}{'taken':>9}{'lost':>9}{'cut':>9}{'time':>8}{'money':>8}")
     rows = []
     for held, watch in product((False, True), (True, False)):
-        rows += measure(held, watch, chosen.seeds, chosen.rate or RATES)
+        rows += measure(held, watch, chosen.seeds, rates, hours)
     if chosen.plot:
         draw(rows, chosen.plot)
-    print(json.dumps({"benchmark": "storm", "simulated": True, "workers": WORKERS, "hours": HOURS, "rows": rows}))
+    print(json.dumps({"benchmark": "storm", "simulated": True, "workers": WORKERS, "hours": hours, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ BACK_TO_ZERO = 120.0
     "--timing",
     default="fast",
     show_default=True,
-    type=click.Choice(["fast", "realistic"]),
+    type=click.Choice(["none", "fast", "realistic"]),
     help="How long the embedded AWS takes to boot an instance.",
 )
 @click.option("--endpoint-url", metavar="URL", help="Use the embedded AWS that `starburst local up` keeps.")

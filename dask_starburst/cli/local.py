@@ -34,7 +34,7 @@ def local() -> None:
 @local.command()
 @click.option(
     "--timing",
-    type=click.Choice(["fast", "realistic"]),
+    type=click.Choice(["none", "fast", "realistic"]),
     default="fast",
     show_default=True,
     help="How long instances and tasks take to start; realistic follows published measurements.",

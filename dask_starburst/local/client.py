@@ -35,9 +35,9 @@ class LocalAWS:
     ----------
     region : str
         The region to play.
-    timing : {"fast", "realistic"}
-        How long instances and tasks take to start: as little as possible, or as published measurements say. Whatever is
-        measured with either is *simulated*.
+    timing : {"none", "fast", "realistic"}
+        How long instances and tasks take to start: no time at all, a little, or as published measurements say. Whatever
+        is measured with any of them is *simulated*.
     speed : float
         How many of its seconds pass in one of ours.
     seed : int

@@ -1,6 +1,7 @@
 """How long each step takes, in virtual seconds.
 
-The profile ``fast`` has small constants, for tests. The profile ``realistic`` draws from the
+With the profile ``none`` nothing takes time, for tests that are not about it: what is due happens at once, in the same
+order. The profile ``fast`` has small constants, for tests. The profile ``realistic`` draws from the
 distributions that were put together from published measurements and documentation; each line
 says how good its evidence is: P published measurement, D documented behaviour, U an unverified
 guess. Every figure made with it is to be labelled *simulated*.
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 Step = Literal[
     "reconcile",  # a group was changed -> its instances are asked for
@@ -34,7 +35,7 @@ Step = Literal[
     "deprovision",  # containers of a task of mode awsvpc ended -> its network interface is gone
     "bootstrap",  # instance booted -> Docker installed by its user data
 ]
-Profile = Literal["fast", "realistic"]
+Profile = Literal["none", "fast", "realistic"]
 Draw = Callable[[random.Random], float]
 
 
@@ -80,6 +81,7 @@ PROFILES: Mapping[Profile, Mapping[Step, Draw]] = {
         "deprovision": _constant(0.1),
         "bootstrap": _constant(0.2),
     },
+    "none": {step: _constant(0.0) for step in get_args(Step)},
     "realistic": {
         "reconcile": _lognormal(4.0, 0.60, 1.0),  # U reconcile after SetDesiredCapacity
         "pending": _lognormal(4.5, 0.40, 0.5),  # P 4.9 s from pending to running (daemonology)
@@ -126,7 +128,7 @@ class Timing:
 
     Parameters
     ----------
-    profile : {"fast", "realistic"}
+    profile : {"none", "fast", "realistic"}
         Which distributions.
     seed : int
         The same seed draws the same durations, each step from a stream of its own, so that a

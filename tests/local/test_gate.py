@@ -263,3 +263,7 @@ def test_a_step_more_of_one_kind_does_not_change_another() -> None:
     one, other = Timing("realistic"), Timing("realistic")
     one.seconds("pull")
     assert one.seconds("boot") == other.seconds("boot")
+
+
+def test_without_latencies_nothing_takes_time() -> None:
+    assert {Timing("none").seconds(step) for step in PROFILES["realistic"]} == {0.0}

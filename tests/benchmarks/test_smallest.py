@@ -1,0 +1,40 @@
+"""Every benchmark still runs: each has a smallest size, and its last line is one JSON object."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.environment.kitchen import shared_folder
+
+ROOT = Path(__file__).parent.parent.parent
+#: Programs that benchmarks start, with an interpreter and arguments of their own.
+PARTS = {"peer_script"}
+BENCHMARKS = sorted(
+    path.stem
+    for path in (ROOT / "benchmarks").glob("*.py")
+    if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8") and path.stem not in PARTS
+)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_runs_at_its_smallest_size_and_its_last_line_is_json(name, tmp_path, tmp_path_factory, worker_id):
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--smallest"]
+    if name == "image_start":  # takes half a minute less where another test has made the base
+        command += ["--keep", str(shared_folder(tmp_path_factory, worker_id))]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if "nothing is measured:" in done.stderr:  # it needs what this computer lacks
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert isinstance(json.loads(done.stdout.splitlines()[-1]), dict)
+
+
+def test_the_benchmarks_are_found():
+    assert {"adaptive", "peers", "scale", "spot", "start", "step", "storm"} <= set(BENCHMARKS)
