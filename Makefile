@@ -12,13 +12,15 @@ SPHINXOPTS ?= -W --keep-going -q
 # Three files at a time, for tests wait more than they work: every embedded AWS has addresses of its own.
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder --durations 25
 
-.PHONY: help install demo test test-slow soak stages test-buildx test-oldest check docs bench-peers bench-storm clean
+.PHONY: help install demo test test-slow soak stages closes bench-close test-buildx test-oldest check docs bench-peers bench-storm clean
 help:
 	@echo "make demo     a cluster on the embedded AWS, with real work and no AWS account"
 	@echo "make test     the tests"
 	@echo "make test-slow  those that take longer and are beside quicker ones of the same kind"
 	@echo "make soak     hours of bad weather: SOAK_MINUTES=60 SOAK_SEEDS=\"1 2 3\""
 	@echo "make stages   a client killed at every stage of a start and a close, one by one"
+	@echo "make closes   sessions closed at a random moment: CLOSES=200"
+	@echo "make bench-close  how much longer close() takes than AWS bills for, and its calls: 2, 50 and 300 workers"
 	@echo "make test-buildx  the buildx builder with a real docker engine: root on Debian"
 	@echo "make test-oldest  what touches Dask's private hooks, on the oldest release we support"
 	@echo "make check    ruff and mypy --strict"
@@ -79,6 +81,13 @@ soak: $(VENV)/.test
 # Each stage on an embedded AWS of its own: two at a time, though they are in one file.
 stages: $(VENV)/.test
 	$(BIN)/python -m pytest -m soak -n 2 tests/test_stages.py
+
+CLOSES ?= 200
+closes: $(VENV)/.test
+	CLOSES=$(CLOSES) $(BIN)/python -m pytest -m slow -n 0 tests/test_closing_chaos.py
+
+bench-close: $(VENV)/.test
+	$(BIN)/python benchmarks/close.py
 
 # Debian trixie's docker engine is unpacked into a folder for it; see tests/environment/engine.py.
 test-buildx: $(VENV)/.test

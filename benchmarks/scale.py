@@ -213,7 +213,7 @@ async def run_played(run: Run) -> int:
             await fleet.until(lambda: len(fleet.workers) == 1 and not _instances(fleet, run.group))
         with run.phase("close"):
             await fleet.stop()
-            left = await session.end()
+            left = await session.end(ended=lambda: True)  # the stand-in acts on nothing
     finally:
         watch.cancel()
         aws.close()

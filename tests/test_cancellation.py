@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from dask_starburst import cancellation
 
 
@@ -60,3 +62,24 @@ def test_a_task_that_ends_others_is_not_ended_by_itself():
         return await cancellation.end([asyncio.current_task()], within=60)
 
     assert asyncio.run(work())
+
+
+def test_when_one_of_several_fails_the_others_have_ended_before_that_is_raised():
+    went_on: list[str] = []
+
+    async def fails() -> None:
+        raise RuntimeError("one of them")
+
+    async def changes_something() -> None:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        went_on.append("after the failure")
+
+    async def work() -> int:
+        with pytest.raises(RuntimeError, match="one of them"):
+            await cancellation.together(fails(), changes_something())
+        await asyncio.sleep(0.01)
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(work()) == 1
+    assert went_on == []

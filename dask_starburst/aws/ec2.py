@@ -11,6 +11,7 @@ from typing import Any
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, delete, get
+from dask_starburst.cancellation import together
 
 ALL_TCP = {"IpProtocol": "tcp", "FromPort": 0, "ToPort": 65535}
 #: Values that one filter of DescribeInstances takes (EC2 API reference, Filter).
@@ -145,12 +146,9 @@ async def lives(aws: AWS, instances: Iterable[str]) -> list[Life]:
     ``User initiated (2026-11-25 12:00:00 GMT)``, for terminations that were asked for through the API.
     """
     ids = sorted(instances)
-    found: list[Life] = []
-    for i in range(0, len(ids), _MOST_IDS):
-        filters = [{"Name": "instance-id", "Values": ids[i : i + _MOST_IDS]}]
-        for reservation in await aws.pages("ec2", "DescribeInstances", "Reservations", Filters=filters):
-            found += [_life(instance) for instance in reservation["Instances"]]
-    return found
+    filters = ([{"Name": "instance-id", "Values": ids[i : i + _MOST_IDS]}] for i in range(0, len(ids), _MOST_IDS))
+    parts = await together(*(aws.pages("ec2", "DescribeInstances", "Reservations", Filters=one) for one in filters))
+    return [_life(instance) for part in parts for reservation in part for instance in reservation["Instances"]]
 
 
 def _life(instance: dict[str, Any]) -> Life:

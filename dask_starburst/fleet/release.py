@@ -130,11 +130,9 @@ class Release:
             return []
         # A scheduler that could not be told of the end may act on the groups as long as its instance is there.
         head = names.group(HEAD)
-        left = await sweep.empty_pool(
+        return await sweep.empty_pool(
             self.pool, patience, poll, lambda: () if ended() or self._scheduler_is_over() else (head,)
         )
-        await sweep.give_back(self.pool, left=bool(left))
-        return left
 
     def _scheduler_is_over(self) -> bool:
         """Whether there is no task of the scheduler, as far as the fleet has seen."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from dask_starburst.aws import autoscaling, ec2, ecs, ssm, warm_pools
 from dask_starburst.aws.session import AWS
-from dask_starburst.cancellation import together
+from dask_starburst.cancellation import end, together
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.pool import Pool
 from dask_starburst.plan.policies import MANAGED_TAG
@@ -18,9 +18,9 @@ from dask_starburst.plan.warm import WARM_TAG
 logger = logging.getLogger(__name__)
 
 #: Between two polls it waits longer each time, up to so many seconds.
-_LONGER, _LONGEST = 1.5, 2.0
+_LONGER, _LONGEST = 1.5, 1.0
 #: Seconds that tasks have to end by themselves, after their scheduler has closed its workers and itself.
-_GRACE = 5.0
+_GRACE = 10.0
 
 
 async def empty(
@@ -30,6 +30,7 @@ async def empty(
     patience: float,
     poll: float,
     *,
+    tidying: Callable[[], Awaitable[object]],
     warm_pools_too: bool = True,
     gone: Callable[[], Collection[str]] = tuple,
 ) -> list[str]:
@@ -48,6 +49,8 @@ async def empty(
         The names of its Auto Scaling groups.
     patience, poll : float
         Seconds to wait at most, and between the first two polls.
+    tidying : callable
+        What costs nothing is taken back meanwhile, once the groups are at zero.
     warm_pools_too : bool
         Whether the groups may have warm pools.
     gone : callable
@@ -66,21 +69,49 @@ async def empty(
         raise failed
     if warm_pools_too:
         await warm_pools.delete_all(aws, (await autoscaling.describe(aws, groups)).values())
-    while left := await _left(aws, pool, groups, gone()):
-        if loop.time() + poll > deadline:
-            break
-        await asyncio.sleep(poll)
-        poll = max(poll, min(_LONGER * poll, _LONGEST))
+    tidied = asyncio.ensure_future(tidying())
+    try:
+        while left := await _left(aws, pool, groups, gone()):
+            if loop.time() + poll > deadline:
+                break
+            await asyncio.sleep(poll)
+            poll = max(poll, min(_LONGER * poll, _LONGEST))
+        await tidied
+    finally:
+        await end([tidied])
     return left
 
 
 async def empty_pool(
     pool: Pool, patience: float, poll: float, gone: Callable[[], Collection[str]] = tuple
 ) -> list[str]:
-    """Empty a pool that was made; see `empty`."""
+    """Empty a pool that was made, and free it: the claim goes last. See `empty`."""
     groups = [pool.names.group(group) for group in pool.groups]
+
+    async def tidying() -> None:
+        # What the lease would do has been done.
+        leases = [autoscaling.drop_lease(pool.aws, group, LEASE_ACTION) for group in groups]
+        marks = [autoscaling.untag(pool.aws, groups, WARM_TAG)] if pool.keeps else []
+        await together(_own(pool), *leases, *marks)
+
     stops = bool(pool.spec.in_service)
-    return await empty(pool.aws, pool.name, groups, patience, poll, warm_pools_too=stops, gone=gone)
+    left = await empty(pool.aws, pool.name, groups, patience, poll, tidying=tidying, warm_pools_too=stops, gone=gone)
+    await ssm.remove(pool.aws, pool.names.claim)
+    return left
+
+
+async def give_back_warm(pool: Pool) -> None:
+    """Free a pool that keeps its instances, and its lease with them; the claim goes last."""
+    await _own(pool)
+    await ssm.remove(pool.aws, pool.names.claim)
+
+
+async def _own(pool: Pool) -> None:
+    """Take back what is the session's own: its certificates, and the way in."""
+    await together(
+        ssm.remove(pool.aws, pool.names.secret),
+        ec2.dismiss_callers(pool.aws, pool.head_security_group),
+    )
 
 
 async def _left(aws: AWS, pool: str, groups: Sequence[str], gone: Collection[str]) -> list[str]:
@@ -90,24 +121,6 @@ async def _left(aws: AWS, pool: str, groups: Sequence[str], gone: Collection[str
     # EC2 may not show yet what Auto Scaling has just launched.
     seen = (await autoscaling.describe(aws, groups)).values()
     return [i for group in seen for i, _, leaving in group.instances if not leaving or group.name in gone]
-
-
-async def give_back(pool: Pool, *, warm: bool = False, left: bool = False) -> None:
-    """Take back what belonged to this session, the claim last: then the pool is free.
-
-    `warm`: its lease stays, because instances do. `left`: so it does, because some may still be there.
-    """
-    names = pool.names
-    groups = [names.group(group) for group in pool.groups]
-    leases = () if warm or left else [autoscaling.drop_lease(pool.aws, group, LEASE_ACTION) for group in groups]
-    if pool.keeps and not warm:
-        await autoscaling.untag(pool.aws, groups, WARM_TAG)
-    await together(
-        ssm.remove(pool.aws, names.secret),
-        ec2.dismiss_callers(pool.aws, pool.head_security_group),
-        *leases,
-    )
-    await ssm.remove(pool.aws, names.claim)
 
 
 async def undo(aws: AWS, names: PoolNames, entrance: str | None, patience: float, poll: float) -> list[str]:
@@ -132,10 +145,13 @@ async def undo(aws: AWS, names: PoolNames, entrance: str | None, patience: float
     # By tag: which groups there are depends on how far the making came.
     found = (await autoscaling.tagged(aws, MANAGED_TAG, names.pool)).get(names.pool, [])
     groups = [group.name for group, _ in found]
-    left = await empty(aws, names.pool, groups, patience, poll)
-    leases = () if left else [autoscaling.drop_lease(aws, group, LEASE_ACTION) for group in groups]
-    entrances = [ec2.dismiss_callers(aws, entrance)] if entrance is not None else ()
-    await together(ssm.remove(aws, names.secret), *entrances, *leases)
+
+    async def tidying() -> None:
+        leases = [autoscaling.drop_lease(aws, group, LEASE_ACTION) for group in groups]
+        entrances = [ec2.dismiss_callers(aws, entrance)] if entrance is not None else []
+        await together(ssm.remove(aws, names.secret), *entrances, *leases)
+
+    left = await empty(aws, names.pool, groups, patience, poll, tidying=tidying)
     await ssm.remove(aws, names.claim)
     return left
 

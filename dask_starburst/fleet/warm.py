@@ -110,7 +110,7 @@ async def keep(pool: Pool, seconds: float, patience: float, poll: float, *, ende
     await pool.renew(until)
     await sweep.attempt("deleting the warm pool", pool.drop_stopped())
     groups = await together(*(_cut(pool, group, ready) for group in pool.groups))
-    await sweep.give_back(pool, warm=True)
+    await sweep.give_back_warm(pool)
     return Kept(tuple(groups), until)
 
 

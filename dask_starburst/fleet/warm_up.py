@@ -139,4 +139,3 @@ async def _connected(pool: Pool, wanted: int, patience: float, poll: float, tell
 async def _undo(pool: Pool, blueprint: Blueprint) -> None:
     timeouts = blueprint.settings.timeouts
     await sweep.empty_pool(pool, timeouts.close, timeouts.poll)
-    await sweep.give_back(pool)
