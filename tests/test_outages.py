@@ -43,16 +43,17 @@ def told(cluster: StarburstCluster, kind: str) -> list[Event]:
 
 @pytest.fixture(scope="module")
 def cluster(aws: LocalAWS) -> Iterator[StarburstCluster]:
-    """Start an adaptive cluster while AWS refuses instances and tasks more often than there are attempts."""
+    """Start an adaptive cluster while AWS refuses it its instance, and then its task as often as there are attempts."""
     aws.set_speed(10.0)
-    refuse(aws, "autoscaling:SetDesiredCapacity", "ecs:RunTask", count=4)
+    refuse(aws, "autoscaling:SetDesiredCapacity", count=1)
+    refuse(aws, "ecs:RunTask", count=3)
     with StarburstCluster(
         cloud="local",
         endpoint_url=aws.endpoint_url,
         quiet=True,
         worker={"nthreads": 1},
         adaptive={"minimum": 0, "maximum": 2},
-        timeouts={"connect": "30 minutes", "poll": "0.5 s"},
+        timeouts={"connect": "30 minutes", "poll": "0.2 s"},
         lease="2 hours",
     ) as running:
         yield running

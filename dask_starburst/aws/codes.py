@@ -14,6 +14,10 @@ EXPIRED = frozenset(
         "AuthFailure",
         "SignatureDoesNotMatch",
         "InvalidSignatureException",
+        "IncompleteSignature",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "InvalidToken",
     }
 )
 #: botocore's own list (retries/standard.py), and SSM's word for two writes at once.
