@@ -2,7 +2,7 @@
 
 By default that is the one that the embedded AWS itself runs in, and a container reads its address from its metadata.
 A foreign image does not do that: its Dask processes would listen on every address of the computer, as they may in the
-network that they are made for. So they are told which address is theirs.
+network that they are made for. So they are told which address is theirs, also for their HTTP servers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 _SERVERS = ("dask_scheduler", "dask_worker")
 _SPEC = "dask_spec"
+_SCHEDULER_HTTP = 8787  # Dask's default; a worker takes any
 
 
 class Images:
@@ -78,14 +79,25 @@ def _without_env(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def _at(words: list[str], address: str) -> list[str]:
     """Tell a Dask process its address, unless it was told one."""
     program = " ".join(os.path.basename(word) for word in words[:3]).replace("-", "_").replace(" ", "_")
-    if any(server in program for server in _SERVERS) and "--host" not in words:
-        return [*words, "--host", address]
+    if any(server in program for server in _SERVERS):
+        http = f"{address}:{_SCHEDULER_HTTP if 'dask_scheduler' in program else 0}"
+        return _with(_with(words, "--host", address), "--dashboard-address", http)
     if _SPEC in program and "--spec" in words:
         at = words.index("--spec") + 1
         return [*words[:at], json.dumps(_spec_at(json.loads(words[at]), address)), *words[at + 1 :]]
     return words
 
 
+def _with(words: list[str], option: str, value: str) -> list[str]:
+    return words if option in words else [*words, option, value]
+
+
 def _spec_at(spec: dict[str, object], address: str) -> dict[str, object]:
     options = spec.get("opts")
-    return {**spec, "opts": {"host": address, **options}} if isinstance(options, dict) else spec
+    if not isinstance(options, dict):
+        return spec
+    own: dict[str, object] = {"host": address, "dashboard_address": f"{address}:0"}
+    if str(spec.get("cls")).endswith("Scheduler"):
+        # An address alone would be taken for the wish to have a dashboard.
+        own |= {"dashboard_address": f"{address}:{_SCHEDULER_HTTP}", "dashboard": False}
+    return {**spec, "opts": {**own, **options}}

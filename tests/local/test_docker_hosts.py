@@ -73,19 +73,22 @@ def test_a_foreign_image_runs_in_its_own_python_and_is_told_its_address() -> Non
     environment = {"PATH": "/bin", "PYTHONPATH": "/ours"}
     words, own = images.dress("daskdev/dask:1", argv, environment, "127.9.0.4")
     folder = str(Path(sys.executable).parent)
-    assert words == [f"{folder}/python", "-m", "distributed.cli.dask_scheduler", "--host", "127.9.0.4"]
+    told = ["--host", "127.9.0.4", "--dashboard-address", "127.9.0.4:8787"]
+    assert words == [f"{folder}/python", "-m", "distributed.cli.dask_scheduler", *told]
     assert own == {"PATH": f"{folder}:/bin", "B": "2"}
 
 
 def test_a_worker_from_a_specification_is_told_its_address_too() -> None:
     argv = ["python", "-m", "distributed.cli.dask_spec", "tls://x", "--spec", '{"cls": "a.B", "opts": {"name": "n"}}']
     words, _ = Images({"daskdev/": sys.executable}).dress("daskdev/dask:1", argv, {}, "127.9.0.4")
-    assert json.loads(words[-1]) == {"cls": "a.B", "opts": {"name": "n", "host": "127.9.0.4"}}
+    told = {"host": "127.9.0.4", "dashboard_address": "127.9.0.4:0"}
+    assert json.loads(words[-1]) == {"cls": "a.B", "opts": {"name": "n", **told}}
 
 
 def test_what_is_no_dask_server_or_has_an_address_is_left_as_it_is() -> None:
     images = Images({"daskdev/": sys.executable})
-    for argv in (["dask-worker", "tcp://x", "--host", "127.1.2.3"], ["no-such", "dask"]):
+    addressed = ["dask-worker", "tcp://x", "--host", "127.1.2.3", "--dashboard-address", "127.1.2.3:0"]
+    for argv in (addressed, ["no-such", "dask"]):
         assert images.dress("daskdev/dask:1", argv, {}, "127.9.0.4")[0] == argv
 
 

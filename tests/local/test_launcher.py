@@ -43,7 +43,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAWS]:
             yield running
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
