@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 #: Seconds that cancelled tasks have to end.
@@ -62,3 +63,36 @@ async def together(*parts: Awaitable[Any]) -> list[Any]:
         return list(await asyncio.gather(*tasks))
     finally:
         await end(task for task in tasks if not task.done())
+
+
+async def outlast(work: asyncio.Future[T], within: float | None = None) -> T:
+    """Wait until `work` is done, also when the waiting task is cancelled; the cancellation follows then.
+
+    Parameters
+    ----------
+    work : Future
+        What has to come to its end. It is never cancelled from here.
+    within : float, optional
+        Seconds to wait at the most. `work` goes on then.
+
+    Raises
+    ------
+    TimeoutError
+        It is not done within `within`.
+    asyncio.CancelledError
+        The waiting task was cancelled; `work` is done.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work], timeout=within)
+        except asyncio.CancelledError as error:
+            cancelled, within = error, None
+            continue
+        if not work.done():
+            raise TimeoutError
+    if cancelled is not None:
+        if not work.cancelled():
+            work.exception()  # seen: asyncio has nothing to warn of
+        raise cancelled
+    return work.result()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dask_starburst.aws.regions import check_region
 from dask_starburst.aws.session import AWS
+from dask_starburst.cancellation import outlast
 from dask_starburst.catalog import price_table
 from dask_starburst.errors import BadArgument
 from dask_starburst.plan.adaptive import Patience
@@ -75,7 +76,13 @@ async def open_cloud(settings: Settings) -> Cloud:
         The embedded AWS cannot be started or reached.
     """
     if settings.cloud == "local":
-        return await asyncio.to_thread(_open_local, settings)
+        opening = asyncio.ensure_future(asyncio.to_thread(_open_local, settings))
+        try:
+            return await outlast(opening)
+        except asyncio.CancelledError:
+            if opening.done() and opening.exception() is None:
+                await opening.result().close()
+            raise
     return Cloud(_open_account(settings), settings)
 
 

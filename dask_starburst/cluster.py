@@ -182,7 +182,7 @@ class StarburstCluster(CloudCluster):
                 shutdown_on_close=shutdown_on_close,
             )
         except BaseException:  # Ctrl-C as well: nothing may be left running
-            if not asynchronous:
+            if not asynchronous and hasattr(self, "status"):
                 self.close()
             raise
 
@@ -203,7 +203,6 @@ class StarburstCluster(CloudCluster):
         self._certificates = tls.issue(name) if own is None else tls.adopt(own)
         self._blueprint = blueprint(self.settings, self._certificates.secret)
         size = self._blueprint.size
-        self._open.add(self)
         return name, {"cls": WorkerTask, "options": {"nthreads": size.nthreads, "memory_limit": size.memory_limit}}
 
     # -- Dask's hooks ---------------------------------------------------------------------------

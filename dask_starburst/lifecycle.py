@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
-import weakref
 from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from distributed.comm import CommClosedError
 from distributed.core import Status
@@ -20,6 +18,7 @@ from distributed.versions import get_versions
 from dask_starburst import cancellation
 from dask_starburst.errors import StarburstError, VersionMismatch
 from dask_starburst.events import Event, EventLog
+from dask_starburst.lifetime import OwnedCluster
 from dask_starburst.settings import Settings, check_names
 
 if TYPE_CHECKING:
@@ -43,44 +42,25 @@ _DASKS_OWN = 10.0
 T = TypeVar("T")
 
 
-class CloudCluster(SpecCluster):
+class CloudCluster(OwnedCluster):
     """Everything of :class:`.StarburstCluster` that Dask asks of it but no user calls."""
 
     settings: Settings
     events: EventLog
     _blueprint: Blueprint
     _hooks: Hooks
-    _open: ClassVar[weakref.WeakSet[CloudCluster]] = weakref.WeakSet()
     _cloud: Cloud | None = None
     _session: Session | None = None
     _ledger: Ledger | None = None
     _keeper: BookKeeper | None = None
-    _starting: asyncio.Future[None] | None = None
-    _closing: asyncio.Future[None] | None = None
 
     # -- start and close ------------------------------------------------------------------------
 
-    async def _start(self) -> None:
-        if self._starting is None:
-            self._starting = asyncio.ensure_future(self._start_once())
-        try:
-            await asyncio.shield(self._starting)
-        except asyncio.CancelledError:
-            self._starting.cancel()
-            raise
-
     async def _start_once(self) -> None:
         self._lock = asyncio.Lock()  # SpecCluster's _close takes it even where its _start was never reached
-        try:
-            self.new_spec["options"]["fleet"] = await self._launch()
-            await super()._start()
-            await self._check_versions()
-        except BaseException as error:  # noqa: BLE001 -- a cancelled start leaves nothing behind either
-            self.status = Status.failed
-            await self._close()
-            cause = error.__cause__
-            # SpecCluster wraps what hinders the scheduler; the user is to see our own words.
-            raise cause if isinstance(cause, StarburstError) else error from None
+        self.new_spec["options"]["fleet"] = await self._launch()
+        await SpecCluster._start(self)
+        await self._check_versions()
         await self._hooks.ready(self, self._hook_failed)
         if self.settings.n_workers is None:
             self.adapt()
@@ -149,11 +129,6 @@ class CloudCluster(SpecCluster):
             built = self.settings.environment is not None
             raise VersionMismatch(versions.explain(found, f"the image {self.settings.image}", built=built))
 
-    async def _close(self) -> None:
-        if self._closing is None:
-            self._closing = asyncio.ensure_future(self._close_once())
-        await asyncio.shield(self._closing)
-
     async def _close_once(self) -> None:
         """Empty the pool before Dask's own part, which calls the cluster closed at its end."""
         with suppress(AttributeError):
@@ -194,7 +169,21 @@ class CloudCluster(SpecCluster):
             await self.scheduler.close()
         self.status = Status.failed  # SpecCluster waits for ever for one that is closing
         async with asyncio.timeout(_DASKS_OWN):
-            await super()._close()
+            await SpecCluster._close(self)
+
+    async def _release(self) -> None:
+        if self._session is not None:
+            await self._session.end(warm=False)
+        if self._cloud is not None:
+            await self._part("the books", self._tell_the_end())
+            await self._part("the connection to AWS", self._cloud.close())
+
+    @property
+    def _patience(self) -> float:
+        return self.settings.timeouts.close + 2 * _GOOD_BYE
+
+    def _fatal(self) -> StarburstError | None:
+        return self._fleet.error if self._fleet is not None else None
 
     def _tell(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
         assert self._cloud is not None
@@ -250,7 +239,7 @@ class CloudCluster(SpecCluster):
             from dask_starburst.fleet import futures
 
             futures.cancel(self, str(error))
-            self._closing = self._closing or asyncio.ensure_future(self._close_once())
+            self._begin_to_close()
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         # Not SpecCluster's own: after a while it closes a lost worker, which cancels the wish. Here
@@ -293,15 +282,3 @@ class CloudCluster(SpecCluster):
         if self._ledger is None or self._cloud is None:
             return Cost()
         return self._ledger.total(self._cloud.aws.now())
-
-
-@atexit.register
-def _close_all() -> None:
-    """Close what a script has forgotten, with more patience than distributed has.
-
-    Registered after distributed's own, so it runs before it.
-    """
-    for cluster in list(CloudCluster._open):
-        if cluster.shutdown_on_close and cluster.status is not Status.closed:
-            with suppress(TimeoutError):
-                cluster.close(timeout=cluster.settings.timeouts.close + 2 * _GOOD_BYE)

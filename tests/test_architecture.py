@@ -31,6 +31,7 @@ ORDER = (
     "cloud",
     "preview",
     "sampling",
+    "lifetime",
     "lifecycle",
     "cluster",
     "discovery",

@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -99,7 +99,7 @@ class AWS:
         self._executor = ThreadPoolExecutor(_THREADS, "starburst-aws")
         self._lock = Lock()
         self._clients: dict[str, Any] = {}
-        self._under_way: set[asyncio.Future[Any]] = set()
+        self._under_way: set[Future[Any]] = set()  # of threads: they outlive the loop that waits for them
         self._ahead = 0.0
         self._meter = Lock()
         self._levels: dict[str, Level] = {}
@@ -221,8 +221,11 @@ class AWS:
         A thread cannot be cancelled: after Ctrl-C its call still reaches AWS, and what it makes
         there has to be known before anything is cleaned up.
         """
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=within)
+        calls = [asyncio.wrap_future(call) for call in tuple(self._under_way)]
+        if calls:
+            done, _ = await asyncio.wait(calls, timeout=within)
+            for call in done:
+                call.exception()  # seen: asyncio has nothing to warn of
 
     def hurry(self) -> None:
         """Have botocore give up a call sooner from now on: who closes repeats the whole, within a bound of its own."""
@@ -253,14 +256,14 @@ class AWS:
                 raise credentials.fault(error) or explained(error, action) from error
 
         try:
-            future = asyncio.get_running_loop().run_in_executor(self._executor, run)
+            future = self._executor.submit(run)
         except RuntimeError:
             # The interpreter is exiting and starts no threads any more. What is left to do is the
             # clean-up, and the loop has nothing else to serve meanwhile.
             return run()
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
-        return await asyncio.shield(future)
+        return await asyncio.shield(asyncio.wrap_future(future))
 
     def _client(self, service: str) -> Any:
         # boto3 makes clients slowly, and not safely from several threads.
