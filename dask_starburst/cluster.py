@@ -194,7 +194,7 @@ class StarburstCluster(CloudCluster):
         from dask_starburst.hooks import Hooks, named_hooks
 
         name = self.settings.name or f"starburst-{uuid.uuid4().hex[:8]}"
-        self.events = EventLog()
+        self.events = EventLog(quiet=self.settings.quiet)
         if not self.settings.quiet:
             show_progress()
         # What people add comes first: it may say what is to be built.

@@ -55,15 +55,28 @@ def show_progress() -> None:
     if logger.handlers or logging.getLogger().handlers:
         return
     handler = logging.StreamHandler()
+    handler.addFilter(_is_shown)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
 
 
-class EventLog:
-    """The events of one cluster, in the order in which they were seen."""
+def _is_shown(record: logging.LogRecord) -> bool:
+    """Whether a record is printed: what a quiet cluster does is not, but what it warns of is."""
+    return record.levelno >= logging.WARNING or not getattr(record, "quiet", False)
 
-    def __init__(self) -> None:
+
+class EventLog:
+    """The events of one cluster, in the order in which they were seen.
+
+    Parameters
+    ----------
+    quiet : bool
+        Whether its progress is kept from being printed by `show_progress`, which other clusters may have asked for.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._events: list[Event] = []
         self._listeners: list[Callable[[Event], None]] = []
 
@@ -71,7 +84,7 @@ class EventLog:
         """Remember the event, log it and tell everybody who listens."""
         self._events.append(event)
         del self._events[:-REMEMBERED]
-        logger.log(event.level, "%s", event.message)
+        logger.log(event.level, "%s", event.message, extra={"quiet": self._quiet})
         for listener in self._listeners:
             try:
                 listener(event)

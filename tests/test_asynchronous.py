@@ -252,3 +252,16 @@ def test_the_end_of_the_loop_leaves_nothing(clean: LocalAWS, last: Callable[[Any
     for cluster in list(StarburstCluster._open):
         assert cluster.status is not Status.closed
         cluster.close()
+
+
+def test_a_report_and_a_cost_print_for_people() -> None:
+    async def run() -> tuple[str, str, str]:
+        cluster = StarburstCluster(cloud="local", asynchronous=True, name="mine")
+        texts = str(cluster.report()), repr(cluster.report()), repr(cluster.cost)
+        await cluster.close()
+        return texts
+
+    report, same, cost = asyncio.run(run())
+    assert report == same
+    assert report.splitlines()[:2] == ["Cluster      StarburstCluster mine", "Status       created"]
+    assert cost == "$0.0000 (nothing was launched)"

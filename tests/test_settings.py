@@ -131,6 +131,20 @@ def test_the_defaults_in_code_are_the_defaults_of_the_yaml():
 # -- where values come from -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("clear", [dict.clear, lambda config: config.pop("starburst")])
+def test_a_cleared_configuration_falls_back_to_the_defaults(clear: Any):
+    kept = dict(dask.config.config)
+    try:
+        clear(dask.config.config)
+        assert Settings.load() == Settings()
+        assert Settings.load(n_workers=3).n_workers == 3
+        dask.config.refresh()
+        assert Settings.load(arch="x86_64").arch == "x86_64"
+    finally:
+        dask.config.config.clear()
+        dask.config.config.update(kept)
+
+
 def test_an_argument_goes_over_the_configuration_and_the_rest_stays():
     with dask.config.set({"starburst.arch": "x86_64", "starburst.worker.nthreads": 2, "starburst.lease": "1 hour"}):
         settings = Settings.load(arch="arm64", worker={"memory_limit": "2 GiB"})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dask_starburst.catalog import Price, sources
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Cost:
     """What some usage costs, in US dollars without tax and discounts.
 
@@ -63,6 +63,12 @@ class Cost:
         if self.simulated:
             caveats.append("simulated run")
         return f"{dollars(self.usd)} ({'; '.join(caveats)})"
+
+    def __repr__(self) -> str:
+        parts = {"instances": self.instances, "public IPv4": self.public_ipv4, "storage": self.storage}
+        parts |= {f"{name} (group)": usd for name, usd in self.by_group.items()}
+        parts |= {f"{name} (cause)": usd for name, usd in self.by_cause.items()}
+        return "\n".join([str(self), *(f"  {name:<21}{dollars(usd)}" for name, usd in parts.items() if usd)])
 
 
 def dollars(usd: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dask_starburst.fleet.fleet import Fleet
@@ -12,7 +12,7 @@ from dask_starburst.plan.state import HEAD, Name
 MOST_LINES = 10_000
 
 
-async def read_logs(fleet: Fleet, scheduler: bool, workers: Collection[Name] | None) -> dict[Name, str]:
+async def read_logs(fleet: Fleet, scheduler: bool, workers: Mapping[Name, Name] | None) -> dict[Name, str]:
     """Return the newest log lines of every process that was launched, also of those that are gone.
 
     Parameters
@@ -21,13 +21,13 @@ async def read_logs(fleet: Fleet, scheduler: bool, workers: Collection[Name] | N
         Its processes.
     scheduler : bool
         Whether to read the scheduler's.
-    workers : collection of names, optional
-        Names of workers; None for all.
+    workers : mapping, optional
+        The titles of workers by their names, as `chosen_names` returns them; None for all, titled by name.
 
     Returns
     -------
     dict of name to str
-        Text by name, and the scheduler's as ``Scheduler``; an earlier process of the same name has ``(replaced)``
+        Text by title, and the scheduler's as ``Scheduler``; an earlier process of the same title has ``(replaced)``
         behind it.
     """
     logs: dict[Name, str] = {}
@@ -35,23 +35,23 @@ async def read_logs(fleet: Fleet, scheduler: bool, workers: Collection[Name] | N
         head = process.group == HEAD
         if not (scheduler if head else workers is None or process.name in workers):
             continue
-        title = "Scheduler" if head else process.name
+        title = "Scheduler" if head else process.name if workers is None else workers[process.name]
         while title in logs:
             title = f"{title} (replaced)"
         logs[title] = "\n".join(await fleet.log_tail(process, MOST_LINES))
     return logs
 
 
-def chosen_names(workers: bool | Iterable[Name], known: Mapping[Any, Any]) -> set[Name] | None:
-    """Return the names of the chosen workers, given as Dask's ``get_logs`` takes them; None for all.
+def chosen_names(workers: bool | Iterable[Name], known: Mapping[Any, Any]) -> dict[Name, Name] | None:
+    """Return how the logs of the chosen workers are titled, by name: as they were asked for. None for all.
 
     Parameters
     ----------
     workers : bool or iterable of int or str
-        All, none, or names and addresses.
+        All, none, or names and addresses, as Dask's ``get_logs`` takes them.
     known : mapping
         What the scheduler says of each worker, by address.
     """
     if isinstance(workers, bool):
-        return None if workers else set()
-    return {known[w]["name"] if w in known else w for w in workers}
+        return None if workers else {}
+    return {known[w]["name"] if w in known else w: w for w in workers}

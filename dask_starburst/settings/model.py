@@ -169,7 +169,9 @@ class Settings:
         BadArgument
             Some value is wrong; the message says which and what to type instead.
         """
-        configured = as_mapping("starburst", dask.config.get("starburst"))
+        configured = as_mapping(
+            "starburst", dask.config.get("starburst", {})
+        )  # {}: it was cleared, and the defaults hold
         settings = build(cls, merge(configured, given(arguments)), _GROUPS)
         check(settings)
         return settings

@@ -18,7 +18,7 @@ def as_html(report: ClusterReport, controls: str = "") -> str:
     dashboard = f'<a href="{link}" target="_blank">{link}</a>' if link else "none"
     return (
         '<div class="dask-starburst">'
-        f'<h3 style="margin-bottom: 4px">StarburstCluster {escape(report.name)}</h3>'
+        f'<h3 style="margin-bottom: 4px">{escape(report.kind)} {escape(report.name)}</h3>'
         f"{controls}<table>{cells}"
         f"<tr><th {_CELL}>Dashboard</th><td {_CELL}>{dashboard}</td></tr></table></div>"
     )

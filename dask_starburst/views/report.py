@@ -16,12 +16,13 @@ from dask_starburst.views.bill import explorer_query, money_rows
 _SHOWN = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ClusterReport:
     """A cluster at one moment; counts are workers.
 
     ``cost``, ``spot``, ``stopped``, ``rate`` and ``lease`` are sentences; ``money`` holds where the money went, as
-    titled rows. ``members`` is what the scheduler says of each worker that is up.
+    titled rows. ``members`` is what the scheduler says of each worker that is up; ``kind`` is the name of the
+    cluster's class. Its text is for people.
     """
 
     name: str
@@ -39,6 +40,13 @@ class ClusterReport:
     stopped: str = ""
     rate: str = ""
     money: tuple[tuple[str, str], ...] = ()
+    kind: str = "StarburstCluster"
+
+    def __str__(self) -> str:
+        return as_table(self)
+
+    def __repr__(self) -> str:
+        return as_table(self)
 
     @property
     def ready(self) -> int:
@@ -68,6 +76,7 @@ def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> Clust
     cost = cluster.cost
     fleet, lease = (session.fleet, session.lease) if session else (None, None)
     return ClusterReport(
+        kind=type(cluster).__name__,
         name=cluster.name,
         status=cluster.status.name,
         address=cluster.scheduler_address if running else "",
@@ -127,10 +136,17 @@ def as_text(report: ClusterReport) -> str:
     spot = f"; Spot: {report.spot}" if report.spot else ""
     money = f"; {report.cost.partition(' ')[0]} so far" + (f", {report.rate}" if report.rate else "")
     return (
-        f"StarburstCluster({report.name}, {report.address!r}, {report.status},"
+        f"{report.kind}({report.name}, {report.address!r}, {report.status},"
         f" workers={report.workers}, threads={report.threads},"
         f" memory={format_bytes(report.memory)}, {report.types} in {report.where}{money}{spot})"
     )
+
+
+def as_table(report: ClusterReport) -> str:
+    """Return what there is to say as lines, one for each row."""
+    lines = [("Cluster", f"{report.kind} {report.name}"), *rows(report), ("Dashboard", report.dashboard or "none")]
+    width = max(len(title) for title, _ in lines)
+    return "\n".join(f"{title:<{width}}  {text}" for title, text in lines)
 
 
 def rows(report: ClusterReport) -> list[tuple[str, str]]:

@@ -1,0 +1,111 @@
+"""Whatever works on a LocalCluster works on a StarburstCluster, with the same meaning: actions done on both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from dask.distributed import Client, LocalCluster
+
+from dask_starburst import StarburstCluster
+from dask_starburst.local import LocalAWS
+from tests.dask import of_client, of_cluster, of_life
+from tests.dask.side import Action, Side, error_of
+
+#: Most actions share one cluster of each kind; they leave it as they have found it.
+ACTIONS = [
+    pytest.param(action, id=f"{module.__name__.rpartition('_')[2]}-{action.__name__}")
+    for module in (of_cluster, of_client, of_life)
+    for action in module.ACTIONS
+]
+
+
+def local_cluster(kind: type[LocalCluster] = LocalCluster, **arguments: Any) -> LocalCluster:
+    return kind(**{"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, **arguments})
+
+
+@pytest.fixture(scope="module")
+def starburst_cluster(aws: LocalAWS) -> Callable[..., StarburstCluster]:
+    def make(kind: type[StarburstCluster] = StarburstCluster, **arguments: Any) -> StarburstCluster:
+        shape = {"nthreads": 1}
+        common = {"cloud": "local", "endpoint_url": aws.endpoint_url, "quiet": True, "n_workers": 2, "worker": shape}
+        return kind(**{**common, **arguments})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def sides(starburst_cluster: Callable[..., StarburstCluster]) -> Iterator[tuple[Side, Side]]:
+    """Give a cluster of each kind with two workers, and a client of each."""
+    with (
+        starburst_cluster() as ours,
+        Client(ours) as our_client,
+        local_cluster() as theirs,
+        Client(theirs) as their_client,
+    ):
+        our_client.wait_for_workers(2, timeout=100)
+        their_client.wait_for_workers(2, timeout=100)
+        yield Side(theirs, their_client, local_cluster), Side(ours, our_client, starburst_cluster)
+
+
+def done_on(side: Side, action: Action) -> Any:
+    with side.client.as_current():
+        return action(side)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_it_is_the_same_on_both(sides: tuple[Side, Side], action: Action) -> None:
+    local, starburst = sides
+    assert done_on(starburst, action) == done_on(local, action)
+
+
+@dataclass(frozen=True)
+class Meant:
+    """A difference that is meant, with its reason."""
+
+    action: Action
+    local: Any
+    starburst: Any
+    reason: str
+
+
+def scale_below_none(side: Side) -> Any:
+    if isinstance(side.cluster, StarburstCluster):
+        return error_of(lambda: side.cluster.scale(-1))[0]
+    with side.another(n_workers=0) as empty:  # it would lose its workers
+        return error_of(lambda: empty.scale(-1))[0]
+
+
+MEANT = [
+    Meant(
+        lambda side: side.cluster.scheduler_address.partition(":")[0],
+        "tcp",
+        "tls",
+        "the scheduler is in a public cloud: nothing of Dask's travels without mutual TLS",
+    ),
+    Meant(
+        lambda side: sorted(set(side.cluster.get_logs()) - {"Cluster", "Scheduler"}, key=str) == side.addresses,
+        True,
+        False,
+        "logs are kept for workers that are gone, which have no address any more: they are titled by name",
+    ),
+    Meant(
+        scale_below_none,
+        "KeyError",
+        "BadArgument",
+        "fewer than no workers is refused in words, where Dask's own removes all of them and raises afterwards",
+    ),
+]
+
+
+@pytest.mark.parametrize("meant", MEANT, ids=lambda meant: meant.reason)
+def test_what_differs_is_meant(sides: tuple[Side, Side], meant: Meant) -> None:
+    local, starburst = sides
+    assert done_on(starburst, meant.action) == meant.starburst
+    assert done_on(local, meant.action) == meant.local
+
+
+def test_there_are_about_a_hundred_actions() -> None:
+    assert len(ACTIONS) >= 100
