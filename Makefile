@@ -12,7 +12,8 @@ SPHINXOPTS ?= -W --keep-going -q
 # Three files at a time, for tests wait more than they work: every embedded AWS has addresses of its own.
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder --durations 25
 
-.PHONY: help install demo test test-slow soak stages closes bench-close test-buildx test-oldest check docs bench-peers bench-storm clean
+.PHONY: help install demo test test-slow soak stages closes bench-close test-buildx test-essential test-pythons test-lowest
+.PHONY: test-oldest check docs bench-peers bench-storm clean
 help:
 	@echo "make demo     a cluster on the embedded AWS, with real work and no AWS account"
 	@echo "make test     the tests"
@@ -22,7 +23,10 @@ help:
 	@echo "make closes   sessions closed at a random moment: CLOSES=200"
 	@echo "make bench-close  how much longer close() takes than AWS bills for, and its calls: 2, 50 and 300 workers"
 	@echo "make test-buildx  the buildx builder with a real docker engine: root on Debian"
-	@echo "make test-oldest  what touches Dask's private hooks, on the oldest release we support"
+	@echo "make test-essential  the demo, the command line, and clusters from their start to their end"
+	@echo "make test-pythons  the same on the oldest and the newest supported Python that pyenv or PATH has"
+	@echo "make test-lowest  the demo and a cluster with the lowest versions that pyproject.toml allows (needs uv)"
+	@echo "make test-oldest  what touches Dask's private hooks, on the oldest and the newest release of distributed"
 	@echo "make check    ruff and mypy --strict"
 	@echo "make docs     the documentation, in docs/_build/html"
 	@echo "make bench-peers  StarburstCluster beside dask-cloudprovider, a quarter of an hour a seed (SEEDS=\"0 1\")"
@@ -93,13 +97,33 @@ bench-close: $(VENV)/.test
 test-buildx: $(VENV)/.test
 	$(BIN)/python -m pytest -m buildx -n 0 tests/environment/test_buildx_engine.py
 
-# The oldest distributed that we say we work with, on what touches its private hooks (lifecycle.py, cluster.py,
-# remote/handover.py, remote/shuffles.py, remote/blame.py).
+# What has to work on every Python, and is quick.
+test-essential: $(VENV)/.test
+	$(BIN)/starburst demo
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/cli tests/test_cluster.py tests/test_exit.py tests/test_extras.py
+
+# Interpreters that are not there are named and skipped, and so is the one of `make test`.
+test-pythons:
+	$(PYTHON) tools/pythons.py test-essential
+
+# uv finds the lowest versions of what pyproject.toml names; of what that needs in turn, the newest.
+test-lowest:
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e ".[test]"
+	.venv-lowest/bin/starburst demo
+	.venv-lowest/bin/python -m pytest $(PYTEST_ARGS) tests/test_cluster.py -k "scales_from_none or killed_while"
+
+# What touches distributed's private hooks (lifecycle.py, cluster.py, remote/handover.py, remote/shuffles.py,
+# remote/blame.py), on the oldest distributed that we say we work with and on the newest that there is.
+HOOKS := tests/test_cluster.py tests/test_showcase.py tests/test_exit.py tests/test_architecture.py \
+	tests/remote/test_retirement.py tests/remote/test_shuffles.py
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet -e ".[test]" distributed==2026.7.0 dask==2026.7.0
-	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS) tests/test_cluster.py tests/test_showcase.py tests/test_exit.py \
-		tests/test_architecture.py tests/remote/test_retirement.py tests/remote/test_shuffles.py
+	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS) $(HOOKS)
+	.venv-oldest/bin/python -m pip install --quiet --upgrade distributed dask
+	.venv-oldest/bin/python -m pytest $(PYTEST_ARGS) $(HOOKS)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
@@ -122,6 +146,6 @@ bench-storm: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.storm --plot docs/explanation/spot-storm.svg
 
 clean:
-	rm -rf $(VENV) $(DOCS_VENV) .venv-oldest build dist *.egg-info docs/_build docs/reference/generated
+	rm -rf $(VENV) $(DOCS_VENV) .venv-* build dist *.egg-info docs/_build docs/reference/generated
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis dask-scratch-space dask-worker-space
 	find dask_starburst tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
