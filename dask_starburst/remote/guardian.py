@@ -1,7 +1,8 @@
 """The scheduler guards its own pool: it renews the lease, and ends the pool that nobody needs any more.
 
 Loaded by ``dask scheduler --preload``. It may do three things in the account: put off the scheduled
-action of its pool's groups, set these groups to zero, and delete their warm pools.
+action of its pool's groups, set these groups to zero, and delete their warm pools. A process of its own does that
+(`aws_calls`), and ends.
 """
 
 from __future__ import annotations
@@ -13,11 +14,9 @@ from typing import Any
 
 import click
 
-from dask_starburst.aws import autoscaling, identity
-from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 from dask_starburst.plan.ending import ENDING, Lifetimes, why_end
-from dask_starburst.plan.pool import LEASE_ACTION
+from dask_starburst.remote import aws_process
 from dask_starburst.remote.accounts import Accounts
 from dask_starburst.remote.plugin import LoopingPlugin
 from dask_starburst.remote.unrunnable import Unrunnable
@@ -42,8 +41,8 @@ class Guardian(LoopingPlugin):
     ----------
     scheduler : distributed.Scheduler
         The one that runs in this process.
-    aws : AWS
-        With the task role's credentials.
+    region : str
+        Where the pool is.
     groups : tuple of str
         The Auto Scaling groups of the pool, the scheduler's own last: it takes this process with it.
     lifetimes : Lifetimes
@@ -61,7 +60,7 @@ class Guardian(LoopingPlugin):
     def __init__(
         self,
         scheduler: Any,
-        aws: AWS,
+        region: str,
         groups: tuple[str, ...],
         lifetimes: Lifetimes,
         accounts: Accounts,
@@ -69,7 +68,7 @@ class Guardian(LoopingPlugin):
         unrunnable: Unrunnable | None = None,
     ) -> None:
         self._scheduler = scheduler
-        self._aws = aws
+        self._region = region
         self._groups = groups
         self._lifetimes = lifetimes
         self._warm_pools = warm_pools
@@ -84,11 +83,6 @@ class Guardian(LoopingPlugin):
     async def starburst_lease(self) -> float:
         """Return until when the pool may have capacity, as far as it was renewed here (seconds, AWS's clock)."""
         return max(0.0, self._renewed + self._lifetimes.lease) if self._reason is None else 0.0
-
-    async def before_close(self) -> None:
-        """Guard no more: whoever closes a scheduler empties the pool, which may be another's soon."""
-        await super().before_close()
-        self._aws.close()
 
     async def _run(self) -> None:
         while self._reason is None or self._groups:
@@ -116,29 +110,29 @@ class Guardian(LoopingPlugin):
 
     async def _renew(self) -> None:
         length = self._lifetimes.lease
-        if self._aws.now() - self._renewed < length / _RENEWALS:
+        # By the clock that does not jump; it also says no less than the lease has really left when this takes long.
+        now = time.monotonic()
+        if now - self._renewed < length / _RENEWALS:
             return
-        await identity.caller(self._aws)  # needs no permission, and tells what AWS's clock says
-        now = self._aws.now()
-        for group in self._groups:
-            await autoscaling.put_lease(self._aws, group, LEASE_ACTION, now + length)
+        await self._call("renew", "--lease", str(length))
         self._renewed = now
         logger.info("lease of %s renewed for %g s", ", ".join(self._groups), length)
 
     async def _zero(self) -> None:
-        while self._groups:
-            await autoscaling.set_zero(self._aws, self._groups[0])
-            logger.warning("set %s to zero", self._groups[0])
-            if self._warm_pools and len(self._groups) > 1:
-                await self._delete_warm_pool(self._groups[0])
-            self._groups = self._groups[1:]
+        await self._call("zero", *(["--warm-pools"] if self._warm_pools else []))
 
-    async def _delete_warm_pool(self, group: str) -> None:
-        """Delete what the zero has emptied already; if that fails the other groups must not wait for it."""
-        try:
-            await self._aws.call("autoscaling", "DeleteWarmPool", AutoScalingGroupName=group, ForceDelete=True)
-        except StarburstError as error:
-            logger.warning("the warm pool of %s was not deleted: %s", group, error)
+    async def _call(self, *arguments: str) -> None:
+        """Have AWS called for all groups that are left."""
+        groups = [word for group in self._groups for word in ("--group", group)]
+        await aws_process.call(self._told, "--region", self._region, *arguments, *groups)
+
+    def _told(self, said: dict[str, Any]) -> None:
+        match said:
+            case {"zero": group}:
+                logger.warning("set %s to zero", group)
+                self._groups = tuple(name for name in self._groups if name != group)
+            case {"warning": text}:
+                logger.warning("%s", text)
 
     def _idle(self) -> float:
         """Return for how many seconds there has been no work, as Dask counts it but for what no worker can run."""
@@ -191,7 +185,7 @@ def dask_setup(
     lifetimes = Lifetimes(lease, end_when_idle, end_when_alone, end_at_cost, hourly_cost)
     accounts = Accounts(scheduler, hourly_cost)
     unrunnable = Unrunnable(scheduler)
-    guardian = Guardian(scheduler, AWS(region=region), groups, lifetimes, accounts, warm_pools, unrunnable)
+    guardian = Guardian(scheduler, region, groups, lifetimes, accounts, warm_pools, unrunnable)
     for plugin in (accounts, unrunnable, guardian):
         scheduler.add_plugin(plugin)
         plugin.begin()
