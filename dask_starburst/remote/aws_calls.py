@@ -47,7 +47,7 @@ async def _renew(aws: AWS, groups: tuple[str, ...], lease: float) -> None:
     until = aws.now() + lease
     for group in groups:
         await autoscaling.put_lease(aws, group, LEASE_ACTION, until)
-    _say(renewed=list(groups))
+    _say(until=until)
 
 
 @main.command()

@@ -77,12 +77,13 @@ class Guardian(LoopingPlugin):
         self._seen = time.monotonic()
         self._reason: str | None = None
         self._renewed = float("-inf")
+        self._until = 0.0
         self._not_before = 0.0
         scheduler.handlers["starburst_lease"] = self.starburst_lease
 
     async def starburst_lease(self) -> float:
         """Return until when the pool may have capacity, as far as it was renewed here (seconds, AWS's clock)."""
-        return max(0.0, self._renewed + self._lifetimes.lease) if self._reason is None else 0.0
+        return self._until if self._reason is None else 0.0
 
     async def _run(self) -> None:
         while self._reason is None or self._groups:
@@ -128,6 +129,8 @@ class Guardian(LoopingPlugin):
 
     def _told(self, said: dict[str, Any]) -> None:
         match said:
+            case {"until": until}:
+                self._until = until
             case {"zero": group}:
                 logger.warning("set %s to zero", group)
                 self._groups = tuple(name for name in self._groups if name != group)
