@@ -89,6 +89,9 @@ class StandIn:
         """Nobody goes, so nobody follows."""
         raise AssertionError(f"{name} has to go")
 
+    async def withdraw(self, name: Name) -> None:
+        """Nobody retires a worker by hand."""
+
     async def take_back(self, new: Name, old: Name) -> None:
         """Nobody has followed."""
         raise AssertionError(f"{new} has followed {old}")

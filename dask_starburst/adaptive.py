@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from contextvars import ContextVar
+from difflib import get_close_matches
 from functools import partial
+from inspect import signature
 from math import ceil
 from typing import Any
+from weakref import ref
 
 import dask.config
 from dask.utils import parse_timedelta
 from distributed.deploy.adaptive import Adaptive
 
+from dask_starburst.errors import BadArgument
 from dask_starburst.plan.adaptive import (
     Boots,
     Limits,
@@ -22,6 +28,7 @@ from dask_starburst.plan.adaptive import (
     remember,
     workers_for,
 )
+from dask_starburst.plan.scaling import BOUNDS, first_to_go
 from dask_starburst.settings import AdaptiveSettings
 
 
@@ -101,18 +108,20 @@ class CloudAdaptive(Adaptive):
             With the ``status`` ``"same"``, ``"up"`` (and ``n``) or ``"down"`` (and ``workers``).
         """
         now = time.monotonic()
-        limits = Limits(self.minimum, self.maximum, self.scale_down_after)
+        # Who waits for workers raises the floor; the maximum has the last word.
+        least = max(self.minimum, getattr(self.cluster, "awaited", 0))
+        limits = Limits(least, self.maximum, self.scale_down_after)
         if now < self._decide_at - self._early:
             self._looks = remember(self._looks, target, now, limits)
             return {"status": "same"}
         self._decide_at = now + self.interval
         if len(self.plan) != len(self.requested):
             await self.cluster
-        plan, running = self.plan, self.plan & self.observed
+        running = self.plan & self.observed
         fleet = getattr(self.cluster, "_fleet", None)
         if fleet is not None and target > len(running):
             fleet.retry_rested()  # what was given up is asked for still, and is not there
-        state = self._state(plan, running)
+        state = self._state(running)
         decision = recommend(state, target, now, limits)
         self._looks = decision.looks
         if decision.wish > state.planned:
@@ -120,10 +129,10 @@ class CloudAdaptive(Adaptive):
         going = [*decision.cancel, *await self._least(running, decision.retire)]
         return {"status": "down", "workers": going} if going else {"status": "same"}
 
-    def _state(self, plan: set[Any], running: set[Any]) -> State:
+    def _state(self, running: set[Any]) -> State:
         fleet = getattr(self.cluster, "_fleet", None)
         unordered = fleet.unordered() if fleet is not None else frozenset()
-        absent = sorted(plan - running)
+        absent = first_to_go(self.cluster.worker_spec, running, unordered)
         return State(
             unlaunched=tuple(name for name in absent if name in unordered),
             booting=tuple(name for name in absent if name not in unordered),
@@ -145,10 +154,58 @@ class CloudAdaptive(Adaptive):
 
         Parameters
         ----------
-        workers : iterable of str
+        workers : iterable of int
             Names.
         """
         await self.cluster.scale_down(workers)
+
+
+#: The adaptive scaling whose look is under way in this context. So `scale` tells its requests from those of people,
+#: of which one ends adaptive scaling; and those of one that has been stopped meanwhile are passed over.
+adapting: ContextVar[Any] = ContextVar("adapting", default=None)
+#: What Scheduler.workers_to_close takes besides, which is where Dask's own Adaptive hands further keywords to.
+_CHOICE = {"memory_ratio"}
+#: The same question in other packages' words.
+_ELSEWHERE = {"minimum_jobs": "minimum", "maximum_jobs": "maximum"}
+
+
+def marked(adaptive: Adaptive) -> Adaptive:
+    """Have `adapting` say, during each look of it, that it is this one; any class of adaptive scaling may be given."""
+    kind, self = type(adaptive), ref(adaptive)
+
+    async def adapt() -> None:
+        token = adapting.set(self())
+        try:
+            await kind.adapt(self())
+        finally:
+            adapting.reset(token)
+
+    adaptive.adapt = adapt
+    return adaptive
+
+
+def check_keywords(kind: Any, given: Iterable[str]) -> None:
+    """Refuse keywords that nothing would come of: Dask's own class takes all, and hands them to the scheduler.
+
+    Raises
+    ------
+    BadArgument
+        It says which one was meant, as far as that can be guessed.
+    """
+    for name in given:
+        if name in _ELSEWHERE:
+            said = f"adapt({name}=…) is of dask-jobqueue, where one job may be several workers"
+            raise BadArgument(f"{said}; give {_ELSEWHERE[name]}=… in workers.")
+    init = getattr(kind, "__init__", None)
+    if init is not CloudAdaptive.__init__ and init is not Adaptive.__init__:
+        return  # somebody's own, which may take what it likes
+    own = {*signature(CloudAdaptive.__init__).parameters} - {"self", "cluster", "kwargs"}
+    known = sorted({*own, *BOUNDS, *_CHOICE})
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise BadArgument(f"adapt() has no argument {name!r}; it has {', '.join(known)}.{hint}")
 
 
 def with_patience(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Never
 from distributed.deploy.adaptive import Adaptive
 from distributed.utils import Log, Logs
 
-from dask_starburst.adaptive import CloudAdaptive, with_patience
+from dask_starburst.adaptive import CloudAdaptive, adapting, check_keywords, marked, with_patience
 from dask_starburst.events import EventLog, show_progress
 from dask_starburst.fleet.task import SchedulerTask, WorkerTask
 from dask_starburst.lifecycle import CloudCluster
 from dask_starburst.plan.adaptive import Patience
+from dask_starburst.plan.scaling import BOUNDS, Shape, bounds, workers_wanted
 from dask_starburst.settings import UNSET, Settings, check_count
 
 if TYPE_CHECKING:
@@ -203,12 +204,16 @@ class StarburstCluster(CloudCluster):
         self._certificates = tls.issue(name) if own is None else tls.adopt(own)
         self._blueprint = blueprint(self.settings, self._certificates.secret)
         size = self._blueprint.size
+        self._awaited = []
         return name, {"cls": WorkerTask, "options": {"nthreads": size.nthreads, "memory_limit": size.memory_limit}}
 
     # -- Dask's hooks ---------------------------------------------------------------------------
 
     def scale(self, n: int = 0, memory: str | None = None, cores: int | None = None) -> Any:
         """Ask for `n` workers; lost ones are replaced without asking again.
+
+        A cluster that adapts stops adapting and keeps to `n` from here on, until :meth:`adapt`. Of fewer workers than
+        before, requests are taken back first that are not up yet, then the latest workers go.
 
         Parameters
         ----------
@@ -224,10 +229,26 @@ class StarburstCluster(CloudCluster):
         BadArgument
             Negative, no number, or above ``max_workers``.
         """
-        check_count("n", n, self.settings.max_workers)
+        wanted = workers_wanted(n, memory, cores, self._shape, self.settings.max_workers)
+        if self._is_over(adapting.get()):
+            return None
+        if adapting.get() is None:
+            self._end_adapting(wanted)
         if self._fleet is not None:
             self._fleet.retry_failed()
-        return super().scale(n, memory=memory, cores=cores)
+        self._take_back(len(self.worker_spec) - wanted)
+        return super().scale(wanted)
+
+    async def scale_down(self, workers: Iterable[Any]) -> None:
+        """Retire these workers, and ask for no others in their place.
+
+        Parameters
+        ----------
+        workers : iterable of int
+            Names, such as those in ``cluster.workers``.
+        """
+        if not self._is_over(adapting.get()):
+            await super().scale_down(workers)
 
     def adapt(self, Adaptive: type[Adaptive] = CloudAdaptive, **kwargs: Any) -> Adaptive:  # noqa: N803 -- Dask's name
         """Follow the work: as :meth:`distributed.deploy.Cluster.adapt`, within ``max_workers``.
@@ -235,25 +256,34 @@ class StarburstCluster(CloudCluster):
         Parameters
         ----------
         minimum, maximum : int
-            Workers; by default those of the settings, as ``interval`` and ``scale_down_after`` are.
+            Workers; by default those of the settings, as ``interval`` and ``scale_down_after`` are. A `maximum` of
+            None or infinity is ``max_workers``.
+        minimum_cores, maximum_cores : int
+            The same in threads.
+        minimum_memory, maximum_memory : str
+            The same in memory, such as ``"100 GiB"``.
         **kwargs
             Further arguments of :class:`.CloudAdaptive`; those of Dask's own, such as ``wait_count``, work.
 
         Raises
         ------
         BadArgument
-            A bound is negative, no number, or above ``max_workers``.
+            A bound is negative, no number, above ``max_workers``, or above the other; or there is no such argument.
         """
+        check_keywords(Adaptive, kwargs)
         ours = self.settings.adaptive
-        for bound in ("minimum", "maximum"):
-            check_count(bound, kwargs.get(bound), self.settings.max_workers)
-        kwargs.setdefault("minimum", ours.minimum)
-        kwargs.setdefault("maximum", ours.maximum)
-        kwargs.setdefault("interval", ours.interval)
+        asked = {key: kwargs.pop(key) for key in BOUNDS if key in kwargs}
+        least, most = bounds(asked, (ours.minimum, ours.maximum), self._shape, self.settings.max_workers)
+        kwargs["interval"] = ours.interval if kwargs.get("interval") is None else kwargs["interval"]
         kwargs.setdefault("target_duration", ours.target_duration)
         usual = self._cloud.patience if self._cloud is not None else Patience()
         patient = with_patience(Adaptive, kwargs.pop("scale_down_after", None), ours, usual, kwargs)
-        return super().adapt(Adaptive=patient, **kwargs)
+        self._sized = False
+        return marked(super().adapt(Adaptive=patient, minimum=least, maximum=most, **kwargs))
+
+    @property
+    def _shape(self) -> Shape:
+        return Shape(self._threads_per_worker(), self._memory_per_worker())
 
     async def _get_logs(self, cluster: bool = True, scheduler: bool = True, workers: Any = True) -> Logs:
         """Read logs from CloudWatch, where those of processes that are gone are too."""

@@ -19,6 +19,7 @@ from dask_starburst import cancellation
 from dask_starburst.errors import StarburstError, VersionMismatch
 from dask_starburst.events import Event, EventLog
 from dask_starburst.lifetime import OwnedCluster
+from dask_starburst.plan.scaling import first_to_go
 from dask_starburst.settings import Settings, check_names
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ class CloudCluster(OwnedCluster):
     _session: Session | None = None
     _ledger: Ledger | None = None
     _keeper: BookKeeper | None = None
+    #: Whether `scale` has said how many workers there are to be, and `adapt` nothing since.
+    _sized: bool = False
+    #: How many workers each call of `wait_for_workers` waits for.
+    _awaited: list[int]
 
     # -- start and close ------------------------------------------------------------------------
 
@@ -62,7 +67,7 @@ class CloudCluster(OwnedCluster):
         await SpecCluster._start(self)
         await self._check_versions()
         await self._hooks.ready(self, self._hook_failed)
-        if self.settings.n_workers is None:
+        if self.settings.n_workers is None and not self._sized:
             self.adapt()
 
     async def _launch(self) -> Fleet:
@@ -249,14 +254,60 @@ class CloudCluster(OwnedCluster):
             self._fleet.wake()
 
     async def _wait_for_workers(self, n_workers: int = 0, timeout: Any = None) -> None:
-        """Wait as Dask does, but not for workers that cannot come any more."""
+        """Wait as Dask does, but not for workers that cannot come any more; adaptive scaling brings the others."""
+        self._awaited.append(n_workers)
+        self._warn_of_waiting(n_workers)
         waiting = asyncio.ensure_future(super()._wait_for_workers(n_workers, timeout=timeout))
-        while not waiting.done():
-            await asyncio.wait([waiting], timeout=0.2)
-            if (hopeless := self._why_hopeless(n_workers)) is not None:
-                waiting.cancel()
-                raise hopeless
-        await waiting
+        try:
+            while not waiting.done():
+                await asyncio.wait([waiting], timeout=0.2)
+                if (hopeless := self._why_hopeless(n_workers)) is not None:
+                    raise hopeless
+            await waiting
+        finally:
+            waiting.cancel()
+            self._awaited.remove(n_workers)
+
+    @property
+    def awaited(self) -> int:
+        """As many workers as somebody waits for now: adaptive scaling has no fewer meanwhile, within its maximum."""
+        return max(self._awaited, default=0)
+
+    def _warn_of_waiting(self, n_workers: int) -> None:
+        if self._adapts and n_workers > self._adaptive.maximum:
+            most = self._adaptive.maximum
+            text = f"wait_for_workers({n_workers}) waits for more workers than adaptive scaling has: maximum={most}."
+            text += f" Call adapt(maximum={n_workers}) or scale({n_workers})"
+            self._tell("wait-exceeds-maximum", self.name, text, logging.WARNING)
+
+    # -- scaling --------------------------------------------------------------------------------
+
+    @property
+    def _adapts(self) -> bool:
+        return self._adaptive is not None and self._adaptive.state in ("starting", "running")
+
+    def _is_over(self, adaptive: Any) -> bool:
+        """Whether what asks is adaptive scaling that has been stopped: its last look may still be under way."""
+        return adaptive is not None and (adaptive is not self._adaptive or adaptive.state == "stopped")
+
+    def _end_adapting(self, n: int) -> None:
+        """Let `n` workers hold that somebody has asked for; adaptive scaling would take them back."""
+        if self.status in (Status.closing, Status.closed, Status.failed):
+            return  # SpecCluster's own scale(0), at the end
+        self._sized = True
+        if self._adapts:
+            least, most = self._adaptive.minimum, self._adaptive.maximum
+            self._adaptive.stop(reason=f"scale({n})")
+            if self._cloud is not None:
+                text = f"scale({n}) ends adaptive scaling ({least} to {most} workers); adapt() starts it again"
+                self._tell("adaptive-stopped", self.name, text)
+
+    def _take_back(self, surplus: int) -> None:
+        """Cancel requests for workers that are not up. SpecCluster would do it too, in no order."""
+        if surplus > 0:
+            unordered = self._fleet.unordered() if self._fleet is not None else frozenset()
+            for name in first_to_go(self.worker_spec, self.observed, unordered)[:surplus]:
+                del self.worker_spec[name]
 
     def _why_hopeless(self, n_workers: int) -> StarburstError | None:
         if self._fleet is None:

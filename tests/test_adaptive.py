@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from distributed.deploy.adaptive import Adaptive
 
-from dask_starburst.adaptive import CloudAdaptive, with_patience
+from dask_starburst.adaptive import CloudAdaptive, adapting, check_keywords, marked, with_patience
 from dask_starburst.cloud import _faster
+from dask_starburst.errors import BadArgument
 from dask_starburst.plan.adaptive import Patience
 from dask_starburst.settings import AdaptiveSettings, Settings
 
@@ -56,3 +58,33 @@ def test_the_embedded_aws_is_faster_unless_the_user_chose():
     assert _faster(SETTINGS) == AdaptiveSettings(interval=1.0)
     chosen = AdaptiveSettings(interval=2.0, scale_down_after=30.0)
     assert _faster(chosen) == chosen
+
+
+@pytest.mark.parametrize("kind", [CloudAdaptive, Adaptive, Other])
+def test_keywords_that_nothing_would_come_of_are_refused_in_words(kind: Any):
+    with pytest.raises(BadArgument, match=r"adapt\(minimum_jobs=…\) is of dask-jobqueue.*give minimum=… in workers"):
+        check_keywords(kind, ["minimum_jobs"])
+    with pytest.raises(BadArgument, match=r"no argument 'maximun'.* Did you mean maximum?"):
+        check_keywords(kind, ["maximun"])
+    check_keywords(kind, ["interval", "wait_count", "worker_key", "maximum_memory", "memory_ratio", "scale_down_after"])
+
+
+def test_a_class_of_a_user_may_take_keywords_of_its_own():
+    class Theirs(CloudAdaptive):
+        def __init__(self, cluster: Any, colour: str = "", **kwargs: Any) -> None:
+            super().__init__(cluster, **kwargs)
+
+    check_keywords(Theirs, ["colour"])
+
+
+def test_what_a_look_asks_for_is_known_as_its_own():
+    seen = []
+
+    class Seen(CloudAdaptive):
+        async def adapt(self) -> None:
+            seen.append(adapting.get())
+
+    adaptive = marked(Seen(None, interval=0))
+    asyncio.run(adaptive.adapt())
+    assert seen == [adaptive]
+    assert adapting.get() is None

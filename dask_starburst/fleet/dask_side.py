@@ -44,7 +44,9 @@ class ClusterSide:
         comm = self._comm()
         if comm is None:
             return
-        retired = await comm.retire_workers(names=[name], close_workers=True, remove=True)
+        # By its stimulus the scheduler tells this from a call of the user's, after which nothing is to replace it.
+        stimulus = f"starburst-retire-{name}"
+        retired = await comm.retire_workers(names=[name], close_workers=True, remove=True, stimulus_id=stimulus)
         if not retired:
             await self._remove(name, close=True)
 
@@ -119,6 +121,12 @@ class ClusterSide:
         self._swap(cluster, out=name, into=new)
         await cluster._correct_state()  # what `scale` calls; nothing public changes who is wished for by name
         return new
+
+    async def withdraw(self, name: Name) -> None:
+        """Cancel the request for a worker."""
+        cluster = self._there()
+        cluster.worker_spec.pop(name, None)
+        await cluster._correct_state()
 
     async def take_back(self, new: Name, old: Name) -> None:
         """Wish for the old worker again in the place of the new one."""

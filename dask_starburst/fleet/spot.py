@@ -40,6 +40,9 @@ class SpotSide(Protocol):
     async def replace(self, name: Name) -> Name:
         """Wish for another worker in the place of this one, and return its name."""
 
+    async def withdraw(self, name: Name) -> None:
+        """Cancel the request for a worker."""
+
     async def take_back(self, new: Name, old: Name) -> None:
         """Wish for the old worker again in the place of the new one."""
 
@@ -124,12 +127,22 @@ class SpotWatch:
         if worker is None:
             return
         instance, stays = self._instance(worker), worker.wished and notice.name not in self.held
+        if notice.kind == "retired":
+            await self._retired(worker, stays)
+            return
         if notice.kind == "interruption":
             self._interrupted(worker, instance, notice, stays)
         if notice.kind == "rebalance" and stays:
             await self._rebalance(worker, instance)
         elif stays:
             await self._goes(worker, instance, notice)
+
+    async def _retired(self, worker: Worker, stays: bool) -> None:
+        """Let a worker go for good that a client had Dask retire, as on a LocalCluster."""
+        if stays:
+            text = f"worker {worker.name} was retired by retire_workers(); nothing replaces it until scale() or adapt()"
+            self.fleet.tell("worker-retired", worker.name, text)
+            await self.dask.withdraw(worker.name)
 
     async def _rebalance(self, worker: Worker, instance: Instance | None) -> None:
         self.counts.rebalances += 1

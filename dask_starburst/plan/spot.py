@@ -11,7 +11,8 @@ from dask_starburst.plan.state import Limits, Name, Observed, Worker, WorkerStat
 S = WorkerState
 
 #: Why a worker has to go: Spot takes its instance, may soon take it, somebody drains it, or its container is stopped.
-NoticeKind = Literal["interruption", "rebalance", "stop"]
+#: Or it has gone already, because a client had Dask retire it.
+NoticeKind = Literal["interruption", "rebalance", "stop", "retired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Notice:
         Notices are counted from 1.
     name : int or str
         The worker's.
-    kind : {"interruption", "rebalance", "stop"}
+    kind : {"interruption", "rebalance", "stop", "retired"}
         Why it goes.
     seconds : float, optional
         How long it has; None where nobody has said.

@@ -82,7 +82,8 @@ def scheduler(port: str, dashboard_port: str, dashboard: bool, guardian: tuple[s
     arguments = ["--protocol", "tls", "--host", host, "--port", port]
     arguments += ["--dashboard-address", f"{host}:{dashboard_port}"]
     arguments += [] if dashboard else ["--no-dashboard"]
-    arguments += ["--preload", "dask_starburst.remote.retirement", "--preload", "dask_starburst.remote.guardian"]
+    for module in ("retirement", "demand", "guardian"):
+        arguments += ["--preload", f"dask_starburst.remote.{module}"]
     dask_scheduler([*arguments, *guardian])
 
 

@@ -30,6 +30,8 @@ logger = logging.getLogger("distributed.starburst")
 TOPIC = "starburst"
 #: Seconds between two looks at workers that leave: more where there is more to look at.
 _LOOK, _SLOWEST_LOOK, _KEYS_A_SECOND = 0.1, 1.0, 4000
+#: How the stimulus begins by which `Scheduler.retire_workers` removes a worker; the cluster's own calls give another.
+_RETIRED = "retire-workers-"
 #: More notices than these are forgotten; the client reads them as they come.
 _REMEMBERED = 10_000
 
@@ -83,6 +85,7 @@ class Retirement(SchedulerPlugin):
         self._notices: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
         self._number = 0
         self._news = asyncio.Event()
+        self._names: dict[str, Name] = {}
         self._on_spot: set[Name] = set()
         self._warned: set[Name] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -117,7 +120,7 @@ class Retirement(SchedulerPlugin):
         ws = self._scheduler.workers.get(worker)
         if ws is None or kind not in KINDS:
             return f"{worker} is not known" if ws is None else f"{kind!r} is no notice"
-        self._remember(ws, kind, seconds, action)
+        self._remember(ws.name, worker, kind, seconds, action)
         if kind == REBALANCE:
             self._counts.rebalances += 1
         else:
@@ -162,11 +165,15 @@ class Retirement(SchedulerPlugin):
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
         """Learn the name of a worker; when it is removed only the address is told."""
-        self._blame.joined(worker, scheduler.workers[worker].name)
+        self._names[worker] = scheduler.workers[worker].name
+        self._blame.joined(worker, self._names[worker])
         self._handover.workers_changed()
 
-    def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
-        """Hear that a worker has gone."""
+    def remove_worker(self, scheduler: Any, worker: str, *, stimulus_id: str = "", **_: Any) -> None:
+        """Hear that a worker has gone; if a client had Dask retire it, no other one is to come in its place."""
+        name = self._names.pop(worker, None)
+        if name is not None and stimulus_id.startswith(_RETIRED):
+            self._remember(name, worker, "retired", 0.0, "")
         self._handover.workers_changed()
 
     def update_graph(self, scheduler: Any, *, tasks: list[Any], **_: Any) -> None:
@@ -184,10 +191,10 @@ class Retirement(SchedulerPlugin):
 
     # -- what comes of it -----------------------------------------------------------------------
 
-    def _remember(self, ws: Any, kind: str, seconds: float, action: str) -> None:
+    def _remember(self, name: Name, address: str, kind: str, seconds: float, action: str) -> None:
         now = time.time()
         self._number += 1
-        notice = {"number": self._number, "name": ws.name, "address": ws.address, "kind": kind, "action": action}
+        notice = {"number": self._number, "name": name, "address": address, "kind": kind, "action": action}
         self._notices.append({**notice, "time": now, "until": now + seconds})
         news, self._news = self._news, asyncio.Event()
         news.set()

@@ -322,6 +322,18 @@ async def test_a_client_hears_of_notices_at_once_and_each_one_once() -> None:
 
 
 @in_a_loop
+async def test_a_worker_that_a_client_retires_is_told_of_and_one_that_the_cluster_retires_is_not() -> None:
+    async with dask_cluster(3) as (client, [one, two, three]):
+        own = "starburst-retire-2"
+        await client.scheduler.retire_workers(names=[2], close_workers=True, remove=True, stimulus_id=own)
+        await client.retire_workers([one.address])
+        await client.scheduler.retire_workers(names=["1"], close_workers=True)
+        notices = await client.scheduler.starburst_next_notices(after=0, timeout=30)
+        assert [(n["name"], n["kind"]) for n in notices] == [(0, "retired"), (1, "retired")]
+        await asyncio.gather(*(gone(worker) for worker in (one, two, three)))
+
+
+@in_a_loop
 async def test_a_notice_about_somebody_who_is_not_there_is_refused() -> None:
     async with dask_cluster(0) as (client, _):
         answer = await client.scheduler.starburst_notice(worker="tcp://127.0.0.1:9", kind="stop", seconds=9)
