@@ -28,6 +28,10 @@ def my_name(_: Any = None) -> Any:
     return get_worker().name
 
 
+def name_of(dask_worker: Any) -> Any:
+    return dask_worker.name
+
+
 def fail(text: str) -> None:
     raise ValueError(text)
 
@@ -91,12 +95,12 @@ def scatter_to_one(side: Side) -> Any:
 
 
 def run(side: Side) -> Any:
-    answers = side.client.run(my_name)
+    answers = side.client.run(name_of)
     return sorted(answers) == sorted(side.addresses), sorted(answers.values())
 
 
 def run_on_one(side: Side) -> Any:
-    return list(side.client.run(my_name, workers=[side.addresses[1]]).values())
+    return list(side.client.run(name_of, workers=[side.addresses[1]]).values())
 
 
 def run_with_the_worker(side: Side) -> Any:
@@ -262,7 +266,7 @@ def queue(side: Side) -> Any:
 
 
 def lock(side: Side) -> Any:
-    lock = Lock("a-lock", client=side.client)
+    lock = Lock("a-lock")
     taken = lock.acquire(timeout=1), lock.locked()
     refused = side.client.submit(lambda: Lock("a-lock").acquire(timeout=0.1), pure=False).result()
     lock.release()
@@ -387,7 +391,7 @@ def events(side: Side) -> Any:
     side.client.log_event("a-topic", {"x": 1})
     side.client.submit(lambda: get_worker().log_event("a-topic", {"x": 2}), pure=False).result()
     wait_until(lambda: len(side.client.get_events("a-topic")) == 2, 20, "both events")
-    return [event for _, event in side.client.get_events("a-topic")]
+    return [event["x"] for _, event in side.client.get_events("a-topic")]
 
 
 def metadata(side: Side) -> Any:
@@ -466,7 +470,7 @@ def closed_client(side: Side) -> Any:
 def restart(side: Side) -> Any:
     future = side.client.scatter("lost")
     side.client.restart(timeout=100)
-    return sorted(side.client.run(my_name).values()), future.status, plan_of(side)
+    return sorted(side.client.run(name_of).values()), future.status, plan_of(side)
 
 
 def plan_of(side: Side) -> Any:

@@ -67,10 +67,10 @@ def entered_without_async(side: Side) -> Any:
 def subclassed(side: Side) -> Any:
     async def run() -> Any:
         kind = type("Mine", (type(side.cluster),), {})
-        cluster = side.another(kind=kind, asynchronous=True, name="x")
+        cluster = side.another(kind=kind, asynchronous=True)
         text = repr(cluster)
         await cluster.close()
-        return text.startswith("Mine(x, "), isinstance(cluster, type(side.cluster))
+        return text.startswith(f"Mine({cluster.name}, "), isinstance(cluster, type(side.cluster))
 
     return asyncio.run(run())
 

@@ -23,7 +23,7 @@ ACTIONS = [
 
 
 def local_cluster(kind: type[LocalCluster] = LocalCluster, **arguments: Any) -> LocalCluster:
-    return kind(**{"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, **arguments})
+    return kind(**{"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", **arguments})
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ MEANT = [
         "the scheduler is in a public cloud: nothing of Dask's travels without mutual TLS",
     ),
     Meant(
-        lambda side: sorted(set(side.cluster.get_logs()) - {"Cluster", "Scheduler"}, key=str) == side.addresses,
+        lambda side: set(side.cluster.get_logs()) - {"Cluster", "Scheduler"} == set(side.addresses),
         True,
         False,
         "logs are kept for workers that are gone, which have no address any more: they are titled by name",
