@@ -125,6 +125,7 @@ async def close_played(local: LocalAWS, workers: int) -> dict[str, Any]:
         await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
         with Closing(local, workers) as closing:
             await fleet.stop()
+            watch.cancel()  # what it asks the embedded AWS for is no call of a cluster
             # The last instance ends the stand-in's scheduler, which acts on nothing.
             await session.end(ended=lambda: True)
             await keeper.stop()
