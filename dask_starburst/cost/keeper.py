@@ -21,6 +21,8 @@ _LOOK = 5.0
 _FIRST = 10.0
 #: Seconds that a launch with a cap waits for current prices; then it goes by those that there are.
 _PATIENCE = 15.0
+#: Seconds that AWS has at the end to tell the times of all instances; those that were seen are nearly as good.
+_LAST = 3.0
 
 
 class BookKeeper:
@@ -58,10 +60,12 @@ class BookKeeper:
         """Close the books at the times that AWS gives for what it has terminated, and now for the rest."""
         if self._ledger.accounts:
             try:
-                for life in await ec2.lives(self._aws, self._ledger.accounts):
+                async with asyncio.timeout(_LAST):
+                    lives = await ec2.lives(self._aws, self._ledger.accounts)
+                for life in lives:
                     self._ledger.correct(life.id, life.launched, life.ended, life.zone, life.taken)
-            except StarburstError as error:
-                logger.debug("the books are closed at the times that were seen: %s", error)
+            except (StarburstError, TimeoutError) as error:
+                logger.debug("the books are closed at the times that were seen: %r", error)
         self._ledger.close(self._aws.now())
 
     async def _run(self, first: float) -> None:
