@@ -63,13 +63,24 @@ async def ensure_group(aws: AWS, request: dict[str, Any]) -> GroupSeen:
     return found[name]
 
 
-async def describe(aws: AWS, names: Iterable[str]) -> dict[str, GroupSeen]:
-    """Return the groups of these names that exist."""
+async def describe(aws: AWS, names: Iterable[str], *, instances: bool = True) -> dict[str, GroupSeen]:
+    """Return the groups of these names that exist.
+
+    Parameters
+    ----------
+    aws : AWS
+    names : iterable of str
+    instances : bool, optional
+        Whether to ask for their instances too. A group of thousands takes AWS long to describe with them, and is
+        throttled first (docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeAutoScalingGroups.html,
+        ``IncludeInstances``).
+    """
     found = await aws.pages(
         "autoscaling",
         "DescribeAutoScalingGroups",
         "AutoScalingGroups",
         AutoScalingGroupNames=list(names),
+        IncludeInstances=instances,
     )
     return {g["AutoScalingGroupName"]: _seen(g) for g in found}
 
@@ -116,7 +127,7 @@ async def remove_group(aws: AWS, name: str) -> None:
         await aws.call("autoscaling", "DeleteAutoScalingGroup", AutoScalingGroupName=name, ForceDelete=True)
     except StarburstError:
         # AWS says "ValidationError" of a group that is gone, and of much else: so look.
-        if await describe(aws, [name]):
+        if await describe(aws, [name], instances=False):
             raise
 
 
@@ -176,7 +187,7 @@ async def set_zero(aws: AWS, name: str) -> None:
         await aws.call("autoscaling", "UpdateAutoScalingGroup", AutoScalingGroupName=name, **sizes)
     except StarburstError as error:
         # AWS says "ValidationError" of a group that is gone, and of much else: so look.
-        if code_of(error) != "ValidationError" or await describe(aws, [name]):
+        if code_of(error) != "ValidationError" or await describe(aws, [name], instances=False):
             raise
 
 

@@ -30,7 +30,7 @@ async def delete(aws: AWS, name: str) -> None:
         await aws.call("autoscaling", "DeleteWarmPool", AutoScalingGroupName=name, ForceDelete=True)
     except StarburstError:
         # AWS's words about one that is not there are not documented: so look.
-        found = (await describe(aws, [name])).get(name)
+        found = (await describe(aws, [name], instances=False)).get(name)
         if found is not None and found.stopped is not None and not found.warm_pool_goes:
             raise
 

@@ -48,6 +48,50 @@ class Stopped:
         return self.count * max(MINIMUM_SECONDS, (now if self.ended is None else self.ended) - self.started) / 3600
 
 
+#: An instance that ended longer ago is only counted (seconds): EC2 itself forgets it after about an hour, and so
+#: corrects it no more (docs.aws.amazon.com/AWSEC2/latest/UserGuide/terminating-instances.html).
+_SETTLED = 2 * 3600.0
+
+
+@dataclass
+class _Sums:
+    """What some instances have cost together."""
+
+    usd: float = 0.0
+    instances: float = 0.0
+    hours: float = 0.0
+    saved: float = 0.0
+    groups: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    causes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    prices: dict[Price, None] = field(default_factory=dict)
+    unpriced: set[str] = field(default_factory=set)
+
+    def copy(self) -> _Sums:
+        """Return sums that can go on from here."""
+        return replace(
+            self,
+            groups=self.groups.copy(),
+            causes=self.causes.copy(),
+            prices=self.prices.copy(),
+            unpriced=self.unpriced.copy(),
+        )
+
+    def add(self, account: Account, usd: float, saved: float, now: float) -> None:
+        """Add one instance, with all that it has cost and what was saved."""
+        self.usd += usd
+        self.instances += account.usd(now)
+        self.hours += account.hours(now)
+        self.saved += saved
+        self.groups[account.group] += usd
+        for cause, share in account.shares(now).items():
+            self.causes[cause] += usd * share
+        for _, price in account.priced(now):
+            if price is None:
+                self.unpriced.add(account.instance_type)
+            else:
+                self.prices[price] = None
+
+
 @dataclass
 class Ledger:
     """Adds up what instances cost. It is told; it asks nobody, and knows no clock.
@@ -75,6 +119,7 @@ class Ledger:
     stopped: Stopped | None = None
     _runs_on: dict[Name, str] = field(default_factory=dict)
     _busy: dict[Name, float] = field(default_factory=dict)
+    _past: _Sums = field(default_factory=_Sums)
 
     def instance_started(
         self, instance_id: str, instance_type: str, market: Market, at: float, group: str = ""
@@ -152,6 +197,7 @@ class Ledger:
 
     def reprice(self, at: float) -> None:
         """Look prices up anew for all that runs: from `at` (seconds) on they count as they are now."""
+        self._settle(at)
         for account in self.accounts.values():
             if account.ended is None:
                 account.reprice(self._price(account), at)
@@ -189,7 +235,7 @@ class Ledger:
             account = self.accounts.get(self._runs_on.get(name, ""))
             if account is not None:
                 account.busy += max(0.0, busy - self._busy.get(name, 0.0))
-            self._busy[name] = busy
+        self._busy = dict(seconds)
 
     def rates(self) -> Rates:
         """Return what an hour of each type costs now, its address and volume included.
@@ -224,7 +270,7 @@ class Ledger:
 
     def spent(self, now: float) -> float:
         """Return what everything has cost up to `now` (seconds), in USD."""
-        return sum(self._all(account, now) for account in self.accounts.values()) + self._stopped(now)
+        return self._past.usd + sum(self._all(account, now) for account in self.accounts.values()) + self._stopped(now)
 
     def total(self, now: float) -> Cost:
         """Give what everything has cost up to `now`.
@@ -238,31 +284,35 @@ class Ledger:
         -------
         Cost
         """
-        accounts = list(self.accounts.values())
-        hours = sum(account.hours(now) for account in accounts)
-        groups: defaultdict[str, float] = defaultdict(float)
-        causes: defaultdict[str, float] = defaultdict(float)
-        for account in accounts:
-            usd = self._all(account, now)
-            groups[account.group] += usd
-            for cause, share in account.shares(now).items():
-                causes[cause] += usd * share
+        sums = self._past.copy()
+        for account in self.accounts.values():
+            sums.add(account, self._all(account, now), self._saved(account, now), now)
         if self.stopped is not None:
-            groups["stopped"] = causes["stopped"] = self._stopped(now)
-        seen = [price for account in accounts for _, price in account.priced(now)]
+            sums.groups["stopped"] = sums.causes["stopped"] = self._stopped(now)
         return Cost(
-            instances=sum(account.usd(now) for account in accounts),
-            public_ipv4=PUBLIC_IPV4_HOUR * hours,
-            storage=self._volume_hour * hours + self._stopped(now),
-            instance_hours=hours,
-            saved=sum(self._saved(account, now) for account in accounts),
-            by_group=dict(groups),
-            by_cause=dict(causes),
-            prices=tuple(dict.fromkeys(price for price in seen if price is not None)),
-            unpriced=tuple(sorted({a.instance_type for a in accounts if any(p is None for _, p in a.priced(now))})),
+            instances=sums.instances,
+            public_ipv4=PUBLIC_IPV4_HOUR * sums.hours,
+            storage=self._volume_hour * sums.hours + self._stopped(now),
+            instance_hours=sums.hours,
+            saved=sums.saved,
+            by_group=dict(sums.groups),
+            by_cause=dict(sums.causes),
+            prices=tuple(sums.prices),
+            unpriced=tuple(sorted(sums.unpriced)),
             region=self.prices.region,
             simulated=self.simulated,
         )
+
+    def _settle(self, now: float) -> None:
+        """Turn the accounts of instances that ended long ago into sums: a cluster may live for months."""
+        past = [name for name, each in self.accounts.items() if each.ended is not None and now - each.ended > _SETTLED]
+        for name in past:
+            account = self.accounts.pop(name)
+            self._past.add(account, self._all(account, now), self._saved(account, now), now)
+        if past:
+            # One for each source and kind is enough to name them; else each change of a Spot price would be kept.
+            self._past.prices = dict.fromkeys({(p.source, p.kind): p for p in self._past.prices}.values())
+            self._runs_on = {worker: name for worker, name in self._runs_on.items() if name in self.accounts}
 
     @property
     def _volume_hour(self) -> float:

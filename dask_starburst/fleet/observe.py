@@ -19,6 +19,7 @@ from dask_starburst.plan.look import (
     doubtful,
     join_instances,
     join_tasks,
+    moving,
 )
 from dask_starburst.plan.offerings import Refusal, remember
 from dask_starburst.plan.reconcile import settle
@@ -78,10 +79,16 @@ class Observer:
         LeaseExpired
             The groups were emptied by their lease, or by somebody else.
         """
-        groups = await autoscaling.describe(self._pool.aws, self._names)
-        self._check_open(groups, now)
-        present = [(i, self._names[g.name], kind, leaving) for g in groups.values() for i, kind, leaving in g.instances]
         sweep = now - self._swept >= self._sweep_every
+        whole = sweep or moving(before, workers, members)
+        groups = await autoscaling.describe(self._pool.aws, self._names, instances=whole)
+        self._check_open(groups, now)
+        if whole:
+            present = [
+                (i, self._names[g.name], kind, leaving) for g in groups.values() for i, kind, leaving in g.instances
+            ]
+        else:
+            present = [(i.id, i.group, i.type, i.terminating) for i in before.instances.values()]
         known = replace(before, instances=join_instances(present, None, before, now), members=members)
         connected, tasks, draining = await asyncio.gather(
             self._connected(sweep or booting(known.instances.values())),
@@ -105,7 +112,8 @@ class Observer:
             return None
         aws, cluster = self._pool.aws, self._pool.name
         arns = frozenset(await ecs.connected_instances(aws, cluster))
-        self._ids |= await ecs.instance_ids(aws, cluster, arns - self._ids.keys())
+        known = {arn: instance for arn, instance in self._ids.items() if arn in arns}  # not those that are gone
+        self._ids = known | await ecs.instance_ids(aws, cluster, arns - known.keys())
         return Connected(arns, self._ids)
 
     async def _draining(self, before: Observed, wanted: bool) -> frozenset[str]:

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+#: The logs of so many processes that have ended are read for `get_logs`; CloudWatch keeps those of all.
+_REMEMBERED = 1000
+
+
 class Performer:
     """Carries actions out for one fleet."""
 
@@ -165,7 +169,7 @@ class Performer:
                 self._refused(worker, refusals[run], passing=faults.placement_passes(refusals[run]))
             else:
                 fleet.workers[run.worker] = placed(worker, tasks[run.worker, run.launch], now)
-                fleet.launched.append(fleet.workers[run.worker])
+                self._remember(fleet.workers[run.worker])
 
     def _not_run(self, batch: list[RunTask], error: StarburstError, now: float) -> None:
         """Follow a RunTask up that failed as a whole. AWS may have done it all the same; the next look finds out."""
@@ -189,6 +193,16 @@ class Performer:
             text = f"{'the scheduler' if worker.group == HEAD else f'worker {worker.name}'} waits: {reason}; retrying"
             self._fleet.tell("task-refused", worker.name, text, logging.INFO if passing else logging.WARNING)
         self._fleet.workers[worker.name] = refused(worker, reason, passing=passing)
+
+    def _remember(self, process: Worker) -> None:
+        """Keep what was launched, for its log: all that run, and the latest of those that have ended."""
+        fleet = self._fleet
+        fleet.launched.append(process)
+        if len(fleet.launched) > 2 * _REMEMBERED + len(fleet.workers):
+            running = {worker.task for worker in fleet.workers.values()}
+            ended = [each.task for each in fleet.launched if each.task not in running]
+            forgotten = set(ended[:-_REMEMBERED])
+            fleet.launched[:] = [each for each in fleet.launched if each.task not in forgotten]
 
     def compare(self, before: Observed, after: Observed) -> None:
         """Tell which instances came, connected and went, and which launches AWS refused."""

@@ -97,7 +97,8 @@ class Pool:
         """Terminate what is stopped, and keep nothing stopped any more."""
         if self.spec.in_service:
             names = [self.names.group(group) for group in self.groups]
-            await warm_pools.delete_all(self.aws, (await autoscaling.describe(self.aws, names)).values())
+            found = await autoscaling.describe(self.aws, names, instances=False)
+            await warm_pools.delete_all(self.aws, found.values())
 
     def allowed(self, group: str) -> tuple[str, ...]:
         """Return the instance types that a group may launch."""
@@ -125,7 +126,7 @@ class Pool:
     async def is_ours_and_open(self) -> bool:
         """Whether this session holds the pool still and its groups may have capacity."""
         groups = [self.names.group(group) for group in self.groups]
-        found = await autoscaling.describe(self.aws, groups)
+        found = await autoscaling.describe(self.aws, groups, instances=False)
         if any(name not in found or found[name].maximum == 0 for name in groups):
             return False
         return await owns(self.aws, self.names, self.session)

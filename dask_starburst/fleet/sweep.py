@@ -68,7 +68,7 @@ async def empty(
     for failed in filter(None, zeroed):
         raise failed
     if warm_pools_too:
-        await warm_pools.delete_all(aws, (await autoscaling.describe(aws, groups)).values())
+        await warm_pools.delete_all(aws, (await autoscaling.describe(aws, groups, instances=False)).values())
     tidied = asyncio.ensure_future(tidying())
     try:
         while left := await _left(aws, pool, groups, gone()):

@@ -8,10 +8,21 @@ against it; a slow sweep finds what nobody else tells of: strays, lost answers, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from dask_starburst.plan.state import KEEPS_TASK, Instance, Observed, Task, Worker, WorkerState
+from dask_starburst.plan.state import (
+    KEEPS_TASK,
+    Instance,
+    Name,
+    Observed,
+    SetDesired,
+    Task,
+    Terminate,
+    Worker,
+    WorkerState,
+)
 
 #: ECS is eventually consistent: a task may be unknown for a moment after RunTask returned it (seconds).
 UNSEEN_GRACE = 30.0
@@ -21,6 +32,8 @@ SWEEP_POLLS = 20
 PATIENT_POLLS = 4
 #: From so many workers under way on, looks are half as frequent (aws-facts §10.1).
 MANY = 200
+#: The states in which the scheduler knows a worker.
+_UP = frozenset({WorkerState.READY, WorkerState.RETIRING})
 #: When nothing is under way they are this many times less frequent.
 _CALM = 8
 
@@ -53,6 +66,31 @@ def pause(poll: float, under_way: int, calm: bool) -> float:
 def booting(instances: Iterable[Instance]) -> bool:
     """Whether an instance may connect to ECS any moment."""
     return any(not i.connected and not i.terminating for i in instances)
+
+
+def moving(known: Observed, workers: Iterable[Worker], members: Collection[Name]) -> bool:
+    """Whether instances may have come or gone since they were last listed, so that they have to be listed again.
+
+    They are not while there are as many as each group should have, all of them in use by ECS, and every worker that was
+    up still is: then a group's counts are enough, and an instance that goes without a trace is found by the sweep.
+
+    Parameters
+    ----------
+    known : Observed
+        As it was known, with what was asked since.
+    workers : iterable of Worker
+        All of the fleet.
+    members : collection of names
+        The workers that the scheduler knows now.
+    """
+    instances = known.instances.values()
+    there = Counter(i.group for i in instances if not i.terminating)
+    return (
+        any(i.terminating or not i.connected for i in instances)
+        or any(there[group.name] != group.desired for group in known.groups.values())
+        or any(isinstance(action, SetDesired | Terminate) for action in known.asked)
+        or any(worker.state in _UP and worker.name not in members for worker in workers)
+    )
 
 
 def doubtful(

@@ -16,6 +16,8 @@ from dask_starburst.remote.plugin import LoopingPlugin
 
 #: Seconds between two looks at who works.
 _LOOK = 0.5
+#: So many workers that are gone are remembered, for the client asks every few seconds.
+_REMEMBERED = 2000
 
 
 class Accounts(LoopingPlugin):
@@ -48,11 +50,21 @@ class Accounts(LoopingPlugin):
         spent, rate, at = self._told
         return extrapolated(spent, rate, time.monotonic() - at)
 
+    def _forget(self) -> None:
+        """Forget the workers that are gone, once the client has surely been told how long they were busy."""
+        if len(self._busy) <= _REMEMBERED + len(self._scheduler.workers):
+            return
+        here = {worker.name for worker in self._scheduler.workers.values()}
+        gone = [name for name in self._busy if name not in here]
+        for name in gone[: len(gone) - _REMEMBERED // 2]:  # the oldest first
+            del self._busy[name]
+
     async def _run(self) -> None:
         before = time.monotonic()
         while True:
             await asyncio.sleep(_LOOK)
             now = time.monotonic()
+            self._forget()
             for worker in self._scheduler.workers.values():
                 if worker.processing:
                     self._busy[worker.name] += now - before

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dask_starburst.plan.look import Connected, booting, differing, doubtful, join_instances, join_tasks, pause
-from dask_starburst.plan.state import Instance, Observed, Task, Worker, WorkerState
+from dataclasses import replace
+
+from dask_starburst.plan.look import Connected, booting, differing, doubtful, join_instances, join_tasks, moving, pause
+from dask_starburst.plan.state import Group, Instance, Observed, SetDesired, Task, Worker, WorkerState
 
 S = WorkerState
 NOW = 1000.0
@@ -86,3 +88,15 @@ def test_looks_are_rarer_when_many_are_under_way_and_rarest_when_none_is():
     assert pause(1.5, 1, calm=False) == 1.5
     assert pause(1.5, 201, calm=False) == 3.0
     assert pause(1.5, 0, calm=True) == 12.0
+
+
+def test_instances_are_listed_again_only_when_some_may_have_come_or_gone():
+    here = replace(machine(), connected=True, seen=True)
+    calm = Observed(groups={here.group: Group(here.group, 1, (), (), 1)}, instances={here.id: here})
+    up = [worker(S.READY)]
+    assert not moving(calm, up, {"a"})
+    assert moving(calm, up, set()), "a worker has gone"
+    assert moving(replace(calm, groups={here.group: Group(here.group, 2, (), (), 2)}), up, {"a"}), "one is to come"
+    assert moving(replace(calm, instances={here.id: replace(here, terminating=True)}), up, {"a"})
+    assert moving(replace(calm, instances={here.id: replace(here, connected=False)}), up, {"a"})
+    assert moving(replace(calm, asked={SetDesired(here.group, 2): NOW}), up, {"a"})

@@ -1,0 +1,216 @@
+"""What it costs that we are installed, imported, and run beside a scheduler and a worker: ratios, measured here.
+
+Each ratio compares two things that are run in turns, so that what else the computer does meets both; of each the least
+counts, because other work only ever adds.
+
+- ``import_ratio``: CPU seconds of ``from dask_starburst import StarburstCluster`` and of ``import distributed``.
+- ``dask_cli_ratio``: CPU seconds of ``dask --version``, ``dask scheduler --version`` and ``dask worker --version``
+  together, with our entry point and with it hidden from the same environment.
+- ``scheduler_rss_ratio``, ``worker_rss_ratio``: memory of the processes that a cluster on the embedded AWS has started,
+  once they are up and quiet, and of plain ``dask scheduler`` and ``dask worker`` with the same options and certificates
+  of the same kind. It is the unique set size (USS), which does not count what processes share; for a worker that of its
+  nanny and of its worker process together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from distributed import Client
+
+from dask_starburst import StarburstCluster
+from dask_starburst.fleet import tls
+from dask_starburst.local import LocalAWS
+
+#: The words whose cost every user of Dask's command line pays.
+WORDS = (("--version",), ("scheduler", "--version"), ("worker", "--version"))
+#: Runs Dask's command line as if our entry point was not there.
+HIDDEN = """
+import importlib.metadata as metadata, runpy, sys
+whole = metadata.entry_points
+metadata.entry_points = lambda **chosen: [e for e in whole(**chosen) if e.name != "starburst"]
+sys.argv = ["dask", *sys.argv[1:]]
+runpy.run_module("dask", run_name="__main__")
+"""
+#: The same wrapper without hiding anything, so that the wrapper itself costs both sides the same.
+SHOWN = HIDDEN.replace(' if e.name != "starburst"', "")
+#: Seconds until a process that was started has come to rest.
+QUIET = 5.0
+
+
+def cpu_seconds(*arguments: str) -> float:
+    """Return the CPU seconds of one Python process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def least(programs: dict[str, Sequence[Sequence[str]]], repeat: int) -> dict[str, float]:
+    """Return for each name the sum of the least CPU seconds of its programs, which are all run in turns."""
+    seconds: dict[tuple[str, int], list[float]] = {}
+    for _ in range(repeat):
+        for name, several in programs.items():
+            for number, arguments in enumerate(several):
+                seconds.setdefault((name, number), []).append(cpu_seconds(*arguments))
+    return {
+        name: sum(min(seconds[name, number]) for number in range(len(several))) for name, several in programs.items()
+    }
+
+
+def imports(repeat: int) -> dict[str, float]:
+    """Measure what importing takes."""
+    return least(
+        {
+            "distributed": [("-c", "import distributed")],
+            "StarburstCluster": [("-c", "from dask_starburst import StarburstCluster")],
+        },
+        repeat,
+    )
+
+
+def command_line(repeat: int) -> dict[str, float]:
+    """Measure what Dask's command line takes, with ours and without."""
+    return least(
+        {
+            "dask without ours": [("-c", HIDDEN, *words) for words in WORDS],
+            "dask with ours": [("-c", SHOWN, *words) for words in WORDS],
+        },
+        repeat,
+    )
+
+
+def unique_bytes(pid: int, children: bool) -> int:
+    """Return the memory that nothing else has, of a process or of it and its children."""
+    process = psutil.Process(pid)
+    # What tracks resources for multiprocessing comes and goes, and is Python's.
+    all_of_it = [process, *(process.children(recursive=True) if children else [])]
+    return sum(int(each.memory_full_info().uss) for each in all_of_it)
+
+
+def settled(pid: int, children: bool) -> int:
+    """Return the memory of a process that has come to rest: the least of several looks."""
+    time.sleep(QUIET)
+    found = []
+    for _ in range(3):
+        found.append(unique_bytes(pid, children))
+        time.sleep(0.5)
+    return min(found)
+
+
+def ours() -> dict[str, int]:
+    """Measure a scheduler and a worker that a cluster has started."""
+    with (
+        LocalAWS() as aws,
+        StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, n_workers=1, quiet=True) as cluster,
+        Client(cluster) as client,
+    ):
+        client.wait_for_workers(1)
+        pids = {"scheduler" if "scheduler" in name else "worker": pid for name, pid in aws.status().containers.items()}
+        return {role: settled(python_of(pid), role == "worker") for role, pid in pids.items()}
+
+
+def python_of(pid: int) -> int:
+    """Return the process of the container that is Dask's, below what may have started it."""
+    process = psutil.Process(pid)
+    while "dask_starburst.remote" not in process.cmdline() and process.children():
+        process = process.children()[0]
+    return process.pid
+
+
+def plain() -> dict[str, int]:
+    """Measure ``dask scheduler`` and ``dask worker`` as anybody starts them, with mutual TLS."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        options = certificates(folder)
+        found = folder / "scheduler.json"
+        host = ("--protocol", "tls", "--host", "127.0.0.1")
+        common = (*options, *host)
+        port = ("--port", "0", "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(found))
+        scheduler = stack.enter_context(dask(folder, "scheduler", *common, *port))
+        while not found.exists():
+            time.sleep(0.1)
+        rest = ("--nthreads", str(os.cpu_count()), "--no-dashboard", "--scheduler-file", str(found))
+        worker = stack.enter_context(dask(folder, "worker", *common, *rest))
+        return {"scheduler": settled(scheduler, False), "worker": settled(worker, True)}
+
+
+def certificates(folder: Path) -> tuple[str, ...]:
+    """Write certificates as a cluster has them; return the options that name them."""
+    parts = json.loads(tls.issue("footprint").secret)
+    for name, text in parts.items():
+        (folder / f"{name}.pem").write_text(text)
+    return tuple(
+        word
+        for option, name in (("--tls-ca-file", "ca"), ("--tls-cert", "cert"), ("--tls-key", "key"))
+        for word in (option, str(folder / f"{name}.pem"))
+    )
+
+
+@contextmanager
+def dask(folder: Path, *arguments: str) -> Iterator[int]:
+    """Run a command of Dask's, and end it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask", *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def memory(repeat: int) -> dict[str, int]:
+    """Measure memory, plain and ours in turns; the least of each."""
+    runs: dict[str, list[int]] = {}
+    for _ in range(repeat):
+        for name, measured in (("plain", plain()), ("ours", ours())):
+            for role, size in measured.items():
+                runs.setdefault(f"{name} {role}", []).append(size)
+    return {name: min(sizes) for name, sizes in runs.items()}
+
+
+def ratio(measured: dict[str, Any], what: str, against: str) -> float:
+    """Return how much larger one is than the other."""
+    return round(float(measured[what]) / float(measured[against]), 3)
+
+
+def main() -> None:
+    """Print what was measured, and one JSON object with the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=7, help="runs of each program for its CPU seconds")
+    parser.add_argument("--memory-repeat", type=int, default=3, help="runs of each process for its memory")
+    given = parser.parse_args()
+    seconds = imports(given.repeat) | command_line(given.repeat)
+    for name, value in seconds.items():
+        print(f"{name:20}{value:8.3f} CPU s", flush=True)
+    size = memory(given.memory_repeat)
+    for name, value in size.items():
+        print(f"{name:20}{value / 1e6:8.1f} MB USS", flush=True)
+    result = {
+        "benchmark": "footprint",
+        "simulated": False,
+        "import_ratio": ratio(seconds, "StarburstCluster", "distributed"),
+        "dask_cli_ratio": ratio(seconds, "dask with ours", "dask without ours"),
+        "scheduler_rss_ratio": ratio(size, "ours scheduler", "plain scheduler"),
+        "worker_rss_ratio": ratio(size, "ours worker", "plain worker"),
+        "repeat": given.repeat,
+        "memory_repeat": given.memory_repeat,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

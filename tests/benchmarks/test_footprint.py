@@ -1,0 +1,19 @@
+"""The benchmark of the footprint at its smallest size; what keeps it small is tested in `tests/test_imports.py`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+
+def test_it_runs_and_prints_its_ratios():
+    command = [sys.executable, "benchmarks/footprint.py", "--repeat", "1", "--memory-repeat", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    ratios = {"import_ratio", "dask_cli_ratio", "scheduler_rss_ratio", "worker_rss_ratio"}
+    assert {name for name in ratios if result[name] > 0} == ratios
+    # Memory depends on nothing else that runs, so a single look tells what boto3 or the like would add.
+    assert result["scheduler_rss_ratio"] < 1.15
+    assert result["worker_rss_ratio"] < 1.15

@@ -1,0 +1,40 @@
+"""The books of a cluster that lives for a month: what they hold and look through does not grow."""
+
+from __future__ import annotations
+
+import pytest
+
+from dask_starburst.cost.ledger import Ledger
+from dask_starburst.events import Event
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+def churn(ledger: Ledger, hours: int) -> None:
+    """Run one instance after the other for an hour each, with a worker of its own."""
+    for number in range(hours):
+        at, instance = number * HOUR, f"i-{number}"
+        facts = {"type": "c7g.xlarge", "market": "spot", "group": "spot"}
+        ledger.note(Event(at, "instance-launched", instance, "", facts=facts))
+        ledger.note(Event(at + 60, "worker-ready", f"worker-{number}", "", facts={"instance": instance}))
+        ledger.worked({f"worker-{number}": 1000.0})
+        ledger.note(Event(at + HOUR, "instance-terminated", instance, ""))
+        ledger.reprice(at + HOUR)
+
+
+def test_a_month_of_churn_costs_what_it_costs_and_holds_no_more_than_a_day():
+    day, month = Ledger(), Ledger()
+    churn(day, 24)
+    churn(month, 30 * 24)
+    assert len(month.accounts) == len(day.accounts) < 10
+    assert len(month._runs_on) == len(day._runs_on) < 10
+    assert len(month._busy) == 1
+    one, all_of_it = day.total(DAY), month.total(30 * DAY)
+    assert all_of_it.usd == pytest.approx(30 * one.usd)
+    assert month.spent(30 * DAY) == pytest.approx(all_of_it.usd)
+    assert all_of_it.instance_hours == pytest.approx(30 * 24)
+    assert all_of_it.saved == pytest.approx(30 * one.saved)
+    assert sum(all_of_it.by_group.values()) == pytest.approx(all_of_it.usd)
+    assert all_of_it.by_cause["work"] == pytest.approx(30 * one.by_cause["work"])
+    assert len(all_of_it.prices) == len(one.prices)
