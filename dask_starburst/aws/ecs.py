@@ -107,7 +107,7 @@ async def tasks(aws: AWS, cluster: str, arns: Iterable[str]) -> dict[str, Task]:
     """Return those of these tasks that ECS knows, over or not."""
     calls = (aws.call("ecs", "DescribeTasks", cluster=cluster, tasks=part) for part in _batches(sorted(arns)))
     seen = (_task(t) for answer in await asyncio.gather(*calls) for t in answer["tasks"])
-    return {t.arn: t for t in seen if t.worker}
+    return {t.arn: t for t in seen if t.worker != ""}  # a worker may be called 0
 
 
 async def connected_instances(aws: AWS, cluster: str) -> list[str]:

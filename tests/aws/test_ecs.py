@@ -1,0 +1,40 @@
+"""What ECS answers, as the fleet takes it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from dask_starburst.aws import ecs
+from dask_starburst.aws.session import AWS
+from dask_starburst.plan.tasks import Launch, Place, run_request
+
+ARN = "arn:aws:ecs:us-east-1:123456789012:"
+
+
+class DescribedTasks:
+    """An account that answers DescribeTasks with the tasks of one batch, and with one that somebody else has run."""
+
+    def __init__(self, places: tuple[Place, ...]) -> None:
+        request = run_request(Launch("pool", "session", "spot", "worker", "d:1", places, 1024, 2048, {}, {}))
+        ours = [(place.container_instance, request["overrides"]) for place in places]
+        self._tasks = [
+            {
+                "taskArn": f"{ARN}task/pool/{number}",
+                "lastStatus": "RUNNING",
+                "containerInstanceArn": f"{ARN}container-instance/pool/{instance}",
+                "overrides": overrides,
+            }
+            for number, (instance, overrides) in enumerate([*ours, ("other", {})])
+        ]
+
+    async def call(self, service: str, operation: str, **request: Any) -> dict[str, Any]:
+        return {"tasks": [task for task in self._tasks if task["taskArn"] in request["tasks"]]}
+
+
+def test_every_task_of_ours_is_seen_also_that_of_worker_0_and_no_other():
+    places = tuple(Place(f"i-{n}", f"instance-{n}", n, 0, 2**30) for n in range(2))
+    arns = [f"{ARN}task/pool/{n}" for n in range(3)]
+    seen = asyncio.run(ecs.tasks(cast(AWS, DescribedTasks(places)), "pool", arns))
+    assert [seen[arn].worker for arn in arns[:2]] == [0, 1]
+    assert set(seen) == set(arns[:2])
