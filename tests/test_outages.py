@@ -53,7 +53,7 @@ def cluster(aws: LocalAWS) -> Iterator[StarburstCluster]:
         quiet=True,
         worker={"nthreads": 1},
         adaptive={"minimum": 0, "maximum": 2},
-        timeouts={"connect": "30 minutes", "poll": "0.2 s"},
+        timeouts={"connect": "30 minutes", "poll": "0.5 s"},
         lease="2 hours",
     ) as running:
         yield running
