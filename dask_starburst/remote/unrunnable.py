@@ -43,6 +43,7 @@ class Unrunnable(LoopingPlugin):
         self._transitions = -1
         self._idle_since: float | None = None
         scheduler.handlers["starburst_unrunnable"] = self.starburst_unrunnable
+        self._target = scheduler.handlers["adaptive_target"]  # Dask's, or that of `demand`, which wraps it too
         scheduler.handlers["adaptive_target"] = self.adaptive_target
 
     def idle(self) -> float:
@@ -65,7 +66,7 @@ class Unrunnable(LoopingPlugin):
         scheduler, whole = self._scheduler, self._scheduler.unrunnable
         scheduler.unrunnable = {task: since for task, since in whole.items() if task not in self._hopeless}
         try:
-            return int(scheduler.adaptive_target(target_duration=target_duration))
+            return int(self._target(target_duration=target_duration))
         finally:
             scheduler.unrunnable = whole
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import dask.config
 import pytest
 from distributed import Client, Scheduler, Worker
 
 from dask_starburst.remote.demand import Demand, dask_setup
+from dask_starburst.remote.unrunnable import Unrunnable
 from tests.remote.test_retirement import in_a_loop, join
 
 
@@ -41,6 +43,18 @@ async def test_a_scatter_without_workers_asks_for_one_and_is_done_when_it_comes(
         assert await client.gather(await data) == [1, 2]
         assert await client.scheduler.adaptive_target() <= 1
         await worker.close()
+
+
+@in_a_loop
+@pytest.mark.parametrize("kinds", [(Demand, Unrunnable), (Unrunnable, Demand)])
+async def test_it_is_seen_beside_what_leaves_out_tasks_that_cannot_run(kinds: tuple[Any, Any]) -> None:
+    async with Scheduler(dashboard=False, host="127.0.0.1", port=0) as scheduler:
+        for kind in kinds:
+            kind(scheduler)
+        async with Client(scheduler.address, asynchronous=True) as client:
+            waiting = asyncio.ensure_future(client.scatter(1))
+            assert await asyncio.wait_for(demanded(client), 10) == 1
+            waiting.cancel()
 
 
 @in_a_loop
