@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from dask_starburst.plan.state import Name
 
@@ -69,6 +68,8 @@ class Patience:
         The median, since a few wait for capacity for minutes. Before the first, what is still on its
         way shows that boots take no less.
         """
+        from statistics import median  # with `fractions` and `decimal` it is a tenth of what our import takes
+
         boot = median(boots.measured) if boots.measured else max(self.boot, boots.under_way)
         return min(max(self.least, boot), self.most)
 
