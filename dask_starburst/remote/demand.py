@@ -3,8 +3,8 @@
 Loaded by ``dask scheduler --preload``. Without a worker ``Client.scatter`` waits in the scheduler, or asks it again and
 again, and is no task; so ``Scheduler.adaptive_target`` asks for none, and it fails in the end. There is no hook for
 this in a `SchedulerPlugin`. So three handlers of the scheduler are wrapped: ``scatter`` and ``ncores_running``, by
-which a wait is seen, here and nowhere else, and ``adaptive_target``, which adds it; `unrunnable` wraps that one too, and
-the order does not matter. A client and adaptive scaling call all three by these names, with the same arguments in
+which a wait is seen, here and nowhere else, and ``adaptive_target``, which adds it; `unrunnable` wraps that one too,
+and the order does not matter. A client and adaptive scaling call all three by these names, with the same arguments in
 distributed 2026.7.0 and 2026.8.0.
 """
 
