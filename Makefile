@@ -100,7 +100,8 @@ test-buildx: $(VENV)/.test
 # What has to work on every Python, and is quick.
 test-essential: $(VENV)/.test
 	$(BIN)/starburst demo
-	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/cli tests/test_cluster.py tests/test_exit.py tests/test_extras.py
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/cli tests/test_cluster.py tests/test_names.py \
+		tests/test_exit.py tests/test_closing.py tests/test_outages.py tests/test_extras.py
 
 # Interpreters that are not there are named and skipped, and so is the one of `make test`.
 test-pythons:
