@@ -49,7 +49,7 @@ SHOWN = HIDDEN.replace(' if e.name != "starburst"', "")
 #: As when packages are installed: what Python has compiled is kept, also where a shell forbids it.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 #: Seconds until a process that was started has come to rest.
-QUIET = 5.0
+QUIET = 2.0
 
 
 def cpu_seconds(*arguments: str) -> float:
@@ -63,7 +63,7 @@ def cpu_seconds(*arguments: str) -> float:
 def least(programs: dict[str, Sequence[Sequence[str]]], repeat: int) -> dict[str, float]:
     """Return for each name the sum of the least CPU seconds of its programs, which are all run in turns."""
     seconds: dict[tuple[str, int], list[float]] = {}
-    for turn in range(repeat + 1):
+    for turn in range(repeat + 1) if repeat > 1 else [1]:
         for name, several in programs.items():
             for number, arguments in enumerate(several):
                 if turn == 0:  # only to compile what has not been

@@ -6,7 +6,10 @@ import json
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.timeout(300)  # a dozen processes, on a computer that may be busy
 def test_it_runs_and_prints_its_ratios():
     command = [sys.executable, "benchmarks/footprint.py", "--repeat", "1", "--memory-repeat", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
