@@ -73,15 +73,22 @@ class EventLog:
     ----------
     quiet : bool
         Whether its progress is kept from being printed by `show_progress`, which other clusters may have asked for.
+
+    Attributes
+    ----------
+    began : float or None
+        The time of the first event (seconds since the epoch, AWS's clock), which is not kept for ever itself.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
+        self.began: float | None = None
         self._quiet = quiet
         self._events: list[Event] = []
         self._listeners: list[Callable[[Event], None]] = []
 
     def emit(self, event: Event) -> None:
         """Remember the event, log it and tell everybody who listens."""
+        self.began = event.time if self.began is None else min(self.began, event.time)
         self._events.append(event)
         del self._events[:-REMEMBERED]
         logger.log(event.level, "%s", event.message, extra={"quiet": self._quiet})

@@ -209,7 +209,7 @@ class CloudCluster(OwnedCluster):
 
         pool, now, cost = session.pool, session.aws.now(), self.cost
         if pool is not None and cost.usd:
-            opened = min((event.time for event in self.events), default=now)
+            opened = now if self.events.began is None else self.events.began
             boots = session.fleet.boots.seen(now).measured if session.fleet is not None else ()
             keep(record_of(self.name, pool.name, opened, now, cost, boots))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+
+from dask_starburst.events import REMEMBERED, Event, EventLog
 from tests.evidence import script_process
 
 SCRIPT = """
@@ -30,3 +33,11 @@ def test_a_quiet_cluster_prints_no_progress_beside_one_that_does() -> None:
     assert "quiet=True INFO" not in output
     assert output.count("WARNING") == 2, "warnings are no progress"
     assert output.count("REMEMBERED 2") == 2
+
+
+def test_a_log_knows_when_it_began_after_its_first_events_were_dropped():
+    log = EventLog(quiet=True)
+    for second in range(REMEMBERED + 5):
+        log.emit(Event(float(second), "tick", "x", "a second", logging.DEBUG))
+    assert len(log) == REMEMBERED
+    assert (log.began, log[0].time) == (0.0, 5.0)

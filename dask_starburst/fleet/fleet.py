@@ -119,7 +119,7 @@ class Fleet:
         self.lease = lease
         self._poll = poll
         self._head: Worker | None = None
-        self._launches: dict[Name, int] = {}
+        self._launches = 0
         self._explained: dict[Name, tuple[int, StarburstError]] = {}
         self._troubles = Troubles(self)
         self.troubled = self._troubles.note
@@ -139,9 +139,8 @@ class Fleet:
         old = self.workers.get(name)
         now = self.pool.aws.now()
         if old is None:
-            # Numbers go on where an earlier worker of this name ended: ECS remembers their tokens.
-            launch = self._launches.get(name, 0)
-            self.workers[name] = Worker(name, group, since=now, not_before=now, launch=launch)
+            # Numbers go on where earlier workers ended: ECS remembers their tokens.
+            self.workers[name] = Worker(name, group, since=now, not_before=now, launch=self._launches)
         elif not old.wished:
             self.workers[name] = replace(old, wished=True)
         self.wake()
@@ -299,7 +298,8 @@ class Fleet:
                 self.boots.note(new, self.observed, now)
                 self._moved(old, new)
             if new.state is S.STOPPED and not new.wished:
-                self._launches[name] = new.launch + 1
+                self._launches = max(self._launches, new.launch + 1)
+                self._explained.pop(name, None)
                 del self.workers[name]
 
     # -- what is told ---------------------------------------------------------------------------

@@ -273,9 +273,17 @@ class Retirement(SchedulerPlugin):
     async def _weigh(self) -> None:
         while True:
             await asyncio.sleep(self._weigh_every)
+            self._forget_the_gone()
             for ws in list(self._scheduler.workers.values()):
                 if ws.name in self._on_spot - self._warned:
                     self._warn(ws)
+
+    def _forget_the_gone(self) -> None:
+        """Drop names of workers that are gone, once they are many: one that has lost its connection may come back."""
+        names = {ws.name for ws in self._scheduler.workers.values()}
+        if len(self._on_spot) > 2 * len(names) + _REMEMBERED:
+            self._on_spot &= names
+            self._warned &= names
 
     def _warn(self, ws: Any) -> None:
         """Say once of a worker that it holds more than could be moved; what it holds at all is known at a glance."""

@@ -88,6 +88,22 @@ def test_a_fleet_that_is_stopped_in_the_moment_in_which_it_is_woken_stops(steps)
     assert asyncio.run(work())
 
 
+def test_nothing_that_a_fleet_remembers_grows_with_the_workers_that_have_gone():
+    async def work() -> list[int]:
+        fleet, _ = a_fleet()
+        sizes = []
+        for number in range(300):
+            fleet.want(number, "spot")
+            fleet.unwant(number)
+            fleet._follow(1000.0 + number)
+            kept = [each for each in vars(fleet).values() if isinstance(each, dict | list | set)]
+            sizes.append(sum(map(len, kept)))
+        return sizes
+
+    sizes = asyncio.run(work())
+    assert max(sizes) == sizes[0]
+
+
 def test_who_waits_for_something_of_a_fleet_that_is_stopped_waits_no_more():
     async def work() -> None:
         fleet, _ = a_fleet()
