@@ -80,7 +80,7 @@ class Hub:
     ) -> Reply:
         """Send one request; `credentials` None sends it without any."""
         target = urlsplit(path)
-        connection = http.client.HTTPConnection(self.host, timeout=30)
+        connection = http.client.HTTPConnection(self.host, timeout=90)
         own = {name.replace("_", "-"): value for name, value in headers.items()}
         if credentials is not None:
             encoded = base64.b64encode((credentials or self.credentials).encode()).decode()

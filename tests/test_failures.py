@@ -29,11 +29,11 @@ def fair_again(aws: LocalAWS, cluster: StarburstCluster) -> Iterator[None]:
     aws.weather([weather.Calm()])
     aws.set_speed(1.0)
     cluster.scale(0)
-    wait_until(lambda: alone(aws), 30, "only the scheduler and its instance are there")
+    wait_until(lambda: alone(aws), 60, "only the scheduler and its instance are there")
     aws.advance(400)  # nobody remembers any refusal, neither we nor Auto Scaling
     assert cluster._cloud is not None
     clock = cluster._cloud.aws
-    wait_until(lambda: abs(clock.now() - aws.now()) < 5, 30, "the cluster knows what time it is")
+    wait_until(lambda: abs(clock.now() - aws.now()) < 5, 60, "the cluster knows what time it is")
 
 
 def alone(aws: LocalAWS) -> bool:
@@ -142,7 +142,7 @@ def test_a_market_without_anything_is_told_with_what_to_allow(aws: LocalAWS, clu
     begun, events = aws.now(), len(cluster.events)
     aws.weather([weather.Capacity(room=0, market="spot")])
     cluster.scale(1)
-    wait_until(lambda: told(cluster, "launch-failed", events), 30, "AWS's refusal is told")
+    wait_until(lambda: told(cluster, "launch-failed", events), 60, "AWS's refusal is told")
     event = told(cluster, "launch-failed", events)[0]
     assert "spot_with_fallback" in event.message
     assert event.time - begun < 60

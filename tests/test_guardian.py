@@ -89,7 +89,7 @@ def test_the_scheduler_renews_for_a_dead_client_while_work_goes_on_and_then_ends
         assert aws.status().tasks_running == 2
         done.touch()
         before = aws.now()
-        wait_until(lambda: costs_nothing(aws), 30, "it ends its own pool")
+        wait_until(lambda: costs_nothing(aws), 60, "it ends its own pool")
         assert aws.now() - before < LEASE / 2, "long before the lease"
         assert "no client was connected for 3 s" in scheduler_log(aws)
 
@@ -107,7 +107,7 @@ def test_without_client_and_scheduler_the_lease_alone_empties_the_pool(first: st
             kill_scheduler(aws)
         assert not costs_nothing(aws)
         aws.advance(LEASE + LATE)
-        wait_until(lambda: costs_nothing(aws), 30, "zero by the lease alone")
+        wait_until(lambda: costs_nothing(aws), 60, "zero by the lease alone")
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_a_refused_renewal_is_told_in_the_log_and_a_client_that_slept_learns_of_
         said = read_until(process, "ENDED")
         assert "lease" in said
         assert "tart a new cluster" in said
-        wait_until(lambda: costs_nothing(aws), 30, "zero by the lease")
+        wait_until(lambda: costs_nothing(aws), 60, "zero by the lease")
 
 
 def test_an_idle_cluster_ends_as_a_whole_and_the_client_says_why(clean: LocalAWS) -> None:
@@ -156,5 +156,5 @@ def test_a_cluster_object_without_a_client_is_somebody(clean: LocalAWS) -> None:
         cloud="local", endpoint_url=clean.endpoint_url, n_workers=0, no_client_timeout="2 s", quiet=True
     ) as cluster:
         with pytest.raises(AssertionError, match="it ends"):
-            wait_until(lambda: cluster.status.name != "running", 8, "it ends")
+            wait_until(lambda: cluster.status.name != "running", 60, "it ends")
         assert cluster.status.name == "running"

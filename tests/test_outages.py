@@ -71,7 +71,7 @@ def test_a_scheduler_starts_once_aws_answers_again(cluster: StarburstCluster) ->
     assert cluster.status.name == "running"
     assert told(cluster, "worker-failed") == []
     assert told(cluster, "aws-error")
-    wait_until(lambda: told(cluster, "aws-answers"), 30, "the end of it is told")
+    wait_until(lambda: told(cluster, "aws-answers"), 60, "the end of it is told")
 
 
 def test_an_adaptive_cluster_goes_on_after_an_outage_of_a_hundred_seconds(
@@ -95,11 +95,11 @@ def test_a_token_that_expires_is_told_once_and_hurts_nobody(aws: LocalAWS, clust
         held = client.submit(sum, [1], pure=False)
         assert held.result(timeout=90) == 1
         aws.weather([weather.Error(action="*", count=5, **EXPIRED)])  # type: ignore[arg-type]  # by name
-        wait_until(lambda: len(told(cluster, "credentials-refused")) > refused, 30, "it is told")
+        wait_until(lambda: len(told(cluster, "credentials-refused")) > refused, 60, "it is told")
         assert client.submit(sum, [1, 2], pure=False).result(timeout=90) == 3
         assert not held.cancelled()
     assert cluster.status.name == "running"
-    wait_until(lambda: told(cluster, "credentials-accepted"), 30, "and its end too")
+    wait_until(lambda: told(cluster, "credentials-accepted"), 60, "and its end too")
     assert "is expired" in told(cluster, "credentials-refused")[-1].message
     assert "lease ends at" in told(cluster, "credentials-refused")[-1].message
 
@@ -131,7 +131,7 @@ def test_without_credentials_the_cluster_closes_when_its_lease_is_about_to_end_a
         assert "The security token included in the request is expired" in failure.message
         aws.weather([weather.Calm()])
         aws.advance(300)
-        wait_until(lambda: costs_nothing(aws), 30, "its lease has ended what was left")
+        wait_until(lambda: costs_nothing(aws), 60, "its lease has ended what was left")
 
 
 def test_a_profile_whose_keys_are_exchanged_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

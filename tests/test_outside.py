@@ -49,7 +49,7 @@ def test_boto3_reads_the_pool_the_tasks_and_the_logs(aws: LocalAWS, pool: str) -
     groups = aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
     assert {g["AutoScalingGroupName"]: g["DesiredCapacity"] for g in groups} == {f"{pool}-head": 1, f"{pool}-spot": 1}
     request = {"logGroupName": "/starburst", "logStreamNamePrefix": f"{pool}/worker/"}
-    wait_until(lambda: "seen from outside" in messages(logs.filter_log_events(**request)), 15, "the line is shipped")
+    wait_until(lambda: "seen from outside" in messages(logs.filter_log_events(**request)), 60, "the line is shipped")
 
 
 def test_managed_scaling_is_off_and_every_instance_is_closed_by_default(aws: LocalAWS, pool: str) -> None:

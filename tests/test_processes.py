@@ -31,7 +31,7 @@ def test_each_listens_on_the_address_of_its_own_instance_only_and_a_daemon_ends_
         assert hosts < set.union(*own)
         daemon = client.submit(_daemon).result()
         assert alive(daemon)
-    wait_until(lambda: not alive(daemon), 10, "the daemon ends with the container of its worker")
+    wait_until(lambda: not alive(daemon), 60, "the daemon ends with the container of its worker")
 
 
 def _daemon() -> int:

@@ -92,7 +92,7 @@ def test_warm_instances_do_not_stand_in_the_way_of_the_cluster_that_takes_them(c
         cluster.wait_for_workers(1, timeout=60)
         with pytest.raises(QuotaExceeded, match="the scheduler's"):  # a second one finds no room
             local_cluster(clean, n_workers=1)
-    wait_until(lambda: not any(leftovers(clean).values()), 30, "everything is gone")
+    wait_until(lambda: not any(leftovers(clean).values()), 60, "everything is gone")
 
 
 def test_warming_more_than_fits_says_so(clean: LocalAWS) -> None:

@@ -44,5 +44,5 @@ def test_without_client_and_scheduler_every_instance_ends_itself_long_before_the
         said = reapers.after(LIMIT)
         assert len(said) == 2
         assert all("is being terminated" in text for text in said.values())
-        wait_until(lambda: costs_nothing(aws), 30, "zero, without a lease")
+        wait_until(lambda: costs_nothing(aws), 60, "zero, without a lease")
         assert aws.now() - before < LIMIT + 2 * INTERVAL

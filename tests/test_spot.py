@@ -56,7 +56,7 @@ def test_a_notice_and_then_a_stopped_task_lose_nothing_and_nothing_runs_twice(cl
         before = set(client.nthreads())
         futures = client.map(_job(), [str(tmp_path)] * 40, range(40), pure=False)
         client.gather(futures)
-        wait_until(lambda: counts(client)["watched"] == 2, 10, "both watch")
+        wait_until(lambda: counts(client)["watched"] == 2, 60, "both watch")
         clean.weather([weather.Interrupt(group="*-spot")])
         wait_until(lambda: counts(client)["retired"] == 1, 60, "the worker has left in time")
         wait_until(lambda: len(set(client.nthreads()) - before) == 1, 60, "another has come")
@@ -71,7 +71,7 @@ def test_a_notice_and_then_a_stopped_task_lose_nothing_and_nothing_runs_twice(cl
         assert (said["interruptions"], said["stops"], said["results_lost"], said["recomputed"]) == (1, 1, 0, 0)
         assert said["keys_moved"] >= 40
         # ECS drains what Spot takes: whichever is heard of first, it is one interruption.
-        wait_until(lambda: [e.kind for e in cluster.events].count("spot-interruption") == 1, 10, "it was said once")
+        wait_until(lambda: [e.kind for e in cluster.events].count("spot-interruption") == 1, 60, "it was said once")
 
 
 def test_at_a_rebalance_recommendation_another_worker_comes_first(clean: LocalAWS, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_at_a_rebalance_recommendation_another_worker_comes_first(clean: LocalAW
         [before] = client.nthreads()
         futures = client.map(_job(), [str(tmp_path)] * 10, range(10), pure=False)
         client.gather(futures)
-        wait_until(lambda: counts(client)["watched"] == 1, 10, "it watches")
+        wait_until(lambda: counts(client)["watched"] == 1, 60, "it watches")
         clean.weather([weather.Rebalance(group="*-spot")])
         wait_until(lambda: before not in client.nthreads(), 60, "the old one has gone")
         actions = [event["action"] for _, event in client.get_events("all") if event["action"] in COMES_AND_GOES]

@@ -134,7 +134,7 @@ def ends_by_itself(aws: LocalAWS) -> None:
         for group, most in maxima(aws).items():
             assert most == 0 or now < due[group] <= now + LEASE, f"{group} may have {most} instances and no lease"
         aws.advance(LEASE + LATE)
-        wait_until(lambda due=due: costs_nothing(aws) or leases(aws) != due, 30, f"zero: {leftovers(aws)}")  # type: ignore[misc]  # mypy infers no default
+        wait_until(lambda due=due: costs_nothing(aws) or leases(aws) != due, 60, f"zero: {leftovers(aws)}")  # type: ignore[misc]  # mypy infers no default
         if costs_nothing(aws):
             return
     raise AssertionError(f"still there: {leftovers(aws)}")

@@ -36,7 +36,7 @@ def kill_client(aws: LocalAWS, more: str = "") -> None:
     """Let a client have two stopped instances, and die."""
     with script_process(SCRIPT.format(url=aws.endpoint_url, more=more)) as process:
         read_until(process, "UP")
-        wait_until(lambda: len(stopped(aws)) == 2, 30, "two are stopped")
+        wait_until(lambda: len(stopped(aws)) == 2, 60, "two are stopped")
         process.kill()
         process.wait()
 
@@ -54,7 +54,7 @@ def test_a_worker_comes_from_a_stopped_instance_which_is_made_up_for_and_none_ou
     with StarburstCluster(
         cloud="local", endpoint_url=clean.endpoint_url, quiet=True, n_workers=0, spot_policy="on-demand", stopped=1
     ) as cluster:
-        wait_until(lambda: len(stopped(clean)) == 1, 30, "one is stopped")
+        wait_until(lambda: len(stopped(clean)) == 1, 60, "one is stopped")
         (ready,) = stopped(clean)
         assert ready not in cluster._fleet.observed.instances
         assert not [e for e in cluster.events if e.subject == ready]  # and so the books do not have it
@@ -64,7 +64,7 @@ def test_a_worker_comes_from_a_stopped_instance_which_is_made_up_for_and_none_ou
             client.wait_for_workers(1, timeout=60)
             assert client.submit(sum, [1, 2, 3]).result() == 6
         assert place(cluster, 0) == ready
-        wait_until(lambda: len(stopped(clean)) == 1, 30, "another is stopped")
+        wait_until(lambda: len(stopped(clean)) == 1, 60, "another is stopped")
         assert any("$2.40 a month" in e.message for e in cluster.events if e.kind == "stopped-wished")
         assert cluster.report().stopped == "1 stopped, $2.40 a month for 30 GB"
         cluster.scale(0)
@@ -73,7 +73,7 @@ def test_a_worker_comes_from_a_stopped_instance_which_is_made_up_for_and_none_ou
         wait_until(
             lambda: describe(AutoScalingGroupNames=[group])["AutoScalingGroups"][0]["MaxSize"] == 1, 30, "one at most"
         )
-        wait_until(lambda: len(stopped(clean)) == 1, 30, "one is stopped, not two")
+        wait_until(lambda: len(stopped(clean)) == 1, 60, "one is stopped, not two")
     assert not any(leftovers(clean).values())
 
 
@@ -82,7 +82,7 @@ def test_the_lease_ends_what_is_stopped_when_client_and_scheduler_are_dead(aws: 
     kill_scheduler(aws)
     assert len(stopped(aws)) == 2
     aws.advance(LEASE + LATE)
-    wait_until(lambda: costs_nothing(aws), 30, "zero by the lease alone")
+    wait_until(lambda: costs_nothing(aws), 60, "zero by the lease alone")
     aws.advance(STARTING)
     assert "deleted" in starburst(aws, "gc", "--delete")
 
@@ -90,7 +90,7 @@ def test_the_lease_ends_what_is_stopped_when_client_and_scheduler_are_dead(aws: 
 @pytest.mark.slow
 def test_the_scheduler_ends_what_is_stopped_when_the_client_is_dead(aws: LocalAWS) -> None:
     kill_client(aws, f"lease={LEASE}, no_client_timeout=5")
-    wait_until(lambda: costs_nothing(aws), 30, "zero by the scheduler")
+    wait_until(lambda: costs_nothing(aws), 60, "zero by the scheduler")
     log = aws.client("logs").filter_log_events(logGroupName="/starburst")["events"]
     assert not [e for e in log if "was not deleted" in e["message"]]
     aws.advance(LEASE + STARTING)

@@ -74,21 +74,21 @@ def test_a_cluster_takes_what_another_process_has_left_warm_and_aws_alone_ends_w
         assert all("is warm" in message for message in told)
     assert instances(clean) == kept
     clean.advance(WARM + 120)
-    wait_until(lambda: not any(leftovers(clean).values()), 30, "zero by the lease")
+    wait_until(lambda: not any(leftovers(clean).values()), 60, "zero by the lease")
     assert "deleted" in starburst(clean, "gc", "--delete")
 
 
 def test_a_new_worker_starts_on_a_spare_and_the_spare_is_made_up_for(clean: LocalAWS) -> None:
     with local_cluster(clean, n_workers=1, warm=1) as cluster, Client(cluster) as client:
         client.wait_for_workers(1, timeout=60)
-        wait_until(lambda: len(instances(clean)) == 3, 30, "one spare beside the worker's and the scheduler's")
+        wait_until(lambda: len(instances(clean)) == 3, 60, "one spare beside the worker's and the scheduler's")
         before = instances(clean)
         cluster.scale(2)
         client.wait_for_workers(2, timeout=60)
         worker = cluster._fleet.workers[1]
         place = {i.arn: i.id for i in cluster._fleet.observed.instances.values()}[worker.instance]
         assert place in before
-        wait_until(lambda: len(instances(clean)) == 4, 30, "another spare")
+        wait_until(lambda: len(instances(clean)) == 4, 60, "another spare")
         assert any("is kept ready while the cluster lives: $" in e.message for e in cluster.events)
 
 
@@ -114,6 +114,6 @@ def test_a_pool_is_warmed_from_the_command_line_and_stopped_there(clean: LocalAW
         assert cluster._session.pool.name == name
     assert instances(clean) == kept
     starburst(clean, "pool", "stop", name, "--yes")
-    wait_until(lambda: not any(leftovers(clean).values()), 30, "everything is gone")
+    wait_until(lambda: not any(leftovers(clean).values()), 60, "everything is gone")
     assert leases(clean) == []
     assert f"{name}: deleted" in starburst(clean, "pool", "delete", name, "--yes")

@@ -59,7 +59,7 @@ def run(aws: LocalAWS) -> Run:
 def test_stopping_a_pool_ends_what_is_stopped_and_its_warm_pool(aws: LocalAWS, run: Run, group: str) -> None:
     run(lambda ours: warm_pools.put(ours, group))
     describe = aws.client("autoscaling").describe_warm_pool
-    wait_until(lambda: len(describe(AutoScalingGroupName=group)["Instances"]) == 2, 20, "two are prepared")
+    wait_until(lambda: len(describe(AutoScalingGroupName=group)["Instances"]) == 2, 60, "two are prepared")
     [pool] = [p for p in run(find) if p.name == group]
     assert (pool.stopped, pool.running) == (2, 0)
     run(lambda ours: removal.stop(ours, group))

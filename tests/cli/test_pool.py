@@ -66,7 +66,7 @@ def test_a_killed_client_leaves_an_expired_pool_that_gc_removes(aws: LocalAWS) -
         process.wait()
     assert "Nothing to delete" in starburst("gc", "--delete").output, "its lease still runs"
     aws.advance(LEASE + 600)
-    wait_until(lambda: aws.status().desired == 0, 30, "zero by the lease")
+    wait_until(lambda: aws.status().desired == 0, 60, "zero by the lease")
     before = objects(aws)
     listed = starburst("gc").output
     assert name in listed

@@ -101,7 +101,7 @@ def test_a_request_is_shown_asked_for_and_followed(aws: LocalAWS) -> None:
     assert "64 vCPUs are asked for since" in again
     assert "one request for a quota at a time" in again
     aws.advance(REVIEW)
-    wait_until(lambda: row(quota("status").output, "L-34B43A08")[2] == "64", 10, "it is granted")
+    wait_until(lambda: row(quota("status").output, "L-34B43A08")[2] == "64", 60, "it is granted")
     said = quota("status").output
     assert "64 vCPUs, APPROVED" in said
     assert row(said, "L-34B43A08")[-1] == "16 c7g.xlarge"

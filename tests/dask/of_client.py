@@ -281,7 +281,7 @@ def semaphore(side: Side) -> Any:
 
 def event(side: Side) -> Any:
     event = Event("an-event", client=side.client)
-    future = side.client.submit(lambda: Event("an-event").wait(timeout=20), pure=False)
+    future = side.client.submit(lambda: Event("an-event").wait(timeout=90), pure=False)
     before = event.is_set()
     event.set()
     return before, future.result(), event.is_set()
@@ -325,7 +325,7 @@ def future_by_name(side: Side) -> Any:
 def fire_and_forgotten(side: Side) -> Any:
     event = Event("fired", client=side.client)
     fire_and_forget(side.client.submit(lambda: Event("fired").set(), pure=False))
-    return event.wait(timeout=20)
+    return event.wait(timeout=90)
 
 
 def completed(side: Side) -> Any:
@@ -390,7 +390,7 @@ def worker_plugin(side: Side) -> Any:
 def events(side: Side) -> Any:
     side.client.log_event("a-topic", {"x": 1})
     side.client.submit(lambda: get_worker().log_event("a-topic", {"x": 2}), pure=False).result()
-    wait_until(lambda: len(side.client.get_events("a-topic")) == 2, 20, "both events")
+    wait_until(lambda: len(side.client.get_events("a-topic")) == 2, 60, "both events")
     return [event["x"] for _, event in side.client.get_events("a-topic")]
 
 
@@ -474,7 +474,7 @@ def restart(side: Side) -> Any:
 
 
 def plan_of(side: Side) -> Any:
-    wait_until(lambda: len(side.cluster.observed) == 2, 30, "both workers are known again")
+    wait_until(lambda: len(side.cluster.observed) == 2, 60, "both workers are known again")
     return set(side.cluster.plan) == side.cluster.observed
 
 

@@ -172,7 +172,7 @@ def logs_of_all(side: Side) -> Any:
 
 
 def wait_for_workers(side: Side) -> Any:
-    return side.cluster.wait_for_workers(2), side.client.wait_for_workers(2, timeout=10)
+    return side.cluster.wait_for_workers(2), side.client.wait_for_workers(2, timeout=90)
 
 
 def wait_for_no_workers(side: Side) -> Any:

@@ -46,7 +46,7 @@ def test_a_program_ends_with_what_it_has_started():
         assert process.stdout is not None
         sleeper = int(process.stdout.readline())
         raise KeyboardInterrupt
-    wait_until(lambda: not alive(sleeper), 30, "the sleeper has gone as well")
+    wait_until(lambda: not alive(sleeper), 60, "the sleeper has gone as well")
     assert not alive(process.pid)
 
 

@@ -229,7 +229,7 @@ def test_ctrl_c_in_the_middle_of_a_build_ends_it_and_what_it_has_started_and_not
         assert process.stdout is not None
         while "building an image" not in (line := process.stdout.readline()):
             assert line, "it has ended"
-        wait_until(lambda: children(process), 30, "uv installs packages")
+        wait_until(lambda: children(process), 60, "uv installs packages")
         uv = children(process)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)

@@ -64,7 +64,7 @@ def a_fleet(lease: Lease | None = None) -> tuple[Fleet, NoAWS]:
 
 async def ended(work: Any) -> bool:
     """Whether something ends, in far more time than it takes."""
-    done, _ = await asyncio.wait([asyncio.ensure_future(work)], timeout=20)
+    done, _ = await asyncio.wait([asyncio.ensure_future(work)], timeout=90)
     return bool(done)
 
 

@@ -202,10 +202,10 @@ def test_s3_takes_its_own_ways_to_sign(aws: LocalAWS) -> None:
     unsigned.put_object(Bucket="closed", Key="unsigned", Body=b"hello")
     where = {"Bucket": "closed", "Key": "a b/ü+~.txt"}
     url = s3.generate_presigned_url("get_object", Params=where)
-    with OPENER.open(url, timeout=10) as reply:
+    with OPENER.open(url, timeout=90) as reply:
         assert reply.read() == b"hello"
     put = s3.generate_presigned_url("put_object", Params={**where, "Key": "put"})
-    OPENER.open(urllib.request.Request(put, b"there", {"Content-Type": ""}, method="PUT"), timeout=10).close()
+    OPENER.open(urllib.request.Request(put, b"there", {"Content-Type": ""}, method="PUT"), timeout=90).close()
     assert s3.get_object(Bucket="closed", Key="put")["Body"].read() == b"there"
     for wrong in (url.replace("txt", "exe"), url.partition("?")[0]):
         assert status_of(wrong) == 403
@@ -213,7 +213,7 @@ def test_s3_takes_its_own_ways_to_sign(aws: LocalAWS) -> None:
 
 def status_of(url: str, method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None) -> int:
     try:
-        with OPENER.open(urllib.request.Request(url, body, headers or {}, method=method), timeout=10) as reply:
+        with OPENER.open(urllib.request.Request(url, body, headers or {}, method=method), timeout=90) as reply:
             status, answered = int(reply.status), reply.headers
     except urllib.error.HTTPError as error:
         status, answered = error.code, error.headers
@@ -337,7 +337,7 @@ found = {}
 def ask(name, url, method="GET", headers={}):
     try:
         found[name] = urllib.request.urlopen(urllib.request.Request(url, b"{}" if method == "POST" else None, headers,
-            method=method), timeout=10).status
+            method=method), timeout=90).status
     except urllib.error.HTTPError as error:
         found[name] = error.code
 def read(path):

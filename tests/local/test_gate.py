@@ -37,7 +37,7 @@ def impatient(aws: LocalAWS, service: str) -> Any:
 def post(aws: LocalAWS, path: str, document: Any) -> Any:
     url, headers = f"{aws.endpoint_url}/_local/{path}", {TOKEN_HEADER: endpoints.read(aws.endpoint_url).token}
     request = urllib.request.Request(url, json.dumps(document).encode(), headers, method="POST")
-    with urllib.request.urlopen(request, timeout=10) as reply:
+    with urllib.request.urlopen(request, timeout=90) as reply:
         return json.loads(reply.read())
 
 
@@ -181,7 +181,7 @@ def test_the_control_api_refuses_what_it_does_not_know(aws: LocalAWS) -> None:
 
 
 def test_a_caller_learns_its_own_address(aws: LocalAWS) -> None:
-    with urllib.request.urlopen(aws.private_url("checkip", "me"), timeout=10) as reply:
+    with urllib.request.urlopen(aws.private_url("checkip", "me"), timeout=90) as reply:
         assert reply.read().decode().strip() == "127.0.0.1"
 
 
@@ -191,10 +191,10 @@ def test_an_instance_can_ask_about_itself(aws: LocalAWS, stack: Stack) -> None:
     base = f"{aws.private_url('imds', machine)}/latest"
     seconds = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     put = urllib.request.Request(f"{base}/api/token", method="PUT", headers=seconds)
-    with urllib.request.urlopen(put, timeout=10) as reply:
+    with urllib.request.urlopen(put, timeout=90) as reply:
         token = reply.read().decode()
     ask = urllib.request.Request(f"{base}/meta-data/local-ipv4", headers={"X-aws-ec2-metadata-token": token})
-    with urllib.request.urlopen(ask, timeout=10) as reply:
+    with urllib.request.urlopen(ask, timeout=90) as reply:
         address = reply.read().decode()
     shown = stack.ec2.describe_instances(InstanceIds=[machine])["Reservations"][0]["Instances"][0]
     assert address == shown["PrivateIpAddress"]

@@ -130,7 +130,7 @@ def test_a_guarded_program_does_not_hold_the_pipe(guard: Guard) -> None:
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
-    assert process.communicate(timeout=10)[0] == b"''\n"
+    assert process.communicate(timeout=90)[0] == b"''\n"
 
 
 def test_a_guarded_program_has_its_own_environment_and_signals_and_nothing_of_what_starts_it(guard: Guard) -> None:
@@ -142,7 +142,7 @@ def test_a_guarded_program_has_its_own_environment_and_signals_and_nothing_of_wh
         env={"A": "b=c", "PATH": os.defpath},
         start_new_session=True,
     )
-    status, _, environment = process.communicate(timeout=10)[0].decode().partition("\n\n")
+    status, _, environment = process.communicate(timeout=90)[0].decode().partition("\n\n")
     for kind in ("SigIgn", "SigCgt", "SigBlk"):
         assert f"{kind}:\t{0:016x}" in status
     own = {line for line in environment.splitlines() if not line.startswith(("PWD", "_", "SHLVL", "OLDPWD"))}

@@ -73,7 +73,7 @@ class World:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(self.url + path, method=method, headers=given)
         try:
-            with OPENER.open(request, timeout=10) as reply:
+            with OPENER.open(request, timeout=90) as reply:
                 return reply.status, reply.read().decode()
         except HTTPError as error:
             return error.code, error.read().decode()

@@ -52,11 +52,11 @@ def imds(aws: LocalAWS, machine: str, path: str) -> str | None:
     base = f"{aws.private_url('imds', machine)}/latest"
     seconds = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     put = urllib.request.Request(f"{base}/api/token", method="PUT", headers=seconds)
-    with urllib.request.urlopen(put, timeout=10) as reply:
+    with urllib.request.urlopen(put, timeout=90) as reply:
         token = reply.read().decode()
     ask = urllib.request.Request(f"{base}/meta-data/{path}", headers={"X-aws-ec2-metadata-token": token})
     try:
-        with urllib.request.urlopen(ask, timeout=10) as reply:
+        with urllib.request.urlopen(ask, timeout=90) as reply:
             answer: str = reply.read().decode()
             return answer
     except urllib.error.HTTPError as error:

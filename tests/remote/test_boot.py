@@ -105,7 +105,7 @@ def test_it_waits_as_long_as_the_metadata_say_anything_else(tmp_path: Path):
     wait.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/slept\n')
     wait.chmod(0o755)
     environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
-    subprocess.run(["sh", root / "opt/starburst/in-service.sh"], check=True, timeout=20, env=environment)
+    subprocess.run(["sh", root / "opt/starburst/in-service.sh"], check=True, timeout=90, env=environment)
     assert (tmp_path / "slept").read_text() == "1\n1\n"
 
 

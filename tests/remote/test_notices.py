@@ -292,10 +292,10 @@ def scheduler_and_worker(*arguments: str) -> Iterator[tuple[subprocess.Popen[str
         worker = start(WORKER, address)
         try:
             with Client(address) as client:
-                client.wait_for_workers(1, timeout=30)
+                client.wait_for_workers(1, timeout=90)
                 wait_until(
                     lambda: all(client.run(lambda dask_worker: dask_worker.worker_address, nanny=True).values()),
-                    30,
+                    60,
                     "the nanny knows its worker",
                 )
             yield scheduler, worker, address

@@ -112,7 +112,7 @@ class Pool:
             VPCZoneIdentifier=subnet,
             LaunchTemplate={"LaunchTemplateId": template["LaunchTemplateId"], "Version": "1"},
         )
-        wait_until(lambda: any(i["agentConnected"] for i in self.instances()), 20, "an instance")
+        wait_until(lambda: any(i["agentConnected"] for i in self.instances()), 60, "an instance")
 
     def instances(self) -> list[dict]:
         arns = self.ecs.list_container_instances(cluster=self.name)["containerInstanceArns"]
@@ -193,16 +193,16 @@ def test_an_idle_instance_terminates_itself_and_is_not_replaced(pool: Pool):
     assert pool.sizes() == (1, 1)
     pool.aws.advance(INTERVAL + 5)
     assert GONE in pool.reapers.look()[instance]
-    wait_until(lambda: pool.sizes() == (0, 0), 20, "it is gone")
+    wait_until(lambda: pool.sizes() == (0, 0), 60, "it is gone")
     assert sum("Launching" in text for text in pool.activities()) == 1
 
 
 def test_an_instance_with_a_task_stays_and_goes_when_that_has_ended_for_long_enough(pool: Pool):
     task, instance = pool.run(), pool.instance
-    wait_until(lambda: pool.status(task) == "RUNNING", 20, "it runs")
+    wait_until(lambda: pool.status(task) == "RUNNING", 60, "it runs")
     assert pool.reapers.after(10 * LIMIT) == {instance: ""}
     pool.ecs.stop_task(cluster=pool.name, task=task)
-    wait_until(lambda: pool.status(task) == "STOPPED", 20, "it has stopped")
+    wait_until(lambda: pool.status(task) == "STOPPED", 60, "it has stopped")
     assert pool.reapers.after(INTERVAL) == {instance: ""}, "though the agent still shows the stopped task"
     assert pool.sizes() == (1, 1)
     pool.aws.advance(LIMIT)
@@ -217,12 +217,12 @@ def test_an_instance_whose_first_task_starts_stays(pool: Pool):
     try:
         task = pool.run()
         pool.aws.advance(0.05)
-        wait_until(lambda: pool.agent_status() == 404, 5, "the agent has the task, but no container yet")
+        wait_until(lambda: pool.agent_status() == 404, 60, "the agent has the task, but no container yet")
         assert pool.reapers.look() == {instance: ""}
         assert pool.status(task) == "PENDING"
     finally:
         pool.aws.set_speed(1)
-    wait_until(lambda: pool.status(task) == "RUNNING", 20, "it runs")
+    wait_until(lambda: pool.status(task) == "RUNNING", 60, "it runs")
     assert pool.reapers.look() == {instance: ""}
     assert pool.sizes() == (1, 1)
 
@@ -248,7 +248,7 @@ def test_an_instance_that_cannot_reach_aws_three_times_shuts_down(pool: Pool):
     for said in (pool.reapers.look(AWS_ENDPOINT_URL=NOWHERE), pool.reapers.look(AWS_ENDPOINT_URL=NOWHERE)):
         assert "Connection refused" in said[instance]
     assert "shutting down" in said[instance]
-    wait_until(lambda: pool.running() and instance not in pool.running(), 20, "replaced, so this is the last resort")
+    wait_until(lambda: pool.running() and instance not in pool.running(), 60, "replaced, so this is the last resort")
     assert pool.sizes()[0] == 1
 
 
@@ -265,7 +265,7 @@ def test_a_passing_refusal_is_told_in_the_words_of_aws_and_does_no_harm(pool: Po
 
 def test_an_agent_that_is_dead_for_a_moment_is_waited_for_and_one_that_stays_dead_has_no_task(pool: Pool):
     task, instance, dead = pool.run(), pool.instance, ("--agent", NOWHERE)
-    wait_until(lambda: pool.status(task) == "RUNNING", 20, "it runs")
+    wait_until(lambda: pool.status(task) == "RUNNING", 60, "it runs")
     assert pool.reapers.start(instance, 1000) == ""
     assert pool.reapers.start(instance, 1000 + LIMIT - 1, *dead) == ""
     assert (
@@ -278,7 +278,7 @@ def test_an_agent_that_is_dead_for_a_moment_is_waited_for_and_one_that_stays_dea
     assert pool.reapers.start(instance, 1000 + 2 * LIMIT - 1, *dead) == ""
     assert pool.sizes() == (1, 1)
     assert GONE in pool.reapers.start(instance, 1000 + 2 * LIMIT, *dead)
-    wait_until(lambda: pool.sizes() == (0, 0), 20, "it is gone")
+    wait_until(lambda: pool.sizes() == (0, 0), 60, "it is gone")
 
 
 def test_a_reaper_that_has_lost_its_memory_begins_again(pool: Pool, tmp_path: Path):

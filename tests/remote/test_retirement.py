@@ -308,7 +308,7 @@ async def until_removed(client: Client) -> None:
 async def test_a_client_hears_of_notices_at_once_and_each_one_once() -> None:
     async with dask_cluster(2) as (client, [one, two]):
         assert not await client.scheduler.starburst_next_notices(after=0, timeout=0.05)
-        waiting = asyncio.ensure_future(client.scheduler.starburst_next_notices(after=0, timeout=30))
+        waiting = asyncio.ensure_future(client.scheduler.starburst_next_notices(after=0, timeout=90))
         await asyncio.sleep(0.1)
         await notice(client, one, 120, "rebalance")
         [first] = await asyncio.wait_for(waiting, 5)
@@ -317,7 +317,7 @@ async def test_a_client_hears_of_notices_at_once_and_each_one_once() -> None:
         await asyncio.sleep(0.5)
         assert one.status.name == "running", "a recommendation is for the client to decide on"
         await notice(client, two, 100)
-        [second] = await client.scheduler.starburst_next_notices(after=1, timeout=30)
+        [second] = await client.scheduler.starburst_next_notices(after=1, timeout=90)
         assert (second["number"], second["name"], second["kind"]) == (2, 1, "interruption")
 
 
@@ -328,7 +328,7 @@ async def test_a_worker_that_a_client_retires_is_told_of_and_one_that_the_cluste
         await client.scheduler.retire_workers(names=[2], close_workers=True, remove=True, stimulus_id=own)
         await client.retire_workers([one.address])
         await client.scheduler.retire_workers(names=["1"], close_workers=True)
-        notices = await client.scheduler.starburst_next_notices(after=0, timeout=30)
+        notices = await client.scheduler.starburst_next_notices(after=0, timeout=90)
         assert [(n["name"], n["kind"]) for n in notices] == [(0, "retired"), (1, "retired")]
         await asyncio.gather(*(gone(worker) for worker in (one, two, three)))
 
