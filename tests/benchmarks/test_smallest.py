@@ -15,10 +15,12 @@ from tests.environment.kitchen import shared_folder
 ROOT = Path(__file__).parent.parent.parent
 #: Programs that benchmarks start, with an interpreter and arguments of their own.
 PARTS = {"peer_script"}
+#: Benchmarks whose smallest size has a test of its own beside this one, which also looks at what it prints.
+TESTED = {"close", "footprint"}
 BENCHMARKS = sorted(
     path.stem
     for path in (ROOT / "benchmarks").glob("*.py")
-    if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8") and path.stem not in PARTS
+    if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8") and path.stem not in PARTS | TESTED
 )
 
 
@@ -38,3 +40,4 @@ def test_a_benchmark_runs_at_its_smallest_size_and_its_last_line_is_json(name, t
 
 def test_the_benchmarks_are_found():
     assert {"adaptive", "peers", "scale", "spot", "start", "step", "storm"} <= set(BENCHMARKS)
+    assert not [name for name in TESTED if not (Path(__file__).parent / f"test_{name}.py").exists()]
