@@ -197,7 +197,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=7, help="runs of each program for its CPU seconds")
     parser.add_argument("--memory-repeat", type=int, default=3, help="runs of each process for its memory")
+    parser.add_argument("--smallest", action="store_true", help="one run of each")
     given = parser.parse_args()
+    if given.smallest:
+        given.repeat = given.memory_repeat = 1
     seconds = imports(given.repeat) | command_line(given.repeat)
     for name, value in seconds.items():
         print(f"{name:20}{value:8.3f} CPU s", flush=True)

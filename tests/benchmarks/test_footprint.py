@@ -11,7 +11,7 @@ import pytest
 
 @pytest.mark.timeout(300)  # a dozen processes, on a computer that may be busy
 def test_it_runs_and_prints_its_ratios():
-    command = [sys.executable, "benchmarks/footprint.py", "--repeat", "1", "--memory-repeat", "1"]
+    command = [sys.executable, "benchmarks/footprint.py", "--smallest"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
