@@ -198,7 +198,7 @@ def check_keywords(kind: Any, given: Iterable[str]) -> None:
             raise BadArgument(f"{said}; give {_ELSEWHERE[name]}=… in workers.")
     init = getattr(kind, "__init__", None)
     if init is not CloudAdaptive.__init__ and init is not Adaptive.__init__:
-        return  # somebody's own, which may take what it likes
+        return  # a user's own class, which may take any keyword
     own = {*signature(CloudAdaptive.__init__).parameters} - {"self", "cluster", "kwargs"}
     known = sorted({*own, *BOUNDS, *_CHOICE})
     for name in given:

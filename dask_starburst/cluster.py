@@ -268,7 +268,7 @@ class StarburstCluster(CloudCluster):
         Raises
         ------
         BadArgument
-            A bound is negative, no number, above ``max_workers``, or above the other; or there is no such argument.
+            A bound is negative, not a number, above ``max_workers`` or above the other; or the argument is unknown.
         """
         check_keywords(Adaptive, kwargs)
         ours = self.settings.adaptive

@@ -216,7 +216,7 @@ class AWS:
         return host.endswith(_OWN_HOSTS)
 
     async def settle(self, within: float) -> None:
-        """Wait for the calls that nobody waits for any more, at most `within` seconds.
+        """Wait for calls whose caller was cancelled, at most `within` seconds.
 
         A thread cannot be cancelled: after Ctrl-C its call still reaches AWS, and what it makes
         there has to be known before anything is cleaned up.

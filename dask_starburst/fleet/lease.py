@@ -56,7 +56,7 @@ class Lease:
         return True
 
     def heard(self, until: float) -> None:
-        """Hear that somebody else has renewed it."""
+        """Take over the end of a lease that the scheduler has renewed."""
         self.until = max(self.until, until)
 
     def __str__(self) -> str:
