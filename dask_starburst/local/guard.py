@@ -205,9 +205,10 @@ def _run(argv: list[str]) -> None:
     os.write(0, f"+{os.getpid()}\n".encode())
     adopt_orphans()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    # What Python itself has changed for this process must not become the program's.
-    for name in ("SIGPIPE", "SIGXFSZ", "SIGINT"):
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    # As in a container, every signal has its default: Python ignores some, and what has started the server others.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(argv[0], argv, _environment())
     except OSError as error:
