@@ -4,7 +4,7 @@
 
     StarburstError                  anything this package says went wrong
     ├── BadArgument (ValueError)    a wrong argument or setting; nothing was launched
-    │   └── UnknownArgument         there is no argument or setting of that name (a TypeError, too)
+    │   └── UnknownArgument         the argument or setting is unknown (a TypeError, too)
     ├── NoCredentials               no AWS credentials, and the embedded AWS was not asked for
     ├── CredentialsExpired          AWS refused the token
     ├── PermissionDenied            AWS refused one action; ``operation`` names it

@@ -26,7 +26,7 @@ _COMMANDS = {
     ),
     "gc": (
         "dask_starburst.cli.pool:gc",
-        "List what is left of clusters and used by nobody; delete it with --delete.",
+        "List what clusters have left behind and no cluster uses; delete it with --delete.",
     ),
     "image": (
         "dask_starburst.cli.image:image",

@@ -94,7 +94,7 @@ def delete(name: str, yes: bool, **account: str | None) -> None:
 @click.option("--delete", "really", is_flag=True, help="Delete what is listed.")
 @account_options
 def gc(really: bool, **account: str | None) -> None:
-    """List what is left of clusters and used by nobody; delete it with --delete.
+    """List what clusters have left behind and no cluster uses; delete it with --delete.
 
     Never a pool that is in use or whose lease still runs, whoever's it is, and nothing without our tag or prefix.
     """

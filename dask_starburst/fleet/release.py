@@ -135,7 +135,7 @@ class Release:
         )
 
     def _scheduler_is_over(self) -> bool:
-        """Whether there is no task of the scheduler, as far as the fleet has seen."""
+        """Whether the scheduler's task has ended, as far as the fleet has seen."""
         scheduler = self.fleet.workers.get(SCHEDULER) if self.fleet is not None else None
         if self.fleet is None or scheduler is None or scheduler.task is None:
             return True

@@ -17,7 +17,7 @@ from dask_starburst.plan.warm import WARM_TAG
 
 logger = logging.getLogger(__name__)
 
-#: Between two polls it waits longer each time, up to so many seconds.
+#: The longest pause between two polls (seconds); each is longer than the one before.
 _LONGER, _LONGEST = 1.5, 1.0
 #: Seconds that tasks have to end by themselves, after their scheduler has closed its workers and itself.
 _GRACE = 10.0

@@ -1,7 +1,7 @@
 """A certificate authority for one cluster: whoever has no certificate of it gets no connection.
 
 There are two certificates, with the extended key usages (RFC 5280 §4.2.1.12) that OpenSSL checks at both ends. The
-client's is for TLS clients only: with the key of a laptop nobody can play a scheduler or a worker. The one of the
+client's is for TLS clients only: the key of a laptop cannot be used to pose as a scheduler or a worker. The one of the
 scheduler and the workers is for servers and for clients, because workers connect to the scheduler and to each other,
 and tasks that use `get_client` are Dask clients in a worker. So Dask itself does not tell a worker from a client; what
 keeps them apart is that only the caller's address reaches the scheduler from outside of the pool.

@@ -21,13 +21,13 @@ from dask_starburst.plan.state import SCHEDULER, Worker, WorkerState
 if TYPE_CHECKING:
     from dask_starburst.fleet.fleet import Fleet
 
-#: A start with credentials that AWS does not take is given up after so many seconds: somebody waits for it.
+#: A start with credentials that AWS does not take is given up after this many seconds: the user waits for it.
 _START = 30.0
 #: The scheduler's last words are among so many lines of its log.
 _LAST_WORDS = 100
 #: Seconds until a line is surely there: Docker's log driver sends what there is every five (its source).
 _LOG_LATE = 8
-#: So many seconds before the end of its lease a cluster closes whose client has no credentials any more.
+#: A cluster whose client has no credentials any more closes this many seconds before its lease ends.
 _LAST = 60.0
 
 
