@@ -9,7 +9,7 @@ from weakref import ref
 
 from distributed.core import Status
 
-from dask_starburst.plan.notices import LONGEST
+from dask_starburst.plan.notices import DRAINING, LONGEST
 from dask_starburst.plan.spot import Notice
 from dask_starburst.plan.state import SCHEDULER, Name
 
@@ -112,7 +112,7 @@ class ClusterSide:
             return
         for address, worker in dict(cluster.scheduler_info["workers"]).items():
             if worker["name"] == name:
-                await comm.starburst_notice(worker=address, kind="stop", seconds=LONGEST, action="draining")
+                await comm.starburst_notice(worker=address, kind="stop", seconds=LONGEST, action=DRAINING)
 
     async def replace(self, name: Name) -> Name:
         """Wish for another worker in the place of this one; as many as before are wished for."""

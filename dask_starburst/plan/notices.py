@@ -13,6 +13,8 @@ REBALANCE = "rebalance"
 #: The container was told to end (SIGTERM): a task was stopped, a host shuts down.
 STOP = "stop"
 KINDS = (INTERRUPTION, REBALANCE, STOP)
+#: What a client says in place of AWS's own word when it sees ECS drain the instance.
+DRAINING = "draining"
 #: What the scheduler answers to a notice that it has taken.
 TAKEN = "taken"
 

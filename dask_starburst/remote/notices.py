@@ -34,6 +34,7 @@ from dask_starburst.remote.plugin import Loop
 logger = logging.getLogger("distributed.starburst")
 
 _MARKET_PATH = "latest/meta-data/instance-life-cycle"
+_SPOT = "spot"
 #: A metadata service that hangs is asked again after so many seconds.
 _PATIENCE = 2.0
 #: The scheduler answers at once, before it does anything; longer than this and it is gone.
@@ -60,13 +61,19 @@ class Watcher(Loop):
         self._told: set[tuple[str, str]] = set()
         self._trouble = ""
         self._announced = False
+        self._market = ""
+
+    async def look(self) -> None:
+        """Look now: the scheduler asks for it when ECS drains the instance, which it does after a Spot notice too."""
+        if self._market == _SPOT:
+            await self._look()
 
     async def _run(self) -> None:
-        market = None  # nothing is watched for on an instance that is not a Spot instance
-        while market is None or market.text == "spot":
+        while self._market in ("", _SPOT):  # there is nothing to watch for on another kind of instance
             try:
-                market = market or await self._attempt(_MARKET_PATH)
-                if market is not None and market.text == "spot":
+                if not self._market and (market := await self._attempt(_MARKET_PATH)) is not None:
+                    self._market = market.text
+                if self._market == _SPOT:
                     await self._look()
                     await self._announce()
             except Exception:  # the loop's edge: the next look may be the one that matters
@@ -138,12 +145,15 @@ class Farewell:
     ----------
     nanny : distributed.Nanny
         Whose worker it is about.
+    watcher : Watcher
+        Looks for a notice first: ECS stops the tasks of an instance that Spot takes.
     dasks_own : callable
         The signal handler that ``dask worker`` has set.
     """
 
-    def __init__(self, nanny: Any, dasks_own: Callable[[int, Any], Any]) -> None:
+    def __init__(self, nanny: Any, watcher: Watcher, dasks_own: Callable[[int, Any], Any]) -> None:
         self._nanny = nanny
+        self._watcher = watcher
         self._dasks_own = dasks_own
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
@@ -167,6 +177,9 @@ class Farewell:
 
         If the scheduler is gone, or does not know the worker, there is nothing to wait for.
         """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWER):
+                await self._watcher.look()
         notice = Notice(STOP, STOP_TIMEOUT, "SIGTERM")
         if self._nanny.worker_address is None or not await tell(self._nanny, notice):
             return
@@ -187,10 +200,11 @@ def dask_setup(nanny: Any) -> None:
     """Watch over the worker of this nanny; called by Dask when the nanny starts."""
     watcher, before = Watcher(nanny, Metadata(timeout=_PATIENCE)), signal.getsignal(signal.SIGTERM)
     _beside[id(nanny)] = watcher, before
+    nanny.handlers["starburst_look"] = watcher.look
     watcher.begin()
     # Only under `dask worker`, which has set its handler by now; elsewhere the process is not ours to end.
     if callable(before) and _in_main_thread():
-        signal.signal(signal.SIGTERM, Farewell(nanny, before).handle)
+        signal.signal(signal.SIGTERM, Farewell(nanny, watcher, before).handle)
 
 
 async def dask_teardown(nanny: Any) -> None:

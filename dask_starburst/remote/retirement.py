@@ -19,7 +19,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 
 from dask_starburst import cancellation
 from dask_starburst.plan.moving import bandwidth, too_much
-from dask_starburst.plan.notices import INTERRUPTION, KINDS, MARGIN, REBALANCE, TAKEN
+from dask_starburst.plan.notices import DRAINING, INTERRUPTION, KINDS, MARGIN, REBALANCE, TAKEN
 from dask_starburst.plan.state import Name
 from dask_starburst.remote.blame import Blame
 from dask_starburst.remote.handover import Handover, Leaving
@@ -30,6 +30,8 @@ logger = logging.getLogger("distributed.starburst")
 TOPIC = "starburst"
 #: Seconds between two looks at workers that leave: more where there is more to look at.
 _LOOK, _SLOWEST_LOOK, _KEYS_A_SECOND = 0.1, 1.0, 4000
+#: Seconds for a nanny to look for a Spot notice; its watch goes on in any case.
+_ANSWER = 3.0
 #: How the stimulus begins by which `Scheduler.retire_workers` removes a worker; the cluster's own calls give another.
 _RETIRED = "retire-workers-"
 #: More notices than these are forgotten; the client reads them as they come.
@@ -115,8 +117,11 @@ class Retirement(SchedulerPlugin):
         seconds : float
             How long from now until the worker is gone.
         action : str
-            AWS's own word: ``terminate``, ``stop``, ``hibernate``.
+            AWS's own word, ``terminate``, ``stop`` or ``hibernate``; or ``draining``, from a client that sees ECS drain
+            the instance.
         """
+        if action == DRAINING:
+            await self._look_for_a_notice(worker)
         ws = self._scheduler.workers.get(worker)
         if ws is None or kind not in KINDS:
             return f"{worker} is not known" if ws is None else f"{kind!r} is no notice"
@@ -127,6 +132,14 @@ class Retirement(SchedulerPlugin):
             self._blame.excuse(worker)
             self._leave(ws, kind, seconds)
         return TAKEN
+
+    async def _look_for_a_notice(self, worker: str) -> None:
+        """Have a worker's nanny look at once: ECS drains what Spot takes, and a client may hear of that first."""
+        ws = self._scheduler.workers.get(worker)
+        if ws is not None and ws.nanny and ws.name in self._on_spot and worker not in self._handover.leaving:
+            with suppress(OSError, TimeoutError, ValueError, AttributeError):  # a nanny that is gone or does not watch
+                async with asyncio.timeout(_ANSWER):
+                    await self._scheduler.rpc(ws.nanny).starburst_look()
 
     async def starburst_watched(self, name: Name) -> None:
         """Hear of a worker on Spot that watches for notices."""

@@ -17,12 +17,15 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import dask.config
 import pytest
-from dask.distributed import Client
+from distributed import Client, Scheduler
+from distributed import Nanny as DaskNanny
 
 from dask_starburst.plan.notices import ACTION_PATH, REBALANCE_PATH
 from dask_starburst.remote.metadata import Metadata
 from dask_starburst.remote.notices import Watcher
+from dask_starburst.remote.retirement import Retirement
 from tests.evidence import read_until, wait_until
 
 TICK = 0.02
@@ -258,6 +261,34 @@ def test_nobody_watches_on_demand(service: Service):
 
     asyncio.run(run())
     assert (nanny.told, nanny.watched, service.asked) == ([], 0, [MARKET_PATH])
+
+
+def test_a_worker_that_ecs_drains_is_looked_at_for_a_notice_which_its_watch_has_not_seen_yet(service: Service):
+    async def run() -> dict[str, float]:
+        with dask.config.set({"distributed.comm.timeouts.connect": "30s"}):
+            async with (
+                Scheduler(dashboard=False, host="127.0.0.1", port=0) as scheduler,
+                DaskNanny(scheduler.address, name=0, nthreads=1, dashboard=False, host="127.0.0.1") as nanny,
+                DaskNanny(scheduler.address, name=1, nthreads=1, dashboard=False, host="127.0.0.1"),
+                Client(scheduler.address, asynchronous=True) as client,
+            ):
+                retirement = Retirement(scheduler)
+                scheduler.add_plugin(retirement)
+                retirement.begin()
+                watcher = Watcher(nanny, Metadata(service.url), every=3600)
+                nanny.handlers["starburst_look"] = watcher.look
+                watcher.begin()
+                await wait(lambda: retirement._on_spot == {0})
+                service.interrupt(100)
+                asked = {"worker": nanny.worker_address, "kind": "stop", "seconds": 60, "action": "draining"}
+                assert await client.scheduler.starburst_notice(**asked) == "taken"
+                await nanny.finished()
+                said: dict[str, float] = await client.scheduler.starburst_spot_counts()
+                await watcher.end()
+                return said
+
+    said = asyncio.run(run())
+    assert (said["interruptions"], said["stops"], said["retired"]) == (1, 0, 1)
 
 
 SCHEDULER = """
