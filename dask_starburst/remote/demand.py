@@ -55,9 +55,10 @@ class Demand:
         started = time.monotonic()
         self._waiting += 1
         try:
+            left = timeout
             if request.get("workers") is None:
-                await self._worker(started, timeout, request.get("client"))
-            left = max(0.0, timeout - (time.monotonic() - started))
+                there = await self._worker(started, timeout, request.get("client"))
+                left = max(0.0, timeout - (time.monotonic() - started)) if there else 0.0
             return await self._scatter(timeout=left, **request)
         finally:
             self._waiting -= 1  # by now a worker has the data, and Dask keeps the last one that has some
@@ -77,13 +78,14 @@ class Demand:
             self._asked = time.monotonic()
         return found
 
-    async def _worker(self, started: float, timeout: float, client: Any) -> None:
-        """Wait until a worker takes data, the time is over or the client has gone."""
+    async def _worker(self, started: float, timeout: float, client: Any) -> bool:
+        """Wait until a worker takes data or the time is over; return False if the client has gone."""
         scheduler = self._scheduler
-        while not scheduler.running and client in scheduler.clients:
-            if time.monotonic() - started > self._patience(timeout):
-                return
+        while not scheduler.running and time.monotonic() - started <= self._patience(timeout):
+            if client not in scheduler.clients:
+                return False
             await asyncio.sleep(_LOOK)
+        return True
 
     def _patience(self, timeout: float) -> float:
         """Return the seconds to wait. A timeout that the user has given holds, unless it is the same as Dask's own."""

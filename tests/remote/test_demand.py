@@ -95,8 +95,9 @@ async def test_who_has_gone_asks_for_nothing() -> None:
             waiting = asyncio.ensure_future(other.scatter(1))
             assert await asyncio.wait_for(demanded(client), 10) == 1
             waiting.cancel()
-        while await client.scheduler.adaptive_target():
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(20):  # less than the 30 s for which Dask's own scatter waits
+            while await client.scheduler.adaptive_target():
+                await asyncio.sleep(0.02)
 
 
 @in_a_loop
