@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import floor
 
 from dask_starburst.plan.adaptive import Boots
 from dask_starburst.plan.state import HEAD, Name, Observed, Worker, WorkerState
@@ -16,26 +17,34 @@ class BootClock:
     """Follows each worker from the order of its instance to its registration."""
 
     def __init__(self) -> None:
-        self._ordered: dict[Name, float] = {}
+        self._ordered: dict[Name, tuple[float, float]] = {}
         self._measured: deque[float] = deque(maxlen=_REMEMBERED)
+        self._looked = 0.0
 
     def note(self, worker: Worker, observed: Observed, now: float) -> None:
         """Take notice of a worker that has moved; times are seconds of AWS's clock."""
         if worker.group == HEAD:
             return
         if worker.state in _ON_ITS_WAY:
-            self._ordered.setdefault(worker.name, now)
+            self._ordered.setdefault(worker.name, (now, self._looked))
             return
-        ordered = self._ordered.pop(worker.name, None)
-        if ordered is not None and worker.state is WorkerState.READY and _launched_for_it(worker, observed, ordered):
+        ordered, before = self._ordered.pop(worker.name, (now, now))
+        if worker.state is WorkerState.READY and _launched_since(before, worker, observed):
             self._measured.append(now - ordered)
+
+    def looked(self, now: float) -> None:
+        """Note the time of a look, after all that it has moved."""
+        self._looked = now
 
     def seen(self, now: float) -> Boots:
         """Return what has been measured, and how long the oldest that boots has taken."""
-        oldest = min(self._ordered.values(), default=now)
+        oldest = min((ordered for ordered, _ in self._ordered.values()), default=now)
         return Boots(tuple(self._measured), now - oldest)
 
 
-def _launched_for_it(worker: Worker, observed: Observed, ordered: float) -> bool:
-    """Whether its instance did not exist yet: on one that was kept warm a worker is up at once."""
-    return any(i.arn == worker.instance and i.launched > ordered for i in observed.instances.values())
+def _launched_since(look: float, worker: Worker, observed: Observed) -> bool:
+    """Whether its instance did not exist at the last look before its order: on a warm one a worker is up at once.
+
+    At the first look after it the instance may be there. EC2 gives LaunchTime in whole seconds.
+    """
+    return any(i.arn == worker.instance and i.launched >= floor(look) for i in observed.instances.values())

@@ -12,12 +12,7 @@ from typing import Any, Protocol
 
 from dask_starburst import cancellation
 from dask_starburst.aws import faults, logs
-from dask_starburst.errors import (
-    BudgetExceeded,
-    LeaseExpired,
-    SchedulerFailed,
-    StarburstError,
-)
+from dask_starburst.errors import BudgetExceeded, LeaseExpired, SchedulerFailed, StarburstError
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet import explain, observe
 from dask_starburst.fleet.boots import BootClock
@@ -301,6 +296,7 @@ class Fleet:
                 self._launches = max(self._launches, new.launch + 1)
                 self._explained.pop(name, None)
                 del self.workers[name]
+        self.boots.looked(now)
 
     # -- what is told ---------------------------------------------------------------------------
 

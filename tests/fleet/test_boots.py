@@ -28,9 +28,18 @@ def test_a_boot_is_the_time_from_the_order_of_an_instance_to_the_worker_on_it():
 
 def test_a_worker_on_an_instance_that_was_there_already_is_no_boot():
     clock = BootClock()
+    clock.looked(98.0)
     clock.note(worker(S.CAPACITY), Observed(), 100.0)
     clock.note(worker(S.READY), seen(launched=20.0), 105.0)
     assert clock.seen(200.0) == Boots()
+
+
+def test_an_instance_that_is_there_at_the_first_look_after_its_order_is_a_boot():
+    clock = BootClock()
+    clock.looked(98.6)
+    clock.note(worker(S.CAPACITY), Observed(), 110.0)
+    clock.note(worker(S.READY), seen(launched=98.0), 125.0)  # 98.7, in whole seconds
+    assert clock.seen(200.0) == Boots((15.0,), 0.0)
 
 
 def test_an_attempt_that_failed_is_no_boot_and_the_next_counts_from_its_own_order():
