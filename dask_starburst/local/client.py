@@ -247,6 +247,10 @@ class LocalAWS:
         """Let a task's container end by itself, with exit code 0; only without ``processes``."""
         self._control.post("end", {"task": task_id})
 
+    def reset(self) -> None:
+        """Kill all containers and forget everything: a new account at the same address, for the next test."""
+        self._control.post("reset", {})
+
     def shut_down(self) -> None:
         """End it and all that it runs, also one that was started to stay. It answers before it has ended."""
         self._control.post("shutdown", {})

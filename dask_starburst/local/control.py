@@ -36,15 +36,23 @@ class Control:
         What it tells of.
     shutdown : callable
         What ends the server. It returns at once.
+    reset : callable
+        What makes it as new.
     """
 
     def __init__(
-        self, world: World, network: Network, containers: Containers | PlayedContainers, shutdown: Callable[[], None]
+        self,
+        world: World,
+        network: Network,
+        containers: Containers | PlayedContainers,
+        shutdown: Callable[[], None],
+        reset: Callable[[], None],
     ) -> None:
         self._world = world
         self._network = network
         self._containers = containers
         self._shutdown = shutdown
+        self._reset = reset
         self.gate: Gate | None = None  # the gate and the sky are built last: they need to know us
         self.sky: Sky | None = None
 
@@ -77,6 +85,9 @@ class Control:
                 return _JSON, json.dumps(self._instances())
             case "POST", "end":
                 return self._end(_document(environ))
+            case "POST", "reset":
+                self._reset()
+                return _JSON, "{}"
             case "POST", "shutdown":
                 self._shutdown()
                 return _JSON, "{}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import shutil
 import threading
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
@@ -52,8 +53,14 @@ class Ecr:
         self.lock = threading.RLock()
         self.now = now
         self.endpoint_url = endpoint_url
-        self.blobs = Blobs(folder)
+        self._folder = folder
         self._region = region
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all passwords, settings and layers."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self.blobs = Blobs(self._folder)
         self._tokens: dict[str, float] = {}
         self._settings = {"BLOB_MOUNTING": "DISABLED"}
 

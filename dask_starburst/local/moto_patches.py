@@ -117,11 +117,11 @@ _moto_terminate = Instance.terminate
 def _let_instances_live(hooks: Hooks) -> None:
     """Instances of moto run at once and end at once; ours do both when the engine says so."""
     run = InstanceBackend.run_instances
-    reservations: dict[str, Any] = {}
 
     @functools.wraps(run)
     def run_instances(self: Any, *args: Any, **kwargs: Any) -> Any:
         # moto ignores the client token; "ABCDE" is what its API layer gives when there is none.
+        reservations = self.__dict__.setdefault("reservation_by_token", {})
         token = kwargs.get("client_token")
         if token in reservations:
             return reservations[token]

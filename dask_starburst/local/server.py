@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cheroot.wsgi import Server as HttpServer
+from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from dask_starburst.local import endpoints, moto_ecr, moto_patches
@@ -110,15 +111,36 @@ class LocalServer:
         self._folder = Path(tempfile.mkdtemp(prefix="starburst-local-"))
         self._options = options
         self._done = threading.Event()
+        self._resetting = threading.Lock()
         self._http = HttpServer((_HOST, options.port), None, numthreads=_THREADS, server_name="local-aws")
         # The port is known once it is bound, and everything that runs here is told of it.
         self._http.prepare()
         self.endpoint_url = f"http://{_HOST}:{self._http.bind_addr[1]}"
+        self._keys = Keys()
+        self._hooks = _Hooks()
+        moto_patches.install(self._hooks, self.network.cidr if self.network.aliases else "127.31.0.0/16")
+        self._ecr = Ecr(lambda: self.world.now(), options.region, self.endpoint_url, self._folder / "registry")
+        moto_ecr.install(self._ecr)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make an account in which there is nothing yet."""
+        options = self._options
         timing = Timing(options.timing, options.seed)
-        self.world = World(Clock(options.speed), timing, options.region, self.endpoint_url, Keys())
+        self.world = World(Clock(options.speed), timing, options.region, self.endpoint_url, self._keys)
         self._containers = Containers(self._folder, alone=True) if options.processes else PlayedContainers()
         self._logs = LogShipper()
         self._http.wsgi_app = self._build()
+
+    def reset(self) -> None:
+        """Kill all containers and forget everything; address, network and credentials stay."""
+        with self._resetting:
+            self._engine.stop()
+            self._containers.close()
+            moto_api_backend.reset()
+            self._ecr.reset()
+            self._begin()
+            self._engine.start()
 
     def serve(self) -> None:
         """Answer requests in threads of its own, and return. From now on its owner finds it."""
@@ -145,11 +167,7 @@ class LocalServer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _build(self) -> Gate:
-        world = self.world
-        hooks = _Hooks()
-        moto_patches.install(hooks, self.network.cidr if self.network.aliases else "127.31.0.0/16")
-        ecr = Ecr(world.now, world.region, world.endpoint_url, self._folder / "registry")
-        moto_ecr.install(ecr)
+        world, hooks, ecr = self.world, self._hooks, self._ecr
         registry = Registry(ecr)
         ec2 = Ec2(world.region, self.network.aliases, world.veil)
         machines = Machines(world, ec2)
@@ -160,7 +178,7 @@ class LocalServer:
         hosts = DockerHosts(world, ec2, self._containers, images, machines)
         machines.stop_task, machines.end_task = tasks.host_shuts_down, tasks.end
         self._engine = Engine(world, [tasks.watch, hosts.watch])
-        control = Control(world, self.network, self._containers, self.request_shutdown)
+        control = Control(world, self.network, self._containers, self.request_shutdown, self.reset)
         metadata = MetadataApp(Facts(world, ec2), world.keys, date=world.now)
         prices = Service("pricing", PriceList(), invalid="InvalidParameterException", lock=nullcontext())
         quotas = Quotas()
