@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,7 @@ def layer_of(path: Path) -> str:
     return first.removesuffix(".py")
 
 
+@cache
 def sources() -> list[tuple[Path, ast.Module]]:
     return [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in sorted(PACKAGE.rglob("*.py"))]
 
@@ -107,6 +109,7 @@ def _executed_on_import(node: ast.AST) -> Iterator[ast.AST]:
             yield from _executed_on_import(child)
 
 
+@cache
 def all_imports() -> list[Import]:
     return [found for path, tree in sources() for found in imports_of(path, tree)]
 

@@ -86,34 +86,35 @@ def test_a_threshold_to_be_warned_of_takes_no_types_away_and_a_cap_does() -> Non
     assert 1 < len(within(planned, Caps(hourly=5.0), rates).worker_types) < len(planned.worker_types)
 
 
-def test_under_adaptive_load_the_rate_never_exceeds_its_cap_the_work_gets_done_and_who_waits_is_told() -> None:
+def test_under_adaptive_load_the_rate_never_exceeds_its_cap_the_work_gets_done_and_who_waits_is_told(
+    new_aws: LocalAWS,
+) -> None:
     cap = 0.3
-    with LocalAWS() as aws, cluster(aws, max_hourly_cost=cap, cost_alert_threshold=0.2) as limited:
+    with cluster(new_aws, max_hourly_cost=cap, cost_alert_threshold=0.2) as limited:
         limited.adapt(minimum=6, maximum=8)
         with Client(limited) as client:
             assert sum(client.gather(client.map(slowly, range(100)))) == sum(range(100))
         with pytest.raises(BudgetExceeded, match="wait, because of max_hourly_cost="):
             limited.wait_for_workers(6)
         kinds = [event.kind for event in limited.events]
-        history = aws.instances()
+        history = new_aws.instances()
     assert max(rates_over_time(history)) <= cap
     assert max(rates_over_time(history)) > 0.6 * cap, "and the cap is used"
     assert "workers-held" in kinds
     assert "budget-warning" in kinds
 
 
-def test_a_cluster_whose_money_is_spent_warns_and_closes_and_has_hardly_spent_more() -> None:
+def test_a_cluster_whose_money_is_spent_warns_and_closes_and_has_hardly_spent_more(new_aws: LocalAWS) -> None:
     cap = 0.006
-    with LocalAWS() as aws:
-        limited = cluster(aws, n_workers=2, max_total_cost=cap)
-        aws.set_speed(FAST)
-        wait_until(lambda: any(e.kind == "budget-warning" for e in limited.events), 60, "80 % are spent")
-        aws.set_speed(1)  # closing takes real seconds
-        wait_until(lambda: limited.status.name == "closed", 120, "the money is spent")
-        assert nothing_left(aws)
-        events = {event.kind: event.message for event in limited.events}
-        history = aws.instances()
-        limited.close()
+    limited = cluster(new_aws, n_workers=2, max_total_cost=cap)
+    new_aws.set_speed(FAST)
+    wait_until(lambda: any(e.kind == "budget-warning" for e in limited.events), 60, "80 % are spent")
+    new_aws.set_speed(1)  # closing takes real seconds
+    wait_until(lambda: limited.status.name == "closed", 120, "the money is spent")
+    assert nothing_left(new_aws)
+    events = {event.kind: event.message for event in limited.events}
+    history = new_aws.instances()
+    limited.close()
     assert "max_total_cost=0.006" in events["budget-warning"]
     assert "max_total_cost=0.006 is reached" in events["cluster-failed"]
     interval = max(rates_over_time(history)) * INTERVAL / 3600
@@ -153,39 +154,38 @@ time.sleep(1000)
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_scheduler_ends_its_pool_when_the_money_is_spent_and_the_client_is_gone() -> None:
-    with LocalAWS() as aws, script_process(SCRIPT.format(url=aws.endpoint_url, cap=0.0026, seen=0.001)) as process:
+def test_the_scheduler_ends_its_pool_when_the_money_is_spent_and_the_client_is_gone(new_aws: LocalAWS) -> None:
+    with script_process(SCRIPT.format(url=new_aws.endpoint_url, cap=0.0026, seen=0.001)) as process:
         read_until(process, "SPENT")
         process.kill()
         process.wait()
-        wait_until(lambda: costs_nothing(aws), 240, "the scheduler ends its pool")
-        events = aws.client("logs").filter_log_events(logGroupName="/starburst")["events"]
+        wait_until(lambda: costs_nothing(new_aws), 240, "the scheduler ends its pool")
+        events = new_aws.client("logs").filter_log_events(logGroupName="/starburst")["events"]
         assert any("max_total_cost=0.0026" in event["message"] for event in events)
 
 
-def test_the_books_agree_with_what_the_embedded_aws_has_seen() -> None:
-    with LocalAWS() as aws:
-        with cluster(
-            aws, n_workers=2, spot_policy="spot_with_fallback", warm_timeout=20, timeouts={"fallback": 5}
-        ) as own:
-            own.wait_for_workers(2)
-            aws.set_speed(FAST)
-            aws.weather([Capacity(market="spot", room=0)])
-            own.scale(3)
-            own.wait_for_workers(3)
-            aws.weather([Interrupt(count=1)])
-            # ECS may drain the instance before its worker has heard of the interruption.
-            told = {"spot-interruption", "worker-leaving"}
-            wait_until(lambda: any(e.kind in told for e in own.events), 60, "an interruption")
-            own.wait_for_workers(3)
-            aws.weather([SpotPrice(times=2.0)])
-            before = {each.usd_per_hour for each in own.cost.prices}
-            aws.advance(600)
-            wait_until(lambda: {each.usd_per_hour for each in own.cost.prices} - before, 60, "the new price of Spot")
-            own.scale(1)  # the others stay warm for a while
-            wait_until(lambda: sum(e.kind == "instance-terminated" for e in own.events) >= 2, 60, "they go")
-        cost, history = own.cost, aws.instances()
-        (dearer,) = (past["at"] for past in aws.past_weather() if past["kind"] == "spot-price")
+def test_the_books_agree_with_what_the_embedded_aws_has_seen(new_aws: LocalAWS) -> None:
+    with cluster(
+        new_aws, n_workers=2, spot_policy="spot_with_fallback", warm_timeout=20, timeouts={"fallback": 5}
+    ) as own:
+        own.wait_for_workers(2)
+        new_aws.set_speed(FAST)
+        new_aws.weather([Capacity(market="spot", room=0)])
+        own.scale(3)
+        own.wait_for_workers(3)
+        new_aws.weather([Interrupt(count=1)])
+        # ECS may drain the instance before its worker has heard of the interruption.
+        told = {"spot-interruption", "worker-leaving"}
+        wait_until(lambda: any(e.kind in told for e in own.events), 60, "an interruption")
+        own.wait_for_workers(3)
+        new_aws.weather([SpotPrice(times=2.0)])
+        before = {each.usd_per_hour for each in own.cost.prices}
+        new_aws.advance(600)
+        wait_until(lambda: {each.usd_per_hour for each in own.cost.prices} - before, 60, "the new price of Spot")
+        own.scale(1)  # the others stay warm for a while
+        wait_until(lambda: sum(e.kind == "instance-terminated" for e in own.events) >= 2, 60, "they go")
+    cost, history = own.cost, new_aws.instances()
+    (dearer,) = (past["at"] for past in new_aws.past_weather() if past["kind"] == "spot-price")
     usd = bill(history, dearer, 2.0)
     assert cost.usd == pytest.approx(usd, rel=0.005)
     assert usd > bill(history) * 1.05  # ten times the tolerance: a wrong price would be noticed

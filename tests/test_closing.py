@@ -143,15 +143,14 @@ STAGES = (
 )
 
 
-def test_a_start_that_fails_at_any_stage_leaves_nothing_that_costs_or_opens() -> None:
-    with LocalAWS() as aws:
-        for action in STAGES:  # each start finds what the one before has made, and comes further
-            aws.inject(action, "AccessDenied", f"User is not authorized to perform: {action}", status=403)
-            with pytest.raises(StarburstError, match=action):
-                local_cluster(aws, n_workers=1)
-            assert (action, admitted(aws)) == (action, [])
-            assert (action, leases(aws)) == (action, [])
-            assert (action, nothing_left(aws)) == (action, True), leftovers(aws)
+def test_a_start_that_fails_at_any_stage_leaves_nothing_that_costs_or_opens(new_aws: LocalAWS) -> None:
+    for action in STAGES:  # each start finds what the one before has made, and comes further
+        new_aws.inject(action, "AccessDenied", f"User is not authorized to perform: {action}", status=403)
+        with pytest.raises(StarburstError, match=action):
+            local_cluster(new_aws, n_workers=1)
+        assert (action, admitted(new_aws)) == (action, [])
+        assert (action, leases(new_aws)) == (action, [])
+        assert (action, nothing_left(new_aws)) == (action, True), leftovers(new_aws)
 
 
 def test_a_start_that_fails_in_a_warm_pool_ends_its_instances(clean: LocalAWS) -> None:

@@ -77,13 +77,13 @@ def costs_nothing(aws: LocalAWS) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "moment", [*(pytest.param(early, marks=pytest.mark.slow) for early in ("ordered:", "is booting")), "WORKING"]
 )
-def test_aws_empties_the_pool_by_itself_when_the_client_is_killed(moment: str) -> None:
-    with LocalAWS() as aws, client_process(aws) as process:
+def test_aws_empties_the_pool_by_itself_when_the_client_is_killed(moment: str, new_aws: LocalAWS) -> None:
+    with client_process(new_aws) as process:
         read_until(process, moment)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        wait_until(lambda: aws.status().instances_running >= 1, 60, "what was ordered has come")
+        wait_until(lambda: new_aws.status().instances_running >= 1, 60, "what was ordered has come")
         time.sleep(1)
-        assert any(costs_nothing(aws).values()), "it goes on without the client"
-        aws.advance(LEASE + LATE)
-        wait_until(lambda: not any(costs_nothing(aws).values()), 60, "zero by the lease alone")
+        assert any(costs_nothing(new_aws).values()), "it goes on without the client"
+        new_aws.advance(LEASE + LATE)
+        wait_until(lambda: not any(costs_nothing(new_aws).values()), 60, "zero by the lease alone")

@@ -79,43 +79,45 @@ def kill_scheduler(aws: LocalAWS) -> None:
     os.killpg(os.getpgid(pid), signal.SIGKILL)
 
 
-def test_the_scheduler_renews_for_a_dead_client_while_work_goes_on_and_then_ends_its_pool(tmp_path: Any) -> None:
+def test_the_scheduler_renews_for_a_dead_client_while_work_goes_on_and_then_ends_its_pool(
+    tmp_path: Any, new_aws: LocalAWS
+) -> None:
     done = tmp_path / "done"
-    with LocalAWS() as aws, client_process(aws, f"fire_and_forget(client.submit(wait_for, {str(done)!r}))") as process:
+    with client_process(new_aws, f"fire_and_forget(client.submit(wait_for, {str(done)!r}))") as process:
         read_until(process, "ANSWER")
         process.kill()
         process.wait()
-        live_through_more_than_a_lease(aws)
-        assert aws.status().tasks_running == 2
+        live_through_more_than_a_lease(new_aws)
+        assert new_aws.status().tasks_running == 2
         done.touch()
-        before = aws.now()
-        wait_until(lambda: costs_nothing(aws), 60, "it ends its own pool")
-        assert aws.now() - before < LEASE / 2, "long before the lease"
-        assert "no client was connected for 3 s" in scheduler_log(aws)
+        before = new_aws.now()
+        wait_until(lambda: costs_nothing(new_aws), 60, "it ends its own pool")
+        assert new_aws.now() - before < LEASE / 2, "long before the lease"
+        assert "no client was connected for 3 s" in scheduler_log(new_aws)
 
 
 @pytest.mark.parametrize("first", ["scheduler", pytest.param("client", marks=pytest.mark.slow)])
-def test_without_client_and_scheduler_the_lease_alone_empties_the_pool(first: str) -> None:
-    with LocalAWS() as aws, client_process(aws) as process:
+def test_without_client_and_scheduler_the_lease_alone_empties_the_pool(first: str, new_aws: LocalAWS) -> None:
+    with client_process(new_aws) as process:
         read_until(process, "ANSWER")
         process.send_signal(signal.SIGSTOP)  # it would see the scheduler's end, and clean up
         if first == "scheduler":
-            kill_scheduler(aws)
+            kill_scheduler(new_aws)
         process.kill()
         process.wait()
         if first == "client":
-            kill_scheduler(aws)
-        assert not costs_nothing(aws)
-        aws.advance(LEASE + LATE)
-        wait_until(lambda: costs_nothing(aws), 60, "zero by the lease alone")
+            kill_scheduler(new_aws)
+        assert not costs_nothing(new_aws)
+        new_aws.advance(LEASE + LATE)
+        wait_until(lambda: costs_nothing(new_aws), 60, "zero by the lease alone")
 
 
 @pytest.mark.slow
-def test_a_client_that_slept_longer_than_its_lease_goes_on_if_the_scheduler_has_renewed() -> None:
-    with LocalAWS() as aws, client_process(aws) as process:
+def test_a_client_that_slept_longer_than_its_lease_goes_on_if_the_scheduler_has_renewed(new_aws: LocalAWS) -> None:
+    with client_process(new_aws) as process:
         read_until(process, "ANSWER")
         process.send_signal(signal.SIGSTOP)
-        live_through_more_than_a_lease(aws)
+        live_through_more_than_a_lease(new_aws)
         process.send_signal(signal.SIGCONT)
         # Its own clock did not jump with AWS's, as that of a sleeping computer does: so AWS may refuse its
         # first renewal as one in the past, once, until it has read AWS's clock.
@@ -124,20 +126,20 @@ def test_a_client_that_slept_longer_than_its_lease_goes_on_if_the_scheduler_has_
 
 
 @pytest.mark.slow
-def test_a_refused_renewal_is_told_in_the_log_and_a_client_that_slept_learns_of_its_lease() -> None:
-    with LocalAWS() as aws, client_process(aws) as process:
+def test_a_refused_renewal_is_told_in_the_log_and_a_client_that_slept_learns_of_its_lease(new_aws: LocalAWS) -> None:
+    with client_process(new_aws) as process:
         read_until(process, "ANSWER")
         process.send_signal(signal.SIGSTOP)
         text = "User: starburst-scheduler is not authorized to perform: autoscaling:PutScheduledUpdateGroupAction"
-        aws.inject("autoscaling:PutScheduledUpdateGroupAction", "AccessDenied", text, status=403, times=1000)
-        wait_until(lambda: text in scheduler_log(aws), RENEWAL, "it is told")
-        assert aws.status().tasks_running == 2, "and the scheduler goes on"
-        aws.advance(LEASE + LATE)
+        new_aws.inject("autoscaling:PutScheduledUpdateGroupAction", "AccessDenied", text, status=403, times=1000)
+        wait_until(lambda: text in scheduler_log(new_aws), RENEWAL, "it is told")
+        assert new_aws.status().tasks_running == 2, "and the scheduler goes on"
+        new_aws.advance(LEASE + LATE)
         process.send_signal(signal.SIGCONT)
         said = read_until(process, "ENDED")
         assert "lease" in said
         assert "tart a new cluster" in said
-        wait_until(lambda: costs_nothing(aws), 60, "zero by the lease")
+        wait_until(lambda: costs_nothing(new_aws), 60, "zero by the lease")
 
 
 def test_an_idle_cluster_ends_as_a_whole_and_the_client_says_why(clean: LocalAWS) -> None:
@@ -156,5 +158,5 @@ def test_a_cluster_object_without_a_client_is_somebody(clean: LocalAWS) -> None:
         cloud="local", endpoint_url=clean.endpoint_url, n_workers=0, no_client_timeout="2 s", quiet=True
     ) as cluster:
         with pytest.raises(AssertionError, match="it ends"):
-            wait_until(lambda: cluster.status.name != "running", 60, "it ends")
+            wait_until(lambda: cluster.status.name != "running", 8, "it ends")
         assert cluster.status.name == "running"

@@ -35,15 +35,14 @@ def test_every_group_has_a_lease_that_is_renewed_as_long_as_somebody_is_alive(cl
     assert until(clean) == []
 
 
-def test_a_lease_that_neither_client_nor_scheduler_could_renew_is_told_and_hurts_nobody() -> None:
-    with LocalAWS() as aws:
-        cluster = StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, n_workers=1, lease=LEASE, quiet=True)
-        cluster.wait_for_workers(1, timeout=60)
-        text = "is not authorized to perform: autoscaling:PutScheduledUpdateGroupAction"
-        aws.inject("autoscaling:PutScheduledUpdateGroupAction", "AccessDenied", text, status=403, times=1000)
-        aws.advance(LEASE + 60)
-        wait_until(lambda: cluster.status.name == "closed", 60, "it gives up")
-        [failure] = [e for e in cluster.events if e.kind == "cluster-failed"]
-        assert "lease" in failure.message
-        assert "start a new cluster" in failure.message.lower()
-        wait_until(lambda: not any(leftovers(aws).values()), 60, "nothing is left")
+def test_a_lease_that_neither_client_nor_scheduler_could_renew_is_told_and_hurts_nobody(new_aws: LocalAWS) -> None:
+    cluster = StarburstCluster(cloud="local", endpoint_url=new_aws.endpoint_url, n_workers=1, lease=LEASE, quiet=True)
+    cluster.wait_for_workers(1, timeout=60)
+    text = "is not authorized to perform: autoscaling:PutScheduledUpdateGroupAction"
+    new_aws.inject("autoscaling:PutScheduledUpdateGroupAction", "AccessDenied", text, status=403, times=1000)
+    new_aws.advance(LEASE + 60)
+    wait_until(lambda: cluster.status.name == "closed", 60, "it gives up")
+    [failure] = [e for e in cluster.events if e.kind == "cluster-failed"]
+    assert "lease" in failure.message
+    assert "start a new cluster" in failure.message.lower()
+    wait_until(lambda: not any(leftovers(new_aws).values()), 60, "nothing is left")

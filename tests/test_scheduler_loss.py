@@ -108,8 +108,8 @@ def test_a_scheduler_killed_before_it_is_up_is_replaced(clean: LocalAWS) -> None
     assert nothing_left(clean), leftovers(clean)
 
 
-def test_credentials_that_expire_are_told_and_the_lease_does_what_the_client_cannot() -> None:
-    with LocalAWS() as aws, Door(aws) as door:
+def test_credentials_that_expire_are_told_and_the_lease_does_what_the_client_cannot(new_aws: LocalAWS) -> None:
+    with Door(new_aws) as door:
         cluster = cluster_of(door, 1)
         cluster.wait_for_workers(1, timeout=60)
         door.refusal = ServiceError("ExpiredToken", "The security token included in the request is expired")
@@ -122,6 +122,6 @@ def test_credentials_that_expire_are_told_and_the_lease_does_what_the_client_can
         cluster.close()
         [left] = said(cluster, "pool-left")
         assert "its lease ends what runs in it" in left
-        assert not costs_nothing(aws), "the client could end nothing"
-        aws.advance(LEASE + LATE)
-        wait_until(lambda: costs_nothing(aws), 60, "zero by the lease alone")
+        assert not costs_nothing(new_aws), "the client could end nothing"
+        new_aws.advance(LEASE + LATE)
+        wait_until(lambda: costs_nothing(new_aws), 60, "zero by the lease alone")

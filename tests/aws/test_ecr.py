@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -21,12 +21,6 @@ from tests.hub import Hub
 DAY = 86_400.0
 RECIPE = "0123456789abcdef" * 2
 Run = Callable[[Callable[[AWS], Awaitable[Any]]], Any]
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[LocalAWS]:
-    with LocalAWS(processes=False) as running:
-        yield running
 
 
 @pytest.fixture

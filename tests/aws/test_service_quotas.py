@@ -23,12 +23,6 @@ WISH = Wish(find("m7g.medium"), (find("c7g.xlarge"),), ("spot",), 1)
 AMI = "/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_id"
 
 
-@pytest.fixture(scope="module")
-def aws() -> Iterator[LocalAWS]:
-    with LocalAWS(processes=False) as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def calm(aws: LocalAWS) -> Iterator[None]:
     yield

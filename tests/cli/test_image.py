@@ -18,12 +18,6 @@ FIRST, SECOND = "0123456789abcdef" * 2, "fedcba9876543210" * 2
 ONE, TWO = FIRST[:12], SECOND[:12]
 
 
-@pytest.fixture(scope="module")
-def aws() -> Iterator[LocalAWS]:
-    with LocalAWS(processes=False) as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def _environment(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in aws.environment.items():

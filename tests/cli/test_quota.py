@@ -16,12 +16,6 @@ from dask_starburst.plan.policies import QUOTA_LOOK, QUOTA_REQUEST
 from tests.evidence import wait_until
 
 
-@pytest.fixture(scope="module")
-def aws() -> Iterator[LocalAWS]:
-    with LocalAWS(processes=False) as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def new_account(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in aws.environment.items():

@@ -33,12 +33,6 @@ from tests.evidence import alive, leftovers, starburst, wait_until
 DAY = 86_400.0
 
 
-@pytest.fixture(scope="module")
-def aws() -> Iterator[LocalAWS]:
-    with LocalAWS() as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def user(built: Built, kitchen: Kitchen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user in a folder of their own, who has built an image before: Dask's layers need not be made again."""

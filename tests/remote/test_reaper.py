@@ -161,13 +161,13 @@ class Pool:
 
 
 @pytest.fixture(scope="module")
-def aws() -> Iterator[LocalAWS]:
-    with LocalAWS() as running:
-        iam = running.client("iam")
-        iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument="{}")
-        iam.create_instance_profile(InstanceProfileName=ROLE)
-        iam.add_role_to_instance_profile(InstanceProfileName=ROLE, RoleName=ROLE)
-        yield running
+def aws(embedded: LocalAWS) -> LocalAWS:
+    embedded.reset()
+    iam = embedded.client("iam")
+    iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument="{}")
+    iam.create_instance_profile(InstanceProfileName=ROLE)
+    iam.add_role_to_instance_profile(InstanceProfileName=ROLE, RoleName=ROLE)
+    return embedded
 
 
 @pytest.fixture(scope="module")
