@@ -112,11 +112,6 @@ class PriceTable:
     savings: Mapping[str, float]
     spot_date: str
 
-    @property
-    def on_demand_date(self) -> str:
-        """Date of the newest of the prices; empty without any."""
-        return max((rate.date for rate in self.rates.values()), default="")
-
     def has(self, instance_type: InstanceType | str) -> bool:
         """Whether there is a price for a type.
 

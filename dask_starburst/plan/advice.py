@@ -11,7 +11,6 @@ from dask_starburst.plan.sizing import accelerated, memory_limit, task_memory
 
 GIB = 2**30
 Sort = Literal["price", "cores", "interruption", "measured"]
-SORTS: tuple[Sort, ...] = ("price", "cores", "interruption", "measured")
 
 #: How many Spot instances of a family, or of one of its sizes, AWS takes back in a month, in percent: AWS Spot Instance
 #: Advisor, us-east-1, June 2025 (aws-facts §4.3). What is not here was not published to us, or for some sizes only.
