@@ -91,9 +91,6 @@ class StarburstCluster(CloudCluster):
     warm_timeout : float or str
         How long an instance without a worker is kept before it is terminated. From 60 s on it holds
         over ``close()`` as well: the next cluster with the same specification takes the instances.
-    stopped : int
-        How many stopped instances are kept ready: they have booted once and cost only their volumes.
-        With ``spot_policy="on-demand"`` only, because AWS keeps no Spot instances in a warm pool.
     lease : float or str
         AWS empties the pool by itself when nobody has renewed for so long.
     security : distributed.Security, optional
@@ -154,7 +151,6 @@ class StarburstCluster(CloudCluster):
         no_client_timeout: float | str | None = UNSET,
         warm: int = UNSET,
         warm_timeout: float | str = UNSET,
-        stopped: int = UNSET,
         lease: float | str = UNSET,
         security: Any = UNSET,
         tags: Mapping[str, str] = UNSET,

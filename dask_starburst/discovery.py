@@ -32,7 +32,7 @@ async def find(aws: AWS, *, count_warm: bool = False) -> tuple[PoolFound, ...]:
     for (pool, group, spot), lease in zip(seen, leases, strict=True):
         types = tuple(kind for _, kind in group.staying)
         empty = sum(instance in warm.get(pool, ()) for instance, _ in group.staying)
-        found = GroupFound(group.name, group.desired, spot, types, lease, empty, group.stopped or 0, aws.region)
+        found = GroupFound(group.name, group.desired, spot, types, lease, empty, aws.region)
         groups.setdefault(pool, []).append(found)
     return assemble(groups, {name: Claim.from_json(value) for name, value in values.items()}, aws.now())
 

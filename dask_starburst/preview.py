@@ -182,6 +182,5 @@ def wanted(planned: Blueprint) -> Wanted:
         groups=LADDERS[settings.spot_policy],
         adaptive=settings.n_workers is None,
         spares=settings.warm,
-        stopped=settings.stopped,
         volume_gb=settings.storage.volume_size,
     )

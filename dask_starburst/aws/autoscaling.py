@@ -28,8 +28,7 @@ T = TypeVar("T")
 class GroupSeen:
     """One Auto Scaling group as AWS describes it.
 
-    ``instances`` holds (id, type, leaving), ``types`` what it buys, ``spot`` on which market; ``stopped`` how
-    many there are in its warm pool, None without one, and ``warm_pool_goes`` whether that is being deleted.
+    ``instances`` holds (id, type, leaving), ``types`` what it buys, ``spot`` on which market.
     """
 
     name: str
@@ -40,8 +39,6 @@ class GroupSeen:
     types: tuple[str, ...] = ()
     spot: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
-    stopped: int | None = None
-    warm_pool_goes: bool = False
 
     @property
     def staying(self) -> tuple[tuple[str, str], ...]:
@@ -87,7 +84,6 @@ async def describe(aws: AWS, names: Iterable[str], *, instances: bool = True) ->
 
 def _seen(group: dict[str, Any]) -> GroupSeen:
     policy = group.get("MixedInstancesPolicy", {}).get("InstancesDistribution", {})
-    warm_pool = group.get("WarmPoolConfiguration")
     return GroupSeen(
         name=group["AutoScalingGroupName"],
         arn=group["AutoScalingGroupARN"],
@@ -96,7 +92,6 @@ def _seen(group: dict[str, Any]) -> GroupSeen:
         instances=tuple(
             (i["InstanceId"], i.get("InstanceType", ""), i["LifecycleState"].startswith(_LEAVING))
             for i in group.get("Instances", [])
-            if not i["LifecycleState"].startswith("Warmed:")
         ),
         types=tuple(
             o["InstanceType"]
@@ -105,8 +100,6 @@ def _seen(group: dict[str, Any]) -> GroupSeen:
         ),
         spot=policy.get("OnDemandPercentageAboveBaseCapacity", 100) == 0,
         tags={t["Key"]: t["Value"] for t in group.get("Tags", [])},
-        stopped=group.get("WarmPoolSize", 0) if warm_pool else None,
-        warm_pool_goes=bool(warm_pool and warm_pool.get("Status") == "PendingDelete"),
     )
 
 

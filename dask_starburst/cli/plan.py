@@ -20,7 +20,6 @@ from dask_starburst.views.quote import as_renderable
 @click.option("--instance-type", "instance_types", multiple=True, help="May be given more than once.")
 @click.option("--spot-policy", type=click.Choice(SPOT_POLICIES), help="How the workers' instances are bought.")
 @click.option("--warm", type=int, help="Spare instances.")
-@click.option("--stopped", type=int, help="Stopped instances.")
 @click.option("--max-hourly-cost", type=float, metavar="USD")
 @click.option("--max-total-cost", type=float, metavar="USD")
 @click.option("--cloud", type=click.Choice(["local"]), help="The embedded AWS in place of an account.")

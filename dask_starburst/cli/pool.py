@@ -148,8 +148,7 @@ def _pools(pools: tuple[PoolFound, ...]) -> Table:
     table = _table("Pools", "name", "state", "owner", "since", "running/desired", "warm", "lease until", "$/h")
     for one in pools:
         size = f"{one.running}/{one.desired}"
-        warm = f"{one.warm} + {one.stopped} stopped" if one.stopped else str(one.warm)
-        table.add_row(one.name, one.state, *_who(one), size, warm, _time(one.lease), _usd(one))
+        table.add_row(one.name, one.state, *_who(one), size, str(one.warm), _time(one.lease), _usd(one))
     return table
 
 
@@ -162,8 +161,6 @@ def _overview(one: PoolFound) -> Table:
     table.add_row("claimed since", since)
     table.add_row("instances", f"{one.running} running, {one.desired} desired")
     table.add_row("warm", f"{one.warm} instances for workers are connected and empty")
-    if one.stopped:
-        table.add_row("stopped", f"{one.stopped} instances of warm pools, which cost their volumes")
     table.add_row("lease until", _time(one.lease))
     table.add_row("$/h now", f"{_usd(one)} (bundled prices; instances and public addresses)")
     return table

@@ -31,6 +31,5 @@ def status(as_json: bool, **account: str | None) -> None:
 
 async def _look(aws: AWS, settings: Settings) -> Status:
     pools = await discovery.find(aws, count_warm=True)
-    stopped = sum(pool.stopped for pool in pools)
-    found = await kept(aws, settings.build.repository, stopped, settings.storage.volume_size)
+    found = await kept(aws, settings.build.repository)
     return Status(aws.region, pools, idle_bill(found), found.trouble)

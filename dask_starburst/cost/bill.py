@@ -15,15 +15,15 @@ class Cost:
     Attributes
     ----------
     instances, public_ipv4, storage : float
-        The EC2 instances, their public addresses, their gp3 volumes, also those of stopped instances.
+        The EC2 instances, their public addresses, their gp3 volumes.
     instance_hours : float
         Billed hours of all instances together.
     saved : float
         By how much the instances that were bought on Spot were cheaper than on demand.
     by_group : mapping of str to float
-        All of it by group: ``head``, ``spot``, ``on-demand``, ``stopped``.
+        All of it by group: ``head``, ``spot``, ``on-demand``.
     by_cause : mapping of str to float
-        All of it by what the time went into: ``scheduler``, ``boot``, ``work``, ``idle``, ``interrupted``, ``stopped``.
+        All of it by what the time went into: ``scheduler``, ``boot``, ``work``, ``idle``, ``interrupted``.
     prices : tuple of Price
         The instance prices that it was reckoned with, each with its source and date.
     unpriced : tuple of str

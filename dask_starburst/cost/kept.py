@@ -16,7 +16,7 @@ from dask_starburst.plan.tasks import LOG_GROUP
 T = TypeVar("T")
 
 
-async def kept(aws: AWS, repository: str, stopped: int = 0, volume_gb: int = 30) -> Kept:
+async def kept(aws: AWS, repository: str) -> Kept:
     """Return what there is of images and logs; what the user may not ask is unknown.
 
     Parameters
@@ -25,8 +25,6 @@ async def kept(aws: AWS, repository: str, stopped: int = 0, volume_gb: int = 30)
         The account and region.
     repository : str
         Where the images of workers are.
-    stopped, volume_gb : int
-        How many instances are stopped, and the size of the volume of each.
     """
     trouble: list[str] = []
     images, log_bytes = await asyncio.gather(
@@ -34,7 +32,7 @@ async def kept(aws: AWS, repository: str, stopped: int = 0, volume_gb: int = 30)
     )
     tagged = [image for image in images or () if image.tags]
     size = None if images is None else stored_bytes(images)
-    return Kept(size, len(tagged), stopped, volume_gb, log_bytes, tuple(trouble))
+    return Kept(size, len(tagged), log_bytes, tuple(trouble))
 
 
 async def _told(question: Awaitable[T], trouble: list[str]) -> T | None:

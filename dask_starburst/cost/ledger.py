@@ -13,7 +13,7 @@ from dask_starburst.cost.bill import Cost
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import PriceUnknown
 from dask_starburst.events import Event
-from dask_starburst.plan.budget import MINIMUM_SECONDS, Caps, Rates
+from dask_starburst.plan.budget import Caps, Rates
 from dask_starburst.plan.quote import HOURS_A_MONTH
 from dask_starburst.plan.state import HEAD, Name
 
@@ -30,22 +30,6 @@ class Prices(Protocol):
 
     def spot(self, instance_type: str, zone: str = "") -> Price:
         """Return the Spot price of a type in a zone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """Stopped instances of a warm pool: nothing is paid for but their volumes, from `started` on.
-
-    The instances come and go one by one; all volumes count from the start, so that this is never too little.
-    """
-
-    count: int
-    started: float
-    ended: float | None = None
-
-    def hours(self, now: float) -> float:
-        """Return the hours of all volumes together."""
-        return self.count * max(MINIMUM_SECONDS, (now if self.ended is None else self.ended) - self.started) / 3600
 
 
 #: An instance that ended longer ago is only counted (seconds): EC2 itself forgets it after about an hour, and so
@@ -116,7 +100,6 @@ class Ledger:
     caps: Caps = field(default_factory=Caps)
     types: Iterable[str] = ()
     accounts: dict[str, Account] = field(default_factory=dict)
-    stopped: Stopped | None = None
     _runs_on: dict[Name, str] = field(default_factory=dict)
     _busy: dict[Name, float] = field(default_factory=dict)
     _past: _Sums = field(default_factory=_Sums)
@@ -192,8 +175,6 @@ class Ledger:
         """
         for instance_id in self.accounts:
             self.instance_ended(instance_id, at)
-        if self.stopped is not None and self.stopped.ended is None:
-            self.stopped = replace(self.stopped, ended=at)
 
     def reprice(self, at: float) -> None:
         """Look prices up anew for all that runs: from `at` (seconds) on they count as they are now."""
@@ -219,8 +200,6 @@ class Ledger:
                 self.correct(subject, facts["launched"], facts["ended"], facts["zone"], facts["taken"])
             case "instance-terminated":
                 self.instance_ended(subject, at)
-            case "stopped-wished":
-                self.stopped = Stopped(facts["count"], at)
             case "worker-ready" if account is not None:
                 self._runs_on[event.subject] = facts["instance"]
                 account.mark("up", at)
@@ -270,7 +249,7 @@ class Ledger:
 
     def spent(self, now: float) -> float:
         """Return what everything has cost up to `now` (seconds), in USD."""
-        return self._past.usd + sum(self._all(account, now) for account in self.accounts.values()) + self._stopped(now)
+        return self._past.usd + sum(self._all(account, now) for account in self.accounts.values())
 
     def total(self, now: float) -> Cost:
         """Give what everything has cost up to `now`.
@@ -287,12 +266,10 @@ class Ledger:
         sums = self._past.copy()
         for account in self.accounts.values():
             sums.add(account, self._all(account, now), self._saved(account, now), now)
-        if self.stopped is not None:
-            sums.groups["stopped"] = sums.causes["stopped"] = self._stopped(now)
         return Cost(
             instances=sums.instances,
             public_ipv4=PUBLIC_IPV4_HOUR * sums.hours,
-            storage=self._volume_hour * sums.hours + self._stopped(now),
+            storage=self._volume_hour * sums.hours,
             instance_hours=sums.hours,
             saved=sums.saved,
             by_group=dict(sums.groups),
@@ -320,9 +297,6 @@ class Ledger:
 
     def _all(self, account: Account, now: float) -> float:
         return account.usd(now) + account.hours(now) * (PUBLIC_IPV4_HOUR + self._volume_hour)
-
-    def _stopped(self, now: float) -> float:
-        return self._volume_hour * self.stopped.hours(now) if self.stopped is not None else 0.0
 
     def _saved(self, account: Account, now: float) -> float:
         on_demand = self._known(account.instance_type, "on-demand")

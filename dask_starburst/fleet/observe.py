@@ -165,7 +165,7 @@ class Observer:
 
     def _group(self, seen: autoscaling.GroupSeen) -> Group:
         name = self._names[seen.name]
-        return Group(name, seen.desired, seen.types, self._pool.allowed(name), seen.maximum)
+        return Group(name, seen.desired, seen.types, self._pool.allowed(name))
 
 
 def instance_of(observed: Observed, worker: Worker) -> str:

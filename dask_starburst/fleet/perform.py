@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dask_starburst.aws import autoscaling, ecs, faults, warm_pools
+from dask_starburst.aws import autoscaling, ecs, faults
 from dask_starburst.errors import AWSUnavailable, StarburstError
 from dask_starburst.fleet import explain, observe
 from dask_starburst.plan.state import (
@@ -20,7 +20,6 @@ from dask_starburst.plan.state import (
     Retire,
     RunTask,
     SetDesired,
-    SetMaximum,
     SetTypes,
     StopTask,
     Terminate,
@@ -109,8 +108,6 @@ class Performer:
                 await pool.order(group, desired)
                 text = f"ordered: {desired} instance{'' if desired == 1 else 's'} in group {group}"
                 self._fleet.tell("capacity-ordered", group, text, desired=desired)
-            case SetMaximum(group, maximum):
-                await warm_pools.limit(pool.aws, pool.names.group(group), maximum)
             case SetTypes(group, types):
                 await pool.set_types(group, types)
                 text = f"group {group} launches {', '.join(types)} now"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from dask_starburst.aws import autoscaling, ec2, ecs, ssm, warm_pools
+from dask_starburst.aws import autoscaling, ec2, ecs, ssm
 from dask_starburst.aws.faults import fresh_profile
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
@@ -43,7 +43,6 @@ class Pool:
     """A pool that this session has checked out: nobody else touches it.
 
     `keeps`: whether instances may have no task for long on purpose. A tag says so to their reapers.
-    `stopped`: how many stopped instances are kept for each group of workers.
     """
 
     aws: AWS
@@ -52,7 +51,6 @@ class Pool:
     session: str
     head_security_group: str
     keeps: bool = False
-    stopped: int = 0
 
     @property
     def name(self) -> str:
@@ -77,28 +75,12 @@ class Pool:
     async def _open(self, group: str, maximum: int, until: float) -> None:
         name = self.names.group(group)
         await autoscaling.put_lease(self.aws, name, LEASE_ACTION, until)
-        stops = self.stopped > 0 and group != HEAD
-        if stops:
-            maximum = (await warm_pools.settled(self.aws, name)).desired + self.stopped
         # With all its types: an earlier session may have left some out that failed then.
         await autoscaling.set_maximum(self.aws, name, maximum, self._purchases(group, self.allowed(group)))
-        if stops:
-            await warm_pools.put(self.aws, name)
 
     async def order(self, group: str, desired: int) -> None:
-        """Order instances; what is stopped comes on top of them."""
-        name = self.names.group(group)
-        if self.stopped and group != HEAD:
-            await warm_pools.order(self.aws, name, desired, desired + self.stopped)
-        else:
-            await autoscaling.set_desired(self.aws, name, desired)
-
-    async def drop_stopped(self) -> None:
-        """Terminate what is stopped, and keep nothing stopped any more."""
-        if self.spec.in_service:
-            names = [self.names.group(group) for group in self.groups]
-            found = await autoscaling.describe(self.aws, names, instances=False)
-            await warm_pools.delete_all(self.aws, found.values())
+        """Order instances."""
+        await autoscaling.set_desired(self.aws, self.names.group(group), desired)
 
     def allowed(self, group: str) -> tuple[str, ...]:
         """Return the instance types that a group may launch."""
@@ -153,11 +135,6 @@ def boot_script() -> str:
     remote = resources.files("dask_starburst.remote")
     script, reaper = (remote.joinpath(name).read_text("utf-8") for name in ("boot.sh", "reaper.py"))
     return script.replace("@REAPER@", reaper.rstrip())
-
-
-def in_service_script() -> str:
-    """Return what has the ECS agent of an instance wait until Auto Scaling puts the instance into service."""
-    return resources.files("dask_starburst.remote").joinpath("in_service.sh").read_text("utf-8")
 
 
 async def claim(aws: AWS, names: PoolNames, session: str, arn: str, cleaning: bool = False) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from dask_starburst.aws import autoscaling, ec2, ecs, ssm, warm_pools
+from dask_starburst.aws import autoscaling, ec2, ecs, ssm
 from dask_starburst.aws.faults import BUSY, code_of
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import AWSError, StarburstError
@@ -19,10 +19,9 @@ POLL = 1.0
 
 
 async def stop(aws: AWS, pool: str) -> None:
-    """Empty every group of a pool, its warm pool included, and keep it empty."""
+    """Empty every group of a pool, and keep it empty."""
     groups = (await autoscaling.tagged(aws, MANAGED_TAG, pool)).get(pool, [])
     await asyncio.gather(*(autoscaling.set_zero(aws, group.name) for group, _ in groups))
-    await warm_pools.delete_all(aws, (group for group, _ in groups))
 
 
 async def remove(aws: AWS, names: PoolNames, session: str) -> None:

@@ -20,7 +20,7 @@ from dask_starburst.fleet.budget import Books, NoBooks
 from dask_starburst.fleet.fleet import DaskSide, Fleet
 from dask_starburst.fleet.launch import Launcher
 from dask_starburst.fleet.lease import Lease
-from dask_starburst.fleet.pool import Pool, in_service_script, make, pool_spec
+from dask_starburst.fleet.pool import Pool, make, pool_spec
 from dask_starburst.fleet.release import Release
 from dask_starburst.plan.budget import Caps, Rates, check_launch, near_in_price
 from dask_starburst.plan.ending import Lifetimes
@@ -28,7 +28,6 @@ from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_lim
 from dask_starburst.plan.quotas import Wish
 from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.plan.state import HEAD, SCHEDULER, Limits, Name
-from dask_starburst.plan.stopped import promise
 from dask_starburst.plan.tasks import (
     Container,
     guardian_arguments,
@@ -71,7 +70,6 @@ class Blueprint:
             volume_gib=settings.storage.volume_size,
             tags=settings.tags,
             host_idle_limit=host_idle_limit(settings.timeouts.connect),
-            in_service=in_service_script() if settings.stopped else "",
         )
 
 
@@ -223,7 +221,7 @@ class Session:
         self._tell("pool-claimed", found.name, f"pool {found.name} is ours{running}")
         pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)), self._opening)
         keeps = settings.warm > 0 or settings.warm_timeout >= SHORTEST_WARM
-        self.pool = replace(pool, keeps=keeps, stopped=settings.stopped)
+        self.pool = replace(pool, keeps=keeps)
 
     def _tell(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
         self._events.emit(Event(self.aws.now(), kind, subject, message, level, facts))
@@ -247,9 +245,6 @@ class Session:
             kind, spot = pool.spec.worker_types[0], self.worker_group == "spot"
             text = price_of_spares(kind, settings.warm, spot=spot, region=self.aws.region)
             self._tell("spares-wished", pool.name, text)
-        if settings.stopped:
-            text = promise(pool.spec.worker_types[0], settings.stopped, pool.spec.volume_gib)
-            self._tell("stopped-wished", pool.name, text, count=settings.stopped)
         timeouts = settings.timeouts
         limits = Limits(
             capacity=timeouts.capacity,
@@ -259,7 +254,6 @@ class Session:
             retire=timeouts.retire,
             warm=settings.warm_timeout,
             spare={self.worker_group: settings.warm},
-            stopped={self.worker_group: settings.stopped} if settings.stopped else {},
             capped=self._books.caps.binding,
         )
         launcher = Launcher(definitions, settings.scheduler.port, self._sizes())
@@ -314,7 +308,7 @@ class Session:
                 head.task_cpu,
                 head.task_memory,
                 (settings.scheduler.port, settings.scheduler.dashboard_port),
-                guardian_arguments(account.region, groups, lifetimes, warm_pools=settings.stopped > 0),
+                guardian_arguments(account.region, groups, lifetimes),
                 dashboard=settings.scheduler.dashboard,
             ),
             worker_process(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
-from dask_starburst.aws import autoscaling, ec2, ecs, ssm, warm_pools
+from dask_starburst.aws import autoscaling, ec2, ecs, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import end, together
 from dask_starburst.errors import StarburstError
@@ -31,7 +31,6 @@ async def empty(
     poll: float,
     *,
     tidying: Callable[[], Awaitable[object]],
-    warm_pools_too: bool = True,
     gone: Callable[[], Collection[str]] = tuple,
 ) -> list[str]:
     """End everything that runs in a pool, and wait until none of it is billed any more.
@@ -51,8 +50,6 @@ async def empty(
         Seconds to wait at most, and between the first two polls.
     tidying : callable
         What costs nothing is taken back meanwhile, once the groups are at zero.
-    warm_pools_too : bool
-        Whether the groups may have warm pools.
     gone : callable
         The groups whose instances have to be terminated altogether, as of now.
 
@@ -67,8 +64,6 @@ async def empty(
     zeroed = await asyncio.gather(*(autoscaling.set_zero(aws, name) for name in groups), return_exceptions=True)
     for failed in filter(None, zeroed):
         raise failed
-    if warm_pools_too:
-        await warm_pools.delete_all(aws, (await autoscaling.describe(aws, groups, instances=False)).values())
     tidied = asyncio.ensure_future(tidying())
     try:
         while left := await _left(aws, pool, groups, gone()):
@@ -94,8 +89,7 @@ async def empty_pool(
         marks = [autoscaling.untag(pool.aws, groups, WARM_TAG)] if pool.keeps else []
         await together(_own(pool), *leases, *marks)
 
-    stops = bool(pool.spec.in_service)
-    left = await empty(pool.aws, pool.name, groups, patience, poll, tidying=tidying, warm_pools_too=stops, gone=gone)
+    left = await empty(pool.aws, pool.name, groups, patience, poll, tidying=tidying, gone=gone)
     await ssm.remove(pool.aws, pool.names.claim)
     return left
 

@@ -108,7 +108,6 @@ async def keep(pool: Pool, seconds: float, patience: float, poll: float, *, ende
     # Again, because the scheduler may have renewed it as long as it was there.
     until = pool.aws.now() + seconds
     await pool.renew(until)
-    await sweep.attempt("deleting the warm pool", pool.drop_stopped())
     groups = await together(*(_cut(pool, group, ready) for group in pool.groups))
     await sweep.give_back_warm(pool)
     return Kept(tuple(groups), until)

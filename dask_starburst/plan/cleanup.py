@@ -59,7 +59,7 @@ class GroupFound:
     """One Auto Scaling group of a pool.
 
     ``types`` are those of the instances that are not on their way out; ``warm``: how many of these are
-    connected to ECS and empty; ``stopped``: how many there are in its warm pool; ``region``: where, for its prices.
+    connected to ECS and empty; ``region``: where, for its prices.
     """
 
     name: str
@@ -68,7 +68,6 @@ class GroupFound:
     types: tuple[str, ...]
     lease: float | None
     warm: int = 0
-    stopped: int = 0
     region: str = "us-east-1"
 
 
@@ -127,11 +126,6 @@ class PoolFound:
     def warm(self) -> int:
         """Connected instances for workers on which nothing runs: a new worker starts on them at once."""
         return sum(g.warm for g in self.groups if not g.name.endswith(f"-{HEAD}"))
-
-    @property
-    def stopped(self) -> int:
-        """Stopped instances of warm pools: they cost their volumes."""
-        return sum(g.stopped for g in self.groups)
 
 
 def usd_per_hour(groups: Iterable[GroupFound]) -> float | None:
@@ -196,6 +190,4 @@ def _why(pool: PoolFound) -> str:
         assert pool.claim is not None
         return "removal was interrupted" if pool.claim.cleaning else f"expired: the client of {pool.claim.owner} died"
     # Capacity without claim and lease may be kept on purpose; `pool delete` removes it by name.
-    if pool.running or pool.desired:
-        return ""
-    return f"free, with {pool.stopped} stopped instances" if pool.stopped else "free and unused"
+    return "" if pool.running or pool.desired else "free and unused"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dask_starburst.catalog import EBS_GP3_GB_MONTH
 from dask_starburst.plan.images import USD_PER_GB_MONTH, monthly_cost
 
 #: USD for a GB of logs that CloudWatch keeps for a month, us-east-1 (aws-facts §7, from memory).
@@ -30,8 +29,6 @@ class Kept:
         What all images in ECR take together, compressed; None if AWS does not tell.
     images : int
         How many there are.
-    stopped, volume_gb : int
-        How many instances are stopped, and the size of the volume of each.
     log_bytes : int or None
         What CloudWatch keeps of our logs; None if AWS does not tell.
     trouble : tuple of str
@@ -40,8 +37,6 @@ class Kept:
 
     image_bytes: int | None = 0
     images: int = 0
-    stopped: int = 0
-    volume_gb: int = 30
     log_bytes: int | None = 0
     trouble: tuple[str, ...] = ()
 
@@ -76,13 +71,6 @@ def idle_bill(kept: Kept) -> tuple[IdleRow, ...]:
             USD_PER_GB_MONTH,
             None if kept.image_bytes is None else monthly_cost(kept.image_bytes),
             "`starburst image prune`; ecr_image_ttl_days deletes what nobody uses",
-        ),
-        IdleRow(
-            "volumes of stopped instances",
-            f"{kept.stopped} x {kept.volume_gb} GB",
-            EBS_GP3_GB_MONTH,
-            kept.stopped * kept.volume_gb * EBS_GP3_GB_MONTH,
-            "`starburst pool stop`, or when the cluster that keeps them closes",
         ),
         IdleRow(
             "logs in CloudWatch",

@@ -118,15 +118,11 @@ def execution_role(account: str) -> Role:
 
 
 def scheduler_role(account: str) -> Role:
-    """Return the role of the scheduler task: to renew the lease of a pool, and to empty it and its warm pool.
+    """Return the role of the scheduler task: to renew the lease of a pool, and to empty it.
 
     It launches nothing.
     """
-    actions = [
-        "autoscaling:PutScheduledUpdateGroupAction",
-        "autoscaling:UpdateAutoScalingGroup",
-        "autoscaling:DeleteWarmPool",
-    ]
+    actions = ["autoscaling:PutScheduledUpdateGroupAction", "autoscaling:UpdateAutoScalingGroup"]
     return Role(f"{NAMESPACE}-scheduler", "ecs-tasks", (_on_groups(account, actions),))
 
 

@@ -35,11 +35,7 @@ _HASH_LENGTH = 8
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """Everything that the objects of a pool are made from; `host_idle_limit` in seconds.
-
-    `in_service`: the part of the boot script that waits until an instance is in service; only for a pool whose
-    workers' instances may have been stopped.
-    """
+    """Everything that the objects of a pool are made from; `host_idle_limit` in seconds."""
 
     region: str
     arch: str
@@ -55,7 +51,6 @@ class PoolSpec:
     boot_script: str
     tags: Mapping[str, str]
     host_idle_limit: int = HOST_IDLE_LIMIT
-    in_service: str = ""
 
     @property
     def digest(self) -> str:
@@ -114,7 +109,6 @@ def user_data(spec: PoolSpec, pool: str, group: str) -> str:
         "@CLUSTER@": pool,
         "@GROUP@": PoolNames(pool).group(group),
         "@IDLE_LIMIT@": str(spec.host_idle_limit),
-        "@IN_SERVICE@\n": spec.in_service if group != HEAD else "",
     }
     script = spec.boot_script
     for name, value in values.items():

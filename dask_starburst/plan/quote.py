@@ -37,7 +37,6 @@ class Wanted:
     groups: tuple[str, ...]
     adaptive: bool = False
     spares: int = 0
-    stopped: int = 0
     volume_gb: int = 30
 
 
@@ -126,7 +125,6 @@ def reckon(
     head, worker = prices[wanted.head, "on-demand"], prices[first, group]
     instances = 1 + wanted.workers + wanted.spares
     volume = EBS_GP3_GB_MONTH * wanted.volume_gb / HOURS_A_MONTH
-    disk = f"gp3, {wanted.volume_gb} GB each"
     lines = [
         Line("scheduler", 1, f"{wanted.head}, on demand", head.usd_per_hour, head),
         Line("workers", wanted.workers, _kind(wanted), wanted.workers * worker.usd_per_hour, worker),
@@ -134,12 +132,11 @@ def reckon(
             "spare instances", wanted.spares, f"{first}, {_market(group)}", wanted.spares * worker.usd_per_hour, worker
         ),
         Line("public IPv4 addresses", instances, "one each", instances * PUBLIC_IPV4_HOUR),
-        Line("volumes", instances, disk, instances * volume),
-        Line("volumes of stopped instances", wanted.stopped, disk, wanted.stopped * volume),
+        Line("volumes", instances, f"gp3, {wanted.volume_gb} GB each", instances * volume),
     ]
     dearest = max(prices[kind, group].usd_per_hour for kind in wanted.types for group in wanted.groups)
     extra = PUBLIC_IPV4_HOUR + volume
-    least = head.usd_per_hour + extra + wanted.stopped * volume
+    least = head.usd_per_hour + extra
     return Quote(
         where=where,
         wanted=wanted,

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from dask_starburst.plan import stopped
 from dask_starburst.plan.offerings import launchable
 from dask_starburst.plan.state import (
     KEEPS_TASK,
@@ -27,7 +26,6 @@ from dask_starburst.plan.state import (
     Retire,
     RunTask,
     SetDesired,
-    SetMaximum,
     SetTypes,
     StopTask,
     Terminate,
@@ -72,8 +70,7 @@ def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limi
         waiting = [w for w in mine[group.name] if w.state is S.CAPACITY and w.wished]
         waiting = [w for w in waiting if (w.name, w.launch) not in flying] if flying else waiting
         actions += _choose_types(group, mine[group.name], seen)
-        scaled = _scale(group, mine[group.name], waiting, present, free, now, limits)
-        actions += [*scaled, *stopped.fit(observed.groups[group.name], group, scaled, limits.stopped)]
+        actions += _scale(group, mine[group.name], waiting, present, free, now, limits)
     if not observed.asked:
         return tuple(actions)  # spares ten thousand of them their hashes
     return tuple(a for a in actions if not _fresh(a, observed, now, limits))
@@ -245,8 +242,6 @@ def _visible(action: Action, observed: Observed, launched: set[tuple[Name, int]]
     match action:
         case SetDesired(group, desired):
             return group not in observed.groups or observed.groups[group].desired == desired
-        case SetMaximum(group, maximum):
-            return group not in observed.groups or observed.groups[group].maximum == maximum
         case SetTypes(group, types):
             return group not in observed.groups or set(observed.groups[group].types) == set(types)
         case Terminate(instance, _):

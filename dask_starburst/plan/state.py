@@ -113,7 +113,6 @@ class Group:
     desired: int
     types: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
-    maximum: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +169,8 @@ class Limits:
     waits in a group that AWS launches nothing in before it steps down. `fault`: how long an attempt lasts
     that AWS answers with a quota or a fault in the request. `rest`: after how long a worker that AWS failed
     is tried again once it was given up; each time twice as long, up to `longest_rest`, where trying costs
-    something. `spare`: how many empty instances a group keeps ready beyond what its workers need;
-    `stopped`: how many its warm pool keeps. `capped`: whether there is a cap on what is spent.
+    something. `spare`: how many empty instances a group keeps ready beyond what its workers need.
+    `capped`: whether there is a cap on what is spent.
     """
 
     capacity: float = 120.0
@@ -189,7 +188,6 @@ class Limits:
     repeat: float = 20.0
     ladder: tuple[str, ...] = ()
     spare: Mapping[str, int] = field(default_factory=dict)
-    stopped: Mapping[str, int] = field(default_factory=dict)
     capped: bool = False
 
 
@@ -199,14 +197,6 @@ class SetDesired:
 
     group: str
     desired: int
-
-
-@dataclass(frozen=True, slots=True)
-class SetMaximum:
-    """Let the group have this many instances at most, those of its warm pool included."""
-
-    group: str
-    maximum: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +247,7 @@ class Terminate:
     reason: str = field(default="", compare=False)
 
 
-Action = SetDesired | SetMaximum | SetTypes | RunTask | StopTask | Retire | Forget | Terminate
+Action = SetDesired | SetTypes | RunTask | StopTask | Retire | Forget | Terminate
 
 
 @dataclass(frozen=True)  # no slots: the indexes below are made when somebody first asks

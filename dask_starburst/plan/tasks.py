@@ -63,9 +63,7 @@ def scheduler_process(
     return Process("scheduler", task_role, command, cpu, memory)
 
 
-def guardian_arguments(
-    region: str, groups: Sequence[str], lifetimes: Lifetimes, *, warm_pools: bool = False
-) -> tuple[str, ...]:
+def guardian_arguments(region: str, groups: Sequence[str], lifetimes: Lifetimes) -> tuple[str, ...]:
     """Return what the scheduler has to know to guard its pool; nothing of it is secret.
 
     Parameters
@@ -76,8 +74,6 @@ def guardian_arguments(
         The Auto Scaling groups in the order in which to empty them, the scheduler's own last.
     lifetimes : Lifetimes
         How long to go on.
-    warm_pools : bool
-        Whether the groups of the workers have warm pools.
     """
     command = ["--region", region, "--lease", f"{lifetimes.lease:g}"]
     for group in groups:
@@ -91,7 +87,7 @@ def guardian_arguments(
     for option, value in options.items():
         if value is not None:
             command += [option, f"{value:g}"]
-    return (*command, *(["--warm-pools"] if warm_pools else []))
+    return tuple(command)
 
 
 def worker_process(task_role: str, cpu: int, memory: int, nthreads: int, notices: bool = True) -> Process:

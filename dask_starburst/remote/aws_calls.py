@@ -51,28 +51,17 @@ async def _renew(aws: AWS, groups: tuple[str, ...], lease: float) -> None:
 
 
 @main.command()
-@click.option("--warm-pools", is_flag=True)
 @_groups
 @click.pass_obj
-def zero(aws: AWS, groups: tuple[str, ...], warm_pools: bool) -> None:
-    """Empty the groups, the last of which is the scheduler's own, and delete the warm pools of the others."""
-    asyncio.run(_zero(aws, groups, warm_pools))
+def zero(aws: AWS, groups: tuple[str, ...]) -> None:
+    """Empty the groups, the last of which is the scheduler's own."""
+    asyncio.run(_zero(aws, groups))
 
 
-async def _zero(aws: AWS, groups: tuple[str, ...], warm_pools: bool) -> None:
-    for number, group in enumerate(groups, 1):
+async def _zero(aws: AWS, groups: tuple[str, ...]) -> None:
+    for group in groups:
         await autoscaling.set_zero(aws, group)
         _say(zero=group)
-        if warm_pools and number < len(groups):
-            await _delete_warm_pool(aws, group)
-
-
-async def _delete_warm_pool(aws: AWS, group: str) -> None:
-    """Delete what the zero has emptied already; if that fails the other groups must not wait for it."""
-    try:
-        await aws.call("autoscaling", "DeleteWarmPool", AutoScalingGroupName=group, ForceDelete=True)
-    except StarburstError as error:
-        _say(warning=f"the warm pool of {group} was not deleted: {error}")
 
 
 if __name__ == "__main__":

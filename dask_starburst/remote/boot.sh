@@ -11,7 +11,6 @@ ECS_IMAGE_PULL_BEHAVIOR=prefer-cached
 ECS_ENABLE_SPOT_INSTANCE_DRAINING=true
 ECS_CONTAINER_STOP_TIMEOUT=30s
 CONFIG
-@IN_SERVICE@
 
 # The reaper: it ends this instance when there has been no task for too long.
 cat > "$root/opt/starburst/reaper.py" <<'REAPER'

@@ -1,8 +1,7 @@
 """The scheduler guards its own pool: it renews the lease, and ends the pool that nobody needs any more.
 
-Loaded by ``dask scheduler --preload``. It may do three things in the account: put off the scheduled
-action of its pool's groups, set these groups to zero, and delete their warm pools. A process of its own does that
-(`aws_calls`), and ends.
+Loaded by ``dask scheduler --preload``. It may do two things in the account: put off the scheduled
+action of its pool's groups, and set these groups to zero. A process of its own does that (`aws_calls`), and ends.
 """
 
 from __future__ import annotations
@@ -49,8 +48,6 @@ class Guardian(LoopingPlugin):
         How long to go on.
     accounts : Accounts
         What was spent.
-    warm_pools : bool
-        Whether the groups of the workers have warm pools.
     unrunnable : Unrunnable, optional
         Which tasks are no work.
     """
@@ -64,14 +61,12 @@ class Guardian(LoopingPlugin):
         groups: tuple[str, ...],
         lifetimes: Lifetimes,
         accounts: Accounts,
-        warm_pools: bool = False,
         unrunnable: Unrunnable | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._region = region
         self._groups = groups
         self._lifetimes = lifetimes
-        self._warm_pools = warm_pools
         self._accounts = accounts
         self._unrunnable = unrunnable or Unrunnable(scheduler)
         self._seen = time.monotonic()
@@ -120,7 +115,7 @@ class Guardian(LoopingPlugin):
         logger.info("lease of %s renewed for %g s", ", ".join(self._groups), length)
 
     async def _zero(self) -> None:
-        await self._call("zero", *(["--warm-pools"] if self._warm_pools else []))
+        await self._call("zero")
 
     async def _call(self, *arguments: str) -> None:
         """Have AWS called for all groups that are left."""
@@ -134,8 +129,6 @@ class Guardian(LoopingPlugin):
             case {"zero": group}:
                 logger.warning("set %s to zero", group)
                 self._groups = tuple(name for name in self._groups if name != group)
-            case {"warning": text}:
-                logger.warning("%s", text)
 
     def _idle(self) -> float:
         """Return for how many seconds there has been no work, as Dask counts it but for what no worker can run."""
@@ -172,7 +165,6 @@ class Guardian(LoopingPlugin):
 @click.option("--end-when-alone", type=float, default=None)
 @click.option("--end-at-cost", type=float, default=None)
 @click.option("--hourly-cost", type=float, default=0.0)
-@click.option("--warm-pools", is_flag=True)
 def dask_setup(
     scheduler: Any,
     region: str,
@@ -182,13 +174,12 @@ def dask_setup(
     end_when_alone: float | None,
     end_at_cost: float | None,
     hourly_cost: float,
-    warm_pools: bool,
 ) -> None:
     """Guard the pool of this scheduler; called by Dask when the scheduler has started."""
     lifetimes = Lifetimes(lease, end_when_idle, end_when_alone, end_at_cost, hourly_cost)
     accounts = Accounts(scheduler, hourly_cost)
     unrunnable = Unrunnable(scheduler)
-    guardian = Guardian(scheduler, region, groups, lifetimes, accounts, warm_pools, unrunnable)
+    guardian = Guardian(scheduler, region, groups, lifetimes, accounts, unrunnable)
     for plugin in (accounts, unrunnable, guardian):
         scheduler.add_plugin(plugin)
         plugin.begin()

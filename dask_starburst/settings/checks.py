@@ -85,12 +85,6 @@ def check(settings: Settings) -> None:
     check_names(settings)
     _check_image(settings)
     _check_sizes(settings)
-    if settings.stopped and settings.spot_policy != "on-demand":
-        raise BadArgument(
-            f"stopped={settings.stopped} with spot_policy={settings.spot_policy!r}: AWS keeps no Spot instances in a"
-            f" warm pool of stopped ones. Give spot_policy='on-demand', or warm={settings.stopped} for empty Spot"
-            " instances that run."
-        )
     _check_times(settings)
     _check_money(settings)
     if settings.security is False:
@@ -153,7 +147,6 @@ def _check_sizes(settings: Settings) -> None:
     counts = {
         "n_workers": settings.n_workers,
         "warm": settings.warm,
-        "stopped": settings.stopped,
         "adaptive.minimum": settings.adaptive.minimum,
         "adaptive.maximum": settings.adaptive.maximum,
     }

@@ -148,7 +148,6 @@ class Settings:
     no_client_timeout: float | None = 300.0
     warm: int = 0
     warm_timeout: float = 0.0
-    stopped: int = 0
     lease: float = 1800.0
     security: Any = None
     tags: Mapping[str, str] = field(default_factory=dict)

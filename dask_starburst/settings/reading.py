@@ -20,6 +20,8 @@ Groups = Mapping[str, type[Any]]
 
 #: Arguments of every Dask cluster, which no file can hold.
 _DASK_ARGUMENTS = ("asynchronous", "loop", "shutdown_on_close")
+#: Settings of earlier versions, each with what to give instead.
+_REMOVED = {"stopped": "warm=… for empty instances that run, or warm_timeout=… to keep them over close()"}
 
 
 def as_mapping(name: str, value: Any) -> Mapping[Any, Any]:
@@ -86,6 +88,8 @@ def _unknown(name: str, known: Iterable[str], groups: Groups, prefix: str = "") 
     below = [_GROUP_NAMES[kind] for kind, cls in groups.items() if any(f.name == name for f in fields(cls))]
     if name in ("gpu", "gpus"):
         hint = "; GPUs are not supported yet."
+    elif name in _REMOVED and not prefix:
+        hint = f" any more; give {_REMOVED[name]}."
     elif near:
         hint = f"; did you mean {prefix}{near[0]}?"
     elif below:

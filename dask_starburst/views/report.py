@@ -9,7 +9,6 @@ from typing import Any
 from dask.utils import format_bytes
 
 from dask_starburst.cost.bill import Cost, dollars
-from dask_starburst.plan.stopped import price
 from dask_starburst.views.bill import explorer_query, money_rows
 
 #: So many instance types are named; more are counted.
@@ -20,7 +19,7 @@ _SHOWN = 3
 class ClusterReport:
     """A cluster at one moment; counts are workers.
 
-    ``cost``, ``spot``, ``stopped``, ``rate`` and ``lease`` are sentences; ``money`` holds where the money went, as
+    ``cost``, ``spot``, ``rate`` and ``lease`` are sentences; ``money`` holds where the money went, as
     titled rows. ``members`` is what the scheduler says of each worker that is up; ``kind`` is the name of the
     cluster's class. Its text is for people.
     """
@@ -37,7 +36,6 @@ class ClusterReport:
     cost: str
     lease: str
     spot: str = ""
-    stopped: str = ""
     rate: str = ""
     money: tuple[tuple[str, str], ...] = ()
     kind: str = "StarburstCluster"
@@ -90,7 +88,6 @@ def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> Clust
         spot=_spot(fleet, cost.saved),
         rate=_rate(fleet) if running else "",
         money=(*money_rows(cost), *_query(session, cluster.events, cost)),
-        stopped=_stopped(session.pool) if session and running else "",
         lease=f"AWS empties the pool at {lease} unless renewed" if lease and running else "none",
     )
 
@@ -126,11 +123,6 @@ def _query(session: Any, events: Any, cost: Cost) -> tuple[tuple[str, str], ...]
     return (("What AWS bills", explorer_query(session.pool.name, began, session.aws.now())),)
 
 
-def _stopped(pool: Any) -> str:
-    """Say what is kept stopped, and what that costs a month; empty when nothing is."""
-    return price(pool.stopped, pool.spec.volume_gib) if pool is not None and pool.stopped else ""
-
-
 def as_text(report: ClusterReport) -> str:
     """Return the one line of the cluster's repr."""
     spot = f"; Spot: {report.spot}" if report.spot else ""
@@ -162,6 +154,5 @@ def rows(report: ClusterReport) -> list[tuple[str, str]]:
         *([("Cost now", report.rate)] if report.rate else []),
         *report.money,
         *([("Spot", report.spot)] if report.spot else []),
-        *([("Kept stopped", report.stopped)] if report.stopped else []),
         ("Lease", report.lease),
     ]

@@ -53,7 +53,7 @@ def as_renderable(status: Status) -> RenderableType:
 
 
 def _running(status: Status) -> RenderableType:
-    live = [pool for pool in status.pools if pool.running or pool.stopped]
+    live = [pool for pool in status.pools if pool.running]
     free = len(status.pools) - len(live)
     if not live:
         empty = f" {free} empty pool{'' if free == 1 else 's'}, free of charge." if free else ""
@@ -65,11 +65,10 @@ def _running(status: Status) -> RenderableType:
     table.add_column("state")
     table.add_column("instances", justify="right", footer=str(status.running))
     table.add_column("warm", justify="right")
-    table.add_column("stopped", justify="right")
     table.add_column("USD an hour", justify="right", footer=hour)
     for pool in live:
         price = "unknown" if pool.usd_per_hour is None else f"${pool.usd_per_hour:.4f}"
-        table.add_row(pool.name, pool.state, str(pool.running), str(pool.warm), str(pool.stopped), price)
+        table.add_row(pool.name, pool.state, str(pool.running), str(pool.warm), price)
     return table
 
 
@@ -96,6 +95,5 @@ def _pool(pool: PoolFound) -> dict[str, Any]:
         "state": pool.state,
         "running": pool.running,
         "warm": pool.warm,
-        "stopped": pool.stopped,
         "usd_per_hour": pool.usd_per_hour,
     }

@@ -23,7 +23,7 @@ def test_it_shows_what_runs_with_its_price_and_then_nothing_but_the_idle_bill(aw
         assert said["pools"][0]["name"] in starburst(aws, "status")
     text = starburst(aws, "status")
     assert "Nothing runs in us-east-1. 1 empty pool, free of charge." in text
-    for what in ("images in ECR", "volumes of stopped instances", "logs in CloudWatch", "free of charge"):
+    for what in ("images in ECR", "logs in CloudWatch", "free of charge"):
         assert what in text
 
 

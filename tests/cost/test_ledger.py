@@ -28,15 +28,6 @@ def test_an_hour_of_an_instance_has_three_parts():
     assert cost.usd == pytest.approx(0.145 + 0.005 + 30 * 0.08 / 730)
 
 
-def test_stopped_instances_cost_their_volumes_until_the_end():
-    ledger = Ledger()
-    ledger.note(Event(0.0, "stopped-wished", "pool", "", facts={"count": 3}))
-    assert ledger.total(now=HOUR).usd == pytest.approx(3 * 30 * 0.08 / 730)
-    assert ledger.total(now=HOUR).instance_hours == 0
-    ledger.close(2 * HOUR)
-    assert ledger.total(now=9 * HOUR).usd == pytest.approx(2 * 3 * 30 * 0.08 / 730)
-
-
 def test_spot_costs_less_than_on_demand():
     ledger = Ledger()
     ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)

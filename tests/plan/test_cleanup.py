@@ -38,12 +38,6 @@ def test_a_state_follows_from_claim_lease_and_time(found: PoolFound, state: str,
     assert [r.name for r in to_remove([found], [])] == ([found.name] if garbage else [])
 
 
-def test_stopped_instances_of_a_pool_that_nobody_has_are_a_reason_to_remove_it() -> None:
-    group = GroupFound("starburst-a-0-on-demand", 0, False, (), None, stopped=2)
-    found = PoolFound("starburst-a-0", (group,), None, NOW)
-    assert [r.why for r in to_remove([found], [])] == ["free, with 2 stopped instances"]
-
-
 def test_only_a_secret_of_no_pool_is_an_orphan() -> None:
     found = pool(claim(1), NOW + 60)
     secrets = ["/starburst/tls/starburst-a-0", "/starburst/tls/starburst-b-0", "/somebody/else"]

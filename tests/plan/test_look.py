@@ -92,11 +92,11 @@ def test_looks_are_rarer_when_many_are_under_way_and_rarest_when_none_is():
 
 def test_instances_are_listed_again_only_when_some_may_have_come_or_gone():
     here = replace(machine(), connected=True, seen=True)
-    calm = Observed(groups={here.group: Group(here.group, 1, (), (), 1)}, instances={here.id: here})
+    calm = Observed(groups={here.group: Group(here.group, 1)}, instances={here.id: here})
     up = [worker(S.READY)]
     assert not moving(calm, up, {"a"})
     assert moving(calm, up, set()), "a worker has gone"
-    assert moving(replace(calm, groups={here.group: Group(here.group, 2, (), (), 2)}), up, {"a"}), "one is to come"
+    assert moving(replace(calm, groups={here.group: Group(here.group, 2)}), up, {"a"}), "one is to come"
     assert moving(replace(calm, instances={here.id: replace(here, terminating=True)}), up, {"a"})
     assert moving(replace(calm, instances={here.id: replace(here, connected=False)}), up, {"a"})
     assert moving(replace(calm, asked={SetDesired(here.group, 2): NOW}), up, {"a"})

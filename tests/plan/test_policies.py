@@ -62,11 +62,7 @@ def test_code_of_the_user_has_no_rights_of_ours():
     [
         (
             scheduler_role,
-            [
-                "autoscaling:PutScheduledUpdateGroupAction",
-                "autoscaling:UpdateAutoScalingGroup",
-                "autoscaling:DeleteWarmPool",
-            ],
+            ["autoscaling:PutScheduledUpdateGroupAction", "autoscaling:UpdateAutoScalingGroup"],
         ),
         (instance_role, ["autoscaling:TerminateInstanceInAutoScalingGroup"]),
     ],

@@ -33,10 +33,9 @@ def test_at_most_is_the_dearest_type_in_any_market_that_is_allowed():
     assert reckon("us-east-1", fallback, PRICES).at_most == pytest.approx(0.04 + 10 * 0.16 + 11 * (0.005 + VOLUME))
 
 
-def test_spares_and_stopped_instances_are_lines_of_their_own():
-    lines = {line.what: line for line in reckon("us-east-1", replace(WANTED, spares=2, stopped=3), PRICES).lines}
+def test_spares_are_a_line_of_their_own():
+    lines = {line.what: line for line in reckon("us-east-1", replace(WANTED, spares=2), PRICES).lines}
     assert lines["spare instances"].usd == pytest.approx(2 * 0.05)
-    assert lines["volumes of stopped instances"].usd == pytest.approx(3 * VOLUME)
 
 
 def test_it_reads_as_what_it_is():

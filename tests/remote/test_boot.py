@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dask_starburst.fleet.pool import boot_script, in_service_script
+from dask_starburst.fleet.pool import boot_script
 from dask_starburst.plan.pool import PoolSpec, host_idle_limit, user_data
 from dask_starburst.remote import reaper
 from tests.reaping import INTERVAL, UNITS, command, install, unit
@@ -75,38 +74,6 @@ def test_it_brings_no_packages_and_asks_no_network():
     before_the_reaper, _, rest = SCRIPT.partition("<<'REAPER'\n")
     commands = before_the_reaper + rest.partition("\nREAPER\n")[2]
     assert not re.search(r"\b(dnf|yum|curl|wget|pip|aws) ", commands)
-
-
-def in_service(group: str) -> str:
-    fields = {name: getattr(SPEC, name) for name in SPEC.__slots__}
-    return user_data(PoolSpec(**fields | {"in_service": in_service_script()}), "starburst-01234567-0", group)
-
-
-def test_where_instances_are_stopped_the_agent_of_a_workers_instance_waits_until_it_is_in_service(tmp_path: Path):
-    root = install(in_service("on-demand"), tmp_path)
-    dropin = unit(root, "ecs.service.d/starburst.conf")["Service"]
-    assert dropin["ExecStartPre"] == "/bin/sh /opt/starburst/in-service.sh"
-    assert dropin["TimeoutStartSec"] == "infinity"
-    assert len(in_service("on-demand").encode()) <= LONGEST
-    assert in_service("head") == user_data(SPEC, "starburst-01234567-0", "head")
-    assert "in-service" not in SCRIPT
-
-
-def test_it_waits_as_long_as_the_metadata_say_anything_else(tmp_path: Path):
-    root = install(in_service("on-demand"), tmp_path)
-    answers = ["Warmed:Stopped", "", "InService"]
-    curl = tmp_path / "bin/curl"
-    curl.write_text(
-        f'#!/bin/sh\ncase "$*" in *api/token) echo t; exit;; esac\ncd {tmp_path}; echo >> asked\n'
-        f"set -- $(wc -l < asked)\ncase $1 in {''.join(f'{n}) echo {a};; ' for n, a in enumerate(answers, 1))}esac\n"
-    )
-    curl.chmod(0o755)
-    wait = tmp_path / "bin/sleep"
-    wait.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/slept\n')
-    wait.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
-    subprocess.run(["sh", root / "opt/starburst/in-service.sh"], check=True, timeout=90, env=environment)
-    assert (tmp_path / "slept").read_text() == "1\n1\n"
 
 
 def test_the_limit_is_part_of_what_a_pool_is():

@@ -92,7 +92,7 @@ class Pool:
         name = self.name
         self.reapers = Reapers(aws, folder, name, ec2)
         self.ecs.create_cluster(clusterName=name)
-        filled = {"@CLUSTER@": name, "@GROUP@": name, "@IDLE_LIMIT@": str(LIMIT), "@IN_SERVICE@": ""}
+        filled = {"@CLUSTER@": name, "@GROUP@": name, "@IDLE_LIMIT@": str(LIMIT)}
         script = boot_script()
         for key, value in filled.items():
             script = script.replace(key, value)

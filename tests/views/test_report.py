@@ -54,11 +54,6 @@ class Text(HTMLParser):
         self.text.append(data)
 
 
-def test_what_is_kept_stopped_is_a_row_only_if_something_is():
-    assert "Kept stopped" not in dict(rows(REPORT))
-    assert dict(rows(replace(REPORT, stopped="1 stopped, $2.40 a month")))["Kept stopped"].endswith("a month")
-
-
 @pytest.mark.parametrize(
     ("ready", "wished", "failed", "text"),
     [(3, 3, 0, "3"), (1, 3, 0, "1 of 3"), (0, 0, 0, "0"), (2, 3, 1, "2 of 3 (1 failed)")],
