@@ -111,8 +111,6 @@ class GroupOperations:
         try:
             _check_sizes(group)
             self._check_purchases(group)
-            if group.warm is not None:
-                self.refuse_spot(group)
         except ServiceError:
             vars(group).update(vars(before))
             raise
@@ -145,7 +143,7 @@ class GroupOperations:
     def delete_auto_scaling_group(self, request: Request) -> Reply:
         """Delete a group: an empty one, or by force with all that it has."""
         group = self.find(request["AutoScalingGroupName"])
-        if (group.members or group.warm) and not request.get("ForceDelete"):
+        if group.members and not request.get("ForceDelete"):
             raise ServiceError(
                 "ResourceInUse",
                 "You cannot delete an AutoScalingGroup while there are instances or pending Spot instance request(s) "
@@ -217,17 +215,6 @@ class GroupOperations:
             group.suspended.pop(process, None)
         self._groups.resize(group, "a process was resumed.")
         return {}
-
-    def refuse_spot(self, group: Group) -> None:
-        """Refuse a warm pool to a group that may launch Spot instances: AWS does, in words that are our guess."""
-        templates = [group.template] if group.template else []
-        share = 100
-        if group.mixed:
-            templates = [(group.mixed.get("LaunchTemplate") or {})["LaunchTemplateSpecification"]]
-            share = (group.mixed.get("InstancesDistribution") or {}).get("OnDemandPercentageAboveBaseCapacity", 100)
-        options = [self._ec2.template(one).data.get("InstanceMarketOptions") for one in templates]
-        if share < 100 or any(options):
-            raise invalid("You can't use a warm pool with an Auto Scaling group that requests Spot Instances.")
 
     def find(self, name: str) -> Group:
         """Find a group that is not being deleted."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,13 +36,6 @@ class Groups:
         What terminates, and tells of instances that others terminate.
     market : Market
         What there is to buy.
-
-    Attributes
-    ----------
-    take_warm : callable
-        Takes an instance from the group's warm pool, if it can.
-    reconciled : callable
-        Is told when a group has been brought to its desired capacity, so that its warm pool follows.
     """
 
     def __init__(self, world: World, ec2: Ec2, machines: Machines, market: Market) -> None:
@@ -52,8 +44,6 @@ class Groups:
         self._machines = machines
         self._market = market
         self._open: dict[str, dict[str, Any]] = {}  # activities in progress, by instance
-        self.take_warm: Callable[[Group, str], bool] = lambda group, cause: False
-        self.reconciled: Callable[[Group, str], None] = lambda group, cause: None
         machines.on_running.append(self._instance_runs)
         machines.on_terminating.append(self._instance_leaves)
         machines.on_terminated.append(self._instance_is_gone)
@@ -70,7 +60,7 @@ class Groups:
         left = len(group.staying())
         member.state = "Terminating"
         cause = f"{why}, shrinking the capacity from {left} to {left - 1}."
-        activity = self.begin(group, f"Terminating EC2 instance: {member.machine.id}", cause, member.machine)
+        activity = self._begin(group, f"Terminating EC2 instance: {member.machine.id}", cause, member.machine)
         self._machines.terminating(member.machine.id)
         return activity
 
@@ -80,8 +70,7 @@ class Groups:
         group.desired = group.min_size = 0
         for member in group.staying():
             self.terminate(group, member, f"At {self._stamp()} the group was deleted, an instance was taken out")
-        self.reconciled(group, "the group was deleted.")
-        self.forget_if_empty(group)
+        self._forget_if_empty(group)
 
     def _reconcile(self, group: Group, cause: str) -> None:
         if self._world.groups.get(group.name) is not group or group.deleting:
@@ -91,7 +80,6 @@ class Groups:
             self._shrink(group, len(staying) - group.desired, cause)
         elif len(staying) < group.desired and "Launch" not in group.suspended:
             self._grow(group, group.desired - len(staying), cause)
-        self.reconciled(group, cause)
 
     def _shrink(self, group: Group, count: int, cause: str) -> None:
         if "Terminate" in group.suspended:
@@ -108,7 +96,7 @@ class Groups:
 
     def _grow(self, group: Group, count: int, cause: str) -> None:
         if self._world.now() < group.retry_at:
-            return  # even if its warm pool has some: our guess
+            return
         if count > _PORTION:
             self._world.at(self._world.now(), lambda: self._reconcile(group, cause))
         for _ in range(min(count, _PORTION)):
@@ -117,11 +105,10 @@ class Groups:
                 f"{cause}  At {self._stamp()} an instance was started in response to a difference between desired "
                 f"and actual capacity, increasing the capacity from {have} to {have + 1}."
             )
-            if not self.take_warm(group, grown) and not self.launch(group, grown):
+            if not self._launch(group, grown):
                 return
 
-    def launch(self, group: Group, cause: str, warm: bool = False) -> bool:
-        """Launch one instance, into the group or into its warm pool; whether AWS had one to give."""
+    def _launch(self, group: Group, cause: str) -> bool:
         tags = {key: tag["Value"] for key, tag in group.tags.items() if tag["PropagateAtLaunch"]}
         tags[GROUP_TAG] = group.name
         try:
@@ -133,15 +120,9 @@ class Groups:
             return False
         machine = self._world.machines[identity]
         group.failures = 0
-        member = Membership(machine, self._shown_template(offer.template))
-        member.protected = bool(group.settings.get("NewInstancesProtectedFromScaleIn"))
-        if warm and group.warm is not None:
-            member.state, machine.warm = "Warmed:Pending", True
-            group.warm.members[identity] = member
-        else:
-            group.members[identity] = member
-        where = " into warm pool" if machine.warm else ""
-        self.begin(group, f"Launching a new EC2 instance{where}: {identity}", cause, machine)
+        group.members[identity] = Membership(machine, self._shown_template(offer.template))
+        group.members[identity].protected = bool(group.settings.get("NewInstancesProtectedFromScaleIn"))
+        self._begin(group, f"Launching a new EC2 instance: {identity}", cause, machine)
         return True
 
     def _refused(self, group: Group, cause: str, error: ServiceError) -> None:
@@ -175,7 +156,7 @@ class Groups:
         member = self._member(machine)
         if member is not None and member.state == "Pending":
             member.state = "InService"
-            self.finish(machine)
+            self._finish(machine)
 
     def _instance_leaves(self, machine: Machine) -> None:
         member = self._member(machine)
@@ -202,9 +183,9 @@ class Groups:
         # A group that has not noticed yet still shows the instance.
         if group is None or member is None or not member.leaving:
             return
-        self.finish(machine)
+        self._finish(machine)
         del group.members[machine.id]
-        self.forget_if_empty(group)
+        self._forget_if_empty(group)
         # A launch may have waited for nothing else, and a desired capacity may have changed meanwhile.
         self._reconcile(group, "")
 
@@ -212,19 +193,16 @@ class Groups:
         group = self._world.groups.get(machine.group or "")
         return group.members.get(machine.id) if group is not None else None
 
-    def forget_if_empty(self, group: Group) -> None:
-        """Forget a group that is being deleted when nothing of it is left."""
-        if group.deleting and not group.members and not (group.warm and group.warm.members):
+    def _forget_if_empty(self, group: Group) -> None:
+        if group.deleting and not group.members:
             self._world.groups.pop(group.name, None)
 
-    def begin(self, group: Group, description: str, cause: str, machine: Machine) -> dict[str, Any]:
-        """Begin an activity of one instance."""
+    def _begin(self, group: Group, description: str, cause: str, machine: Machine) -> dict[str, Any]:
         activity = self._record(group, description, cause)
         self._open[machine.id] = activity
         return activity
 
-    def finish(self, machine: Machine) -> None:
-        """Finish the activity of an instance, if it has one."""
+    def _finish(self, machine: Machine) -> None:
         activity = self._open.pop(machine.id, None)
         if activity is not None:
             activity.update(StatusCode="Successful", EndTime=self._world.now(), Progress=100)

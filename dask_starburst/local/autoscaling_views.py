@@ -9,7 +9,7 @@ from typing import Any
 from dask_starburst.local.autoscaling import GroupOperations, invalid
 from dask_starburst.local.autoscaling_groups import Groups
 from dask_starburst.local.ec2 import Ec2
-from dask_starburst.local.state import Group, Membership, ScheduledAction, WarmPool
+from dask_starburst.local.state import Group, Membership, ScheduledAction
 from dask_starburst.local.wire import Reply, Request, ServiceError, page
 from dask_starburst.local.world import World
 
@@ -31,7 +31,7 @@ class GroupViews:
         chosen = [
             name for name in names if (not wanted or name in wanted) and _matches(self._world.groups[name], filters)
         ]
-        chosen, token = page(chosen, request.get("NextToken"), size_of_page(request, 50, 100), _BAD_TOKEN)
+        chosen, token = page(chosen, request.get("NextToken"), _size(request, 50, 100), _BAD_TOKEN)
         whole = request.get("IncludeInstances", True)
         groups = [self._describe(self._world.groups[name], whole) for name in chosen]
         return {"AutoScalingGroups": groups, "NextToken": token}
@@ -41,14 +41,14 @@ class GroupViews:
         members = {
             identity: (group, member)
             for group in self._world.groups.values()
-            for identity, member in {**group.members, **(group.warm.members if group.warm else {})}.items()
+            for identity, member in group.members.items()
             if not self._world.veil.hides("group-instances", member.machine.launched_at)
         }
         wanted = request.get("InstanceIds")
         chosen = [identity for identity in sorted(members) if not wanted or identity in wanted]
-        chosen, token = page(chosen, request.get("NextToken"), size_of_page(request, 50, 50), _BAD_TOKEN)
+        chosen, token = page(chosen, request.get("NextToken"), _size(request, 50, 50), _BAD_TOKEN)
         instances = [
-            {**shown_instance(member), "AutoScalingGroupName": group.name, "HealthStatus": _health(member).upper()}
+            {**_instance(member), "AutoScalingGroupName": group.name, "HealthStatus": _health(member).upper()}
             for group, member in (members[identity] for identity in chosen)
         ]
         return {"AutoScalingInstances": instances, "NextToken": token}
@@ -65,7 +65,7 @@ class GroupViews:
             for activity in group.activities
             if not wanted or activity["ActivityId"] in wanted
         }
-        chosen, token = page(list(found), request.get("NextToken"), size_of_page(request, 100, 100), _BAD_TOKEN)
+        chosen, token = page(list(found), request.get("NextToken"), _size(request, 100, 100), _BAD_TOKEN)
         return {"Activities": [dict(found[identity]) for identity in chosen], "NextToken": token}
 
     def _describe(self, group: Group, whole: bool) -> dict[str, Any]:
@@ -89,14 +89,12 @@ class GroupViews:
             "ServiceLinkedRoleARN": f"arn:aws:iam::{group.arn.split(':')[4]}:role/aws-service-role/"
             "autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling",
             **group.settings,
-            "Instances": [shown_instance(member) for member in self._visible(group)] if whole else [],
+            "Instances": [_instance(member) for member in self._visible(group)] if whole else [],
             "SuspendedProcesses": [
                 {"ProcessName": process, "SuspensionReason": why} for process, why in group.suspended.items()
             ],
             "Tags": [group.tags[key] for key in sorted(group.tags)],
             "Status": "Delete in progress" if group.deleting else None,
-            "WarmPoolConfiguration": shown_warm_pool(group.warm) if group.warm else None,
-            "WarmPoolSize": len(group.warm.members) if group.warm else None,
         }
 
     def _visible(self, group: Group) -> list[Membership]:
@@ -148,7 +146,7 @@ class TagOperations:
             for key, tag in sorted(group.tags.items())
             if _tag_matches(tag, request.get("Filters", []))
         }
-        chosen, token = page(list(tags), request.get("NextToken"), size_of_page(request, 50, 100), _BAD_TOKEN)
+        chosen, token = page(list(tags), request.get("NextToken"), _size(request, 50, 100), _BAD_TOKEN)
         return {"Tags": [tags[key] for key in chosen], "NextToken": token}
 
 
@@ -187,7 +185,7 @@ class ScheduleOperations:
             for action in group.scheduled.values()
             if name in (None, group.name) and (not wanted or action.name in wanted)
         }
-        chosen, token = page(sorted(actions), request.get("NextToken"), size_of_page(request, 50, 100), _BAD_TOKEN)
+        chosen, token = page(sorted(actions), request.get("NextToken"), _size(request, 50, 100), _BAD_TOKEN)
         return {
             "ScheduledUpdateGroupActions": [_scheduled(*actions[key]) for key in chosen],
             "NextToken": token,
@@ -219,8 +217,7 @@ class ScheduleOperations:
         )
 
 
-def size_of_page(request: Request, default: int, most: int) -> int:
-    """Return how many results a page is to have."""
+def _size(request: Request, default: int, most: int) -> int:
     size = int(request.get("MaxRecords") or default)
     if not 1 <= size <= most:
         raise invalid(f"Value '{size}' at 'maxRecords' failed to satisfy constraint: between 1 and {most}")
@@ -260,8 +257,7 @@ def _tag_matches(tag: dict[str, Any], filters: Iterable[dict[str, Any]]) -> bool
     return True
 
 
-def shown_instance(member: Membership) -> dict[str, Any]:
-    """Return an instance as its group shows it."""
+def _instance(member: Membership) -> dict[str, Any]:
     return {
         "InstanceId": member.machine.id,
         "InstanceType": member.machine.instance_type,
@@ -270,17 +266,6 @@ def shown_instance(member: Membership) -> dict[str, Any]:
         "HealthStatus": _health(member),
         "LaunchTemplate": member.template,
         "ProtectedFromScaleIn": member.protected,
-    }
-
-
-def shown_warm_pool(pool: WarmPool) -> dict[str, Any]:
-    """Return the configuration of a warm pool."""
-    return {
-        "MinSize": pool.min_size,
-        "PoolState": "Stopped",
-        "InstanceReusePolicy": {"ReuseOnScaleIn": False},
-        "MaxGroupPreparedCapacity": pool.max_prepared,
-        "Status": "PendingDelete" if pool.deleting else None,
     }
 
 

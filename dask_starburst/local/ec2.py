@@ -175,9 +175,6 @@ class Ec2:
             drains=agent.get("ECS_ENABLE_SPOT_INSTANCE_DRAINING") == "true",
             host_attributes=_host_attributes(agent.get("ECS_INSTANCE_ATTRIBUTES")),
             prefers_cached=agent.get("ECS_IMAGE_PULL_BEHAVIOR") in ("prefer-cached", "once"),
-            # ECS_WARM_POOLS_CHECK is the agent's own way, and asking for the state before it starts is ours.
-            waits="autoscaling/target-lifecycle-state" in _text(instance.user_data)
-            or agent.get("ECS_WARM_POOLS_CHECK") == "true",
             interfaces=kind["NetworkInfo"]["MaximumNetworkInterfaces"],
         )
 
@@ -188,13 +185,6 @@ class Ec2:
         for interface in instance.nics.values():
             if interface.public_ip_auto_assign:
                 interface.public_ip = interface.private_ip_address
-
-    def set_state(self, machine: Machine, state: str) -> None:
-        """Show an instance that is stopped, or started again; without public address until it runs."""
-        instance = self.instance(machine.id)
-        moto_patches.set_state(instance, state)
-        for interface in instance.nics.values():
-            interface.public_ip = None
 
     def set_shutting_down(self, machine: Machine, now: float, reason: Any = None) -> None:
         """Show an instance as shutting down since `now`, and why if nobody asked for it."""

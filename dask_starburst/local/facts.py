@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dask_starburst.local.ec2 import Ec2
 from dask_starburst.local.metadata import InstanceFacts, TaskFacts
-from dask_starburst.local.state import Machine
 from dask_starburst.local.task_life import log_stream
 from dask_starburst.local.world import ACCOUNT, World
 
@@ -46,15 +45,7 @@ class Facts:
                 tags={tag["key"]: tag["value"] for tag in instance.get_tags()} if shown else {},
                 instance_action=machine.instance_action,
                 rebalance=machine.rebalance,
-                target_state=self._target_state(machine),
             )
-
-    def _target_state(self, machine: Machine) -> str | None:
-        group = self._world.groups.get(machine.group or "")
-        if group is None:
-            return None
-        member = group.members.get(machine.id) or (group.warm.members.get(machine.id) if group.warm else None)
-        return member.target if member is not None else None
 
     def task(self, id: str) -> TaskFacts | None:
         """Return the facts of a task while it lives."""

@@ -1,4 +1,4 @@
-"""The life of an instance: pending, running, booted, registered with ECS, stopped and started again, terminated."""
+"""The life of an instance: pending, running, booted, registered with ECS, terminated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from dask_starburst.local.ec2 import Ec2
 from dask_starburst.local.state import ContainerInstance, Machine, Task
-from dask_starburst.local.timing import Step
 from dask_starburst.local.world import World, new_id
 
 # A container instance offers less memory than EC2 sells: the kernel and the agent have theirs.
@@ -29,7 +28,7 @@ class Machines:
 
     Attributes
     ----------
-    on_launched, on_running, on_booted, on_stopped, on_terminating, on_terminated : list of callable
+    on_launched, on_running, on_booted, on_terminating, on_terminated : list of callable
         Called with each instance that comes to that state: its group, the market and what runs on it listen.
     stop_task, end_task : callable
         What ends a task on an instance that shuts down, gently and for good.
@@ -41,7 +40,6 @@ class Machines:
         self.on_launched: list[Callable[[Machine], None]] = []
         self.on_running: list[Callable[[Machine], None]] = []
         self.on_booted: list[Callable[[Machine], None]] = []
-        self.on_stopped: list[Callable[[Machine], None]] = []
         self.on_terminating: list[Callable[[Machine], None]] = []
         self.on_terminated: list[Callable[[Machine], None]] = []
         self.stop_task: Callable[[Task], None] = lambda task: None
@@ -76,26 +74,13 @@ class Machines:
             self._ec2.set_shutting_down(machine, machine.ended_at, reason)
             for task in self._tasks_on(machine):
                 self.stop_task(task)
-            self._silence(machine)
+            instance = self._world.registered.get(machine.id)
+            if instance is not None:
+                instance.connected = False
+                instance.version += 1
             self._world.after("shutdown", lambda: self._end(machine))
             for listener in self.on_terminating:
                 listener(machine)
-
-    def stop(self, machine: Machine) -> None:
-        """Stop a running instance: it keeps its volume and its private address. Call it with the lock held."""
-        if machine.state != "running":
-            return
-        machine.state = "stopping"
-        machine.stops += 1
-        self._ec2.set_state(machine, "stopping")
-        self._silence(machine)
-        self._world.after("shutdown", lambda: self._stopped(machine))
-
-    def start(self, machine: Machine) -> None:
-        """Start a stopped instance again. Call it with the lock held."""
-        machine.state = "pending"
-        self._ec2.set_state(machine, "pending")
-        self._world.after("start", lambda: self._run(machine))
 
     def die(self, machine: Machine, reason: Any) -> None:
         """Let an instance be gone at once, with all that runs on it. Call it with the world's lock held."""
@@ -124,33 +109,17 @@ class Machines:
         for listener in self.on_running:
             listener(machine)
         registers = self._world.luck.registers(machine)
-        step: Step = "boot again" if machine.stops else "boot"
         # One mishap is enough for one instance: a slow boot waits for another one than that which never registers.
-        boot = self._world.timing.seconds(step) + (self._world.luck.delay(machine) if registers else 0.0)
-        stops = machine.stops
-        self._world.at(self._world.now() + boot, lambda: self._boot(machine, registers, stops))
+        boot = self._world.timing.seconds("boot") + (self._world.luck.delay(machine) if registers else 0.0)
+        self._world.at(self._world.now() + boot, lambda: self._boot(machine, registers))
 
-    def _boot(self, machine: Machine, registers: bool, stops: int) -> None:
-        if machine.state != "running" or machine.stops != stops:
+    def _boot(self, machine: Machine, registers: bool) -> None:
+        if machine.state != "running":
             return
         for listener in self.on_booted:
             listener(machine)
-        if registers and not (machine.warm and machine.waits):
+        if registers:
             self._register(machine)
-
-    def _stopped(self, machine: Machine) -> None:
-        if machine.state != "stopping":
-            return
-        machine.state = "stopped"
-        self._ec2.set_state(machine, "stopped")
-        for listener in self.on_stopped:
-            listener(machine)
-
-    def _silence(self, machine: Machine) -> None:
-        instance = self._world.registered.get(machine.id)
-        if instance is not None:
-            instance.connected = False
-            instance.version += 1
 
     def _register(self, machine: Machine) -> None:
         if machine.state != "running":
@@ -159,10 +128,6 @@ class Machines:
         if cluster is None or cluster.status != "ACTIVE":
             if machine.cluster is not None:
                 self._world.at(self._world.now() + _AGENT_RETRY, lambda: self._register(machine))
-            return
-        known = self._world.registered.get(machine.id)
-        if known is not None:  # before it was stopped
-            self._world.after("agent", lambda: self._connect(known))
             return
         instance = self._container_instance(machine, cluster.name)
         cluster.instances[instance.arn] = instance

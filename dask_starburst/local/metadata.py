@@ -57,7 +57,6 @@ class InstanceFacts:
     tags: Mapping[str, str]
     instance_action: Mapping[str, str] | None = None
     rebalance: Mapping[str, str] | None = None
-    target_state: str | None = None  # which Auto Scaling brings it to
 
 
 @dataclass(frozen=True)
@@ -243,8 +242,6 @@ def _facts_tree(facts: InstanceFacts) -> dict[str, Any]:
         meta["public-ipv4"] = facts.public_ip
     if facts.tags:
         meta["tags"] = {"instance": dict(facts.tags)}
-    if facts.target_state:
-        meta["autoscaling"] = {"target-lifecycle-state": facts.target_state}
     return meta
 
 

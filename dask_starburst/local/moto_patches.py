@@ -34,7 +34,7 @@ from moto.iam.exceptions import NotFoundException
 from moto.iam.models import IAMBackend
 from moto.iam.responses import IamResponse
 
-STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48}
 
 
 class Hooks(Protocol):

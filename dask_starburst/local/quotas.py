@@ -36,13 +36,12 @@ class Quotas:
         self._limits.clear()
 
     def take(self, machine: Machine) -> None:
-        """Count an instance that is pending or running; no harm if it is counted already."""
-        if machine.id not in self._machines:
-            self._machines[machine.id] = machine
-            self._add(machine, machine.vcpus)
+        """Count an instance that is launched."""
+        self._machines[machine.id] = machine
+        self._add(machine, machine.vcpus)
 
     def give_back(self, machine: Machine) -> None:
-        """Count an instance no longer that is stopped or shuts down."""
+        """Count an instance no longer that shuts down."""
         if self._machines.pop(machine.id, None) is not None:
             self._add(machine, -machine.vcpus)
 

@@ -60,7 +60,6 @@ from dask_starburst.local.spot_history import SpotHistory
 from dask_starburst.local.task_life import TaskLife
 from dask_starburst.local.timing import Profile, Timing
 from dask_starburst.local.veil import Veil
-from dask_starburst.local.warm_pools import WarmPoolOperations, WarmPools
 from dask_starburst.local.wire import Service
 from dask_starburst.local.world import World
 
@@ -184,8 +183,6 @@ class LocalServer:
         quotas = Quotas()
         market = Market(world.now, ec2.zones, self._options.seed, quotas)
         machines.on_launched += [market.take, quotas.take]
-        machines.on_running.append(quotas.take)
-        machines.on_stopped.append(quotas.give_back)
         machines.on_terminating += [market.give_back, quotas.give_back]
         increases = ServiceQuotas(world, quotas)
         services = [
@@ -248,13 +245,11 @@ class _Hooks:
 def _autoscaling(world: World, ec2: Ec2, machines: Machines, market: Market) -> Service:
     groups = Groups(world, ec2, machines, market)
     operations = GroupOperations(world, ec2, groups)
-    WarmPools(world, machines, groups)
     parts = (
         operations,
         GroupViews(world, ec2),
         GroupTagOperations(world, operations),
         ScheduleOperations(world, operations, groups),
-        WarmPoolOperations(operations, groups),
     )
     return Service("autoscaling", *parts, invalid="ValidationError", lock=world.lock)
 

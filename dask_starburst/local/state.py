@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 Tags = dict[str, str]
 
-MachineState = Literal["pending", "running", "stopping", "stopped", "shutting-down", "terminated"]
+MachineState = Literal["pending", "running", "shutting-down", "terminated"]
 
 
 @dataclass
@@ -32,9 +32,6 @@ class Machine:
     state: MachineState = "pending"
     ended_at: float | None = None  # when it began to shut down, from when on nobody pays for it
     taken: bool = False  # whether Spot has interrupted it
-    stops: int = 0  # how often it has been stopped
-    warm: bool = False  # whether it is in a warm pool
-    waits: bool = False  # whether its agent starts only when it is in service
     interfaces: int = 1  # how many network interfaces its type may have
     instance_action: Tags | None = None  # the Spot notice in its metadata
     rebalance: Tags | None = None
@@ -53,25 +50,7 @@ class Membership:
     @property
     def leaving(self) -> bool:
         """Whether it is on its way out."""
-        return self.state.endswith("Terminating")
-
-    @property
-    def target(self) -> str:
-        """The state that it is brought to, as its own metadata has it."""
-        warmed = "Warmed:" if self.state.startswith("Warmed:") else ""
-        if self.leaving:
-            return f"{warmed}Terminated"
-        return "Warmed:Stopped" if warmed else "InService"
-
-
-@dataclass
-class WarmPool:
-    """The warm pool of a group; ``max_prepared`` None: its size goes by the maximum of the group."""
-
-    min_size: int = 0
-    max_prepared: int | None = None
-    deleting: bool = False
-    members: dict[str, Membership] = field(default_factory=dict)
+        return self.state == "Terminating"
 
 
 @dataclass
@@ -107,7 +86,6 @@ class Group:
     failures: int = 0
     retry_at: float = 0.0
     deleting: bool = False
-    warm: WarmPool | None = None
 
     def staying(self) -> list[Membership]:
         """Return the members that are not on their way out."""
@@ -242,7 +220,6 @@ class Task:
     times: dict[str, float] = field(default_factory=dict)  # startedAt, stoppedAt, ...
     stop_code: str | None = None
     stopped_reason: str | None = None
-    signalled: bool = False
     interface: Interface | None = None
 
     @property

@@ -18,8 +18,6 @@ Step = Literal[
     "reconcile",  # a group was changed -> its instances are asked for
     "pending",  # instance pending -> running
     "boot",  # running -> container instance registered
-    "start",  # stopped instance asked for -> running
-    "boot again",  # running, after it was stopped -> container instance registered
     "agent",  # registered -> agent connected
     "placement",  # task placed -> its agent has heard of it
     "pull",  # image pull and start of the container
@@ -64,8 +62,6 @@ PROFILES: Mapping[Profile, Mapping[Step, Draw]] = {
         "reconcile": _constant(0.05),
         "pending": _constant(0.2),
         "boot": _constant(0.3),
-        "start": _constant(0.1),
-        "boot again": _constant(0.1),
         "agent": _constant(0.2),
         "placement": _constant(0.02),
         "pull": _constant(0.1),
@@ -91,15 +87,6 @@ PROFILES: Mapping[Profile, Mapping[Step, Draw]] = {
             _sometimes(0.03, _uniform(10.0, 45.0)),  # P bimodality is reported; its weight is U
             _lognormal(6.0, 0.40, 12.0),  # U AL2023 userspace, between two measured EKS images
             _lognormal(2.0, 0.40, 3.0),  # D first boot loads the agent's image; duration U
-        ),
-        "start": _sum(
-            _lognormal(1.0, 0.40, 0.5),  # U StartInstances by Auto Scaling
-            _lognormal(2.0, 0.40, 4.0),  # P VM, boot and agent of stopped, hydrated instances 5-9 s (Depot, RunsOn)
-        ),
-        "boot again": _sum(
-            _sometimes(0.03, _uniform(10.0, 45.0)),  # U as with any instance
-            _lognormal(2.0, 0.35, 3.0),  # U all blocks are on the volume
-            _lognormal(1.0, 0.40, 1.5),  # D the agent's image is loaded; duration U
         ),
         "agent": _lognormal(0.5, 0.40, 0.2),  # P the same second (amazon-ecs-agent#2309)
         "placement": _uniform(0.3, 1.0),  # U
