@@ -80,28 +80,28 @@ test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m slow
 
 soak: $(VENV)/.test
-	$(BIN)/python -m pytest -m soak tests/test_chaos.py
+	$(BIN)/python -m pytest -m soak tests/cluster/test_chaos.py
 
 # Each stage on an embedded AWS of its own: two at a time, though they are in one file.
 stages: $(VENV)/.test
-	$(BIN)/python -m pytest -m soak -n 2 tests/test_stages.py
+	$(BIN)/python -m pytest -m soak -n 2 tests/cluster/test_stages.py
 
 CLOSES ?= 200
 closes: $(VENV)/.test
-	CLOSES=$(CLOSES) $(BIN)/python -m pytest -m slow -n 0 tests/test_closing_chaos.py
+	CLOSES=$(CLOSES) $(BIN)/python -m pytest -m slow -n 0 tests/cluster/test_closing_chaos.py
 
 bench-close: $(VENV)/.test
 	$(BIN)/python benchmarks/close.py
 
-# Debian trixie's docker engine is unpacked into a folder for it; see tests/environment/engine.py.
+# Debian trixie's docker engine is unpacked into a folder for it; see tests/support/docker_engine.py.
 test-buildx: $(VENV)/.test
-	$(BIN)/python -m pytest -m buildx -n 0 tests/environment/test_buildx_engine.py
+	$(BIN)/python -m pytest -m buildx -n 0 tests/environment/buildx/test_buildx_engine.py
 
 # What has to work on every Python, and is quick.
 test-essential: $(VENV)/.test
 	$(BIN)/starburst demo
-	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/cli tests/test_cluster.py tests/test_names.py \
-		tests/test_exit.py tests/test_closing.py tests/test_outages.py tests/test_extras.py
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/cli tests/cluster/test_cluster.py tests/cluster/test_names.py \
+		tests/cluster/test_exit.py tests/cluster/test_closing.py tests/cluster/test_outages.py tests/test_extras.py
 
 # Interpreters that are not there are named and skipped, and so is the one of `make test`.
 test-pythons:
@@ -113,12 +113,12 @@ test-lowest:
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e ".[test]"
 	.venv-lowest/bin/starburst demo
-	.venv-lowest/bin/python -m pytest $(PYTEST_ARGS) tests/test_cluster.py -k "scales_from_none or killed_while"
+	.venv-lowest/bin/python -m pytest $(PYTEST_ARGS) tests/cluster/test_cluster.py -k "scales_from_none or killed_while"
 
-# What touches distributed's private hooks (lifecycle.py, cluster.py, remote/handover.py, remote/shuffles.py,
-# remote/blame.py), on the oldest distributed that we say we work with and on the newest that there is.
-HOOKS := tests/test_cluster.py tests/test_showcase.py tests/test_exit.py tests/test_architecture.py \
-	tests/remote/test_retirement.py tests/remote/test_shuffles.py
+# What touches distributed's private hooks (lifecycle.py, cluster.py, runtime/scheduler/handover.py, runtime/scheduler/shuffles.py,
+# runtime/scheduler/suspicion.py), on the oldest distributed that we say we work with and on the newest that there is.
+HOOKS := tests/cluster/test_cluster.py tests/cluster/test_showcase.py tests/cluster/test_exit.py tests/test_architecture.py \
+	tests/runtime/scheduler/test_retirement.py tests/runtime/scheduler/test_shuffles.py
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet -e ".[test]" distributed==2026.7.0 dask==2026.7.0

@@ -25,7 +25,7 @@ from typing import Any
 
 from distributed.deploy.adaptive_core import AdaptiveCore
 
-from dask_starburst.plan.adaptive import (
+from dask_starburst.plan.loop.adaptive import (
     Boots,
     Limits,
     Look,
@@ -36,7 +36,7 @@ from dask_starburst.plan.adaptive import (
     remember,
     workers_for,
 )
-from dask_starburst.plan.state import Name
+from dask_starburst.plan.loop.state import Name
 
 BOOT = 90.0
 NTHREADS = 4
@@ -126,7 +126,7 @@ class DaskLogic(AdaptiveCore):  # type: ignore[misc]  # a class without types
 
 
 class OurLogic:
-    """`plan.adaptive` at the pace of an account."""
+    """`plan.loop.adaptive` at the pace of an account."""
 
     decides_every = 5.0
     interval = look_every(decides_every)

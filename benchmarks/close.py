@@ -33,7 +33,7 @@ from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.events import EventLog
 from dask_starburst.fleet.session import Session, blueprint
 from dask_starburst.local import LocalAWS
-from dask_starburst.plan.state import WorkerState
+from dask_starburst.plan.loop.state import WorkerState
 from dask_starburst.settings import Settings
 
 #: The most workers that run as processes.

@@ -130,7 +130,7 @@ def ours() -> dict[str, int]:
 def python_of(pid: int) -> int:
     """Return the process of the container that is Dask's, below what may have started it."""
     process = psutil.Process(pid)
-    while "dask_starburst.remote" not in process.cmdline() and process.children():
+    while "dask_starburst.runtime" not in process.cmdline() and process.children():
         process = process.children()[0]
     return process.pid
 

@@ -28,23 +28,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from dask_starburst.environment import oci
-from dask_starburst.environment.base import resolve_base
-from dask_starburst.environment.builder import Builder, Destination, Image, Order
-from dask_starburst.environment.buildx import BuildxBuilder
-from dask_starburst.environment.captured import Environment
-from dask_starburst.environment.context import uv_for
-from dask_starburst.environment.direct import DirectBuilder
-from dask_starburst.environment.docker import BUILDER
-from dask_starburst.environment.making import plan_order
-from dask_starburst.environment.registry import Registry
-from dask_starburst.plan.recipe import recipe_hash
+from dask_starburst.environment.build.base_image import resolve_base
+from dask_starburst.environment.build.direct import DirectBuilder
+from dask_starburst.environment.build.interface import Builder, Destination, Image, Order
+from dask_starburst.environment.buildx.builder import BuildxBuilder
+from dask_starburst.environment.buildx.context import uv_for
+from dask_starburst.environment.buildx.docker import BUILDER
+from dask_starburst.environment.capture.model import Environment
+from dask_starburst.environment.image import plan_order
+from dask_starburst.environment.registry import documents
+from dask_starburst.environment.registry.client import Registry
+from dask_starburst.plan.images.recipe import recipe_hash
 from dask_starburst.settings import Settings
-from tests.environment.engine import Engine, running_engine, why_no_engine
-from tests.environment.kitchen import Kitchen, doll_kitchen, new_kitchen
-from tests.environment.packages import PYTHON
-from tests.environment.rootfs import PLATFORMS, why_no_rootfs
-from tests.environment.server import serving, why_no_registry
+from tests.support.base_rootfs import PLATFORMS, why_no_rootfs
+from tests.support.docker_engine import Engine, running_engine, why_no_engine
+from tests.support.docker_registry import serving, why_no_registry
+from tests.support.image_fixtures import Kitchen, doll_kitchen, new_kitchen
+from tests.support.packages import PYTHON
 
 PACKAGES = ("dask[complete]", "distributed", "numpy", "pandas", "pyarrow")
 TOOLZ = ("toolz==1.0.0", "toolz==0.12.1")
@@ -172,9 +172,11 @@ def _sizes(registry: Registry, repository: str, image: Image) -> dict[str, int]:
     found = registry.manifest(repository, image.digest)
     assert found is not None
     if not found.is_index:
-        return {image.platforms[0]: sum(layer.size for layer in oci.layers_of(found))}
-    parts = {each.platform or "": registry.manifest(repository, each.digest) for each in oci.manifests_of(found)}
-    return {platform: sum(layer.size for layer in oci.layers_of(part)) for platform, part in parts.items() if part}
+        return {image.platforms[0]: sum(layer.size for layer in documents.layers_of(found))}
+    parts = {each.platform or "": registry.manifest(repository, each.digest) for each in documents.manifests_of(found)}
+    return {
+        platform: sum(layer.size for layer in documents.layers_of(part)) for platform, part in parts.items() if part
+    }
 
 
 def _ratio(upper: list[Run], lower: list[Run], of: Callable[[Run], float]) -> float | None:

@@ -26,13 +26,13 @@ from typing import Any
 
 from distributed import Client, LocalCluster
 
-from dask_starburst.environment.captured import Environment
-from dask_starburst.environment.registry import Registry
-from tests.environment.containers import run, started, unpack, why_not
-from tests.environment.kitchen import new_kitchen, worker_image
-from tests.environment.packages import PYTHON
-from tests.environment.rootfs import PLATFORMS, why_no_rootfs
-from tests.environment.server import serving, why_no_registry
+from dask_starburst.environment.capture.model import Environment
+from dask_starburst.environment.registry.client import Registry
+from tests.support.base_rootfs import PLATFORMS, why_no_rootfs
+from tests.support.containers import run, started, unpack, why_not
+from tests.support.docker_registry import serving, why_no_registry
+from tests.support.image_fixtures import new_kitchen, worker_image
+from tests.support.packages import PYTHON
 
 VERSION = ("python", "-m", "distributed.cli.dask_worker", "--version")
 WORKER = ("python", "-m", "distributed.cli.dask_worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dask_starburst.plan.policies import PARAMETER_ROOT
+from dask_starburst.plan.requests.policies import PARAMETER_ROOT
 
 Inventory = Mapping[str, frozenset[str]]
 

@@ -29,7 +29,8 @@ from distributed import Client, futures_of
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from dask_starburst import StarburstCluster
-from dask_starburst.local import LocalAWS, weather
+from dask_starburst.local import LocalAWS
+from dask_starburst.local.faults import events
 
 WORKERS, NTHREADS = 4, 2
 PARTITIONS, ROWS = 32, 20_000
@@ -156,7 +157,7 @@ def run(aws: LocalAWS, job: Callable[..., Any], taken: int, watch: bool, workers
     ):
         client.wait_for_workers(workers, timeout=PATIENCE)
         client.register_plugin(executions())
-        kind = weather.Interrupt if watch else weather.HostDeath
+        kind = events.Interrupt if watch else events.HostDeath
         event = kind(count=taken, group="*-spot")
         begun = time.monotonic()
         result = job(client, lambda: aws.weather([event] if taken else [], seed=taken))

@@ -9,9 +9,9 @@ from typing import Any
 
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local import LocalAWS
-from dask_starburst.plan.spot import Notice
-from dask_starburst.plan.state import Name
-from dask_starburst.plan.tasks import Place, place_of
+from dask_starburst.plan.loop.interruptions import Notice
+from dask_starburst.plan.loop.state import Name
+from dask_starburst.plan.requests.tasks import Place, place_of
 
 #: Seconds between two reports; the real scheduler pushes. Telling of a thousand tasks keeps the embedded AWS
 #: busy, so more of them are told of less often; what that delays counts as ours.

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dask_starburst.plan.reconcile import settle, step
-from dask_starburst.plan.state import Group, Instance, Limits, Observed, Task, Worker, WorkerState
-from dask_starburst.plan.worker import track
+from dask_starburst.plan.loop.reconcile import settle, step
+from dask_starburst.plan.loop.state import Group, Instance, Limits, Observed, Task, Worker, WorkerState
+from dask_starburst.plan.loop.worker import track
 
 SIZES = (100, 300, 1000, 3000, 10_000)
 RUNS = 7

@@ -7,7 +7,7 @@ kinds of jobs: one whose results are ``gathered`` as they come, and one whose re
 the end, each once, as those of a persisted dataframe are.
 
 All of it is *simulated*, in virtual time. What is decided is decided by the code that runs in a cluster:
-`plan.reconcile.step`, `plan.worker`, `plan.spot` and `fleet.spot.SpotWatch`. The AWS and the Dask beneath are those
+`plan.loop.reconcile.step`, `plan.loop.worker`, `plan.loop.interruptions` and `fleet.controller.interruptions.SpotWatch`. The AWS and the Dask beneath are those
 of the property tests of `step`, with the latencies of the profile ``realistic``. An interrupted worker finishes its
 task and meanwhile hands over what it holds, at the bandwidth that the product counts on. With ``watch`` off nobody
 hears of notices: an instance works on until it is gone, and with it what its worker holds. Prices are those of the
@@ -36,18 +36,18 @@ from typing import Any, cast
 
 from dask_starburst.catalog.instance_types import catalogue
 from dask_starburst.cost import Ledger, Market
-from dask_starburst.fleet.fleet import Fleet
-from dask_starburst.fleet.observe import doom
-from dask_starburst.fleet.spot import SpotSide, SpotWatch
-from dask_starburst.local.timing import Timing
-from dask_starburst.plan.moving import bandwidth
-from dask_starburst.plan.notices import LONGEST, MARGIN
-from dask_starburst.plan.offerings import Refusal
-from dask_starburst.plan.pool import LADDERS
-from dask_starburst.plan.sizing import worker_types
-from dask_starburst.plan.spot import Notice
-from dask_starburst.plan.state import SCHEDULER, Limits, Name, Observed, Worker
-from tests.plan.simulated import TICK, Process, SimulatedAWS, SimulatedFleet
+from dask_starburst.fleet.controller.interruptions import SpotSide, SpotWatch
+from dask_starburst.fleet.controller.loop import Fleet
+from dask_starburst.fleet.controller.observe import doom
+from dask_starburst.local.backend.timing import Timing
+from dask_starburst.plan.loop.interruptions import Notice
+from dask_starburst.plan.loop.offerings import Refusal
+from dask_starburst.plan.loop.state import SCHEDULER, Limits, Name, Observed, Worker
+from dask_starburst.plan.requests.pool import LADDERS
+from dask_starburst.plan.requests.sizing import worker_types
+from dask_starburst.plan.scheduler.moving import bandwidth
+from dask_starburst.plan.scheduler.notices import LONGEST, MARGIN
+from tests.support.simulated import TICK, Process, SimulatedAWS, SimulatedFleet
 
 #: Interruptions of one instance in an hour: the band of c7g (aws-facts §4.3), and far beyond it.
 C7G, STORM = 7e-5, 30.0

@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dask_starburst.cluster import StarburstCluster
-    from dask_starburst.preview import quote
-    from dask_starburst.sampling import estimate
+    from dask_starburst.cluster.estimate import estimate
+    from dask_starburst.cluster.quote import quote
+    from dask_starburst.cluster.starburst import StarburstCluster
     from dask_starburst.settings import Settings, WorkerShape
 
 __all__ = ["Settings", "StarburstCluster", "WorkerShape", "estimate", "quote"]
@@ -15,10 +15,10 @@ __all__ = ["Settings", "StarburstCluster", "WorkerShape", "estimate", "quote"]
 #: register ours, and every scheduler and worker imports it too.
 _LATER = {
     "Settings": "settings",
-    "StarburstCluster": "cluster",
+    "StarburstCluster": "cluster.starburst",
     "WorkerShape": "settings",
-    "estimate": "sampling",
-    "quote": "preview",
+    "estimate": "cluster.estimate",
+    "quote": "cluster.quote",
 }
 
 

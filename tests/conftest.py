@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from dask_starburst.local import LocalAWS
-from tests.evidence import leftovers
+from tests.support.cluster_asserts import leftovers
 
 # The same examples on every machine and every day; a failure prints what reproduces it.
 settings.register_profile("starburst", derandomize=True, deadline=None, print_blob=True)
@@ -19,7 +19,7 @@ settings.load_profile("starburst")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let whole clusters come first, so that no long test is left for one processor at the end."""
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent / "cluster")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -245,11 +245,11 @@ def length_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
         ("cluster.py", "from dask_starburst.local import LocalAWS", True),
         ("cloud.py", "def start():\n    from dask_starburst.local import LocalAWS", False),
         ("cloud.py", "if TYPE_CHECKING:\n    from dask_starburst.local import LocalAWS", False),
-        ("fleet/fleet.py", "if TYPE_CHECKING:\n    from dask_starburst.local import LocalAWS", True),
-        ("fleet/fleet.py", "def start():\n    from dask_starburst.local import LocalAWS", True),
-        ("local/engine.py", "from dask_starburst.aws import ecs", True),
-        ("remote/reaper.py", "from dask_starburst.fleet import lease", True),
-        ("fleet/fleet.py", "import dask_starburst.remote.reaper", True),
+        ("fleet/controller/loop.py", "if TYPE_CHECKING:\n    from dask_starburst.local import LocalAWS", True),
+        ("fleet/controller/loop.py", "def start():\n    from dask_starburst.local import LocalAWS", True),
+        ("local/backend/engine.py", "from dask_starburst.aws import ecs", True),
+        ("runtime/host/reaper.py", "from dask_starburst.fleet import lease", True),
+        ("fleet/controller/loop.py", "import dask_starburst.runtime.host.reaper", True),
     ],
 )
 def test_the_rule_itself_tells_right_from_wrong(file, code, forbidden):

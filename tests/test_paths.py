@@ -11,8 +11,8 @@ import pytest
 from dask_starburst.cost import record
 from dask_starburst.cost.price_cache import Known, PriceCache
 from dask_starburst.cost.record import Record
-from dask_starburst.environment.archive import Entry
-from dask_starburst.environment.layers import Layers, write_whole
+from dask_starburst.environment.build.layers import Layers, write_whole
+from dask_starburst.environment.build.tar import Entry
 from dask_starburst.paths import private_folder
 
 BILL = Record("a", "b", "us-east-1", 0, 1, 2.0, 0, 1)

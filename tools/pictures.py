@@ -17,12 +17,12 @@ from rich.console import Console, RenderableType
 from rich.terminal_theme import MONOKAI
 
 from dask_starburst.cli.advise import as_renderable, candidates
+from dask_starburst.cluster.quote import offline
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.fleet.session import blueprint
-from dask_starburst.plan import advice
-from dask_starburst.plan.cleanup import Claim, GroupFound, PoolFound
-from dask_starburst.plan.idle import Kept, idle_bill
-from dask_starburst.preview import offline
+from dask_starburst.plan.money import advice
+from dask_starburst.plan.money.idle import Kept, idle_bill
+from dask_starburst.plan.requests.garbage import Claim, GroupFound, PoolFound
 from dask_starburst.settings import Settings
 from dask_starburst.views import quote, status
 

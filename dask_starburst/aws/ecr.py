@@ -15,8 +15,8 @@ from dask_starburst.aws.faults import MISSING, code_of
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, get
 from dask_starburst.errors import ImageError, StarburstError
-from dask_starburst.plan.images import StoredImage, lifecycle_policy, refresh_tag, refreshed, ttl_of
-from dask_starburst.plan.policies import NAMESPACE
+from dask_starburst.plan.images.lifetime import StoredImage, lifecycle_policy, refresh_tag, refreshed, ttl_of
+from dask_starburst.plan.requests.policies import NAMESPACE
 
 #: BatchGetImage and BatchDeleteImage take so many images, DescribeTasks so many tasks, at most.
 BATCH = 100

@@ -11,8 +11,8 @@ from dask_starburst.aws.faults import MISSING, code_of, meaning
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, delete
 from dask_starburst.errors import AWSError, StarburstError
-from dask_starburst.plan.state import Task
-from dask_starburst.plan.tasks import definition_digest, place_of
+from dask_starburst.plan.loop.state import Task
+from dask_starburst.plan.requests.tasks import definition_digest, place_of
 
 #: DescribeTasks and DescribeContainerInstances take so many at most (aws-facts §1.2).
 BATCH = 100

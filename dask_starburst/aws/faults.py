@@ -29,7 +29,7 @@ from dask_starburst.aws.codes import (
     UNAVAILABLE as UNAVAILABLE,
 )
 from dask_starburst.errors import AWSUnavailable, CredentialsExpired, NoCredentials, StarburstError, Throttled
-from dask_starburst.plan.offerings import Refusal
+from dask_starburst.plan.loop.offerings import Refusal
 
 #: How long what AWS says lasts, and whose matter it is.
 #:

@@ -10,7 +10,7 @@ from dask_starburst.aws.faults import EXISTS, code_of
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, get
 from dask_starburst.errors import PermissionDenied, StarburstError
-from dask_starburst.plan.policies import NAMESPACE, Role
+from dask_starburst.plan.requests.policies import NAMESPACE, Role
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 from dask_starburst.aws import autoscaling, pricing
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import AWSError, BadArgument, PermissionDenied
-from dask_starburst.plan.placement import Zone, best, mean_of_cheapest
-from dask_starburst.plan.policies import NAMESPACE
+from dask_starburst.plan.requests.placement import Zone, best, mean_of_cheapest
+from dask_starburst.plan.requests.policies import NAMESPACE
 
 
 async def zones_that_sell(aws: AWS, types: tuple[str, ...]) -> dict[str, frozenset[str]]:

@@ -9,8 +9,8 @@ from typing import Any
 from dask_starburst.aws import tolerant
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog.quotas import Quota, fargate_quota
-from dask_starburst.plan.policies import MANAGED_TAG
-from dask_starburst.plan.quotas import Increase, Running
+from dask_starburst.plan.requests.policies import MANAGED_TAG
+from dask_starburst.plan.requests.quotas import Increase, Running
 
 #: What counts against a quota: running instances ("Amazon EC2 instance type quotas"), and what is about to be one.
 _STATES = ["pending", "running"]

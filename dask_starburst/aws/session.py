@@ -26,7 +26,7 @@ from dask_starburst.aws import credentials
 from dask_starburst.aws.addresses import past_proxies
 from dask_starburst.aws.client_errors import explained
 from dask_starburst.errors import StarburstError
-from dask_starburst.plan.rates import LIMITS, Level, bucket_of, take
+from dask_starburst.plan.requests.rate_limits import LIMITS, Level, bucket_of, take
 
 #: botocore's own retries: throttling, 5xx, lost connections (design §7).
 _RETRIES = {"mode": "standard", "max_attempts": 6}

@@ -78,7 +78,7 @@ def catalogue() -> Mapping[str, InstanceType]:
     """Every type that may be chosen, by name.
 
     All current types of EC2, those with GPUs and burstable ones too. Bare metal is left out because it boots for
-    minutes. What a cluster chooses by itself is fewer: see `plan.sizing`.
+    minutes. What a cluster chooses by itself is fewer: see `plan.requests.sizing`.
 
     Returns
     -------

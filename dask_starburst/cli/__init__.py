@@ -21,7 +21,7 @@ _COMMANDS = {
     ),
     "cost": ("dask_starburst.cli.cost:cost", "What your clusters have cost."),
     "demo": (
-        "dask_starburst.cli.demo:demo",
+        "dask_starburst.demo.command:demo",
         "Launch a cluster on the embedded AWS, compute, check the answers, and leave nothing running.",
     ),
     "gc": (

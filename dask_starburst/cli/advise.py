@@ -19,8 +19,8 @@ from dask_starburst.catalog import catalogue, sources
 from dask_starburst.cli.pool import account_options
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import BadArgument, PriceUnknown, StarburstError
-from dask_starburst.plan import advice
-from dask_starburst.plan.advice import Candidate, Measured, Need, Sort
+from dask_starburst.plan.money import advice
+from dask_starburst.plan.money.advice import Candidate, Measured, Need, Sort
 
 _HOME = "us-east-1"
 _ANY = "any"

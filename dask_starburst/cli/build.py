@@ -57,7 +57,7 @@ def build(
         region=account["region"] or UNSET,
         build={name: value for name, value in chosen.items() if value is not None},
     )
-    making, begun = part("making"), time.monotonic()
+    making, begun = part("image"), time.monotonic()
     try:
         reference = run(account, lambda aws: making.make(aws, settings, _say, again=again))
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from dask_starburst.aws.cost_explorer import REQUEST_USD, billed
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.cost.bill import dollars
 from dask_starburst.cost.record import Record, kept
-from dask_starburst.plan.policies import MANAGED_TAG
+from dask_starburst.plan.requests.policies import MANAGED_TAG
 from dask_starburst.views.bill import explorer_query, shares
 
 _DAY = 86400.0

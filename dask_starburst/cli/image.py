@@ -18,7 +18,7 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.cli.lazy import LazyGroup
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.errors import BadArgument
-from dask_starburst.plan.images import (
+from dask_starburst.plan.images.lifetime import (
     USD_PER_GB_MONTH,
     Prunable,
     StoredImage,

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local import endpoints
+from dask_starburst.local.backend.keys import Keys
 from dask_starburst.local.client import LocalAWS, LocalStatus
 from dask_starburst.local.endpoints import Endpoint
-from dask_starburst.local.keys import Keys
 from dask_starburst.local.launcher import server_options, start_detached
 from dask_starburst.local.sdk import environment
 

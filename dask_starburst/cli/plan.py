@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from dask_starburst.preview import quote
+from dask_starburst.cluster.quote import quote
 from dask_starburst.settings import ARCHITECTURES, SPOT_POLICIES
 from dask_starburst.views.quote import as_renderable
 

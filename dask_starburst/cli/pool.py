@@ -11,11 +11,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dask_starburst import discovery
 from dask_starburst.aws.session import AWS
 from dask_starburst.cli.lazy import LazyGroup
 from dask_starburst.errors import StarburstError
-from dask_starburst.plan.cleanup import PoolFound, Removal
+from dask_starburst.fleet.pool import discovery
+from dask_starburst.plan.requests.garbage import PoolFound, Removal
 
 T = TypeVar("T")
 

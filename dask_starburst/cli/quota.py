@@ -19,7 +19,7 @@ from dask_starburst.catalog.quotas import QUOTAS, Market, Quota, fargate_quota, 
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.errors import BadArgument, PermissionDenied
 from dask_starburst.fleet.session import Blueprint, blueprint
-from dask_starburst.plan.quotas import Increase, Standing, number, usage
+from dask_starburst.plan.requests.quotas import Increase, Standing, number, usage
 from dask_starburst.settings import UNSET, Settings
 
 #: How long it takes is what users tell; AWS promises nothing.

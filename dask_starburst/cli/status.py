@@ -7,11 +7,11 @@ import json
 import click
 from rich.console import Console
 
-from dask_starburst import discovery
 from dask_starburst.aws.session import AWS
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.cost.kept import kept
-from dask_starburst.plan.idle import idle_bill
+from dask_starburst.fleet.pool import discovery
+from dask_starburst.plan.money.idle import idle_bill
 from dask_starburst.settings import UNSET, Settings
 from dask_starburst.views.status import Status, as_renderable
 

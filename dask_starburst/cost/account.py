@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from dask_starburst.catalog import Price
-from dask_starburst.plan.budget import MINIMUM_SECONDS
+from dask_starburst.plan.money.budget import MINIMUM_SECONDS
 
 #: A Spot instance that AWS interrupts in its first hour is not charged, though its address and its volume are
 #: (EC2 User Guide, "Billing for interrupted Spot Instances"; Linux other than SUSE).

@@ -9,9 +9,9 @@ from typing import TypeVar
 from dask_starburst.aws import ecr, logs
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import PermissionDenied
-from dask_starburst.plan.idle import Kept
-from dask_starburst.plan.images import stored_bytes
-from dask_starburst.plan.tasks import LOG_GROUP
+from dask_starburst.plan.images.lifetime import stored_bytes
+from dask_starburst.plan.money.idle import Kept
+from dask_starburst.plan.requests.tasks import LOG_GROUP
 
 T = TypeVar("T")
 

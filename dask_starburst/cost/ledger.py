@@ -13,9 +13,9 @@ from dask_starburst.cost.bill import Cost
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import PriceUnknown
 from dask_starburst.events import Event
-from dask_starburst.plan.budget import Caps, Rates
-from dask_starburst.plan.quote import HOURS_A_MONTH
-from dask_starburst.plan.state import HEAD, Name
+from dask_starburst.plan.loop.state import HEAD, Name
+from dask_starburst.plan.money.budget import Caps, Rates
+from dask_starburst.plan.money.quote import HOURS_A_MONTH
 
 
 class Prices(Protocol):

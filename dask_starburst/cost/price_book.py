@@ -14,7 +14,7 @@ from dask_starburst.aws import pricing
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog import Price, price_table
 from dask_starburst.cost.price_cache import Known, PriceCache
-from dask_starburst.environment.cache import cache_dir
+from dask_starburst.environment.tools.cache import cache_dir
 from dask_starburst.errors import PermissionDenied, PriceUnknown, StarburstError
 
 ON_DEMAND_SECONDS = 24 * 3600.0

@@ -30,7 +30,7 @@ class ImageHook(LifecycleHook):
         """
         settings = launch.settings
         if settings.image is None:
-            making = part("making")
+            making = part("image")
             image = await making.make(launch.aws, settings, launch.tell)
             launch.settings = replace(settings, image=image)
         elif not launch.simulated:
@@ -40,7 +40,7 @@ class ImageHook(LifecycleHook):
 async def _checked(launch: Launch, image: str) -> str:
     """Return the user's own image, pinned to what its tag means now, once it is known to fit."""
     try:
-        own = part("own")
+        own = part("user_image")
     except ImageError as error:
         launch.tell("image-unchecked", image, f"the image {image} is used without a check: {error}")
         return image

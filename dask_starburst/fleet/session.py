@@ -14,28 +14,29 @@ from dask_starburst.cancellation import together
 from dask_starburst.catalog.instance_types import InstanceType, catalogue
 from dask_starburst.errors import BadArgument
 from dask_starburst.events import Event, EventLog
-from dask_starburst.fleet import preflight, warm
-from dask_starburst.fleet.account import Account, set_up
-from dask_starburst.fleet.budget import Books, NoBooks
-from dask_starburst.fleet.fleet import DaskSide, Fleet
-from dask_starburst.fleet.launch import Launcher
-from dask_starburst.fleet.lease import Lease
-from dask_starburst.fleet.pool import Pool, make, pool_spec
-from dask_starburst.fleet.release import Release
-from dask_starburst.plan.budget import Caps, Rates, check_launch, near_in_price
-from dask_starburst.plan.ending import Lifetimes
-from dask_starburst.plan.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
-from dask_starburst.plan.quotas import Wish
-from dask_starburst.plan.sizing import WorkerSize, head_type, worker_size, worker_types
-from dask_starburst.plan.state import HEAD, SCHEDULER, Limits, Name
-from dask_starburst.plan.tasks import (
+from dask_starburst.fleet.checkin import Release
+from dask_starburst.fleet.controller.budget import Books, NoBooks
+from dask_starburst.fleet.controller.launch import Launcher
+from dask_starburst.fleet.controller.loop import DaskSide, Fleet
+from dask_starburst.fleet.pool import preflight
+from dask_starburst.fleet.pool import reuse as warm
+from dask_starburst.fleet.pool.account import Account, set_up
+from dask_starburst.fleet.pool.lease import Lease
+from dask_starburst.fleet.pool.pool import Pool, make, pool_spec
+from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Limits, Name
+from dask_starburst.plan.money.budget import Caps, Rates, check_launch, near_in_price
+from dask_starburst.plan.requests.pool import LADDERS, PoolNames, PoolSpec, host_idle_limit
+from dask_starburst.plan.requests.quotas import Wish
+from dask_starburst.plan.requests.reuse import SHORTEST_WARM, price_of_spares
+from dask_starburst.plan.requests.sizing import WorkerSize, head_type, worker_size, worker_types
+from dask_starburst.plan.requests.tasks import (
     Container,
     guardian_arguments,
     scheduler_process,
     task_definition,
     worker_process,
 )
-from dask_starburst.plan.warm import SHORTEST_WARM, price_of_spares
+from dask_starburst.plan.scheduler.shutdown_rules import Lifetimes
 from dask_starburst.settings import Settings
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dask_starburst.local import weather
 from dask_starburst.local.client import LocalAWS, LocalStatus
+from dask_starburst.local.faults import events as weather
 
 __all__ = ["LocalAWS", "LocalStatus", "weather"]

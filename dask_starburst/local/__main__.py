@@ -11,9 +11,9 @@ import sys
 import threading
 
 from dask_starburst.errors import LocalAWSError
-from dask_starburst.local import moto_regions  # noqa: F401  # before anything of moto
+from dask_starburst.local.backend.timing import PROFILES
+from dask_starburst.local.moto import regions  # noqa: F401  # before anything of moto
 from dask_starburst.local.server import LocalServer, Options
-from dask_starburst.local.timing import PROFILES
 
 
 def main(argv: list[str] | None = None) -> int:

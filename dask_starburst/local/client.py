@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local import endpoints
-from dask_starburst.local.keys import TOKEN_HEADER, Keys, Private
+from dask_starburst.local.backend.keys import TOKEN_HEADER, Keys, Private
+from dask_starburst.local.faults.events import Error, Event, Weather
 from dask_starburst.local.launcher import Hello, Server, server_options
 from dask_starburst.local.sdk import environment, session
-from dask_starburst.local.weather import Error, Event, Weather
 
 if TYPE_CHECKING:
     import boto3
@@ -220,7 +220,7 @@ class LocalAWS:
         Parameters
         ----------
         weather : Weather or iterable of Event
-            A script of `dask_starburst.local.weather`. Its times count from now.
+            A script of `dask_starburst.local.faults.events`. Its times count from now.
         seed : int
             What chooses the targets that are left open, if only events are given.
         """

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from dask_starburst.local.addresses import Network
-from dask_starburst.local.container import Containers
-from dask_starburst.local.gate import Gate
-from dask_starburst.local.played import PlayedContainers
-from dask_starburst.local.sky import Sky
-from dask_starburst.local.weather import Weather
-from dask_starburst.local.world import World
+from dask_starburst.local.backend.addresses import Network
+from dask_starburst.local.backend.world import World
+from dask_starburst.local.containers.fake import PlayedContainers
+from dask_starburst.local.containers.processes import Containers
+from dask_starburst.local.faults.events import Weather
+from dask_starburst.local.http.router import Gate
+from dask_starburst.local.injector import Sky
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment

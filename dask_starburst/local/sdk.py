@@ -6,7 +6,7 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from dask_starburst.local.keys import Credentials
+from dask_starburst.local.backend.keys import Credentials
 
 if TYPE_CHECKING:
     import boto3

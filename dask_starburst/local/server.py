@@ -18,50 +18,52 @@ from cheroot.wsgi import Server as HttpServer
 from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from dask_starburst.local import endpoints, moto_ecr, moto_patches
-from dask_starburst.local.addresses import Network, claim_network
-from dask_starburst.local.agent import AgentApp
-from dask_starburst.local.autoscaling import GroupOperations
-from dask_starburst.local.autoscaling_groups import Groups
-from dask_starburst.local.autoscaling_views import GroupViews, ScheduleOperations
-from dask_starburst.local.autoscaling_views import TagOperations as GroupTagOperations
-from dask_starburst.local.awslogs import LogShipper
-from dask_starburst.local.clock import Clock
-from dask_starburst.local.container import Containers
+from dask_starburst.local import endpoints
+from dask_starburst.local.backend.addresses import Network, claim_network
+from dask_starburst.local.backend.clock import Clock
+from dask_starburst.local.backend.consistency import Veil
+from dask_starburst.local.backend.engine import Engine
+from dask_starburst.local.backend.keys import Keys
+from dask_starburst.local.backend.quotas import Quotas
+from dask_starburst.local.backend.timing import Profile, Timing
+from dask_starburst.local.backend.world import World
+from dask_starburst.local.containers.awslogs import LogShipper
+from dask_starburst.local.containers.fake import PlayedContainers
+from dask_starburst.local.containers.images import Images
+from dask_starburst.local.containers.processes import Containers
 from dask_starburst.local.control import Control, own_address
-from dask_starburst.local.docker_hosts import DockerHosts
-from dask_starburst.local.ec2 import Ec2
-from dask_starburst.local.ecr import Ecr
-from dask_starburst.local.ecs_clusters import ClusterOperations, ProviderAssociations
-from dask_starburst.local.ecs_definitions import DefinitionOperations
-from dask_starburst.local.ecs_fargate import fargate_providers
-from dask_starburst.local.ecs_instances import InstanceOperations
-from dask_starburst.local.ecs_network import Interfaces
-from dask_starburst.local.ecs_providers import ProviderOperations
-from dask_starburst.local.ecs_run import RunOperations
-from dask_starburst.local.ecs_tags import TagOperations
-from dask_starburst.local.ecs_tasks import TaskViews
-from dask_starburst.local.engine import Engine
-from dask_starburst.local.facts import Facts
-from dask_starburst.local.gate import Gate
-from dask_starburst.local.images import Images
-from dask_starburst.local.keys import Keys
-from dask_starburst.local.machines import Machines
-from dask_starburst.local.market import Market
-from dask_starburst.local.metadata import MetadataApp
-from dask_starburst.local.placement_scores import PlacementScores
-from dask_starburst.local.played import PlayedContainers
-from dask_starburst.local.price_list import PriceList
-from dask_starburst.local.quotas import Quotas
-from dask_starburst.local.registry import LAYERS, Registry
-from dask_starburst.local.service_quotas import ServiceQuotas
-from dask_starburst.local.sky import Sky
-from dask_starburst.local.spot_history import SpotHistory
-from dask_starburst.local.task_life import TaskLife
-from dask_starburst.local.timing import Profile, Timing
-from dask_starburst.local.veil import Veil
-from dask_starburst.local.wire import Service
-from dask_starburst.local.world import World
+from dask_starburst.local.http.protocols import Service
+from dask_starburst.local.http.router import Gate
+from dask_starburst.local.injector import Sky
+from dask_starburst.local.moto import patches
+from dask_starburst.local.services.autoscaling.groups import Groups
+from dask_starburst.local.services.autoscaling.operations import GroupOperations
+from dask_starburst.local.services.autoscaling.views import GroupViews, ScheduleOperations
+from dask_starburst.local.services.autoscaling.views import TagOperations as GroupTagOperations
+from dask_starburst.local.services.ec2.capacity import Market
+from dask_starburst.local.services.ec2.docker_hosts import DockerHosts
+from dask_starburst.local.services.ec2.instances import Ec2
+from dask_starburst.local.services.ec2.machines import Machines
+from dask_starburst.local.services.ec2.metadata import MetadataApp
+from dask_starburst.local.services.ec2.metadata_views import Facts
+from dask_starburst.local.services.ec2.placement_scores import PlacementScores
+from dask_starburst.local.services.ec2.spot_history import SpotHistory
+from dask_starburst.local.services.ecr import moto as moto_ecr
+from dask_starburst.local.services.ecr.registry import LAYERS, Registry
+from dask_starburst.local.services.ecr.repositories import Ecr
+from dask_starburst.local.services.ecs.agent import AgentApp
+from dask_starburst.local.services.ecs.clusters import ClusterOperations, ProviderAssociations
+from dask_starburst.local.services.ecs.definitions import DefinitionOperations
+from dask_starburst.local.services.ecs.fargate import fargate_providers
+from dask_starburst.local.services.ecs.instances import InstanceOperations
+from dask_starburst.local.services.ecs.network import Interfaces
+from dask_starburst.local.services.ecs.providers import ProviderOperations
+from dask_starburst.local.services.ecs.run import RunOperations
+from dask_starburst.local.services.ecs.tags import TagOperations
+from dask_starburst.local.services.ecs.task_life import TaskLife
+from dask_starburst.local.services.ecs.tasks import TaskViews
+from dask_starburst.local.services.pricing import PriceList
+from dask_starburst.local.services.service_quotas import ServiceQuotas
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -117,7 +119,7 @@ class LocalServer:
         self.endpoint_url = f"http://{_HOST}:{self._http.bind_addr[1]}"
         self._keys = Keys()
         self._hooks = _Hooks()
-        moto_patches.install(self._hooks, self.network.cidr if self.network.aliases else "127.31.0.0/16")
+        patches.install(self._hooks, self.network.cidr if self.network.aliases else "127.31.0.0/16")
         self._ecr = Ecr(lambda: self.world.now(), options.region, self.endpoint_url, self._folder / "registry")
         moto_ecr.install(self._ecr)
         self._begin()

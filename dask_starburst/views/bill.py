@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from dask_starburst.cost.bill import Cost, dollars
-from dask_starburst.plan.policies import MANAGED_TAG
+from dask_starburst.plan.requests.policies import MANAGED_TAG
 
 
 def money_rows(cost: Cost) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dask_starburst.plan.quote import Quote, hedge, sentences
+from dask_starburst.plan.money.quote import Quote, hedge, sentences
 
 
 def as_renderable(quote: Quote) -> RenderableType:

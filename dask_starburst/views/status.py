@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dask_starburst.plan.cleanup import PoolFound
-from dask_starburst.plan.idle import FREE, IdleRow, cents, total, total_text
+from dask_starburst.plan.money.idle import FREE, IdleRow, cents, total, total_text
+from dask_starburst.plan.requests.garbage import PoolFound
 
 
 @dataclass(frozen=True, slots=True)

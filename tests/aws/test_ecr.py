@@ -15,8 +15,8 @@ from dask_starburst.aws import ecr
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import AWSError, ImageError, PermissionDenied
 from dask_starburst.local import LocalAWS
-from dask_starburst.plan.images import REFRESHED, lifecycle_policy, prunable
-from tests.hub import Hub
+from dask_starburst.plan.images.lifetime import REFRESHED, lifecycle_policy, prunable
+from tests.support.ecr_repository import Hub
 
 DAY = 86_400.0
 RECIPE = "0123456789abcdef" * 2

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from dask_starburst.aws import ecs
 from dask_starburst.aws.session import AWS
-from dask_starburst.plan.tasks import Launch, Place, run_request
+from dask_starburst.plan.requests.tasks import Launch, Place, run_request
 
 ARN = "arn:aws:ecs:us-east-1:123456789012:"
 

@@ -12,7 +12,7 @@ import pytest
 from dask_starburst.aws.iam import ensure_instance_profile, ensure_role
 from dask_starburst.aws.session import AWS
 from dask_starburst.local import LocalAWS
-from dask_starburst.plan.policies import NAMESPACE, Role, instance_role, scheduler_role
+from dask_starburst.plan.requests.policies import NAMESPACE, Role, instance_role, scheduler_role
 
 ROLE = scheduler_role("123456789012")
 WITHOUT = Role(ROLE.name, ROLE.service, ())

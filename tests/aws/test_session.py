@@ -7,7 +7,7 @@ import time
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.local import LocalAWS
-from dask_starburst.plan.rates import LIMITS, SHARE
+from dask_starburst.plan.requests.rate_limits import LIMITS, SHARE
 
 
 def test_every_page_of_a_listing_is_read_and_counted(clean: LocalAWS) -> None:

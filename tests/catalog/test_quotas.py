@@ -6,7 +6,7 @@ import pytest
 
 from dask_starburst.catalog import catalogue
 from dask_starburst.catalog.quotas import QUOTAS, Market, fargate_quota, quota_of
-from dask_starburst.plan.sizing import worker_types
+from dask_starburst.plan.requests.sizing import worker_types
 
 
 @pytest.mark.parametrize(

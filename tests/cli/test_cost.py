@@ -14,9 +14,9 @@ from dask_starburst.cli import main
 from dask_starburst.cost import Cost
 from dask_starburst.cost.record import keep, record_of
 from dask_starburst.local import LocalAWS, endpoints
-from dask_starburst.local.keys import TOKEN_HEADER
-from dask_starburst.local.weather import Quota
-from tests.evidence import starburst
+from dask_starburst.local.backend.keys import TOKEN_HEADER
+from dask_starburst.local.faults.events import Quota
+from tests.support.cluster_asserts import starburst
 
 NOW = 4_000_000_000.0  # no record is ever older than a month
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from dask_starburst.cli import main
 from dask_starburst.local import LocalAWS
-from tests.hub import Hub
+from tests.support.ecr_repository import Hub
 
 DAY = 86_400.0
 FIRST, SECOND = "0123456789abcdef" * 2, "fedcba9876543210" * 2

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from dask_starburst.cli.local import local
 from dask_starburst.local import LocalAWS, endpoints
-from tests.evidence import alive, wait_until
+from tests.support.cluster_asserts import alive, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from dask_starburst import StarburstCluster
 from dask_starburst.cli import main
 from dask_starburst.local import LocalAWS
-from tests.evidence import objects, pools, wait_until
+from tests.support.cluster_asserts import objects, pools, wait_until
 
 LEASE = 120
 SCRIPT = """

@@ -8,8 +8,8 @@ import pytest
 
 from dask_starburst import StarburstCluster
 from dask_starburst.local import LocalAWS
-from dask_starburst.local.weather import Error
-from tests.evidence import starburst
+from dask_starburst.local.faults.events import Error
+from tests.support.cluster_asserts import starburst
 
 
 def test_it_shows_what_runs_with_its_price_and_then_nothing_but_the_idle_bill(aws: LocalAWS) -> None:

@@ -15,7 +15,7 @@ from dask.distributed import Client, Event, Future, Lock, Queue, Semaphore, Vari
 from distributed import WorkerPlugin, as_completed, fire_and_forget, wait, worker_client
 
 from tests.dask.side import Side, error_of
-from tests.evidence import wait_until
+from tests.support.cluster_asserts import wait_until
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no tests
 

@@ -12,7 +12,7 @@ from distributed.deploy.spec import SpecCluster
 from distributed.utils import Log, Logs
 
 from tests.dask.side import Side, error_of
-from tests.evidence import wait_until
+from tests.support.cluster_asserts import wait_until
 
 
 def names_of_workers(side: Side) -> Any:

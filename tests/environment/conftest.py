@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from dask_starburst.environment.registry import Registry
-from tests.environment.kitchen import Built, Kitchen, new_kitchen, shared_folder, worker_image
-from tests.environment.server import serving, why_no_registry
+from dask_starburst.environment.registry.client import Registry
+from tests.support.docker_registry import serving, why_no_registry
+from tests.support.image_fixtures import Built, Kitchen, new_kitchen, shared_folder, worker_image
 
 
 @pytest.fixture(scope="session")

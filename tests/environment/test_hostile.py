@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from dask_starburst.environment import oci
-from dask_starburst.environment.archive import Packed
-from dask_starburst.environment.base import BaseImage, resolve_base
-from dask_starburst.environment.bytecode import Bytecode
-from dask_starburst.environment.layers import Layers
-from dask_starburst.environment.registry import Registry
-from dask_starburst.environment.tree import read_tree, write_files
+from dask_starburst.environment.build.base_image import BaseImage, resolve_base
+from dask_starburst.environment.build.bytecode import Bytecode
+from dask_starburst.environment.build.image_tree import read_tree, write_files
+from dask_starburst.environment.build.layers import Layers
+from dask_starburst.environment.build.tar import Packed
+from dask_starburst.environment.registry import documents
+from dask_starburst.environment.registry.client import Registry
 from dask_starburst.errors import ImageError, RegistryUnavailable
-from tests.environment.server import quick
+from tests.support.docker_registry import quick
 
 LIBRARY = "usr/local/lib/python3.11"
 PLATFORM = "linux/arm64"
@@ -43,7 +43,7 @@ def member(name: str, data: bytes = b"a = 1\n", kind: bytes = tarfile.REGTYPE, l
 def layer(folder: Path, *members: bytes, name: str = "layer") -> tuple[Path, str]:
     path = folder / name
     path.write_bytes(b"".join(members) + bytes(1024))
-    return path, oci.LAYER_TAR
+    return path, documents.LAYER_TAR
 
 
 def everything(folder: Path) -> list[str]:
@@ -126,7 +126,7 @@ def test_a_layer_that_unpacks_without_an_end_is_left_at_the_bound(tmp_path: Path
     path = packed_bomb(tmp_path, head, b"\0", 1200)
     assert path.stat().st_size < 1 << 20
     with pytest.raises(ImageError, match="decompression bomb"):
-        read_tree([(path, oci.LAYER_ZSTD)], lambda name: False)
+        read_tree([(path, documents.LAYER_ZSTD)], lambda name: False)
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
@@ -137,7 +137,7 @@ def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path: Path, kind: b
     tracemalloc.start()
     try:
         with pytest.raises(ImageError, match="header of 209715200 bytes"):
-            read_tree([(path, oci.LAYER_ZSTD)], lambda name: True)
+            read_tree([(path, documents.LAYER_ZSTD)], lambda name: True)
         assert tracemalloc.get_traced_memory()[1] < 20 << 20
     finally:
         tracemalloc.stop()
@@ -182,18 +182,18 @@ def hostile(answers: Answers, status: int = 200) -> Iterator[tuple[str, list[str
 
 
 def manifest(config: Any, *layers: Any) -> bytes:
-    document = {"schemaVersion": 2, "mediaType": oci.MANIFEST, "config": config, "layers": list(layers)}
+    document = {"schemaVersion": 2, "mediaType": documents.MANIFEST, "config": config, "layers": list(layers)}
     return json.dumps(document).encode()
 
 
 def described(body: bytes, **other: Any) -> dict[str, Any]:
-    return {"mediaType": oci.LAYER_TAR, "digest": oci.digest_of(body), "size": len(body), **other}
+    return {"mediaType": documents.LAYER_TAR, "digest": documents.digest_of(body), "size": len(body), **other}
 
 
 def serving(*blobs: bytes, tag: bytes) -> Answers:
     """The answers of a registry with one image, whatever is in it."""
-    found: Answers = {f"/v2/a/blobs/{oci.digest_of(body)}": ({}, body) for body in blobs}
-    by_name = ("latest", oci.digest_of(tag))
+    found: Answers = {f"/v2/a/blobs/{documents.digest_of(body)}": ({}, body) for body in blobs}
+    by_name = ("latest", documents.digest_of(tag))
     return found | {f"/v2/a/manifests/{name}": ({}, tag) for name in by_name}
 
 
@@ -215,7 +215,7 @@ def test_a_digest_that_is_a_path_is_refused_before_it_is_used(tmp_path: Path, di
         "layer": manifest(described(GOOD), wrong),
         "index": plain(
             {
-                "mediaType": oci.INDEX,
+                "mediaType": documents.INDEX,
                 "manifests": [{**wrong, "platform": {"os": "linux", "architecture": "arm64"}}],
             }
         ),
@@ -262,7 +262,7 @@ def test_layers_that_fill_every_disk_are_not_fetched(tmp_path: Path):
         pytest.raises(ImageError, match="bytes together"),
     ):
         resolve_base(f"{host}/a", tmp_path, quick).ground(PLATFORM, "3.11")
-    assert oci.digest_of(TAR) not in " ".join(asked)
+    assert documents.digest_of(TAR) not in " ".join(asked)
 
 
 def test_a_configuration_that_is_declared_too_large_is_not_fetched(tmp_path: Path):
@@ -289,7 +289,7 @@ def test_a_manifest_without_an_end_is_read_up_to_what_registries_take(headers: d
 
 
 def test_a_layer_is_read_up_to_its_declared_size_and_nothing_of_it_stays(tmp_path: Path):
-    digest = oci.digest_of(TAR)
+    digest = documents.digest_of(TAR)
     with (
         hostile({f"/v2/a/blobs/{digest}": ({}, endless)}) as (host, _),
         pytest.raises(ImageError, match=f"more than the {len(TAR)} bytes"),
@@ -299,7 +299,7 @@ def test_a_layer_is_read_up_to_its_declared_size_and_nothing_of_it_stays(tmp_pat
 
 
 def test_a_layer_of_another_size_than_declared_is_thrown_away(tmp_path: Path):
-    digest = oci.digest_of(TAR)
+    digest = documents.digest_of(TAR)
     with (
         hostile({f"/v2/a/blobs/{digest}": ({}, TAR)}) as (host, _),
         pytest.raises(ImageError, match="its manifest says"),
@@ -326,13 +326,13 @@ def test_nothing_but_a_tag_or_a_digest_is_part_of_an_address(reference: str):
         with pytest.raises(ImageError, match="not a digest"):
             Registry(host).manifest("a", reference)
         with pytest.raises(ValueError, match="name of a repository"):
-            Registry(host).has_blob("../a", oci.digest_of(TAR))
+            Registry(host).has_blob("../a", documents.digest_of(TAR))
     assert asked == []
 
 
 def test_what_a_registry_says_cannot_play_with_the_terminal():
     said = {"errors": [{"code": "DENIED", "message": "\x1b]0;title\x07\x1b[2Jall is well\r\n"}]}
-    digest = oci.digest_of(TAR)
+    digest = documents.digest_of(TAR)
     with (
         hostile({f"/v2/a/blobs/{digest}": ({}, plain(said))}, status=400) as (host, _),
         pytest.raises(ImageError, match="all is well") as found,
@@ -345,12 +345,12 @@ def test_what_was_kept_is_not_believed_when_it_has_changed(tmp_path: Path):
     with hostile(serving(GOOD, TAR, tag=manifest(described(GOOD), described(TAR)))) as (host, asked):
         base = resolve_base(f"{host}/a", tmp_path, quick)
         base.part(PLATFORM)
-        kept = tmp_path / "bases" / "manifests" / f"{oci.file_name(base.digest)}.json"
+        kept = tmp_path / "bases" / "manifests" / f"{documents.file_name(base.digest)}.json"
         kept.write_bytes(kept.read_bytes().replace(b"sha256:", b"../../:"))
         before = len(asked)
         BaseImage(base.name, base.digest, base.registry, tmp_path / "bases").part(PLATFORM)
         assert len(asked) > before
-        assert oci.digest_of(kept.read_bytes()) == base.digest
+        assert documents.digest_of(kept.read_bytes()) == base.digest
 
 
 def test_the_standard_library_of_a_hostile_base_stays_in_its_folder(tmp_path: Path):

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from dask.distributed import Client, LocalCluster
 
-from dask_starburst.environment.pushing import LAYER
-from dask_starburst.plan.tasks import TLS_VARIABLE
-from tests.environment import containers
-from tests.environment.containers import run, started
-from tests.environment.kitchen import Built
-from tests.environment.rootfs import PLATFORMS
-from tests.evidence import wait_until
+from dask_starburst.environment.build.push import LAYER
+from dask_starburst.plan.requests.tasks import TLS_VARIABLE
+from tests.support import containers
+from tests.support.base_rootfs import PLATFORMS
+from tests.support.cluster_asserts import wait_until
+from tests.support.containers import run, started
+from tests.support.image_fixtures import Built
 
 # The first of these tests waits for the image to be built.
 pytestmark = pytest.mark.timeout(300)
@@ -68,7 +68,7 @@ def test_a_worker_of_the_image_joins_and_computes_and_leaves_in_an_orderly_way(u
 
 def test_the_image_has_what_our_own_workers_are_started_with(unpacked):
     folder, config = unpacked["linux/amd64"]
-    status, said = run(folder, config, ["python", "-m", "dask_starburst.remote", "worker", "--help"])
+    status, said = run(folder, config, ["python", "-m", "dask_starburst.runtime", "worker", "--help"])
     # It is asked for its certificates before anything else: it was found, and runs.
     assert (status, f"{TLS_VARIABLE} is missing" in said) == (1, True), said
 

@@ -17,10 +17,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from distributed.comm import CommClosedError, connect, listen
 from distributed.security import Security
 
+from dask_starburst.cluster.processes import SchedulerTask
 from dask_starburst.errors import BadArgument, SchedulerFailed
-from dask_starburst.fleet.task import SchedulerTask
 from dask_starburst.fleet.tls import LARGEST_SECRET, Certificates, adopt, issue, refusal
-from dask_starburst.plan.state import HEAD, SCHEDULER, Worker, WorkerState
+from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Worker, WorkerState
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local import LocalAWS
 from dask_starburst.local.launcher import Server, server_options
-from tests.evidence import alive
+from tests.support.cluster_asserts import alive
 
 USER = """
 import os, sys, time

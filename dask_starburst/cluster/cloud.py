@@ -1,0 +1,150 @@
+"""Opening the door to AWS: an account's, or the embedded one's."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dask_starburst.aws.regions import check_region
+from dask_starburst.aws.session import AWS
+from dask_starburst.cancellation import outlast
+from dask_starburst.catalog import price_table
+from dask_starburst.errors import BadArgument
+from dask_starburst.plan.loop.adaptive import Patience
+from dask_starburst.settings import AdaptiveSettings, Settings
+
+if TYPE_CHECKING:
+    from dask_starburst.local import LocalAWS
+
+#: The embedded AWS runs any image in its own Python environment; the name only has to be one.
+LOCAL_IMAGE = "dask-starburst/local"
+#: It answers in milliseconds, so there is no reason to wait between looks as in an account.
+_LOCAL_POLL = 0.25
+#: Its instances boot in seconds, so adaptive scaling needs no more patience than Dask's own has.
+_LOCAL_INTERVAL = 1.0
+_LOCAL_PATIENCE = Patience(least=2.0, boot=2.0, most=10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """An AWS to call, and the settings completed by what is known of it."""
+
+    aws: AWS
+    settings: Settings
+    local: LocalAWS | None = None
+    owned: bool = False
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it is the embedded AWS."""
+        return self.local is not None
+
+    @property
+    def patience(self) -> Patience:
+        """The patience of adaptive scaling, where the user has not said it."""
+        return _LOCAL_PATIENCE if self.simulated else Patience()
+
+    def __str__(self) -> str:
+        return f"{'the embedded AWS' if self.simulated else 'AWS'}, {self.aws.region}"
+
+    async def close(self) -> None:
+        """Close the door; stop the embedded AWS if it was started here."""
+        self.aws.close()
+        if self.local is None or not self.owned:
+            return
+        try:
+            await asyncio.to_thread(self.local.stop)
+        except RuntimeError:  # the interpreter is exiting and starts no threads any more
+            self.local.stop()
+
+
+def has_region(settings: Settings) -> bool:
+    """Whether it is known which region is meant."""
+    return settings.cloud == "local" or bool(AWS(region=settings.region, profile=settings.profile).region)
+
+
+async def open_cloud(settings: Settings) -> Cloud:
+    """Return the AWS that the settings ask for.
+
+    Raises
+    ------
+    BadArgument
+        No region is configured.
+    LocalAWSError
+        The embedded AWS cannot be started or reached.
+    """
+    if settings.cloud == "local":
+        opening = asyncio.ensure_future(asyncio.to_thread(_open_local, settings))
+        try:
+            return await outlast(opening)
+        except asyncio.CancelledError:
+            if opening.done() and opening.exception() is None:
+                await opening.result().close()
+            raise
+    return Cloud(_open_account(settings), settings)
+
+
+def _open_account(settings: Settings) -> AWS:
+    aws = AWS(region=settings.region, profile=settings.profile, endpoint_url=settings.endpoint_url)
+    if not aws.region:
+        raise BadArgument('no AWS region is configured; give region="us-east-1", for example.')
+    if settings.endpoint_url is None:  # what is not AWS itself may have others
+        _check_region(aws.region)
+    aws.require_credentials()
+    return aws
+
+
+def _check_region(region: str) -> None:
+    if not price_table(region).rates:  # reading what botocore knows takes longer than this list
+        check_region(region)
+
+
+def _open_local(settings: Settings) -> Cloud:
+    from dask_starburst.local import LocalAWS
+
+    url = settings.endpoint_url
+    if settings.region is not None:
+        _check_region(settings.region)
+    local = LocalAWS.connect(url) if url else LocalAWS(region=settings.region or "us-east-1")
+    if url is None:
+        local.start()
+    if settings.region not in (None, local.region):
+        raise BadArgument(
+            f"region={settings.region!r}, but the embedded AWS at {url} plays {local.region}; leave region out."
+        )
+    aws = AWS(endpoint_url=local.endpoint_url, session=local.session())
+    return Cloud(aws, _complete(settings, local), local, owned=url is None)
+
+
+def _complete(settings: Settings, local: LocalAWS) -> Settings:
+    """Fill in what an account would know better, and leave what the user chose."""
+    # Without addresses of their own, schedulers of one embedded AWS need ports of their own.
+    port = local.scheduler_port if local.aliases else _free_port()
+    dashboard = settings.scheduler.dashboard_port if local.aliases else 0
+    scheduler = replace(settings.scheduler, port=port, dashboard_port=dashboard)
+    network = settings.network
+    if network.caller is None:
+        network = replace(network, checkip_url=local.private_url("checkip", "caller"))
+    poll = min(settings.timeouts.poll, _LOCAL_POLL)
+    return replace(
+        settings,
+        image=settings.image or (LOCAL_IMAGE if settings.environment is None else None),
+        scheduler=scheduler,
+        network=network,
+        timeouts=replace(settings.timeouts, poll=poll),
+        adaptive=_faster(settings.adaptive),
+    )
+
+
+def _faster(chosen: AdaptiveSettings) -> AdaptiveSettings:
+    """Quicken what was left at its default; who gives exactly the default cannot be told from who gave none."""
+    untouched = chosen.interval == AdaptiveSettings().interval
+    return replace(chosen, interval=_LOCAL_INTERVAL) if untouched else chosen
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,170 @@
+"""Layers of an image, kept by what they were made of.
+
+Not by what came out: that is known only when they are made, and another version of the compressor makes other bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dask_starburst.environment.tools import cancellation
+from dask_starburst.environment.registry import documents
+from dask_starburst.environment.build.tar import Entry, Packed, write_tar
+from dask_starburst.errors import BadArgument, ImageError
+from dask_starburst.paths import private_folder, private_opener
+
+#: By the word that settings use for a compression.
+MEDIA_TYPES = {"zstd": documents.LAYER_ZSTD, "gzip": documents.LAYER_GZIP}
+#: What was not used for so long is made anew when it is needed again.
+_KEPT = 30 * 86_400.0
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer as a file: `digest` and `size` of its compressed bytes, `diff_id` of what is in them."""
+
+    diff_id: str
+    digest: str
+    size: int
+    media_type: str
+    path: Path
+
+    @property
+    def descriptor(self) -> documents.Descriptor:
+        """How a manifest names the layer."""
+        return documents.Descriptor(media_type=self.media_type, digest=self.digest, size=self.size)
+
+
+class Layers:
+    """The layers that were made on this computer, by what they were made of.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they are kept; it may vanish at any time.
+    compression : str
+        ``"zstd"``, or ``"gzip"`` for container engines of before 2023.
+    """
+
+    def __init__(self, folder: Path, compression: str = "zstd") -> None:
+        if compression not in MEDIA_TYPES:
+            raise BadArgument(f"compression={compression!r} is none of {', '.join(map(repr, MEDIA_TYPES))}.")
+        self.folder = folder
+        self.compression = compression
+        self._media_type = MEDIA_TYPES[compression]
+
+    def get(self, key: str, entries: Callable[[Path], Iterable[Entry]]) -> tuple[Layer, bool]:
+        """Return the layer with a key, and whether it was there already.
+
+        Parameters
+        ----------
+        key : str
+            The digest of everything that the members follow from.
+        entries : callable
+            Gives the members. It is called with an empty folder to work in, and only if the layer is not there.
+
+        Raises
+        ------
+        ImageError
+            The disk is full. Nothing half-written is left under a final name.
+        """
+        found = self._find(key)
+        if found is not None:
+            return found, True
+        with room_in(self.folder), tempfile.TemporaryDirectory(dir=self._made("work")) as work:
+            layer = self._write(entries(Path(work)), Path(work))
+            self._remember(key, layer)
+        return layer, False
+
+    def prune(self, now: float | None = None) -> None:
+        """Delete what no image has used for a month."""
+        for name in ("blobs", "keys", "work"):
+            drop_unused(self._made(name).iterdir(), now)
+
+    def _find(self, key: str) -> Layer | None:
+        note = self._note(key)
+        try:
+            facts = json.loads(note.read_text(encoding="utf-8"))
+            layer = Layer(**facts, path=self._blob(facts["digest"]))
+            if layer.path.stat().st_size != layer.size:
+                return None
+            for used in (note, layer.path):
+                os.utime(used)
+        except (OSError, ValueError, TypeError, KeyError, ImageError):
+            return None  # never made, or not any more, or by another version of ours
+        return layer
+
+    def _write(self, entries: Iterable[Entry], work: Path) -> Layer:
+        target = work / "layer.partial"
+        with open(target, "wb", opener=private_opener) as file:
+            packed = Packed(file, self.compression)
+
+            def write(data: bytes) -> None:
+                cancellation.check()
+                packed.write(data)
+
+            write_tar(entries, write)
+            packed.close()
+        layer = Layer(packed.diff_id, packed.digest, packed.size, self._media_type, self._blob(packed.digest))
+        os.replace(target, layer.path)
+        return layer
+
+    def _remember(self, key: str, layer: Layer) -> None:
+        facts = {name: getattr(layer, name) for name in ("diff_id", "digest", "size", "media_type")}
+        write_whole(self._note(key), json.dumps(facts).encode())
+
+    def _note(self, key: str) -> Path:
+        return self._made("keys") / f"{hashlib.sha256(f'{key} {self.compression}'.encode()).hexdigest()}.json"
+
+    def _blob(self, digest: str) -> Path:
+        return self._made("blobs") / documents.file_name(digest)
+
+    def _made(self, name: str) -> Path:
+        return private_folder(self.folder / name)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that nobody ever reads half of it."""
+    private_folder(path.parent)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+        try:
+            file.write(data)
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def drop_unused(paths: Iterable[Path], now: float | None = None) -> None:
+    """Delete files and folders that have not been used for a month."""
+    oldest = (time.time() if now is None else now) - _KEPT
+    for path in paths:
+        with suppress(FileNotFoundError):  # another process tidies up as well
+            if path.stat().st_mtime < oldest:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Say in words that there is no room left in a folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise ImageError(
+            f"no room left for the layers of the image in {folder} ({os.strerror(error.errno)}); make room there,"
+            " or name another folder with XDG_CACHE_HOME=…, and start again: finished layers are kept."
+        ) from error

@@ -1,0 +1,1 @@
+"""What a user's environment has: from the running Python, from files, from conda."""

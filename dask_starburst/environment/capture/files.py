@@ -1,0 +1,292 @@
+"""Environments that a file says, in place of the packages of the running Python."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from dask_starburst.environment.capture import conda, wheels
+from dask_starburst.environment.capture.additions import additions, built
+from dask_starburst.environment.capture.model import Environment, LocalWheel
+from dask_starburst.environment.capture.requirements import bare, parse, split
+from dask_starburst.environment.capture.running import PYTHON, check_excluded, own_modules, this_package
+from dask_starburst.environment.resolve.lock import normal, pins_of
+from dask_starburst.environment.tools import uv
+from dask_starburst.environment.tools.cache import cache_dir
+from dask_starburst.errors import BadArgument, ImageError, VersionMismatch
+from dask_starburst.plan.images.versions import MUST_MATCH
+
+
+def read(
+    name: str,
+    exclude: Iterable[str] = (),
+    add: Iterable[str] = (),
+    modules: str = "by-value",
+    cache: Path | None = None,
+) -> Environment:
+    """Return the environment of a file or of a folder with one.
+
+    What Dask's own messages need comes at the versions of this client, and dask_starburst comes along.
+
+    Parameters
+    ----------
+    name : str
+        A ``requirements.txt`` (or any ``.txt``), ``pyproject.toml``, ``uv.lock``, ``pylock.toml`` or
+        ``environment.yml``; or a folder, in which the most exact of them is taken.
+    exclude : iterable of str
+        Names of packages not to ask for, though the file does. What others need comes all the same.
+    add : iterable of str
+        Requirements to add, see `additions`.
+    modules : {"by-value", "package", "none"}
+        Whether the user's own modules go into the image (``"package"``).
+    cache : Path, optional
+        Where wheels are kept.
+
+    Raises
+    ------
+    BadArgument
+        There is no such file, or it is none that is understood.
+    VersionMismatch
+        It wants another version of Python, dask or distributed than this client has.
+    ImageError
+        A local package cannot be made a wheel.
+    """
+    cache = cache or cache_dir()
+    path = _file(name)
+    found = _reader(path)(path, cache)
+    _check_python(path)
+    found = replace(found, origin=_shown(name, path))
+    _check_versions(found)
+    names = {normal(each) for each in exclude}
+    check_excluded(names)
+    more = additions(add, cache)
+    pin, wheel = this_package(cache)
+    found = _without(found, names, more.names)
+    local = {each.name: each for each in (*found.wheels, *more.wheels, *([wheel] if wheel else []))}
+    return replace(
+        found,
+        requirements=tuple(sorted({*found.requirements, *more.requirements, *([pin] if pin else [])})),
+        constraints=tuple(sorted({*found.constraints, *_pins(found, local)})),
+        wheels=tuple(sorted(local.values(), key=lambda each: each.name)),
+        modules=own_modules() if modules == "package" else (),
+    )
+
+
+def check(name: str) -> None:
+    """Refuse a file or folder that is not there, or that `read` does not understand; nothing of it is read.
+
+    Raises
+    ------
+    BadArgument
+        It is so.
+    """
+    _reader(_file(name))
+
+
+def _without(found: Environment, left_out: set[str], replaced: set[str]) -> Environment:
+    """Return an environment that does not ask for some packages, nor fixes those that come from elsewhere.
+
+    The versions of what is left out still hold: if others need it, it comes as the file has it.
+    """
+    dropped = left_out | replaced
+    kept = [text for text in found.requirements if text.startswith("-") or normal(_name(text)) not in dropped]
+    lock, lines = split(found.lock or "", dropped)
+    pins = [line for line in (*found.constraints, *lines) if normal(_name(line)) not in replaced]
+    asked = {normal(_name(text)) for text in (*found.requirements, *lines)} | {each.name for each in found.wheels}
+    return replace(
+        found,
+        requirements=tuple(kept),
+        constraints=tuple(pins),
+        wheels=tuple(each for each in found.wheels if each.name not in dropped),
+        lock=None if found.lock is None else lock,
+        left_out=tuple(sorted(left_out & asked)),
+    )
+
+
+def _file(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        found = next((path / each for each in _READERS if (path / each).exists()), None)
+        if found is None:
+            raise BadArgument(
+                f"environment={name!r} is a folder with none of {', '.join(_READERS)}; give one that has."
+            )
+        return found
+    if not path.exists():
+        raise BadArgument(
+            f"environment={name!r} does not exist; give one of {', '.join(_READERS)}, a folder with one, or leave it"
+            " out for the packages of this Python."
+        )
+    return path
+
+
+def _shown(name: str, path: Path) -> str:
+    return name if path == Path(name).expanduser() else f"{name} ({path.name})"
+
+
+def _reader(path: Path) -> Callable[[Path, Path], Environment]:
+    named = _READERS.get(path.name)
+    ending = {".txt": _requirements, ".in": _requirements, ".yml": _conda, ".yaml": _conda}.get(path.suffix)
+    if path.name.startswith("pylock.") and path.suffix == ".toml":
+        ending = _pylock
+    if (reader := named or ending) is None:
+        raise BadArgument(f"environment={str(path)!r} is not understood; give one of {', '.join(_READERS)}.")
+    return reader
+
+
+def _requirements(path: Path, cache: Path, text: str | None = None) -> Environment:
+    found = parse(path, text)
+    local = [(built(what, path.parent, cache), extras) for what, extras in found.local]
+    asked = [*(f"{wheel.name}[{extras}]" for wheel, extras in local if extras), *found.options]
+    own = tuple(wheel for wheel, _ in local)
+    if found.hashed:
+        lock = "\n".join(found.lines)
+        return Environment(PYTHON, tuple(asked), tuple(found.constraints), own, lock=lock)
+    return Environment(PYTHON, (*found.lines, *asked), tuple(found.constraints), own)
+
+
+def _pyproject(path: Path, cache: Path) -> Environment:
+    document = _toml(path)
+    if "build-system" in document:  # what it depends on is in the metadata of its wheel
+        return Environment(PYTHON, (), (), (wheels.of_folder(path.parent, cache, "local folder"),))
+    if "project" not in document:
+        raise BadArgument(f"environment={str(path)!r} has neither [project] nor [build-system]; give another file.")
+    return Environment(PYTHON, tuple(document["project"].get("dependencies", ())), ())
+
+
+def _uv_lock(path: Path, cache: Path) -> Environment:
+    options = ["--frozen", "--no-emit-project", "--no-dev", "--no-header", "--no-annotate"]
+    done = uv.run(["export", "--quiet", "--project", str(path.parent), *options, "--format", "requirements-txt"])
+    if done.returncode != 0:
+        raise ImageError(f"{path} cannot be read; uv says:\n{uv.words(done)}")
+    found = _requirements(path, cache, done.stdout)
+    project = path.parent / "pyproject.toml"
+    if not project.exists() or "build-system" not in _toml(project):
+        return replace(found, lock=found.lock or done.stdout)
+    own = wheels.of_folder(path.parent, cache, "local folder")
+    return replace(found, lock=found.lock or done.stdout, wheels=(*found.wheels, own))
+
+
+def _pylock(path: Path, cache: Path) -> Environment:
+    """Read a lock of PEP 751, as far as its packages come from an index."""
+    lines, local = [], []
+    for package in _toml(path).get("packages", ()):
+        where = package.get("directory", {}).get("path") or (package.get("archive", {})).get("path")
+        if where:
+            local.append(built(where, path.parent, cache))
+            continue
+        if "vcs" in package:
+            vcs = package["vcs"]
+            local.append(built(f"git+{vcs['url']}@{vcs['commit-id']}", path.parent, cache))
+            continue
+        marker = f" ; {package['marker']}" if package.get("marker") else ""
+        files = [*package.get("wheels", ()), *([package["sdist"]] if "sdist" in package else [])]
+        hashes = [f" --hash=sha256:{file['hashes']['sha256']}" for file in files if "sha256" in file.get("hashes", {})]
+        lines.append(f"{package['name']}=={package['version']}{marker}{''.join(hashes)}")
+    return Environment(PYTHON, (), (), tuple(local), lock="\n".join(lines))
+
+
+def _conda(path: Path, cache: Path) -> Environment:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        listed = document["dependencies"]
+    except (yaml.YAMLError, TypeError, KeyError) as error:
+        raise BadArgument(
+            f"environment={str(path)!r} has no list of dependencies ({error}); give another file."
+        ) from None
+    plain = [each for each in listed if isinstance(each, str)]
+    pip = [line for each in listed if isinstance(each, dict) for line in each.get("pip", ())]
+    taken = conda.as_requirements(plain)
+    found = _requirements(path, cache, "\n".join(pip))
+    notes = [f"conda's packages are taken from PyPI: {', '.join(sorted(taken))}"] if taken else []
+    if left := conda.left_out(plain):
+        notes.append(f"left out, for they are no packages of Python's: {', '.join(left)}")
+    return replace(found, requirements=(*found.requirements, *taken), notes=tuple(notes))
+
+
+#: What is read, the most exact first.
+_READERS: dict[str, Callable[[Path, Path], Environment]] = {
+    "uv.lock": _uv_lock,
+    "pylock.toml": _pylock,
+    "pyproject.toml": _pyproject,
+    "requirements.txt": _requirements,
+    "environment.yml": _conda,
+}
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadArgument(f"environment={str(path)!r} is no TOML ({error}); mend it, or give another file.") from None
+
+
+def _check_python(path: Path) -> None:
+    wanted = ""
+    if path.suffix == ".toml" or path.name == "uv.lock":
+        document = _toml(path)
+        wanted = str(document.get("requires-python") or document.get("project", {}).get("requires-python") or "")
+    elif path.suffix in (".yml", ".yaml"):
+        wanted = conda.python_of(yaml.safe_load(path.read_text(encoding="utf-8")).get("dependencies", ()))
+    try:
+        fits = not wanted or f"{PYTHON}.{sys.version_info.micro}" in SpecifierSet(wanted)
+    except InvalidSpecifier:
+        fits = True
+    if not fits:
+        raise VersionMismatch(
+            f"{path} wants Python {wanted}, and this client runs {PYTHON}: they would not understand each other. Run"
+            f" this in a Python {wanted}, or change the file."
+        )
+
+
+def _here(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _check_versions(environment: Environment) -> None:
+    """Refuse a file that fixes something else than what this client has of what has to match."""
+    ours = {name: version for name in MUST_MATCH[1:] if (version := _here(name))}
+    pinned = pins_of(environment)
+    wrong = {f"{n}=={v} (here {ours[n]})": n for n, v in pinned.items() if n in ours and ours[n] != v}
+    for text in environment.requirements:
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement:
+            continue
+        name = normal(wanted.name)
+        if name in ours and name not in pinned and not wanted.specifier.contains(ours[name], prereleases=True):
+            wrong[f"{text} (here {ours[name]})"] = name
+    if wrong:
+        install = " ".join(f"{name}=={ours[name]}" for name in dict.fromkeys(wrong.values()))
+        raise VersionMismatch(
+            f"{environment.origin} wants {', '.join(sorted(wrong))}: client and workers would not understand each"
+            f" other. Have the file say {install}, or install here what it says."
+        )
+
+
+def _pins(environment: Environment, local: dict[str, LocalWheel]) -> list[str]:
+    known = pins_of(environment)
+    return [
+        f"{name}=={version}"
+        for name in MUST_MATCH[1:]
+        if (version := _here(name)) and name not in known and name not in local
+    ]
+
+
+def _name(text: str) -> str:
+    try:
+        return Requirement(bare(text)).name
+    except InvalidRequirement:
+        return text

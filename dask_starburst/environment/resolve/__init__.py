@@ -1,0 +1,1 @@
+"""Which files to install on which platform."""

@@ -1,0 +1,220 @@
+"""Which files to install on which platform, decided and done by uv."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dask_starburst.environment.build.layers import write_whole
+from dask_starburst.environment.capture.model import Environment, LocalWheel
+from dask_starburst.environment.tools import uv
+from dask_starburst.errors import ImageError, NoWheels
+
+#: uv's names of the platforms: every wheel for the glibc of Amazon Linux 2 (2.26) and later bases is for 2.28 or less.
+UV_PLATFORMS = {"linux/arm64": "aarch64-manylinux_2_28", "linux/amd64": "x86_64-manylinux_2_28"}
+#: Raised by hand when this module asks uv something else than before: what was kept is no answer to that.
+_ASKED = 3
+_PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """What is installed on one platform.
+
+    Parameters
+    ----------
+    platform : str
+        As OCI writes it: ``"linux/arm64"``.
+    text : str
+        Requirements with hashes, as pip and uv read them; without the wheels that only this computer has.
+    packages : tuple of tuple of str
+        Name and version of all, sorted; local wheels included.
+    """
+
+    platform: str
+    text: str
+    packages: tuple[tuple[str, str], ...]
+
+
+def resolve(
+    environment: Environment, platform: str, cache: Path, without: tuple[str, ...] = (), *, source: bool = False
+) -> Lock:
+    """Return what the environment is on a platform; without a question to anybody if it was asked before.
+
+    Parameters
+    ----------
+    environment : Environment
+        What is asked for.
+    platform : str
+        ``"linux/arm64"`` or ``"linux/amd64"``.
+    cache : Path
+        Where answers are kept.
+    without : tuple of str
+        Packages to do as if nobody needed them.
+    source : bool
+        Whether a package without a wheel may be there as source, which the buildx builder compiles in the image.
+
+    Raises
+    ------
+    NoWheels
+        Packages have no wheel for the platform; `architecture.settle` finds out which ones, and what helps.
+    ImageError
+        uv says that it cannot be: versions that exclude each other, or no index that answers.
+    """
+    note = cache / "locks" / f"{key(environment, platform, without, source=source)}.json"
+    if note.exists():
+        facts = json.loads(note.read_text(encoding="utf-8"))
+        return Lock(facts["platform"], facts["text"], tuple((name, version) for name, version in facts["packages"]))
+    _refuse_foreign(environment, platform)
+    text = compiled(environment, platform, without, source=source)
+    local = {wheel.name for wheel in environment.wheels}
+    found = [(normal(name), version) for name, version in _PINNED.findall(text)]
+    packages = {*((n, v) for n, v in found if n not in local), *((w.name, w.version) for w in environment.wheels)}
+    # Constraints have hashes where a lock's package was left out, and comes as others need it.
+    hashed = "\n".join([environment.lock or "", *environment.constraints])
+    text = _with_hashes_of(hashed, _without(text, local))
+    lock = Lock(platform, text, tuple(sorted(packages)))
+    write_whole(note, json.dumps(asdict(lock)).encode())
+    return lock
+
+
+def compiled(environment: Environment, platform: str, without: tuple[str, ...] = (), *, source: bool = False) -> str:
+    """Return uv's answer: requirements with hashes.
+
+    Raises
+    ------
+    NoWheels, ImageError
+        As `resolve` does.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        wanted, pins = folder / "requirements.in", folder / "constraints.txt"
+        wheels = [f"{wheel.name} @ {wheel.path.as_uri()}" for wheel in environment.wheels]
+        if environment.lock is not None:
+            wanted.write_text(environment.lock, encoding="utf-8")
+            extra = folder / "wheels.in"
+            extra.write_text("\n".join([*environment.requirements, *wheels]), encoding="utf-8")
+            inputs = [wanted, extra]
+        else:
+            wanted.write_text("\n".join([*environment.requirements, *wheels]), encoding="utf-8")
+            inputs = [wanted]
+        pins.write_text("\n".join(environment.constraints), encoding="utf-8")
+        arguments = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes"]
+        arguments += ["--python-version", environment.python, "--python-platform", UV_PLATFORMS[platform]]
+        arguments += [] if source else ["--only-binary", ":all:"]
+        arguments += ["--constraints", str(pins), *map(str, inputs)]
+        if without:
+            dropped = folder / "overrides.txt"
+            dropped.write_text("\n".join(f"{name} ; python_version < '0'" for name in without), encoding="utf-8")
+            arguments += ["--overrides", str(dropped)]
+        done = uv.run(arguments)
+    if done.returncode == 0:
+        return done.stdout
+    said = uv.words(done)
+    where = f"{environment.origin or 'the environment'} cannot be installed on {platform}"
+    if "no wheels" in said or "Wheels are " in said or "wheels with a matching" in said:
+        raise NoWheels(f"{where}: {said}")
+    raise ImageError(f"{where}; uv says:\n{said}")
+
+
+def install(lock: Lock, environment: Environment, into: Path) -> None:
+    """Put what a lock says into a folder, as `pip install --target` does; nothing is built and nothing else comes.
+
+    Raises
+    ------
+    ImageError
+        A file is gone from its index, or is not what the lock says.
+    """
+    names = dict(lock.packages)
+    wheels = [str(w.path) for w in environment.wheels if names.get(w.name) == w.version]
+    common = ["pip", "install", "--quiet", "--target", str(into), "--no-deps", "--link-mode", "copy"]
+    common += ["--python-version", environment.python, "--python-platform", UV_PLATFORMS[lock.platform]]
+    with tempfile.TemporaryDirectory() as name:
+        pinned = Path(name) / "requirements.txt"
+        if lock.text.strip():
+            # Where the environment's own file says that packages come from, they still do.
+            sources = [text for text in environment.requirements if text.startswith("-")]
+            pinned.write_text("\n".join([*sources, lock.text]), encoding="utf-8")
+            _install([*common, "--require-hashes", "--only-binary", ":all:", "-r", str(pinned)], lock)
+    if wheels:
+        _install([*common, *wheels], lock)
+
+
+def _install(arguments: list[str], lock: Lock) -> None:
+    done = uv.run(arguments)
+    if done.returncode != 0:
+        raise ImageError(f"installing packages for {lock.platform} failed; uv says:\n{uv.words(done)}")
+
+
+def normal(name: str) -> str:
+    """Return the one form of a package's name (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def foreign(environment: Environment, platform: str) -> tuple[LocalWheel, ...]:
+    """Return the wheels that were compiled on this computer and cannot run on a platform."""
+    return () if platform == uv.own_platform() else tuple(wheel for wheel in environment.wheels if not wheel.pure)
+
+
+def _refuse_foreign(environment: Environment, platform: str) -> None:
+    if found := [f"{wheel.name} ({wheel.origin})" for wheel in foreign(environment, platform)]:
+        raise NoWheels(
+            f"{', '.join(found)} has compiled parts that were built on this computer, for {uv.own_platform()}; on"
+            f" {platform} it cannot run. Take the other architecture, or exclude it if nothing needs it."
+        )
+
+
+def _without(text: str, local: set[str]) -> str:
+    """Return a lock without the packages whose wheels are only here: what follows `name @ file` is theirs."""
+    kept, skipping = [], False
+    for line in text.splitlines(keepends=True):
+        if line[:1].strip():
+            head = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
+            skipping = bool(head and normal(head[0]) in local)
+        if not skipping:
+            kept.append(line)
+    return "".join(kept)
+
+
+def _with_hashes_of(lock: str, text: str) -> str:
+    """Return requirements with the hashes of a user's own lock, where it has any, in place of what the index says.
+
+    An index that has other files than the lock was made of is then found out when they are installed.
+    """
+    found = ((m[1], re.findall(r"--hash=(\S+)", m[0])) for m in re.finditer(rf"{_PINNED.pattern}.*", lock, re.M))
+    own = {normal(name): hashes for name, hashes in found if hashes}
+    pieces = re.split(r"^(?=\S)", text, flags=re.MULTILINE)
+    for number, piece in enumerate(pieces):
+        pinned = _PINNED.match(piece)
+        if pinned and (hashes := own.get(normal(pinned[1]))):
+            options = "".join(f" \\\n    --hash={each}" for each in hashes)
+            pieces[number] = f"{pinned[0]}{options}\n"
+    return "".join(pieces)
+
+
+def pins_of(environment: Environment) -> dict[str, str]:
+    """Return the versions that an environment fixes, by name."""
+    text = "\n".join([*environment.requirements, *environment.constraints, environment.lock or ""])
+    return {normal(name): version for name, version in _PINNED.findall(text)}
+
+
+def key(environment: Environment, platform: str, without: tuple[str, ...] = (), *, source: bool = False) -> str:
+    """Return what an answer is kept by: everything that decides it."""
+    facts = {
+        "platform": platform,
+        "python": environment.python,
+        "without": sorted(without),
+        "source": source,
+        "asked": sorted(environment.requirements),
+        "pins": sorted(environment.constraints),
+        "lock": environment.lock,
+        "wheels": sorted((w.name, w.version, w.digest) for w in environment.wheels),
+        "uv": uv.version(),
+        "asked how": _ASKED,
+        "indexes": uv.indexes_digest(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""uv, cancellation of work in threads, and the cache folder."""

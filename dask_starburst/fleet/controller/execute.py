@@ -1,0 +1,233 @@
+"""Performing what `plan.step` decided, and telling what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dask_starburst.aws import autoscaling, ecs, faults
+from dask_starburst.errors import AWSUnavailable, StarburstError
+from dask_starburst.fleet.controller import explain, observe
+from dask_starburst.plan.loop.state import (
+    HEAD,
+    Action,
+    Forget,
+    Instance,
+    Observed,
+    Retire,
+    RunTask,
+    SetDesired,
+    SetTypes,
+    StopTask,
+    Terminate,
+    Worker,
+    WorkerState,
+)
+from dask_starburst.plan.loop.worker import placed, refused, unanswered
+
+if TYPE_CHECKING:
+    from dask_starburst.fleet.controller.loop import DaskSide, Fleet
+
+
+logger = logging.getLogger(__name__)
+
+
+#: The logs of so many processes that have ended are read for `get_logs`; CloudWatch keeps those of all.
+_REMEMBERED = 1000
+
+
+class Performer:
+    """Carries actions out for one fleet."""
+
+    def __init__(self, fleet: Fleet, dask: DaskSide) -> None:
+        self._fleet = fleet
+        self._dask = dask
+        self.background: set[asyncio.Task[None]] = set()
+
+    async def all(self, actions: Iterable[Action]) -> None:
+        """Perform the actions at once, in batches where AWS takes them; one that fails does not hinder the others."""
+        fleet, single = self._fleet, []
+        runs, ends = [], []
+        for action in actions:
+            match action:
+                case RunTask():
+                    runs.append(action)
+                case Terminate():
+                    ends.append(action)
+                case _:
+                    single.append(action)
+        await asyncio.gather(
+            *(self._guarded(self._one(action), action) for action in single),
+            *(
+                self._guarded(self._terminate(part))
+                for group in sorted({end.group for end in ends})
+                for part in autoscaling.batches([end for end in ends if end.group == group])
+            ),
+            *(self._guarded(self._run(batch)) for batch in fleet.launcher.batches(runs, fleet.observed)),
+        )
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let something go on beside the loop."""
+        if self._fleet.stopping:  # nothing would end it
+            work.close()
+            return
+        task = asyncio.ensure_future(work)
+        self.background.add(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self.background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("something beside the fleet's loop failed", exc_info=error)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None], action: Action | None = None) -> None:
+        try:
+            await work
+        except StarburstError as error:
+            # It counts as asked for, so that it is asked again only after a while.
+            self._fleet.troubled(error)
+            if isinstance(action, SetDesired):
+                waiting = [w for w in self._fleet.workers.values() if w.group == action.group]
+                self._not_asked(waiting, error)
+
+    def _not_asked(self, workers: Iterable[Worker], error: StarburstError) -> None:
+        """Note why AWS gives these workers nothing; where it could not be asked, their time begins anew."""
+        now = self._fleet.pool.aws.now()
+        for worker in workers:
+            if worker.state is WorkerState.CAPACITY:
+                told = replace(worker, reason=str(error))
+                self._fleet.workers[worker.name] = unanswered(told, now) if faults.outage(error) else told
+
+    async def _one(self, action: Action) -> None:
+        pool = self._fleet.pool
+        match action:
+            case SetDesired(group, desired):
+                await pool.order(group, desired)
+                text = f"ordered: {desired} instance{'' if desired == 1 else 's'} in group {group}"
+                self._fleet.tell("capacity-ordered", group, text, desired=desired)
+            case SetTypes(group, types):
+                await pool.set_types(group, types)
+                text = f"group {group} launches {', '.join(types)} now"
+                self._fleet.tell("types-chosen", group, text, logging.DEBUG, types=types)
+            case StopTask(task, reason):
+                await ecs.stop_task(pool.aws, pool.name, task, reason)
+            case Retire(worker):
+                self.spawn(self._beside(action, self._dask.retire(worker)))
+            case Forget(worker):
+                self.spawn(self._beside(action, self._dask.forget(worker)))
+
+    async def _beside(self, action: Action, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for Dask beside the loop; a slow answer is not asked for again meanwhile."""
+        fleet = self._fleet
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 -- Dask passes on whatever its own handlers raise
+            fleet.tell("dask-error", fleet.pool.name, f"{action} failed: {error!r}", logging.WARNING)
+        fleet.observed = observe.unask(fleet.observed, {action})
+        fleet.wake()
+
+    async def _terminate(self, batch: list[Terminate]) -> None:
+        """Terminate instances; if AWS refuses because of one that is gone already, the others one by one."""
+        pool = self._fleet.pool
+        for action in batch:
+            if action.reason:
+                text = explain.instance_given_up(self._fleet.observed.instances[action.instance], action.reason)
+                self._fleet.tell("instance-given-up", action.instance, text, logging.WARNING)
+        try:
+            name = pool.names.group(batch[0].group)
+            await autoscaling.terminate(pool.aws, name, [action.instance for action in batch])
+        except StarburstError:
+            if len(batch) == 1:
+                raise
+            await asyncio.gather(*(self._guarded(self._terminate([action])) for action in batch))
+
+    async def _run(self, batch: list[RunTask]) -> None:
+        fleet = self._fleet
+        now, observed = fleet.pool.aws.now(), fleet.observed
+        arns = {run: observed.instances[run.instance].arn or "" for run in batch}
+        try:
+            placements = await ecs.run_tasks(fleet.pool.aws, fleet.launcher.request(fleet.pool, batch, observed))
+        except StarburstError as error:
+            self._not_run(batch, error, now)
+            return
+        tasks = {(t.worker, t.launch): t for t in placements.tasks}
+        refusals = {run: placements.refusal(arn) for run, arn in arns.items() if (run.worker, run.launch) not in tasks}
+        observed = observe.unask(fleet.observed, set(batch))
+        observed = observe.refuse(observed, [run.instance for run in refusals], now)
+        fleet.observed = observe.add_tasks(observed, placements.tasks)
+        for run in batch:
+            worker = fleet.workers.get(run.worker)
+            if worker is None or worker.state is not WorkerState.CAPACITY:
+                continue  # cancelled meanwhile; step stops a task that nobody waits for
+            if run in refusals:
+                self._refused(worker, refusals[run], passing=faults.placement_passes(refusals[run]))
+            else:
+                fleet.workers[run.worker] = placed(worker, tasks[run.worker, run.launch], now)
+                self._remember(fleet.workers[run.worker])
+
+    def _not_run(self, batch: list[RunTask], error: StarburstError, now: float) -> None:
+        """Follow a RunTask up that failed as a whole. AWS may have done it all the same; the next look finds out."""
+        fleet = self._fleet
+        fleet.doubt()
+        fleet.troubled(error)
+        waiting = [fleet.workers[run.worker] for run in batch if run.worker in fleet.workers]
+        if faults.outage(error):
+            self._not_asked(waiting, error)
+            if not isinstance(error, AWSUnavailable):  # nothing was done, so nothing has to be waited for
+                fleet.observed = observe.unask(fleet.observed, set(batch))
+            return
+        fleet.observed = observe.refuse(observe.unask(fleet.observed, set(batch)), [r.instance for r in batch], now)
+        for worker in waiting:
+            if worker.state is WorkerState.CAPACITY:
+                self._refused(worker, str(error), passing=faults.settling(error))
+
+    def _refused(self, worker: Worker, why: str, *, passing: bool) -> None:
+        reason = f"ECS refused its task: {why}"
+        if worker.reason != reason:  # the same answer to every attempt is told once
+            text = f"{'the scheduler' if worker.group == HEAD else f'worker {worker.name}'} waits: {reason}; retrying"
+            self._fleet.tell("task-refused", worker.name, text, logging.INFO if passing else logging.WARNING)
+        self._fleet.workers[worker.name] = refused(worker, reason, passing=passing)
+
+    def _remember(self, process: Worker) -> None:
+        """Keep what was launched, for its log: all that run, and the latest of those that have ended."""
+        fleet = self._fleet
+        fleet.launched.append(process)
+        if len(fleet.launched) > 2 * _REMEMBERED + len(fleet.workers):
+            running = {worker.task for worker in fleet.workers.values()}
+            ended = [each.task for each in fleet.launched if each.task not in running]
+            forgotten = set(ended[:-_REMEMBERED])
+            fleet.launched[:] = [each for each in fleet.launched if each.task not in forgotten]
+
+    def compare(self, before: Observed, after: Observed) -> None:
+        """Tell which instances came, connected and went, and which launches AWS refused."""
+        for instance in after.instances.values():
+            old = before.instances.get(instance.id)
+            self._compare_instance(old, instance)
+        for gone in before.instances.keys() - after.instances.keys():
+            if not before.instances[gone].terminating:
+                self._terminated(before.instances[gone])
+        known = {(r.group, r.type, r.text) for r in before.refusals}
+        for refusal in after.refusals:
+            if (refusal.group, refusal.type, refusal.text) not in known:
+                text = explain.launch_refused(refusal, after.groups.get(refusal.group), after.refusals)
+                facts = {"type": refusal.type, "why": refusal.kind}
+                self._fleet.tell("launch-failed", refusal.group, text, logging.WARNING, **facts)
+
+    def _compare_instance(self, old: Instance | None, new: Instance) -> None:
+        tell = self._fleet.tell
+        if old is None and not new.terminating:
+            market = "spot" if new.group == "spot" else "on-demand"
+            state = "warm: it takes tasks at once" if new.connected else "booting"
+            text = f"instance {new.id} ({new.type}, {market}) is {state}"
+            tell("instance-launched", new.id, text, type=new.type, market=market, group=new.group)
+        if new.connected and old is not None and not old.seen:
+            text = f"instance {new.id} is ready for {'the scheduler' if new.group == HEAD else 'a worker'}"
+            tell("instance-connected", new.id, text)
+        if old is not None and new.terminating and not old.terminating:
+            self._terminated(new)
+
+    def _terminated(self, instance: Instance) -> None:
+        self._fleet.tell("instance-terminated", instance.id, f"instance {instance.id} is terminated")

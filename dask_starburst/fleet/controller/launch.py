@@ -1,0 +1,96 @@
+"""How scheduler and workers are run: their task definitions, and what each one is told."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from dask_starburst.aws import ec2
+from dask_starburst.fleet.pool.pool import Pool
+from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Action, Observed, RunTask
+from dask_starburst.plan.requests.sizing import WorkerSize, memory_limit
+from dask_starburst.plan.requests.tasks import MOST_TASKS, Launch, Place, run_request
+
+
+@dataclass
+class Launcher:
+    """Turns decisions into RunTask requests.
+
+    Parameters
+    ----------
+    definitions : dict
+        Task definition ARN by role, ``scheduler`` and ``worker``.
+    port : int
+        The scheduler's TCP port.
+    sizes : dict
+        What the only task of an instance gets: by instance type, and by ``head``.
+    """
+
+    definitions: dict[str, str]
+    port: int
+    sizes: dict[str, WorkerSize]
+    head: str | None = None
+    private: str = ""
+    public: str = ""
+
+    async def look_for_head(self, pool: Pool, observed: Observed) -> None:
+        """Learn the scheduler's addresses as soon as its instance exists.
+
+        EC2 knows the private address when the instance is still pending: so workers are told it
+        and start beside the scheduler, not after it. The public one comes a little later.
+        """
+        alive = [i.id for i in observed.instances.values() if i.group == HEAD and not i.terminating]
+        if not alive or (self.head == alive[0] and self.public):
+            return
+        self.head = alive[0]
+        self.private, self.public = await ec2.addresses(pool.aws, self.head)
+
+    def ready_for(self, action: Action) -> bool:
+        """Whether an action can be performed yet: workers have to know their scheduler."""
+        return not isinstance(action, RunTask) or action.group == HEAD or bool(self.private)
+
+    @property
+    def scheduler_address(self) -> str:
+        """The address that workers connect to."""
+        return f"tls://{self.private}:{self.port}"
+
+    @property
+    def contact_address(self) -> str:
+        """The address that the client connects to."""
+        return f"tls://{self.public or self.private}:{self.port}"
+
+    def batches(self, runs: Iterable[RunTask], observed: Observed) -> list[list[RunTask]]:
+        """Return the tasks that one RunTask each can start: of one group, on instances of one type."""
+        alike: dict[tuple[str, str], list[RunTask]] = defaultdict(list)
+        for run in runs:
+            alike[run.group, observed.instances[run.instance].type].append(run)
+        return [same[i : i + MOST_TASKS] for same in alike.values() for i in range(0, len(same), MOST_TASKS)]
+
+    def request(self, pool: Pool, batch: list[RunTask], observed: Observed) -> dict[str, Any]:
+        """Return the RunTask request of a batch of workers, or of the scheduler."""
+        group, instance = batch[0].group, observed.instances[batch[0].instance]
+        role = SCHEDULER if group == HEAD else "worker"
+        size = self._size(HEAD if group == HEAD else instance.type)
+        limit = min(size.memory_limit, memory_limit(size.task_memory))
+        known = ((run, observed.instances[run.instance].arn or "") for run in batch)
+        places = tuple(Place(run.instance, arn.rpartition("/")[2], run.worker, run.launch, limit) for run, arn in known)
+        return run_request(
+            Launch(
+                pool=pool.name,
+                session=pool.session,
+                group=group,
+                role=role,
+                definition=self.definitions[role],
+                places=places,
+                cpu=size.task_cpu,
+                memory=size.task_memory,
+                environment={} if group == HEAD else {"STARBURST_SCHEDULER": self.scheduler_address},
+                tags=pool.tags,
+            )
+        )
+
+    def _size(self, kind: str) -> WorkerSize:
+        # A type that nobody chose gets what fits everywhere.
+        return self.sizes.get(kind) or min(self.sizes.values(), key=lambda s: s.task_memory)

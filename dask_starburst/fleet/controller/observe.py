@@ -1,0 +1,208 @@
+"""Asking AWS how the pool stands: no more than `plan.loop.polling` finds necessary."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from dask_starburst.aws import autoscaling, ecs, faults
+from dask_starburst.errors import AWSUnavailable, LeaseExpired
+from dask_starburst.fleet.pool.pool import Pool
+from dask_starburst.plan.loop.offerings import Refusal, remember
+from dask_starburst.plan.loop.polling import (
+    PATIENT_POLLS,
+    SWEEP_POLLS,
+    UNSEEN_GRACE,
+    Connected,
+    booting,
+    differing,
+    doubtful,
+    join_instances,
+    join_tasks,
+    moving,
+)
+from dask_starburst.plan.loop.reconcile import settle
+from dask_starburst.plan.loop.state import Action, Group, Name, Observed, Task, Worker
+
+#: How far AWS's clock as we know it may be wrong (seconds).
+_SLACK = 2.0
+
+
+class Observer:
+    """Looks at AWS for one fleet, and remembers when it asked for what.
+
+    Parameters
+    ----------
+    pool : Pool
+        Ours.
+    poll : float
+        Seconds between two looks while something is under way.
+    """
+
+    def __init__(self, pool: Pool, poll: float) -> None:
+        self._pool = pool
+        self._names = {pool.names.group(group): group for group in pool.groups}
+        self._sweep_every = SWEEP_POLLS * poll
+        self._patience = PATIENT_POLLS * poll
+        self._swept = float("-inf")
+        self._described: dict[str, float] = {}
+        self._explained: dict[str, float] = {}
+        # What went wrong in the pool before it was ours is none of our business.
+        self._began = pool.aws.now() - _SLACK
+        self._failed: dict[str, float] = {}
+        self._missed: float | None = None
+        self._ids: dict[str, str] = {}
+
+    def doubt(self) -> None:
+        """Ask for everything at the next look: an answer was lost."""
+        self._swept = float("-inf")
+
+    async def look(
+        self, before: Observed, workers: Collection[Worker], members: frozenset[Name], now: float
+    ) -> Observed:
+        """Return how the pool stands.
+
+        Parameters
+        ----------
+        before : Observed
+            What was known, with what was asked since.
+        workers : collection of Worker
+            All of the fleet.
+        members : frozenset of names
+            The workers that the scheduler knows.
+        now : float
+            Seconds, AWS's clock.
+
+        Raises
+        ------
+        LeaseExpired
+            The groups were emptied by their lease, or by somebody else.
+        """
+        sweep = now - self._swept >= self._sweep_every
+        whole = sweep or moving(before, workers, members)
+        groups = await autoscaling.describe(self._pool.aws, self._names, instances=whole)
+        self._check_open(groups, now)
+        if whole:
+            present = [
+                (i, self._names[g.name], kind, leaving) for g in groups.values() for i, kind, leaving in g.instances
+            ]
+        else:
+            present = [(i.id, i.group, i.type, i.terminating) for i in before.instances.values()]
+        known = replace(before, instances=join_instances(present, None, before, now), members=members)
+        connected, tasks, draining = await asyncio.gather(
+            self._connected(sweep or booting(known.instances.values())),
+            self._tasks(known, workers, sweep, now),
+            self._draining(before, sweep),
+        )
+        seen = Observed(
+            groups={self._names[g.name]: self._group(g) for g in groups.values()},
+            instances=join_instances(present, connected, before, now),
+            tasks=tasks,
+            members=members,
+            refusals=before.refusals,
+            draining=draining,
+        )
+        if sweep:
+            self._swept = now
+        return await self._explain(replace(seen, asked=settle(before.asked, seen)), now)
+
+    async def _connected(self, wanted: bool) -> Connected | None:
+        if not wanted:
+            return None
+        aws, cluster = self._pool.aws, self._pool.name
+        arns = frozenset(await ecs.connected_instances(aws, cluster))
+        known = {arn: instance for arn, instance in self._ids.items() if arn in arns}  # not those that are gone
+        self._ids = known | await ecs.instance_ids(aws, cluster, arns - known.keys())
+        return Connected(arns, self._ids)
+
+    async def _draining(self, before: Observed, wanted: bool) -> frozenset[str]:
+        if not wanted:
+            return before.draining
+        return frozenset(await ecs.draining_instances(self._pool.aws, self._pool.name))
+
+    async def _tasks(self, known: Observed, workers: Collection[Worker], sweep: bool, now: float) -> dict[str, Task]:
+        pool = self._pool
+        asked = doubtful(workers, known, self._described, now, self._patience)
+        if sweep:
+            asked |= differing(known, await ecs.running(pool.aws, pool.name, pool.session))
+        answered = await ecs.tasks(pool.aws, pool.name, asked)
+        placed = {w.task: w.since for w in workers if w.task}
+        tasks = join_tasks(known.tasks, asked, answered, placed, now)
+        self._described = {arn: at for arn, at in self._described.items() if arn in tasks} | dict.fromkeys(asked, now)
+        return tasks
+
+    async def _explain(self, observed: Observed, now: float) -> Observed:
+        """Add AWS's own words about launches that failed, for the groups that lack instances."""
+        short = [
+            g.name
+            for g in observed.groups.values()
+            if now - self._explained.get(g.name, 0.0) >= self._patience and _alive(observed, g.name) < g.desired
+        ]
+        found = await asyncio.gather(*map(self._failures, short))
+        self._explained |= dict.fromkeys(short, now)
+        new = [refusal for some in found for refusal in some]
+        return replace(observed, refusals=remember(observed.refusals, new, dict(observed.youngest), now))
+
+    async def _failures(self, group: str) -> list[Refusal]:
+        since = self._failed.get(group, self._began)
+        texts = await autoscaling.failures(self._pool.aws, self._pool.names.group(group), since)
+        self._failed[group] = max((at for _, at in texts), default=since)
+        return [faults.launch_refusal(group, text, at) for text, at in texts]
+
+    def _check_open(self, groups: Mapping[str, autoscaling.GroupSeen], now: float) -> None:
+        missing = [name for name in self._names if name not in groups]
+        self._missed = (self._missed or now) if missing else None
+        closed = [name for name in self._names if name in groups and groups[name].maximum == 0]
+        if missing and not closed and self._missed is not None and now - self._missed < UNSEEN_GRACE:
+            raise AWSUnavailable(f"Auto Scaling does not show group {missing[0]} just now.")
+        if closed := closed or missing:
+            raise LeaseExpired(
+                f"Auto Scaling group {closed[0]} is closed: its lease ran out because neither this computer"
+                " (it slept, or had no network) nor the scheduler renewed it, or somebody stopped it. Start a"
+                " new cluster; a longer lease= survives longer sleep."
+            )
+
+    def _group(self, seen: autoscaling.GroupSeen) -> Group:
+        name = self._names[seen.name]
+        return Group(name, seen.desired, seen.types, self._pool.allowed(name))
+
+
+def instance_of(observed: Observed, worker: Worker) -> str:
+    """Return the EC2 id of the instance on which a worker runs or ran; empty when it is not known any more."""
+    if worker.instance is None:
+        return ""
+    return next((i.id for i in observed.instances.values() if i.arn == worker.instance), "")
+
+
+def add_tasks(observed: Observed, tasks: Iterable[Task]) -> Observed:
+    """Return what is observed with the tasks that RunTask has just returned."""
+    return replace(observed, tasks={**observed.tasks, **{t.arn: t for t in tasks}})
+
+
+def refuse(observed: Observed, instances: Iterable[str], now: float) -> Observed:
+    """Return what is observed with the instances on which ECS has just refused a task."""
+    changed = {i: replace(observed.instances[i], refused_at=now) for i in instances if i in observed.instances}
+    return replace(observed, instances={**observed.instances, **changed})
+
+
+def ask(observed: Observed, actions: Iterable[Action], now: float) -> Observed:
+    """Return what is observed with what is being asked for."""
+    return replace(observed, asked={**observed.asked, **dict.fromkeys(actions, now)})
+
+
+def doom(observed: Observed, instance: str) -> Observed:
+    """Return what is observed with an instance that gets nothing to do any more."""
+    if instance not in observed.instances:
+        return observed
+    changed = replace(observed.instances[instance], doomed=True)
+    return replace(observed, instances={**observed.instances, instance: changed})
+
+
+def unask(observed: Observed, actions: Collection[Action]) -> Observed:
+    """Return what is observed without what was asked for and refused, or answered."""
+    return replace(observed, asked={a: t for a, t in observed.asked.items() if a not in actions})
+
+
+def _alive(observed: Observed, group: str) -> int:
+    return sum(i.group == group and not i.terminating for i in observed.instances.values())

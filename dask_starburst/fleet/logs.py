@@ -1,0 +1,57 @@
+"""Reading the logs of a cluster where they outlive its processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dask_starburst.fleet.controller.loop import Fleet
+from dask_starburst.plan.loop.state import HEAD, Name
+
+#: CloudWatch returns at most so many lines a call.
+MOST_LINES = 10_000
+
+
+async def read_logs(fleet: Fleet, scheduler: bool, workers: Mapping[Name, Name] | None) -> dict[Name, str]:
+    """Return the newest log lines of every process that was launched, also of those that are gone.
+
+    Parameters
+    ----------
+    fleet : Fleet
+        Its processes.
+    scheduler : bool
+        Whether to read the scheduler's.
+    workers : mapping, optional
+        The titles of workers by their names, as `chosen_names` returns them; None for all, titled by name.
+
+    Returns
+    -------
+    dict of name to str
+        Text by title, and the scheduler's as ``Scheduler``; an earlier process of the same title has ``(replaced)``
+        behind it.
+    """
+    logs: dict[Name, str] = {}
+    for process in reversed(fleet.launched):
+        head = process.group == HEAD
+        if not (scheduler if head else workers is None or process.name in workers):
+            continue
+        title = "Scheduler" if head else process.name if workers is None else workers[process.name]
+        while title in logs:
+            title = f"{title} (replaced)"
+        logs[title] = "\n".join(await fleet.log_tail(process, MOST_LINES))
+    return logs
+
+
+def chosen_names(workers: bool | Iterable[Name], known: Mapping[Any, Any]) -> dict[Name, Name] | None:
+    """Return how the logs of the chosen workers are titled, by name: as they were asked for. None for all.
+
+    Parameters
+    ----------
+    workers : bool or iterable of int or str
+        All, none, or names and addresses, as Dask's ``get_logs`` takes them.
+    known : mapping
+        What the scheduler says of each worker, by address.
+    """
+    if isinstance(workers, bool):
+        return None if workers else {}
+    return {known[w]["name"] if w in known else w: w for w in workers}

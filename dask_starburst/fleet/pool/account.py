@@ -1,0 +1,78 @@
+"""Setting an account up: everything that costs nothing and all our clusters share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dask_starburst.aws import ec2, iam, identity, logs, placement, ssm
+from dask_starburst.aws.session import AWS
+from dask_starburst.cancellation import together
+from dask_starburst.plan.requests import policies
+from dask_starburst.plan.requests.placement import Zone
+from dask_starburst.plan.requests.policies import MANAGED_TAG, NAMESPACE
+from dask_starburst.plan.requests.tasks import LOG_GROUP
+from dask_starburst.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What there is in the account after set-up: numbers, names and ARNs."""
+
+    number: str
+    caller: str
+    region: str
+    subnet: Zone
+    image_id: str
+    security_group: str
+    instance_profile: str
+    execution_role: str
+    scheduler_role: str
+    worker_role: str
+
+
+async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Account:
+    """Make what is missing in the account, everything at once; nothing when all is there.
+
+    Parameters
+    ----------
+    aws : AWS
+        The account.
+    settings : Settings
+        What the user chose.
+    types : tuple of str
+        The instance types that are wanted, the scheduler's first.
+
+    Raises
+    ------
+    NoCredentials, CredentialsExpired, PermissionDenied
+        AWS does not know or does not let us; nothing was launched.
+    BadArgument
+        The subnet does not exist, or there is no default VPC.
+    """
+    caller = await identity.caller(aws)
+    number = caller.account
+    tags = {**settings.tags, MANAGED_TAG: NAMESPACE}
+    roles = (
+        policies.execution_role(number),
+        policies.scheduler_role(number),
+        policies.worker_role(),
+    )
+    (subnet, group), image_id, profile, arns, _ = await together(
+        _network(aws, settings, types, tags),
+        ssm.recommended_ami(aws, settings.arch),
+        iam.ensure_instance_profile(aws, policies.instance_role(number), tags),
+        together(*(iam.ensure_role(aws, role, tags) for role in roles)),
+        together(
+            logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags),
+            *(iam.ensure_service_linked_role(aws, *linked) for linked in policies.SERVICE_LINKED_ROLES),
+        ),
+    )
+    return Account(number, caller.arn, aws.region, subnet, image_id, group, profile, *arns)
+
+
+async def _network(aws: AWS, settings: Settings, types: tuple[str, ...], tags: dict[str, str]) -> tuple[Zone, str]:
+    spot, count = settings.spot_policy != "on-demand", settings.n_workers or settings.adaptive.maximum
+    subnet = await placement.choose_subnet(aws, settings.network.subnet, types, spot=spot, count=count)
+    group = await ec2.ensure_security_group(aws, subnet.vpc, NAMESPACE, "Dask workers among themselves", tags)
+    await ec2.admit_each_other(aws, group)
+    return subnet, group

@@ -1,0 +1,141 @@
+"""Warming a pool before anybody needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+from dask_starburst.aws import autoscaling, ecs, ssm
+from dask_starburst.aws.session import AWS
+from dask_starburst.errors import CapacityUnavailable
+from dask_starburst.fleet.pool import preflight, release, reuse
+from dask_starburst.fleet.pool.account import Account, set_up
+from dask_starburst.fleet.pool.pool import Pool, claim, make
+from dask_starburst.fleet.session import Blueprint, sold
+from dask_starburst.plan.loop.state import HEAD
+from dask_starburst.plan.requests.pool import PoolNames
+from dask_starburst.plan.requests.reuse import Kept
+
+Tell = Callable[[str], None]
+
+
+async def warm_up(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, tell: Tell) -> tuple[str, Kept]:
+    """Bring a free pool of this specification to so many warm instances for workers, and one for a scheduler.
+
+    The pool is the one that the next cluster of these settings would take. One with more workers than
+    that is cut down.
+
+    Parameters
+    ----------
+    aws : AWS
+        The account.
+    blueprint : Blueprint
+        What the clusters consist of that it is warmed for.
+    workers : int
+        How many.
+    seconds : float
+        How long they are kept; from then on AWS itself empties the pool.
+    tell : callable
+        Is told what happens.
+
+    Returns
+    -------
+    tuple of str and Kept
+        The pool, and what stays in it.
+
+    Raises
+    ------
+    QuotaExceeded
+        The account may not run them; nothing was launched.
+    CapacityUnavailable
+        No instance came in time; nothing is left running.
+    """
+    setting_up = set_up(aws, blueprint.settings, blueprint.types)
+    account, quotas = await preflight.beside(setting_up, aws, blueprint.wish(0))
+    blueprint = sold(blueprint, account)
+    session = uuid.uuid4().hex
+
+    def check(name: str) -> None:
+        preflight.check(quotas, blueprint.wish(workers), name, lambda kind, subject, message, *_, **__: tell(message))
+
+    pool = await _check_out(aws, blueprint, account, session, workers, seconds, check)
+    try:
+        tell(f"pool {pool.name} is warmed")
+        kept = await _fill(pool, blueprint, workers, seconds, tell)
+    except BaseException:  # Ctrl-C as well: what was ordered goes, or its lease ends it
+        await release.attempt("emptying the pool", _undo(pool, blueprint))
+        raise
+    return pool.name, kept
+
+
+async def _check_out(
+    aws: AWS,
+    blueprint: Blueprint,
+    account: Account,
+    session: str,
+    workers: int,
+    seconds: float,
+    check: Callable[[str], None],
+) -> Pool:
+    spec = blueprint.spec(account)
+    for found in await reuse.free_pools(aws, spec, workers):
+        names = PoolNames(found.name)
+        if not await claim(aws, names, session, account.caller):
+            continue
+        try:
+            check(found.name)
+        except BaseException:
+            await release.attempt("giving the pool back", ssm.remove(aws, names.claim))
+            raise
+        try:
+            if found.instances:
+                await reuse.hold(aws, found.name, aws.now() + seconds)
+            # Nobody is admitted: there is no scheduler yet to be reached.
+            return replace(await make(aws, spec, names, session, "", ()), keeps=True)
+        except BaseException:
+            timeouts = blueprint.settings.timeouts
+            await release.attempt("giving the pool back", release.undo(aws, names, None, timeouts.close, timeouts.poll))
+            raise
+    raise AssertionError("free_pools does not end")
+
+
+async def _fill(pool: Pool, blueprint: Blueprint, workers: int, seconds: float, tell: Tell) -> Kept:
+    timeouts = blueprint.settings.timeouts
+    sizes = {HEAD: 1} | {group: 0 for group in pool.groups if group != HEAD}
+    sizes[pool.spec.worker_groups[0]] = workers
+    began = pool.aws.now()
+    await pool.renew(began + seconds)
+    await asyncio.gather(*(autoscaling.resize(pool.aws, pool.names.group(g), n) for g, n in sizes.items()))
+    await _connected(pool, workers + 1, timeouts.capacity + timeouts.connect, timeouts.poll, tell)
+    failures = await asyncio.gather(*(autoscaling.failures(pool.aws, pool.names.group(g), began) for g in pool.groups))
+    for text in dict.fromkeys(text for some in failures for text, _ in some):
+        tell(f"AWS could not launch an instance: {text}")
+    kept = await reuse.keep(pool, seconds, timeouts.close, timeouts.poll)
+    if kept is None:
+        raise CapacityUnavailable(
+            f"no instance of {pool.name} took tasks within {timeouts.capacity + timeouts.connect:g} s; `starburst pool"
+            " warm` again, or allow other instance types."
+        )
+    return kept
+
+
+async def _connected(pool: Pool, wanted: int, patience: float, poll: float, tell: Tell) -> None:
+    """Wait until so many instances take tasks, or for as long as a cluster would wait for them."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    told = -1
+    while True:
+        ready = sum(host.ready for host in await ecs.hosts(pool.aws, pool.name))
+        if ready != told:
+            tell(f"{ready} of {wanted} instances take tasks")
+        told = ready
+        if ready >= wanted or loop.time() > deadline:
+            return
+        await asyncio.sleep(poll)
+
+
+async def _undo(pool: Pool, blueprint: Blueprint) -> None:
+    timeouts = blueprint.settings.timeouts
+    await release.empty_pool(pool, timeouts.close, timeouts.poll)

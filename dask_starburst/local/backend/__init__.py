@@ -1,0 +1,1 @@
+"""State, clock and timers of the embedded AWS."""

@@ -1,0 +1,1 @@
+"""Containers of the embedded AWS: real processes, their images, logs and secrets."""

@@ -1,0 +1,359 @@
+"""Containers of the embedded AWS: real processes, each the leader of a session of its own.
+
+A container ends with its first process, as under Docker: all that has come from it is killed then, daemons in sessions
+of their own included (on Linux; elsewhere what is in its process group). Its folder goes with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dask_starburst.local.containers.guard import Guard, adopt_orphans, children_of, kill_trees
+
+OnLine = Callable[[float, str], None]
+
+_log = logging.getLogger(__name__)
+
+_DRAIN_SECONDS = 1.0
+_KILL_SECONDS = 5.0
+# Docker cuts lines here as well, so that a program that writes none cannot fill the memory.
+_LONGEST_LINE = 16 * 1024
+
+
+class Containers:
+    """All containers of one embedded AWS, by a key of the caller's choice.
+
+    Every method may be called from any thread, and none waits for a container (but for `close`).
+
+    Parameters
+    ----------
+    directory : Path
+        Where each container gets a fresh folder to work in. It is made if it is not there, and removed in the end,
+        however this process ends, if nobody has put anything else into it.
+    alone : bool
+        Whether this process starts nothing else. Then a child that it has not started is what an ended container has
+        left, and is killed.
+    """
+
+    def __init__(self, directory: Path, *, alone: bool = False) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = Path(tempfile.mkdtemp(prefix="c-", dir=directory))
+        self._lock = threading.Lock()
+        self._containers: dict[str, _Container] = {}
+        self._exit_codes: dict[str, int] = {}
+        self._closed = False
+        self._alone = alone
+        if alone:
+            adopt_orphans()
+        self._guard = Guard(self._directory)
+        self._reader = _Reader()
+
+    def start(self, key: str, argv: Sequence[str], env: Mapping[str, str], on_line: OnLine) -> int:
+        """Start a container and return the process id of its first process.
+
+        Parameters
+        ----------
+        key : str
+            A name that has not been used before.
+        argv : sequence of str
+            The command. The first word is looked up beside this Python first: ``python`` and ``dask`` are ours.
+        env : mapping of str to str
+            All of its environment, as in a container. ``HOME`` and ``TMPDIR`` are its folder unless given.
+        on_line : callable
+            Called as ``on_line(time.time(), line)`` for every line of standard output and error, from one
+            thread.
+
+        Raises
+        ------
+        OSError
+            The command does not exist or may not be run.
+        ValueError
+            The key has been used before, or everything is closed.
+        """
+        self._refuse(key)
+        folder = Path(tempfile.mkdtemp(prefix="c-", dir=self._directory))
+        try:
+            with self._lock:  # a process that has started, and is not yet known, would be taken for an orphan
+                self._refuse(key)
+                process = self._spawn(argv, env, folder)
+                output = _Output(_stdout_of(process), on_line)
+                self._guard.started(process.pid)
+                self._containers[key] = _Container(process, output, folder)
+                self._reader.add(output)
+        except (OSError, ValueError):
+            folder.rmdir()
+            raise
+        return process.pid
+
+    def poll(self, key: str) -> int | None:
+        """Return the exit code, 128 + N after signal N; None while it runs or while output is still to come.
+
+        Raises
+        ------
+        KeyError
+            There was never a container of this key.
+        """
+        with self._lock:
+            if key in self._exit_codes:
+                return self._exit_codes[key]
+            container = self._containers[key]
+            if container.exit_code is None:
+                self._reap(container)
+            if container.exit_code is None or not self._drained(container):
+                return None
+            del self._containers[key]
+            self._exit_codes[key] = container.exit_code
+        shutil.rmtree(container.folder, ignore_errors=True)
+        return container.exit_code
+
+    def signal(self, key: str, signum: int) -> None:
+        """Send a signal to the first process of a container, as Docker does; nothing happens when it has ended."""
+        with self._lock:
+            container = self._containers.get(key)
+            if container is not None and container.exit_code is None:
+                _deliver(container.process.pid, signum, os.kill)
+
+    def kill(self, key: str) -> None:
+        """Kill every process of a container."""
+        with self._lock:
+            container = self._containers.get(key)
+            if container is not None and container.exit_code is None:
+                kill_trees([container.process.pid])
+
+    def running(self) -> dict[str, int]:
+        """Return the process ids of all containers that have not ended yet, or still owe output."""
+        for key in tuple(self._containers):
+            self.poll(key)  # nobody asks any more for one that was killed together with its instance
+        with self._lock:
+            return {key: container.process.pid for key, container in self._containers.items()}
+
+    def close(self) -> None:
+        """Kill everything, and wait for it to be gone."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            left = [container.process for container in self._containers.values() if container.exit_code is None]
+            kill_trees(process.pid for process in left)
+            for process in left:
+                _wait(process)
+            self._kill_orphans()
+            for key, container in self._containers.items():
+                shutil.rmtree(container.folder, ignore_errors=True)
+                self._exit_codes[key] = 128 + signal.SIGKILL if container.exit_code is None else container.exit_code
+            self._containers.clear()
+            self._reader.close()
+        self._guard.close()
+
+    def _refuse(self, key: str) -> None:
+        if self._closed:
+            raise ValueError(f"container {key} cannot be started: everything is closed")
+        if key in self._containers or key in self._exit_codes:
+            raise ValueError(f"container {key} cannot be started: the key has been used before")
+
+    def _spawn(self, argv: Sequence[str], env: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
+        path = os.pathsep.join((os.path.dirname(sys.executable), env.get("PATH", os.defpath)))
+        environment = {"HOME": str(folder), "TMPDIR": str(folder), **env, "PATH": path}
+        return subprocess.Popen(
+            self._guard.wrap([_find(argv[0], path), *argv[1:]]),
+            stdin=self._guard.pipe(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            cwd=folder,
+            env=environment,
+            umask=0o022,  # as in a container, whatever ours is
+            start_new_session=True,
+        )
+
+    def _reap(self, container: _Container) -> None:
+        process = container.process
+        if not _has_ended(process):
+            return
+        # While the first process is a zombie its number is nobody else's, so this reaches only what is ours.
+        _deliver(process.pid, signal.SIGKILL, os.killpg)
+        self._guard.ended(process.pid)
+        code = process.wait()
+        container.exit_code = 128 - code if code < 0 else code
+        container.drain_until = time.monotonic() + _DRAIN_SECONDS
+        self._kill_orphans()
+
+    def _kill_orphans(self) -> None:
+        """Kill what has come to this process because its container has ended. Call it with the lock held."""
+        if not self._alone:
+            return
+        own = {self._guard.pid, *(each.process.pid for each in self._containers.values())}
+        orphans = set(children_of(os.getpid())) - own
+        kill_trees(orphans)
+        for orphan in orphans:
+            with suppress(ChildProcessError):
+                os.waitpid(orphan, os.WNOHANG)  # what has not ended yet is read the next time
+
+    def _drained(self, container: _Container) -> bool:
+        if container.output.drained.is_set():
+            return True
+        if time.monotonic() < container.drain_until:
+            return False
+        self._reader.give_up(container.output)
+        return True
+
+
+@dataclass
+class _Output:
+    """What is read from one container."""
+
+    fd: int
+    on_line: OnLine
+    rest: bytes = b""
+    drained: threading.Event = field(default_factory=threading.Event)
+
+    def feed(self, data: bytes) -> None:
+        now = time.time()
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        while len(self.rest) >= _LONGEST_LINE:
+            lines.append(self.rest[:_LONGEST_LINE])
+            self.rest = self.rest[_LONGEST_LINE:]
+        for line in lines:
+            self._emit(now, line)
+
+    def finish(self) -> None:
+        if self.rest:
+            self._emit(time.time(), self.rest)
+        os.close(self.fd)
+        self.drained.set()
+
+    def _emit(self, now: float, line: bytes) -> None:
+        try:
+            self.on_line(now, line.rstrip(b"\r").decode(errors="replace"))
+        except Exception:  # noqa: BLE001 - the loop's edge: one bad listener must not silence the others
+            _log.exception("a line of a container's output could not be delivered")
+
+
+@dataclass
+class _Container:
+    process: subprocess.Popen[bytes]
+    output: _Output
+    folder: Path
+    exit_code: int | None = None
+    drain_until: float = 0.0
+
+
+class _Reader:
+    """One thread that reads the output of all containers."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._orders: queue.SimpleQueue[tuple[str, _Output | None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="container-output", daemon=True)
+        self._thread.start()
+
+    def add(self, output: _Output) -> None:
+        self._order("add", output)
+
+    def give_up(self, output: _Output) -> None:
+        self._order("drop", output)
+
+    def close(self) -> None:
+        """Stop the thread. Only then may the pipe go: a thread that sees the order early is faster than its wake-up."""
+        self._order("stop", None)
+        self._thread.join(_KILL_SECONDS)
+        if not self._thread.is_alive():
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+
+    def _order(self, word: str, output: _Output | None) -> None:
+        self._orders.put((word, output))
+        with suppress(BlockingIOError):  # the pipe is full of wake-up calls, one more is not needed
+            os.write(self._wake_write, b"\0")
+
+    def _run(self) -> None:
+        going = True
+        while going:
+            for key, _ in self._selector.select():
+                if key.fd == self._wake_read:
+                    os.read(self._wake_read, 4096)
+                else:
+                    self._read(key.data)
+            going = self._obey()
+        self._end()
+
+    def _read(self, output: _Output) -> None:
+        data = os.read(output.fd, 65536)
+        if data:
+            output.feed(data)
+        else:
+            self._drop(output)
+
+    def _obey(self) -> bool:
+        while not self._orders.empty():
+            word, output = self._orders.get()
+            if output is None:
+                return False
+            if word == "add":
+                self._selector.register(output.fd, selectors.EVENT_READ, output)
+            elif not output.drained.is_set():
+                self._drop(output)
+        return True
+
+    def _drop(self, output: _Output) -> None:
+        self._selector.unregister(output.fd)
+        output.finish()
+
+    def _end(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None:
+                self._drop(key.data)
+        self._selector.close()
+
+
+def _find(word: str, path: str) -> str:
+    found = shutil.which(word, path=path)
+    if found is not None:
+        return os.path.abspath(found)
+    if os.path.exists(word) and os.sep in word:
+        raise PermissionError(f"{word} may not be run: it is no executable file")
+    raise FileNotFoundError(f"exec: {word!r}: executable file not found in $PATH")
+
+
+def _stdout_of(process: subprocess.Popen[bytes]) -> int:
+    # The descriptor is the reader's from here on: a Popen that is collected must not close a number in new use.
+    assert process.stdout is not None
+    fd = os.dup(process.stdout.fileno())
+    process.stdout.close()
+    return fd
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    if sys.platform == "darwin" and sys.version_info < (3, 13):
+        return process.poll() is not None  # no waitid there: it is reaped a moment before its group is killed
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _deliver(pid: int, signum: int, send: Callable[[int, int], None]) -> None:
+    # Gone already, or nothing but zombies are left, for which macOS has EPERM.
+    with suppress(ProcessLookupError, PermissionError):
+        send(pid, signum)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_KILL_SECONDS)
+    except subprocess.TimeoutExpired:
+        _log.warning("process %d does not end", process.pid)

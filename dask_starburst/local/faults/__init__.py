@@ -1,0 +1,1 @@
+"""Faults to order: scripts of what may happen to an embedded AWS."""

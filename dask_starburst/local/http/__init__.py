@@ -1,0 +1,1 @@
+"""How requests reach the services: routing, protocols, authorization, throttling."""

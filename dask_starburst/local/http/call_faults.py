@@ -1,0 +1,68 @@
+"""What the weather does to calls: they are throttled, fail, are not answered, or lose their answer."""
+
+from __future__ import annotations
+
+import errno
+import math
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from dask_starburst.local.faults.events import Calls
+
+
+@dataclass
+class _Fault:
+    event: Calls
+    left: int | None
+    until: float
+
+
+class Faults:
+    """Decides of each call what happens to it.
+
+    Parameters
+    ----------
+    now : callable
+        The virtual time.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._faults: list[_Fault] = []
+        self._rng = random.Random(0)
+
+    def add(self, event: Calls, seed: int) -> None:
+        """Let something happen to calls from now on."""
+        until = math.inf if event.seconds is None else self._now() + event.seconds
+        once = event.count is None and event.seconds is None
+        with self._lock:
+            self._rng = random.Random(seed)
+            self._faults.append(_Fault(event, 1 if once else event.count, until))
+
+    def clear(self) -> None:
+        """Let all calls be."""
+        with self._lock:
+            self._faults.clear()
+
+    def of(self, call: str) -> Calls | None:
+        """Return what happens to a call like ``"ecs:RunTask"``, and count it."""
+        if not self._faults:
+            return None
+        with self._lock:
+            now = self._now()
+            self._faults = [one for one in self._faults if one.until > now and one.left != 0]
+            for fault in self._faults:
+                event = fault.event
+                if fnmatchcase(call, event.action) and self._rng.random() < event.probability:
+                    fault.left = None if fault.left is None else fault.left - 1
+                    return event
+        return None
+
+
+def no_answer() -> OSError:
+    """Return the error with which the HTTP server closes a connection without a word, as it does for a broken one."""
+    return BrokenPipeError(errno.EPIPE, "the weather has closed this connection")

@@ -1,0 +1,1 @@
+"""Auto Scaling of the embedded AWS."""

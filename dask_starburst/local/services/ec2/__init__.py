@@ -1,0 +1,1 @@
+"""EC2 of the embedded AWS: instances, capacity, Spot, instance metadata."""

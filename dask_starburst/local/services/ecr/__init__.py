@@ -1,0 +1,1 @@
+"""ECR of the embedded AWS, with its registry."""

@@ -1,0 +1,197 @@
+"""The ECS API: clusters and account settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dask_starburst.local.backend.state import Cluster
+from dask_starburst.local.backend.world import World, tag_dict, tag_list
+from dask_starburst.local.http.protocols import Reply, Request, ServiceError
+from dask_starburst.local.services.ecs.common import (
+    client_error,
+    find_cluster,
+    invalid,
+    listing,
+    missing,
+    short,
+    with_token,
+)
+from dask_starburst.local.services.ecs.fargate import FARGATE_PROVIDERS
+from dask_starburst.local.services.ecs.providers import describe_provider
+
+# What an account has that never changed a setting.
+_ACCOUNT_SETTINGS = {
+    "serviceLongArnFormat": "enabled",
+    "taskLongArnFormat": "enabled",
+    "containerInstanceLongArnFormat": "enabled",
+    "awsvpcTrunking": "disabled",
+    "containerInsights": "disabled",
+    "dualStackIPv6": "enabled",
+    "fargateTaskRetirementWaitPeriod": "7",
+    "tagResourceAuthorization": "on",
+    "guardDutyActivate": "off",
+    "defaultLogDriverMode": "non-blocking",
+}
+
+
+class ClusterOperations:
+    """Create, describe and delete clusters."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def create_cluster(self, request: Request) -> Reply:
+        """Make a cluster. One that exists is returned as it is."""
+        name = request.get("clusterName", "default")
+        existing = self._world.clusters.get(name)
+        if existing is not None and existing.status == "ACTIVE":
+            # Creating a cluster that exists returns it, if nothing else than what it has is asked for.
+            wanted = request.get("settings")
+            if wanted is not None and wanted != existing.settings:
+                raise invalid(
+                    "Arguments on this idempotent request are inconsistent with arguments used in previous request(s)."
+                )
+            return {"cluster": self.describe(existing)}
+        providers = request.get("capacityProviders", [])
+        cluster = Cluster(
+            name=name,
+            arn=self._world.arn("ecs", f"cluster/{name}"),
+            settings=request.get("settings", [{"name": "containerInsights", "value": "disabled"}]),
+            tags=tag_dict(request.get("tags")),
+            configuration=request.get("configuration"),
+        )
+        for provider in providers:
+            if short(provider) not in self._world.providers:
+                raise invalid(
+                    "The specified capacity provider was not found. Specify a valid name or ARN and try again."
+                )
+            cluster.providers.append(short(provider))
+        cluster.default_strategy = request.get("defaultCapacityProviderStrategy", [])
+        self._world.clusters[name] = cluster
+        return {"cluster": self.describe(cluster)}
+
+    def describe_clusters(self, request: Request) -> Reply:
+        """Describe clusters by name; without one, the default cluster."""
+        clusters, failures = [], []
+        for name in request.get("clusters") or ["default"]:
+            cluster = self._world.clusters.get(short(name))
+            if cluster is None:
+                failures.append(missing(self._world.arn("ecs", f"cluster/{short(name)}")))
+            else:
+                clusters.append(self.describe(cluster))
+        return {"clusters": clusters, "failures": failures}
+
+    def list_clusters(self, request: Request) -> Reply:
+        """List the ARNs of active clusters."""
+        arns = sorted(cluster.arn for cluster in self._world.clusters.values() if cluster.status == "ACTIVE")
+        chosen, token = listing(arns, request)
+        return with_token({"clusterArns": chosen}, token)
+
+    def delete_cluster(self, request: Request) -> Reply:
+        """Delete a cluster that has neither instances nor tasks."""
+        cluster = find_cluster(self._world, request["cluster"])
+        if cluster.instances:
+            raise ServiceError(
+                "ClusterContainsContainerInstancesException",
+                "The Cluster cannot be deleted while Container Instances are active or draining.",
+            )
+        if any(task.status != "STOPPED" for task in cluster.tasks.values()):
+            raise ServiceError("ClusterContainsTasksException", "The Cluster cannot be deleted while Tasks are active.")
+        cluster.status = "INACTIVE"
+        cluster.providers = []
+        return {"cluster": self.describe(cluster)}
+
+    def update_cluster_settings(self, request: Request) -> Reply:
+        """Change the settings of a cluster."""
+        cluster = find_cluster(self._world, request["cluster"])
+        cluster.settings = request["settings"]
+        return {"cluster": self.describe(cluster)}
+
+    def list_account_settings(self, request: Request) -> Reply:
+        """List account settings: the defaults, since they cannot be changed here."""
+        name = request.get("name")
+        # Without effectiveSettings AWS lists only what was changed, which is nothing.
+        shown = _ACCOUNT_SETTINGS if request.get("effectiveSettings") else {}
+        root = self._world.arn("iam", "root").replace(f":{self._world.region}:", "::")
+        settings = [
+            {"name": key, "value": value, "principalArn": root, "type": "user"}
+            for key, value in shown.items()
+            if name in (None, key)
+        ]
+        return {"settings": settings}
+
+    def describe(self, cluster: Cluster) -> dict[str, Any]:
+        """Write a cluster as DescribeClusters does."""
+        statuses = [task.status for task in cluster.tasks.values()]
+        running = sum(status == "RUNNING" for status in statuses)
+        pending = sum(status in ("PROVISIONING", "PENDING", "ACTIVATING") for status in statuses)
+        described = {
+            "clusterArn": cluster.arn,
+            "clusterName": cluster.name,
+            "status": cluster.status,
+            "registeredContainerInstancesCount": len(cluster.instances),
+            "runningTasksCount": running,
+            "pendingTasksCount": pending,
+            "activeServicesCount": 0,
+            "statistics": [],
+            "tags": tag_list(cluster.tags),
+            "settings": cluster.settings,
+            "capacityProviders": list(cluster.providers),
+            "defaultCapacityProviderStrategy": cluster.default_strategy,
+        }
+        if cluster.configuration:
+            described["configuration"] = cluster.configuration
+        return described
+
+
+class ProviderAssociations:
+    """Which capacity providers a cluster has."""
+
+    def __init__(self, world: World, clusters: ClusterOperations) -> None:
+        self._world = world
+        self._clusters = clusters
+
+    def put_cluster_capacity_providers(self, request: Request) -> Reply:
+        """Replace the whole list of a cluster's capacity providers."""
+        cluster = find_cluster(self._world, request["cluster"])
+        providers = [short(name) for name in request["capacityProviders"]]
+        strategy = request["defaultCapacityProviderStrategy"]
+        for name in providers:
+            if name not in self._world.providers:
+                raise invalid(
+                    "The specified capacity provider was not found. Specify a valid name or ARN and try again."
+                )
+        for item in strategy:
+            if short(item["capacityProvider"]) not in providers:
+                raise invalid(
+                    "The default capacity provider strategy names a capacity provider that is not in the list."
+                )
+        for name in set(cluster.providers) - set(providers):
+            if any(task.provider == name and task.status != "STOPPED" for task in cluster.tasks.values()):
+                raise ServiceError(
+                    "ResourceInUseException", "The specified capacity provider is in use and cannot be removed."
+                )
+        cluster.providers = providers
+        cluster.default_strategy = strategy
+        for instance in cluster.instances.values():
+            instance.provider = self._world.provider_of(instance.machine, cluster.name)
+        return {"cluster": self._clusters.describe(cluster)}
+
+    def delete_capacity_provider(self, request: Request) -> Reply:
+        """Delete a capacity provider that no cluster has."""
+        provider = self._world.providers.get(short(request["capacityProvider"]))
+        if provider is None:
+            raise client_error(
+                "The specified capacity provider does not exist. Specify a valid name or ARN and try again."
+            )
+        if provider.name in FARGATE_PROVIDERS:
+            raise client_error("The FARGATE and FARGATE_SPOT capacity providers are reserved and cannot be deleted.")
+        users = [cluster.name for cluster in self._world.clusters.values() if provider.name in cluster.providers]
+        if users:
+            raise client_error(
+                "The capacity provider cannot be deleted because it is associated with cluster: "
+                f"{', '.join(users)}. Remove the capacity provider from the cluster and try again."
+            )
+        del self._world.providers[provider.name]
+        provider.status = "INACTIVE"
+        return {"capacityProvider": describe_provider(provider, "DELETE_COMPLETE")}

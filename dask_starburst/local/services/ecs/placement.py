@@ -1,0 +1,154 @@
+"""Where ECS puts a task: which instances are eligible, and how the rest say why they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dask_starburst.local.backend.state import Cluster, ContainerInstance, Task
+from dask_starburst.local.services.ecs.query import matches
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one task needs of an instance."""
+
+    cpu: int
+    memory: int
+    ports: tuple[int, ...]
+    architecture: str | None
+    group: str
+    distinct: bool
+    expressions: tuple[str, ...]
+    zones: frozenset[str] | None = None  # of the subnets that an interface of its own may be in
+
+    def refusal(self, instance: ContainerInstance) -> str | None:
+        """Return why an instance cannot take the task, in ECS's words; None if it can."""
+        if not instance.connected:
+            return "AGENT"
+        if self.architecture is not None and instance.machine.architecture != self.architecture:
+            return "ATTRIBUTE"
+        if self.zones is not None and instance.machine.zone not in self.zones:
+            return "ATTRIBUTE"
+        if self.distinct and instance.groups.get(self.group):
+            return "DISTINCT_INSTANCE"
+        if self.expressions and not all(matches(instance, one) for one in self.expressions):
+            return "MEMBEROF"
+        if instance.free_cpu < self.cpu:
+            return "RESOURCE:CPU"
+        if instance.free_memory < self.memory:
+            return "RESOURCE:MEMORY"
+        if any(port in instance.ports for port in self.ports):
+            return "RESOURCE:PORTS"
+        if self.zones is not None and not _has_room_for_an_interface(instance):
+            return "RESOURCE:ENI"
+        return None
+
+
+class NoCapacityError(Exception):
+    """There is nothing to place on. ``reason`` says it in ECS's words."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def candidates(cluster: Cluster, provider: str | None) -> list[ContainerInstance]:
+    """Return the active instances of a cluster, or of one capacity provider of it.
+
+    Raises
+    ------
+    NoCapacityError
+        There are none.
+    """
+    instances = [one for one in cluster.instances.values() if provider is None or one.provider == provider]
+    if provider is not None and not instances:
+        raise NoCapacityError("EMPTY CAPACITY PROVIDER")
+    active = [one for one in instances if one.status == "ACTIVE"]
+    if provider is not None and not active:
+        raise NoCapacityError("NO ACTIVE INSTANCES")
+    return active
+
+
+def place(
+    instances: list[ContainerInstance],
+    demand: Demand,
+    count: int,
+    strategy: Iterable[dict[str, Any]],
+    start: Callable[[ContainerInstance], Task],
+) -> tuple[list[Task], list[dict[str, str]]]:
+    """Place equal tasks one after the other.
+
+    Because they are equal, an instance that has refused one refuses all that follow: every instance is looked at a few
+    times in a call at most, however many tasks there are.
+
+    Returns
+    -------
+    tuple of list of Task and list of dict
+        The tasks that were placed; and, if some were not, why each instance refused.
+    """
+    refused: dict[str, str] = {}
+    tasks: list[Task] = []
+    for instance in _rounds(instances, strategy, refused):
+        if len(tasks) == count:
+            break
+        reason = demand.refusal(instance)
+        if reason is None:
+            tasks.append(start(instance))
+        else:
+            refused[instance.arn] = reason
+    if len(tasks) == count:
+        return tasks, []
+    return tasks, [{"arn": arn, "reason": reason} for arn, reason in refused.items()]
+
+
+def _rounds(
+    instances: list[ContainerInstance], strategy: Iterable[dict[str, Any]], refused: dict[str, str]
+) -> Iterator[ContainerInstance]:
+    """Yield instances in the order of a strategy until all have refused. The default spreads them out."""
+    packed_by = [str(step.get("field", "")).lower() for step in strategy if step["type"] == "binpack"]
+    pack = bool(packed_by)
+    left = sorted(instances, key=lambda one: _rank(one, packed_by[0] if pack else None))
+    while left:
+        for instance in left:
+            yield instance
+            while pack and instance.arn not in refused:
+                yield instance
+        left = [one for one in left if one.arn not in refused]
+
+
+def _rank(instance: ContainerInstance, packed_by: str | None) -> int:
+    if packed_by is None:
+        return len(instance.tasks)
+    return instance.free_cpu if packed_by == "cpu" else instance.free_memory
+
+
+def occupy(task: Task) -> None:
+    """Take what a task needs from its instance."""
+    _change(task, 1)
+    task.instance.tasks[task.id] = task
+
+
+def release(task: Task) -> None:
+    """Give back what a task had of its instance."""
+    if task.instance.tasks.pop(task.id, None) is not None:
+        _change(task, -1)
+
+
+def _has_room_for_an_interface(instance: ContainerInstance) -> bool:
+    """The first interface is the instance's own; there is no trunking in an account that never asked for it."""
+    taken = sum(task.interface is not None for task in instance.tasks.values())
+    return taken + 1 < instance.machine.interfaces
+
+
+def _change(task: Task, sign: int) -> None:
+    instance = task.instance
+    instance.free_cpu -= sign * task.cpu
+    instance.free_memory -= sign * task.memory
+    instance.version += 1
+    for port in task.ports:
+        instance.ports[port] = instance.ports.get(port, 0) + sign
+        if not instance.ports[port]:
+            del instance.ports[port]
+    instance.groups[task.group] = instance.groups.get(task.group, 0) + sign

@@ -1,0 +1,308 @@
+"""The ECS API: RunTask and StopTask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dask_starburst.catalog.quotas import Market
+from dask_starburst.local.backend.quotas import Quotas
+from dask_starburst.local.backend.state import Cluster, Container, ContainerInstance, Interface, Task, TaskDefinition
+from dask_starburst.local.backend.world import World, new_id, tag_dict
+from dask_starburst.local.http.protocols import Reply, Request, ServiceError
+from dask_starburst.local.services.ecs.common import client_error, find_cluster, find_task, invalid, short
+from dask_starburst.local.services.ecs.definitions import DefinitionOperations
+from dask_starburst.local.services.ecs.fargate import FARGATE_PROVIDERS, check_fargate_run, fargate_host
+from dask_starburst.local.services.ecs.network import Interfaces
+from dask_starburst.local.services.ecs.placement import Demand, NoCapacityError, candidates, occupy, place
+from dask_starburst.local.services.ecs.tasks import described
+
+_MOST_TASKS = 10
+_LONGEST_OVERRIDES = 8192
+_TOKEN_LIFE = 24 * 3600.0
+_NOT_HERE = ("volumeConfigurations",)
+# As services say it ("Amazon ECS service event messages"); that RunTask does too is unverified.
+_OVER_QUOTA = "You\u2019ve reached the limit on the number of vCPUs you can run concurrently"
+_ARCHITECTURES = {"ARM64": "arm64", "X86_64": "x86_64"}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all tasks of one call have in common."""
+
+    cluster: Cluster
+    definition: TaskDefinition
+    containers: list[dict[str, Any]]
+    demand: Demand
+    provider: str | None
+    launch_type: str | None
+    request: Request
+
+
+class RunOperations:
+    """Run and stop tasks.
+
+    Parameters
+    ----------
+    world : World
+        Where they are.
+    definitions : DefinitionOperations
+        What finds task definitions.
+    interfaces : Interfaces
+        What makes network interfaces of tasks.
+    begin : callable
+        Called with each new task: its life begins.
+    stop : callable
+        Called with a task, a reason and a stop code.
+    quotas : Quotas
+        How much may run on Fargate.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        definitions: DefinitionOperations,
+        interfaces: Interfaces,
+        begin: Callable[[Task], None],
+        stop: Callable[[Task, str, str], None],
+        quotas: Quotas,
+    ) -> None:
+        self._world = world
+        self._definitions = definitions
+        self._interfaces = interfaces
+        self._begin = begin
+        self._stop = stop
+        self._quotas = quotas
+
+    def run_task(self, request: Request) -> Reply:
+        """Place tasks at once, or say why they cannot be placed."""
+        cluster = find_cluster(self._world, request.get("cluster"))
+        _check(request)
+        return self._once(cluster, request, lambda: self._run(cluster, request))
+
+    def stop_task(self, request: Request) -> Reply:
+        """Stop a task. A stopped one is returned as it is."""
+        cluster = find_cluster(self._world, request.get("cluster"))
+        task = find_task(cluster, request["task"])
+        if task is None:
+            raise invalid("The referenced task was not found.")
+        self._stop(task, request.get("reason") or "Task stopped by user", "UserInitiated")
+        return {"task": described(task)}
+
+    def _once(self, cluster: Cluster, request: Request, run: Callable[[], Reply]) -> Reply:
+        """Answer a repeated client token with what its first request made."""
+        token = request.get("clientToken")
+        if token is None:
+            return run()
+        parameters = json.dumps({**request, "cluster": cluster.name}, sort_keys=True)
+        seen = cluster.tokens.get(token)
+        if seen is not None and self._world.now() - seen[1] < _TOKEN_LIFE:
+            if seen[0] != parameters:
+                message = "The clientToken has been used with other parameters."
+                raise ServiceError("ConflictException", message)
+            tasks = [cluster.tasks[identity] for identity in seen[2]["ids"] if identity in cluster.tasks]
+            return {"tasks": [described(task) for task in tasks], "failures": seen[2]["failures"]}
+        reply = run()
+        # A call that placed nothing leaves nothing to return: the next one may try again.
+        if reply["tasks"]:
+            ids = [short(task["taskArn"]) for task in reply["tasks"]]
+            kept = {"ids": ids, "failures": reply["failures"]}
+            cluster.tokens[token] = (parameters, self._world.now(), kept)
+        return reply
+
+    def _run(self, cluster: Cluster, request: Request) -> Reply:
+        definition = self._find_definition(request["taskDefinition"])
+        overrides = request.get("overrides") or {}
+        containers = _merge_overrides(definition, overrides)
+        provider, launch_type = self._launch(cluster, request)
+        fargate = launch_type == "FARGATE"
+        check_fargate_run(definition.document, request, fargate)
+        network = self._interfaces.wanted(definition.document, request, fargate)
+        group = request.get("group") or f"family:{definition.family}"
+        demand = _demand(definition, overrides, containers, group, request)
+        plan = _Plan(cluster, definition, containers, demand, provider, launch_type, request)
+        if fargate:
+            assert network is not None  # or it had been refused
+            return self._place_on_fargate(plan, network)
+        return self._place(plan, network)
+
+    def _place(self, plan: _Plan, network: dict[str, Any] | None) -> Reply:
+        cluster, provider, request, demand = plan.cluster, plan.provider, plan.request, plan.demand
+        if network is not None:
+            demand = replace(demand, zones=self._interfaces.zones(network))
+        try:
+            instances = candidates(cluster, provider)
+        except NoCapacityError as nothing:
+            arn = self._world.providers[provider].arn if provider else cluster.arn
+            return {"tasks": [], "failures": [{"arn": arn, "reason": nothing.reason}]}
+        if not instances:
+            raise invalid("No Container Instances were found in your cluster.")
+
+        def start(instance: ContainerInstance) -> Task:
+            interface = self._interfaces.create(network, instance.machine.zone) if network else None
+            return self._start(plan, instance, interface)
+
+        strategy = request.get("placementStrategy", [])
+        tasks, failures = place(instances, demand, request.get("count", 1), strategy, start)
+        return {"tasks": [described(task) for task in tasks], "failures": failures}
+
+    def _find_definition(self, name: str) -> TaskDefinition:
+        try:
+            definition = self._definitions.find(name)
+        except ServiceError as error:
+            raise client_error("TaskDefinition not found.") from error
+        if not definition.active:
+            raise client_error("TaskDefinition is inactive")
+        return definition
+
+    def _launch(self, cluster: Cluster, request: Request) -> tuple[str | None, str | None]:
+        strategy, launch_type = request.get("capacityProviderStrategy"), request.get("launchType")
+        if strategy and launch_type:
+            raise invalid("Specify only one of launch type and capacity provider strategy.")
+        if not launch_type and not strategy:
+            strategy = cluster.default_strategy
+        if not strategy:
+            if launch_type not in (None, "EC2", "FARGATE"):
+                raise client_error(f"The launch type {launch_type} is not implemented by the embedded AWS.")
+            return None, launch_type or "EC2"
+        names = {short(item["capacityProvider"]) for item in strategy}
+        if len(names - set(FARGATE_PROVIDERS)) not in (0, len(names)):
+            raise invalid(
+                "A capacity provider strategy cannot contain a mix of capacity providers using Auto Scaling groups and "
+                "Fargate providers. Specify one or the other and try again."
+            )
+        name = short(_first_choice(strategy)["capacityProvider"])
+        if name not in cluster.providers:
+            raise invalid(
+                "The specified capacity provider strategy cannot contain a capacity provider that is not associated "
+                "with the cluster. Associate the capacity provider with the cluster and try again."
+            )
+        return name, "FARGATE" if name in FARGATE_PROVIDERS else None
+
+    def _place_on_fargate(self, plan: _Plan, network: dict[str, Any]) -> Reply:
+        market: Market = "spot" if plan.provider == "FARGATE_SPOT" else "on-demand"
+        wanted: int = plan.request.get("count", 1)
+        tasks: list[Task] = []
+        while len(tasks) < wanted and self._quotas.allows_task(market, plan.demand.cpu, self._world.tasks.values()):
+            tasks.append(self._start_on_fargate(plan, network))
+        failure = {"arn": plan.cluster.arn, "reason": _OVER_QUOTA}
+        return {"tasks": [described(one) for one in tasks], "failures": [failure] * (wanted - len(tasks))}
+
+    def _start_on_fargate(self, plan: _Plan, network: dict[str, Any]) -> Task:
+        interface, demand = self._interfaces.create(network), plan.demand
+        spot = plan.provider == "FARGATE_SPOT"
+        host = fargate_host(
+            self._world, plan.cluster.name, interface, demand.cpu, demand.memory, demand.architecture, spot
+        )
+        return self._start(plan, host, interface)
+
+    def _start(self, plan: _Plan, instance: ContainerInstance, interface: Interface | None) -> Task:
+        cluster, definition, demand, request = plan.cluster, plan.definition, plan.demand, plan.request
+        identity = new_id()
+        arn = self._world.arn("ecs", f"task/{cluster.name}/{identity}")
+        inherited = definition.tags if request.get("propagateTags") == "TASK_DEFINITION" else {}
+        container_arn = self._world.arn("ecs", f"container/{cluster.name}/{identity}")
+        task = Task(
+            id=identity,
+            arn=arn,
+            cluster=cluster.name,
+            definition=definition,
+            instance=instance,
+            containers=[Container(one["name"], f"{container_arn}/{new_id()}", one) for one in plan.containers],
+            cpu=demand.cpu,
+            memory=demand.memory,
+            shown_cpu=str(demand.cpu),
+            shown_memory=str(demand.memory),
+            ports=list(demand.ports),
+            created_at=self._world.now(),
+            group=demand.group,
+            started_by=request.get("startedBy"),
+            provider=plan.provider,
+            launch_type=plan.launch_type,
+            overrides=request.get("overrides") or {},
+            tags={**inherited, **tag_dict(request.get("tags"))},
+            status="PROVISIONING" if plan.provider or interface else "PENDING",
+            interface=interface,
+        )
+        occupy(task)
+        cluster.tasks[identity] = self._world.tasks[identity] = task
+        self._begin(task)
+        return task
+
+
+def _check(request: Request) -> None:
+    count = request.get("count", 1)
+    if not 1 <= count <= _MOST_TASKS:
+        raise invalid(f"Count must be between 1 and {_MOST_TASKS}, not {count}.")
+    for key in _NOT_HERE:
+        if request.get(key):
+            raise invalid(f"{key} is not implemented by the embedded AWS.")
+    if request.get("enableExecuteCommand"):
+        raise invalid("enableExecuteCommand is not implemented by the embedded AWS.")
+    if len(json.dumps(request.get("overrides") or {}, separators=(",", ":"))) > _LONGEST_OVERRIDES:
+        raise invalid(f"Container Overrides length must be at most {_LONGEST_OVERRIDES}")
+    if len(request.get("startedBy") or "") > 128:
+        raise invalid("startedBy must be at most 128 characters long.")
+    if len(request.get("clientToken") or "") > 64:
+        raise invalid("clientToken must be at most 64 characters long.")
+
+
+def _first_choice(strategy: list[dict[str, Any]]) -> dict[str, Any]:
+    """Choose one provider: with a base first, then by weight. A call is not split between providers here."""
+    return max(strategy, key=lambda item: (item.get("base", 0), item.get("weight", 0)))
+
+
+def _merge_overrides(definition: TaskDefinition, overrides: dict[str, Any]) -> list[dict[str, Any]]:
+    by_name: dict[str, dict[str, Any]] = {one.get("name", ""): one for one in overrides.get("containerOverrides", [])}
+    containers = [dict(one) for one in definition.document["containerDefinitions"]]
+    unknown = set(by_name) - {one["name"] for one in containers}
+    if unknown:
+        raise invalid(
+            f"Override for container named {', '.join(sorted(unknown))} is not a container in the TaskDefinition."
+        )
+    for container in containers:
+        override = by_name.get(container["name"], {})
+        for key in ("command", "cpu", "memory", "memoryReservation"):
+            if key in override:
+                container[key] = override[key]
+        if "environment" in override:
+            merged = {item["name"]: item for item in (*container["environment"], *override["environment"])}
+            container["environment"] = list(merged.values())
+    return containers
+
+
+def _demand(
+    definition: TaskDefinition,
+    overrides: dict[str, Any],
+    containers: list[dict[str, Any]],
+    group: str,
+    request: Request,
+) -> Demand:
+    document = definition.document
+    cpu = overrides.get("cpu") or document.get("cpu") or sum(one.get("cpu", 0) for one in containers)
+    # Placement goes by the soft limit where there is one.
+    per_container = (one.get("memoryReservation") or one.get("memory") or 0 for one in containers)
+    memory = overrides.get("memory") or document.get("memory") or sum(per_container)
+    for text in (cpu, memory):
+        if not str(text).isdigit():
+            raise client_error(f"Invalid size of a task: {text}. The embedded AWS takes whole numbers.")
+    constraints = [*document.get("placementConstraints", []), *request.get("placementConstraints", [])]
+    architecture = (document.get("runtimePlatform") or {}).get("cpuArchitecture")
+    return Demand(
+        cpu=int(cpu),
+        memory=int(memory),
+        ports=tuple(_host_ports(containers, document["networkMode"])),
+        architecture=_ARCHITECTURES.get(architecture or ""),
+        group=group,
+        distinct=any(one["type"] == "distinctInstance" for one in constraints),
+        expressions=tuple(one["expression"] for one in constraints if one["type"] == "memberOf"),
+    )
+
+
+def _host_ports(containers: list[dict[str, Any]], network: str) -> list[int]:
+    mappings = [mapping for one in containers for mapping in one["portMappings"]]
+    if network == "host":
+        return [mapping["containerPort"] for mapping in mappings if "containerPort" in mapping]
+    return [mapping["hostPort"] for mapping in mappings if mapping.get("hostPort")]

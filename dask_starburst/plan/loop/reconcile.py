@@ -1,0 +1,269 @@
+"""The heart: what to do next, decided from what is wanted and what is seen.
+
+``step`` remembers nothing. It may be called at any moment, by anybody who holds the pool, on any
+state, and brings the pool nearer to what is wanted. Three rules hold whatever it sees:
+
+* capacity is only ever ordered for a worker that is wanted and has no instance, or to be spare;
+* an instance is terminated by name, and only while no task of ours lives on it;
+* what was asked for and may not be visible yet is not asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from dask_starburst.plan.loop.offerings import launchable
+from dask_starburst.plan.loop.state import (
+    KEEPS_TASK,
+    Action,
+    Forget,
+    Group,
+    Instance,
+    Limits,
+    Name,
+    Observed,
+    Retire,
+    RunTask,
+    SetDesired,
+    SetTypes,
+    StopTask,
+    Terminate,
+    Worker,
+    WorkerState,
+)
+from dask_starburst.plan.loop.worker import name_taken
+
+S = WorkerState
+
+
+def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limits) -> tuple[Action, ...]:
+    """Decide what to ask of AWS and Dask now.
+
+    Parameters
+    ----------
+    workers : iterable of Worker
+        Every wished process, followed up to `observed` by `worker.track`.
+    observed : Observed
+        What AWS and Dask say, and what was asked already.
+    now : float
+        Seconds, AWS's clock.
+    limits : Limits
+        Patience in seconds.
+
+    Returns
+    -------
+    tuple of Action
+        In the order in which they are best performed; they do not depend on each other.
+    """
+    workers = tuple(workers)
+    seen = _with_asked(observed, now, limits)
+    flying = _flying(observed, now, limits)
+    actions = [*_stop_tasks(workers, seen, now, limits), *_release(workers, seen)]
+    mine: dict[str, list[Worker]] = {name: [] for name in seen.groups}
+    for worker in workers:
+        if worker.group in mine:
+            mine[worker.group].append(worker)
+    free = _free(workers, seen, flying, now, limits)
+    for group in seen.groups.values():  # each comprehension here goes through ten thousand and calls nothing
+        present = [i for i in seen.instances.values() if i.group == group.name and not i.terminating]
+        waiting = [w for w in mine[group.name] if w.state is S.CAPACITY and w.wished]
+        waiting = [w for w in waiting if (w.name, w.launch) not in flying] if flying else waiting
+        actions += _choose_types(group, mine[group.name], seen)
+        actions += _scale(group, mine[group.name], waiting, present, free, now, limits)
+    if not observed.asked:
+        return tuple(actions)  # spares ten thousand of them their hashes
+    return tuple(a for a in actions if not _fresh(a, observed, now, limits))
+
+
+def _choose_types(group: Group, mine: list[Worker], observed: Observed) -> list[SetTypes]:
+    """Leave out the types that failed lately, and take them back in later."""
+    types = launchable(group.allowed, observed.refusals, group.name)
+    settled = set(types) == set(group.types) or not any(w.wished for w in mine)
+    return [] if settled else [SetTypes(group.name, types)]
+
+
+def _fresh(action: Action, observed: Observed, now: float, limits: Limits) -> bool:
+    asked = observed.asked.get(action)
+    return asked is not None and now - asked < limits.repeat
+
+
+def _with_asked(observed: Observed, now: float, limits: Limits) -> Observed:
+    """Return what will be seen once everything that was asked lately has happened."""
+    if not observed.asked:
+        return observed  # with the indexes that it has made already
+    groups = dict(observed.groups)
+    instances = dict(observed.instances)
+    for action in observed.asked:
+        if not _fresh(action, observed, now, limits):
+            continue
+        if isinstance(action, SetDesired) and action.group in groups:
+            # Only upwards: a zero that has not come true yet must not let a later order, which
+            # counts from it, lower what is really there.
+            group = groups[action.group]
+            groups[action.group] = replace(group, desired=max(group.desired, action.desired))
+        elif isinstance(action, SetTypes) and action.group in groups:
+            groups[action.group] = replace(groups[action.group], types=action.types)
+        elif isinstance(action, Terminate) and action.instance in instances:
+            _expect_gone(instances, groups, action)
+    return replace(observed, groups=groups, instances=instances)
+
+
+def _expect_gone(instances: dict[str, Instance], groups: dict[str, Group], action: Terminate) -> None:
+    instance, group = instances[action.instance], groups.get(action.group)
+    if instance.terminating or group is None:
+        return  # Auto Scaling has lowered the desired capacity in the same breath
+    instances[action.instance] = replace(instance, terminating=True)
+    groups[action.group] = replace(group, desired=max(0, group.desired - 1))
+
+
+def _stop_tasks(workers: tuple[Worker, ...], observed: Observed, now: float, limits: Limits) -> list[Action]:
+    """Stop what runs for nobody: drained workers that do not end by themselves, failed attempts, doubles."""
+    kept = {w.task for w in workers if w.state in KEEPS_TASK or _ends_by_itself(w, now, limits)}
+    # A task whose RunTask answer is still under way belongs to the worker that waits for it.
+    coming = {(w.name, w.launch) for w in workers if w.state is S.CAPACITY and w.wished}
+    reasons = {w.task: w.reason or "no longer wanted" for w in workers if w.task}
+    return [
+        StopTask(task.arn, reasons.get(task.arn, "no longer wanted"))
+        for task in observed.tasks.values()
+        if not task.stopped and task.arn not in kept and (task.worker, task.launch) not in coming
+    ]
+
+
+def _ends_by_itself(worker: Worker, now: float, limits: Limits) -> bool:
+    """Whether the scheduler has just closed a worker: its process ends, and a call is saved."""
+    left = worker.absent_since
+    return worker.state is S.DRAINED and left is not None and now - left <= limits.exit
+
+
+def _release(workers: tuple[Worker, ...], observed: Observed) -> list[Action]:
+    actions: list[Action] = []
+    for worker in workers:
+        if worker.state is S.RETIRING and worker.notice is None:
+            actions.append(Retire(worker.name))
+        elif worker.state is S.WISHED and name_taken(worker, observed):
+            actions.append(Forget(worker.name))
+    return actions
+
+
+def _scale(
+    group: Group,
+    mine: list[Worker],
+    waiting: list[Worker],
+    present: list[Instance],
+    empty: frozenset[str],
+    now: float,
+    limits: Limits,
+) -> list[Action]:
+    """Decide for one group: place who waits, order what lacks, give back what nobody needs."""
+    # Who waits for another attempt gets its instance back soon: it is not given away meanwhile.
+    pausing = sum(w.state is S.WISHED and w.wished and not w.held for w in mine)
+    waited = any(now - w.since > limits.repeat for w in waiting)
+    idle = [i for i in present if i.id in empty]
+    doubtful = [i for i in idle if i.doomed or not i.connected]
+    useless = {i.id: why for i in doubtful if (why := _useless(i, waited, now, limits)) is not None}
+    free = [i for i in idle if i.id not in useless]
+    # Spares are what a new worker is placed on at once; then they are made up for.
+    wanted = len(waiting) + limits.spare.get(group.name, 0)
+    runs = _place(waiting, free)
+    if useless:
+        # They take their place in the desired capacity with them: order afterwards.
+        return [*(Terminate(i, group.name, why) for i, why in sorted(useless.items())), *runs]
+    if wanted > len(free):
+        needed = len(present) - len(free) + wanted
+        return [*runs, *([SetDesired(group.name, needed)] if needed > group.desired else [])]
+    if present:
+        taken = {run.instance for run in runs}
+        left = [i for i in free if i.id not in taken]
+        return [*runs, *_terminate(left, len(free) - wanted - pausing, now, limits)]
+    # A wished worker whose instance is going: Auto Scaling is about to replace it by itself.
+    unused = group.desired > 0 and not any(w.wished and w.state is not S.FAILED for w in mine)
+    return [SetDesired(group.name, 0)] if unused else []
+
+
+def _flying(observed: Observed, now: float, limits: Limits) -> dict[tuple[Name, int], str]:
+    """Return the instances that a RunTask was asked for on and not answered yet, by worker and launch."""
+    asked = observed.asked
+    return {
+        (a.worker, a.launch): a.instance for a in asked if isinstance(a, RunTask) and _fresh(a, observed, now, limits)
+    }
+
+
+def _free(
+    workers: tuple[Worker, ...], observed: Observed, flying: Mapping[tuple[Name, int], str], now: float, limits: Limits
+) -> frozenset[str]:
+    """Return the ids of the instances on which nothing of ours lives that is meant to, or is about to."""
+    kept = {w.instance for w in workers if w.state in KEEPS_TASK}
+    held = observed.held | kept
+    taken = set(flying.values())
+
+    return frozenset(
+        i.id
+        for i in observed.instances.values()
+        if i.id not in taken
+        and (
+            i.arn is None
+            or i.arn not in held
+            # The agent is gone for good, so nobody will ever tell that a task ended which nobody needs.
+            or (i.silent_since is not None and i.arn not in kept and deaf(i, now, limits))
+        )
+    )
+
+
+def deaf(instance: Instance, now: float, limits: Limits) -> bool:
+    """Whether the ECS agent of an instance has been silent for so long that it will not speak again."""
+    silent = instance.silent_since
+    return silent is not None and now - silent > limits.absent
+
+
+def _useless(instance: Instance, waited: bool, now: float, limits: Limits) -> str | None:
+    """Say why an empty instance will not take a task: its ECS agent never came, or fell silent. None if it may.
+
+    A silent agent may come back, so it matters only once a worker has waited for it, or after long. What
+    AWS takes back is no fault, and its user has been told.
+    """
+    if instance.doomed:
+        return ""
+    if instance.connected:
+        return None
+    if not instance.seen:
+        late = now - instance.launched > limits.capacity
+        return f"its ECS agent has not connected within {limits.capacity:g} s" if late else None
+    return "its ECS agent has fallen silent" if waited or deaf(instance, now, limits) else None
+
+
+def settle(asked: Mapping[Action, float], observed: Observed) -> dict[Action, float]:
+    """Return what was asked for and cannot be seen in `observed` yet."""
+    launched = {(t.worker, t.launch) for t in observed.tasks.values()} if asked else set()
+    return {a: at for a, at in asked.items() if not _visible(a, observed, launched)}
+
+
+def _visible(action: Action, observed: Observed, launched: set[tuple[Name, int]]) -> bool:
+    match action:
+        case SetDesired(group, desired):
+            return group not in observed.groups or observed.groups[group].desired == desired
+        case SetTypes(group, types):
+            return group not in observed.groups or set(observed.groups[group].types) == set(types)
+        case Terminate(instance, _):
+            seen = observed.instances.get(instance)
+            return seen is None or seen.terminating
+        case StopTask(arn, _):
+            task = observed.tasks.get(arn)
+            return task is None or task.stopped
+        case Retire(worker) | Forget(worker):
+            return worker not in observed.members
+        case RunTask(worker, _, launch):
+            return (worker, launch) in launched
+
+
+def _place(waiting: list[Worker], free: list[Instance]) -> list[RunTask]:
+    """Give who has waited longest the instance that is there longest; one that has refused comes last."""
+    places = sorted((i for i in free if i.connected), key=lambda i: (i.refused_at, i.launched, i.id))
+    turn = sorted(waiting, key=lambda w: w.since)
+    return [RunTask(w.name, w.group, w.launch, i.id) for w, i in zip(turn, places, strict=False)]
+
+
+def _terminate(free: list[Instance], surplus: int, now: float, limits: Limits) -> list[Terminate]:
+    """Give back what is free for longer than it is kept warm; the longest idle first."""
+    idle = sorted(free, key=lambda i: (i.idle_since, i.id))[: max(0, surplus)]
+    return [Terminate(i.id, i.group) for i in idle if now - i.idle_since >= limits.warm]

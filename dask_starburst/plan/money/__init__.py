@@ -1,0 +1,1 @@
+"""What things cost, and decisions about it: caps, quotes, estimates, advice."""

@@ -1,0 +1,223 @@
+"""What a launch would buy and cost, before there is any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR, FargateRates, InstanceType, Price, sources
+from dask_starburst.plan.money.budget import Caps
+
+#: What AWS's own calculator divides a monthly price by.
+HOURS_A_MONTH = 730.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that is bought: what, how many of it, of which kind, and USD an hour for all of them."""
+
+    what: str
+    count: int
+    kind: str
+    usd: float
+    price: Price | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for.
+
+    `groups`: the groups that workers may run in, the preferred one first. `adaptive`: whether `workers` is the most
+    of an adaptive cluster. `volume_gb` is the size of each instance's volume.
+    """
+
+    head: str
+    types: tuple[str, ...]
+    workers: int
+    groups: tuple[str, ...]
+    adaptive: bool = False
+    spares: int = 0
+    volume_gb: int = 30
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Quote:
+    """What a launch would cost, in USD an hour without tax and discounts.
+
+    Attributes
+    ----------
+    where : str
+        The region, or the zone in it.
+    wanted : Wanted
+        What is asked for.
+    lines : tuple of Line
+        What it consists of.
+    at_most : float
+        What it costs if AWS gives the dearest type of each worker that it may, also on demand where that is allowed.
+    least : float
+        What a cluster costs that has no worker: the scheduler.
+    caps : Caps
+        What may be spent.
+    facts : tuple of str
+        What else there is to know, such as quotas.
+    refusal : str
+        Why it would not be launched; empty if it would.
+    idle : tuple of (str, float)
+        What goes on costing when it is closed, and how much a month.
+    simulated : bool
+        Whether it is the embedded AWS, where nobody pays.
+    fargate : Price, optional
+        What Fargate would charge for the same vCPUs and memory; None where nobody knows.
+    """
+
+    where: str
+    wanted: Wanted
+    lines: tuple[Line, ...]
+    at_most: float
+    least: float
+    caps: Caps = field(default_factory=Caps)
+    facts: tuple[str, ...] = ()
+    refusal: str = ""
+    idle: tuple[tuple[str, float], ...] = ()
+    simulated: bool = False
+    fargate: Price | None = None
+
+    @property
+    def usd_per_hour(self) -> float:
+        """All lines together."""
+        return sum(line.usd for line in self.lines)
+
+    def __repr__(self) -> str:
+        return as_text(self)
+
+    @property
+    def sources(self) -> str:
+        """Where the prices are from, and of when."""
+        return sources([line.price for line in self.lines if line.price is not None])
+
+
+def reckon(
+    where: str,
+    wanted: Wanted,
+    prices: Mapping[tuple[str, str], Price],
+    *,
+    caps: Caps | None = None,
+    facts: Sequence[str] = (),
+    refusal: str = "",
+    idle: Sequence[tuple[str, float]] = (),
+    simulated: bool = False,
+    fargate: Price | None = None,
+) -> Quote:
+    """Reckon what a launch costs.
+
+    Parameters
+    ----------
+    where : str
+        The region or zone.
+    wanted : Wanted
+        What is asked for.
+    prices : mapping of (str, str) to Price
+        What an hour of each type costs ``"spot"`` and ``"on-demand"``.
+    caps, facts, refusal, idle, simulated, fargate
+        As in `Quote`.
+    """
+    group, first = wanted.groups[0], wanted.types[0]
+    head, worker = prices[wanted.head, "on-demand"], prices[first, group]
+    instances = 1 + wanted.workers + wanted.spares
+    volume = EBS_GP3_GB_MONTH * wanted.volume_gb / HOURS_A_MONTH
+    lines = [
+        Line("scheduler", 1, f"{wanted.head}, on demand", head.usd_per_hour, head),
+        Line("workers", wanted.workers, _kind(wanted), wanted.workers * worker.usd_per_hour, worker),
+        Line(
+            "spare instances", wanted.spares, f"{first}, {_market(group)}", wanted.spares * worker.usd_per_hour, worker
+        ),
+        Line("public IPv4 addresses", instances, "one each", instances * PUBLIC_IPV4_HOUR),
+        Line("volumes", instances, f"gp3, {wanted.volume_gb} GB each", instances * volume),
+    ]
+    dearest = max(prices[kind, group].usd_per_hour for kind in wanted.types for group in wanted.groups)
+    extra = PUBLIC_IPV4_HOUR + volume
+    least = head.usd_per_hour + extra
+    return Quote(
+        where=where,
+        wanted=wanted,
+        lines=tuple(line for line in lines if line.count),
+        at_most=least + (wanted.workers + wanted.spares) * (dearest + extra),
+        least=least,
+        caps=caps or Caps(),
+        facts=tuple(facts),
+        refusal=refusal,
+        idle=tuple(idle),
+        simulated=simulated,
+        fargate=fargate,
+    )
+
+
+def on_fargate(instances: Sequence[tuple[int, InstanceType]], rates: FargateRates) -> Price:
+    """Return what Fargate charges an hour for the vCPUs and the memory of so many instances of each type."""
+    usd = sum(
+        count * (each.vcpus * rates.vcpu.usd_per_hour + each.memory_mib / 1024 * rates.gb.usd_per_hour)
+        for count, each in instances
+    )
+    return replace(rates.vcpu, usd_per_hour=usd)
+
+
+def _kind(wanted: Wanted) -> str:
+    others = wanted.types[1:]
+    more = f" or {others[0]}" if len(others) == 1 else f" or one of {len(others)} like it" if others else ""
+    lower = f", else {_market(wanted.groups[1])}" if len(wanted.groups) > 1 else ""
+    return f"{wanted.types[0]}{more}, {_market(wanted.groups[0])}{lower}"
+
+
+def _market(group: str) -> str:
+    return "Spot" if group == "spot" else "on demand"
+
+
+def sentences(quote: Quote) -> list[str]:
+    """Return what there is to say beside the table."""
+    said = [f"Prices: {quote.sources}."]
+    if quote.wanted.adaptive:
+        said.append(
+            f"It adapts to the work: without any it costs ${quote.least:.4f} an hour, for the scheduler, until"
+            " idle_timeout ends it."
+        )
+    if quote.fargate is not None:
+        said.append(
+            f"For comparison: on Fargate as many vCPUs and as much memory are ${quote.fargate.usd_per_hour:.4f} an hour"
+            f" ({sources([quote.fargate])}); clusters run on EC2 only."
+        )
+    said += [f"{fact[0].upper()}{fact[1:]}." for fact in quote.facts]
+    said += _caps(quote)
+    said += [f"REFUSED: {quote.refusal}"] if quote.refusal else []
+    said.append(_idle(quote))
+    said.append("Nothing was launched." + (" On the embedded AWS nobody pays." if quote.simulated else ""))
+    return said
+
+
+def as_text(quote: Quote) -> str:
+    """Return a quote as plain text."""
+    lines = [f"What would be launched in {quote.where}"]
+    lines += [f"  {line.what}: {line.count} x {line.kind}, ${line.usd:.4f} an hour" for line in quote.lines]
+    lines += [f"  in all ${quote.usd_per_hour:.4f} an hour, {hedge(quote)}"]
+    return "\n".join([*lines, *sentences(quote)])
+
+
+def hedge(quote: Quote) -> str:
+    """Say what it may cost when AWS does not give the first type."""
+    return f"at most ${quote.at_most:.4f}, if AWS gives the dearest that it may"
+
+
+def _caps(quote: Quote) -> list[str]:
+    caps = {
+        "max_hourly_cost": (quote.caps.hourly, "an hour"),
+        "max_total_cost": (quote.caps.total, "in all"),
+        "cost_alert_threshold": (quote.caps.alert, "an hour"),
+    }
+    given = [f"{name}: ${usd:g} {per}" for name, (usd, per) in caps.items() if usd is not None]
+    return [f"Caps: {', '.join(given)}."] if given else ["No caps: max_hourly_cost and max_total_cost set some."]
+
+
+def _idle(quote: Quote) -> str:
+    if not quote.idle:
+        return "When it is closed nothing goes on costing but the image in ECR and the logs; see `starburst status`."
+    parts = ", ".join(f"{what} ${usd:.2f}" for what, usd in quote.idle)
+    return f"When it is closed this goes on costing, a month: {parts}."

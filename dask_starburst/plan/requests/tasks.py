@@ -1,0 +1,240 @@
+"""The task definitions of scheduler and worker, and the requests that run them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dask_starburst.plan.loop.state import Name
+from dask_starburst.plan.requests.policies import NAMESPACE
+from dask_starburst.plan.requests.pool import PoolNames
+from dask_starburst.plan.scheduler.shutdown_rules import Lifetimes
+
+#: The environment variable through which ECS hands a container its certificates.
+TLS_VARIABLE = "STARBURST_TLS"
+LOG_GROUP = f"/{NAMESPACE}"
+#: The environment variable that says which instance of a batch runs which worker.
+WORKERS_VARIABLE = "STARBURST_WORKERS"
+#: RunTask starts so many tasks at most, and takes so long an ``overrides`` (aws-facts §1.2).
+MOST_TASKS = 10
+MOST_OVERRIDES = 8192
+#: Seconds between SIGTERM and SIGKILL, as many as ECS allows. A worker that is told to end uses them to move what it
+#: holds (`runtime.worker.notices`), as long as a Spot notice allows it; one with nothing to move is gone at once.
+STOP_TIMEOUT = 120
+
+_CPU_ARCHITECTURE = {"arm64": "ARM64", "x86_64": "X86_64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What the task definitions of a cluster have in common."""
+
+    pool: str
+    arch: str
+    image: str
+    region: str
+    secret_arn: str
+    execution_role: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One of the two programs: its role and command, and what it reserves."""
+
+    role: str
+    task_role: str
+    command: tuple[str, ...]
+    cpu: int
+    memory: int
+
+
+def scheduler_process(
+    task_role: str, cpu: int, memory: int, ports: tuple[int, int], guardian: tuple[str, ...], *, dashboard: bool = True
+) -> Process:
+    """Return the scheduler: its own port and the dashboard's, whether it has one, and what its guardian is told."""
+    port, second = map(str, ports)
+    without = () if dashboard else ("--no-dashboard",)
+    command = ("scheduler", "--port", port, "--dashboard-port", second, *without, "--", *guardian)
+    return Process("scheduler", task_role, command, cpu, memory)
+
+
+def guardian_arguments(region: str, groups: Sequence[str], lifetimes: Lifetimes) -> tuple[str, ...]:
+    """Return what the scheduler has to know to guard its pool; nothing of it is secret.
+
+    Parameters
+    ----------
+    region : str
+        Where the groups are; boto3 does not read the variable in which ECS tells it.
+    groups : sequence of str
+        The Auto Scaling groups in the order in which to empty them, the scheduler's own last.
+    lifetimes : Lifetimes
+        How long to go on.
+    """
+    command = ["--region", region, "--lease", f"{lifetimes.lease:g}"]
+    for group in groups:
+        command += ["--group", group]
+    options = {
+        "--end-when-idle": lifetimes.idle,
+        "--end-when-alone": lifetimes.no_client,
+        "--end-at-cost": lifetimes.usd,
+        "--hourly-cost": lifetimes.rate if lifetimes.usd is not None else None,
+    }
+    for option, value in options.items():
+        if value is not None:
+            command += [option, f"{value:g}"]
+    return tuple(command)
+
+
+def worker_process(task_role: str, cpu: int, memory: int, nthreads: int, notices: bool = True) -> Process:
+    """Return the worker. How much memory it has depends on its instance, and is told at the launch.
+
+    `notices`: whether it listens for Spot notices.
+    """
+    listen = () if notices else ("--no-notices",)
+    return Process("worker", task_role, ("worker", "--nthreads", str(nthreads), *listen), cpu, memory)
+
+
+def task_definition(container: Container, process: Process) -> dict[str, Any]:
+    """Return the RegisterTaskDefinition request.
+
+    Host mode: the container has the instance's addresses, so no ENI, no NAT and no port mapping
+    (aws-facts §5). The certificates come as an ECS secret, never as a plain value.
+    """
+    family = PoolNames(container.pool).family(process.role)
+    logs = {
+        "awslogs-group": LOG_GROUP,
+        "awslogs-region": container.region,
+        "awslogs-stream-prefix": container.pool,
+        "mode": "non-blocking",
+    }
+    main = {
+        "name": process.role,
+        "image": container.image,
+        "essential": True,
+        "command": ["python", "-m", "dask_starburst.runtime", *process.command],
+        "environment": [],
+        "secrets": [{"name": TLS_VARIABLE, "valueFrom": container.secret_arn}],
+        "stopTimeout": STOP_TIMEOUT,
+        "logConfiguration": {"logDriver": "awslogs", "options": logs},
+        "ulimits": [{"name": "nofile", "softLimit": 65536, "hardLimit": 65536}],
+    }
+    return {
+        "family": family,
+        "networkMode": "host",
+        "requiresCompatibilities": ["EC2"],
+        "cpu": str(process.cpu),
+        "memory": str(process.memory),
+        "executionRoleArn": container.execution_role,
+        "taskRoleArn": process.task_role,
+        "runtimePlatform": {
+            "cpuArchitecture": _CPU_ARCHITECTURE[container.arch],
+            "operatingSystemFamily": "LINUX",
+        },
+        "containerDefinitions": [main],
+    }
+
+
+def definition_digest(request: Mapping[str, Any]) -> str:
+    """Return the hash by which an equal task definition is found again."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One worker of a batch: which instance it runs on, for the how-manieth time, and its memory (bytes).
+
+    ``container_instance`` is the last part of the ARN under which ECS knows the instance.
+    """
+
+    instance: str
+    container_instance: str
+    worker: Name
+    launch: int
+    memory_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One RunTask: who runs what on which instances, all of one type.
+
+    ``cpu`` (units) and ``memory`` (MiB) are what each task reserves.
+    """
+
+    pool: str
+    session: str
+    group: str
+    role: str
+    definition: str
+    places: tuple[Place, ...]
+    cpu: int
+    memory: int
+    environment: Mapping[str, str]
+    tags: Mapping[str, str]
+
+
+def run_request(launch: Launch) -> dict[str, Any]:
+    """Return the RunTask request of a batch.
+
+    ECS gives every task of a call the same environment. So the call names the instances and says in
+    the environment which worker each of them runs: a container looks its own instance up. The
+    client token is derived from that: a request that is sent twice, because its answer was lost,
+    starts every task once.
+
+    Raises
+    ------
+    ValueError
+        There are more tasks, or there is more to say to them, than RunTask takes (aws-facts §1.2).
+    """
+    places = [asdict(place) for place in launch.places]
+    told = {**launch.environment, WORKERS_VARIABLE: json.dumps(places, separators=(",", ":"))}
+    environment = [{"name": k, "value": v} for k, v in told.items()]
+    overrides = {
+        "cpu": str(launch.cpu),
+        "memory": str(launch.memory),
+        "containerOverrides": [{"name": launch.role, "environment": environment}],
+    }
+    if len(places) > MOST_TASKS or len(json.dumps(overrides)) > MOST_OVERRIDES:
+        raise ValueError(f"{len(places)} workers are too many for one RunTask")
+    provider = PoolNames(launch.pool).group(launch.group)
+    instances = ", ".join(f"'{place.instance}'" for place in launch.places)
+    return {
+        "cluster": launch.pool,
+        "taskDefinition": launch.definition,
+        "count": len(places),
+        "capacityProviderStrategy": [{"capacityProvider": provider, "weight": 1}],
+        "placementConstraints": [
+            {"type": "distinctInstance"},
+            {"type": "memberOf", "expression": f"ec2InstanceId in [{instances}]"},
+        ],
+        "group": provider,
+        "startedBy": launch.session,
+        "clientToken": client_token(launch.session, launch.places),
+        "overrides": overrides,
+        "tags": [{"key": k, "value": v} for k, v in launch.tags.items()],
+    }
+
+
+def client_token(session: str, places: Sequence[Place]) -> str:
+    """Return RunTask's client token (at most 64 characters, aws-facts §1.2)."""
+    batch = "/".join(f"{p.worker}:{p.launch}@{p.instance}" for p in places)
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{session}/{batch}"))
+
+
+def places_of(text: str) -> list[Place]:
+    """Return the batch that a container's environment tells of."""
+    return [Place(**place) for place in json.loads(text)]
+
+
+def place_of(overrides: Mapping[str, Any], container_instance: str | None) -> Place | None:
+    """Return which worker a task is, from what DescribeTasks says of it; None if it is none of ours."""
+    own = (container_instance or "").rpartition("/")[2]
+    for container in overrides.get("containerOverrides", []):
+        for variable in container.get("environment", []):
+            if variable["name"] == WORKERS_VARIABLE:
+                return next((p for p in places_of(variable["value"]) if p.container_instance == own), None)
+    return None

@@ -1,0 +1,1 @@
+"""What is decided beside the scheduler: notices, moving data, shutting down, tasks that cannot run."""

@@ -1,0 +1,1 @@
+"""What runs on each EC2 instance."""

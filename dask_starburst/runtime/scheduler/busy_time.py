@@ -1,0 +1,71 @@
+"""The scheduler's side of the books: who works, and what the client said last of what was spent.
+
+Loaded by the guardian, in the scheduler's process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from typing import Any
+
+from dask_starburst.plan.loop.state import Name
+from dask_starburst.plan.money.budget import extrapolated
+from dask_starburst.runtime.plugin import LoopingPlugin
+
+#: Seconds between two looks at who works.
+_LOOK = 0.5
+#: So many workers that are gone are remembered, for the client asks every few seconds.
+_REMEMBERED = 2000
+
+
+class Accounts(LoopingPlugin):
+    """Counts for how long each worker is busy, and remembers what the client says of money.
+
+    Parameters
+    ----------
+    scheduler : distributed.Scheduler
+        The one that runs in this process.
+    rate : float
+        USD an hour that the pool costs at the most, until the client says more.
+    """
+
+    name = "starburst-accounts"
+
+    def __init__(self, scheduler: Any, rate: float = 0.0) -> None:
+        self._scheduler = scheduler
+        self._busy: defaultdict[Name, float] = defaultdict(float)
+        self._told = (0.0, rate, time.monotonic())
+        scheduler.handlers["starburst_account"] = self.starburst_account
+
+    async def starburst_account(self, spent: float, rate: float) -> dict[Name, float]:
+        """Hear what was spent, in USD, and what an hour costs at the most; return the busy seconds by worker."""
+        self._told = (spent, rate, time.monotonic())
+        return dict(self._busy)
+
+    @property
+    def spent(self) -> float:
+        """USD that were spent by now, if nobody has told for long; 0 while the client looks after it itself."""
+        spent, rate, at = self._told
+        return extrapolated(spent, rate, time.monotonic() - at)
+
+    def _forget(self) -> None:
+        """Forget the workers that are gone, once the client has surely been told how long they were busy."""
+        if len(self._busy) <= _REMEMBERED + len(self._scheduler.workers):
+            return
+        here = {worker.name for worker in self._scheduler.workers.values()}
+        gone = [name for name in self._busy if name not in here]
+        for name in gone[: len(gone) - _REMEMBERED // 2]:  # the oldest first
+            del self._busy[name]
+
+    async def _run(self) -> None:
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = time.monotonic()
+            self._forget()
+            for worker in self._scheduler.workers.values():
+                if worker.processing:
+                    self._busy[worker.name] += now - before
+            before = now

@@ -1,0 +1,316 @@
+"""The scheduler's side of a Spot notice: nothing is lost that can be moved, and no task is blamed.
+
+Loaded by ``dask scheduler --preload`` beside the guardian. Nannies tell it of notices (`notices`), and the
+client asks it what there was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from dask_starburst import cancellation
+from dask_starburst.plan.loop.state import Name
+from dask_starburst.plan.scheduler.moving import bandwidth, too_much
+from dask_starburst.plan.scheduler.notices import DRAINING, INTERRUPTION, KINDS, MARGIN, REBALANCE, TAKEN
+from dask_starburst.runtime.scheduler.handover import Handover, Leaving
+from dask_starburst.runtime.scheduler.suspicion import Blame
+
+logger = logging.getLogger("distributed.starburst")
+
+#: The topic of Dask's events under which there is what happens here: ``client.get_events("starburst")``.
+TOPIC = "starburst"
+#: Seconds between two looks at workers that leave: more where there is more to look at.
+_LOOK, _SLOWEST_LOOK, _KEYS_A_SECOND = 0.1, 1.0, 4000
+#: Seconds for a nanny to look for a Spot notice; its watch goes on in any case.
+_ANSWER = 3.0
+#: How the stimulus begins by which `Scheduler.retire_workers` removes a worker; the cluster's own calls give another.
+_RETIRED = "retire-workers-"
+#: More notices than these are forgotten; the client reads them as they come.
+_REMEMBERED = 10_000
+
+
+@dataclass
+class Counts:
+    """What notices came to, for ``starburst_spot_counts``.
+
+    A worker is counted once of ``interruptions`` and ``stops``: ECS drains what Spot takes, and stops its tasks.
+    ``results_lost`` are keys of which nobody else had a copy when a worker with a notice went, or one that AWS took
+    without; ``recomputed`` how many of them have been computed again. ``seconds`` is the sum from notice to closed over
+    all ``retired`` workers, ``longest`` the longest. ``watched`` are the workers on Spot that watch for notices.
+    """
+
+    interruptions: int = 0
+    rebalances: int = 0
+    stops: int = 0
+    retired: int = 0
+    keys_moved: int = 0
+    bytes_moved: int = 0
+    results_lost: int = 0
+    recomputed: int = 0
+    forgiven: int = 0
+    seconds: float = 0.0
+    longest: float = 0.0
+    watched: int = 0
+
+
+class Retirement(SchedulerPlugin):
+    """Takes notices, retires the workers that they are about, and tells the client.
+
+    Parameters
+    ----------
+    scheduler : distributed.Scheduler
+        The one that runs in this process.
+    margin : float
+        Seconds before the end of a notice at which a worker is closed with what it still has.
+    weigh : float
+        Seconds between two looks for workers that hold too much to move.
+    """
+
+    name = "starburst-retirement"
+
+    def __init__(self, scheduler: Any, margin: float = MARGIN, weigh: float = 10.0) -> None:
+        self._scheduler = scheduler
+        self._weigh_every = weigh
+        self._margin = margin
+        self._handover = Handover(scheduler)
+        self._blame = Blame(scheduler)
+        self._counts = Counts()
+        self._notices: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
+        self._number = 0
+        self._news = asyncio.Event()
+        self._names: dict[str, Name] = {}
+        self._on_spot: set[Name] = set()
+        self._warned: set[Name] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        handlers = (self.starburst_notice, self.starburst_watched, self.starburst_next_notices)
+        for handler in (*handlers, self.starburst_forgive, self.starburst_spot_counts):
+            scheduler.handlers[handler.__name__] = handler
+
+    def begin(self) -> None:
+        """Look after workers from now on."""
+        self._tasks = [asyncio.ensure_future(self._retire()), asyncio.ensure_future(self._weigh())]
+
+    async def before_close(self) -> None:
+        """Retire nobody any more: everything ends."""
+        await cancellation.end(self._tasks)
+
+    # -- handlers -------------------------------------------------------------------------------
+
+    async def starburst_notice(self, worker: str, kind: str, seconds: float, action: str = "") -> str:
+        """Take a notice from a nanny.
+
+        Parameters
+        ----------
+        worker : str
+            The address of its worker.
+        kind : {"interruption", "rebalance", "stop"}
+            What was announced.
+        seconds : float
+            How long from now until the worker is gone.
+        action : str
+            AWS's own word, ``terminate``, ``stop`` or ``hibernate``; or ``draining``, from a client that sees ECS drain
+            the instance.
+        """
+        if action == DRAINING:
+            await self._look_for_a_notice(worker)
+        ws = self._scheduler.workers.get(worker)
+        if ws is None or kind not in KINDS:
+            return f"{worker} is not known" if ws is None else f"{kind!r} is no notice"
+        self._remember(ws.name, worker, kind, seconds, action)
+        if kind == REBALANCE:
+            self._counts.rebalances += 1
+        else:
+            self._blame.excuse(worker)
+            self._leave(ws, kind, seconds)
+        return TAKEN
+
+    async def _look_for_a_notice(self, worker: str) -> None:
+        """Have a worker's nanny look at once: ECS drains what Spot takes, and a client may hear of that first."""
+        ws = self._scheduler.workers.get(worker)
+        if ws is not None and ws.nanny and ws.name in self._on_spot and worker not in self._handover.leaving:
+            with suppress(OSError, TimeoutError, ValueError, AttributeError):  # a nanny that is gone or does not watch
+                async with asyncio.timeout(_ANSWER):
+                    await self._scheduler.rpc(ws.nanny).starburst_look()
+
+    async def starburst_watched(self, name: Name) -> None:
+        """Hear of a worker on Spot that watches for notices."""
+        self._on_spot.add(name)
+
+    async def starburst_next_notices(self, after: int = 0, timeout: float = 30.0) -> list[dict[str, Any]]:
+        """Return the notices with a number above `after`; wait for one up to `timeout` seconds.
+
+        Returns
+        -------
+        sequence of dict
+            ``number``, ``name`` and ``address`` of the worker, ``kind``, ``action``, ``seconds`` that are left now,
+            and ``time`` (seconds since 1970, by the scheduler's clock) when it came. Empty after the timeout.
+        """
+        if self._number <= after:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._news.wait()
+        now = time.time()
+        new = [dict(notice) for notice in self._notices if notice["number"] > after]
+        return [notice | {"seconds": max(notice.pop("until") - now, 0.0)} for notice in new]
+
+    async def starburst_forgive(self, names: Iterable[Name]) -> int:
+        """Take back the blame for the loss of workers that AWS took without a notice; for how many tasks."""
+        forgiven = self._blame.forgive(names)
+        self._counts.forgiven += forgiven
+        return forgiven
+
+    async def starburst_spot_counts(self) -> dict[str, Any]:
+        """Return what notices came to so far; see `Counts`."""
+        self._counts.results_lost, self._counts.recomputed = self._blame.lost, self._blame.recomputed
+        self._counts.watched = len(self._on_spot & {ws.name for ws in self._scheduler.workers.values()})
+        return asdict(self._counts)
+
+    # -- Dask's hooks ---------------------------------------------------------------------------
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        """Learn the name of a worker; when it is removed only the address is told."""
+        self._names[worker] = scheduler.workers[worker].name
+        self._blame.joined(worker, self._names[worker])
+        self._handover.workers_changed()
+
+    def remove_worker(self, scheduler: Any, worker: str, *, stimulus_id: str = "", **_: Any) -> None:
+        """Hear that a worker has gone; if a client had Dask retire it, no other one is to come in its place."""
+        name = self._names.pop(worker, None)
+        if name is not None and stimulus_id.startswith(_RETIRED):
+            self._remember(name, worker, "retired", 0.0, "")
+        self._handover.workers_changed()
+
+    def update_graph(self, scheduler: Any, *, tasks: list[Any], **_: Any) -> None:
+        """Hear of new tasks."""
+        self._handover.tasks_came(tasks)
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Hear what the loss of a worker has done, at the moment at which Dask has counted it."""
+        if topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
+            self._blame.removed(msg)
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+        """Count what is computed again."""
+        self._blame.computed(key, finish)
+
+    # -- what comes of it -----------------------------------------------------------------------
+
+    def _remember(self, name: Name, address: str, kind: str, seconds: float, action: str) -> None:
+        now = time.time()
+        self._number += 1
+        notice = {"number": self._number, "name": name, "address": address, "kind": kind, "action": action}
+        self._notices.append({**notice, "time": now, "until": now + seconds})
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def _leave(self, ws: Any, kind: str, seconds: float) -> None:
+        deadline = time.monotonic() + max(seconds - self._margin, 0.0)
+        known = self._handover.leaving.get(ws.address)
+        if known is not None:
+            known.deadline = min(known.deadline, deadline)
+            if kind == INTERRUPTION and known.kind != INTERRUPTION:
+                known.kind = kind
+                self._counts.stops, self._counts.interruptions = self._counts.stops - 1, self._counts.interruptions + 1
+            return
+        if kind == INTERRUPTION:
+            self._counts.interruptions += 1
+        else:
+            self._counts.stops += 1
+        unique = list(self._handover.only_here(ws))
+        self._handover.begin(Leaving(ws.address, ws.name, deadline, kind))
+        held = sum(ts.nbytes for ts in unique)
+        text = f"worker {ws.name} has to go in {seconds:.0f} s ({kind}); {len(unique)} results ({held / 1e6:.1f} MB) "
+        text += f"are on no other worker and {len(ws.processing)} tasks are on it"
+        if ws.actors:
+            text += f"; {len(ws.actors)} actors cannot be moved and are lost with it"
+        self._tell("notice", ws, text, too_much(held, bandwidth(ws.nthreads), seconds))
+
+    def _tell(self, action: str, ws: Any, *parts: str | None) -> None:
+        text = ". ".join(filter(None, parts))
+        logger.warning(text)
+        self._scheduler.log_event(TOPIC, {"action": action, "worker": ws.address, "name": ws.name, "text": text})
+
+    async def _retire(self) -> None:
+        while True:
+            try:
+                if self._handover.leaving:
+                    await self._look()
+            except Exception:  # the loop's edge: the scheduler must not die of this
+                logger.exception("retiring workers stumbled and goes on")
+            await asyncio.sleep(self._pause())
+
+    async def _look(self) -> None:
+        # Who has no time left goes first, whatever becomes of the others.
+        await self._close_if(lambda leaving: time.monotonic() >= leaving.deadline)
+        self._handover.step()
+        await self._close_if(self._handover.done)
+
+    async def _close_if(self, condition: Callable[[Leaving], bool]) -> None:
+        for leaving in list(self._handover.leaving.values()):
+            if condition(leaving):
+                await self._close(leaving)
+
+    def _pause(self) -> float:
+        """Return the seconds until the next look; without anybody who leaves it costs nothing."""
+        there = (self._scheduler.workers.get(address) for address in self._handover.leaving)
+        keys = sum(len(ws.has_what) for ws in there if ws is not None)
+        return min(max(keys / _KEYS_A_SECOND, _LOOK), _SLOWEST_LOOK)
+
+    async def _close(self, leaving: Leaving) -> None:
+        """Close a worker and its nanny. `remove_worker` does what counts before it waits for anything."""
+        self._handover.end(leaving)
+        ws, seconds = self._scheduler.workers.get(leaving.address), time.monotonic() - leaving.since
+        counts = self._counts
+        counts.retired += 1
+        counts.keys_moved += leaving.keys_moved
+        counts.bytes_moved += leaving.bytes_moved
+        counts.seconds, counts.longest = counts.seconds + seconds, max(counts.longest, seconds)
+        if ws is None:
+            return
+        left = sum(1 for _ in self._handover.only_here(ws))
+        moved = f"{leaving.keys_moved} results ({leaving.bytes_moved / 1e6:.1f} MB) were moved"
+        lost = f"{left} could not be" if left else None
+        self._tell("retired", ws, f"worker {leaving.name} closes after {seconds:.1f} s; {moved}", lost)
+        stimulus = f"starburst-retired-{time.time()}"
+        await self._scheduler.remove_worker(leaving.address, stimulus_id=stimulus, expected=True, close=True)
+
+    async def _weigh(self) -> None:
+        while True:
+            await asyncio.sleep(self._weigh_every)
+            self._forget_the_gone()
+            for ws in list(self._scheduler.workers.values()):
+                if ws.name in self._on_spot - self._warned:
+                    self._warn(ws)
+
+    def _forget_the_gone(self) -> None:
+        """Drop names of workers that are gone, once they are many: one that has lost its connection may come back."""
+        names = {ws.name for ws in self._scheduler.workers.values()}
+        if len(self._on_spot) > 2 * len(names) + _REMEMBERED:
+            self._on_spot &= names
+            self._warned &= names
+
+    def _warn(self, ws: Any) -> None:
+        """Say once of a worker that it holds more than could be moved; what it holds at all is known at a glance."""
+        rate = bandwidth(ws.nthreads)
+        if too_much(ws.nbytes, rate) is None:
+            return
+        warning = too_much(sum(ts.nbytes for ts in self._handover.only_here(ws)), rate)
+        if warning is not None:
+            self._warned.add(ws.name)
+            self._tell("too-much", ws, f"should AWS take worker {ws.name}: {warning}")
+
+
+def dask_setup(scheduler: Any) -> None:
+    """Look after the workers of this scheduler; called by Dask when it has started."""
+    retirement = Retirement(scheduler)
+    scheduler.add_plugin(retirement)
+    retirement.begin()

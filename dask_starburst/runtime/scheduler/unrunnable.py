@@ -1,0 +1,103 @@
+"""Looks after tasks that no worker can ever run: they are told, and hold neither worker nor scheduler.
+
+Loaded by the guardian, in the scheduler's process. This is the only place that changes what distributed counts as
+work: there is no public way to leave tasks out (distributed 2026.7, ``Scheduler.check_idle``, ``adaptive_target``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from typing import Any
+
+import dask.config
+
+from dask_starburst.plan.scheduler.unrunnable import Restricted, advice, hopeless, suspect
+from dask_starburst.runtime.plugin import LoopingPlugin
+
+#: Seconds between two looks.
+_LOOK = 1.0
+#: So many workers are named to somebody who has named none that is there.
+_NAMED = 5
+
+
+class Unrunnable(LoopingPlugin):
+    """Knows which tasks of a scheduler no worker can ever run.
+
+    Parameters
+    ----------
+    scheduler : distributed.Scheduler
+        The one that runs in this process.
+    """
+
+    name = "starburst-unrunnable"
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        configured = dask.config.get("distributed.worker.resources", {}) or {}
+        self._offered: dict[str, float] = {name: float(amount) for name, amount in configured.items()}
+        self._known = False
+        self._hopeless: dict[Any, Restricted] = {}
+        self._suspects: list[Restricted] = []
+        self._transitions = -1
+        self._idle_since: float | None = None
+        scheduler.handlers["starburst_unrunnable"] = self.starburst_unrunnable
+        self._target = scheduler.handlers["adaptive_target"]  # Dask's, or that of `demand`, which wraps it too
+        scheduler.handlers["adaptive_target"] = self.adaptive_target
+
+    def idle(self) -> float:
+        """Return for how many seconds there has been no work that a worker could do."""
+        since = self._scheduler.idle_since
+        if since:
+            return time.time() - float(since)
+        return 0.0 if self._idle_since is None else time.time() - self._idle_since
+
+    async def starburst_unrunnable(self) -> dict[str, str]:
+        """Return what there is to say of the tasks that cannot run, by what they were submitted with."""
+        alike: defaultdict[str, list[Restricted]] = defaultdict(list)
+        for task in (*self._hopeless.values(), *self._suspects):
+            alike[task.restriction].append(task)
+        names = tuple(str(w.name) for w in list(self._scheduler.workers.values())[:_NAMED])
+        return {said: advice(tasks[0], len(tasks), names) for said, tasks in alike.items()}
+
+    def adaptive_target(self, target_duration: Any = None) -> int:
+        """Return how many workers the work asks for, as Dask itself does, but for what no worker can run."""
+        scheduler, whole = self._scheduler, self._scheduler.unrunnable
+        scheduler.unrunnable = {task: since for task, since in whole.items() if task not in self._hopeless}
+        try:
+            return int(self._target(target_duration=target_duration))
+        finally:
+            scheduler.unrunnable = whole
+
+    async def _run(self) -> None:
+        while True:
+            self.look()
+            await asyncio.sleep(_LOOK)
+
+    def look(self) -> None:
+        """Find out anew which tasks cannot run, and since when there is nothing else."""
+        scheduler = self._scheduler
+        self._known = self._known or bool(scheduler.workers)
+        for name, supplied in scheduler.resources.items():
+            self._offered[name] = max([self._offered.get(name, 0.0), *supplied.values()])
+        now = time.monotonic()
+        waiting = {task: self._restricted(task, now - since) for task, since in scheduler.unrunnable.items()}
+        self._hopeless = {t: r for t, r in waiting.items() if hopeless(r, self._offered, known=self._known)}
+        self._suspects = [r for t, r in waiting.items() if t not in self._hopeless and suspect(r, self._offered)]
+        work = len(self._hopeless) < len(waiting) or scheduler.queued or scheduler._active_graph_updates
+        busy = work or any(worker.processing for worker in scheduler.workers.values())
+        if busy or not self._hopeless or scheduler.transition_counter != self._transitions:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = time.time()
+        self._transitions = scheduler.transition_counter
+
+    def _restricted(self, task: Any, waited: float) -> Restricted:
+        scheduler = self._scheduler
+        workers, hosts = task.worker_restrictions or set(), task.host_restrictions or set()
+        there = any(w in scheduler.workers for w in workers) or any(
+            scheduler.coerce_hostname(host) in scheduler.host_info for host in hosts
+        )
+        places = tuple(sorted({*map(str, workers), *map(str, hosts)}))
+        return Restricted(str(task.key), waited, dict(task.resource_restrictions or {}), places, there)

@@ -1,0 +1,134 @@
+"""A day of bad weather: many workers, kills, interruptions, no capacity, throttling, lost answers; all results right.
+
+The script is seeded, its times are virtual; processes, HTTP and boto3 are real. ``make soak`` runs longer ones.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from dask.distributed import Client, wait
+
+from dask_starburst import StarburstCluster
+from dask_starburst.fleet.controller.loop import Fleet
+from dask_starburst.local import LocalAWS
+from dask_starburst.local.faults import events
+from dask_starburst.plan.loop.state import HEAD, Limits, Observed, Worker, WorkerState
+from tests.plan.loop.test_reconcile import check
+from tests.support.cluster_asserts import leftovers, wait_until
+
+#: Virtual seconds in one of ours: a minute of weather in three seconds, and a worker process takes two to start.
+SPEED = 10.0
+#: What real processes take, in virtual seconds: their patience grows with the speed.
+PATIENCE = {"connect": "30 minutes", "retire": "10 minutes"}
+SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "60"))
+SOAK_SEEDS = [int(seed) for seed in os.environ.get("SOAK_SEEDS", "1 2 3").split()]
+
+
+@dataclass
+class Watcher:
+    """Holds every decision of a fleet against what is never allowed; an assertion in its loop would only be logged."""
+
+    decisions: int = 0
+    broken: list[str] = field(default_factory=list)
+
+    def __call__(
+        self, actions: tuple[Any, ...], workers: tuple[Worker, ...], observed: Observed, now: float, limits: Limits
+    ) -> None:
+        self.decisions += 1
+        try:
+            check(actions, workers, observed, now, limits)
+        except AssertionError as error:
+            self.broken.append(f"{error!r}: {actions}")
+
+
+def part(x: int, seconds: float) -> int:
+    import time
+
+    time.sleep(seconds)
+    return x * x
+
+
+def rounds(client: Client, until: Any) -> int:
+    """Compute trees of tasks until it is over, and hold each result against the truth; return how many."""
+    done = 0
+    while done < 2 or not until():
+        parts = client.map(part, range(300), seconds=0.05, pure=False)
+        sums = [client.submit(sum, parts[i : i + 30], pure=False) for i in range(0, 300, 30)]
+        total = client.submit(sum, sums, pure=False)
+        assert total.result(timeout=240) == sum(x * x for x in range(300))
+        wait(parts, timeout=240)
+        assert client.gather(parts) == [x * x for x in range(300)]
+        done += 1
+    return done
+
+
+def running(cluster: StarburstCluster) -> tuple[Fleet, LocalAWS]:
+    assert cluster._session is not None
+    assert cluster._cloud is not None
+    assert cluster._session.fleet is not None
+    assert cluster._cloud.local is not None
+    return cluster._session.fleet, cluster._cloud.local
+
+
+def exactly(cluster: StarburstCluster, n: int) -> bool:
+    """Whether there is what was wished, and nothing else: by the fleet's own account and by AWS's."""
+    fleet, aws = running(cluster)
+    workers = [w for w in fleet.workers.values() if w.group != HEAD]
+    ready = len(workers) == n and all(w.state is WorkerState.READY and w.wished for w in workers)
+    status = aws.status()
+    counts = (status.instances_running, status.instances_pending, status.tasks_running, status.desired)
+    return ready and counts == (n + 1, 0, n + 1, n + 1) and len(status.containers) == n + 1
+
+
+def live_through(aws: LocalAWS, seed: int, minutes: float, workers: int = 20) -> None:
+    """Let a cluster work through a script; then everything has to be exactly as wished."""
+    watcher = Watcher()
+    with StarburstCluster(
+        cloud="local",
+        endpoint_url=aws.endpoint_url,
+        n_workers=workers,
+        quiet=True,
+        worker={"nthreads": 1},
+        spot_policy="spot_with_fallback",
+        timeouts=PATIENCE,
+        lease="5 hours",
+    ) as cluster:
+        running(cluster)[0].decided = watcher
+        with Client(cluster) as client:
+            client.wait_for_workers(workers, timeout=120)
+            aws.set_speed(SPEED)
+            script = events.Weather.random(seed, minutes)
+            aws.weather(script.events, seed=script.seed)
+            end = aws.now() + minutes * 60
+            # A busy computer decides less often: it goes on until there was enough to be watched.
+            assert rounds(client, lambda: aws.now() >= end and watcher.decisions > 50) >= 2
+            wait_until(lambda: exactly(cluster, workers), 120, "as many workers as wished and nothing else")
+            assert rounds(client, lambda: True) == 2
+            aws.set_speed(1.0)
+            cluster.scale(0)
+            wait_until(lambda: exactly(cluster, 0), 60, "no workers and nothing else")
+    assert watcher.decisions > 50
+    assert watcher.broken == []
+    assert leftovers(aws) == {kind: [] for kind in leftovers(aws)}
+
+
+@pytest.mark.timeout(300)
+def test_four_workers_live_through_a_minute_and_a_half_of_bad_weather(new_aws: LocalAWS) -> None:
+    live_through(new_aws, seed=1, minutes=1.5, workers=4)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+def test_twenty_workers_live_through_ten_minutes_of_bad_weather(new_aws: LocalAWS) -> None:
+    live_through(new_aws, seed=1, minutes=10)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("seed", SOAK_SEEDS)
+def test_twenty_workers_live_through_hours_of_bad_weather(new_aws: LocalAWS, seed: int) -> None:
+    live_through(new_aws, seed, SOAK_MINUTES)

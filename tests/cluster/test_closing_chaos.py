@@ -1,0 +1,120 @@
+"""Hundreds of sessions that are closed at a random moment, while AWS fails: each of them ends, and nothing costs money.
+
+The fleet's loop, boto3 and HTTP are real; containers are only written down, and a stand-in plays the Dask scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from benchmarks.stand_in import StandIn
+from dask_starburst.aws.session import AWS
+from dask_starburst.errors import StarburstError
+from dask_starburst.events import EventLog
+from dask_starburst.fleet.session import Session, blueprint
+from dask_starburst.local import LocalAWS
+from dask_starburst.local.faults import events as weather
+from dask_starburst.plan.loop.state import WorkerState
+from dask_starburst.settings import Settings
+from tests.support.cluster_asserts import costs_nothing, leftovers, wait_until
+
+CLOSES = int(os.environ.get("CLOSES", "200"))
+#: Seconds after which a close hangs: `timeouts.close` is 90.
+HANGS = 150.0
+#: What AWS may do meanwhile; most of the time it does nothing.
+FAULTS: tuple[list[weather.Event], ...] = (
+    [],
+    [],
+    [weather.Error(action="*", count=12)],
+    [weather.Throttle(action="*", count=8)],
+    [weather.LostResponse(action="autoscaling:UpdateAutoScalingGroup", count=1)],
+    [weather.LostResponse(action="ssm:PutParameter", count=1)],
+)
+
+
+def settings_of(local: LocalAWS, **more: Any) -> Settings:
+    return Settings.load(
+        arch="arm64",
+        endpoint_url=local.endpoint_url,
+        image="chaos",
+        network={"caller": "127.0.0.1/32"},
+        timeouts={"poll": 0.1},
+        **more,
+    )
+
+
+async def work(session: Session, dask: StandIn, workers: int) -> None:
+    """Start, scale up, and go on with nothing until it is closed."""
+    fleet = await session.start(dask, range(workers))
+    await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
+    fleet.unwant(0)
+    fleet.want(workers, session.worker_group)
+    await fleet.until(lambda: False)
+
+
+async def closed_at_random(local: LocalAWS, dask: StandIn, seed: int) -> EventLog:
+    """Begin a session, close it at some moment, and return its events; it hangs if that takes too long."""
+    chance = random.Random(seed)
+    warm = chance.random() < 0.3
+    settings = settings_of(local, warm_timeout=600 if warm else 0)
+    aws, events = AWS(endpoint_url=local.endpoint_url, session=local.session()), EventLog()
+    session = Session(aws, blueprint(settings, "{}"), events)
+    working = asyncio.ensure_future(work(session, dask, chance.randrange(1, 4)))
+    await asyncio.wait([working], timeout=chance.choice((0.3, 2.0, 4.0)) * chance.random())
+    faults = chance.choice(FAULTS)
+    if faults:
+        await asyncio.to_thread(local.weather, faults, seed=seed)
+    try:
+        async with asyncio.timeout(HANGS):
+            working.cancel()
+            with suppress(asyncio.CancelledError, StarburstError):
+                await working
+            if session.fleet is not None:
+                await session.fleet.stop()
+            await session.end(warm=warm, ended=lambda: True)
+    finally:
+        await asyncio.to_thread(local.weather, [weather.Calm()])
+        aws.close()
+    return events
+
+
+async def many(local: LocalAWS, closes: int) -> None:
+    dask = StandIn(local)
+    watch = asyncio.ensure_future(dask.watch())
+    try:
+        for seed in range(closes):
+            events = await closed_at_random(local, dask, seed)
+            kinds = {event.kind for event in events}
+            assert "pool-left" not in kinds, (seed, events)
+            if "pool-kept-warm" in kinds:
+                await asyncio.to_thread(local.advance, 600 + 240)
+            await asyncio.to_thread(nothing_costs, local, seed)
+            others = [task for task in asyncio.all_tasks() if task not in (watch, asyncio.current_task())]
+            assert others == [], (seed, others)
+    finally:
+        watch.cancel()
+
+
+def nothing_costs(local: LocalAWS, seed: int) -> None:
+    # Of what was kept warm AWS empties the groups a moment after their lease.
+    wait_until(lambda: costs_nothing(local), 60, f"nothing costs money after close {seed}")
+    left = leftovers(local)
+    assert not any(left.values()), (seed, left)
+
+
+def test_sessions_that_are_closed_at_a_random_moment_end_and_leave_nothing() -> None:
+    with LocalAWS(processes=False) as local:
+        asyncio.run(many(local, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_hundred_sessions_that_are_closed_at_a_random_moment_end_and_leave_nothing() -> None:
+    with LocalAWS(processes=False) as local:
+        asyncio.run(many(local, CLOSES))

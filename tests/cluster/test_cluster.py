@@ -1,0 +1,191 @@
+"""The main job, with real processes on the embedded AWS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import time
+from typing import Any
+
+import pytest
+from dask.distributed import Client, get_worker
+
+from dask_starburst import StarburstCluster
+from dask_starburst.cluster.adaptive import CloudAdaptive
+from dask_starburst.local import LocalAWS
+from tests.support.cluster_asserts import wait_until
+
+
+def local_cluster(aws: LocalAWS, **arguments: Any) -> StarburstCluster:
+    return StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, quiet=True, **arguments)
+
+
+def _jobs() -> tuple[Any, Any]:
+    """Make the functions that workers run: local ones travel by value, since workers have no tests."""
+
+    def slow_square(x: int) -> int:
+        time.sleep(0.2)
+        return x * x
+
+    def worker_name() -> Any:
+        return get_worker().name
+
+    return slow_square, worker_name
+
+
+slow_square, worker_name = _jobs()
+
+
+def running_instances(aws: LocalAWS) -> int:
+    return aws.status().instances_running
+
+
+def test_a_cluster_scales_from_none_to_three_to_one_and_leaves_nothing(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=0) as cluster, Client(cluster) as client:
+        assert client.nthreads() == {}
+        cluster.scale(3)
+        client.wait_for_workers(3, timeout=60)
+        assert sum(client.gather(client.map(slow_square, range(30)))) == sum(x * x for x in range(30))
+        assert running_instances(clean) == 4  # one more for the scheduler
+        cluster.scale(1)
+        wait_until(lambda: len(client.nthreads()) == 1, 60, "one worker")
+        wait_until(lambda: running_instances(clean) == 2, 60, "one worker's instance and the scheduler's")
+        assert client.submit(sum, [1, 2, 3]).result() == 6
+
+
+def test_results_move_to_the_workers_that_stay(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=3) as cluster, Client(cluster) as client:
+        client.wait_for_workers(3, timeout=60)
+        held = client.map(slow_square, range(30), pure=False)
+        client.gather(held)
+        holders = {w for workers in client.who_has(held).values() for w in workers}
+        assert len(holders) == 3
+        cluster.scale(1)
+        wait_until(lambda: len(client.nthreads()) == 1, 60, "one worker")
+        [survivor] = client.nthreads()
+        assert {w for workers in client.who_has(held).values() for w in workers} == {survivor}
+
+
+def test_adaptive_scaling_follows_the_work_up_and_down(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=0) as cluster, Client(cluster) as client:
+        cluster.adapt(minimum=0, maximum=4)
+        futures = client.map(slow_square, range(400))
+        assert client.gather(futures) == [x * x for x in range(400)]
+        assert 1 < len(client.nthreads()) <= 4
+        del futures
+        wait_until(lambda: not client.nthreads(), 60, "no worker")
+        wait_until(lambda: running_instances(clean) == 1, 60, "the scheduler's instance only")
+
+
+class Stumbling(CloudAdaptive):
+    """Gets no answer from the scheduler at its second look, and at its third."""
+
+    looks = 0
+
+    async def target(self) -> int:
+        self.looks += 1
+        if self.looks in (2, 3):
+            raise OSError("no answer")
+        return await super().target()
+
+
+def test_adaptive_scaling_goes_on_after_an_error_and_keeps_who_has_just_come(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=0) as cluster, Client(cluster) as client:
+        adaptive = cluster.adapt(Adaptive=Stumbling, minimum=0, maximum=2)
+        client.submit(slow_square, 1).result(timeout=60)
+        futures = client.map(slow_square, range(60), pure=False)
+        assert client.gather(futures) == [x * x for x in range(60)]
+        assert adaptive.looks > 3
+        kinds = [e.kind for e in cluster.events if e.kind in ("worker-ready", "worker-retiring", "instance-terminated")]
+        assert "worker-retiring" not in kinds[: kinds.index("worker-ready") + 1]
+        # It has measured its own boots, and has no more patience than one of them, or ten seconds.
+        boots = cluster._fleet.boots.seen(0.0).measured
+        assert adaptive.scale_down_after == min(max(2.0, statistics.median(boots)), 10.0)
+
+
+@pytest.mark.slow
+def test_a_cluster_of_no_given_size_adapts_by_itself(clean: LocalAWS) -> None:
+    with local_cluster(clean) as cluster, Client(cluster) as client:
+        assert client.submit(slow_square, 7).result(timeout=60) == 49
+
+
+def test_a_worker_killed_while_it_works_is_replaced_and_every_result_is_right(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=2) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        futures = client.map(slow_square, range(60), pure=False)
+        wait_until(lambda: any(f.done() for f in futures), 60, "some work done")
+        victim = next(iter(client.run(os.getppid).values()))  # the nanny, which is the container
+        os.killpg(os.getpgid(victim), signal.SIGKILL)
+        assert client.gather(futures) == [x * x for x in range(60)]
+        wait_until(lambda: any(e.kind == "worker-lost" for e in cluster.events), 60, "its loss is told")
+        wait_until(lambda: len(client.nthreads()) == 2, 60, "two workers again")
+        [lost] = [e for e in cluster.events if e.kind == "worker-lost"]
+        assert "exit code 137" in lost.message
+
+
+def test_a_worker_whose_instance_is_taken_is_replaced_on_another(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=2) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        launched = [e for e in cluster.events if e.kind == "instance-launched" and e.facts["group"] == "spot"]
+        clean.client("ec2").terminate_instances(InstanceIds=[launched[0].subject])
+        # Its container gets SIGTERM and hands over what it can; without the time for that it is simply lost.
+        told = {"worker-leaving", "worker-lost"}
+        wait_until(lambda: any(e.kind in told for e in cluster.events), 60, "that it goes is told")
+        wait_until(lambda: len(client.nthreads()) == 2, 60, "two workers again")
+        assert client.gather(client.map(slow_square, range(8))) == [x * x for x in range(8)]
+        # The group replaces what was taken, so nothing is ordered on top of it for good.
+        wait_until(lambda: running_instances(clean) == 3, 60, "two workers' instances and the scheduler's")
+
+
+async def _asynchronous(aws: LocalAWS) -> int:
+    cluster = local_cluster(aws, n_workers=1, asynchronous=True)
+    async with cluster, Client(cluster, asynchronous=True) as client:
+        return await client.submit(slow_square, 9)
+
+
+def test_it_works_with_async_and_await(clean: LocalAWS) -> None:
+    import asyncio
+
+    assert asyncio.run(_asynchronous(clean)) == 81
+
+
+@pytest.mark.slow
+def test_it_works_where_all_instances_share_one_address() -> None:
+    """As on macOS, which has no loopback addresses but one."""
+    with (
+        LocalAWS(aliases=False) as aws,
+        local_cluster(aws, n_workers=2) as one,
+        local_cluster(aws, n_workers=0) as two,
+        Client(one) as client,
+    ):
+        client.wait_for_workers(2, timeout=60)
+        assert client.gather(client.map(slow_square, range(4))) == [0, 1, 4, 9]
+        assert {a.split(":")[1] for a in (one.scheduler_address, two.scheduler_address)} == {"//127.0.0.1"}
+
+
+def test_logs_are_there_for_workers_that_are_gone_too(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=1) as cluster, Client(cluster) as client:
+        client.wait_for_workers(1, timeout=60)
+        client.run(lambda: print("said by a worker", flush=True))
+        wait_until(lambda: "said by a worker" in str(cluster.get_logs()[0]), 60, "the line is in the log")
+        cluster.scale(0)
+        wait_until(lambda: not client.nthreads(), 60, "no worker")
+        logs = cluster.get_logs()
+        assert "said by a worker" in logs[0]
+        assert "Scheduler at" in logs["Scheduler"]
+        assert "is up" in logs["Cluster"]
+        assert set(cluster.get_logs(cluster=False, scheduler=False, workers=[0])) == {0}
+
+
+def test_one_worker_that_cannot_start_is_explained_and_blocks_no_other(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=1) as cluster, Client(cluster) as client:
+        client.wait_for_workers(1, timeout=60)
+        clean.inject("ecs:RunTask", "ClientException", "the moon is in the way", times=3)
+        cluster.scale(2)
+        with pytest.raises(Exception, match="the moon is in the way"):
+            client.cluster.wait_for_workers(2, timeout=60)
+        assert client.submit(worker_name).result() == 0
+        assert "1 failed" in repr(cluster)
+        cluster.scale(2)  # another wish is another try
+        client.wait_for_workers(2, timeout=60)

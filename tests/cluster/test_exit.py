@@ -1,0 +1,89 @@
+"""However a client ends, nothing is left running; what it could not do itself, AWS's lease does."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+
+from dask_starburst.local import LocalAWS
+from tests.support.cluster_asserts import leftovers, nothing_left, read_until, script_process, wait_until
+
+LEASE = 120
+#: Auto Scaling may execute a scheduled action so much later (seconds; aws-facts finding 8).
+LATE = 120
+
+SCRIPT = """
+import signal, time
+from dask.distributed import Client
+from dask_starburst import StarburstCluster
+
+def slow(x):
+    time.sleep(0.2)
+    return x
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
+    cluster = StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=2, lease={lease})
+    client = Client(cluster)
+    client.wait_for_workers(2)
+    futures = client.map(slow, range(10_000))
+    print("WORKING", flush=True)
+    {end}
+"""
+
+
+def client_process(aws: LocalAWS, end: str = "time.sleep(600)") -> AbstractContextManager[subprocess.Popen[str]]:
+    """Run a script that launches two workers, gives them work, and then does `end`."""
+    return script_process(SCRIPT.format(url=aws.endpoint_url, lease=LEASE, end=end))
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        pytest.param("cluster.close()", 0, id="close"),
+        pytest.param("pass", 0, id="interpreter-exit-without-close"),
+        pytest.param("raise RuntimeError('the notebook fell over')", 1, id="exception", marks=pytest.mark.slow),
+    ],
+)
+def test_a_client_that_ends_leaves_nothing(clean: LocalAWS, end: str, code: int) -> None:
+    with client_process(clean, end) as process:
+        read_until(process, "WORKING")
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == code, output
+        assert nothing_left(clean), (leftovers(clean), output)
+
+
+@pytest.mark.parametrize("moment", ["ordered:", "is booting", "WORKING"])
+def test_ctrl_c_leaves_nothing(clean: LocalAWS, moment: str) -> None:
+    with client_process(clean) as process:
+        read_until(process, moment)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert "KeyboardInterrupt" in output
+        assert nothing_left(clean), (leftovers(clean), output)
+
+
+def costs_nothing(aws: LocalAWS) -> dict[str, Any]:
+    """Return what could cost money; claims and parameters are free and wait for ``gc``."""
+    return {name: left for name, left in leftovers(aws).items() if name != "parameters"}
+
+
+# A client killed at every stage of a start is in test_stages.
+@pytest.mark.parametrize(
+    "moment", [*(pytest.param(early, marks=pytest.mark.slow) for early in ("ordered:", "is booting")), "WORKING"]
+)
+def test_aws_empties_the_pool_by_itself_when_the_client_is_killed(moment: str, new_aws: LocalAWS) -> None:
+    with client_process(new_aws) as process:
+        read_until(process, moment)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        wait_until(lambda: new_aws.status().instances_running >= 1, 60, "what was ordered has come")
+        time.sleep(1)
+        assert any(costs_nothing(new_aws).values()), "it goes on without the client"
+        new_aws.advance(LEASE + LATE)
+        wait_until(lambda: not any(costs_nothing(new_aws).values()), 60, "zero by the lease alone")

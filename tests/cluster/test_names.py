@@ -1,0 +1,132 @@
+"""Workers have Dask's own names, 0, 1, …, on both sides: in the cluster, in the scheduler, and in what is told."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dask.distributed import Client, get_worker
+
+from dask_starburst import StarburstCluster
+from dask_starburst.local import LocalAWS
+from tests.cluster.test_cluster import local_cluster
+from tests.support.cluster_asserts import wait_until
+
+
+def _jobs() -> tuple[Any, Any]:
+    """Make what workers run: it travels by value, since workers have no tests."""
+
+    def where() -> Any:
+        return get_worker().name
+
+    def hold(starts: Path, until: Path) -> Any:
+        """Leave a trace of the start, and work until there is a file."""
+        with starts.open("a") as file:
+            file.write("x")
+        while not until.exists():
+            time.sleep(0.05)
+        return get_worker().name
+
+    return where, hold
+
+
+where, hold = _jobs()
+
+
+def ups(cluster: StarburstCluster) -> list[Any]:
+    """Return the workers that have come up, each as often as it has."""
+    return [e.subject for e in cluster.events if e.kind == "worker-ready" and e.subject != "scheduler"]
+
+
+def gone(cluster: StarburstCluster) -> list[Any]:
+    """Return the workers that were retired or lost."""
+    return [e.subject for e in cluster.events if e.kind in ("worker-retiring", "worker-lost")]
+
+
+def test_the_cluster_and_the_scheduler_call_workers_the_same(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=2) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        wait_until(lambda: set(cluster.plan) == cluster.observed, 60, "the cluster has heard of both")
+        assert set(cluster.plan) == cluster.requested == cluster.observed == set(cluster.workers) == {0, 1}
+        assert {w["name"] for w in client.scheduler_info(n_workers=-1)["workers"].values()} == {0, 1}
+        first = next(iter(cluster.workers))
+        assert client.submit(where, workers=first).result(timeout=90) == first
+        assert {e.subject for e in cluster.events if e.kind == "worker-ready"} == {"scheduler", 0, 1}
+        assert set(cluster.get_logs(cluster=False, scheduler=False, workers=[1])) == {1}
+
+        cluster.sync(cluster.scale_down, [0])
+        wait_until(lambda: cluster.observed == {1}, 60, "the worker that was named has gone")
+        assert set(cluster.plan) == {1}
+        assert gone(cluster) == [0]
+
+        client.retire_workers(list(client.scheduler_info()["workers"]))
+        wait_until(lambda: not cluster.plan and not cluster.workers, 60, "what the user retires is not replaced")
+        wait_until(lambda: clean.status().instances_running == 1, 60, "and its instance is given back")
+        assert not [e for e in cluster.events if e.kind == "worker-lost"]
+        assert [e.subject for e in cluster.events if e.kind == "worker-retired"] == [1]
+        assert len(ups(cluster)) == 2
+        cluster.scale(1)
+        client.wait_for_workers(1, timeout=60)
+
+
+def test_adaptive_scaling_takes_idle_workers_and_starts_the_task_of_a_busy_one_once(
+    clean: LocalAWS, tmp_path: Path
+) -> None:
+    starts, until = tmp_path / "starts", tmp_path / "until"
+    with local_cluster(clean, n_workers=3) as cluster, Client(cluster) as client:
+        client.wait_for_workers(3, timeout=60)
+        busy = client.submit(hold, starts, until, workers=0, allow_other_workers=True)
+        held = client.submit(bytes, 1000, workers=2, allow_other_workers=True)
+        wait_until(lambda: starts.exists() and held.done(), 60, "worker 0 is busy and worker 2 holds something")
+        cluster.adapt(minimum=2, maximum=3, interval="200ms", scale_down_after=0)
+        wait_until(lambda: cluster.observed == {0, 2}, 60, "the one that does and holds nothing has gone")
+        cluster.adapt(minimum=1, maximum=3, interval="200ms", scale_down_after=0)
+        wait_until(lambda: cluster.observed == {0}, 60, "the busy one is left")
+        assert set(cluster.plan) == {0}
+        until.touch()
+        assert busy.result(timeout=90) == 0
+        assert starts.read_text() == "x"
+        assert gone(cluster) == [1, 2]
+        assert held.result(timeout=90) == bytes(1000)
+
+
+def test_scale_takes_requests_back_before_it_retires_who_is_up_and_ends_adapting(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=2) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        cluster.scale(6)
+        cluster.scale(2)
+        assert set(cluster.plan) == {0, 1}
+        cluster.scale(5)
+        wait_until(lambda: any(e.kind == "capacity-ordered" and e.facts["desired"] > 2 for e in cluster.events), 60, "")
+        cluster.scale(2)
+        wait_until(lambda: clean.status().instances_running == 3, 60, "what was bought for nothing is given back")
+        assert cluster.observed == {0, 1}
+        assert gone(cluster) == []
+
+        adaptive = cluster.adapt(minimum=0, maximum=4, interval="100ms", scale_down_after=0)
+        cluster.scale(cores=3 * cluster._shape.nthreads)
+        assert (len(cluster.plan), adaptive.state) == (3, "stopped")
+        [said] = [e.message for e in cluster.events if e.kind == "adaptive-stopped"]
+        assert "scale(3) ends adaptive scaling (0 to 4 workers)" in said
+        client.wait_for_workers(3, timeout=60)
+        assert len(cluster.plan) == 3, "it is not taken back"
+        cluster.adapt(minimum=0, maximum=4, interval="100ms", scale_down_after=0)
+        wait_until(lambda: not cluster.observed, 60, "adaptive scaling has taken over again")
+
+
+def test_from_zero_who_waits_gets_workers_and_data_finds_one(clean: LocalAWS) -> None:
+    with local_cluster(clean, adaptive={"maximum": 3}) as cluster, Client(cluster) as client:
+        assert client.run(where) == {}, "as on a LocalCluster without workers: it runs on those that there are"
+        client.wait_for_workers(2, timeout=60)
+        assert len(cluster.observed) >= 2
+        cluster.adapt(minimum=0, maximum=3, interval="100ms", scale_down_after=0)
+        wait_until(lambda: not cluster.observed, 60, "nobody is needed any more")
+        assert client.gather(client.scatter([1, 2, 3])) == [1, 2, 3]
+        assert len(ups(cluster)) == 3, "one came for the data"
+        with pytest.raises(TimeoutError):
+            cluster.wait_for_workers(4, timeout=0.5)
+        [said] = [e.message for e in cluster.events if e.kind == "wait-exceeds-maximum"]
+        assert "wait_for_workers(4) waits for more workers than adaptive scaling has: maximum=3" in said
+        assert cluster.awaited == 0

@@ -1,0 +1,164 @@
+"""AWS cannot be asked for a while: the cluster waits, tells it once, and goes on by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import pytest
+from dask.distributed import Client
+
+from dask_starburst import StarburstCluster
+from dask_starburst.aws.session import AWS
+from dask_starburst.events import Event
+from dask_starburst.local import LocalAWS
+from dask_starburst.local.faults import events
+from tests.support.cluster_asserts import costs_nothing, leftovers, wait_until
+
+#: botocore repeats a call six times by itself, for half a minute, where the status is 5xx. This is what it then raises.
+FAILURE = {"code": "ServerException", "message": "Service Unavailable. Please try again later.", "status": 400}
+EXPIRED = {
+    "code": "ExpiredTokenException",
+    "message": "The security token included in the request is expired",
+    "status": 400,
+}
+
+
+def refuse(aws: LocalAWS, *actions: str, count: int | None = None) -> None:
+    """Have AWS fail in these actions, so many times or until it is calm again."""
+    seconds = None if count else 1e9
+    for action in actions:
+        aws.weather([events.Error(action=action, count=count, seconds=seconds, **FAILURE)])  # type: ignore[arg-type]  # by name
+
+
+def slowly(x: int) -> int:
+    time.sleep(0.5)
+    return x
+
+
+def told(cluster: StarburstCluster, kind: str) -> list[Event]:
+    return [event for event in cluster.events if event.kind == kind]
+
+
+@pytest.fixture(scope="module")
+def cluster(aws: LocalAWS) -> Iterator[StarburstCluster]:
+    """Start an adaptive cluster while AWS refuses it its instance, and then its task as often as there are attempts."""
+    aws.set_speed(10.0)
+    refuse(aws, "autoscaling:SetDesiredCapacity", count=1)
+    refuse(aws, "ecs:RunTask", count=3)
+    with StarburstCluster(
+        cloud="local",
+        endpoint_url=aws.endpoint_url,
+        quiet=True,
+        worker={"nthreads": 1},
+        adaptive={"minimum": 0, "maximum": 2},
+        timeouts={"connect": "30 minutes", "poll": "0.5 s"},
+        lease="2 hours",
+    ) as running:
+        yield running
+        aws.weather([events.Calm()])
+    assert leftovers(aws) == {kind: [] for kind in leftovers(aws)}
+
+
+@pytest.fixture(autouse=True)
+def fair_again(aws: LocalAWS) -> Iterator[None]:
+    yield
+    aws.weather([events.Calm()])
+
+
+def test_a_scheduler_starts_once_aws_answers_again(cluster: StarburstCluster) -> None:
+    assert cluster.status.name == "running"
+    assert told(cluster, "worker-failed") == []
+    assert told(cluster, "aws-error")
+    wait_until(lambda: told(cluster, "aws-answers"), 60, "the end of it is told")
+
+
+def test_an_adaptive_cluster_goes_on_after_an_outage_of_a_hundred_seconds(
+    aws: LocalAWS, cluster: StarburstCluster
+) -> None:
+    before = len(told(cluster, "aws-error"))
+    with Client(cluster) as client:
+        refuse(aws, "*")
+        tasks = client.map(slowly, range(10), pure=False)
+        wait_until(lambda: len(told(cluster, "aws-error")) > before and cluster.plan, 60, "it is told, and asked for")
+        aws.advance(100)
+        aws.weather([events.Calm()])
+        assert client.gather(tasks) == list(range(10))
+    assert told(cluster, "worker-failed") == []
+    assert len(told(cluster, "aws-error")) - before == 1, "it is told once, and not for each call"
+
+
+def test_a_token_that_expires_is_told_once_and_hurts_nobody(aws: LocalAWS, cluster: StarburstCluster) -> None:
+    refused = len(told(cluster, "credentials-refused"))
+    with Client(cluster) as client:
+        held = client.submit(sum, [1], pure=False)
+        assert held.result(timeout=90) == 1
+        aws.weather([events.Error(action="*", count=5, **EXPIRED)])  # type: ignore[arg-type]  # by name
+        wait_until(lambda: len(told(cluster, "credentials-refused")) > refused, 60, "it is told")
+        assert client.submit(sum, [1, 2], pure=False).result(timeout=90) == 3
+        assert not held.cancelled()
+    assert cluster.status.name == "running"
+    wait_until(lambda: told(cluster, "credentials-accepted"), 60, "and its end too")
+    assert "is expired" in told(cluster, "credentials-refused")[-1].message
+    assert "lease ends at" in told(cluster, "credentials-refused")[-1].message
+
+
+def test_without_credentials_the_cluster_closes_when_its_lease_is_about_to_end_and_the_futures_say_why() -> None:
+    with LocalAWS() as aws:
+        cluster = StarburstCluster(
+            cloud="local",
+            endpoint_url=aws.endpoint_url,
+            n_workers=1,
+            quiet=True,
+            lease=300,
+            timeouts={"close": "3 s", "poll": "0.2 s"},
+        )
+        with Client(cluster) as client:
+            client.wait_for_workers(1, timeout=60)
+            waiting = client.submit(time.sleep, 1000, pure=False)
+            # The scheduler's own credentials, too: else it renews the lease, and the cluster lives on.
+            aws.weather([events.Error(action="*", seconds=100_000, **EXPIRED)])  # type: ignore[arg-type]  # by name
+            aws.advance(120)
+            wait_until(lambda: told(cluster, "credentials-refused"), 60, "it is told")
+            assert cluster.status.name == "running", "its lease goes on"
+            assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
+            aws.advance(150)
+            with pytest.raises(CancelledError, match="cannot be renewed"):
+                waiting.result(timeout=60)
+            wait_until(lambda: cluster.status.name == "closed", 60, "it closes")
+        [failure] = told(cluster, "cluster-failed")
+        assert "The security token included in the request is expired" in failure.message
+        aws.weather([events.Calm()])
+        aws.advance(300)
+        wait_until(lambda: costs_nothing(aws), 60, "its lease has ended what was left")
+
+
+def test_a_profile_whose_keys_are_exchanged_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = tmp_path / "credentials"
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+
+    def write(key: str) -> None:
+        keys.write_text(f"[work]\naws_access_key_id = {key}\naws_secret_access_key = s\n", encoding="utf-8")
+
+    def used() -> str:
+        return str(aws._client("ecs")._request_signer._credentials.access_key)
+
+    write("old")
+    aws = AWS(region="us-east-1", profile="work")
+    aws.credentials_pause = 0.0
+    try:
+        assert used() == "old"
+        write("new")
+        assert used() == "old"
+        keys.unlink()
+        aws.renew_credentials()  # the file is being written: the session goes on
+        write("new")
+        aws.renew_credentials()
+        assert used() == "new"
+    finally:
+        aws.close()

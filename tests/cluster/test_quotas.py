@@ -1,0 +1,102 @@
+"""Clusters in accounts whose vCPU quotas are too small for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dask_starburst import StarburstCluster
+from dask_starburst.errors import QuotaExceeded
+from dask_starburst.events import Event
+from dask_starburst.local import LocalAWS
+from dask_starburst.local.faults import events
+from tests.support.cluster_asserts import leftovers, objects, starburst, wait_until
+
+LAUNCHES = ("autoscaling:SetDesiredCapacity", "ecs:RunTask", "ec2:RunInstances")
+
+
+@pytest.fixture(autouse=True)
+def calm(aws: LocalAWS) -> Iterator[None]:
+    yield
+    aws.weather([events.Calm()])
+
+
+def local_cluster(aws: LocalAWS, **arguments: Any) -> StarburstCluster:
+    return StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, quiet=True, **arguments)
+
+
+def launches(aws: LocalAWS) -> int:
+    return sum(aws.status().calls.get(action, 0) for action in LAUNCHES)
+
+
+def told(cluster: StarburstCluster, kind: str) -> list[Event]:
+    return [event for event in cluster.events if event.kind == kind]
+
+
+def refused(aws: LocalAWS, **arguments: Any) -> QuotaExceeded:
+    before = launches(aws)
+    with pytest.raises(QuotaExceeded) as caught:
+        local_cluster(aws, **arguments)
+    assert launches(aws) == before
+    # Not even the pool has been made, and its claim is given back.
+    assert objects(aws) == {kind: [] for kind in objects(aws)}
+    return caught.value
+
+
+def test_a_scheduler_that_does_not_fit_is_refused_before_anything_is_launched(clean: LocalAWS) -> None:
+    clean.weather([events.Quota(market="on-demand", vcpus=0)])
+    error = refused(clean, n_workers=2)
+    assert (error.quota, error.limit, error.used, error.workers) == ("L-1216C47A", 0.0, 0.0, 0)
+    assert "the scheduler's m7g.medium" in str(error)
+    assert "`starburst quota request 8 --on-demand`" in str(error)
+    assert "Service Quotas, Amazon EC2, L-1216C47A" in str(error)
+
+
+def test_workers_none_of_which_fits_are_refused_as_well(clean: LocalAWS) -> None:
+    clean.weather([events.Quota(market="spot", vcpus=3)])
+    error = refused(clean, n_workers=2)
+    assert (error.quota, error.limit, error.workers) == ("L-34B43A08", 3.0, 0)
+    assert "none of 2 workers fits" in str(error)
+    assert "Nothing was launched" in str(error)
+
+
+def test_the_workers_that_fit_run_and_the_others_are_told_of(clean: LocalAWS) -> None:
+    clean.weather([events.Quota(market="on-demand", vcpus=5), events.Quota(market="spot", vcpus=9)])
+    with local_cluster(clean, n_workers=4) as cluster:
+        (event,) = told(cluster, "quota-short")
+        assert "only 2 of 4 workers fit" in event.message
+        assert "`starburst quota request 16 --spot`" in event.message
+        assert (event.facts["workers"], event.facts["wanted"]) == (2, 4)
+        cluster.wait_for_workers(2, timeout=60)
+        clean.weather([events.Calm()])
+        clean.advance(200)  # the refusal is forgotten, and the others come
+        cluster.wait_for_workers(4, timeout=60)
+        cluster.adapt(minimum=0, maximum=50)  # more than fits is no error: `starburst quota status` tells
+        assert len(told(cluster, "quota-short")) == 1
+
+
+def test_an_account_that_does_not_tell_its_quotas_is_launched_in(clean: LocalAWS) -> None:
+    action = "servicequotas:GetServiceQuota"
+    clean.inject(action, "AccessDeniedException", f"User: ann is not authorized to perform: {action}", times=2)
+    with local_cluster(clean, n_workers=0) as cluster:
+        (event,) = told(cluster, "quota-unknown")
+        assert f"not authorized to perform: {action}" in event.message
+
+
+def test_warm_instances_do_not_stand_in_the_way_of_the_cluster_that_takes_them(clean: LocalAWS) -> None:
+    clean.weather([events.Quota(market="on-demand", vcpus=1), events.Quota(market="spot", vcpus=4)])
+    assert "3 of 3" not in starburst(clean, "pool", "warm", "1", "--yes")
+    with local_cluster(clean, n_workers=1) as cluster:
+        assert told(cluster, "quota-short") == []
+        cluster.wait_for_workers(1, timeout=60)
+        with pytest.raises(QuotaExceeded, match="the scheduler's"):  # a second one finds no room
+            local_cluster(clean, n_workers=1)
+    wait_until(lambda: not any(leftovers(clean).values()), 60, "everything is gone")
+
+
+def test_warming_more_than_fits_says_so(clean: LocalAWS) -> None:
+    clean.weather([events.Quota(market="on-demand", vcpus=0)])
+    with pytest.raises(AssertionError, match="QuotaExceeded"):
+        starburst(clean, "pool", "warm", "1", "--yes")

@@ -1,0 +1,127 @@
+"""The scheduler is killed, or AWS refuses the client: it is said in words, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import pytest
+from dask.distributed import Client
+
+from dask_starburst import StarburstCluster
+from dask_starburst.events import Event
+from dask_starburst.local import LocalAWS
+from dask_starburst.local.http.protocols import ServiceError
+from tests.support.client_proxy import Door
+from tests.support.cluster_asserts import costs_nothing, leftovers, nothing_left, wait_until
+
+LEASE = 1800
+#: Auto Scaling may execute a scheduled action so much later (seconds; aws-facts finding 8).
+LATE = 120
+
+
+def _jobs() -> Any:
+    """Make what workers run: a local function travels by value, since workers have no tests."""
+
+    def slow(x: int) -> int:
+        time.sleep(0.2)
+        return x
+
+    return slow
+
+
+slow = _jobs()
+
+
+def cluster_of(aws: LocalAWS | Door, n_workers: int) -> StarburstCluster:
+    return StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, n_workers=n_workers, quiet=True)
+
+
+def schedulers(aws: LocalAWS) -> list[int]:
+    return [pid for name, pid in aws.status().containers.items() if "scheduler" in name]
+
+
+def kill_scheduler(aws: LocalAWS) -> None:
+    [pid] = schedulers(aws)
+    os.killpg(os.getpgid(pid), signal.SIGKILL)
+
+
+def said(cluster: StarburstCluster, kind: str) -> list[str]:
+    return [event.message for event in cluster.events if event.kind == kind]
+
+
+def closed(cluster: StarburstCluster) -> bool:
+    return cluster.status.name == "closed"
+
+
+def test_a_scheduler_killed_during_work_is_told_within_a_minute_and_nothing_is_left(clean: LocalAWS) -> None:
+    cluster = cluster_of(clean, 1)
+    with Client(cluster) as client:
+        client.wait_for_workers(1, timeout=60)
+        futures = client.map(slow, range(1000), pure=False)
+        wait_until(lambda: any(f.done() for f in futures), 60, "some work is done")
+        kill_scheduler(clean)
+        wait_until(lambda: closed(cluster), 60, "it closes")
+    [text] = said(cluster, "cluster-failed")
+    assert "the scheduler was lost" in text
+    assert "exit code 137" in text
+    assert "start a new one" in text
+    assert nothing_left(clean), leftovers(clean)
+
+
+@pytest.mark.slow
+def test_a_scheduler_killed_while_a_worker_retires_leaves_nothing(clean: LocalAWS) -> None:
+    cluster = cluster_of(clean, 2)
+
+    def kill(event: Event) -> None:
+        if event.kind == "worker-retiring":
+            threading.Thread(target=kill_scheduler, args=(clean,)).start()
+
+    with Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        held = client.map(slow, range(8), pure=False)
+        client.gather(held)
+        cluster.events.listen(kill)
+        cluster.scale(1)
+        wait_until(lambda: closed(cluster), 60, "it closes")
+    assert any("the scheduler was lost" in text for text in said(cluster, "cluster-failed"))
+    assert nothing_left(clean), leftovers(clean)
+
+
+def test_a_scheduler_killed_before_it_is_up_is_replaced(clean: LocalAWS) -> None:
+    def kill() -> None:
+        wait_until(lambda: schedulers(clean), 60, "it begins")
+        kill_scheduler(clean)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with cluster_of(clean, 0) as cluster:
+        killer.join()
+        [text] = said(cluster, "worker-failed")
+        assert "exit code 137" in text
+        cluster.scale(1)
+        with Client(cluster) as client:
+            assert client.submit(slow, 3).result(timeout=60) == 3
+    assert nothing_left(clean), leftovers(clean)
+
+
+def test_credentials_that_expire_are_told_and_the_lease_does_what_the_client_cannot(new_aws: LocalAWS) -> None:
+    with Door(new_aws) as door:
+        cluster = cluster_of(door, 1)
+        cluster.wait_for_workers(1, timeout=60)
+        door.refusal = ServiceError("ExpiredToken", "The security token included in the request is expired")
+        wait_until(lambda: said(cluster, "credentials-refused"), 60, "it is told")
+        [text] = said(cluster, "credentials-refused")
+        assert "The security token included in the request is expired" in text
+        assert "Log in again" in text
+        with Client(cluster) as client:  # the scheduler renews the lease with credentials of its own
+            assert client.submit(slow, 3).result(timeout=60) == 3
+        cluster.close()
+        [left] = said(cluster, "pool-left")
+        assert "its lease ends what runs in it" in left
+        assert not costs_nothing(new_aws), "the client could end nothing"
+        new_aws.advance(LEASE + LATE)
+        wait_until(lambda: costs_nothing(new_aws), 60, "zero by the lease alone")

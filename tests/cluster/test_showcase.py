@@ -1,0 +1,128 @@
+"""What a cluster shows of itself, of its secrets and to strangers: one with one worker that tests only look at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from dask.distributed import Client
+
+from dask_starburst import StarburstCluster
+from dask_starburst.local import LocalAWS
+from dask_starburst.local.faults.events import Quota
+from tests.support.cluster_asserts import wait_until
+
+
+def local_cluster(aws: LocalAWS, **arguments: Any) -> StarburstCluster:
+    return StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, quiet=True, **arguments)
+
+
+@pytest.fixture(scope="module")
+def showcase(aws: LocalAWS) -> Iterator[tuple[StarburstCluster, Client]]:
+    """Give a cluster with one worker that tests only look at."""
+    with (
+        local_cluster(aws, n_workers=1, name="showcase", scheduler={"dashboard": True}) as cluster,
+        Client(cluster) as client,
+    ):
+        client.wait_for_workers(1, timeout=60)
+        yield cluster, client
+
+
+def test_secrets_are_in_no_place_where_user_code_or_aws_shows_them(
+    aws: LocalAWS, showcase: tuple[StarburstCluster, Client]
+) -> None:
+    cluster, client = showcase
+    [shown] = client.run(lambda: dict(os.environ)).values()
+    [child] = client.run(lambda: __import__("subprocess").check_output(["env"], text=True)).values()
+    secret = cluster._certificates.secret
+    key = secret.split("PRIVATE KEY-----")[1][:40]
+    assert key.strip("\\n")
+    ecs = aws.client("ecs")
+    arns = [t for c in ecs.list_clusters()["clusterArns"] for t in ecs.list_tasks(cluster=c)["taskArns"]]
+    pools = ecs.list_clusters()["clusterArns"]
+    tasks = [
+        t
+        for c in pools
+        if (a := ecs.list_tasks(cluster=c)["taskArns"])
+        for t in ecs.describe_tasks(cluster=c, tasks=a, include=["TAGS"])["tasks"]
+    ]
+    definitions = [ecs.describe_task_definition(taskDefinition=t["taskDefinitionArn"]) for t in tasks]
+    assert arns
+    for place in (shown, child, tasks, definitions, repr(cluster), cluster.get_logs(), list(cluster.events)):
+        assert key not in str(place)
+        assert "STARBURST_TLS=" not in str(place)
+
+
+def test_workers_start_beside_the_scheduler_and_not_after_it(showcase: tuple[StarburstCluster, Client]) -> None:
+    cluster, _ = showcase
+    kinds = [(e.kind, e.subject) for e in cluster.events]
+    assert kinds.index(("capacity-ordered", "spot")) < kinds.index(("worker-ready", "scheduler"))
+
+
+def test_a_cluster_shows_what_it_is_and_costs(showcase: tuple[StarburstCluster, Client]) -> None:
+    cluster, _ = showcase
+    wait_until(lambda: "workers=1," in repr(cluster), 60, "the repr counts it")
+    assert "showcase" in repr(cluster)
+    assert " so far, $" in repr(cluster)
+    html = cluster._repr_html_()
+    assert "simulated run" in html
+    assert "Cost now" in html
+    assert cluster.dashboard_link in html
+    assert cluster.cost.usd > 0
+    assert cluster.dashboard_link.endswith(":8787/status")
+    with urlopen(cluster.dashboard_link, timeout=90) as page:
+        assert "Dask" in page.read().decode()
+    assert "showcase" in cluster._widget().children[0].value  # what a notebook shows
+
+
+def test_a_scheduler_may_do_without_a_dashboard_and_has_its_metrics(aws: LocalAWS) -> None:
+    with local_cluster(aws, scheduler={"dashboard": False}) as cluster:
+        host = cluster.scheduler_address.rpartition(":")[0].removeprefix("tls://")
+        with urlopen(f"http://{host}:8787/health", timeout=90) as page:
+            assert page.read() == b"ok"
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(f"http://{host}:8787/status", timeout=90)
+        assert "8787" not in cluster._repr_html_()
+
+
+def test_a_cluster_says_what_more_workers_would_cost_and_launches_none(
+    aws: LocalAWS, showcase: tuple[StarburstCluster, Client]
+) -> None:
+    cluster, _ = showcase
+    before = len(aws.instances())
+    one, twenty = cluster.plan(), cluster.plan(20)
+    assert twenty.usd_per_hour - one.usd_per_hour == pytest.approx(19 * (one.usd_per_hour - one.least), rel=0.001)
+    assert set(cluster.plan) == {0}, "and it is still what Dask calls so"
+    assert len(aws.instances()) == before
+
+
+def test_what_a_cluster_runs_already_does_not_count_twice_against_a_quota(
+    aws: LocalAWS, showcase: tuple[StarburstCluster, Client]
+) -> None:
+    aws.weather([Quota(market="spot", vcpus=8)])  # two workers of four, and one of them runs
+    try:
+        assert "All of it fits" in repr(showcase[0].plan(2))
+        assert "Only 2 of 3 workers fit" in repr(showcase[0].plan(3))
+    finally:
+        aws.weather([Quota(market="spot", vcpus=None)])
+
+
+def test_nobody_without_its_certificates_gets_in_and_a_closed_pool_is_used_again_by_one_at_a_time(
+    aws: LocalAWS,
+) -> None:
+    with local_cluster(aws, n_workers=0) as one, local_cluster(aws, n_workers=0) as two:
+        first, second = one._session.pool.name, two._session.pool.name
+        assert first != second
+        assert one.scheduler_address != two.scheduler_address
+        with pytest.raises(OSError, match=r"(?i)tls|ssl|certificate|timed out|closed"):
+            Client(one.scheduler_address, security=two.security, timeout=5)
+    with local_cluster(aws, n_workers=0) as again:
+        assert again._session.pool.name in (first, second)
+    bill = one.cost
+    aws.advance(3600)
+    assert one.cost == bill, "the bill stands still"
+    assert f"it cost {bill}" in one.events[-1].message

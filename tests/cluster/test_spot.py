@@ -1,0 +1,95 @@
+"""Notices on the embedded AWS: real processes are told, and nothing that they hold is lost."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from dask.distributed import Client
+
+from dask_starburst import StarburstCluster
+from dask_starburst.local import LocalAWS
+from dask_starburst.local.faults import events
+from tests.support.cluster_asserts import wait_until
+
+COMES_AND_GOES = ("add-worker", "remove-worker")
+
+
+def _job() -> Any:
+    def traced(folder: str, x: int) -> int:  # local, so that it travels by value: workers have no tests
+        with open(os.path.join(folder, str(x)), "a") as file:
+            file.write("x")
+        time.sleep(0.01)
+        return x * x
+
+    return traced
+
+
+def runs(folder: Path) -> int:
+    return sum(len(path.read_text()) for path in folder.iterdir())
+
+
+def counts(client: Client) -> dict[str, Any]:
+    return dict(client.sync(client.scheduler.starburst_spot_counts))
+
+
+def worker_task(aws: LocalAWS, address: str) -> tuple[str, str]:
+    """Return the ECS cluster and the task that runs at a worker's address."""
+    ecs, ec2 = aws.client("ecs"), aws.client("ec2")
+    host = address.split("//")[1].rpartition(":")[0]
+    reservations = ec2.describe_instances(Filters=[{"Name": "private-ip-address", "Values": [host]}])["Reservations"]
+    instances = {i["InstanceId"] for r in reservations for i in r["Instances"]}
+    for cluster in ecs.list_clusters()["clusterArns"]:
+        arns = ecs.list_container_instances(cluster=cluster)["containerInstanceArns"]
+        for found in ecs.describe_container_instances(cluster=cluster, containerInstances=arns)["containerInstances"]:
+            if found["ec2InstanceId"] in instances:
+                [task] = ecs.list_tasks(cluster=cluster, containerInstance=found["containerInstanceArn"])["taskArns"]
+                return cluster, task
+    raise AssertionError(f"nothing runs at {address}")
+
+
+def test_a_notice_and_then_a_stopped_task_lose_nothing_and_nothing_runs_twice(clean: LocalAWS, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"cloud": "local", "endpoint_url": clean.endpoint_url, "quiet": True}
+    with StarburstCluster(n_workers=2, **arguments) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        before = set(client.nthreads())
+        futures = client.map(_job(), [str(tmp_path)] * 40, range(40), pure=False)
+        client.gather(futures)
+        wait_until(lambda: counts(client)["watched"] == 2, 60, "both watch")
+        clean.weather([events.Interrupt(group="*-spot")])
+        wait_until(lambda: counts(client)["retired"] == 1, 60, "the worker has left in time")
+        wait_until(lambda: len(set(client.nthreads()) - before) == 1, 60, "another has come")
+
+        [stays] = before & set(client.nthreads())
+        task_cluster, task = worker_task(clean, stays)
+        clean.client("ecs").stop_task(cluster=task_cluster, task=task)
+        wait_until(lambda: counts(client)["retired"] == 2, 60, "SIGTERM retires too")
+        assert client.gather(futures) == [x * x for x in range(40)]
+        assert runs(tmp_path) == 40
+        said = counts(client)
+        assert (said["interruptions"], said["stops"], said["results_lost"], said["recomputed"]) == (1, 1, 0, 0)
+        assert said["keys_moved"] >= 40
+        # ECS drains what Spot takes: whichever is heard of first, it is one interruption.
+        wait_until(lambda: [e.kind for e in cluster.events].count("spot-interruption") == 1, 60, "it was said once")
+
+
+def test_at_a_rebalance_recommendation_another_worker_comes_first(clean: LocalAWS, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"cloud": "local", "endpoint_url": clean.endpoint_url, "quiet": True}
+    with StarburstCluster(n_workers=1, **arguments) as cluster, Client(cluster) as client:
+        client.wait_for_workers(1, timeout=60)
+        [before] = client.nthreads()
+        futures = client.map(_job(), [str(tmp_path)] * 10, range(10), pure=False)
+        client.gather(futures)
+        wait_until(lambda: counts(client)["watched"] == 1, 60, "it watches")
+        clean.weather([events.Rebalance(group="*-spot")])
+        wait_until(lambda: before not in client.nthreads(), 60, "the old one has gone")
+        actions = [event["action"] for _, event in client.get_events("all") if event["action"] in COMES_AND_GOES]
+        assert actions == ["add-worker", "add-worker", "remove-worker"]
+        assert client.gather(futures) == [x * x for x in range(10)]
+        assert runs(tmp_path) == 10
+        said = counts(client)
+        assert (said["rebalances"], said["interruptions"], said["results_lost"], said["recomputed"]) == (1, 0, 0, 0)
+        [event] = [e for e in cluster.events if e.kind == "spot-rebalance"]
+        assert "once another worker has taken its place" in event.message

@@ -1,0 +1,248 @@
+"""The client is killed at every stage of a start and of a close: nothing that costs money outlives the lease."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from datetime import datetime
+
+import pytest
+from dask.distributed import Client
+
+from dask_starburst import StarburstCluster
+from dask_starburst.aws.session import AWS
+from dask_starburst.fleet.pool import discovery
+from dask_starburst.local import LocalAWS
+from tests.support.client_proxy import Door
+from tests.support.cluster_asserts import (
+    costs_nothing,
+    leftovers,
+    nothing_left,
+    objects,
+    read_until,
+    script_process,
+    wait_until,
+)
+
+#: The default of the settings, in seconds.
+LEASE = 1800
+#: Auto Scaling may execute a scheduled action so much later (seconds; aws-facts finding 8).
+LATE = 120
+#: Whoever is alive renews; a scheduler that comes up when its client is dead already does so once more.
+_RENEWALS = 2
+
+SCRIPT = """
+from dask.distributed import Client
+from dask_starburst import StarburstCluster
+
+if __name__ == "__main__":
+    with StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=1{more}) as cluster, Client(cluster) as client:
+        print("ANSWER", client.submit(sum, [1, 2]).result(), flush=True)
+"""
+
+#: Every call with which a start and a close change something, in about this order; some are made at once.
+CALLS = (
+    "logs:CreateLogGroup 1",
+    "logs:PutRetentionPolicy 1",
+    *(f"iam:CreateRole {n}" for n in (1, 2, 3, 4)),
+    *(f"iam:CreateServiceLinkedRole {n}" for n in (1, 2, 3)),
+    *(f"iam:PutRolePolicy {n}" for n in (1, 2, 3)),
+    "iam:CreateInstanceProfile 1",
+    "iam:AddRoleToInstanceProfile 1",
+    "ec2:CreateSecurityGroup 1",
+    "ec2:AuthorizeSecurityGroupIngress 1",
+    "ssm:PutParameter 1",  # the claim
+    "ec2:CreateSecurityGroup 2",
+    "ecs:CreateCluster 1",
+    *(f"ec2:AuthorizeSecurityGroupIngress {n}" for n in (2, 3)),
+    *(f"ec2:CreateLaunchTemplate {n}" for n in (1, 2)),
+    *(f"autoscaling:CreateAutoScalingGroup {n}" for n in (1, 2)),
+    *(f"ecs:CreateCapacityProvider {n}" for n in (1, 2)),
+    "ecs:PutClusterCapacityProviders 1",
+    "ssm:PutParameter 2",  # the secret
+    *(f"ecs:RegisterTaskDefinition {n}" for n in (1, 2)),
+    *(f"autoscaling:PutScheduledUpdateGroupAction {n}" for n in (1, 2)),
+    *(f"autoscaling:UpdateAutoScalingGroup {n}" for n in (1, 2)),  # opened
+    *(f"autoscaling:SetDesiredCapacity {n}" for n in (1, 2)),
+    *(f"ecs:RunTask {n}" for n in (1, 2)),
+    *(f"autoscaling:UpdateAutoScalingGroup {n}" for n in (3, 4)),  # zeroed
+    "ssm:DeleteParameter 1",  # the secret
+    *(f"autoscaling:DeleteScheduledAction {n}" for n in (1, 2)),
+    "ec2:RevokeSecurityGroupIngress 1",
+    "ssm:DeleteParameter 2",  # the claim
+)
+#: What the cluster says between two calls.
+WORDS = ("is booting", "is ready for the scheduler", "the scheduler is up", "worker 0 is up", "ANSWER")
+#: Where nothing has been done yet matters as much as where something has been done and nobody knows.
+BEFORE = (
+    "ssm:PutParameter 1",
+    "autoscaling:PutScheduledUpdateGroupAction 1",
+    "autoscaling:UpdateAutoScalingGroup 1",
+    "autoscaling:SetDesiredCapacity 1",
+    "ecs:RunTask 1",
+    "autoscaling:UpdateAutoScalingGroup 3",
+    "ssm:DeleteParameter 2",
+)
+#: Of a close that gives the pool back warm: lease shortened, lease again, sizes cut, claim removed.
+KEEP = ", warm_timeout='10 minutes'"
+GIVEN_BACK = (
+    "autoscaling:PutScheduledUpdateGroupAction 3",
+    "autoscaling:PutScheduledUpdateGroupAction 6",
+    "autoscaling:UpdateAutoScalingGroup 3",
+    "ssm:DeleteParameter 2",
+)
+#: Of a start that takes such a pool: claim, lease, mark taken off, opened.
+TAKEN = (
+    "ssm:PutParameter 1",
+    "autoscaling:PutScheduledUpdateGroupAction 1",
+    "autoscaling:DeleteTags 1",
+    "autoscaling:UpdateAutoScalingGroup 1",
+)
+#: One for each layer: the account, the pool, tasks on their instances, the way back.
+QUICK = (
+    "logs:CreateLogGroup 1",
+    "autoscaling:CreateAutoScalingGroup 1",
+    "ecs:RunTask 2",
+    "autoscaling:UpdateAutoScalingGroup 3",
+)
+
+
+def killed_at_call(aws: LocalAWS, call: str, moment: str, more: str = "") -> None:
+    """Run a client that is killed right before or right after AWS does what it has called for."""
+    born = threading.Event()
+
+    def end(name: str) -> bool:
+        if name != call:
+            return False
+        born.wait()
+        process.kill()
+        process.wait()
+        return True
+
+    with Door(aws) as door:
+        setattr(door, moment, end)
+        with script_process(SCRIPT.format(url=door.endpoint_url, more=more)) as process:
+            born.set()
+            output, _ = process.communicate(timeout=100)
+            assert process.returncode == -signal.SIGKILL, f"{call} was never made: {door.calls}\n{output}"
+
+
+def killed_at_word(aws: LocalAWS, word: str) -> None:
+    """Run a client that is killed as soon as it says something."""
+    with Door(aws) as door, script_process(SCRIPT.format(url=door.endpoint_url, more="")) as process:
+        read_until(process, word)
+        process.kill()
+        process.wait()
+
+
+def ends_by_itself(aws: LocalAWS) -> None:
+    """Let time pass up to the end of the leases, and not more: then nothing may be left that costs money."""
+    for _ in range(_RENEWALS):
+        due, now = leases(aws), aws.now()
+        for group, most in maxima(aws).items():
+            assert most == 0 or now < due[group] <= now + LEASE, f"{group} may have {most} instances and no lease"
+        aws.advance(LEASE + LATE)
+        wait_until(lambda due=due: costs_nothing(aws) or leases(aws) != due, 60, f"zero: {leftovers(aws)}")  # type: ignore[misc]  # mypy infers no default
+        if costs_nothing(aws):
+            return
+    raise AssertionError(f"still there: {leftovers(aws)}")
+
+
+def leases(aws: LocalAWS) -> dict[str, float]:
+    actions = aws.client("autoscaling").describe_scheduled_actions()["ScheduledUpdateGroupActions"]
+    return {a["AutoScalingGroupName"]: datetime.timestamp(a["StartTime"]) for a in actions}
+
+
+def maxima(aws: LocalAWS) -> dict[str, int]:
+    groups = aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    return {g["AutoScalingGroupName"]: g["MaxSize"] for g in groups}
+
+
+def collect(aws: LocalAWS) -> None:
+    """Do what ``starburst gc --delete`` does."""
+    session = AWS(session=aws.session())
+
+    async def run() -> None:
+        for found in await discovery.garbage(session):
+            await discovery.collect(session, found)
+
+    asyncio.run(run())
+    session.close()
+
+
+def works_as_new(aws: LocalAWS) -> None:
+    """Collect the garbage, start the same cluster again, and find the account as a first start leaves it."""
+    collect(aws)
+    assert objects(aws) == {kind: [] for kind in objects(aws)}
+    with (
+        StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, n_workers=1, quiet=True) as cluster,
+        Client(cluster) as client,
+    ):
+        assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+    assert nothing_left(aws), leftovers(aws)
+    [group] = aws.client("logs").describe_log_groups(logGroupNamePrefix="/starburst")["logGroups"]
+    assert group["retentionInDays"] == 14
+    [profile] = aws.client("iam").list_instance_profiles(PathPrefix="/starburst/")["InstanceProfiles"]
+    assert [role["RoleName"] for role in profile["Roles"]] == ["starburst-instance"]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.slow
+def test_a_client_killed_at_one_stage_after_another_leaves_nothing_and_a_new_one_works() -> None:
+    with LocalAWS() as aws:
+        for call in QUICK:  # each client starts in what was left of the one before, and comes further
+            killed_at_call(aws, call, "after")
+            ends_by_itself(aws)
+            collect(aws)
+            assert objects(aws) == {kind: [] for kind in objects(aws)}
+        works_as_new(aws)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("moment", "call"), [*(("after", call) for call in CALLS), *(("before", call) for call in BEFORE)]
+)
+def test_a_client_killed_before_or_after_any_call_leaves_nothing(moment: str, call: str) -> None:
+    with LocalAWS() as aws:
+        killed_at_call(aws, call, moment)
+        ends_by_itself(aws)
+        works_as_new(aws)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("word", WORDS)
+def test_a_client_killed_while_it_waits_leaves_nothing(word: str) -> None:
+    with LocalAWS() as aws:
+        killed_at_word(aws, word)
+        ends_by_itself(aws)
+        works_as_new(aws)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("call", GIVEN_BACK)
+def test_a_client_killed_while_it_gives_a_pool_back_warm_leaves_nothing(call: str) -> None:
+    with LocalAWS() as aws:
+        killed_at_call(aws, call, "after", KEEP)
+        ends_by_itself(aws)
+        works_as_new(aws)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("call", TAKEN)
+def test_a_client_killed_while_it_takes_a_warm_pool_leaves_nothing(call: str) -> None:
+    with LocalAWS() as aws:
+        with script_process(SCRIPT.format(url=aws.endpoint_url, more=KEEP)) as process:
+            read_until(process, "is closed")
+        assert aws.status().instances_running == 2, "kept warm"
+        killed_at_call(aws, call, "after", KEEP)
+        ends_by_itself(aws)
+        works_as_new(aws)
+
+
+@pytest.mark.soak
+def test_the_stages_above_are_all_that_there_are() -> None:
+    with LocalAWS() as aws, Door(aws) as door, script_process(SCRIPT.format(url=door.endpoint_url, more="")) as process:
+        output, _ = process.communicate(timeout=100)
+        assert "ANSWER 3" in output
+        assert set(door.calls) == set(CALLS)

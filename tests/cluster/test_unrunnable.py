@@ -1,0 +1,41 @@
+"""A task that no worker can run is told, and holds neither a worker nor the scheduler."""
+
+from __future__ import annotations
+
+from dask.distributed import Client
+
+from dask_starburst import StarburstCluster
+from dask_starburst.events import Event
+from dask_starburst.local import LocalAWS
+from tests.support.cluster_asserts import costs_nothing, wait_until
+
+
+def test_a_task_that_no_worker_can_run_is_told_and_holds_no_worker_and_no_scheduler(clean: LocalAWS) -> None:
+    with (
+        StarburstCluster(
+            cloud="local",
+            endpoint_url=clean.endpoint_url,
+            quiet=True,
+            adaptive={"minimum": 0, "maximum": 2, "interval": "0.5 s", "scale_down_after": "1 s"},
+            idle_timeout="6 s",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        gpu = client.submit(sum, [1], resources={"GPU": 1}, pure=False)
+        nowhere = client.submit(sum, [1], workers=["nowhere"], pure=False)
+        # From zero a task without restrictions is work, and brings a worker.
+        assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
+        wait_until(lambda: len(told(cluster)) == 2, 60, "both are told")
+        by_restriction = {event.subject: event.message for event in told(cluster)}
+        assert gpu.key in by_restriction["resources={'GPU': 1}"]
+        assert nowhere.key in by_restriction["workers=['nowhere']"]
+        wait_until(lambda: cluster.status.name == "closed", 60, "and the idle timeout ends the cluster")
+        stages = [event.kind for event in cluster.events]
+        assert "worker-retiring" in stages or "worker-stopped" in stages, "adaptive gave its worker up before"
+    [failure] = [event for event in cluster.events if event.kind == "cluster-failed"]
+    assert "there was no work for 6 s (idle_timeout)" in failure.message
+    assert costs_nothing(clean)
+
+
+def told(cluster: StarburstCluster) -> list[Event]:
+    return [event for event in cluster.events if event.kind == "task-unrunnable"]

@@ -1,0 +1,119 @@
+"""Warm pools with real processes: spares, instances that outlive their cluster, and who takes or ends them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from dask.distributed import Client
+
+from dask_starburst import StarburstCluster
+from dask_starburst.local import LocalAWS
+from tests.support.cluster_asserts import leftovers, read_until, script_process, starburst, wait_until
+
+WARM = 600
+SCRIPT = """
+import time
+from dask.distributed import Client
+from dask_starburst import StarburstCluster
+with StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=1, warm_timeout={warm}, quiet=True) as cluster:
+    with Client(cluster) as client:
+        client.wait_for_workers(1, timeout=60)
+        assert client.submit(sum, [1, 2]).result() == 3
+print("CLOSED", *[e.message for e in cluster.events if e.kind == "pool-kept-warm"], flush=True)
+time.sleep(600)
+"""
+
+
+def local_cluster(aws: LocalAWS, **arguments: Any) -> StarburstCluster:
+    return StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, quiet=True, **arguments)
+
+
+def instances(aws: LocalAWS) -> set[str]:
+    groups = aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    return {i["InstanceId"] for g in groups for i in g["Instances"] if i["LifecycleState"] == "InService"}
+
+
+def leases(aws: LocalAWS) -> list[float]:
+    actions = aws.client("autoscaling").describe_scheduled_actions()["ScheduledUpdateGroupActions"]
+    return [a["StartTime"].timestamp() for a in actions]
+
+
+def left_by_a_killed_client(aws: LocalAWS) -> tuple[set[str], str]:
+    """Let another process close its cluster and die; return the instances that stay, and what it said of them."""
+    with script_process(SCRIPT.format(url=aws.endpoint_url, warm=WARM)) as client:
+        said = read_until(client, "CLOSED")
+    return instances(aws), said
+
+
+def test_a_cluster_takes_what_another_process_has_left_warm_and_aws_alone_ends_what_nobody_takes(
+    clean: LocalAWS,
+) -> None:
+    kept, said = left_by_a_killed_client(clean)
+    assert len(kept) == 2
+    assert re.search(r"1 \S+ spot, 1 m7g.medium on-demand, \$0.\d+ an hour", said)
+    # The instances stay, and nothing of the session: no process, no task, no certificate, no claim, no way in.
+    left = leftovers(clean)
+    assert {kind for kind, found in left.items() if found} == {"instances", "desired"}
+    groups = clean.client("ec2").describe_security_groups()["SecurityGroups"]
+    assert not [p for g in groups if g["GroupName"].endswith("-head") for p in g["IpPermissions"]]
+    assert len(leases(clean)) == 2
+    assert max(leases(clean)) <= clean.status().now + WARM
+    assert "Nothing to delete" in starburst(clean, "gc", "--delete")
+    listed = starburst(clean, "pool", "list")
+    assert "free" in listed
+    assert "2/2" in listed
+    with local_cluster(clean, n_workers=1, warm_timeout=WARM) as cluster, Client(cluster) as client:
+        client.wait_for_workers(1, timeout=60)
+        assert client.submit(sum, [1, 2, 3]).result() == 6
+        assert instances(clean) == kept
+        assert min(leases(clean)) > clean.status().now + WARM  # renewed for the new cluster
+        told = [e.message for e in cluster.events if e.kind == "instance-launched"]
+        assert len(told) == 2
+        assert all("is warm" in message for message in told)
+    assert instances(clean) == kept
+    clean.advance(WARM + 120)
+    wait_until(lambda: not any(leftovers(clean).values()), 60, "zero by the lease")
+    assert "deleted" in starburst(clean, "gc", "--delete")
+
+
+def test_a_new_worker_starts_on_a_spare_and_the_spare_is_made_up_for(clean: LocalAWS) -> None:
+    with local_cluster(clean, n_workers=1, warm=1) as cluster, Client(cluster) as client:
+        client.wait_for_workers(1, timeout=60)
+        wait_until(lambda: len(instances(clean)) == 3, 60, "one spare beside the worker's and the scheduler's")
+        before = instances(clean)
+        cluster.scale(2)
+        client.wait_for_workers(2, timeout=60)
+        worker = cluster._fleet.workers[1]
+        place = {i.arn: i.id for i in cluster._fleet.observed.instances.values()}[worker.instance]
+        assert place in before
+        wait_until(lambda: len(instances(clean)) == 4, 60, "another spare")
+        assert any("is kept ready while the cluster lives: $" in e.message for e in cluster.events)
+
+
+def test_what_cannot_be_kept_in_order_is_emptied_as_ever(clean: LocalAWS, caplog: pytest.LogCaptureFixture) -> None:
+    text = "is not authorized to perform: autoscaling:CreateOrUpdateTags"
+    cluster = local_cluster(clean, n_workers=0, warm_timeout=WARM)
+    clean.inject("autoscaling:CreateOrUpdateTags", "AccessDenied", text, status=403)
+    cluster.close()
+    assert "keeping the pool warm failed" in caplog.text
+    assert not [e for e in cluster.events if e.kind == "pool-kept-warm"]
+
+
+def test_a_pool_is_warmed_from_the_command_line_and_stopped_there(clean: LocalAWS) -> None:
+    said = starburst(clean, "pool", "warm", "2", "--for", "10 minutes", "--yes")
+    assert "3 of 3 instances take tasks" in said
+    assert re.search(r"2 \S+ spot, 1 m7g.medium on-demand, \$0.\d+ an hour", said)
+    [name] = set(re.findall(r"starburst-\w{8}-\d+", said))
+    assert "2 instances for workers are connected and empty" in starburst(clean, "pool", "status", name)
+    kept = instances(clean)
+    with local_cluster(clean, n_workers=1, warm_timeout=WARM) as cluster:
+        cluster.wait_for_workers(1, timeout=60)
+        assert instances(clean) == kept
+        assert cluster._session.pool.name == name
+    assert instances(clean) == kept
+    starburst(clean, "pool", "stop", name, "--yes")
+    wait_until(lambda: not any(leftovers(clean).values()), 60, "everything is gone")
+    assert leases(clean) == []
+    assert f"{name}: deleted" in starburst(clean, "pool", "delete", name, "--yes")

@@ -1,0 +1,181 @@
+"""What AWS answers to RunTask and SetDesiredCapacity, and what becomes of the worker."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from dask_starburst.errors import (
+    AWSError,
+    AWSUnavailable,
+    CredentialsExpired,
+    NoCredentials,
+    PermissionDenied,
+    StarburstError,
+    Throttled,
+)
+from dask_starburst.events import EventLog
+from dask_starburst.fleet.controller.launch import Launcher
+from dask_starburst.fleet.controller.loop import DaskSide, Fleet
+from dask_starburst.fleet.pool.lease import Lease
+from dask_starburst.fleet.pool.pool import Pool
+from dask_starburst.plan.loop.state import (
+    Action,
+    Group,
+    Instance,
+    Limits,
+    Observed,
+    RunTask,
+    SetDesired,
+    Worker,
+    WorkerState,
+)
+from dask_starburst.plan.requests.pool import PoolNames
+from dask_starburst.plan.requests.sizing import WorkerSize
+
+S = WorkerState
+NOW = 10_000.0
+RUN = RunTask(0, "spot", 3, "i-0")
+ORDER = SetDesired("spot", 1)
+GIB = 1024**3
+
+
+class Scripted:
+    """Answers every call alike."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+        self.renewed = 0
+
+    def now(self) -> float:
+        return NOW
+
+    def renew_credentials(self) -> None:
+        self.renewed += 1
+
+    async def call(self, service: str, operation: str, **_: Any) -> Any:
+        if isinstance(self._answer, StarburstError):
+            raise self._answer
+        return self._answer
+
+
+def after(action: Action, answer: Any) -> tuple[Worker, Fleet]:
+    """Perform an action for a worker that has waited for 100 s."""
+    spec = SimpleNamespace(worker_groups=("spot",), tags={})
+    pool = Pool(cast(Any, Scripted(answer)), cast(Any, spec), PoolNames("starburst-test-0"), "session", "sg-1")
+    size = WorkerSize(4, 8 * GIB, 4096, 8192)
+    launcher = Launcher({"worker": "arn:definition"}, 8786, {"c7g.xlarge": size, "head": size}, private="10.0.0.1")
+    fleet = Fleet(pool, launcher, cast(DaskSide, None), EventLog(), Limits(), Lease(1800, NOW), 1.5)
+    instance = Instance("i-0", "spot", "c7g.xlarge", "arn:aws:ecs:x/i-0", connected=True, seen=True)
+    fleet.observed = Observed({"spot": Group("spot", 0)}, {"i-0": instance}, asked={action: NOW})
+    fleet.workers = {0: Worker(0, "spot", S.CAPACITY, since=NOW - 100, launch=3)}
+    asyncio.run(fleet._perform.all([action]))
+    return fleet.workers[0], fleet
+
+
+def failing(reason: str) -> dict[str, Any]:
+    return {"tasks": [], "failures": [{"arn": "arn:aws:ecs:x/i-0", "reason": reason}]}
+
+
+OUTAGES = [
+    Throttled("AWS throttles ecs:RunTask", code="ThrottlingException"),
+    AWSUnavailable("ecs:RunTask failed", code="ServerException"),
+    AWSUnavailable("ecs:RunTask cannot reach AWS: Connection was closed before we received a valid response"),
+    CredentialsExpired("AWS refuses the credentials", code="ExpiredTokenException"),
+    NoCredentials("no AWS credentials were found."),
+]
+
+
+@pytest.mark.parametrize("action", [RUN, ORDER], ids=["RunTask", "SetDesiredCapacity"])
+@pytest.mark.parametrize("error", OUTAGES, ids=lambda error: type(error).__name__)
+def test_while_aws_cannot_be_asked_no_attempt_is_counted_and_no_time_runs(action: Action, error: StarburstError):
+    worker, fleet = after(action, error)
+    assert (worker.state, worker.attempt, worker.launch, worker.refusal) == (S.CAPACITY, 0, 3, "")
+    assert worker.since == NOW
+    told = [event.kind for event in fleet._events]
+    assert told == ["credentials-refused" if isinstance(error, CredentialsExpired | NoCredentials) else "aws-error"]
+    assert fleet.error is None
+
+
+@pytest.mark.parametrize("error", OUTAGES, ids=lambda error: type(error).__name__)
+def test_what_aws_may_have_done_is_not_asked_for_again_at_once(error: StarburstError):
+    _, fleet = after(RUN, error)
+    assert (RUN in fleet.observed.asked) is isinstance(error, AWSUnavailable)
+
+
+PASSING = [
+    *map(failing, ["AGENT", "RESOURCE:MEMORY", "RESOURCE:CPU", "RESOURCE:PORTS", "MEMBEROF", "MISSING", "INACTIVE"]),
+    failing("DistinctInstance placement constraint unsatisfied"),
+    failing("MemberOf placement constraint unsatisfied."),
+    failing("EMPTY CAPACITY PROVIDER"),
+    failing("NO ACTIVE INSTANCES"),
+    AWSError("ecs:RunTask failed: Cluster not found.", code="ClusterNotFoundException"),
+    AWSError("ecs:RunTask failed: ECS was unable to assume the role 'arn:r'.", code="ClientException"),
+    AWSError("ecs:RunTask failed: TaskDefinition not found.", code="ClientException"),
+    AWSError("ecs:RunTask failed: busy", code="UpdateInProgressException"),
+]
+
+
+@pytest.mark.parametrize("answer", PASSING, ids=str)
+def test_what_passes_is_asked_again_under_another_token_within_the_same_deadline(answer: Any):
+    worker, fleet = after(RUN, answer)
+    assert (worker.state, worker.attempt, worker.launch, worker.refusal) == (S.CAPACITY, 0, 4, "")
+    assert worker.since == NOW - 100
+    assert RUN not in fleet.observed.asked
+    assert fleet.observed.instances["i-0"].refused_at == NOW, "the others are tried first"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        failing("ATTRIBUTE"),
+        failing("LOCATION"),
+        PermissionDenied("AWS denies iam:PassRole", code="AccessDeniedException"),
+        AWSError("ecs:RunTask failed: Invalid cpu", code="InvalidParameterException"),
+    ],
+    ids=str,
+)
+def test_what_waiting_does_not_mend_is_an_attempt_told_at_once_and_the_cluster_goes_on(answer: Any):
+    worker, fleet = after(RUN, answer)
+    assert worker.refusal.startswith("ECS refused its task: ")
+    assert "task-refused" in [event.kind for event in fleet._events]
+    assert fleet.error is None
+
+
+def test_an_order_that_aws_denies_is_the_reason_of_the_worker_that_waits_for_it():
+    worker, fleet = after(ORDER, PermissionDenied("AWS denies autoscaling:SetDesiredCapacity", code="AccessDenied"))
+    assert worker.reason == "AWS denies autoscaling:SetDesiredCapacity"
+    assert worker.since == NOW - 100
+    assert fleet.error is None
+
+
+def test_credentials_are_read_anew_told_once_and_end_the_cluster_only_with_its_lease():
+    error = CredentialsExpired("AWS refuses the credentials: expired.", code="ExpiredToken")
+    _, fleet = after(RUN, error)
+    aws = cast(Scripted, fleet.pool.aws)
+    for _ in range(5):
+        fleet.troubled(error)
+    assert [event.kind for event in fleet._events] == ["credentials-refused"]
+    assert aws.renewed == 6
+    fleet.lease.until = NOW + 10
+    fleet.troubled(error)
+    assert isinstance(fleet.error, CredentialsExpired)
+    assert "expired" in str(fleet.error)
+    assert "lease ends at" in str(fleet.error)
+
+
+def test_a_lease_that_the_scheduler_renewed_is_the_one_that_counts():
+    lease = Lease(1800, NOW)
+    lease.heard(NOW + 5000)
+    assert lease.until == NOW + 5000
+    lease.heard(0.0)
+    assert lease.until == NOW + 5000
+
+
+def test_the_same_refusal_is_told_once():
+    _, fleet = after(RUN, failing("AGENT"))
+    asyncio.run(fleet._perform.all([RUN._replace(launch=4)]))
+    assert [event.kind for event in fleet._events] == ["task-refused"]

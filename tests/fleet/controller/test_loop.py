@@ -1,0 +1,144 @@
+"""The loop of a fleet ends when it is to end."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from dask_starburst.errors import AWSError, SchedulerFailed
+from dask_starburst.events import EventLog
+from dask_starburst.fleet.controller.launch import Launcher
+from dask_starburst.fleet.controller.loop import DaskSide, Fleet
+from dask_starburst.fleet.pool.lease import Lease
+from dask_starburst.fleet.pool.pool import Pool
+from dask_starburst.plan.loop.state import Limits
+from dask_starburst.plan.requests.pool import PoolNames
+
+
+class NoAWS:
+    """Refuses every call, at once."""
+
+    def __init__(self) -> None:
+        self.leases = 0
+
+    def now(self) -> float:
+        return 1000.0
+
+    async def call(self, service: str, operation: str, **_: Any) -> dict[str, Any]:
+        self.leases += operation == "PutScheduledUpdateGroupAction"
+        raise AWSError(f"{service}:{operation} is refused.")
+
+    async def pages(self, service: str, operation: str, key: str, **_: Any) -> list[Any]:
+        raise AWSError(f"{service}:{operation} is refused.")
+
+
+class NoDask:
+    """A scheduler that is not there."""
+
+    def members(self) -> frozenset[str]:
+        return frozenset()
+
+    async def unrunnable(self) -> dict[str, str]:
+        return {}
+
+    async def lease(self) -> float:
+        return 0.0
+
+    async def notices(self, after: int) -> list[Any]:
+        await asyncio.Event().wait()
+        return []
+
+
+def a_fleet(lease: Lease | None = None) -> tuple[Fleet, NoAWS]:
+    aws = NoAWS()
+    spec = SimpleNamespace(worker_groups=("spot",))
+    pool = Pool(cast(Any, aws), cast(Any, spec), PoolNames("starburst-test-0"), "session", "sg-1")
+    launcher = Launcher({}, 8786, {})
+    limits = Limits()
+    dask = cast(DaskSide, NoDask())
+    return Fleet(pool, launcher, dask, EventLog(), limits, lease or Lease(1800, 1000.0), 3600.0), aws
+
+
+async def ended(work: Any) -> bool:
+    """Whether something ends, in far more time than it takes."""
+    done, _ = await asyncio.wait([asyncio.ensure_future(work)], timeout=90)
+    return bool(done)
+
+
+async def some_steps(steps: int) -> None:
+    for _ in range(steps):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_a_fleet_that_is_stopped_in_the_moment_in_which_it_is_woken_stops(steps):
+    """`asyncio.wait_for` of Python 3.11 discards the cancellation when the event that it waits for is set already."""
+
+    async def work() -> bool:
+        fleet, _ = a_fleet()
+        fleet.start()
+        await some_steps(50)  # it sleeps, for an hour
+        fleet.wake()
+        await some_steps(steps)
+        return await ended(fleet.stop())
+
+    assert asyncio.run(work())
+
+
+def test_nothing_that_a_fleet_remembers_grows_with_the_workers_that_have_gone():
+    async def work() -> list[int]:
+        fleet, _ = a_fleet()
+        sizes = []
+        for number in range(300):
+            fleet.want(number, "spot")
+            fleet.unwant(number)
+            fleet._follow(1000.0 + number)
+            kept = [each for each in vars(fleet).values() if isinstance(each, dict | list | set)]
+            sizes.append(sum(map(len, kept)))
+        return sizes
+
+    sizes = asyncio.run(work())
+    assert max(sizes) == sizes[0]
+
+
+def test_who_waits_for_something_of_a_fleet_that_is_stopped_waits_no_more():
+    async def work() -> None:
+        fleet, _ = a_fleet()
+        fleet.start()
+        waiting = asyncio.ensure_future(fleet.until(lambda: False))
+        await some_steps(50)
+        await fleet.stop()
+        assert await ended(asyncio.wait([waiting]))
+        await waiting
+
+    with pytest.raises(SchedulerFailed, match="closed before"):
+        asyncio.run(work())
+
+
+def test_nothing_is_begun_beside_a_fleet_that_was_stopped():
+    async def work() -> int:
+        fleet, _ = a_fleet()
+        fleet.start()
+        await fleet.stop()
+        fleet.spawn(asyncio.sleep(3600))
+        await asyncio.sleep(0)
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(work()) == 1  # this one
+
+
+def test_a_lease_is_not_renewed_any_more_once_the_cluster_closes():
+    async def work(closing: bool) -> int:
+        lease = Lease(1800, -500.0)  # due
+        lease.closing = closing
+        fleet, aws = a_fleet(lease)
+        fleet.start()
+        await some_steps(50)
+        await fleet.stop()
+        return aws.leases
+
+    assert asyncio.run(work(closing=False)) > 0
+    assert asyncio.run(work(closing=True)) == 0

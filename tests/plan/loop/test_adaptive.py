@@ -1,0 +1,131 @@
+"""Adaptive decisions, as values and in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.adaptive import OurLogic, saw_tooth, simulate, square
+from dask_starburst.plan.loop.adaptive import (
+    Boots,
+    Limits,
+    Look,
+    Patience,
+    State,
+    look_every,
+    recommend,
+    remember,
+    workers_for,
+)
+
+
+def names(prefix: str, n: int) -> tuple[str, ...]:
+    return tuple(f"{prefix}{i}" for i in range(n))
+
+
+counts = st.integers(0, 30)
+states = st.builds(
+    lambda u, b, r, looks: State(
+        names("u", u), names("b", b), r, tuple(Look(float(t), n) for t, n in sorted(looks.items()))
+    ),
+    counts,
+    counts,
+    counts,
+    st.dictionaries(st.integers(0, 99), counts, max_size=8),
+)
+bounds = st.tuples(counts, counts).map(lambda two: Limits(min(two), max(two), 60.0))
+
+
+@given(states, st.integers(0, 1000), bounds)
+def test_it_never_asks_for_more_than_the_maximum_nor_goes_below_the_minimum(state, target, limits):
+    decision = recommend(state, target, 100.0, limits)
+    assert decision.wish <= max(state.planned, limits.maximum)
+    assert decision.wish >= min(state.planned, limits.minimum)
+    if decision.wish < state.planned:
+        assert decision.wish >= limits.minimum
+        assert state.planned - decision.wish == len(decision.cancel) + decision.retire
+
+
+@given(states, st.integers(0, 1000), bounds)
+def test_every_wish_is_cancelled_before_a_running_worker_is_retired(state, target, limits):
+    decision = recommend(state, target, 100.0, limits)
+    if decision.retire:
+        assert set(decision.cancel) == {*state.unlaunched, *state.booting}
+
+
+@given(states, st.integers(0, 1000), bounds)
+def test_nothing_launched_goes_while_it_was_asked_for_lately(state, target, limits):
+    decision = recommend(state, target, 100.0, limits)
+    launched = decision.retire + len(set(decision.cancel) & set(state.booting))
+    lately = [look.target for look in state.looks if look.at > 40]
+    watched = any(look.at <= 40 for look in state.looks)
+    if launched:
+        assert watched
+        assert decision.wish >= max([*lately, limits.minimum])
+
+
+def test_what_boots_is_not_asked_for_again():
+    state = State(booting=names("b", 4))
+    assert recommend(state, 4, 0.0, Limits()).wish == 4
+
+
+def test_the_first_step_is_small_and_the_maximum_is_near_all_the_same():
+    limits = Limits(0, 500)
+    steps, planned = [], 0
+    for look in range(5):
+        planned = recommend(State(booting=names("b", planned)), 500, 5.0 * look, limits).wish
+        steps.append(planned)
+    assert steps == [50, 100, 200, 400, 500]
+    assert recommend(State(), 10, 0.0, Limits(0, 10)).wish == 4
+    assert recommend(State(), 10, 0.0, Limits(8, 10)).wish == 8
+
+
+@pytest.mark.parametrize(
+    ("boots", "seconds"),
+    [
+        (Boots(), 90.0),
+        (Boots(under_way=70.0), 90.0),
+        (Boots(under_way=150.0), 150.0),
+        (Boots((45.0,)), 60.0),
+        (Boots((80.0, 95.0, 300.0)), 95.0),
+        (Boots((80.0,), under_way=200.0), 80.0),
+        (Boots((900.0,)), 300.0),
+    ],
+    ids=str,
+)
+def test_the_patience_is_one_boot_as_far_as_it_is_known(boots: Boots, seconds: float):
+    assert Patience().after(boots) == seconds
+
+
+def test_what_is_seen_between_two_decisions_counts_for_the_next():
+    limits = Limits(0, 10, 60.0)
+    looks = remember((Look(0.0, 2),), 7, 62.0, limits)
+    decision = recommend(State(running=8, looks=looks), 2, 65.0, limits)
+    assert (decision.wish, decision.retire) == (7, 1)
+    assert [look_every(interval) for interval in (30.0, 5.0, 2.0, 0.5)] == [6.0, 1.0, 1.0, 0.5]
+
+
+def test_without_workers_the_target_is_threads():
+    assert workers_for(10, 4, known=0) == 3
+    assert workers_for(10, 4, known=2) == 10
+
+
+@pytest.mark.parametrize("demand", [saw_tooth(20, 80), saw_tooth(60, 80), saw_tooth(85, 160), square(20, 40, 80)])
+def test_a_saw_tooth_shorter_than_a_boot_launches_hardly_more_than_the_ideal(demand):
+    result = simulate(OurLogic, demand)
+    assert result.launches <= 1.2 * result.ideal_launches
+
+
+@settings(max_examples=25)
+@given(st.floats(20, 300), st.floats(0.05, 1), st.integers(4, 200))
+def test_whatever_the_boot_a_saw_tooth_that_is_shorter_launches_hardly_more_than_the_ideal(boot, part, peak):
+    result = simulate(OurLogic, saw_tooth(part * boot, peak), duration=900, boot=boot)
+    assert result.launches <= 1.2 * result.ideal_launches
+
+
+@settings(max_examples=25)
+@given(st.floats(20, 300), st.floats(10, 900), st.floats(10, 900), st.integers(4, 200))
+def test_patience_costs_at_most_twice_of_what_foresight_would(boot, on, off, peak):
+    result = simulate(OurLogic, square(on, off, peak), duration=900, boot=boot)
+    assert result.seconds <= 2 * result.least_seconds

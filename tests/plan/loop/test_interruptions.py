@@ -1,0 +1,122 @@
+"""Who follows a worker that AWS takes back, and when a worker goes back to Spot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dask_starburst.plan.loop.interruptions import Outcome, Succession, outcome, to_move_back
+from dask_starburst.plan.loop.offerings import Refusal
+from dask_starburst.plan.loop.reconcile import step
+from dask_starburst.plan.loop.state import (
+    Group,
+    Instance,
+    Limits,
+    Name,
+    Observed,
+    SetDesired,
+    Task,
+    Terminate,
+    Worker,
+    WorkerState,
+)
+from dask_starburst.plan.loop.worker import track
+
+S = WorkerState
+NOW = 1000.0
+LADDER = Limits(ladder=("spot", "on-demand"))
+FOLLOWS = Succession("old", "new")
+BACK = Succession("old", "new", "spot")
+
+
+def ready(name: str, group: str = "spot", **more: object) -> Worker:
+    usual: dict[str, object] = {"since": NOW, "task": f"task-{name}", "instance": f"arn:{name}"}
+    return Worker(name, group, S.READY, **(usual | more))  # type: ignore[arg-type]  # by name
+
+
+def workers(*some: Worker) -> dict[Name, Worker]:
+    return {w.name: w for w in some}
+
+
+def booting(**more: object) -> Worker:
+    return Worker("new", "spot", S.CAPACITY, since=NOW, **more)  # type: ignore[arg-type]  # by name
+
+
+# -- successions ----------------------------------------------------------------------------------
+
+
+def test_the_old_one_stays_until_the_new_one_is_up():
+    assert outcome(FOLLOWS, workers(ready("old"), booting())) is None
+    assert outcome(FOLLOWS, workers(ready("old"), ready("new"))) == Outcome(retire=True)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [(ready("old"),), (ready("old"), booting(wished=False)), (replace(ready("old"), state=S.LOST), booting())],
+    ids=["the new one was taken back", "it is not wished any more", "the old one is lost"],
+)
+def test_there_are_never_two_for_long(others: tuple[Worker, ...]):
+    assert outcome(FOLLOWS, workers(*others)) == Outcome(retire=True)
+
+
+def test_it_is_over_when_the_old_one_is_gone():
+    assert outcome(FOLLOWS, workers(booting())) == Outcome()
+
+
+@pytest.mark.parametrize("new", [booting(attempt=1), replace(booting(), group="on-demand")])
+def test_who_was_to_go_back_to_spot_stays_if_spot_has_nothing(new: Worker):
+    assert outcome(BACK, workers(ready("old", "on-demand"), new)) == Outcome(withdraw=True)
+    assert outcome(FOLLOWS, workers(ready("old"), new)) is None
+
+
+# -- back to Spot ---------------------------------------------------------------------------------
+
+
+def test_the_youngest_worker_on_demand_goes_back_first():
+    fleet = [ready("a"), ready("b", "on-demand", since=NOW - 9), ready("c", "on-demand", since=NOW - 5)]
+    back = to_move_back(fleet, Observed(), LADDER)
+    assert back is not None
+    assert back.name == "c"
+
+
+def test_nobody_goes_back_while_spot_is_known_to_fail():
+    refused = Observed(refusals=(Refusal("spot", "capacity", "none", NOW, "c7g.xlarge"),))
+    assert to_move_back([ready("a", "on-demand")], refused, LADDER) is None
+
+
+def test_nobody_goes_back_while_something_is_under_way():
+    assert to_move_back([ready("a", "on-demand"), booting()], Observed(), LADDER) is None
+    assert to_move_back([ready("a", "on-demand", wished=False)], Observed(), LADDER) is None
+
+
+@pytest.mark.parametrize("ladder", [(), ("spot",), ("on-demand",)])
+def test_without_a_choice_of_markets_nobody_moves(ladder: tuple[str, ...]):
+    assert to_move_back([ready("a", "on-demand")], Observed(), Limits(ladder=ladder)) is None
+
+
+# -- what AWS takes back --------------------------------------------------------------------------
+
+
+def taken(worker: Worker, **more: object) -> Observed:
+    """Return what is seen of one worker whose instance AWS takes back."""
+    place = Instance("i-a", "spot", "c7g.xlarge", "arn:a", connected=True, seen=True, doomed=True)
+    task = Task("task-a", "a", 0, "RUNNING", "arn:a")
+    seen = Observed({"spot": Group("spot", 1)}, {"i-a": place}, {"task-a": task}, frozenset("a"))
+    return replace(seen, **more)  # type: ignore[arg-type]  # by name
+
+
+def test_a_worker_under_notice_is_retired_by_the_scheduler_and_not_again_by_us():
+    worker = track(ready("a", wished=False, notice=NOW + 100), taken(ready("a")), NOW, LADDER)
+    assert worker.state is S.RETIRING
+    assert step([worker], taken(worker), NOW, LADDER) == ()
+
+
+def test_its_follower_gets_an_instance_of_its_own_at_once():
+    fleet = [ready("a", wished=False, notice=NOW + 100), booting()]
+    assert SetDesired("spot", 2) in step(fleet, taken(fleet[0]), NOW, LADDER)
+
+
+def test_the_instance_is_given_back_before_aws_takes_it_and_nothing_is_placed_on_it():
+    empty = taken(ready("a"), tasks={}, members=frozenset())
+    assert step([booting()], empty, NOW, Limits(warm=300)) == (Terminate("i-a", "spot"),)

@@ -1,0 +1,53 @@
+"""What AWS refused is remembered for a while, and decides what is left to try."""
+
+from __future__ import annotations
+
+import pytest
+
+from dask_starburst.plan.loop.offerings import MEMORY, SLACK, Kind, Refusal, closed, launchable, remember
+
+NOW = 1000.0
+ALLOWED = ("a.large", "b.large", "c.large")
+
+
+def refused(type: str = "", kind: Kind = "capacity", at: float = NOW, group: str = "spot") -> Refusal:
+    return Refusal(group, kind, f"no {type}", at, type)
+
+
+def test_a_refusal_is_believed_for_three_minutes():
+    known = [refused("a.large", at=NOW)]
+    assert remember(known, [], {}, NOW + MEMORY - 1) == tuple(known)
+    assert remember(known, [], {}, NOW + MEMORY) == ()
+
+
+def test_the_newest_refusal_of_a_type_counts():
+    newer = refused("a.large", at=NOW + 5)
+    assert remember([refused("a.large")], [newer], {}, NOW + 6) == (newer,)
+
+
+def test_what_was_said_of_a_whole_group_is_over_when_it_gets_an_instance():
+    known = [refused(), refused("a.large")]
+    assert remember(known, [], {"spot": NOW + SLACK}, NOW + 20) == tuple(known)  # launched together with it
+    assert remember(known, [], {"spot": NOW + SLACK + 1}, NOW + 20) == (known[1],)
+    assert remember(known, [], {"on-demand": NOW + 19}, NOW + 20) == tuple(known)
+
+
+def test_types_that_failed_are_left_out_until_all_have():
+    assert launchable(ALLOWED, [], "spot") == ALLOWED
+    assert launchable(ALLOWED, [refused("a.large")], "spot") == ("b.large", "c.large")
+    assert launchable(ALLOWED, [refused("a.large", group="on-demand")], "spot") == ALLOWED
+    assert launchable(ALLOWED, [refused(t) for t in ALLOWED], "spot") == ALLOWED
+
+
+def test_a_group_is_closed_when_nothing_is_left_to_try():
+    some = [refused("a.large"), refused("b.large", at=NOW + 1)]
+    assert closed(ALLOWED, some, "spot") is None
+    last = refused("c.large", at=NOW + 2)
+    assert closed(ALLOWED, [*some, last], "spot") == last
+    assert closed(ALLOWED, [*some, last], "on-demand") is None
+
+
+@pytest.mark.parametrize("kind", ["quota", "fault"])
+def test_a_quota_or_a_fault_closes_the_whole_group(kind: Kind):
+    against = refused(kind=kind)
+    assert closed(ALLOWED, [against], "spot") == against

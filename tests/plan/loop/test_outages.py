@@ -1,0 +1,133 @@
+"""AWS cannot be asked for a while: nobody is given up for that, and afterwards all goes on by itself."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dask_starburst.plan.loop.offerings import Refusal
+from dask_starburst.plan.loop.state import HEAD, Group, Limits, Observed, Task, Worker, WorkerState
+from dask_starburst.plan.loop.worker import delayed, given_up, refused, rested, retried, track, unanswered
+from tests.plan.loop.test_reconcile import check
+from tests.support.simulated import SimulatedAWS, SimulatedFleet
+
+S = WorkerState
+NOW = 10_000.0
+LIMITS = Limits()
+#: Seconds within which all is as it was asked for, once AWS answers: a boot, a start, and what is asked for again.
+SOON = 400.0
+
+outages = st.lists(
+    st.tuples(st.floats(0, 300), st.floats(1, 900), st.sampled_from(["look", "order", "run", "lost"])),
+    min_size=1,
+    max_size=4,
+)
+
+
+def a_fleet(seed: int, gone: list[tuple[float, float, str]]) -> SimulatedFleet:
+    aws = SimulatedAWS(Random(seed), desired={"spot": 0, HEAD: 0})
+    aws.outages = [(at, at + seconds, what) for at, seconds, what in gone]
+    return SimulatedFleet(aws, {}, Observed(), LIMITS, check)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1), outages)
+def test_no_attempt_is_counted_while_aws_cannot_be_asked_and_all_goes_on_afterwards(
+    size: int, seed: int, gone: list[tuple[float, float, str]]
+):
+    fleet = a_fleet(seed, gone)
+    fleet.want(map(str, range(size)), "spot")
+    fleet.want(["scheduler"], HEAD)
+    end = max(end for _, end, _ in fleet.aws.outages)
+    while fleet.aws.now < end + SOON:
+        fleet.tick()
+        assert [w.attempt for w in fleet.workers.values()] == [0] * len(fleet.workers)
+    assert all(w.state is S.READY for w in fleet.wished())
+    assert len(fleet.wished()) == size + 1
+
+
+@settings(max_examples=12)
+@given(st.integers(0, 2**32 - 1), st.floats(100, 2000))
+def test_a_worker_that_aws_had_nothing_for_comes_by_itself_after_a_rest(seed: int, shut: float):
+    fleet = a_fleet(seed, [])
+    fleet.aws.shut["spot"] = shut
+    fleet.want(["0", "1"], "spot")
+    while fleet.aws.now < shut + LIMITS.rest + SOON + 2 * LIMITS.capacity:
+        fleet.tick()
+    assert fleet.settled()
+
+
+def seen(*tasks: Task, **more: object) -> Observed:
+    groups = {"spot": Group("spot", 1, ("c7g.xlarge",), ("c7g.xlarge",))}
+    return Observed(groups=groups, tasks={t.arn: t for t in tasks}, **more)  # type: ignore[arg-type]  # by name
+
+
+def test_the_client_token_stays_when_an_answer_was_lost_so_that_aws_starts_the_task_once():
+    waiting = Worker("0", "spot", S.CAPACITY, since=NOW - 100, launch=3)
+    after = unanswered(waiting, NOW)
+    assert (after.launch, after.since) == (3, NOW)
+    found = Task("t", "0", 3, "PENDING", "arn:i-0")
+    assert track(after, seen(found), NOW, LIMITS).task == "t"
+
+
+@pytest.mark.parametrize("state", [S.CAPACITY, S.PLACED, S.STARTED, S.READY, S.RETIRING])
+def test_the_time_in_which_aws_could_not_be_looked_at_counts_against_no_deadline(state: WorkerState):
+    worker = Worker("0", "spot", state, since=NOW - 1, task="t", instance="arn:i-0", absent_since=NOW - 1)
+    late = NOW + 1000
+    task = Task("t", "0", 0, "PENDING" if state is S.PLACED else "RUNNING", "arn:i-0")
+    members = frozenset({"0"} if state is S.RETIRING else ())
+    observed = seen(*([] if state is S.CAPACITY else [task]), members=members)
+    assert track(worker, observed, late, LIMITS).state is not state
+    assert track(delayed(worker, late - NOW), observed, late, LIMITS).state is state
+
+
+@pytest.mark.parametrize("attempt", [0, 2])
+def test_what_aws_ends_in_passing_is_no_attempt_and_the_pauses_grow(attempt: int):
+    worker = Worker("0", "spot", S.PLACED, since=NOW, attempt=attempt, task="t", instance="arn:i-0")
+    over = Task("t", "0", 0, "STOPPED", "arn:i-0", "Host EC2 terminated.", passing=True, aws_failed=True)
+    now, pauses = NOW, []
+    for _ in range(8):
+        after = track(worker, seen(over), now, LIMITS)
+        assert (after.state, after.attempt) == (S.WISHED, attempt)
+        pauses.append(after.not_before - now)
+        now = after.not_before
+        worker = Worker("0", "spot", S.PLACED, since=now, attempt=attempt, task="t", hitches=after.hitches)
+    assert pauses == [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 128.0]
+
+
+def test_a_launch_that_aws_itself_failed_in_is_waited_for_as_long_as_it_takes():
+    refusal = Refusal("spot", "passing", "Server.InternalError: Internal error on launch", NOW)
+    worker, now = Worker("0", "spot", S.CAPACITY, since=NOW), NOW
+    for _ in range(100):
+        now += 30
+        worker = track(worker, seen(refusals=(refusal,)), now, LIMITS)
+    assert (worker.state, worker.attempt) == (S.CAPACITY, 0)
+
+
+def test_a_worker_that_ecs_refused_is_given_up_and_tried_again_with_growing_rests():
+    worker, now, rests = Worker("0", "spot", since=NOW), NOW, []
+    for _ in range(6):
+        while not given_up(worker, LIMITS):
+            now += 1
+            worker = track(worker, seen(), now, LIMITS)
+            if worker.state is S.CAPACITY:
+                worker = refused(worker, "ATTRIBUTE", passing=False)
+        begun = now
+        while given_up(worker, LIMITS):
+            now += 1
+            worker = track(worker, seen(), now, LIMITS)
+        rests.append(now - begun)
+    assert [round(rest, -1) for rest in rests] == [300, 600, 1200, 2400, 3600, 3600]
+
+
+def test_what_its_own_process_failed_in_is_tried_again_only_when_somebody_has_work_for_it():
+    failed = Worker("0", "spot", S.FAILED, since=NOW, attempt=2, task="t")
+    later = NOW + 10_000
+    assert track(failed, seen(), later, LIMITS) is failed
+    assert not rested(failed, NOW + 299, LIMITS)
+    assert rested(failed, NOW + 301, LIMITS)
+    again = retried(failed, NOW + 301, LIMITS)
+    assert (again.state, again.attempt, again.rounds) == (S.WISHED, 0, 1)

@@ -1,0 +1,464 @@
+"""Properties of `step`: what never happens, whatever it is shown, and where it always arrives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from dask_starburst.plan.loop.reconcile import settle, step
+from dask_starburst.plan.loop.state import (
+    Action,
+    Forget,
+    Group,
+    Instance,
+    Limits,
+    Observed,
+    Retire,
+    RunTask,
+    SetDesired,
+    SetTypes,
+    StopTask,
+    Task,
+    Terminate,
+    Worker,
+    WorkerState,
+)
+from dask_starburst.plan.loop.worker import track
+from tests.support.simulated import TICK, SimulatedAWS, SimulatedFleet
+from tests.support.situations import GROUPS, NAMES, NOW, Situation, limits, situations
+
+S = WorkerState
+HOLDS = {S.PLACED, S.STARTED, S.READY, S.RETIRING}
+#: Enough for every deadline after one another: retire, connect, capacity, backoff, Dask's worker-ttl.
+PATIENCE = 2000.0
+
+# -- what holds of every decision -----------------------------------------------------------------
+
+
+def flying(under_way: set[Action]) -> set[str]:
+    """Return the instances that a RunTask was asked for on and not answered yet."""
+    return {a.instance for a in under_way if isinstance(a, RunTask)}
+
+
+def held_places(workers: tuple[Worker, ...], observed: Observed) -> set[str | None]:
+    """Return the container instances on which something of ours lives."""
+    places = {t.instance for t in observed.tasks.values() if not t.stopped}
+    return (places | {w.instance for w in workers if w.state in HOLDS}) - {None}
+
+
+def fresh(observed: Observed, now: float, patience: Limits) -> set[Action]:
+    return {a for a, at in observed.asked.items() if now - at < patience.repeat}
+
+
+def check(
+    actions: tuple[Action, ...], workers: tuple[Worker, ...], observed: Observed, now: float, patience: Limits
+) -> None:
+    """Hold one decision against everything that is never allowed."""
+    held, under_way = held_places(workers, observed), fresh(observed, now, patience)
+    assert len(set(actions)) == len(actions)
+    assert under_way.isdisjoint(actions)
+    for action in actions:
+        if isinstance(action, Terminate):
+            living = {w.instance for w in workers if w.state in HOLDS}
+            check_termination(action, observed, living if silent(observed.instances[action.instance], now) else held)
+            check_spares(actions, action.group, observed, held, patience)
+            assert action.instance not in flying(under_way)
+        elif isinstance(action, SetDesired):
+            check_capacity(action, workers, observed, held, under_way, patience)
+        elif isinstance(action, SetTypes):
+            assert action.types
+            assert set(action.types) <= set(observed.groups[action.group].allowed)
+        elif isinstance(action, StopTask):
+            assert action.task not in {w.task for w in workers if w.state in HOLDS}
+    check_placement(actions, workers, observed, held, flying(under_way))
+
+
+def silent(instance: Instance, now: float) -> bool:
+    """Whether nobody will ever tell what runs on it: then only what a worker needs counts."""
+    return not instance.connected and instance.silent_since is not None and now - instance.silent_since > 60
+
+
+def check_termination(action: Terminate, observed: Observed, held: set[str | None]) -> None:
+    instance = observed.instances[action.instance]
+    assert instance.group == action.group
+    assert not instance.terminating
+    assert instance.arn not in held
+
+
+def check_spares(
+    actions: tuple[Action, ...], group: str, observed: Observed, held: set[str | None], patience: Limits
+) -> None:
+    """Of the connected instances so many stay empty that the spares are there, if there were enough."""
+    going = {a.instance for a in actions if isinstance(a, Terminate)}
+    taken = {a.instance for a in actions if isinstance(a, RunTask)}
+    mine = [i for i in observed.instances.values() if i.group == group and not i.terminating and i.arn not in held]
+    # What is terminated while it could be of use is more than the spares.
+    if any(i.connected and i.id in going for i in mine):
+        left = [i for i in mine if i.id not in going | taken]
+        assert len(left) >= patience.spare.get(group, 0)
+
+
+def check_capacity(
+    action: SetDesired,
+    workers: tuple[Worker, ...],
+    observed: Observed,
+    held: set[str | None],
+    under_way: set[Action],
+    patience: Limits,
+) -> None:
+    group = observed.groups[action.group]
+    leaving = {a.instance for a in under_way if isinstance(a, Terminate)}
+    present = [
+        i for i in observed.instances.values() if i.group == group.name and not i.terminating and i.id not in leaving
+    ]
+    wanted = [w for w in workers if w.group == group.name and w.wished]
+    spare = patience.spare.get(group.name, 0)
+    if action.desired == 0:
+        assert not spare
+        assert not present
+        assert all(w.state is S.FAILED for w in wanted)
+        return
+    waiting = sum(w.state is S.CAPACITY for w in wanted)
+    # What is there and idle is used first, so nothing is ordered beside it.
+    busy = sum(i.arn in held or i.id in flying(under_way) for i in present)
+    idle = len(present) - busy
+    assert action.desired <= busy + max(waiting + spare, idle)
+    expected = group.desired - sum(1 for i in leaving if _leaves(observed, i, group.name))
+    assert action.desired > expected
+
+
+def _leaves(observed: Observed, instance: str, group: str) -> bool:
+    seen = observed.instances.get(instance)
+    return seen is not None and seen.group == group and not seen.terminating
+
+
+def check_placement(
+    actions: tuple[Action, ...],
+    workers: tuple[Worker, ...],
+    observed: Observed,
+    held: set[str | None],
+    under_way: set[str],
+) -> None:
+    runs = [a for a in actions if isinstance(a, RunTask)]
+    waiting = {(w.name, w.group, w.launch) for w in workers if w.state is S.CAPACITY and w.wished}
+    assert {(a.worker, a.group, a.launch) for a in runs} <= waiting
+    assert len({a.instance for a in runs}) == len({a.worker for a in runs}) == len(runs)
+    assert not {a.instance for a in runs} & {a.instance for a in actions if isinstance(a, Terminate)}
+    for run in runs:
+        place = observed.instances[run.instance]
+        assert place.group == run.group
+        assert place.connected
+        assert not place.terminating
+        assert place.arn not in held
+        assert place.id not in under_way
+
+
+def tracked(situation: Situation, patience: Limits) -> tuple[Worker, ...]:
+    return tuple(track(w, situation.observed, NOW, patience) for w in situation.workers)
+
+
+@given(situations(), limits)
+def test_no_decision_breaks_a_promise_whatever_it_is_shown(situation: Situation, patience: Limits):
+    check(
+        step(situation.workers, situation.observed, NOW, patience),
+        situation.workers,
+        situation.observed,
+        NOW,
+        patience,
+    )
+    workers = tracked(situation, patience)
+    check(step(workers, situation.observed, NOW, patience), workers, situation.observed, NOW, patience)
+
+
+@given(situations(), limits)
+def test_the_same_state_is_not_acted_on_twice(situation: Situation, patience: Limits):
+    observed, workers = situation.observed, tracked(situation, patience)
+    asked: set[Action] = set()
+    for _ in range(4):
+        actions = step(workers, observed, NOW, patience)
+        assert asked.isdisjoint(actions)
+        if not any(isinstance(a, Terminate) for a in actions):
+            break  # only what goes makes room for one more decision
+        asked |= set(actions)
+        observed = replace(observed, asked={**observed.asked, **dict.fromkeys(actions, NOW)})
+    observed = replace(observed, asked={**observed.asked, **dict.fromkeys(actions, NOW)})
+    assert step(workers, observed, NOW, patience) == ()
+
+
+@given(situations(), limits)
+def test_deciding_has_no_memory_and_no_order(situation: Situation, patience: Limits):
+    once = step(situation.workers, situation.observed, NOW, patience)
+    assert step(situation.workers, situation.observed, NOW, patience) == once
+
+
+@given(situations())
+def test_what_has_become_visible_is_forgotten_and_the_rest_is_kept(situation: Situation):
+    asked, observed = situation.observed.asked, situation.observed
+    kept = settle(asked, observed)
+    assert kept.items() <= asked.items()
+    for action in asked.keys() - kept.keys():
+        match action:
+            case SetDesired(group, desired):
+                assert observed.groups[group].desired == desired
+            case SetTypes(group, types):
+                assert set(observed.groups[group].types) == set(types)
+            case Terminate(instance):
+                seen = observed.instances.get(instance)
+                assert seen is None or seen.terminating
+            case StopTask(task):
+                assert task not in observed.tasks or observed.tasks[task].stopped
+            case Retire(worker) | Forget(worker):
+                assert worker not in observed.members
+            case RunTask(worker):
+                assert worker in {t.worker for t in observed.tasks.values()}
+
+
+# -- where it arrives -----------------------------------------------------------------------------
+
+wishes = st.dictionaries(
+    st.floats(0, 200), st.tuples(st.sampled_from(GROUPS), st.sets(st.sampled_from(NAMES))), max_size=4
+)
+
+
+def arrive(fleet: SimulatedFleet, limit: float = PATIENCE) -> None:
+    """Let time pass until everything is as wished and nothing is under way."""
+    end = fleet.aws.now + limit
+    while fleet.aws.now < end:
+        actions = fleet.tick()
+        if fleet.settled() and not actions:
+            break
+    assert fleet.settled()
+    for _ in range(5):
+        assert fleet.tick() == ()
+        assert fleet.settled()
+
+
+def live(fleet: SimulatedFleet, changes: dict[float, tuple[str, set[str]]], seconds: float) -> None:
+    """Let the wishes change at their times, each name in one group only."""
+    start = fleet.aws.now
+    for at, (group, names) in sorted(changes.items()):
+        while fleet.aws.now < start + at:
+            fleet.tick()
+        others = {w.name for w in fleet.workers.values() if w.group != group}
+        fleet.want(names - others, group)
+    while fleet.aws.now < start + seconds:
+        fleet.tick()
+
+
+@settings(max_examples=150)
+@given(situations(), limits, wishes, st.integers(0, 2**32 - 1), st.sampled_from([0.0, 60.0, 300.0]))
+def test_it_arrives_from_any_state_after_any_losses(
+    situation: Situation,
+    patience: Limits,
+    changes: dict[float, tuple[str, set[str]]],
+    seed: int,
+    noise: float,
+):
+    aws = SimulatedAWS.like(situation.observed, NOW, Random(seed), NOW + noise)
+    fleet = SimulatedFleet(aws, {w.name: w for w in situation.workers}, situation.observed, patience, check)
+    live(fleet, changes, noise)
+    arrive(fleet)
+
+
+def empty_fleet(seed: int = 0, **patience: object) -> SimulatedFleet:
+    aws = SimulatedAWS(Random(seed), desired=dict.fromkeys(GROUPS, 0))
+    return SimulatedFleet(aws, {}, Observed(), Limits(**patience), check)  # type: ignore[arg-type]  # by name
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=5), st.integers(0, 2**32 - 1), st.integers(1, 30))
+def test_there_are_never_more_instances_than_were_wished(sizes: list[int], seed: int, ticks: int):
+    fleet = empty_fleet(seed)
+    most = 0
+    for size in sizes:
+        most = max(most, size)
+        fleet.want(map(str, range(size)), "spot")
+        for _ in range(ticks):
+            fleet.tick()
+            assert fleet.aws.desired["spot"] <= most
+            assert len(fleet.aws.alive("spot")) <= most
+    arrive(fleet)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_without_losses_every_worker_costs_one_instance_and_one_task(size: int, seed: int):
+    fleet = empty_fleet(seed)
+    fleet.want(map(str, range(size)), "spot")
+    arrive(fleet)
+    assert (fleet.aws.launched, fleet.aws.started) == (size, size)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_warm_instances_are_kept_and_used_again_and_then_given_back(size: int, seed: int):
+    fleet = empty_fleet(seed, warm=300.0)
+    names = [str(n) for n in range(size)]
+    fleet.want(names, "spot")
+    arrive(fleet)
+    fleet.want([], "spot")
+    live(fleet, {}, 150.0)
+    assert not fleet.workers
+    assert len(fleet.aws.alive("spot")) == size  # kept
+    fleet.want(names, "spot")
+    live(fleet, {}, 60.0)
+    assert fleet.settled()
+    assert fleet.aws.launched == size  # used again
+    fleet.want([], "spot")
+    live(fleet, {}, 600.0)
+    assert fleet.settled()
+    assert not fleet.aws.machines  # given back
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 4), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_spares_take_new_workers_at_once_and_are_made_up_for(size: int, spare: int, seed: int):
+    fleet = empty_fleet(seed, spare={"spot": spare})
+    fleet.want(map(str, range(size)), "spot")
+    arrive(fleet)
+    assert len(fleet.aws.alive("spot")) == size + spare
+    live(fleet, {}, 120.0)  # the spares have booted too
+    fleet.want(map(str, range(size + spare)), "spot")
+    placed = [a for _ in range(2) for a in fleet.tick() if isinstance(a, RunTask)]
+    assert len(placed) == spare  # nobody waited for an instance
+    arrive(fleet)
+    assert len(fleet.aws.alive("spot")) == size + 2 * spare
+    fleet.want([], "spot")
+    arrive(fleet)
+    assert len(fleet.aws.alive("spot")) == spare
+
+
+# -- single decisions -----------------------------------------------------------------------------
+
+
+def machine(name: str = "i-0", **more: object) -> Instance:
+    usual: dict[str, object] = {"arn": f"arn:{name}", "connected": True, "seen": True}
+    return Instance(name, "spot", "c7g.xlarge", **(usual | more))  # type: ignore[arg-type]  # by name
+
+
+def seen(desired: int, *instances: Instance, **more: object) -> Observed:
+    groups = {"spot": Group("spot", desired)}
+    return Observed(groups, {i.id: i for i in instances}, **more)  # type: ignore[arg-type]  # by name
+
+
+def waiting(name: str = "a", since: float = NOW) -> Worker:
+    return Worker(name, "spot", S.CAPACITY, since=since)
+
+
+def test_what_is_missing_is_ordered_at_once_and_together():
+    actions = step([waiting("a"), waiting("b"), waiting("c")], seen(0), NOW, Limits())
+    assert actions == (SetDesired("spot", 3),)
+
+
+def test_a_worker_is_placed_as_soon_as_an_instance_is_connected():
+    assert step([waiting()], seen(1, machine()), NOW, Limits()) == (RunTask("a", "spot", 0, "i-0"),)
+
+
+def test_who_has_waited_longest_is_placed_first():
+    workers = [waiting("young", NOW), waiting("old", NOW - 60)]
+    assert step(workers, seen(2, machine()), NOW, Limits()) == (RunTask("old", "spot", 0, "i-0"),)
+
+
+def test_what_is_left_over_goes_in_the_step_that_places_the_last_worker():
+    booting = machine("i-1", arn=None, connected=False, seen=False, launched=NOW, idle_since=NOW)
+    actions = step([waiting()], seen(2, machine(), booting), NOW, Limits())
+    assert actions == (RunTask("a", "spot", 0, "i-0"), Terminate("i-1", "spot"))
+
+
+def test_an_instance_that_refused_a_task_is_tried_last():
+    observed = seen(2, machine("i-0", refused_at=NOW - 3), machine("i-1"))
+    assert step([waiting()], observed, NOW, Limits(warm=60))[0] == RunTask("a", "spot", 0, "i-1")
+
+
+def test_an_instance_is_neither_given_away_nor_terminated_while_a_task_is_on_its_way_to_it():
+    asked = {RunTask("gone", "spot", 0, "i-0"): NOW - 1}
+    assert step([waiting()], seen(2, machine(), asked=asked), NOW, Limits()) == ()
+    assert step([], seen(1, machine(), asked=asked), NOW, Limits()) == ()
+
+
+def test_nothing_is_terminated_while_more_workers_pause_than_instances_are_free():
+    pausing = [Worker(name, "spot", S.WISHED, not_before=NOW + 4) for name in "abc"]
+    assert step(pausing, seen(2, machine("i-0"), machine("i-1")), NOW, Limits()) == ()
+
+
+def test_an_instance_whose_agent_never_came_makes_room_for_another():
+    dud = machine(arn=None, connected=False, seen=False, launched=NOW - 121)
+    observed = seen(1, dud)
+    first = step([waiting()], observed, NOW, Limits())
+    assert first == (Terminate("i-0", "spot"),)
+    asked = replace(observed, asked=dict.fromkeys(first, NOW))
+    assert step([waiting()], asked, NOW, Limits()) == (SetDesired("spot", 1),)
+
+
+def test_an_instance_whose_agent_fell_silent_is_replaced_when_a_worker_waits_for_it():
+    silent = machine(connected=False)
+    assert step([waiting(since=NOW - 10)], seen(1, silent), NOW, Limits()) == ()  # it may come back
+    assert step([waiting(since=NOW - 21)], seen(1, silent), NOW, Limits()) == (Terminate("i-0", "spot"),)
+
+
+def test_a_name_that_a_dead_process_holds_is_asked_back():
+    worker = Worker("a", "spot", S.WISHED)
+    assert step([worker], seen(0, members=frozenset("a")), NOW, Limits()) == (Forget("a"),)
+
+
+def test_the_instance_of_a_worker_that_is_replaced_is_kept_meanwhile():
+    worker = Worker("a", "spot", S.WISHED, not_before=NOW + 4)
+    assert step([worker], seen(1, machine()), NOW, Limits()) == ()
+
+
+def test_a_task_is_stopped_once_even_if_the_reason_is_told_differently():
+    task = Task("t", "a", 0, "RUNNING", "arn:i-0")
+    worker = Worker("a", "spot", S.FAILED, task="t", reason="did not join within 180 s")
+    observed = seen(1, machine(), tasks={"t": task})
+    actions = step([worker], observed, NOW, Limits())
+    assert [(a.task, a.reason) for a in actions if isinstance(a, StopTask)] == [("t", worker.reason)]
+    asked = replace(observed, asked=dict.fromkeys(actions, NOW))
+    assert step([replace(worker, reason="the same at length")], asked, NOW, Limits()) == ()
+
+
+def test_the_double_of_a_task_is_stopped():
+    tasks = {arn: Task(arn, "a", 0, "RUNNING", f"arn:{i}") for arn, i in (("t", "i-0"), ("u", "i-1"))}
+    worker = Worker("a", "spot", S.READY, task="t", instance="arn:i-0")
+    actions = step([worker], seen(2, machine("i-0"), machine("i-1"), tasks=tasks), NOW, Limits())
+    assert actions == (StopTask("u", "no longer wanted"),)
+
+
+def test_a_retiring_worker_is_retired_and_keeps_its_instance():
+    worker = Worker("a", "spot", S.RETIRING, wished=False, task="t", instance="arn:i-0")
+    tasks = {"t": Task("t", "a", 0, "RUNNING", "arn:i-0")}
+    actions = step([worker], seen(1, machine(), tasks=tasks, members=frozenset("a")), NOW, Limits())
+    assert actions == (Retire("a"),)
+
+
+def test_capacity_that_nobody_waits_for_and_that_never_came_is_given_back():
+    assert step([], seen(3), NOW, Limits()) == (SetDesired("spot", 0),)
+
+
+def test_the_replacement_that_auto_scaling_is_about_to_launch_is_left_alone():
+    worker = Worker("a", "spot", S.READY, task="t", instance="arn:i-0")
+    tasks = {"t": Task("t", "a", 0, "RUNNING", "arn:i-0")}
+    interrupted = machine(terminating=True)
+    assert step([worker], seen(1, interrupted, tasks=tasks, members=frozenset("a")), NOW, Limits()) == ()
+
+
+def test_capacity_asked_away_is_not_ordered_again_before_it_is_seen_to_be_gone():
+    observed = seen(5, asked={SetDesired("spot", 0): NOW})
+    assert step([waiting()], observed, NOW, Limits()) == ()
+    assert step([waiting()], seen(0), NOW, Limits()) == (SetDesired("spot", 1),)
+
+
+@example(19.9)
+@example(20.0)
+@given(st.floats(0, 100))
+def test_what_did_not_happen_is_asked_for_again_after_a_while(ago: float):
+    observed = seen(0, asked={SetDesired("spot", 1): NOW - ago})
+    again = () if ago < Limits().repeat else (SetDesired("spot", 1),)
+    assert step([waiting()], observed, NOW, Limits()) == again
+
+
+def test_a_tick_is_shorter_than_every_patience():
+    patience = Limits()
+    assert min(patience.repeat, patience.absent, patience.capacity) > 2 * TICK

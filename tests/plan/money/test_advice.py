@@ -1,0 +1,97 @@
+"""Advice on instance types: what fits, what is first and why, what one is warned of."""
+
+from __future__ import annotations
+
+import pytest
+
+from dask_starburst.catalog import InstanceType, Price, catalogue
+from dask_starburst.plan.money.advice import (
+    GIB,
+    Candidate,
+    Measured,
+    Need,
+    Sort,
+    band,
+    band_text,
+    fitting,
+    rank,
+    warnings,
+    why,
+)
+
+
+def kind(name: str, vcpus: int = 4, cores: int = 4, gib: int = 8, burstable: bool = False) -> InstanceType:
+    return InstanceType(name, "arm64", vcpus, gib * 1024, cores, burstable=burstable)
+
+
+def candidate(found: InstanceType, usd: float, **more: object) -> Candidate:
+    price = Price(usd, "test", "2026-01-01", "assumed")
+    return Candidate(found, Price(2 * usd, "test", "2026-01-01"), price, "spot", **more)  # type: ignore[arg-type]  # by name
+
+
+GRAVITON = candidate(kind("c7g.xlarge"), 0.06, band=(0, 5), measured=Measured(100.0))
+INTEL = candidate(kind("c7i.xlarge", cores=2), 0.05, band=(20, 100), measured=Measured(150.0))
+BURSTABLE = candidate(kind("t4g.xlarge", burstable=True), 0.01)
+
+
+def test_a_worker_fits_with_the_memory_that_it_really_gets():
+    names = {found.name for found in fitting(Need(4, 7 * GIB, "arm64"), catalogue().values())}
+    assert "c7g.xlarge" in names  # 8 GiB nominal, some 7.2 for the worker
+    assert "c7g.xlarge" not in {found.name for found in fitting(Need(4, 8 * GIB), catalogue().values())}
+    assert all(catalogue()[name].arch == "arm64" for name in names)
+
+
+def test_nothing_is_offered_that_is_far_too_large_or_has_gpus_nobody_asked_for():
+    found = fitting(Need(4, 7 * GIB), catalogue().values())
+    assert {each.vcpus for each in found} <= {4, 8}
+    assert not [each for each in found if each.gpus]
+    assert all(each.gpus for each in fitting(Need(4, 7 * GIB, gpus=True), catalogue().values()))
+
+
+@pytest.mark.parametrize(
+    ("sort", "first"),
+    [("price", "c7i.xlarge"), ("cores", "c7g.xlarge"), ("interruption", "c7g.xlarge"), ("measured", "c7g.xlarge")],
+)
+def test_each_order_has_its_own_first_and_burstable_types_are_last(sort: Sort, first: str):
+    ranked = rank([BURSTABLE, INTEL, GRAVITON], sort)
+    assert ranked[0].type.name == first
+    assert ranked[-1] is BURSTABLE
+    assert first in why(ranked[0], sort)
+
+
+def test_what_is_not_known_comes_after_what_is():
+    unknown = candidate(kind("x1.xlarge"), 0.001)
+    assert rank([unknown, GRAVITON], "measured")[0] is GRAVITON
+    assert rank([unknown, GRAVITON], "interruption")[0] is GRAVITON
+
+
+def test_hyperthreads_burstable_types_and_assumed_prices_are_warned_of():
+    said = " ".join(warnings([GRAVITON, INTEL, BURSTABLE]))
+    assert "A vCPU of c7i is a hyperthread" in said
+    assert "t4g are burstable" in said
+    assert "~ is an assumption" in said
+    assert "Spot Instance Advisor" in said
+    assert "Prices say nothing of speed" not in said
+    assert "Prices say nothing of speed" in " ".join(warnings([BURSTABLE]))
+
+
+def test_a_spot_price_of_which_nothing_was_published_has_a_mark_of_its_own():
+    alike = Price(0.05, "test", "2026-01-01", "assumed")
+    unpublished = Candidate(kind("c6a.xlarge"), alike, alike, "spot")
+    assert unpublished.spot_unpublished
+    assert not GRAVITON.spot_unpublished
+    said = " ".join(warnings([unpublished]))
+    assert "≤ is a Spot price of which nothing was published" in said
+    assert "~" not in said
+
+
+def test_interruptions_are_those_that_were_published_and_no_others():
+    assert band(catalogue()["c7g.4xlarge"]) == (0, 5)
+    assert band(catalogue()["c8g.2xlarge"]) == (20, 100)
+    assert band(catalogue()["c8g.8xlarge"]) is None
+    assert [band_text(each) for each in ((0, 5), (5, 15), (20, 100), None)] == [
+        "under 5 %",
+        "5 to 15 %",
+        "over 20 %",
+        "unknown",
+    ]

@@ -1,0 +1,213 @@
+"""Caps: what a launch may cost, who waits for money, and that a pool never costs more than it may."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dask_starburst.errors import BudgetExceeded
+from dask_starburst.plan.loop.state import (
+    HEAD,
+    Action,
+    Group,
+    Instance,
+    Limits,
+    Name,
+    Observed,
+    SetDesired,
+    Task,
+    Worker,
+    WorkerState,
+)
+from dask_starburst.plan.money.budget import (
+    INTERVAL,
+    SILENCE,
+    Caps,
+    Rates,
+    check_launch,
+    extrapolated,
+    held,
+    hourly,
+    near_in_price,
+)
+from tests.support.simulated import TYPES, SimulatedAWS, SimulatedFleet
+
+S = WorkerState
+NOW = 1000.0
+LIMITS = Limits(ladder=("spot",), capped=True)
+CHEAP, DEAR = TYPES
+RATES = Rates({(CHEAP, "spot"): 0.1, (DEAR, "spot"): 0.3, (CHEAP, "on-demand"): 0.4, (DEAR, "on-demand"): 0.5})
+
+
+def pool(desired: int = 0, *kinds: str, asked: int | None = None, groups: tuple[str, ...] = ("spot",)) -> Observed:
+    """Return a pool with instances of these types, and this desired capacity of its first group."""
+    instances = {f"i-{n}": Instance(f"i-{n}", groups[0], kind, f"arn:{n}", True) for n, kind in enumerate(kinds)}
+    sizes = {name: desired if name == groups[0] else 0 for name in groups}
+    order: dict[Action, float] = {SetDesired(groups[0], asked): NOW} if asked is not None else {}
+    return Observed({n: Group(n, size, TYPES, TYPES) for n, size in sizes.items()}, instances, asked=order)
+
+
+def wishes(count: int, **more: object) -> list[Worker]:
+    return [Worker(f"w{n}", "spot", since=float(n), **more) for n in range(count)]  # type: ignore[arg-type]  # by name
+
+
+def waiting(
+    workers: list[Worker], observed: Observed, caps: Caps, spent: float = 0.0, limits: Limits = LIMITS
+) -> set[Name]:
+    return set(held(workers, observed, NOW, limits, RATES, caps, spent))
+
+
+# -- what a pool costs ----------------------------------------------------------------------------
+
+
+def test_what_is_there_counts_at_its_own_price_and_what_is_ordered_at_the_dearest():
+    assert hourly(pool(3, CHEAP), RATES, NOW, LIMITS) == pytest.approx(0.1 + 2 * 0.3)
+
+
+def test_an_order_counts_as_soon_as_it_is_given_and_not_for_ever():
+    ordered = pool(0, asked=2)
+    assert hourly(ordered, RATES, NOW, LIMITS) == pytest.approx(2 * 0.3)
+    assert hourly(ordered, RATES, NOW + 2 * LIMITS.repeat, LIMITS) == 0
+
+
+def test_what_is_shutting_down_is_not_paid_for():
+    seen = pool(1, CHEAP, CHEAP)
+    gone = replace(seen, instances={**seen.instances, "i-1": replace(seen.instances["i-1"], terminating=True)})
+    assert hourly(gone, RATES, NOW, LIMITS) == pytest.approx(0.1)
+
+
+def test_a_type_that_nobody_chose_counts_as_the_dearest():
+    assert Rates({("a", "spot"): 1.0, ("b", "spot"): 2.0}).of("x", "spot") == 2.0
+
+
+# -- who waits ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("cap", "waits"), [(0.9, 0), (0.8999, 1), (0.6, 1), (0.3, 2), (0.29, 3)])
+def test_who_came_last_waits_when_the_cap_is_reached_to_the_cent(cap: float, waits: int):
+    last = {f"w{n}" for n in range(3 - waits, 3)}
+    assert waiting(wishes(3), pool(), Caps(hourly=cap)) == last
+
+
+def test_an_instance_that_is_paid_for_and_empty_is_used_before_anything_is_bought():
+    assert waiting(wishes(2), pool(1, CHEAP), Caps(hourly=0.1)) == {"w1"}
+
+
+def test_an_instance_on_which_an_old_task_still_ends_is_not_empty():
+    seen = replace(pool(1, CHEAP), tasks={"t": Task("t", "gone", 0, "RUNNING", "arn:0")})
+    assert waiting(wishes(1), seen, Caps(hourly=0.1)) == {"w0"}
+
+
+def test_an_instance_that_aws_takes_back_counts_and_helps_nobody():
+    seen = pool(1, CHEAP)
+    doomed = replace(seen, instances={"i-0": replace(seen.instances["i-0"], doomed=True)})
+    assert waiting(wishes(1), doomed, Caps(hourly=0.3)) == {"w0"}
+    assert waiting(wishes(1), doomed, Caps(hourly=0.4)) == set()
+
+
+def test_the_scheduler_never_waits_and_comes_before_workers():
+    seen = pool(groups=("spot", HEAD))
+    head = Worker("scheduler", HEAD)
+    assert waiting([head, *wishes(1)], seen, Caps(hourly=0.5)) == {"w0"}
+    assert waiting([head, *wishes(1)], seen, Caps(hourly=0.8)) == set()
+
+
+def test_spares_come_before_workers():
+    limits = replace(LIMITS, spare={"spot": 1})
+    assert waiting(wishes(1), pool(), Caps(hourly=0.5), limits=limits) == {"w0"}
+
+
+def test_who_falls_back_to_on_demand_waits_for_the_price_on_demand():
+    limits = replace(LIMITS, ladder=("spot", "on-demand"))
+    lower = [replace(w, group="on-demand") for w in wishes(1)]
+    seen = pool(groups=("spot", "on-demand"))
+    assert waiting(lower, seen, Caps(hourly=0.4), limits=limits) == {"w0"}
+    assert waiting(lower, seen, Caps(hourly=0.5), limits=limits) == set()
+
+
+def test_nobody_is_let_through_who_could_not_pay_the_first_minute_out_of_the_total():
+    minute = 0.3 / 60
+    assert waiting(wishes(1), pool(), Caps(total=1.0), spent=1.0 - minute - 1e-9) == set()
+    assert waiting(wishes(1), pool(), Caps(total=1.0), spent=1.0 - minute + 1e-9) == {"w0"}
+
+
+def test_when_the_pool_costs_too_much_the_dearest_workers_go_and_no_more_than_have_to():
+    seen = pool(3, CHEAP, DEAR, CHEAP)
+    running = [Worker(f"w{n}", "spot", S.READY, since=n, task=f"t{n}", instance=f"arn:{n}") for n in range(3)]
+    assert waiting(running, seen, Caps(hourly=0.49)) == {"w1"}
+    assert waiting(running, seen, Caps(hourly=0.19)) == {"w1", "w2"}
+
+
+def test_who_goes_already_is_not_followed_by_another():
+    seen = pool(2, CHEAP, DEAR)
+    leaving = Worker("w1", "spot", S.RETIRING, task="t1", instance="arn:1", held=True)
+    stays = Worker("w0", "spot", S.READY, task="t0", instance="arn:0")
+    assert waiting([stays, leaving], seen, Caps(hourly=0.1)) == set()
+
+
+@given(
+    st.integers(0, 2**32),
+    st.floats(0.1, 3.0),
+    st.lists(st.integers(0, 12), min_size=1, max_size=5),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_pool_never_costs_more_than_its_cap_and_uses_it(seed: int, cap: float, sizes: list[int], mixed: bool):
+    aws = SimulatedAWS(Random(seed), now=NOW, desired={"spot": 0}, mixed=mixed)
+    fleet = SimulatedFleet(aws, {}, Observed(), LIMITS, rates=RATES, caps=Caps(hourly=cap))
+    for size in sizes:
+        fleet.want((str(n) for n in range(size)), "spot")
+        for _ in range(120):
+            fleet.tick()
+            costs = sum(RATES.of(m.type, "spot") for m in aws.machines.values() if not m.terminating)
+            assert costs <= cap + 1e-9
+    up = sum(w.state is S.READY for w in fleet.workers.values())
+    assert up == sizes[-1] or costs + 0.3 > cap, "whoever can be paid for is up"
+    assert aws.launched <= sum(sizes) + len(sizes), "and nothing is bought to be thrown away"
+
+
+# -- launches -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("caps", "wanted", "spares"),
+    [(Caps(hourly=1.0), 9, 0), (Caps(hourly=1.0), 7, 2), (Caps(hourly=0.2), None, 0), (Caps(), 500, 9)],
+)
+def test_a_launch_that_costs_exactly_its_cap_is_allowed(caps: Caps, wanted: int | None, spares: int):
+    check_launch(caps, 0.1, 0.1, wanted, spares)
+
+
+@pytest.mark.parametrize(
+    ("caps", "wanted", "said"),
+    [
+        (Caps(hourly=0.99), 9, "n_workers=8"),
+        (Caps(hourly=0.99), 9, "max_hourly_cost=1 or more"),
+        (Caps(hourly=0.15), None, "1 worker and the scheduler cost up to $0.2000 an hour"),
+        (Caps(total=0.001), 9, "a minute of every instance"),
+    ],
+)
+def test_a_launch_above_a_cap_is_refused_with_what_fits(caps: Caps, wanted: int | None, said: str):
+    with pytest.raises(BudgetExceeded) as caught:
+        check_launch(caps, 0.1, 0.1, wanted)
+    assert said in str(caught.value)
+    assert "Nothing was launched" in str(caught.value)
+
+
+def test_a_cap_leaves_out_types_that_cost_much_more_than_the_first():
+    rates = Rates({("a", "spot"): 0.10, ("b", "spot"): 0.12, ("c", "spot"): 0.13, ("d", "spot"): 0.05})
+    assert near_in_price(("a", "b", "c", "d"), rates, "spot") == ("a", "b", "d")
+
+
+# -- without a client -----------------------------------------------------------------------------
+
+
+def test_while_the_client_speaks_nothing_is_extrapolated():
+    assert extrapolated(5.0, 1.0, INTERVAL) == 0.0
+
+
+def test_after_a_silence_what_may_have_been_spent_since_is_added():
+    assert extrapolated(5.0, 3600.0, SILENCE + 1) == pytest.approx(5.0 + SILENCE + 1)

@@ -1,0 +1,131 @@
+"""Whether a cluster fits in the account's quotas, and what is said when it does not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from dask_starburst.catalog.instance_types import find
+from dask_starburst.plan.requests.pool import LADDERS
+from dask_starburst.plan.requests.quotas import (
+    Increase,
+    Running,
+    Verdict,
+    Wish,
+    no_head,
+    short,
+    usage,
+    weigh,
+    worth_asking,
+)
+
+ON_DEMAND, SPOT = "L-1216C47A", "L-34B43A08"
+XLARGE, DOUBLE, HEAD = find("c7g.xlarge"), find("c7g.2xlarge"), find("m7g.medium")
+NEW_ACCOUNT = {ON_DEMAND: 5.0, SPOT: 5.0}
+
+
+def wish(count: int, policy: str = "spot", *types: str) -> Wish:
+    return Wish(HEAD, tuple(map(find, types)) or (XLARGE,), LADDERS[policy], count)
+
+
+def verdict(
+    count: int, policy: str = "spot", limits: dict[str, float] | None = None, running: tuple[Running, ...] = ()
+) -> Verdict:
+    return weigh(wish(count, policy), NEW_ACCOUNT if limits is None else limits, running)
+
+
+@pytest.mark.parametrize(
+    ("policy", "room"),
+    [
+        ("spot", 1),
+        ("on-demand", 1),  # five, of which the scheduler takes one
+        ("spot_with_fallback", 2),
+    ],
+)
+def test_a_new_account_has_room_for_a_worker_in_each_market(policy: str, room: int) -> None:
+    found = verdict(3, policy)
+    assert found.room == room
+    assert found.fits(room)
+    assert not found.fits(room + 1)
+
+
+def test_the_scheduler_takes_its_part_of_the_workers_quota() -> None:
+    assert verdict(1, "on-demand", {ON_DEMAND: 4.0}).room == 0
+    assert verdict(1, "on-demand", {ON_DEMAND: 5.0}).room == 1
+
+
+def test_what_runs_is_taken_off_whoever_has_launched_it() -> None:
+    others = (Running("m5.large", "spot", 2), Running("g5.xlarge", "spot", 4), Running("c7g.xlarge", "on-demand", 4))
+    assert verdict(1, "spot", {ON_DEMAND: 8.0, SPOT: 6.0}, others).room == 1
+    assert verdict(1, "spot", {ON_DEMAND: 8.0, SPOT: 5.0}, others).room == 0
+    assert not verdict(1, "spot", {ON_DEMAND: 4.0, SPOT: 6.0}, others).head_fits
+
+
+def test_a_warm_instance_of_the_own_pool_does_not_count_twice() -> None:
+    warm = (Running("m7g.medium", "on-demand", 1, "ours"), Running("c7g.xlarge", "spot", 4, "ours"))
+    limits = {ON_DEMAND: 1.0, SPOT: 4.0}
+    assert weigh(wish(1), limits, warm, "ours").fits(1)
+    assert not weigh(wish(1), limits, warm, "another").fits(1)
+
+
+def test_a_quota_that_nobody_knows_speaks_against_nothing() -> None:
+    assert verdict(500, limits={}).room == math.inf
+    assert verdict(500, limits={}).fits(500)
+    assert verdict(500, "spot_with_fallback", {SPOT: 5.0}).room == math.inf
+
+
+def test_with_several_types_the_smallest_counts() -> None:
+    assert weigh(wish(9, "spot", "c7g.2xlarge", "c7g.xlarge"), {SPOT: 9.0}, ()).room == 2
+
+
+def test_the_quotas_of_a_wish_are_named_once() -> None:
+    assert [quota.code for quota in wish(1, "on-demand").quotas] == [ON_DEMAND]
+    assert [quota.code for quota in wish(1, "spot_with_fallback").quotas] == [ON_DEMAND, SPOT]
+
+
+def test_usage_is_counted_by_quota() -> None:
+    running = (
+        Running("c7g.xlarge", "spot", 4),
+        Running("r5.large", "spot", 2),
+        Running("hpc7g.4xlarge", "on-demand", 16),
+    )
+    assert usage(running) == {SPOT: 6}
+
+
+def test_a_scheduler_that_does_not_fit_is_told_with_numbers_and_what_to_type() -> None:
+    text = no_head(
+        verdict(2, "spot", {ON_DEMAND: 5.0, SPOT: 5.0}, (Running("t3.medium", "on-demand", 5),)), "eu-west-1"
+    )
+    for part in ("m7g.medium (1 vCPU, on demand)", "eu-west-1", ON_DEMAND, "5 vCPUs, 5 in use, 0 free"):
+        assert part in text
+    assert "`starburst quota request 8 --on-demand`" in text
+
+
+def test_workers_that_do_not_fit_are_told_with_numbers_and_what_to_type() -> None:
+    text = short(verdict(10), "eu-west-1")
+    assert text.startswith("only 1 of 10 workers fit")
+    assert "5 vCPUs, 0 in use, 5 free, and a c7g.xlarge takes 4" in text
+    assert "`starburst quota request 64 --spot`" in text
+    both = short(verdict(10, "spot_with_fallback"), "eu-west-1")
+    assert SPOT in both
+    assert ON_DEMAND in both
+    assert "(the scheduler's included)" in both
+
+
+def test_no_room_at_all_is_told_so_with_workers_and_without() -> None:
+    assert short(verdict(1, limits={SPOT: 3.0}), "x").startswith("none of 1 worker fits")
+    assert short(verdict(0, limits={SPOT: 3.0}), "x").startswith("not a single worker fits")
+
+
+@pytest.mark.parametrize(("total", "limit", "asked"), [(5, 0, 8), (41, 5, 64), (64, 5, 64), (10, 64, 128), (0, 0, 8)])
+def test_what_is_worth_asking_for_holds_it_and_is_more_than_there_is(total: float, limit: float, asked: int) -> None:
+    assert worth_asking(total, limit) == asked
+
+
+@pytest.mark.parametrize(
+    ("status", "waits"),
+    [("PENDING", True), ("CASE_OPENED", True), ("APPROVED", False), ("DENIED", False), ("CASE_CLOSED", False)],
+)
+def test_a_request_is_open_until_aws_has_decided(status: str, waits: bool) -> None:
+    assert Increase("1", SPOT, 64.0, status, 0.0).open is waits

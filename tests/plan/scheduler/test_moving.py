@@ -1,0 +1,54 @@
+"""How much a worker can hand over in a notice."""
+
+from __future__ import annotations
+
+import pytest
+
+from dask_starburst.plan.scheduler.moving import RESERVE, bandwidth, may_run_on, most_bytes, must_move, too_much
+
+
+def test_an_xlarge_moves_about_fifteen_gigabytes_and_a_larger_one_more():
+    assert most_bytes(bandwidth(4)) == pytest.approx(15.15e9)
+    assert most_bytes(bandwidth(16)) == pytest.approx(4 * most_bytes(bandwidth(4)))
+
+
+def test_a_shorter_notice_moves_less_and_a_very_short_one_nothing():
+    assert most_bytes(1e9, 60) == pytest.approx(41e9)
+    assert most_bytes(1e9, 19) == most_bytes(1e9, 5) == 0
+
+
+def test_it_warns_of_what_is_too_much_and_of_nothing_else():
+    most = most_bytes(bandwidth(4))
+    assert too_much(most, bandwidth(4)) is None
+    warning = too_much(most + 1e9, bandwidth(4))
+    assert warning is not None
+    assert "16.15 GB" in warning
+    assert "15.15 GB" in warning
+    assert "0.15 GB/s" in warning
+
+
+def test_who_holds_nothing_may_work_for_others_nearly_to_the_end():
+    assert not must_move(0, bandwidth(4), left=3)
+    assert must_move(0, bandwidth(4), left=1)
+
+
+def test_who_holds_much_has_to_stop_in_time_to_move_all_of_it():
+    held = 6e9
+    alone = held / bandwidth(4)
+    assert not must_move(held, bandwidth(4), left=RESERVE * alone + 5)
+    assert must_move(held, bandwidth(4), left=RESERVE * alone)
+    assert must_move(held, bandwidth(4), left=alone)
+
+
+def test_a_task_is_kept_from_workers_that_leave_but_runs_there_when_all_do():
+    staying = frozenset({"b", "c"})
+    assert may_run_on(None, False, staying) == (staying, True)
+    assert may_run_on(None, False, frozenset()) == (None, False)
+
+
+def test_what_the_user_restricts_a_task_to_holds():
+    staying = frozenset({"b", "c"})
+    assert may_run_on(frozenset({"a", "b"}), False, staying) == (frozenset({"b"}), False)
+    assert may_run_on(frozenset({"a"}), False, staying) == (frozenset({"a"}), False)
+    assert may_run_on(frozenset({"a"}), True, staying) == (staying, True)
+    assert may_run_on(frozenset({"a"}), True, frozenset()) == (frozenset({"a"}), True)

@@ -1,0 +1,32 @@
+"""What AWS says of a Spot instance, turned into seconds."""
+
+from __future__ import annotations
+
+import pytest
+
+from dask_starburst.plan.scheduler.notices import EVERY, LONGEST, Notice, read_action, seconds_left
+
+NOW = 1_790_000_000.0  # 2026-09-21T14:13:20Z
+
+
+@pytest.mark.parametrize("action", ["terminate", "stop", "hibernate"])
+def test_a_notice_says_what_happens_and_how_many_seconds_are_left(action: str):
+    body = f'{{"action": "{action}", "time": "2026-09-21T14:15:18Z"}}'
+    assert read_action(body, NOW) == Notice("interruption", 118.0, action)
+
+
+@pytest.mark.parametrize("seconds", [-300.0, -1.0, 121.0, 86400.0])
+def test_when_clocks_disagree_aws_s_promise_counts(seconds: float):
+    assert seconds_left(seconds) == LONGEST - EVERY
+
+
+def test_hibernation_begins_at_once():
+    assert read_action('{"action": "hibernate", "time": "2026-09-21T14:13:20Z"}', NOW).seconds == 0
+
+
+@pytest.mark.parametrize(
+    "body", ["", "<html>busy</html>", "[]", "null", "{}", '{"action": "stop"}', '{"action": "stop", "time": "soon"}']
+)
+def test_what_is_no_notice_is_an_error(body: str):
+    with pytest.raises(ValueError, match=r".+"):
+        read_action(body, NOW)

@@ -1,0 +1,46 @@
+"""Which tasks no worker of a cluster can ever run, and what is said of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from dask_starburst.plan.scheduler.unrunnable import GRACE, SUSPECT, Restricted, advice, hopeless, suspect
+
+GPU = {"GPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("task", "offered", "known", "expected"),
+    [
+        (Restricted("x", 1e6, {}), {}, False, False),  # it waits for workers, as work from zero does
+        (Restricted("x", 1e6, {}), {}, True, False),
+        (Restricted("x", 0.0, GPU), {}, True, True),
+        (Restricted("x", 0.0, GPU), {}, False, False),  # the first worker shows what there is
+        (Restricted("x", 0.0, GPU), {"GPU": 1.0}, True, False),  # one had it, and is gone just now
+        (Restricted("x", 0.0, {"GPU": 2.0}), {"GPU": 1.0}, True, True),
+        (Restricted("x", GRACE, {}, ("nowhere",)), {}, False, True),
+        (Restricted("x", GRACE - 1, {}, ("nowhere",)), {}, True, False),  # it may come back
+        (Restricted("x", 1e6, {}, ("tls://10.0.0.1:4",), there=True), {}, True, False),  # it is paused
+    ],
+)
+def test_only_what_no_worker_could_ever_run_is_hopeless(
+    task: Restricted, offered: dict[str, float], known: bool, expected: bool
+):
+    assert hopeless(task, offered, known=known) is expected
+
+
+def test_what_nothing_is_known_to_offer_is_told_within_a_minute_also_before_a_worker_comes():
+    assert not suspect(Restricted("x", SUSPECT - 1, GPU), {})
+    assert suspect(Restricted("x", SUSPECT, GPU), {})
+    assert not suspect(Restricted("x", SUSPECT, GPU), {"GPU": 1.0})
+    assert not suspect(Restricted("x", SUSPECT, {}), {})
+    assert SUSPECT < 60
+
+
+def test_it_is_told_with_the_key_the_restriction_and_what_to_type():
+    text = advice(Restricted("inc-1", 20.0, GPU), 3, ("0", "1"))
+    for part in ("inc-1 and 2 more", "resources={'GPU': 1}", "without resources=", "future.cancel()", "idle_timeout"):
+        assert part in text
+    text = advice(Restricted("inc-1", 20.0, {}, ("nowhere",)), 1, ("0", "1"))
+    for part in ("task inc-1 cannot run", "workers=['nowhere']", "(workers: 0, 1)", "allow_other_workers=True"):
+        assert part in text

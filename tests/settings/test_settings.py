@@ -1,0 +1,291 @@
+"""Settings: one list of names everywhere, and a sentence for every value that cannot work."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import dask.config
+import jsonschema
+import pytest
+import yaml
+
+from dask_starburst.cluster.starburst import StarburstCluster
+from dask_starburst.errors import BadArgument
+from dask_starburst.settings import LOG_RETENTIONS, Settings, WorkerShape
+
+DOCS = Path(__file__).parents[2] / "docs"
+#: Arguments that every Dask cluster has and that no configuration file can hold.
+DASK_ARGUMENTS = {"self", "asynchronous", "loop", "shutdown_on_close"}
+#: A mapping of the user's own keys, so nothing below it is a setting.
+FREE = {"tags"}
+
+
+def packaged(name: str) -> Any:
+    return yaml.safe_load(resources.files("dask_starburst").joinpath(name).read_text())
+
+
+DEFAULTS = packaged("starburst.yaml")
+SCHEMA = packaged("starburst-schema.yaml")
+
+
+def refusal(**arguments: Any) -> str:
+    with pytest.raises(BadArgument) as caught:
+        Settings.load(**arguments)
+    return str(caught.value)
+
+
+def is_one_sentence(text: str) -> bool:
+    """Say what is wrong and what to do, in one breath; a second one may only offer a guess or the way out."""
+    return bool(re.fullmatch(r"\S.*[.?]", text)) and len(re.findall(r"[.?](?: |$)", text)) <= 2
+
+
+# -- one list of names ----------------------------------------------------------------------------
+
+
+def keys_of_defaults(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        yield prefix + key
+        if isinstance(value, Mapping) and key not in FREE:
+            yield from keys_of_defaults(value, f"{prefix}{key}.")
+
+
+def keys_of_schema(schema: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, below in schema.get("properties", {}).items():
+        yield prefix + key
+        yield from keys_of_schema(below, f"{prefix}{key}.")
+
+
+def keys_of_settings(settings: object, prefix: str = "") -> Iterator[str]:
+    assert is_dataclass(settings)
+    for each in fields(settings):
+        key, value = prefix + each.name.replace("_", "-"), getattr(settings, each.name)
+        yield key
+        if is_dataclass(value):
+            yield from keys_of_settings(value, f"{key}.")
+
+
+ALL_KEYS = set(keys_of_defaults(DEFAULTS["starburst"]))
+
+
+def test_the_schema_is_a_schema_and_the_defaults_follow_it():
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+    jsonschema.validate(DEFAULTS, SCHEMA, jsonschema.Draft7Validator)
+
+
+def test_yaml_schema_and_settings_have_the_same_keys_at_every_level():
+    assert set(keys_of_schema(SCHEMA["properties"]["starburst"])) == ALL_KEYS
+    assert set(keys_of_settings(Settings())) == ALL_KEYS
+
+
+def test_the_keyword_arguments_of_the_cluster_are_the_settings():
+    signature = inspect.signature(StarburstCluster.__init__)
+    arguments = {p for p in signature.parameters if p not in DASK_ARGUMENTS}
+    arguments.remove("unknown")  # what is misspelt, to be answered with the nearest name
+    assert arguments == {key.replace("-", "_") for key in DEFAULTS["starburst"]}
+    assert all(p.kind is p.KEYWORD_ONLY for name, p in signature.parameters.items() if name not in ("self", "unknown"))
+
+
+def schemas(schema: Mapping[str, Any], name: str = "starburst") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield name, schema
+    for key, below in schema.get("properties", {}).items():
+        yield from schemas(below, f"{name}.{key}")
+
+
+@pytest.mark.parametrize(("name", "schema"), list(schemas(SCHEMA["properties"]["starburst"])))
+def test_every_key_has_a_title_and_a_description(name: str, schema: Mapping[str, Any]):
+    assert schema["title"].strip()
+    assert schema["description"].strip().endswith(".")
+    if "properties" in schema:
+        assert schema["additionalProperties"] is False  # a slip of the pen is found
+
+
+@pytest.mark.parametrize("argument", sorted(key.replace("-", "_") for key in DEFAULTS["starburst"]))
+def test_every_argument_is_documented_at_the_cluster(argument: str):
+    documentation = inspect.getdoc(StarburstCluster) or ""  # without the indentation, which Python 3.13 took away
+    assert re.search(rf"^(\w+, )*{argument}(, \w+)* : ", documentation, re.M)
+
+
+def pages() -> list[Path]:
+    return [p for part in ("reference", "how-to") for p in sorted((DOCS / part).glob("configuration.*"))]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda p: p.name)
+def test_the_reference_page_names_every_key(page: Path):
+    text = page.read_text()
+    if "starburst-schema.yaml" in text or "literalinclude" in text:
+        return  # it is made of the files that are compared above
+    assert not [key for key in ALL_KEYS if key.rpartition(".")[2] not in text]
+
+
+def test_the_defaults_in_code_are_the_defaults_of_the_yaml():
+    with dask.config.set({"starburst": DEFAULTS["starburst"]}):
+        assert Settings.load() == Settings()
+
+
+# -- where values come from -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clear", [dict.clear, lambda config: config.pop("starburst")])
+def test_a_cleared_configuration_falls_back_to_the_defaults(clear: Any):
+    kept = dict(dask.config.config)
+    try:
+        clear(dask.config.config)
+        assert Settings.load() == Settings()
+        assert Settings.load(n_workers=3).n_workers == 3
+        dask.config.refresh()
+        assert Settings.load(arch="x86_64").arch == "x86_64"
+    finally:
+        dask.config.config.clear()
+        dask.config.config.update(kept)
+
+
+def test_an_argument_goes_over_the_configuration_and_the_rest_stays():
+    with dask.config.set({"starburst.arch": "x86_64", "starburst.worker.nthreads": 2, "starburst.lease": "1 hour"}):
+        settings = Settings.load(arch="arm64", worker={"memory_limit": "2 GiB"})
+    assert (settings.arch, settings.lease) == ("arm64", 3600.0)
+    assert settings.worker == WorkerShape(2, 2 * 2**30)
+
+
+@pytest.mark.parametrize("key", ["memory-limit", "memory_limit"])
+def test_a_hyphen_is_as_good_as_an_underscore(key: str):
+    assert Settings.load(worker={key: "1 GiB"}).worker.memory_limit == 2**30
+
+
+def test_a_group_may_be_given_as_its_value():
+    assert Settings.load(worker=WorkerShape(nthreads=3)).worker.nthreads == 3
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("20 minutes", 1200.0), ("1h", 3600.0), (90, 90.0), (90.5, 90.5)])
+def test_durations_are_numbers_of_seconds_or_text(given: Any, seconds: float):
+    assert Settings.load(lease=given).lease == seconds
+
+
+def test_one_instance_type_is_a_list_of_one():
+    assert Settings.load(instance_types="c7g.large").instance_types == ("c7g.large",)
+    assert Settings.load(instance_types=["c7g.large", "c7g.xlarge"]).instance_types == ("c7g.large", "c7g.xlarge")
+
+
+def test_one_debian_package_is_a_list_of_one():
+    chosen = Settings.load(
+        build={"builder": "buildx", "apt": "gdal-bin=3.6.2+dfsg-1", "dockerfile": "worker/Dockerfile"}
+    )
+    assert (chosen.build.apt, chosen.build.dockerfile) == (("gdal-bin=3.6.2+dfsg-1",), "worker/Dockerfile")
+
+
+def test_tags_are_text_and_replace_those_of_the_configuration():
+    with dask.config.set({"starburst.tags": {"team": "x"}}):
+        assert Settings.load(tags={"cost-center": 7}).tags == {"cost-center": "7"}
+
+
+# -- values that cannot work ----------------------------------------------------------------------
+
+BAD: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    # what is given, what the sentence has to hold: the value, and what to type
+    ({"cloud": "locl"}, ("cloud='locl'", "Did you mean 'local'?")),
+    ({"cloud": "gcp"}, ("cloud='gcp'", "give one of 'local'")),
+    ({"arch": "arm46"}, ("arch='arm46'", "'arm64', 'x86_64'", "Did you mean 'arm64'?")),
+    ({"arch": "amd64"}, ("arch='amd64'", "give one of 'arm64', 'x86_64'")),
+    ({"spot_policy": "ondemand"}, ("spot_policy='ondemand'", "Did you mean 'on-demand'?")),
+    ({"n_workers": -1}, ("n_workers=-1", "give 0 or more")),
+    ({"n_workers": 2.5}, ("n_workers=2.5", "whole number")),
+    ({"n_workers": "many"}, ("n_workers='many'", "whole number")),
+    ({"n_workers": True}, ("n_workers=True", "whole number")),
+    ({"n_workers": 501}, ("n_workers=501", "max_workers=501")),
+    ({"max_workers": 3, "n_workers": 4, "adaptive": {"maximum": 3}}, ("n_workers=4", "max_workers=4")),
+    ({"adaptive": {"maximum": 501}}, ("adaptive.maximum=501", "max_workers=501")),
+    ({"adaptive": {"minimum": -2}}, ("adaptive.minimum=-2", "give 0 or more")),
+    ({"adaptive": {"minimum": 5, "maximum": 2}}, ("adaptive.minimum=5", "adaptive.maximum=2", "swap")),
+    ({"worker": {"nthreads": 0}}, ("worker.nthreads=0", "above zero")),
+    ({"worker": {"nthreads": "four"}}, ("worker.nthreads='four'", "whole number")),
+    ({"worker": {"memory_limit": "plenty"}}, ("worker.memory_limit='plenty'", "'8 GiB'")),
+    ({"worker": {"memory_limit": -1}}, ("worker.memory_limit=-1", "above zero")),
+    ({"worker": {"memory": "8 GiB"}}, ("worker.memory is not a setting", "did you mean worker.memory_limit?")),
+    ({"worker": 4}, ("worker=4", "mapping")),
+    ({"scheduler": {"prt": 1}}, ("scheduler.prt is not a setting", "did you mean scheduler.port?")),
+    ({"storage": {"volume_size": 4}}, ("storage.volume_size=4", "30 to 16384")),
+    ({"storage": {"volume_size": 20_000}}, ("storage.volume_size=20000", "30 to 16384")),
+    ({"lease": 30}, ("lease=30", "at least 60 s")),
+    ({"lease": "soon"}, ("lease='soon'", "'20 minutes'")),
+    ({"warm_timeout": -1}, ("warm_timeout=-1", "'20 minutes'")),
+    ({"stopped": 1}, ("stopped is not a setting any more", "give warm=")),
+    ({"idle_timeout": 0}, ("idle_timeout=0", "null means never")),
+    ({"no_client_timeout": 0}, ("no_client_timeout=0", "null means never")),
+    ({"timeouts": {"capacity": "later"}}, ("timeouts.capacity='later'", "'20 minutes'")),
+    ({"timeouts": {"conect": 3}}, ("timeouts.conect is not a setting", "did you mean timeouts.connect?")),
+    ({"network": {"caller": "0.0.0.0/0"}}, ("network.caller='0.0.0.0/0'", "'203.0.113.7/32'")),
+    ({"network": {"caller": "::/0"}}, ("network.caller='::/0'", "'203.0.113.7/32'")),
+    ({"network": {"caller": "me"}}, ("network.caller='me'", "'203.0.113.7/32'")),
+    ({"security": False}, ("security=False", "Leave security out")),
+    ({"build": {"builder": "docker"}}, ("build.builder='docker'", "'direct', 'buildx'")),
+    (
+        {"build": {"dockerfile": "Dockerfile"}},
+        ("build.dockerfile='Dockerfile'", "'builder': 'buildx'", "--builder buildx"),
+    ),
+    ({"build": {"apt": "libgeos-c1v5"}}, ("build.apt=['libgeos-c1v5']", "build={'builder': 'buildx', 'apt':")),
+    ({"build": {"apt": ["gcc; reboot"]}}, ("build.apt='gcc; reboot'", "Debian package", "'libgeos-c1v5'")),
+    ({"build": {"builder": "buildx", "apt": ["gcc-"]}}, ("build.apt='gcc-'", "Debian package")),
+]
+
+
+@pytest.mark.parametrize(("given", "holds"), BAD, ids=[str(given) for given, _ in BAD])
+def test_a_bad_value_is_answered_with_the_value_and_what_to_type(given: dict[str, Any], holds: tuple[str, ...]):
+    text = refusal(**given)
+    assert all(part in text for part in holds), text
+    assert is_one_sentence(text), text
+    # The configuration is checked as the arguments are.
+    with dask.config.set({f"starburst.{key}": value for key, value in given.items()}):
+        assert refusal() == text
+
+
+@pytest.mark.parametrize(
+    ("given", "holds"),
+    [
+        ({"max_workers": -1}, "-1"),
+        ({"timeouts": {"capacity": -5}}, "timeouts.capacity=-5"),
+        ({"timeouts": {"poll": 0}}, "timeouts.poll=0"),
+        ({"timeouts": {"capacity": None}}, "timeouts.capacity=None"),
+        ({"adaptive": {"interval": -1}}, "adaptive.interval=-1"),
+        ({"adaptive": {"scale_down_after": -1}}, "adaptive.scale_down_after=-1"),
+        ({"tags": "team"}, "tags='team'"),
+        ({"tags": 5}, "tags=5"),
+        ({"instance_types": 5}, "instance_types=5"),
+        ({"scheduler": {"port": 70_000}}, "scheduler.port=70000"),
+        ({"scheduler": {"port": 0}}, "scheduler.port=0"),
+        ({"scheduler": {"dashboard_port": -1}}, "scheduler.dashboard_port=-1"),
+        ({"storage": {"log_retention": 13}}, "storage.log_retention=13"),
+        ({"quiet": "yes"}, "quiet='yes'"),
+        ({"image": 5}, "image=5"),
+        ({"name": ["a"]}, "name=['a']"),
+        ({"network": {"caller": 5}}, "network.caller=5"),
+    ],
+    ids=str,
+)
+def test_what_the_schema_forbids_the_settings_refuse(given: dict[str, Any], holds: str):
+    text = refusal(**given)
+    assert holds in text
+    assert is_one_sentence(text), text
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"starburst": _hyphens(given)}, SCHEMA)
+
+
+def _hyphens(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments as keys of the configuration."""
+    return {
+        key.replace("_", "-"): _hyphens(value) if isinstance(value, dict) else value for key, value in values.items()
+    }
+
+
+def test_the_schema_and_the_settings_know_the_same_log_retentions():
+    storage = SCHEMA["properties"]["starburst"]["properties"]["storage"]["properties"]
+    assert tuple(storage["log-retention"]["enum"]) == LOG_RETENTIONS
+
+
+def test_an_unknown_setting_in_the_configuration_is_named():
+    with dask.config.set({"starburst.instance-type": "c7g.large"}):
+        assert refusal() == "instance_type is not a setting; did you mean instance_types?"

@@ -1,0 +1,149 @@
+"""A base image for tests: Debian's own Python for both platforms, unpacked by mmdebstrap, which runs nothing of it."""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dask_starburst.environment.build.layers import Layer
+from dask_starburst.environment.registry.documents import LAYER_GZIP
+
+PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
+_SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
+#: What no Python needs; it makes the base a fifth smaller.
+_LEFT_OUT = ("dev/", "etc/apt", "usr/share/", "var/")
+#: Since Debian 12 these are links, which the package that makes them is not run for here.
+_MERGED = ("bin", "sbin", "lib", "lib64")
+_FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+}
+_LINKS = {**{name: f"usr/{name}" for name in _MERGED}, "usr/bin/sh": "dash"}
+
+
+@dataclass(frozen=True)
+class Rootfs:
+    """The one layer of a base, gzipped, with what a manifest says of it."""
+
+    platform: str
+    layer: Path
+    digest: str
+    diff_id: str
+
+    @property
+    def as_layer(self) -> Layer:
+        return Layer(self.diff_id, self.digest, self.layer.stat().st_size, LAYER_GZIP, self.layer)
+
+
+def why_no_rootfs() -> str:
+    """What is missing on this computer to make the base, if anything is."""
+    if shutil.which("mmdebstrap") is None:
+        return "mmdebstrap is not installed"
+    if os.geteuid() != 0:
+        return "mmdebstrap makes a root file system here only for root"
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    try:
+        done = subprocess.run(["/usr/bin/python3", "-V"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "there is no Debian Python to build on"
+    debian = done.stdout.split()[1]
+    if debian.rpartition(".")[0] != ours:
+        return f"this Debian has Python {debian}, the tests run with {ours}"
+    return "" if any(path.exists() for path in _SOURCES) else "there is no list of Debian's package sources"
+
+
+def rootfs(folder: Path) -> dict[str, Rootfs]:
+    """Make the base for both platforms, or take what another process of the same test run has made."""
+    if why := why_no_rootfs():
+        pytest.skip(why)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "lock"), ThreadPoolExecutor(2) as pool:
+        made = pool.map(lambda platform: _rootfs(platform, folder), PLATFORMS)
+        return {each.platform: each for each in made}
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time in."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _rootfs(platform: str, folder: Path) -> Rootfs:
+    arch = PLATFORMS[platform]
+    layer, note = folder / f"{arch}.tar.gz", folder / f"{arch}.json"
+    if not note.exists():
+        diff_id = _pack(_extract(arch, folder), layer)
+        digest = f"sha256:{hashlib.sha256(layer.read_bytes()).hexdigest()}"
+        note.write_text(json.dumps({"digest": digest, "diff_id": diff_id}))
+    facts = json.loads(note.read_text())
+    return Rootfs(platform, layer, facts["digest"], facts["diff_id"])
+
+
+def _extract(arch: str, folder: Path) -> Path:
+    path = folder / f"{arch}.tar"
+    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    sources = next(str(path) for path in _SOURCES if path.exists())
+    command = ["mmdebstrap", "--variant=extract", "--include=python3,dash", f"--architectures={arch}", "--quiet"]
+    command += [release["VERSION_CODENAME"].strip('"'), str(path), sources]
+    done = subprocess.run(
+        command, env={**os.environ, "SOURCE_DATE_EPOCH": "0"}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"mmdebstrap could not make a base for {arch}: {done.stderr.strip().splitlines()[-1:]}")
+    return path
+
+
+def _pack(source: Path, layer: Path) -> str:
+    """Write what a Python needs as a layer; return the digest of its contents."""
+    plain = layer.with_suffix("")
+    with tarfile.open(source, "r:") as whole, tarfile.open(f"{plain}.partial", "w:") as lean:
+        for member in whole:
+            member.name = _merged(member.name.removeprefix("./"))
+            if member.islnk():
+                member.linkname = _merged(member.linkname.removeprefix("./"))
+            if member.name in ("", ".", *_MERGED) or member.name.startswith(_LEFT_OUT):
+                continue
+            lean.addfile(member, whole.extractfile(member) if member.isreg() else None)
+        for name, text in _FILES.items():
+            _add(lean, name, text)
+        for name, target in _LINKS.items():
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            lean.addfile(link)
+        for name, mode in (("tmp", 0o1777), ("proc", 0o755), ("dev", 0o755), ("sys", 0o755), ("root", 0o700)):
+            place = tarfile.TarInfo(name)
+            place.type, place.mode = tarfile.DIRTYPE, mode
+            lean.addfile(place)
+    data = Path(f"{plain}.partial").read_bytes()
+    with layer.open("wb") as raw, gzip.GzipFile("", "wb", 1, raw, mtime=0) as file:
+        file.write(data)
+    for path in (source, Path(f"{plain}.partial")):
+        path.unlink(missing_ok=True)
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _merged(name: str) -> str:
+    return f"usr/{name}" if name.split("/")[0] in _MERGED and "/" in name.rstrip("/") else name
+
+
+def _add(archive: tarfile.TarFile, name: str, text: str) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(text), 0o644
+    archive.addfile(member, io.BytesIO(text.encode()))

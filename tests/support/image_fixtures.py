@@ -1,0 +1,171 @@
+"""What tests of builders share: a base in a registry, an environment, and one image that was built of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dask_starburst.environment.build.base_image import resolve_base
+from dask_starburst.environment.build.direct import DirectBuilder
+from dask_starburst.environment.build.interface import Destination, Image, Order
+from dask_starburst.environment.build.layers import Layer, Layers
+from dask_starburst.environment.build.tar import Entry
+from dask_starburst.environment.capture import wheels
+from dask_starburst.environment.capture.model import Environment
+from dask_starburst.environment.registry import documents
+from dask_starburst.environment.registry.client import Registry
+from dask_starburst.environment.resolve.lock import resolve
+from dask_starburst.plan.images.recipe import Recipe, recipe_hash
+from tests.support.base_rootfs import PLATFORMS, locked, rootfs
+from tests.support.packages import PYTHON
+
+ROOT = Path(__file__).parent.parent.parent
+REPOSITORY = "starburst/worker"
+
+
+@dataclass(frozen=True)
+class Kitchen:
+    """A registry with a base image in it, and a place to build."""
+
+    registry: Registry
+    base: str
+    shared: Path
+
+    @property
+    def cache(self) -> Path:
+        """Where the processes of a test run keep what they have made."""
+        return self.shared / "dask-starburst"  # what it is called in a user's cache folder
+
+    def order(self, environment: Environment, cache: Path, compression: str = "zstd") -> Order:
+        """Resolve an environment for both platforms."""
+        base = resolve_base(self.base, cache)
+        locks = {platform: resolve(environment, platform, self.shared) for platform in PLATFORMS}
+        recipe = Recipe(
+            python=environment.python,
+            platforms=tuple(PLATFORMS),
+            packages={platform: lock.packages for platform, lock in locks.items()},
+            wheels=tuple((wheel.name, wheel.version, wheel.digest) for wheel in environment.wheels),
+            modules=tuple((module.name, module.digest) for module in environment.modules),
+            base=base.reference,
+            compression=compression,
+        )
+        return Order(recipe, environment, locks, base)
+
+    def build(self, order: Order, cache: Path, repository: str = REPOSITORY, tag: str | None = None) -> Built:
+        """Build with a registry client of its own, as another user's computer would."""
+        said: list[tuple[str, Mapping[str, Any]]] = []
+        registry = Registry(self.registry.host)
+        to = Destination(registry, repository, tag or recipe_hash(order.recipe))
+        image = DirectBuilder(cache).build(order, to, lambda kind, facts: said.append((kind, facts)))
+        return Built(image, order, registry, repository, said)
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image, with what was said while it was built."""
+
+    image: Image
+    order: Order
+    registry: Registry
+    repository: str
+    said: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+
+    def manifest(self, platform: str) -> documents.Manifest:
+        index = self.registry.manifest(self.repository, self.image.digest)
+        assert index is not None
+        found = self.registry.manifest(self.repository, documents.choose(index, platform).digest)
+        assert found is not None
+        return found
+
+    def layers(self, platform: str) -> tuple[documents.Descriptor, ...]:
+        return documents.layers_of(self.manifest(platform))
+
+    def made(self, platform: str) -> list[str]:
+        """The names of the layers that were not there before."""
+        return [f["name"] for kind, f in self.said if kind == "layer" and f["platform"] == platform and not f["kept"]]
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
+    """A folder for all processes of this test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker == "master" else base.parent) / "images"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def layer_of(folder: Path, files: Mapping[str, bytes]) -> Layer:
+    """A layer with these files, gzipped as base images have it."""
+    entries = [Entry(name, data) for name, data in files.items()]
+    return Layers(folder / "made", "gzip").get(str(sorted(files.items())), lambda work: entries)[0]
+
+
+def push_image(registry: Registry, repository: str, layers: Mapping[str, Sequence[Layer]], tag: str = "latest") -> str:
+    """Push an image by the layers of each platform, as one to build on; return its name.
+
+    It has an entry point, which would get in a worker's way. One for a single platform has no index.
+    """
+    manifests = []
+    for platform, made in layers.items():
+        system, architecture = platform.split("/")
+        config = documents.canonical(
+            {
+                "architecture": architecture,
+                "os": system,
+                "config": {"Env": ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"], "Entrypoint": ["/bin/false"], "User": "root"},
+                "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in made]},
+            }
+        )
+        described = documents.Descriptor(documents.CONFIG, documents.digest_of(config), len(config))
+        registry.push_blob(repository, described.digest, config)
+        for layer in made:
+            registry.push_blob(repository, layer.digest, layer.path)
+        manifest = documents.manifest(described, [layer.descriptor for layer in made])
+        registry.put_manifest(repository, manifest.digest if len(layers) > 1 else tag, manifest)
+        manifests.append(documents.Descriptor(manifest.media_type, manifest.digest, len(manifest.body), platform))
+    if len(layers) > 1:
+        registry.put_manifest(repository, tag, documents.index(manifests))
+    return f"{registry.host}/{repository}:{tag}"
+
+
+def pins(*but: str) -> tuple[str, ...]:
+    """The versions that the tests run with, but for some packages."""
+    names = ((d.metadata["Name"].lower(), d.version) for d in distributions())
+    return tuple(sorted(f"{name}=={version}" for name, version in names if name not in but))
+
+
+def worker_environment(cache: Path) -> Environment:
+    """What a worker needs: dask_starburst as it is in this folder, and what comes with it."""
+    wheel = wheels.of_folder(ROOT, cache, "editable")
+    return Environment(PYTHON, ("distributed",), pins("dask-starburst"), wheels=(wheel,))
+
+
+def new_kitchen(registry: Registry, shared: Path) -> Kitchen:
+    """Push Debian's Python as the base and give what to build with."""
+    layers = {platform: [made.as_layer] for platform, made in rootfs(shared / "base").items()}
+    return Kitchen(registry, push_image(registry, "base/python", layers, PYTHON), shared)
+
+
+def doll_kitchen(registry: Registry, shared: Path) -> Kitchen:
+    """Push a base that looks like one with a Python, but which nothing can be run in."""
+    library = f"usr/local/lib/python{PYTHON}"
+    program = f"usr/local/bin/python{PYTHON}"
+    files = {"etc/passwd": b"root:x:0:0::/root:/bin/sh\n", f"{library}/json/decoder.py": b"a = 1\n"}
+    layers = {
+        platform: [layer_of(shared, {**files, program: random.Random(platform).randbytes(3 << 20)})]
+        for platform in PLATFORMS
+    }
+    return Kitchen(registry, push_image(registry, "base/doll", layers, PYTHON), shared)
+
+
+def worker_image(kitchen: Kitchen) -> Built:
+    """Build a worker's image; the processes of a test run share what it is made of."""
+    cache = kitchen.cache
+    with locked(kitchen.shared / "building"):
+        order = kitchen.order(worker_environment(cache), cache)
+        return kitchen.build(order, cache)

@@ -1,0 +1,466 @@
+"""A small AWS with its Dask scheduler, as values, in virtual time: what `step` decides has to work against it.
+
+It behaves as documented where that matters to `step`: Auto Scaling replaces what goes and takes away what is
+too much, choosing by itself; ECS places on the instance that is named, if it is connected and empty; every effect
+comes later than its answer; a dead process keeps its name at the scheduler until somebody notices. Until
+`noisy_until` things are lost at random; after that nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from dask_starburst.plan.loop.offerings import Refusal, remember
+from dask_starburst.plan.loop.polling import Connected, booting, differing, doubtful, join_instances, join_tasks
+from dask_starburst.plan.loop.reconcile import settle, step
+from dask_starburst.plan.loop.state import (
+    HEAD,
+    Action,
+    Forget,
+    Group,
+    Limits,
+    Name,
+    Observed,
+    Retire,
+    RunTask,
+    SetDesired,
+    SetTypes,
+    StopTask,
+    Task,
+    Terminate,
+    Worker,
+    WorkerState,
+)
+from dask_starburst.plan.loop.worker import delayed, placed, refused, track, unanswered
+from dask_starburst.plan.money.budget import Caps, Rates, held
+
+S = WorkerState
+TYPES = ("c7g.xlarge", "m7g.xlarge")
+NEVER = float("inf")
+#: Seconds between two looks.
+TICK = 3.0
+#: Seconds between two sweeps, and before a task that has not joined is asked for: as with a poll of 1.5 s.
+SWEEP = 30.0
+PATIENCE = 6.0
+#: How likely one thing is lost in one tick of the noisy time.
+LOSS = 0.03
+
+Check = Callable[[tuple[Action, ...], tuple[Worker, ...], Observed, float, Limits], None]
+
+
+@dataclass
+class Machine:
+    """One instance: when it registers with ECS, and when it is gone."""
+
+    id: str
+    group: str
+    registers: float
+    arn: str | None = None
+    connected: bool = False
+    gone: float = NEVER
+    terminating: bool = False
+    type: str = TYPES[0]
+
+
+@dataclass
+class Process:
+    """One task: when it runs, joins, and is over."""
+
+    arn: str
+    worker: Name
+    launch: int
+    instance: str | None
+    runs: float
+    joins: float
+    ends: float = NEVER
+    status: str = "PENDING"
+    exit_code: int | None = None
+    reason: str = ""
+
+
+@dataclass
+class SimulatedAWS:
+    """AWS and the scheduler; `random` decides all delays and losses."""
+
+    random: Random
+    now: float = 0.0
+    noisy_until: float = 0.0
+    desired: dict[str, int] = field(default_factory=dict)
+    machines: dict[str, Machine] = field(default_factory=dict)
+    processes: dict[str, Process] = field(default_factory=dict)
+    #: Who holds a name at the scheduler, and until when a name that nobody holds is kept.
+    members: dict[Name, str] = field(default_factory=dict)
+    stale: dict[Name, float] = field(default_factory=dict)
+    #: Which types each group launches, until when a market has nothing to give, and what was said of it.
+    allowed: tuple[str, ...] = TYPES
+    types: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    shut: dict[str, float] = field(default_factory=dict)
+    refusals: list[Refusal] = field(default_factory=list)
+    #: From when to when AWS cannot be asked, and what: ``look`` (describe calls), ``order``, ``run``, ``lost`` (as
+    #: ``run``, but it is done and only the answer is lost).
+    outages: list[tuple[float, float, str]] = field(default_factory=list)
+    #: Whether it chooses any of the types, as AWS may.
+    mixed: bool = False
+    launched: int = 0
+    started: int = 0
+
+    @classmethod
+    def like(cls, observed: Observed, now: float, random: Random, noisy_until: float) -> SimulatedAWS:
+        """Return an AWS that looks like `observed` to whoever asks it."""
+        aws = cls(random, now, noisy_until, {g.name: g.desired for g in observed.groups.values()})
+        aws.types = {g.name: g.types for g in observed.groups.values()}
+        for i in observed.instances.values():
+            registers = NEVER if i.arn else now + aws.delay(1, 90)
+            machine = Machine(i.id, i.group, registers, i.arn, i.connected, terminating=i.terminating)
+            machine.gone = now + aws.delay(1, 60) if i.terminating else NEVER
+            aws.machines[i.id] = machine
+        taken: set[str] = set()
+        for t in observed.tasks.values():
+            if t.instance in taken and not t.stopped:
+                continue  # ECS never has two on one instance, whatever was observed
+            taken |= {t.instance} if t.instance and not t.stopped else set()
+            process = Process(t.arn, t.worker, t.launch, t.instance, now, now + aws.delay(1, 20), status=t.status)
+            aws.processes[t.arn] = process
+        for name in observed.members:
+            held = [t.arn for t in observed.tasks.values() if t.worker == name and t.status == "RUNNING"]
+            aws.members[name] = held[0] if held else "nobody"
+        return aws
+
+    @property
+    def noisy(self) -> bool:
+        """Whether things are still being lost."""
+        return self.now < self.noisy_until
+
+    def down(self, what: str) -> bool:
+        """Whether AWS cannot be asked for something just now."""
+        return any(begin <= self.now < end and kind == what for begin, end, kind in self.outages)
+
+    def delay(self, low: float, high: float) -> float:
+        return self.random.uniform(low, high)
+
+    def boots(self) -> float:
+        """Draw the seconds from an order to an instance that has registered with ECS."""
+        return self.delay(5, 90)
+
+    def pulls(self) -> float:
+        """Draw the seconds from RunTask to RUNNING."""
+        return self.delay(0, 10)
+
+    def joins(self) -> float:
+        """Draw the seconds from RUNNING to a worker that the scheduler knows."""
+        return self.delay(0, 20)
+
+    def hears(self) -> float:
+        """Draw the seconds after which Dask knows of a death: at once, or after its worker-ttl."""
+        return self.random.choice([0.0, 2 * TICK, 300.0])
+
+    def alive(self, group: str) -> list[Machine]:
+        return [m for m in self.machines.values() if m.group == group and not m.terminating]
+
+    def running(self) -> list[Process]:
+        return [p for p in self.processes.values() if p.status != "STOPPED"]
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def pass_time(self, seconds: float) -> None:
+        """Let everything happen that is due."""
+        self.now += seconds
+        if self.noisy:
+            self._lose_something()
+        for group in self.desired:
+            self._auto_scale(group)
+        for machine in list(self.machines.values()):
+            self._live(machine)
+        for process in self.running():
+            self._run(process)
+        self._notice_the_dead()
+
+    def _auto_scale(self, group: str) -> None:
+        alive = self.alive(group)
+        if self.desired[group] > len(alive) and self.now < self.shut.get(group, 0.0):
+            type = self.random.choice(["", *self.allowed])
+            self.refusals.append(Refusal(group, "capacity", "AWS has none", self.now, type))
+            return
+        for _ in range(self.desired[group] - len(alive)):
+            self.launched += 1
+            # In the noisy time some never get their agent up.
+            dud = self.noisy and self._lost()
+            name = f"i-new-{self.launched}"
+            registers = NEVER if dud else self.now + self.boots()
+            allowed = self.types.get(group, self.allowed)
+            type = self.random.choice(allowed) if self.mixed else allowed[0]
+            self.machines[name] = Machine(name, group, registers, type=type)
+        for machine in self.random.sample(alive, max(0, len(alive) - self.desired[group])):
+            self._take(machine)
+
+    def _take(self, machine: Machine) -> None:
+        if not machine.terminating:
+            machine.terminating, machine.gone = True, self.now + self.delay(2, 60)
+
+    def _live(self, machine: Machine) -> None:
+        if self.now >= machine.registers and machine.arn is None:
+            machine.arn, machine.connected = f"arn:{machine.id}", True
+        if self.now >= machine.gone:
+            del self.machines[machine.id]
+
+    def _run(self, process: Process) -> None:
+        machine = next((m for m in self.machines.values() if m.arn and m.arn == process.instance), None)
+        if machine is None:
+            self._end(process, None, "Host EC2 terminated.")
+        elif self.now >= process.ends:
+            self._end(process, 0, "Task stopped by user")
+        elif process.status == "PENDING" and self.now >= process.runs:
+            process.status = "RUNNING"
+        elif process.status == "RUNNING" and self.now >= process.joins:
+            self._join(process)
+
+    def _join(self, process: Process) -> None:
+        holder = self.members.setdefault(process.worker, process.arn)
+        if holder != process.arn:
+            self._end(process, 1, "name taken")
+        process.joins = NEVER
+
+    def _end(self, process: Process, code: int | None, reason: str) -> None:
+        process.status, process.exit_code, process.reason = "STOPPED", code, reason
+
+    def _notice_the_dead(self) -> None:
+        for name, arn in list(self.members.items()):
+            process = self.processes.get(arn)
+            if process is None or process.status == "STOPPED":
+                due = self.stale.setdefault(name, self.now + self.hears())
+                if self.now >= due:
+                    self._forget(name)
+
+    def _forget(self, name: Name) -> None:
+        self.members.pop(name, None)
+        self.stale.pop(name, None)
+
+    # -- losses ---------------------------------------------------------------------------------
+
+    def _lost(self) -> bool:
+        return self.noisy and self.random.random() < LOSS
+
+    def _lose_something(self) -> None:
+        for group in self.desired:
+            if self._lost():
+                self.shut[group] = min(self.now + self.delay(5, 400), self.noisy_until)
+        for machine in self.machines.values():
+            if self._lost():
+                self._take(machine)  # a Spot interruption: Auto Scaling replaces it
+            if self._lost():
+                machine.connected = False  # its agent is gone for good
+        for process in self.running():
+            if self._lost():
+                self._end(process, 137, "OutOfMemoryError")
+            if process.status == "RUNNING" and self._lost():
+                self.members.pop(process.worker, None)  # it lives and is cut off
+            if self._lost():
+                process.joins = NEVER  # it hangs
+
+    # -- what can be asked of it ----------------------------------------------------------------
+
+    def perform(self, action: Action) -> bool:
+        """Take one action (not RunTask); whether it was accepted."""
+        if self._lost():
+            return self.random.random() < 0.5  # lost on the way, or refused
+        match action:
+            case SetDesired(group, desired):
+                self.desired[group] = desired
+            case SetTypes(group, types):
+                self.types[group] = types
+            case Terminate(instance, group):
+                return self._terminate(instance, group)
+            case StopTask(task):
+                process = self.processes.get(task)
+                if process is not None:
+                    process.ends = min(process.ends, self.now + self.delay(0, 40))
+            case Retire(worker):
+                self._retire(worker)
+            case Forget(worker):
+                self._forget(worker)
+        return True
+
+    def _terminate(self, instance: str, group: str) -> bool:
+        machine = self.machines.get(instance)
+        if machine is None or machine.terminating or self.desired[group] == 0:
+            return False  # AWS refuses to go below the minimum size
+        self._take(machine)
+        self.desired[group] -= 1
+        return True
+
+    def _retire(self, worker: Name) -> None:
+        arn = self.members.get(worker)
+        self._forget(worker)
+        if arn in self.processes:
+            process = self.processes[arn]
+            process.ends = min(process.ends, self.now + self.delay(0, 10))
+
+    def run_task(self, action: RunTask) -> Process | None:
+        """Start a task on the instance that is named; None when it does not take it."""
+        machine = self.machines.get(action.instance)
+        held = {p.instance for p in self.running()}
+        if machine is None or machine.terminating or not machine.connected or machine.arn in held:
+            return None
+        self.started += 1
+        runs = self.now + self.pulls()
+        arn = f"task-new-{self.started}"
+        process = Process(arn, action.worker, action.launch, machine.arn, runs, runs + self.joins())
+        self.processes[arn] = process
+        return process
+
+
+@dataclass
+class SimulatedFleet:
+    """The loop of `fleet.Fleet` without waiting: look, follow, decide, ask, perform."""
+
+    aws: SimulatedAWS
+    workers: dict[Name, Worker]
+    observed: Observed
+    limits: Limits
+    check: Check = lambda actions, workers, observed, now, limits: None
+    rates: Rates = field(default_factory=Rates)
+    caps: Caps = field(default_factory=Caps)
+    swept: float = -NEVER
+    seen: float = 0.0
+    blind: bool = False
+    described: dict[str, float] = field(default_factory=dict)
+
+    def want(self, wished: Iterable[Name], group: str) -> None:
+        """Wish for exactly these workers in the group."""
+        names, now = set(wished), self.aws.now
+        for name, worker in self.workers.items():
+            if worker.group == group:
+                self.workers[name] = replace(worker, wished=name in names)
+        for name in sorted(names - self.workers.keys()):
+            self.workers[name] = Worker(name, group, since=now, not_before=now)
+
+    def wished(self) -> list[Worker]:
+        return [w for w in self.workers.values() if w.wished]
+
+    def tick(self) -> tuple[Action, ...]:
+        """Let a moment pass and act once."""
+        self.aws.pass_time(TICK)
+        if self.aws.down("look"):
+            self.blind = True
+            return ()
+        if self.blind:
+            self.workers = {n: delayed(w, self.aws.now - self.seen) for n, w in self.workers.items()}
+        self.blind, self.seen = False, self.aws.now
+        self._look()
+        if self.caps:
+            self._hold()
+        self._follow()
+        now, workers = self.aws.now, tuple(self.workers.values())
+        actions = step(workers, self.observed, now, self.limits)
+        self.check(actions, workers, self.observed, now, self.limits)
+        self.observed = replace(self.observed, asked={**self.observed.asked, **dict.fromkeys(actions, now)})
+        for action in actions:
+            self._perform(action)
+        return actions
+
+    def _look(self) -> None:
+        """See as little, and as late, as `fleet.Observer` does."""
+        aws, before, now = self.aws, self.observed, self.aws.now
+        present = [(m.id, m.group, m.type, m.terminating) for m in aws.machines.values()]
+        sweep = now - self.swept >= SWEEP
+        instances = join_instances(present, None, before, now)
+        known = replace(before, instances=instances, members=frozenset(aws.members))
+        registered = {m.arn: m for m in aws.machines.values() if m.arn}
+        arns = frozenset(arn for arn, m in registered.items() if m.connected)
+        asked = doubtful(self.workers.values(), known, self.described, now, PATIENCE)
+        if sweep or booting(instances.values()):
+            connected = Connected(arns, {arn: m.id for arn, m in registered.items()})
+            instances = join_instances(present, connected, before, now)
+        if sweep:
+            self.swept = now
+            asked |= differing(known, (p.arn for p in aws.running()))
+        self.described |= dict.fromkeys(asked, now)
+        answered = {arn: _task(aws.processes[arn]) for arn in asked if arn in aws.processes}
+        placed = {w.task: w.since for w in self.workers.values() if w.task}
+        seen = Observed(
+            groups={
+                n: Group(n, desired, aws.types.get(n, aws.allowed), aws.allowed) for n, desired in aws.desired.items()
+            },
+            instances=instances,
+            tasks=join_tasks(before.tasks, asked, answered, placed, now),
+            members=known.members,
+        )
+        refusals = remember(before.refusals, aws.refusals, dict(seen.youngest), now)
+        aws.refusals.clear()
+        self.observed = replace(seen, asked=settle(before.asked, seen), refusals=refusals)
+
+    def _hold(self) -> None:
+        """Mark who waits for money, as `fleet.BudgetWatch` does."""
+        wait = held(self.workers.values(), self.observed, self.aws.now, self.limits, self.rates, self.caps, 0.0)
+        self.workers = {name: replace(w, held=name in wait) for name, w in self.workers.items()}
+
+    def _follow(self) -> None:
+        for name, old in list(self.workers.items()):
+            new = self.workers[name] = track(old, self.observed, self.aws.now, self.limits)
+            if new.state is S.STOPPED and not new.wished:
+                del self.workers[name]
+
+    def _perform(self, action: Action) -> None:
+        if isinstance(action, RunTask):
+            self._run(action)
+        elif self.aws.down("order"):
+            if isinstance(action, SetDesired):
+                waiting = {n: unanswered(w, self.aws.now) for n, w in self.workers.items() if w.group == action.group}
+                self.workers |= waiting
+        elif not self.aws.perform(action) or isinstance(action, Retire | Forget):
+            self._unask(action)
+
+    def _run(self, action: RunTask) -> None:
+        worker, down = self.workers[action.worker], self.aws.down("run")
+        process = None if down else self.aws.run_task(action)
+        lost = self.aws.down("lost") or (self.aws.noisy and self.aws.random.random() < LOSS)
+        if down or (process is not None and lost):
+            self.workers[action.worker] = unanswered(worker, self.aws.now)
+            self.swept = -NEVER
+            return
+        self._unask(action)
+        if process is None:
+            new = refused(worker, "RESOURCE:CPU", passing=True)
+            tried = replace(self.observed.instances[action.instance], refused_at=self.aws.now)
+            self.observed = replace(self.observed, instances={**self.observed.instances, tried.id: tried})
+        else:
+            new = placed(worker, _task(process), self.aws.now)
+            self.observed = replace(self.observed, tasks={**self.observed.tasks, process.arn: _task(process)})
+        self.workers[action.worker] = new
+
+    def _unask(self, action: Action) -> None:
+        self.observed = replace(self.observed, asked={a: t for a, t in self.observed.asked.items() if a != action})
+
+    def settled(self) -> bool:
+        """Whether exactly the wished workers are up, and nothing else is there but the spares."""
+        aws, wished = self.aws, self.wished()
+        tasks = {p.arn for p in aws.running()}
+        # A worker counts where it runs: one that was found on another group's instance is left there.
+        home = {m.arn: m.group for m in aws.machines.values()}
+        used = {g: sum(home.get(w.instance, w.group) == g for w in wished) for g in aws.desired}
+        groups = {g: n + self.limits.spare.get(g, 0) for g, n in used.items()}
+        return (
+            len(wished) == len(self.workers)
+            and all(w.state is S.READY for w in wished)
+            and tasks == {w.task for w in wished}
+            and aws.desired == groups
+            and not self.observed.refusals  # when they are forgotten, all types are launched again
+            and all(set(aws.types.get(w.group, aws.allowed)) == set(aws.allowed) for w in wished)
+            and all(len(aws.alive(g)) == n for g, n in groups.items())
+            and not any(m.terminating for m in aws.machines.values())
+            and set(aws.members) - {HEAD} == {w.name for w in wished}
+        )
+
+
+def _task(process: Process) -> Task:
+    return Task(
+        process.arn,
+        process.worker,
+        process.launch,
+        process.status,
+        process.instance,
+        process.reason,
+        process.exit_code,
+    )
