@@ -31,7 +31,8 @@ from dask_starburst.cost.keeper import BookKeeper
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.events import EventLog
-from dask_starburst.fleet.session import Session, blueprint
+from dask_starburst.fleet.blueprint import blueprint
+from dask_starburst.fleet.session import Session
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.loop.state import WorkerState
 from dask_starburst.settings import Settings

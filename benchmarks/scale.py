@@ -46,8 +46,9 @@ from benchmarks.stand_in import StandIn
 from dask_starburst import StarburstCluster
 from dask_starburst.aws.session import AWS
 from dask_starburst.events import EventLog
+from dask_starburst.fleet.blueprint import blueprint
 from dask_starburst.fleet.controller.loop import Fleet
-from dask_starburst.fleet.session import Session, blueprint
+from dask_starburst.fleet.session import Session
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.loop.state import SCHEDULER, Name, WorkerState
 from dask_starburst.plan.requests.tasks import place_of

@@ -29,8 +29,7 @@ from distributed import Client, futures_of
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from dask_starburst import StarburstCluster
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events
+from dask_starburst.local import LocalAWS, faults
 
 WORKERS, NTHREADS = 4, 2
 PARTITIONS, ROWS = 32, 20_000
@@ -157,10 +156,10 @@ def run(aws: LocalAWS, job: Callable[..., Any], taken: int, watch: bool, workers
     ):
         client.wait_for_workers(workers, timeout=PATIENCE)
         client.register_plugin(executions())
-        kind = events.Interrupt if watch else events.HostDeath
+        kind = faults.Interrupt if watch else faults.HostDeath
         event = kind(count=taken, group="*-spot")
         begun = time.monotonic()
-        result = job(client, lambda: aws.weather([event] if taken else [], seed=taken))
+        result = job(client, lambda: aws.play([event] if taken else [], seed=taken))
         seconds = time.monotonic() - begun
         lost = removed(client)
         return Outcome(seconds, sum(map(results, lost)), recomputed(client)), result

@@ -7,12 +7,13 @@ kinds of jobs: one whose results are ``gathered`` as they come, and one whose re
 the end, each once, as those of a persisted dataframe are.
 
 All of it is *simulated*, in virtual time. What is decided is decided by the code that runs in a cluster:
-`plan.loop.reconcile.step`, `plan.loop.worker`, `plan.loop.interruptions` and `fleet.controller.interruptions.SpotWatch`. The AWS and the Dask beneath are those
-of the property tests of `step`, with the latencies of the profile ``realistic``. An interrupted worker finishes its
-task and meanwhile hands over what it holds, at the bandwidth that the product counts on. With ``watch`` off nobody
-hears of notices: an instance works on until it is gone, and with it what its worker holds. Prices are those of the
-bundled list, Spot by its published savings; the scheduler's instance, volumes and public addresses are included. An
-interruption of one pool says nothing of another here; real ones come together.
+`plan.loop.reconcile.step`, `plan.loop.worker`, `plan.loop.interruptions` and
+`fleet.controller.interruptions.SpotWatch`. The AWS and the Dask beneath are those of the property tests of `step`,
+with the latencies of the profile ``realistic``. An interrupted worker finishes its task and meanwhile transfers its
+data, at the bandwidth that the product counts on. With ``watch`` off no notice is heard: an instance works on until it
+is gone, and with it what its worker holds. Prices are those of the bundled list, Spot by its published savings; the
+scheduler's instance, volumes and public addresses are included. An interruption of one pool says nothing of another
+here; real ones come together.
 
 The last line is one JSON object.
 """

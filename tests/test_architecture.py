@@ -28,21 +28,29 @@ ORDER = (
     "fleet",
     "cost",
     "views",
-    "adaptive",
-    "cloud",
-    "preview",
-    "sampling",
-    "lifetime",
-    "lifecycle",
     "cluster",
-    "discovery",
+    "demo",
     "cli",
 )
-# What stands beside the row: it may import these, and only these may import it.
-BESIDE = {"remote": {"errors", "events", "cancellation", "plan", "aws"}, "local": {"errors", "extras", "catalog"}}
-MAY_IMPORT_LOCAL = {"local", "cli"}
+# Packages beside the row: each may import these, and only itself and those named below may import it.
+BESIDE = {
+    "runtime": {"errors", "events", "cancellation", "plan", "aws"},
+    "local": {"errors", "extras", "paths", "catalog"},
+}
+MAY_IMPORT_LOCAL = {"local", "demo", "cli"}
+# The same order inside packages, by folder or module. What is not listed comes last.
+INSIDE = {
+    "plan": ("scheduler", "images", "loop", "requests", "money"),
+    "environment": ("tools", "registry", "capture", "resolve", "build", "buildx"),
+    "fleet": ("tls", "pool", "controller"),
+    "runtime": ("metadata", "plugin", "host", "worker", "scheduler"),
+    "local": ("faults", "backend", "http", "moto", "containers", "services"),
+    "local/services": ("pricing", "service_quotas", "ecs", "ec2", "autoscaling", "ecr"),
+}
+# Neighbours in that order which may not import each other at all: they run in different processes.
+STRANGERS = {"runtime/host", "runtime/worker", "runtime/scheduler"}
 # One lazy line here: `cloud="local"` must not cost a user with an account the import of moto.
-MAY_IMPORT_LOCAL_LAZILY = {"cloud"}
+MAY_IMPORT_LOCAL_LAZILY = {"cluster"}
 KNOWS_BOTO = {"aws", "local"}
 NOT_IN_PLAN = {"boto3", "botocore", "asyncio", "logging", "time", "random"}
 
@@ -93,7 +101,7 @@ def imports_of(path: Path, tree: ast.Module) -> Iterator[Import]:
                 yield Import(path, node.lineno, name.name, lazy)
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            if module == "dask_starburst":  # `from dask_starburst import errors`
+            if PACKAGE.parent.joinpath(*module.split(".")).is_dir():  # `from dask_starburst import errors`
                 for name in node.names:
                     yield Import(path, node.lineno, f"{module}.{name.name}", lazy)
             else:
@@ -127,7 +135,7 @@ def why_forbidden(found: Import) -> str | None:
     if imported == "local":
         if importer in MAY_IMPORT_LOCAL or (importer in MAY_IMPORT_LOCAL_LAZILY and found.lazy):
             return None
-        return f"{found.where}: {importer} imports local, which only the cli and one lazy line of cloud may do."
+        return f"{found.where}: {importer} imports local, which only demo, cli and one lazy line of cluster may do."
     if importer in BESIDE:
         if imported in BESIDE[importer]:
             return None
@@ -138,6 +146,33 @@ def why_forbidden(found: Import) -> str | None:
         return f"{found.where}: {importer} imports {imported}, which runs on the other side."
     if ORDER.index(imported) > ORDER.index(importer):
         return f"{found.where}: {importer} imports {imported}, which comes after it in the order of the layers."
+    return None
+
+
+def parts_of(module: str) -> tuple[str, ...]:
+    """``dask_starburst.plan.loop.state`` is ``("plan", "loop", "state")``."""
+    return tuple(module.split(".")[1:])
+
+
+def why_forbidden_inside(found: Import) -> str | None:
+    """The sentence that says what is wrong with an import between two parts of a package, or None."""
+    importer = (*found.path.relative_to(PACKAGE).parts[:-1], found.path.stem)
+    imported = parts_of(found.module)
+    if found.imported is None:
+        return None
+    for depth in range(1, min(len(importer), len(imported))):
+        package = "/".join(importer[:depth])
+        if importer[:depth] != imported[:depth] or package not in INSIDE:
+            return None
+        mine, other = importer[depth], imported[depth]
+        if mine == other:
+            continue
+        order = INSIDE[package]
+        place = {name: number for number, name in enumerate(order)}
+        late = place.get(other, len(order)) > place.get(mine, len(order))
+        if late or {f"{package}/{mine}", f"{package}/{other}"} <= STRANGERS:
+            return f"{found.where}: {package}/{mine} imports {package}/{other}, which it may not."
+        return None
     return None
 
 
@@ -153,6 +188,21 @@ def test_every_module_has_its_place_in_the_order():
 
 def test_imports_go_one_way():
     wrong = [sentence for found in all_imports() if (sentence := why_forbidden(found))]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_imports_inside_packages_go_one_way():
+    wrong = [sentence for found in all_imports() if (sentence := why_forbidden_inside(found))]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_folder_of_a_package_has_its_place_in_the_order():
+    wrong = [
+        f"{package}/{folder.name} has no place in INSIDE of {Path(__file__).name}."
+        for package, order in INSIDE.items()
+        for folder in (PACKAGE / package).iterdir()
+        if (folder / "__init__.py").exists() and folder.name not in order
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -239,19 +289,38 @@ def length_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 @pytest.mark.parametrize(
     ("file", "code", "forbidden"),
     [
-        ("plan/shape.py", "from dask_starburst.catalog import prices", False),
-        ("catalog/prices.py", "from dask_starburst.plan.shape import Shape", True),
+        ("plan/loop/shape.py", "from dask_starburst.catalog import prices", False),
+        ("catalog/prices.py", "from dask_starburst.plan.loop.shape import Shape", True),
         ("catalog/prices.py", "from dask_starburst import errors", False),
-        ("cluster.py", "from dask_starburst.local import LocalAWS", True),
-        ("cloud.py", "def start():\n    from dask_starburst.local import LocalAWS", False),
-        ("cloud.py", "if TYPE_CHECKING:\n    from dask_starburst.local import LocalAWS", False),
-        ("fleet/controller/loop.py", "if TYPE_CHECKING:\n    from dask_starburst.local import LocalAWS", True),
-        ("fleet/controller/loop.py", "def start():\n    from dask_starburst.local import LocalAWS", True),
+        ("cluster/starburst.py", "from dask_starburst.local import LocalAWS", True),
+        ("cluster/cloud.py", "def start():\n    from dask_starburst.local import LocalAWS", False),
+        ("cluster/cloud.py", "if TYPE_CHECKING:\n    from dask_starburst.local import LocalAWS", False),
+        ("fleet/session.py", "if TYPE_CHECKING:\n    from dask_starburst.local import LocalAWS", True),
+        ("fleet/session.py", "def start():\n    from dask_starburst.local import LocalAWS", True),
         ("local/backend/engine.py", "from dask_starburst.aws import ecs", True),
-        ("runtime/host/reaper.py", "from dask_starburst.fleet import lease", True),
-        ("fleet/controller/loop.py", "import dask_starburst.runtime.host.reaper", True),
+        ("runtime/host/reaper.py", "from dask_starburst.fleet.pool import lease", True),
+        ("fleet/session.py", "import dask_starburst.runtime.host.reaper", True),
     ],
 )
 def test_the_rule_itself_tells_right_from_wrong(file, code, forbidden):
     (found,) = imports_of(PACKAGE / file, ast.parse(code))
     assert (why_forbidden(found) is not None) is forbidden
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "forbidden"),
+    [
+        ("plan/money/quote.py", "from dask_starburst.plan.loop.state import HEAD", False),
+        ("plan/loop/state.py", "from dask_starburst.plan.money.quote import Quote", True),
+        ("plan/loop/state.py", "from dask_starburst.plan.loop import worker", False),
+        ("plan/loop/state.py", "from dask_starburst.plan import money", True),
+        ("fleet/session.py", "from dask_starburst.fleet.controller.loop import Fleet", False),
+        ("fleet/controller/loop.py", "from dask_starburst.fleet.session import Session", True),
+        ("runtime/scheduler/demand.py", "from dask_starburst.runtime.worker import notices", True),
+        ("local/services/ec2/machines.py", "from dask_starburst.local.services.autoscaling import groups", True),
+        ("local/server.py", "from dask_starburst.local.services.autoscaling import groups", False),
+    ],
+)
+def test_the_rule_inside_packages_tells_right_from_wrong(file, code, forbidden):
+    (found,) = imports_of(PACKAGE / file, ast.parse(code))
+    assert (why_forbidden_inside(found) is not None) is forbidden

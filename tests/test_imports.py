@@ -40,10 +40,8 @@ def test_the_cluster_is_imported_without_boto3_and_without_anything_that_only_a_
     modules = imported("from dask_starburst import StarburstCluster")
     assert not heavy(modules)
     layers = {name.split(".")[1] for name in ours(modules) if "." in name}
-    assert not layers & {"aws", "catalog", "cost", "environment", "views", "hooks", "cloud", "preview", "cli", "local"}
-    assert {name for name in ours(modules) if name.startswith("dask_starburst.fleet.")} == {
-        "dask_starburst.cluster.processes"
-    }
+    assert not layers & {"aws", "catalog", "cost", "environment", "views", "hooks", "demo", "cli", "local"}
+    assert {name for name in ours(modules) if name.startswith("dask_starburst.fleet")} == set()
 
 
 def test_dasks_own_command_line_gets_ours_for_four_small_modules():

@@ -11,9 +11,9 @@ import pytest
 from dask_starburst.cost import record
 from dask_starburst.cost.price_cache import Known, PriceCache
 from dask_starburst.cost.record import Record
-from dask_starburst.environment.build.layers import Layers, write_whole
+from dask_starburst.environment.build.layers import Layers
 from dask_starburst.environment.build.tar import Entry
-from dask_starburst.paths import private_folder
+from dask_starburst.paths import private_folder, write_atomic
 
 BILL = Record("a", "b", "us-east-1", 0, 1, 2.0, 0, 1)
 
@@ -38,7 +38,7 @@ def test_bills_prices_and_layers_are_for_their_owner_only(tmp_path: Path, monkey
     record.keep(BILL)
     assert len(record.kept()) == 2
     PriceCache(tmp_path / "cache" / "prices" / "us-east-1.json").write({"c7g.large": Known(1.0, 2.0, 3.0)})
-    write_whole(tmp_path / "cache" / "notes" / "a.json", b"{}")
+    write_atomic(tmp_path / "cache" / "notes" / "a.json", b"{}")
     Layers(tmp_path / "cache" / "layers").get("a", lambda work: [Entry("a", b"b")])
     assert open_to_others(tmp_path) == {}
 

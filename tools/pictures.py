@@ -19,7 +19,7 @@ from rich.terminal_theme import MONOKAI
 from dask_starburst.cli.advise import as_renderable, candidates
 from dask_starburst.cluster.quote import offline
 from dask_starburst.cost.price_book import PriceBook
-from dask_starburst.fleet.session import blueprint
+from dask_starburst.fleet.blueprint import blueprint
 from dask_starburst.plan.money import advice
 from dask_starburst.plan.money.idle import Kept, idle_bill
 from dask_starburst.plan.requests.garbage import Claim, GroupFound, PoolFound

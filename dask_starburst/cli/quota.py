@@ -18,7 +18,7 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.catalog.quotas import QUOTAS, Market, Quota, fargate_quota, quota_of
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.errors import BadArgument, PermissionDenied
-from dask_starburst.fleet.session import Blueprint, blueprint
+from dask_starburst.fleet.blueprint import Blueprint, blueprint
 from dask_starburst.plan.requests.quotas import Increase, Standing, number, usage
 from dask_starburst.settings import UNSET, Settings
 

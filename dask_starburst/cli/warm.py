@@ -7,8 +7,8 @@ import click
 from dask_starburst.aws.session import AWS
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.errors import BadArgument
-from dask_starburst.fleet.pool.prewarm import warm_up
-from dask_starburst.fleet.session import Blueprint, blueprint
+from dask_starburst.fleet.blueprint import Blueprint, blueprint
+from dask_starburst.fleet.prewarm import warm_up
 from dask_starburst.plan.requests.garbage import GroupFound, usd_per_hour
 from dask_starburst.plan.requests.reuse import SHORTEST_WARM, Kept
 from dask_starburst.settings import ARCHITECTURES, SPOT_POLICIES, UNSET, Settings, check_count, parse_duration

@@ -15,7 +15,7 @@ from dask.utils import format_bytes
 from dask_starburst.cluster.quote import quote
 from dask_starburst.cost.record import Record, kept
 from dask_starburst.errors import BadArgument
-from dask_starburst.fleet.session import blueprint
+from dask_starburst.fleet.blueprint import blueprint
 from dask_starburst.plan.loop.adaptive import Patience
 from dask_starburst.plan.money.estimate import TASK_SECONDS, Estimate, Way, per_hour
 from dask_starburst.plan.money.estimate import estimate as reckon

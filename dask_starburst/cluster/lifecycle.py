@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from dask_starburst.cost.bill import Cost
     from dask_starburst.cost.keeper import BookKeeper
     from dask_starburst.cost.ledger import Ledger
+    from dask_starburst.fleet.blueprint import Blueprint
     from dask_starburst.fleet.controller.loop import Fleet
-    from dask_starburst.fleet.session import Blueprint, Session
+    from dask_starburst.fleet.session import Session
     from dask_starburst.hooks import Hooks, Launch
 
 # What only a cluster that runs needs is imported where it is used: boto3 and all that calls AWS take a third as long
@@ -109,7 +110,7 @@ class CloudCluster(OwnedCluster):
         from dask_starburst.cost.keeper import BookKeeper
         from dask_starburst.cost.ledger import Ledger
         from dask_starburst.cost.price_book import PriceBook
-        from dask_starburst.fleet.session import caps_of, within
+        from dask_starburst.fleet.blueprint import caps_of, within
 
         settings, aws, blueprint = self.settings, cloud.aws, self._blueprint
         book = PriceBook(aws.region, now=aws.now)

@@ -16,8 +16,8 @@ from dask_starburst.cost.kept import kept
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import BudgetExceeded, NoCredentials, PriceUnknown, QuotaExceeded, StarburstError
+from dask_starburst.fleet.blueprint import Blueprint, blueprint, caps_of, within
 from dask_starburst.fleet.pool import preflight
-from dask_starburst.fleet.session import Blueprint, blueprint, caps_of, within
 from dask_starburst.plan.money.idle import idle_bill
 from dask_starburst.plan.money.quote import Quote, Wanted, on_fargate, reckon
 from dask_starburst.plan.requests.pool import LADDERS

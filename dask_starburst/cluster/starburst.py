@@ -187,7 +187,7 @@ class StarburstCluster(CloudCluster):
         """Make the certificates and the blueprint; return the name, and what SpecCluster has to know of a worker."""
         from dask_starburst.environment.hook import ImageHook
         from dask_starburst.fleet import tls
-        from dask_starburst.fleet.session import blueprint
+        from dask_starburst.fleet.blueprint import blueprint
         from dask_starburst.hooks import Hooks, named_hooks
 
         name = self.settings.name or f"starburst-{uuid.uuid4().hex[:8]}"

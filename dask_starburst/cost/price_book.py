@@ -14,8 +14,8 @@ from dask_starburst.aws import pricing
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog import Price, price_table
 from dask_starburst.cost.price_cache import Known, PriceCache
-from dask_starburst.environment.tools.cache import cache_dir
 from dask_starburst.errors import PermissionDenied, PriceUnknown, StarburstError
+from dask_starburst.paths import cache_dir
 
 ON_DEMAND_SECONDS = 24 * 3600.0
 """How long a list price counts as live: AWS changes them a few times a year."""

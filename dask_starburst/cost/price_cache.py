@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from dask_starburst.paths import private_folder
+from dask_starburst.paths import write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +50,7 @@ class PriceCache:
         both |= {key: known for key, known in prices.items() if key not in both or both[key].asked <= known.asked}
         text = json.dumps({"prices": {key: astuple(known) for key, known in sorted(both.items())}})
         try:
-            private_folder(self._path.parent)
-            with tempfile.NamedTemporaryFile(
-                "w", dir=self._path.parent, prefix=".", delete=False, encoding="utf-8"
-            ) as file:
-                file.write(text)
-            os.replace(file.name, self._path)
+            write_atomic(self._path, text.encode())
         except OSError as error:
             logger.warning("prices cannot be kept in %s: %s", self._path, error)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from dask_starburst.cost.bill import Cost
-from dask_starburst.paths import private_folder, private_opener
+from dask_starburst.paths import private_folder, private_opener, state_dir
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +59,8 @@ def record_of(name: str, pool: str, opened: float, closed: float, cost: Cost, bo
 
 
 def file() -> Path:
-    """Return where the records are: below ``XDG_STATE_HOME``, or ``~/.local/state``. It may be deleted at any time."""
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "state") / "dask-starburst" / "costs.jsonl"
+    """Return where the records are. The file may be deleted at any time."""
+    return state_dir() / "costs.jsonl"
 
 
 def keep(record: Record) -> None:

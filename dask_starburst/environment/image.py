@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import canonicalize_name
+
 from dask_starburst.aws import ecr
 from dask_starburst.aws.session import AWS
 from dask_starburst.environment.build.base_image import resolve_base
@@ -22,13 +24,12 @@ from dask_starburst.environment.capture.model import Environment
 from dask_starburst.environment.capture.running import PYTHON
 from dask_starburst.environment.registry.client import Registry
 from dask_starburst.environment.registry.documents import Reference
-from dask_starburst.environment.resolve.lock import normal
 from dask_starburst.environment.resolve.platforms import Settled, explain, from_source, settle
 from dask_starburst.environment.tools import cancellation
-from dask_starburst.environment.tools.cache import cache_dir
 from dask_starburst.environment.user_image import opened
 from dask_starburst.errors import NoWheels, RegistryUnavailable
 from dask_starburst.hooks import Tell
+from dask_starburst.paths import cache_dir
 from dask_starburst.plan.images import lifetime as plan
 from dask_starburst.plan.images.recipe import PLATFORMS, Recipe, recipe_hash
 from dask_starburst.settings import BuildSettings, Settings
@@ -185,7 +186,7 @@ def _platforms(settled: Settled, arch: str, tell: Tell) -> tuple[str, ...]:
 
 def _tell_excluded(tell: Tell, exclude: Iterable[str], settled: Settled) -> None:
     """Warn of names that were to be left out, and that nothing has, or that come all the same."""
-    names, origin = {normal(name) for name in exclude}, settled.environment.origin
+    names, origin = {canonicalize_name(name) for name in exclude}, settled.environment.origin
     come = names & {name for lock in settled.locks.values() for name, _ in lock.packages}
     if come:
         text = f"build.exclude names {', '.join(sorted(come))}; other packages need that, so it comes all the same"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from dask_starburst.local import faults
 from dask_starburst.local.client import LocalAWS, LocalStatus
-from dask_starburst.local.faults import events as weather
 
-__all__ = ["LocalAWS", "LocalStatus", "weather"]
+__all__ = ["LocalAWS", "LocalStatus", "faults"]

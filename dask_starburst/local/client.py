@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local import endpoints
 from dask_starburst.local.backend.keys import TOKEN_HEADER, Keys, Private
-from dask_starburst.local.faults.events import Error, Event, Weather
+from dask_starburst.local.faults.events import Error, Event
+from dask_starburst.local.faults.scenario import Scenario
 from dask_starburst.local.launcher import Hello, Server, server_options
 from dask_starburst.local.sdk import environment, session
 
@@ -212,24 +213,24 @@ class LocalAWS:
 
     def inject(self, action: str, code: str, message: str, *, status: int = 400, times: int = 1) -> None:
         """Let the next ``times`` calls of an action, such as ``"ecs:RunTask"``, fail with an AWS error."""
-        self.weather([Error(action=action, code=code, message=message, status=status, count=times)])
+        self.play([Error(action=action, code=code, message=message, status=status, count=times)])
 
-    def weather(self, weather: Weather | Iterable[Event], *, seed: int = 0) -> None:
-        """Let bad days come: what is due at once has happened when this returns.
+    def play(self, scenario: Scenario | Iterable[Event], *, seed: int = 0) -> None:
+        """Play a scenario of faults: those that are due at once have happened when this returns.
 
         Parameters
         ----------
-        weather : Weather or iterable of Event
-            A script of `dask_starburst.local.faults.events`. Its times count from now.
+        scenario : Scenario or iterable of Event
+            Faults of `dask_starburst.local.faults`. Their times count from now.
         seed : int
-            What chooses the targets that are left open, if only events are given.
+            Chooses the targets that are left open, if only events are given.
         """
-        script = weather if isinstance(weather, Weather) else Weather(weather, seed)
-        self._control.post("weather", script.to_json())
+        script = scenario if isinstance(scenario, Scenario) else Scenario(scenario, seed)
+        self._control.post("faults", script.to_json())
 
-    def past_weather(self) -> list[dict[str, Any]]:
+    def past_faults(self) -> list[dict[str, Any]]:
         """Return what has happened: ``at`` (seconds since 1970), ``kind``, and ``hit``, ids of instances or tasks."""
-        return self._control.past_weather()
+        return self._control.past_faults()
 
     def throttle(self, on: bool) -> None:
         """Hold callers to AWS's documented request limits, or not (as at the start)."""
@@ -374,9 +375,9 @@ class Control:
         found: list[dict[str, Any]] = json.loads(self._ask(what))
         return found
 
-    def past_weather(self) -> list[dict[str, Any]]:
-        """Ask what weather there was."""
-        past: list[dict[str, Any]] = json.loads(self._ask("weather"))
+    def past_faults(self) -> list[dict[str, Any]]:
+        """Ask which faults have been injected."""
+        past: list[dict[str, Any]] = json.loads(self._ask("faults"))
         return past
 
     def post(self, path: str, body: Mapping[str, Any]) -> None:

@@ -12,9 +12,9 @@ from dask_starburst.local.backend.addresses import Network
 from dask_starburst.local.backend.world import World
 from dask_starburst.local.containers.fake import PlayedContainers
 from dask_starburst.local.containers.processes import Containers
-from dask_starburst.local.faults.events import Weather
+from dask_starburst.local.faults.scenario import Scenario
 from dask_starburst.local.http.router import Gate
-from dask_starburst.local.injector import Sky
+from dask_starburst.local.injector import Injector
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -53,8 +53,8 @@ class Control:
         self._containers = containers
         self._shutdown = shutdown
         self._reset = reset
-        self.gate: Gate | None = None  # the gate and the sky are built last: they need to know us
-        self.sky: Sky | None = None
+        self.gate: Gate | None = None  # the router and the injector are built last: they need this object
+        self.injector: Injector | None = None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -73,9 +73,9 @@ class Control:
                 return _JSON, json.dumps(self._status())
             case "POST", "clock":
                 return self._set_clock(_document(environ))
-            case "GET", "weather":
+            case "GET", "faults":
                 return _JSON, json.dumps(self._past())
-            case "POST", "weather":
+            case "POST", "faults":
                 return self._order(_document(environ))
             case "POST", "throttle":
                 return self._set_throttle(_document(environ))
@@ -169,17 +169,17 @@ class Control:
         return _JSON, json.dumps({"now": self._world.now(), "speed": self._world.clock.speed})
 
     def _order(self, wanted: Mapping[str, Any]) -> Reply:
-        assert self.sky is not None
+        assert self.injector is not None
         try:
-            self.sky.order(Weather.from_json(wanted))
+            self.injector.order(Scenario.from_json(wanted))
         except ValueError as error:
             raise RequestError(str(error)) from error
         return _JSON, "{}"
 
     def _past(self) -> list[dict[str, Any]]:
-        assert self.sky is not None
+        assert self.injector is not None
         with self._world.lock:
-            return list(self.sky.past)
+            return list(self.injector.past)
 
     def _set_throttle(self, wanted: Mapping[str, Any]) -> Reply:
         self._gate.throttle.enabled = bool(wanted.get("on"))

@@ -10,14 +10,13 @@ import contextlib
 import errno
 import json
 import os
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from dask_starburst.errors import LocalAWSError
+from dask_starburst.paths import state_dir, write_atomic
 
 _NAMES = frozenset({"127.0.0.1", "localhost"})
 #: What this process has started, wherever XDG_STATE_HOME leads by now.
@@ -51,9 +50,7 @@ class Endpoint:
 
 def folder() -> Path:
     """Return where the files are."""
-    usual = "~/Library/Application Support" if sys.platform == "darwin" else "~/.local/state"
-    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser(usual)
-    return private_folder(Path(home) / "dask-starburst" / "local")
+    return private_folder(state_dir() / "local")
 
 
 def private_folder(path: Path) -> Path:
@@ -79,12 +76,7 @@ def private_folder(path: Path) -> Path:
 
 def write(endpoint: Endpoint) -> None:
     """Write the file of one that is about to answer."""
-    path = _file(endpoint.url)
-    # mkstemp's files are 0600.
-    number, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-    with os.fdopen(number, "w", encoding="utf-8") as file:
-        json.dump(asdict(endpoint), file)
-    os.replace(name, path)
+    write_atomic(_file(endpoint.url), json.dumps(asdict(endpoint)).encode())
 
 
 def read(url: str) -> Endpoint:

@@ -19,8 +19,8 @@ from dask_starburst.local.backend.world import ACCOUNT, World
 from dask_starburst.local.faults.events import (
     AgentLost,
     Calls,
-    Calm,
     Capacity,
+    Clear,
     Event,
     FreshProfile,
     HostDeath,
@@ -36,8 +36,8 @@ from dask_starburst.local.faults.events import (
     SpotPrice,
     TaskDeath,
     Tasks,
-    Weather,
 )
+from dask_starburst.local.faults.scenario import Scenario
 from dask_starburst.local.http.call_faults import Faults
 from dask_starburst.local.services.ec2.capacity import Market
 from dask_starburst.local.services.ec2.capacity_pools import Choice
@@ -53,8 +53,8 @@ _INTERRUPTED = StateReason(
 _DIED = StateReason("Server.InternalError: Internal error on launch", "Server.InternalError")
 
 
-class Sky:
-    """Applies weather to everything that it can happen to.
+class Injector:
+    """Applies faults to everything that they can happen to.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Sky:
         self._luck: Luck = world.luck
         self.past: list[dict[str, Any]] = []
 
-    def order(self, weather: Weather) -> None:
+    def order(self, weather: Scenario) -> None:
         """Let a script happen from now on; what is due at once has happened when this returns."""
         rng = random.Random(weather.seed)
         with self._world.lock:
@@ -184,7 +184,7 @@ class Sky:
         return []
 
     @_apply.register
-    def _(self, event: Calm, rng: random.Random) -> list[str]:
+    def _(self, event: Clear, rng: random.Random) -> list[str]:
         for part in (self._market, self._luck, self._faults, self._world.veil):
             part.clear()
         return []

@@ -34,7 +34,7 @@ from dask_starburst.local.containers.processes import Containers
 from dask_starburst.local.control import Control, own_address
 from dask_starburst.local.http.protocols import Service
 from dask_starburst.local.http.router import Gate
-from dask_starburst.local.injector import Sky
+from dask_starburst.local.injector import Injector
 from dask_starburst.local.moto import patches
 from dask_starburst.local.services.autoscaling.groups import Groups
 from dask_starburst.local.services.autoscaling.operations import GroupOperations
@@ -214,7 +214,7 @@ class LocalServer:
         }
         gate = Gate(moto, services, folders, world.clock, world.keys, operations)
         control.gate = gate
-        control.sky = Sky(world, machines, tasks, market, gate.faults)
+        control.injector = Injector(world, machines, tasks, market, gate.faults)
         low, high = self._options.latency
         if high > 0:
             rng = random.Random(f"{self._options.seed}/latency")

@@ -6,8 +6,7 @@ import asyncio
 
 from dask_starburst.aws import placement
 from dask_starburst.aws.session import AWS
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events
+from dask_starburst.local import LocalAWS, faults
 
 TYPES = ("m7g.medium", "c7g.xlarge", "m7g.xlarge", "c6g.xlarge")
 AMI = "/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_id"
@@ -44,10 +43,10 @@ def zone(aws: LocalAWS, *, spot: bool = True) -> str:
 
 def test_a_zone_that_has_no_spot_is_not_chosen_for_it(aws: LocalAWS) -> None:
     first = zone(aws)
-    aws.weather([events.Capacity(room=0, market="spot", zone=first)])
+    aws.play([faults.Capacity(room=0, market="spot", zone=first)])
     assert zone(aws) != first
     assert zone(aws, spot=False) == first
-    aws.weather([events.Calm(), events.Capacity(room=None)])
+    aws.play([faults.Clear(), faults.Capacity(room=None)])
 
 
 def test_without_the_right_to_ask_for_scores_prices_decide(aws: LocalAWS) -> None:

@@ -14,8 +14,7 @@ from dask_starburst.catalog.instance_types import find
 from dask_starburst.catalog.quotas import QUOTAS
 from dask_starburst.errors import PermissionDenied
 from dask_starburst.fleet.pool import preflight
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events
+from dask_starburst.local import LocalAWS, faults
 from dask_starburst.plan.requests.quotas import Running, Wish
 
 T = TypeVar("T")
@@ -27,7 +26,7 @@ AMI = "/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_
 @pytest.fixture(autouse=True)
 def calm(aws: LocalAWS) -> Iterator[None]:
     yield
-    aws.weather([events.Calm()])
+    aws.play([faults.Clear()])
 
 
 def ask(aws: LocalAWS, work: Callable[[AWS], Awaitable[T]]) -> T:
@@ -43,7 +42,7 @@ def ask(aws: LocalAWS, work: Callable[[AWS], Awaitable[T]]) -> T:
 
 
 def test_the_applied_quota_counts(aws: LocalAWS) -> None:
-    aws.weather([events.Quota(market="spot", vcpus=12)])
+    aws.play([faults.Quota(market="spot", vcpus=12)])
     assert ask(aws, lambda account: service_quotas.limit(account, SPOT)) == 12.0
 
 
@@ -80,7 +79,7 @@ def test_everything_that_runs_in_the_region_counts_and_what_has_ended_does_not(a
 
 
 def test_what_is_asked_for_is_found_again_until_it_is_granted(aws: LocalAWS) -> None:
-    aws.weather([events.Quota(market="spot", vcpus=5)])
+    aws.play([faults.Quota(market="spot", vcpus=5)])
     made = ask(aws, lambda account: service_quotas.request(account, SPOT, 64))
     assert made.open
     assert ask(aws, lambda account: service_quotas.requests(account, SPOT)) == (made,)
@@ -104,7 +103,7 @@ def test_a_look_that_is_denied_says_so_and_goes_on(aws: LocalAWS, action: str) -
 
 
 def test_nobody_waits_long_for_a_service_that_does_not_answer(aws: LocalAWS) -> None:
-    aws.weather([events.Timeout(action="servicequotas:*", count=2, hold=1.0)])
+    aws.play([faults.Timeout(action="servicequotas:*", count=2, hold=1.0)])
     done, found = ask(aws, lambda account: preflight.beside(asyncio.sleep(0, "set up"), account, WISH, patience=0.3))
     assert done == "set up"
     assert found.unknown == "Service Quotas did not answer within 0.3 s."

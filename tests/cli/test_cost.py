@@ -50,11 +50,11 @@ def test_a_plan_in_an_account_launches_nothing(aws: LocalAWS):
 
 
 def test_a_plan_that_does_not_fit_in_a_quota_says_how_many_would(aws: LocalAWS):
-    aws.weather([Quota(market="spot", vcpus=9)])
+    aws.play([Quota(market="spot", vcpus=9)])
     try:
         text = " ".join(starburst(aws, "plan", "--workers", "4", "--endpoint-url", aws.endpoint_url).split())
     finally:
-        aws.weather([Quota(market="spot", vcpus=None)])
+        aws.play([Quota(market="spot", vcpus=None)])
     assert "Only 2 of 4 workers fit" in text
     assert "starburst quota request" in text
     assert "all of it fits" not in text.lower()

@@ -10,8 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dask_starburst.cli import main
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events
+from dask_starburst.local import LocalAWS, faults
 from dask_starburst.local.services.service_quotas import REVIEW
 from dask_starburst.plan.requests.policies import QUOTA_LOOK, QUOTA_REQUEST
 from tests.support.cluster_asserts import wait_until
@@ -22,10 +21,10 @@ def new_account(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("COLUMNS", "120")
-    aws.weather([events.Quota(market=market, vcpus=5) for market in ("spot", "on-demand")])
-    aws.weather([events.Quota(code="L-DB2E81BA", vcpus=0), events.Quota(code="L-3032A538", vcpus=6)])
+    aws.play([faults.Quota(market=market, vcpus=5) for market in ("spot", "on-demand")])
+    aws.play([faults.Quota(code="L-DB2E81BA", vcpus=0), faults.Quota(code="L-3032A538", vcpus=6)])
     yield
-    aws.weather([events.Calm()])
+    aws.play([faults.Clear()])
 
 
 def quota(*words: str, code: int = 0, answer: str | None = None) -> Result:

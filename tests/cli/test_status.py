@@ -29,7 +29,7 @@ def test_it_shows_what_runs_with_its_price_and_then_nothing_but_the_idle_bill(aw
 
 def test_what_one_may_not_ask_is_unknown_and_the_rest_is_shown_all_the_same(aws: LocalAWS) -> None:
     denied = "User: arn:aws:iam::123456789012:user/ada is not authorized to perform: logs:DescribeLogGroups"
-    aws.weather([Error(action="logs:DescribeLogGroups", code="AccessDeniedException", message=denied, status=400)])
+    aws.play([Error(action="logs:DescribeLogGroups", code="AccessDeniedException", message=denied, status=400)])
     text = " ".join(starburst(aws, "status").split())
     assert "logs in CloudWatch │ unknown" in text
     assert "at least" in text

@@ -15,7 +15,7 @@ from dask_starburst import StarburstCluster
 from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR
 from dask_starburst.cost import Ledger, PriceBook
 from dask_starburst.errors import BudgetExceeded
-from dask_starburst.fleet.session import blueprint, within
+from dask_starburst.fleet.blueprint import blueprint, within
 from dask_starburst.local import LocalAWS
 from dask_starburst.local.faults.events import Capacity, Interrupt, SpotPrice
 from dask_starburst.plan.money.budget import INTERVAL, Caps
@@ -127,7 +127,7 @@ def test_workers_go_when_spot_has_become_too_dear_for_the_cap_and_it_is_told(aws
         own.wait_for_workers(3)
         kept = client.map(slowly, range(30), pure=False)
         client.gather(kept)
-        aws.weather([SpotPrice(times=3.0)])  # what three cost is above the cap then, what two cost is not
+        aws.play([SpotPrice(times=3.0)])  # what three cost is above the cap then, what two cost is not
         aws.advance(600)
         wait_until(lambda: len(own.scheduler_info["workers"]) == 2, 60, "one has gone")
         assert client.gather(kept) == list(range(30))  # nothing is lost, nothing is computed again
@@ -170,22 +170,22 @@ def test_the_books_agree_with_what_the_embedded_aws_has_seen(new_aws: LocalAWS) 
     ) as own:
         own.wait_for_workers(2)
         new_aws.set_speed(FAST)
-        new_aws.weather([Capacity(market="spot", room=0)])
+        new_aws.play([Capacity(market="spot", room=0)])
         own.scale(3)
         own.wait_for_workers(3)
-        new_aws.weather([Interrupt(count=1)])
+        new_aws.play([Interrupt(count=1)])
         # ECS may drain the instance before its worker has heard of the interruption.
         told = {"spot-interruption", "worker-leaving"}
         wait_until(lambda: any(e.kind in told for e in own.events), 60, "an interruption")
         own.wait_for_workers(3)
-        new_aws.weather([SpotPrice(times=2.0)])
+        new_aws.play([SpotPrice(times=2.0)])
         before = {each.usd_per_hour for each in own.cost.prices}
         new_aws.advance(600)
         wait_until(lambda: {each.usd_per_hour for each in own.cost.prices} - before, 60, "the new price of Spot")
         own.scale(1)  # the others stay warm for a while
         wait_until(lambda: sum(e.kind == "instance-terminated" for e in own.events) >= 2, 60, "they go")
     cost, history = own.cost, new_aws.instances()
-    (dearer,) = (past["at"] for past in new_aws.past_weather() if past["kind"] == "spot-price")
+    (dearer,) = (past["at"] for past in new_aws.past_faults() if past["kind"] == "spot-price")
     usd = bill(history, dearer, 2.0)
     assert cost.usd == pytest.approx(usd, rel=0.005)
     assert usd > bill(history) * 1.05  # ten times the tolerance: a wrong price would be noticed

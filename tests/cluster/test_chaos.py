@@ -14,8 +14,7 @@ from dask.distributed import Client, wait
 
 from dask_starburst import StarburstCluster
 from dask_starburst.fleet.controller.loop import Fleet
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events
+from dask_starburst.local import LocalAWS, faults
 from dask_starburst.plan.loop.state import HEAD, Limits, Observed, Worker, WorkerState
 from tests.plan.loop.test_reconcile import check
 from tests.support.cluster_asserts import leftovers, wait_until
@@ -101,8 +100,8 @@ def live_through(aws: LocalAWS, seed: int, minutes: float, workers: int = 20) ->
         with Client(cluster) as client:
             client.wait_for_workers(workers, timeout=120)
             aws.set_speed(SPEED)
-            script = events.Weather.random(seed, minutes)
-            aws.weather(script.events, seed=script.seed)
+            script = faults.Scenario.random(seed, minutes)
+            aws.play(script.events, seed=script.seed)
             end = aws.now() + minutes * 60
             # A busy computer decides less often: it goes on until there was enough to be watched.
             assert rounds(client, lambda: aws.now() >= end and watcher.decisions > 50) >= 2

@@ -16,8 +16,7 @@ from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
 from dask_starburst.errors import StarburstError
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events
+from dask_starburst.local import LocalAWS, faults
 from tests.support.cluster_asserts import costs_nothing, leftovers, nothing_left, wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -123,7 +122,7 @@ def test_a_scheduler_that_does_not_hear_the_end_is_gone_before_another_cluster_m
 def test_giving_back_is_repeated_while_aws_fails(clean: LocalAWS) -> None:
     cluster = local_cluster(clean, n_workers=1)
     cluster.wait_for_workers(1, timeout=60)
-    clean.weather([events.Error(action="*", count=30)])
+    clean.play([faults.Error(action="*", count=30)])
     cluster.close()
     assert cluster.status.name == "closed"
     assert said(cluster, "pool-left") == []

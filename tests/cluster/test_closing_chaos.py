@@ -17,9 +17,9 @@ from benchmarks.stand_in import StandIn
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 from dask_starburst.events import EventLog
-from dask_starburst.fleet.session import Session, blueprint
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events as weather
+from dask_starburst.fleet.blueprint import blueprint
+from dask_starburst.fleet.session import Session
+from dask_starburst.local import LocalAWS, faults
 from dask_starburst.plan.loop.state import WorkerState
 from dask_starburst.settings import Settings
 from tests.support.cluster_asserts import costs_nothing, leftovers, wait_until
@@ -28,13 +28,13 @@ CLOSES = int(os.environ.get("CLOSES", "200"))
 #: Seconds after which a close hangs: `timeouts.close` is 90.
 HANGS = 150.0
 #: What AWS may do meanwhile; most of the time it does nothing.
-FAULTS: tuple[list[weather.Event], ...] = (
+FAULTS: tuple[list[faults.Event], ...] = (
     [],
     [],
-    [weather.Error(action="*", count=12)],
-    [weather.Throttle(action="*", count=8)],
-    [weather.LostResponse(action="autoscaling:UpdateAutoScalingGroup", count=1)],
-    [weather.LostResponse(action="ssm:PutParameter", count=1)],
+    [faults.Error(action="*", count=12)],
+    [faults.Throttle(action="*", count=8)],
+    [faults.LostResponse(action="autoscaling:UpdateAutoScalingGroup", count=1)],
+    [faults.LostResponse(action="ssm:PutParameter", count=1)],
 )
 
 
@@ -67,9 +67,9 @@ async def closed_at_random(local: LocalAWS, dask: StandIn, seed: int) -> EventLo
     session = Session(aws, blueprint(settings, "{}"), events)
     working = asyncio.ensure_future(work(session, dask, chance.randrange(1, 4)))
     await asyncio.wait([working], timeout=chance.choice((0.3, 2.0, 4.0)) * chance.random())
-    faults = chance.choice(FAULTS)
-    if faults:
-        await asyncio.to_thread(local.weather, faults, seed=seed)
+    events_to_play = chance.choice(FAULTS)
+    if events_to_play:
+        await asyncio.to_thread(local.play, events_to_play, seed=seed)
     try:
         async with asyncio.timeout(HANGS):
             working.cancel()
@@ -79,7 +79,7 @@ async def closed_at_random(local: LocalAWS, dask: StandIn, seed: int) -> EventLo
                 await session.fleet.stop()
             await session.end(warm=warm, ended=lambda: True)
     finally:
-        await asyncio.to_thread(local.weather, [weather.Calm()])
+        await asyncio.to_thread(local.play, [faults.Clear()])
         aws.close()
     return events
 

@@ -121,10 +121,10 @@ def test_a_cluster_that_is_closed_has_said_how_long_its_workers_booted_and_an_es
 
 
 def test_what_does_not_fit_in_a_quota_or_under_a_cap_is_said(aws: LocalAWS) -> None:
-    aws.weather([Quota(market="spot", vcpus=9)])
+    aws.play([Quota(market="spot", vcpus=9)])
     try:
         text = repr(dask_starburst.estimate(len, ["a"], 10, cloud="local", endpoint_url=aws.endpoint_url))
     finally:
-        aws.weather([Quota(market="spot", vcpus=None)])
+        aws.play([Quota(market="spot", vcpus=None)])
     assert "Only 2 of 50 workers fit" in text
     assert "50 workers would be refused" in repr(dask_starburst.estimate(len, ["a"], 10, max_hourly_cost=0.5))

@@ -15,9 +15,9 @@ CLAIMS = """
 import asyncio, sys, uuid
 from dask_starburst.aws import ssm
 from dask_starburst.aws.session import AWS
-from dask_starburst.fleet.warm import claim_best
+from dask_starburst.fleet.pool.reuse import claim_best
 from dask_starburst.local import LocalAWS
-from dask_starburst.plan.pool import PoolNames, PoolSpec
+from dask_starburst.plan.requests.pool import PoolNames, PoolSpec
 
 types = ("c7g.xlarge",)
 spec = PoolSpec(

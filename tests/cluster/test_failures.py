@@ -9,8 +9,7 @@ import pytest
 from dask_starburst import StarburstCluster
 from dask_starburst.errors import CapacityUnavailable, StarburstError, WorkerFailed
 from dask_starburst.events import Event
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events as weather
+from dask_starburst.local import LocalAWS, faults
 from tests.support.cluster_asserts import leftovers, wait_until
 
 WORKER = "*-worker"
@@ -27,7 +26,7 @@ def cluster(aws: LocalAWS) -> Iterator[StarburstCluster]:
 @pytest.fixture(autouse=True)
 def fair_again(aws: LocalAWS, cluster: StarburstCluster) -> Iterator[None]:
     yield
-    aws.weather([weather.Calm()])
+    aws.play([faults.Clear()])
     aws.set_speed(1.0)
     cluster.scale(0)
     wait_until(lambda: alone(aws), 60, "only the scheduler and its instance are there")
@@ -57,10 +56,10 @@ def told(cluster: StarburstCluster, kind: str, since: int) -> list[Event]:
 @pytest.mark.parametrize(
     ("bad_luck", "words", "advice"),
     [
-        (weather.PullFailure(count=3, family=WORKER), "CannotPullContainerError", "may pull it"),
-        (weather.ExecFormat(count=3, family=WORKER), "exec format error", "another architecture"),
+        (faults.PullFailure(count=3, family=WORKER), "CannotPullContainerError", "may pull it"),
+        (faults.ExecFormat(count=3, family=WORKER), "exec format error", "another architecture"),
         (
-            weather.TaskStopsAtOnce(count=3, family=WORKER, exit_code=1, log="No module named 'dask_starburst'"),
+            faults.TaskStopsAtOnce(count=3, family=WORKER, exit_code=1, log="No module named 'dask_starburst'"),
             "exit code 1",
             "must hold dask_starburst",
         ),
@@ -68,11 +67,11 @@ def told(cluster: StarburstCluster, kind: str, since: int) -> list[Event]:
     ids=["pull", "exec-format", "stops-at-once"],
 )
 def test_a_worker_that_cannot_be_started_says_why_and_what_to_do(
-    aws: LocalAWS, cluster: StarburstCluster, bad_luck: weather.Event, words: str, advice: str
+    aws: LocalAWS, cluster: StarburstCluster, bad_luck: faults.Event, words: str, advice: str
 ) -> None:
     aws.set_speed(4.0)
     begun, events = aws.now(), len(cluster.events)
-    aws.weather([bad_luck])
+    aws.play([bad_luck])
     error = failure(cluster)
     assert isinstance(error, WorkerFailed)
     assert words in str(error)
@@ -88,7 +87,7 @@ def test_a_worker_that_is_killed_for_its_memory_is_replaced_and_told(aws: LocalA
     # Dask knows a worker a moment before we say so.
     wait_until(lambda: told(cluster, "worker-ready", events), 60, "it is up")
     events = len(cluster.events)
-    aws.weather([weather.OutOfMemory(family=WORKER)])
+    aws.play([faults.OutOfMemory(family=WORKER)])
     wait_until(lambda: told(cluster, "worker-ready", events), 60, "another one is up")
     (lost,) = told(cluster, "worker-lost", events)
     assert "OutOfMemoryError" in lost.message
@@ -96,7 +95,7 @@ def test_a_worker_that_is_killed_for_its_memory_is_replaced_and_told(aws: LocalA
 
 
 def test_a_vcpu_quota_is_an_error_within_about_a_minute(aws: LocalAWS, cluster: StarburstCluster) -> None:
-    aws.weather([weather.Quota(market="spot", vcpus=0)])
+    aws.play([faults.Quota(market="spot", vcpus=0)])
     aws.set_speed(10.0)
     begun, events = aws.now(), len(cluster.events)
     error = failure(cluster)
@@ -128,7 +127,7 @@ def test_a_fault_in_the_account_is_an_error_within_about_a_minute(aws: LocalAWS,
 def test_a_type_that_fails_is_left_out_and_another_one_is_launched(aws: LocalAWS, cluster: StarburstCluster) -> None:
     events = len(cluster.events)
     cheapest = "c6g.xlarge"
-    aws.weather([weather.Refuses(type=cheapest, market="spot", seconds=600)])
+    aws.play([faults.Refuses(type=cheapest, market="spot", seconds=600)])
     cluster.scale(1)
     cluster.wait_for_workers(1, timeout=60)
     failed = told(cluster, "launch-failed", events)
@@ -141,7 +140,7 @@ def test_a_type_that_fails_is_left_out_and_another_one_is_launched(aws: LocalAWS
 
 def test_a_market_without_anything_is_told_with_what_to_allow(aws: LocalAWS, cluster: StarburstCluster) -> None:
     begun, events = aws.now(), len(cluster.events)
-    aws.weather([weather.Capacity(room=0, market="spot")])
+    aws.play([faults.Capacity(room=0, market="spot")])
     cluster.scale(1)
     wait_until(lambda: told(cluster, "launch-failed", events), 60, "AWS's refusal is told")
     event = told(cluster, "launch-failed", events)[0]
@@ -166,13 +165,13 @@ def test_workers_are_bought_on_demand_while_there_is_no_spot_and_go_back(
     aws: LocalAWS, falling_back: StarburstCluster
 ) -> None:
     cluster = falling_back
-    aws.weather([weather.Capacity(room=0, market="spot")])
+    aws.play([faults.Capacity(room=0, market="spot")])
     cluster.scale(2)
     cluster.wait_for_workers(2, timeout=60)
     assert {e.subject for e in told(cluster, "worker-fallback", 0)} == {0, 1}
     markets = [e.facts["market"] for e in told(cluster, "instance-launched", 0) if e.facts["group"] != "head"]
     assert markets == ["on-demand", "on-demand"]
-    aws.weather([weather.Calm(), weather.Capacity(room=None, market="spot")])
+    aws.play([faults.Clear(), faults.Capacity(room=None, market="spot")])
     aws.advance(200)  # three minutes: the refusal is forgotten
     wait_until(lambda: len(told(cluster, "worker-moves-back", 0)) == 2, 60, "both go back, one after the other")
     wait_until(lambda: spot_alone(cluster), 60, "both are on Spot, and nothing else is there")
@@ -190,7 +189,7 @@ def test_an_instance_whose_agent_never_comes_is_replaced_and_told(
     aws: LocalAWS, falling_back: StarburstCluster
 ) -> None:
     events = len(falling_back.events)
-    aws.weather([weather.AgentNever(group="*-spot")])
+    aws.play([faults.AgentNever(group="*-spot")])
     falling_back.scale(1)
     falling_back.wait_for_workers(1, timeout=60)
     (given_up,) = told(falling_back, "instance-given-up", events)

@@ -13,8 +13,7 @@ from dask.distributed import Client
 from dask_starburst import StarburstCluster
 from dask_starburst.aws.session import AWS
 from dask_starburst.events import Event
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events
+from dask_starburst.local import LocalAWS, faults
 from tests.support.cluster_asserts import costs_nothing, leftovers, wait_until
 
 #: botocore repeats a call six times by itself, for half a minute, where the status is 5xx. This is what it then raises.
@@ -30,7 +29,7 @@ def refuse(aws: LocalAWS, *actions: str, count: int | None = None) -> None:
     """Have AWS fail in these actions, so many times or until it is calm again."""
     seconds = None if count else 1e9
     for action in actions:
-        aws.weather([events.Error(action=action, count=count, seconds=seconds, **FAILURE)])  # type: ignore[arg-type]  # by name
+        aws.play([faults.Error(action=action, count=count, seconds=seconds, **FAILURE)])  # type: ignore[arg-type]  # by name
 
 
 def slowly(x: int) -> int:
@@ -58,14 +57,14 @@ def cluster(aws: LocalAWS) -> Iterator[StarburstCluster]:
         lease="2 hours",
     ) as running:
         yield running
-        aws.weather([events.Calm()])
+        aws.play([faults.Clear()])
     assert leftovers(aws) == {kind: [] for kind in leftovers(aws)}
 
 
 @pytest.fixture(autouse=True)
 def fair_again(aws: LocalAWS) -> Iterator[None]:
     yield
-    aws.weather([events.Calm()])
+    aws.play([faults.Clear()])
 
 
 def test_a_scheduler_starts_once_aws_answers_again(cluster: StarburstCluster) -> None:
@@ -84,7 +83,7 @@ def test_an_adaptive_cluster_goes_on_after_an_outage_of_a_hundred_seconds(
         tasks = client.map(slowly, range(10), pure=False)
         wait_until(lambda: len(told(cluster, "aws-error")) > before and cluster.plan, 60, "it is told, and asked for")
         aws.advance(100)
-        aws.weather([events.Calm()])
+        aws.play([faults.Clear()])
         assert client.gather(tasks) == list(range(10))
     assert told(cluster, "worker-failed") == []
     assert len(told(cluster, "aws-error")) - before == 1, "it is told once, and not for each call"
@@ -95,7 +94,7 @@ def test_a_token_that_expires_is_told_once_and_hurts_nobody(aws: LocalAWS, clust
     with Client(cluster) as client:
         held = client.submit(sum, [1], pure=False)
         assert held.result(timeout=90) == 1
-        aws.weather([events.Error(action="*", count=5, **EXPIRED)])  # type: ignore[arg-type]  # by name
+        aws.play([faults.Error(action="*", count=5, **EXPIRED)])  # type: ignore[arg-type]  # by name
         wait_until(lambda: len(told(cluster, "credentials-refused")) > refused, 60, "it is told")
         assert client.submit(sum, [1, 2], pure=False).result(timeout=90) == 3
         assert not held.cancelled()
@@ -119,7 +118,7 @@ def test_without_credentials_the_cluster_closes_when_its_lease_is_about_to_end_a
             client.wait_for_workers(1, timeout=60)
             waiting = client.submit(time.sleep, 1000, pure=False)
             # The scheduler's own credentials, too: else it renews the lease, and the cluster lives on.
-            aws.weather([events.Error(action="*", seconds=100_000, **EXPIRED)])  # type: ignore[arg-type]  # by name
+            aws.play([faults.Error(action="*", seconds=100_000, **EXPIRED)])  # type: ignore[arg-type]  # by name
             aws.advance(120)
             wait_until(lambda: told(cluster, "credentials-refused"), 60, "it is told")
             assert cluster.status.name == "running", "its lease goes on"
@@ -130,7 +129,7 @@ def test_without_credentials_the_cluster_closes_when_its_lease_is_about_to_end_a
             wait_until(lambda: cluster.status.name == "closed", 60, "it closes")
         [failure] = told(cluster, "cluster-failed")
         assert "The security token included in the request is expired" in failure.message
-        aws.weather([events.Calm()])
+        aws.play([faults.Clear()])
         aws.advance(300)
         wait_until(lambda: costs_nothing(aws), 60, "its lease has ended what was left")
 

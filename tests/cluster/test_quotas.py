@@ -10,8 +10,7 @@ import pytest
 from dask_starburst import StarburstCluster
 from dask_starburst.errors import QuotaExceeded
 from dask_starburst.events import Event
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events
+from dask_starburst.local import LocalAWS, faults
 from tests.support.cluster_asserts import leftovers, objects, starburst, wait_until
 
 LAUNCHES = ("autoscaling:SetDesiredCapacity", "ecs:RunTask", "ec2:RunInstances")
@@ -20,7 +19,7 @@ LAUNCHES = ("autoscaling:SetDesiredCapacity", "ecs:RunTask", "ec2:RunInstances")
 @pytest.fixture(autouse=True)
 def calm(aws: LocalAWS) -> Iterator[None]:
     yield
-    aws.weather([events.Calm()])
+    aws.play([faults.Clear()])
 
 
 def local_cluster(aws: LocalAWS, **arguments: Any) -> StarburstCluster:
@@ -46,7 +45,7 @@ def refused(aws: LocalAWS, **arguments: Any) -> QuotaExceeded:
 
 
 def test_a_scheduler_that_does_not_fit_is_refused_before_anything_is_launched(clean: LocalAWS) -> None:
-    clean.weather([events.Quota(market="on-demand", vcpus=0)])
+    clean.play([faults.Quota(market="on-demand", vcpus=0)])
     error = refused(clean, n_workers=2)
     assert (error.quota, error.limit, error.used, error.workers) == ("L-1216C47A", 0.0, 0.0, 0)
     assert "the scheduler's m7g.medium" in str(error)
@@ -55,7 +54,7 @@ def test_a_scheduler_that_does_not_fit_is_refused_before_anything_is_launched(cl
 
 
 def test_workers_none_of_which_fits_are_refused_as_well(clean: LocalAWS) -> None:
-    clean.weather([events.Quota(market="spot", vcpus=3)])
+    clean.play([faults.Quota(market="spot", vcpus=3)])
     error = refused(clean, n_workers=2)
     assert (error.quota, error.limit, error.workers) == ("L-34B43A08", 3.0, 0)
     assert "none of 2 workers fits" in str(error)
@@ -63,14 +62,14 @@ def test_workers_none_of_which_fits_are_refused_as_well(clean: LocalAWS) -> None
 
 
 def test_the_workers_that_fit_run_and_the_others_are_told_of(clean: LocalAWS) -> None:
-    clean.weather([events.Quota(market="on-demand", vcpus=5), events.Quota(market="spot", vcpus=9)])
+    clean.play([faults.Quota(market="on-demand", vcpus=5), faults.Quota(market="spot", vcpus=9)])
     with local_cluster(clean, n_workers=4) as cluster:
         (event,) = told(cluster, "quota-short")
         assert "only 2 of 4 workers fit" in event.message
         assert "`starburst quota request 16 --spot`" in event.message
         assert (event.facts["workers"], event.facts["wanted"]) == (2, 4)
         cluster.wait_for_workers(2, timeout=60)
-        clean.weather([events.Calm()])
+        clean.play([faults.Clear()])
         clean.advance(200)  # the refusal is forgotten, and the others come
         cluster.wait_for_workers(4, timeout=60)
         cluster.adapt(minimum=0, maximum=50)  # more than fits is no error: `starburst quota status` tells
@@ -86,7 +85,7 @@ def test_an_account_that_does_not_tell_its_quotas_is_launched_in(clean: LocalAWS
 
 
 def test_warm_instances_do_not_stand_in_the_way_of_the_cluster_that_takes_them(clean: LocalAWS) -> None:
-    clean.weather([events.Quota(market="on-demand", vcpus=1), events.Quota(market="spot", vcpus=4)])
+    clean.play([faults.Quota(market="on-demand", vcpus=1), faults.Quota(market="spot", vcpus=4)])
     assert "3 of 3" not in starburst(clean, "pool", "warm", "1", "--yes")
     with local_cluster(clean, n_workers=1) as cluster:
         assert told(cluster, "quota-short") == []
@@ -97,6 +96,6 @@ def test_warm_instances_do_not_stand_in_the_way_of_the_cluster_that_takes_them(c
 
 
 def test_warming_more_than_fits_says_so(clean: LocalAWS) -> None:
-    clean.weather([events.Quota(market="on-demand", vcpus=0)])
+    clean.play([faults.Quota(market="on-demand", vcpus=0)])
     with pytest.raises(AssertionError, match="QuotaExceeded"):
         starburst(clean, "pool", "warm", "1", "--yes")

@@ -103,12 +103,12 @@ def test_a_cluster_says_what_more_workers_would_cost_and_launches_none(
 def test_what_a_cluster_runs_already_does_not_count_twice_against_a_quota(
     aws: LocalAWS, showcase: tuple[StarburstCluster, Client]
 ) -> None:
-    aws.weather([Quota(market="spot", vcpus=8)])  # two workers of four, and one of them runs
+    aws.play([Quota(market="spot", vcpus=8)])  # two workers of four, and one of them runs
     try:
         assert "All of it fits" in repr(showcase[0].plan(2))
         assert "Only 2 of 3 workers fit" in repr(showcase[0].plan(3))
     finally:
-        aws.weather([Quota(market="spot", vcpus=None)])
+        aws.play([Quota(market="spot", vcpus=None)])
 
 
 def test_nobody_without_its_certificates_gets_in_and_a_closed_pool_is_used_again_by_one_at_a_time(

@@ -10,8 +10,7 @@ from typing import Any
 from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events
+from dask_starburst.local import LocalAWS, faults
 from tests.support.cluster_asserts import wait_until
 
 COMES_AND_GOES = ("add-worker", "remove-worker")
@@ -58,7 +57,7 @@ def test_a_notice_and_then_a_stopped_task_lose_nothing_and_nothing_runs_twice(cl
         futures = client.map(_job(), [str(tmp_path)] * 40, range(40), pure=False)
         client.gather(futures)
         wait_until(lambda: counts(client)["watched"] == 2, 60, "both watch")
-        clean.weather([events.Interrupt(group="*-spot")])
+        clean.play([faults.Interrupt(group="*-spot")])
         wait_until(lambda: counts(client)["retired"] == 1, 60, "the worker has left in time")
         wait_until(lambda: len(set(client.nthreads()) - before) == 1, 60, "another has come")
 
@@ -83,7 +82,7 @@ def test_at_a_rebalance_recommendation_another_worker_comes_first(clean: LocalAW
         futures = client.map(_job(), [str(tmp_path)] * 10, range(10), pure=False)
         client.gather(futures)
         wait_until(lambda: counts(client)["watched"] == 1, 60, "it watches")
-        clean.weather([events.Rebalance(group="*-spot")])
+        clean.play([faults.Rebalance(group="*-spot")])
         wait_until(lambda: before not in client.nthreads(), 60, "the old one has gone")
         actions = [event["action"] for _, event in client.get_events("all") if event["action"] in COMES_AND_GOES]
         assert actions == ["add-worker", "add-worker", "remove-worker"]

@@ -21,8 +21,7 @@ from dask_starburst.catalog import sources
 from dask_starburst.cost import PriceBook
 from dask_starburst.cost.price_cache import Known, PriceCache
 from dask_starburst.errors import PriceUnknown
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events
+from dask_starburst.local import LocalAWS, faults
 
 NOW = 1_795_651_200.0 + 3600.0  # 2026-11-26 01:00 UTC
 DAY = 86400.0
@@ -152,7 +151,7 @@ def test_what_is_not_sold_is_not_asked_for_at_every_turn(book: PriceBook, accoun
 def test_a_refusal_is_remembered_and_said_beside_the_price(book: PriceBook, aws: LocalAWS, account: AWS) -> None:
     denied = "User: arn:aws:iam::123456789012:user/a is not authorized to perform: pricing:GetProducts"
     code = "AccessDeniedException"
-    aws.weather([events.Error(action="pricing:GetProducts", count=2, code=code, message=denied, status=400)])
+    aws.play([faults.Error(action="pricing:GetProducts", count=2, code=code, message=denied, status=400)])
     refresh(book, account, "c7g.xlarge", "c99g.xlarge")
     price = book.on_demand("c7g.xlarge")
     assert (price.usd_per_hour, price.kind) == (0.145, "bundled")

@@ -83,7 +83,7 @@ def test_its_commands_are_run_by_its_own_python(unpacked):
 # What Python had to compile when it was imported: there is no file that it could have been read from.
 UNCOMPILED = """
 import os, sys
-import dask_starburst.remote.notices, distributed.cli.dask_worker
+import dask_starburst.runtime.worker.notices, distributed.cli.dask_worker
 cached = {name: getattr(module, "__cached__", None) for name, module in sys.modules.items()}
 print(len(cached), sorted(name for name, path in cached.items() if path and not os.path.exists(path)))
 """

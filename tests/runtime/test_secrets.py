@@ -15,7 +15,7 @@ from dask_starburst.plan.requests.tasks import TLS_VARIABLE
 #: What a container does first, and then everything that user code could look at.
 PROGRAM = """
 import os, subprocess, sys
-from dask_starburst.remote.__main__ import take_secrets
+from dask_starburst.runtime.__main__ import take_secrets
 take_secrets()
 import dask.config
 print("environment", dict(os.environ))

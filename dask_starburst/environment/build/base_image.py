@@ -17,9 +17,11 @@ from typing import Any
 from dask_starburst.environment.registry import documents
 from dask_starburst.environment.build.tar import Entry
 from dask_starburst.environment.build.bytecode import COMPILER, Bytecode
-from dask_starburst.environment.tools.cache import cache_dir
+from dask_starburst.paths import cache_dir
 from dask_starburst.environment.registry.docker_credentials import stored_credentials
-from dask_starburst.environment.build.layers import Layer, Layers, drop_unused, room_in, write_whole
+from dask_starburst.environment.build.layers import Layer, Layers
+from dask_starburst.environment.tools.files import drop_unused, explain_full_disk
+from dask_starburst.paths import write_atomic
 from dask_starburst.environment.registry.client import Registry
 from dask_starburst.environment.build.image_tree import Tree, read_tree, write_files
 from dask_starburst.errors import ImageError, RegistryUnavailable
@@ -129,7 +131,7 @@ class BaseImage:
         if note.exists():
             return Ground(**json.loads(note.read_text(encoding="utf-8")))
         ground = self._look(self._tree(platform, python), python)
-        write_whole(note, json.dumps(asdict(ground)).encode())
+        write_atomic(note, json.dumps(asdict(ground)).encode())
         return ground
 
     def to_fetch(self, platform: str, python: str) -> int:
@@ -157,7 +159,7 @@ class BaseImage:
         path = self._blob(blob)
         with self._lock:
             one = self._fetching[blob.digest]
-        with one, room_in(self._cache):
+        with one, explain_full_disk(self._cache):
             if path.exists() and path.stat().st_size == blob.size:
                 os.utime(path)
             else:
@@ -204,7 +206,7 @@ class BaseImage:
         found = self.registry.manifest(self.repository, digest)
         if found is None:
             raise ImageError(f"the base image {self.reference} does not exist; name another with base=….")
-        write_whole(path, found.body)
+        write_atomic(path, found.body)
         return found
 
     def _config(self, manifest: documents.Manifest) -> dict[str, Any]:
@@ -266,7 +268,7 @@ def resolve_base(
         if found is None:
             raise ImageError(f"the base image {reference} does not exist; name another with base=….")
         digest = found.digest
-        write_whole(note, json.dumps({"reference": reference, "digest": digest, "at": now}).encode())
+        write_atomic(note, json.dumps({"reference": reference, "digest": digest, "at": now}).encode())
     return BaseImage(reference, digest, registry, cache)
 
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dask_starburst.environment.tools import cancellation
-from dask_starburst.environment.build.layers import drop_unused, write_whole
+from dask_starburst.environment.tools.files import drop_unused
+from dask_starburst.paths import write_atomic
 from dask_starburst.errors import ImageError
 
 #: What compiled a file; two patch releases may differ in a few of thousands.
@@ -99,7 +100,7 @@ def _taken(source: _Source) -> bool:
 
 def _keep(source: _Source) -> None:
     if source.compiled.exists():
-        write_whole(source.kept, source.compiled.read_bytes())
+        write_atomic(source.kept, source.compiled.read_bytes())
 
 
 def _run(folder: Path, shown: str, shares: Iterable[list[_Source]]) -> None:

@@ -22,7 +22,7 @@ from dask_starburst.environment.build.tar import Entry
 from dask_starburst.environment.build.base_image import Ground, Part
 from dask_starburst.environment.build.interface import Destination, Image, Order, Report
 from dask_starburst.environment.build.bytecode import COMPILER, Bytecode
-from dask_starburst.environment.tools.cache import cache_dir
+from dask_starburst.paths import cache_dir
 from dask_starburst.environment.build.layer_groups import LAYOUT, Group, grouped
 from dask_starburst.environment.build.layers import Layer, Layers
 from dask_starburst.environment.build.push import LAYER, RECIPE, TAG, Pushing

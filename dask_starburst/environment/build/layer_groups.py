@@ -15,7 +15,8 @@ from functools import partial
 from hashlib import sha256
 
 from dask_starburst.environment.capture.model import Environment
-from dask_starburst.environment.resolve.lock import Lock, normal
+from dask_starburst.environment.resolve.lock import Lock
+from packaging.utils import canonicalize_name
 
 #: Raised by hand when `site` lays packages out in another way: layers made before are not taken again.
 LAYOUT = "1"
@@ -72,12 +73,12 @@ def grouped(lock: Lock, environment: Environment) -> tuple[Group, ...]:
     environment : Environment
         The wheels and modules of this computer that go with it.
     """
-    own = {normal(wheel.name) for wheel in environment.wheels}
-    shared = [name for name, _ in lock.packages if normal(name) not in own]
+    own: set[str] = {canonicalize_name(wheel.name) for wheel in environment.wheels}
+    shared = [name for name, _ in lock.packages if canonicalize_name(name) not in own]
     others = sum(_layer(name) is None for name in shared)
     members: dict[str, set[str]] = defaultdict(set)
     for name in shared:
-        members[_layer(name) or _other(name, others)].add(normal(name))
+        members[_layer(name) or _other(name, others)].add(canonicalize_name(name))
     order = [*_LAYERS, *sorted(members.keys() - _LAYERS.keys())]
     bare = replace(environment, wheels=(), modules=())
     groups = [Group(name, select(lock, members[name]), bare) for name in order if name in members]
@@ -89,7 +90,7 @@ def grouped(lock: Lock, environment: Environment) -> tuple[Group, ...]:
 def select(lock: Lock, names: set[str]) -> Lock:
     """Return the part of a lock that is about some packages, by their normalized names."""
     text = "".join(piece for name, piece in _pieces(lock.text) if name in names)
-    return Lock(lock.platform, text, tuple(pair for pair in lock.packages if normal(pair[0]) in names))
+    return Lock(lock.platform, text, tuple(pair for pair in lock.packages if canonicalize_name(pair[0]) in names))
 
 
 def _pieces(text: str) -> Iterator[tuple[str, str]]:
@@ -102,12 +103,12 @@ def _pieces(text: str) -> Iterator[tuple[str, str]]:
         if not line.rstrip().endswith("\\"):
             found = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", joined)
             if found:
-                yield normal(found[1]), joined
+                yield canonicalize_name(found[1]), joined
             joined = ""
 
 
 def _layer(name: str) -> str | None:
-    fits = partial(fnmatchcase, normal(name))
+    fits = partial(fnmatchcase, canonicalize_name(name))
     return next((layer for layer, patterns in _LAYERS.items() if any(map(fits, patterns))), None)
 
 
@@ -116,4 +117,4 @@ def _other(name: str, others: int) -> str:
     layers = 1
     while layers < _MOST and others > _CROWD * layers:
         layers *= 2
-    return f"others-{int(sha256(normal(name).encode()).hexdigest(), 16) % layers + 1}-of-{layers}"
+    return f"others-{int(sha256(canonicalize_name(name).encode()).hexdigest(), 16) % layers + 1}-of-{layers}"

@@ -5,29 +5,23 @@ Not by what came out: that is known only when they are made, and another version
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dask_starburst.environment.tools import cancellation
+from dask_starburst.environment.tools.files import drop_unused, explain_full_disk
 from dask_starburst.environment.registry import documents
 from dask_starburst.environment.build.tar import Entry, Packed, write_tar
 from dask_starburst.errors import BadArgument, ImageError
-from dask_starburst.paths import private_folder, private_opener
+from dask_starburst.paths import private_folder, private_opener, write_atomic
 
 #: By the word that settings use for a compression.
 MEDIA_TYPES = {"zstd": documents.LAYER_ZSTD, "gzip": documents.LAYER_GZIP}
-#: What was not used for so long is made anew when it is needed again.
-_KEPT = 30 * 86_400.0
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +76,7 @@ class Layers:
         found = self._find(key)
         if found is not None:
             return found, True
-        with room_in(self.folder), tempfile.TemporaryDirectory(dir=self._made("work")) as work:
+        with explain_full_disk(self.folder), tempfile.TemporaryDirectory(dir=self._made("work")) as work:
             layer = self._write(entries(Path(work)), Path(work))
             self._remember(key, layer)
         return layer, False
@@ -122,7 +116,7 @@ class Layers:
 
     def _remember(self, key: str, layer: Layer) -> None:
         facts = {name: getattr(layer, name) for name in ("diff_id", "digest", "size", "media_type")}
-        write_whole(self._note(key), json.dumps(facts).encode())
+        write_atomic(self._note(key), json.dumps(facts).encode())
 
     def _note(self, key: str) -> Path:
         return self._made("keys") / f"{hashlib.sha256(f'{key} {self.compression}'.encode()).hexdigest()}.json"
@@ -132,39 +126,3 @@ class Layers:
 
     def _made(self, name: str) -> Path:
         return private_folder(self.folder / name)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that nobody ever reads half of it."""
-    private_folder(path.parent)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        try:
-            file.write(data)
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
-def drop_unused(paths: Iterable[Path], now: float | None = None) -> None:
-    """Delete files and folders that have not been used for a month."""
-    oldest = (time.time() if now is None else now) - _KEPT
-    for path in paths:
-        with suppress(FileNotFoundError):  # another process tidies up as well
-            if path.stat().st_mtime < oldest:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-@contextmanager
-def room_in(folder: Path) -> Iterator[None]:
-    """Say in words that there is no room left in a folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise ImageError(
-            f"no room left for the layers of the image in {folder} ({os.strerror(error.errno)}); make room there,"
-            " or name another folder with XDG_CACHE_HOME=…, and start again: finished layers are kept."
-        ) from error

@@ -22,8 +22,8 @@ from dask_starburst.environment.buildx.docker import BUILDER, Docker, private
 from dask_starburst.environment.buildx.log import BuildLog, no_emulation
 from dask_starburst.environment.registry import documents
 from dask_starburst.environment.tools import cancellation, uv
-from dask_starburst.environment.tools.cache import cache_dir
 from dask_starburst.errors import BadArgument, ImageError
+from dask_starburst.paths import cache_dir
 from dask_starburst.plan.images.recipe import TEMPLATE, recipe_hash
 
 

@@ -13,16 +13,17 @@ from typing import Any
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
 
 from dask_starburst.environment.capture import conda, wheels
 from dask_starburst.environment.capture.additions import additions, built
 from dask_starburst.environment.capture.model import Environment, LocalWheel
+from dask_starburst.environment.capture.pins import pins_of
 from dask_starburst.environment.capture.requirements import bare, parse, split
 from dask_starburst.environment.capture.running import PYTHON, check_excluded, own_modules, this_package
-from dask_starburst.environment.resolve.lock import normal, pins_of
 from dask_starburst.environment.tools import uv
-from dask_starburst.environment.tools.cache import cache_dir
 from dask_starburst.errors import BadArgument, ImageError, VersionMismatch
+from dask_starburst.paths import cache_dir
 from dask_starburst.plan.images.versions import MUST_MATCH
 
 
@@ -66,7 +67,7 @@ def read(
     _check_python(path)
     found = replace(found, origin=_shown(name, path))
     _check_versions(found)
-    names = {normal(each) for each in exclude}
+    names: set[str] = {canonicalize_name(each) for each in exclude}
     check_excluded(names)
     more = additions(add, cache)
     pin, wheel = this_package(cache)
@@ -98,10 +99,12 @@ def _without(found: Environment, left_out: set[str], replaced: set[str]) -> Envi
     The versions of what is left out still hold: if others need it, it comes as the file has it.
     """
     dropped = left_out | replaced
-    kept = [text for text in found.requirements if text.startswith("-") or normal(_name(text)) not in dropped]
+    kept = [
+        text for text in found.requirements if text.startswith("-") or canonicalize_name(_name(text)) not in dropped
+    ]
     lock, lines = split(found.lock or "", dropped)
-    pins = [line for line in (*found.constraints, *lines) if normal(_name(line)) not in replaced]
-    asked = {normal(_name(text)) for text in (*found.requirements, *lines)} | {each.name for each in found.wheels}
+    pins = [line for line in (*found.constraints, *lines) if _normal(line) not in replaced]
+    asked = {_normal(text) for text in (*found.requirements, *lines)} | {each.name for each in found.wheels}
     return replace(
         found,
         requirements=tuple(kept),
@@ -265,7 +268,7 @@ def _check_versions(environment: Environment) -> None:
             wanted = Requirement(text)
         except InvalidRequirement:
             continue
-        name = normal(wanted.name)
+        name = canonicalize_name(wanted.name)
         if name in ours and name not in pinned and not wanted.specifier.contains(ours[name], prereleases=True):
             wrong[f"{text} (here {ours[name]})"] = name
     if wrong:
@@ -283,6 +286,10 @@ def _pins(environment: Environment, local: dict[str, LocalWheel]) -> list[str]:
         for name in MUST_MATCH[1:]
         if (version := _here(name)) and name not in known and name not in local
     ]
+
+
+def _normal(text: str) -> str:
+    return canonicalize_name(_name(text))
 
 
 def _name(text: str) -> str:

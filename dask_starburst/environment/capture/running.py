@@ -14,14 +14,14 @@ from urllib.parse import unquote, urlparse
 
 import cloudpickle
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from dask_starburst.environment.capture import wheels
 from dask_starburst.environment.capture.additions import additions
 from dask_starburst.environment.capture.model import Environment, LocalWheel, OwnModule
-from dask_starburst.environment.resolve.lock import normal
 from dask_starburst.environment.tools import uv
-from dask_starburst.environment.tools.cache import cache_dir
 from dask_starburst.errors import BadArgument, ImageError
+from dask_starburst.paths import cache_dir
 
 #: What installs packages; workers need it only where something of theirs asks for it.
 INSTALLERS = {"pip", "setuptools", "wheel", "uv"}
@@ -57,7 +57,7 @@ def capture(
         A local package cannot be made a wheel.
     """
     cache = cache or cache_dir()
-    left_out = {normal(name) for name in exclude}
+    left_out: set[str] = {canonicalize_name(name) for name in exclude}
     check_excluded(left_out)
     installed, more = _installed(), additions(add, cache)
     left_out |= more.names
@@ -146,7 +146,9 @@ def _installed() -> dict[str, Distribution]:
     found: dict[str, Distribution] = {}
     for each in importlib.metadata.distributions():
         if each.metadata["Name"]:
-            found.setdefault(normal(each.metadata["Name"]), each)  # the first on sys.path is the one that is imported
+            found.setdefault(
+                canonicalize_name(each.metadata["Name"]), each
+            )  # the first on sys.path is the one that is imported
     return found
 
 
@@ -173,13 +175,13 @@ def _reach(name: str, needs: dict[str, set[str]], reached: set[str]) -> None:
 
 def _needs(distribution: Distribution, installed: dict[str, Distribution]) -> set[str]:
     """Return what a package needs without its extras, which nobody knows whether they were asked for."""
-    found = set()
+    found: set[str] = set()
     for text in distribution.requires or ():
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        name = normal(requirement.name)
+        name = canonicalize_name(requirement.name)
         if name in installed and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
             found.add(name)
     return found
@@ -233,7 +235,7 @@ def _top_levels() -> dict[str, set[str]]:
     for each in importlib.metadata.distributions():  # editable ones list no modules; they are called as the package
         name = each.metadata["Name"]
         if name:
-            found.setdefault(name, set()).add(normal(name).replace("-", "_"))
+            found.setdefault(name, set()).add(canonicalize_name(name).replace("-", "_"))
     return found
 
 

@@ -18,12 +18,12 @@ from dataclasses import asdict
 from importlib.metadata import Distribution
 from pathlib import Path
 
-from dask_starburst.environment.build.layers import write_whole
+from packaging.utils import canonicalize_name
+
 from dask_starburst.environment.capture.model import LocalWheel
-from dask_starburst.environment.resolve.lock import normal
 from dask_starburst.environment.tools import uv
 from dask_starburst.errors import ImageError
-from dask_starburst.paths import private_folder
+from dask_starburst.paths import private_folder, write_atomic
 
 #: Folders of a source tree that no wheel is made of.
 _SKIPPED = {".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".tox", ".nox", "build", "dist"}
@@ -78,7 +78,7 @@ def of_installed(distribution: Distribution, cache: Path, origin: str) -> LocalW
     """
     listed = [path for path in _listed(distribution) if _belongs(path)]
     files = {path: Path(str(distribution.locate_file(path))) for path in listed}
-    name, version = normal(distribution.metadata["Name"]), distribution.version
+    name, version = canonicalize_name(distribution.metadata["Name"]), distribution.version
     if not files or not all(path.is_file() for path in files.values()):
         raise ImageError(f"{name} {version} ({origin}) has no list of its files; install it again, or exclude it.")
     contents = {name: path.read_bytes() for name, path in files.items()}
@@ -110,8 +110,10 @@ def _keep(built: Path, note: Path, origin: str) -> LocalWheel:
         copy.chmod(0o600)
         os.replace(copy, path)
     name, version = built.name.split("-")[:2]
-    wheel = LocalWheel(normal(name), version, path, _content_digest(path), built.stem.endswith("-none-any"), origin)
-    write_whole(note, json.dumps(asdict(wheel), default=str).encode())
+    wheel = LocalWheel(
+        canonicalize_name(name), version, path, _content_digest(path), built.stem.endswith("-none-any"), origin
+    )
+    write_atomic(note, json.dumps(asdict(wheel), default=str).encode())
     return wheel
 
 

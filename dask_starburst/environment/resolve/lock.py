@@ -9,16 +9,18 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dask_starburst.environment.build.layers import write_whole
+from packaging.utils import canonicalize_name
+
 from dask_starburst.environment.capture.model import Environment, LocalWheel
+from dask_starburst.environment.capture.pins import PINNED
 from dask_starburst.environment.tools import uv
 from dask_starburst.errors import ImageError, NoWheels
+from dask_starburst.paths import write_atomic
 
 #: uv's names of the platforms: every wheel for the glibc of Amazon Linux 2 (2.26) and later bases is for 2.28 or less.
 UV_PLATFORMS = {"linux/arm64": "aarch64-manylinux_2_28", "linux/amd64": "x86_64-manylinux_2_28"}
 #: Raised by hand when this module asks uv something else than before: what was kept is no answer to that.
 _ASKED = 3
-_PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,13 @@ def resolve(
     _refuse_foreign(environment, platform)
     text = compiled(environment, platform, without, source=source)
     local = {wheel.name for wheel in environment.wheels}
-    found = [(normal(name), version) for name, version in _PINNED.findall(text)]
+    found = [(canonicalize_name(name), version) for name, version in PINNED.findall(text)]
     packages = {*((n, v) for n, v in found if n not in local), *((w.name, w.version) for w in environment.wheels)}
     # Constraints have hashes where a lock's package was left out, and comes as others need it.
     hashed = "\n".join([environment.lock or "", *environment.constraints])
     text = _with_hashes_of(hashed, _without(text, local))
     lock = Lock(platform, text, tuple(sorted(packages)))
-    write_whole(note, json.dumps(asdict(lock)).encode())
+    write_atomic(note, json.dumps(asdict(lock)).encode())
     return lock
 
 
@@ -150,11 +152,6 @@ def _install(arguments: list[str], lock: Lock) -> None:
         raise ImageError(f"installing packages for {lock.platform} failed; uv says:\n{uv.words(done)}")
 
 
-def normal(name: str) -> str:
-    """Return the one form of a package's name (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def foreign(environment: Environment, platform: str) -> tuple[LocalWheel, ...]:
     """Return the wheels that were compiled on this computer and cannot run on a platform."""
     return () if platform == uv.own_platform() else tuple(wheel for wheel in environment.wheels if not wheel.pure)
@@ -174,7 +171,7 @@ def _without(text: str, local: set[str]) -> str:
     for line in text.splitlines(keepends=True):
         if line[:1].strip():
             head = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
-            skipping = bool(head and normal(head[0]) in local)
+            skipping = bool(head and canonicalize_name(head[0]) in local)
         if not skipping:
             kept.append(line)
     return "".join(kept)
@@ -185,21 +182,15 @@ def _with_hashes_of(lock: str, text: str) -> str:
 
     An index that has other files than the lock was made of is then found out when they are installed.
     """
-    found = ((m[1], re.findall(r"--hash=(\S+)", m[0])) for m in re.finditer(rf"{_PINNED.pattern}.*", lock, re.M))
-    own = {normal(name): hashes for name, hashes in found if hashes}
+    found = ((m[1], re.findall(r"--hash=(\S+)", m[0])) for m in re.finditer(rf"{PINNED.pattern}.*", lock, re.M))
+    own = {canonicalize_name(name): hashes for name, hashes in found if hashes}
     pieces = re.split(r"^(?=\S)", text, flags=re.MULTILINE)
     for number, piece in enumerate(pieces):
-        pinned = _PINNED.match(piece)
-        if pinned and (hashes := own.get(normal(pinned[1]))):
+        pinned = PINNED.match(piece)
+        if pinned and (hashes := own.get(canonicalize_name(pinned[1]))):
             options = "".join(f" \\\n    --hash={each}" for each in hashes)
             pieces[number] = f"{pinned[0]}{options}\n"
     return "".join(pieces)
-
-
-def pins_of(environment: Environment) -> dict[str, str]:
-    """Return the versions that an environment fixes, by name."""
-    text = "\n".join([*environment.requirements, *environment.constraints, environment.lock or ""])
-    return {normal(name): version for name, version in _PINNED.findall(text)}
 
 
 def key(environment: Environment, platform: str, without: tuple[str, ...] = (), *, source: bool = False) -> str:

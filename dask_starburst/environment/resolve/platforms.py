@@ -10,12 +10,15 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import Distribution, PackageNotFoundError, PathDistribution, distribution
 from pathlib import Path
 
-from dask_starburst.environment.build.layers import write_whole
+from packaging.utils import canonicalize_name
+
 from dask_starburst.environment.capture import wheels
 from dask_starburst.environment.capture.model import Environment, LocalWheel
-from dask_starburst.environment.resolve.lock import Lock, foreign, key, normal, pins_of, resolve
+from dask_starburst.environment.capture.pins import pins_of
+from dask_starburst.environment.resolve.lock import Lock, foreign, key, resolve
 from dask_starburst.environment.tools import uv
 from dask_starburst.errors import ImageError, NoWheels
+from dask_starburst.paths import write_atomic
 from dask_starburst.plan.images.recipe import PLATFORMS
 
 _NO_WHEEL = re.compile(
@@ -85,7 +88,7 @@ def settle(environment: Environment, platforms: Iterable[str], cache: Path) -> S
         settled, missing[platform] = _settle_one(settled, platform, cache)
     added = [asdict(wheel) for wheel in settled.wheels if wheel not in environment.wheels]
     if added:
-        write_whole(note, json.dumps(added, default=str).encode())
+        write_atomic(note, json.dumps(added, default=str).encode())
     # Wheels that were made for the second platform are the first one's too.
     locks = {p: resolve(settled, p, cache) for p in platforms if not missing[p]}
     return Settled(settled, locks, {platform: found for platform, found in missing.items() if found})
@@ -163,15 +166,19 @@ def _settle_one(environment: Environment, platform: str, cache: Path) -> tuple[E
 
 def _named(text: str, environment: Environment, known: Mapping[str, Missing]) -> list[str]:
     # One of which uv says what it depends on has wheels: only some old version, which nobody wants, has none.
-    fine = {wheel.name for wheel in environment.wheels} | {normal(name) for name in _DEPENDS.findall(text)}
-    found = dict.fromkeys(normal(match["name"]) for match in _NO_WHEEL.finditer(text))
+    fine = {wheel.name for wheel in environment.wheels} | {canonicalize_name(name) for name in _DEPENDS.findall(text)}
+    found = dict.fromkeys(canonicalize_name(match["name"]) for match in _NO_WHEEL.finditer(text))
     return [name for name in found if name not in known and name not in fine]
 
 
 def with_wheel(environment: Environment, wheel: LocalWheel) -> Environment:
     """Return an environment that takes a package from a wheel of this computer."""
-    rest = [text for text in environment.requirements if normal(re.split(r"[^A-Za-z0-9._-]", text)[0]) != wheel.name]
-    pins = [text for text in environment.constraints if normal(text.partition("==")[0]) != wheel.name]
+    rest = [
+        text
+        for text in environment.requirements
+        if canonicalize_name(re.split(r"[^A-Za-z0-9._-]", text)[0]) != wheel.name
+    ]
+    pins = [text for text in environment.constraints if canonicalize_name(text.partition("==")[0]) != wheel.name]
     found = tuple(sorted((*environment.wheels, wheel), key=lambda each: each.name))
     return replace(environment, requirements=tuple(rest), constraints=tuple(pins), wheels=found)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from moto.logs.models import logs_backends
 
+from dask_starburst.local.backend.state import Container, Task
 from dask_starburst.local.backend.world import ACCOUNT
 
 Stream = tuple[str, str, str]  # region, group, stream
@@ -45,3 +46,14 @@ class LogShipper:
             if found is not None and name in found.streams:
                 # Not through PutLogEvents: it would refuse the times of a clock that runs ahead.
                 found.streams[name].put_log_events(events)
+
+
+def log_stream(task: Task, container: Container) -> Stream | None:
+    """Return where a container's output goes: ``prefix/container/task`` of its log group."""
+    logging: dict[str, Any] | None = container.definition.get("logConfiguration")
+    if logging is None:
+        return None
+    options = logging["options"]
+    prefix = options.get("awslogs-stream-prefix")
+    name = f"{prefix}/{container.name}/{task.id}" if prefix else container.arn.rsplit("/", 1)[-1]
+    return options["awslogs-region"], options["awslogs-group"], name

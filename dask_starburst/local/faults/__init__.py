@@ -1,1 +1,57 @@
-"""Faults to order: scripts of what may happen to an embedded AWS."""
+"""Faults to order: what may happen to an embedded AWS, and scenarios of it that a seed repeats."""
+
+from __future__ import annotations
+
+from dask_starburst.local.faults.event import Event
+from dask_starburst.local.faults.events import (
+    AgentLost,
+    AgentNever,
+    Capacity,
+    Clear,
+    Error,
+    ExecFormat,
+    FreshProfile,
+    HostDeath,
+    Interrupt,
+    Invisible,
+    LostResponse,
+    OutOfMemory,
+    PullFailure,
+    Quota,
+    Rebalance,
+    Refuses,
+    SlowBoot,
+    SpotPrice,
+    TaskDeath,
+    TaskStopsAtOnce,
+    Throttle,
+    Timeout,
+)
+from dask_starburst.local.faults.scenario import Scenario
+
+__all__ = [
+    "AgentLost",
+    "AgentNever",
+    "Capacity",
+    "Clear",
+    "Error",
+    "Event",
+    "ExecFormat",
+    "FreshProfile",
+    "HostDeath",
+    "Interrupt",
+    "Invisible",
+    "LostResponse",
+    "OutOfMemory",
+    "PullFailure",
+    "Quota",
+    "Rebalance",
+    "Refuses",
+    "Scenario",
+    "SlowBoot",
+    "SpotPrice",
+    "TaskDeath",
+    "TaskStopsAtOnce",
+    "Throttle",
+    "Timeout",
+]

@@ -1,19 +1,12 @@
-"""Bad days to order: what may happen to an embedded AWS, as small records in a script that a seed repeats.
+"""The kinds of faults: what may happen to an embedded AWS, as frozen records.
 
->>> from dask_starburst.local import LocalAWS, weather
->>> with LocalAWS() as aws:
-...     aws.weather([weather.Interrupt(at=60, count=2), weather.Capacity(at=60, room=0, market="spot", seconds=300)])
-
-Times are virtual seconds. Where a record leaves a target open, the seed of the script chooses among all that fit.
+Times are virtual seconds. Where a record leaves its target open, the seed of the scenario chooses among all that match.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
 from dask_starburst.catalog.quotas import QUOTAS
 from dask_starburst.catalog.quotas import Quota as QuotaOfAws
@@ -284,79 +277,5 @@ class FreshProfile(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calm(Event):
+class Clear(Event):
     """Everything that still goes on or is still to come to the next instance, task or call is over."""
-
-
-@dataclass(frozen=True)
-class Weather:
-    """A script.
-
-    Attributes
-    ----------
-    events : tuple of Event
-        In order of time.
-    seed : int
-        Chooses the targets that are left open. The same script with the same seed at the same moments of the same
-        world does the same.
-    """
-
-    events: tuple[Event, ...]
-    seed: int = 0
-
-    def __init__(self, events: Iterable[Event], seed: int = 0) -> None:
-        object.__setattr__(self, "events", tuple(sorted(events, key=lambda event: event.at)))
-        object.__setattr__(self, "seed", seed)
-
-    def to_json(self) -> dict[str, Any]:
-        """Write it down."""
-        return {"seed": self.seed, "events": [event.to_json() for event in self.events]}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Weather:
-        """Read what `to_json` writes; ``ValueError`` if it is no weather."""
-        events = document.get("events")
-        if not isinstance(events, list) or not all(isinstance(one, dict) for one in events):
-            raise ValueError("weather needs a list of events")
-        try:
-            return cls([Event.from_json(one) for one in events], int(document.get("seed", 0)))
-        except TypeError as error:
-            raise ValueError(str(error)) from error
-
-    @classmethod
-    def random(
-        cls,
-        seed: int,
-        minutes: float,
-        *,
-        a_minute: float = 2.0,
-        calm: float = 5.0,
-        group: str = "*-spot",
-        family: str = "*-worker",
-    ) -> Weather:
-        """Make a mixed script of bad luck that ends with a calm.
-
-        Parameters
-        ----------
-        seed : int
-            The same seed makes the same script.
-        minutes : float
-            How long it is in virtual minutes, the calm included.
-        a_minute : float
-            How many events there are in a minute, on average.
-        calm : float
-            How many minutes at the end nothing happens; nothing of the script goes on then, but for agents that are
-            lost for good.
-        group, family : str
-            Patterns of the Auto Scaling groups and of the task families that may be hit. Without them the scheduler
-            could be hit too, which no Dask cluster survives.
-
-        Returns
-        -------
-        Weather
-        """
-        from dask_starburst.local.faults.random import events
-
-        end = max(minutes - calm, 0.0) * 60
-        made = events(random.Random(seed), end, a_minute, group, family)
-        return cls([*made, Calm(at=end)], seed)

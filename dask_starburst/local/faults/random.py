@@ -1,4 +1,4 @@
-"""The mixture of `Weather.random`."""
+"""The mixture of `Scenario.random`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _MIXTURE: tuple[tuple[int, _Make], ...] = (
 _ACTIONS = ("ecs:*", "autoscaling:*", "ecs:RunTask", "autoscaling:TerminateInstanceInAutoScalingGroup", "*")
 
 
-def events(rng: Random, end: float, a_minute: float, group: str, family: str) -> Iterator[Event]:
+def random_events(rng: Random, end: float, a_minute: float, group: str, family: str) -> Iterator[Event]:
     """Yield events up to a time, their distances drawn as those of a Poisson process."""
     weights, makers = [weight for weight, _ in _MIXTURE], [make for _, make in _MIXTURE]
     at = rng.expovariate(a_minute / 60)

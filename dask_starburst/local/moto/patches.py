@@ -1,7 +1,7 @@
 """Every change that we make to moto, in one place.
 
-Each has a test in ``tests/local/moto/test_contract_moto.py``; what only the weather shows, in ``test_weather.py``. It is
-because of this file that moto is pinned to a patch series.
+Each has a test in ``tests/local/moto/test_contract_moto.py``, or in ``tests/local/faults/test_faults.py`` where only a
+fault shows it. Because of this file moto is pinned to a patch series.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the scheduler has to ask of AWS, as a program of its own that ends when it is done.
 
-``python -m dask_starburst.runtime.scheduler.aws_calls renew|zero …``; see `aws_process`, which runs it. For each call that
-succeeded it prints one line, a JSON object; the last one says why it failed, if it did. The credentials are those of
-the task's role, which boto3 asks the container's endpoint for.
+``python -m dask_starburst.runtime.scheduler.aws_calls renew|zero …``; see `aws_process`, which runs it. For each call
+that succeeded it prints one line, a JSON object; the last one says why it failed, if it did. The credentials are those
+of the task's role, which boto3 asks the container's endpoint for.
 """
 
 from __future__ import annotations

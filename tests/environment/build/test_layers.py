@@ -126,8 +126,8 @@ def test_an_unknown_compression_says_which_there_are(tmp_path):
 FULL = """
 import os, resource, signal, sys
 from pathlib import Path
-from dask_starburst.environment.archive import Entry
-from dask_starburst.environment.layers import Layers
+from dask_starburst.environment.build.tar import Entry
+from dask_starburst.environment.build.layers import Layers
 from dask_starburst.errors import ImageError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -144,7 +144,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path):
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
     said, left = done.stdout.splitlines()
-    assert f"no room left for the layers of the image in {tmp_path}" in said
+    assert f"no space left for the layers of the image in {tmp_path}" in said
     assert "XDG_CACHE_HOME" in said
     assert left == "[]"
 

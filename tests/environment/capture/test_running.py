@@ -70,7 +70,7 @@ def in_it(python: Path, code: str, *arguments: str) -> Any:
 
 CAPTURE = """
 import dataclasses, json, pathlib, sys
-from dask_starburst.environment.capture import capture
+from dask_starburst.environment.capture.running import capture
 found = capture(cache=pathlib.Path(sys.argv[1]))
 print(json.dumps(dataclasses.asdict(found), default=str))
 """
@@ -125,7 +125,7 @@ OWN = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import helpers, one_file, json
-from dask_starburst.environment.capture import own_modules
+from dask_starburst.environment.capture.running import own_modules
 print(json.dumps([(each.name, str(each.path)) for each in own_modules()]))
 """
 
@@ -150,7 +150,7 @@ BY_VALUE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import cloudpickle, one_file
-from dask_starburst.environment.capture import register_by_value
+from dask_starburst.environment.capture.running import register_by_value
 names = register_by_value()
 open(sys.argv[2], "wb").write(cloudpickle.dumps(one_file.four_times))
 print(json.dumps(names))

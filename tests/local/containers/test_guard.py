@@ -20,7 +20,7 @@ from tests.support.cluster_asserts import alive
 SERVER = """
 import signal, sys, tempfile, threading
 from pathlib import Path
-from dask_starburst.local.container import Containers
+from dask_starburst.local.containers.processes import Containers
 
 containers = Containers(Path(tempfile.mkdtemp(dir=sys.argv[1])))
 seen = []
@@ -161,7 +161,7 @@ DAEMON = "(setsid env -i /bin/sh -c 'sleep 300 & echo $! $$; exec sleep 300' &) 
 DAEMONS = """
 import signal, sys, tempfile, threading, time
 from pathlib import Path
-from dask_starburst.local.container import Containers
+from dask_starburst.local.containers.processes import Containers
 
 containers = Containers(Path(tempfile.mkdtemp(dir=sys.argv[1])), alone=True)
 seen = []

@@ -15,9 +15,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError
 
 from dask_starburst.errors import LocalAWSError
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events
-from dask_starburst.local.faults.events import Event, Weather
+from dask_starburst.local import LocalAWS, faults
+from dask_starburst.local.faults.events import Event
+from dask_starburst.local.faults.scenario import Scenario
 from tests.local.conftest import Clients, Stack, code_of, message_of, wait_for
 
 TRAP = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(600)"
@@ -27,7 +27,7 @@ TRAP = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); pri
 def calm(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "aws" in request.fixturenames:
-        request.getfixturevalue("aws").weather([events.Calm()])
+        request.getfixturevalue("aws").play([faults.Clear()])
 
 
 def spot(stack: Stack, draining: bool = True) -> str:
@@ -90,7 +90,7 @@ def test_an_interruption_is_announced_and_comes_when_it_said(aws: LocalAWS, clie
     target = f"arn:aws:logs:us-east-1:123456789012:log-group:/aws/events/{stack.name}"
     clients.events.put_targets(Rule=stack.name, Targets=[{"Id": "1", "Arn": target}])
     assert imds(aws, machine, "spot/instance-action") is None
-    aws.weather([events.Interrupt(instance=machine)])
+    aws.play([faults.Interrupt(instance=machine)])
     notice = json.loads(imds(aws, machine, "spot/instance-action") or "")
     assert notice["action"] == "terminate"
     assert imds(aws, machine, "spot/termination-time") == notice["time"]
@@ -114,7 +114,7 @@ def test_an_interruption_is_announced_and_comes_when_it_said(aws: LocalAWS, clie
 
 def test_an_interrupted_instance_is_not_replaced_when_the_group_is_to_have_fewer(aws: LocalAWS, stack: Stack) -> None:
     machine = spot(stack, draining=False)
-    aws.weather([events.Interrupt(market="spot", group=stack.name, notice=30.0), events.Rebalance(instance=machine)])
+    aws.play([faults.Interrupt(market="spot", group=stack.name, notice=30.0), faults.Rebalance(instance=machine)])
     assert "noticeTime" in (imds(aws, machine, "events/recommendations/rebalance") or "")
     assert stack.instances[0]["status"] == "ACTIVE"  # the agent was not told to drain
     stack.autoscaling.terminate_instance_in_auto_scaling_group(InstanceId=machine, ShouldDecrementDesiredCapacity=True)
@@ -127,8 +127,8 @@ def test_a_host_that_dies_takes_its_processes_with_it_and_is_replaced(aws: Local
     task = warm.start(warm.definition(["python", "-c", TRAP]))
     (pid,) = [pid for key, pid in aws.status().containers.items() if task.rsplit("/", 1)[-1] in key]
     machine = warm.instances[0]["ec2InstanceId"]
-    aws.weather([events.HostDeath(group=warm.name)])
-    assert aws.past_weather()[-1]["hit"] == [machine]
+    aws.play([faults.HostDeath(group=warm.name)])
+    assert aws.past_faults()[-1]["hit"] == [machine]
     assert shown(warm, machine)["State"]["Name"] == "terminated"
     stopped = warm.task(task)
     assert (stopped["lastStatus"], stopped["containers"][0]["exitCode"]) == ("STOPPED", 137)
@@ -140,14 +140,14 @@ def test_a_host_that_dies_takes_its_processes_with_it_and_is_replaced(aws: Local
 
 def test_tasks_die_and_run_out_of_memory(aws: LocalAWS, warm: Stack) -> None:
     ends = [
-        (events.TaskDeath, {}, 137, None),
-        (events.TaskDeath, {"exit_code": 3}, 3, None),
-        (events.OutOfMemory, {}, 137, "OutOfMemoryError: Container killed due to memory usage"),
+        (faults.TaskDeath, {}, 137, None),
+        (faults.TaskDeath, {"exit_code": 3}, 3, None),
+        (faults.OutOfMemory, {}, 137, "OutOfMemoryError: Container killed due to memory usage"),
     ]
     definition = warm.definition()
     for kind, how, code, reason in ends:
         task = warm.start(definition)
-        aws.weather([kind(task=task, **how)])
+        aws.play([kind(task=task, **how)])
         stopped = warm.reaches(task, "STOPPED")
         assert (stopped["stopCode"], stopped["stoppedReason"]) == (
             "EssentialContainerExited",
@@ -160,17 +160,17 @@ def test_tasks_die_and_run_out_of_memory(aws: LocalAWS, warm: Stack) -> None:
 def test_starts_fail_in_the_agent_s_words(aws: LocalAWS, warm: Stack) -> None:
     definition = warm.definition()
     family = warm.name
-    aws.weather([events.PullFailure(family=family)])
+    aws.play([faults.PullFailure(family=family)])
     stopped = warm.reaches(warm.run(definition)["tasks"][0]["taskArn"], "STOPPED")
     assert (stopped["stopCode"], stopped["stoppedReason"]) == ("TaskFailedToStart", "Task failed to start")
     assert stopped["containers"][0]["reason"].startswith("CannotPullContainerError: pull image manifest has been")
-    aws.weather([events.ExecFormat(family=family)])
+    aws.play([faults.ExecFormat(family=family)])
     stopped = warm.reaches(warm.run(definition)["tasks"][0]["taskArn"], "STOPPED")
     assert stopped["stopCode"] == "EssentialContainerExited"
     assert stopped["containers"][0]["exitCode"] == 255
     assert warm.lines(stopped["taskArn"]) == ["exec python: exec format error"]
-    aws.weather(
-        [events.TaskStopsAtOnce(family=family, exit_code=2, log="no {such} file"), events.PullFailure(family="x*")]
+    aws.play(
+        [faults.TaskStopsAtOnce(family=family, exit_code=2, log="no {such} file"), faults.PullFailure(family="x*")]
     )
     stopped = warm.reaches(warm.run(definition)["tasks"][0]["taskArn"], "STOPPED")
     assert stopped["containers"][0]["exitCode"] == 2
@@ -181,19 +181,19 @@ def test_starts_fail_in_the_agent_s_words(aws: LocalAWS, warm: Stack) -> None:
 def test_a_lost_agent_takes_no_tasks_until_it_is_back(aws: LocalAWS, warm: Stack) -> None:
     definition = warm.definition()
     task = warm.start(definition)
-    aws.weather([events.AgentLost(group=warm.name, seconds=300.0)])
+    aws.play([faults.AgentLost(group=warm.name, seconds=300.0)])
     assert not warm.instances[0]["agentConnected"]
     assert warm.run(definition)["failures"][0]["reason"] == "AGENT"
     assert warm.task(task)["lastStatus"] == "RUNNING"
     aws.advance(301.0)
     warm.connected(1)
-    aws.weather([events.AgentLost(group=warm.name)])
+    aws.play([faults.AgentLost(group=warm.name)])
     aws.advance(3000.0)
     assert not warm.instances[0]["agentConnected"]
 
 
 def test_instances_boot_slowly_or_never_register(aws: LocalAWS, stack: Stack) -> None:
-    aws.weather([events.AgentNever(group=stack.name), events.SlowBoot(group=stack.name, seconds=600.0)])
+    aws.play([faults.AgentNever(group=stack.name), faults.SlowBoot(group=stack.name, seconds=600.0)])
     stack.group(size=2)
     stack.cluster()
     stack.in_service(2)
@@ -213,8 +213,8 @@ def client(aws: LocalAWS, service: str, attempts: int = 1) -> Any:
 def test_calls_are_throttled_and_fail_by_pattern_and_by_count(aws: LocalAWS) -> None:
     ecs, ec2 = client(aws, "ecs"), client(aws, "ec2")
     before = aws.status().throttled
-    aws.weather(
-        [events.Throttle(action="e*:*", count=2), events.Error(action="ecs:ListClusters", status=503, code="Busy")]
+    aws.play(
+        [faults.Throttle(action="e*:*", count=2), faults.Error(action="ecs:ListClusters", status=503, code="Busy")]
     )
     with pytest.raises(ClientError) as error:
         ecs.list_clusters()
@@ -242,10 +242,10 @@ def test_weather_of_calls_ends_with_its_seconds_and_strikes_with_its_probability
                 pass
         return answered
 
-    aws.weather([events.Throttle(action="ecs:*", seconds=1000.0, probability=0.5)], seed=3)
+    aws.play([faults.Throttle(action="ecs:*", seconds=1000.0, probability=0.5)], seed=3)
     first = answers()
     assert 5 < first < 35
-    aws.weather([events.Calm(), events.Throttle(action="ecs:*", seconds=1000.0, probability=0.5)], seed=3)
+    aws.play([faults.Clear(), faults.Throttle(action="ecs:*", seconds=1000.0, probability=0.5)], seed=3)
     assert answers() == first
     aws.advance(1001.0)
     assert answers() == 40
@@ -253,8 +253,8 @@ def test_weather_of_calls_ends_with_its_seconds_and_strikes_with_its_probability
 
 def test_a_lost_response_was_performed_and_a_timeout_was_not(aws: LocalAWS, clients: Clients, stack: Stack) -> None:
     ecs, ec2 = client(aws, "ecs"), client(aws, "ec2")
-    aws.weather([events.LostResponse(action="ecs:CreateCluster"), events.Timeout(action="ec2:CreateKeyPair", hold=0.5)])
-    aws.weather([events.LostResponse(action="ec2:CreatePlacementGroup")])
+    aws.play([faults.LostResponse(action="ecs:CreateCluster"), faults.Timeout(action="ec2:CreateKeyPair", hold=0.5)])
+    aws.play([faults.LostResponse(action="ec2:CreatePlacementGroup")])
     with pytest.raises(HTTPClientError):
         ecs.create_cluster(clusterName=stack.name)
     assert clients.ecs.describe_clusters(clusters=[stack.name])["clusters"][0]["status"] == "ACTIVE"
@@ -262,7 +262,7 @@ def test_a_lost_response_was_performed_and_a_timeout_was_not(aws: LocalAWS, clie
         ec2.create_key_pair(KeyName=stack.name)
     assert clients.ec2.describe_key_pairs(Filters=[{"Name": "key-name", "Values": [stack.name]}])["KeyPairs"] == []
     # botocore asks again, as it does on AWS.
-    aws.weather([events.LostResponse(action="ecs:ListClusters")])
+    aws.play([faults.LostResponse(action="ecs:ListClusters")])
     reply = client(aws, "ecs", attempts=2).list_clusters()
     assert reply["ResponseMetadata"]["RetryAttempts"] == 1
 
@@ -270,7 +270,7 @@ def test_a_lost_response_was_performed_and_a_timeout_was_not(aws: LocalAWS, clie
 def test_what_was_made_a_moment_ago_cannot_be_seen_yet(aws: LocalAWS, clients: Clients, warm: Stack) -> None:
     definition = warm.definition()
     old = warm.start(definition)
-    aws.weather([events.Invisible(delay=1000.0)])
+    aws.play([faults.Invisible(delay=1000.0)])
     new = warm.run(definition)["tasks"][0]["taskArn"]
     described = warm.ecs.describe_tasks(cluster=warm.name, tasks=[old, new])
     assert [one["taskArn"] for one in described["tasks"]] == [old]
@@ -302,7 +302,7 @@ def test_what_was_made_a_moment_ago_cannot_be_seen_yet(aws: LocalAWS, clients: C
 
 
 def test_a_fresh_instance_profile_cannot_be_used_at_once(aws: LocalAWS, clients: Clients, stack: Stack) -> None:
-    aws.weather([events.FreshProfile(age=1000.0)])
+    aws.play([faults.FreshProfile(age=1000.0)])
     clients.iam.create_instance_profile(InstanceProfileName=stack.name)
     template = stack.template(IamInstanceProfile={"Name": stack.name})
     policy = {"LaunchTemplate": {"LaunchTemplateSpecification": template}}
@@ -318,14 +318,14 @@ def test_a_fresh_instance_profile_cannot_be_used_at_once(aws: LocalAWS, clients:
 def test_a_script_happens_in_its_order_and_the_seed_chooses(aws: LocalAWS, stack: Stack) -> None:
     stack.group(size=4)
     ids = {one["InstanceId"] for one in stack.in_service(4)}
-    before = len(aws.past_weather())
-    script = [events.HostDeath(at=200.0, group=stack.name), events.Rebalance(at=100.0, group=stack.name)]
-    aws.weather(Weather(script, seed=5))
+    before = len(aws.past_faults())
+    script = [faults.HostDeath(at=200.0, group=stack.name), faults.Rebalance(at=100.0, group=stack.name)]
+    aws.play(Scenario(script, seed=5))
     aws.advance(101.0)
-    wait_for(lambda: len(aws.past_weather()) == before + 1)
+    wait_for(lambda: len(aws.past_faults()) == before + 1)
     aws.advance(100.0)
-    wait_for(lambda: len(aws.past_weather()) == before + 2)
-    first, second = aws.past_weather()[before:]
+    wait_for(lambda: len(aws.past_faults()) == before + 2)
+    first, second = aws.past_faults()[before:]
     # There is no Spot instance to recommend anything to.
     assert (first["kind"], first["hit"]) == ("rebalance", [])
     assert second["kind"] == "host-death"
@@ -333,19 +333,19 @@ def test_a_script_happens_in_its_order_and_the_seed_chooses(aws: LocalAWS, stack
 
 
 def test_a_script_can_be_written_down() -> None:
-    script = Weather.random(7, 30.0)
-    assert Weather.from_json(json.loads(json.dumps(script.to_json()))) == script
+    script = Scenario.random(7, 30.0)
+    assert Scenario.from_json(json.loads(json.dumps(script.to_json()))) == script
     assert set(Event.kinds) == {
         *("capacity", "refuses", "quota", "interrupt", "rebalance", "host-death", "agent-lost", "agent-never"),
         *("slow-boot", "task-death", "out-of-memory", "pull-failure", "exec-format", "task-stops-at-once"),
-        *("throttle", "error", "timeout", "lost-response", "invisible", "fresh-profile", "calm", "spot-price"),
+        *("throttle", "error", "timeout", "lost-response", "invisible", "fresh-profile", "clear", "spot-price"),
     }
 
 
 def test_random_weather_is_the_same_for_a_seed_and_ends_with_a_calm() -> None:
-    script = Weather.random(7, 60.0, a_minute=4.0)
-    assert script == Weather.random(7, 60.0, a_minute=4.0) != Weather.random(8, 60.0, a_minute=4.0)
-    assert script.events[-1] == events.Calm(at=55 * 60.0)
+    script = Scenario.random(7, 60.0, a_minute=4.0)
+    assert script == Scenario.random(7, 60.0, a_minute=4.0) != Scenario.random(8, 60.0, a_minute=4.0)
+    assert script.events[-1] == faults.Clear(at=55 * 60.0)
     times = [event.at for event in script.events]
     assert times == sorted(times)
     assert 150 < len(times) < 290
@@ -370,6 +370,6 @@ def test_random_weather_is_the_same_for_a_seed_and_ends_with_a_calm() -> None:
 )
 def test_nonsense_is_refused_when_it_is_ordered(aws: LocalAWS, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"kind|no |number|cannot|missing|one of|valid"):
-        Weather.from_json({"events": [wrong]})
+        Scenario.from_json({"events": [wrong]})
     with pytest.raises(LocalAWSError, match="400"):
         aws._control.post("weather", {"events": [wrong]})

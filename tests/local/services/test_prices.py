@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events
+from dask_starburst.local import LocalAWS, faults
 from tests.local.conftest import Clients, code_of, message_of, wait_for
 
 WANTED = {
@@ -137,8 +136,8 @@ def test_the_weather_moves_spot_prices_and_the_history_knows_since_when():
     with LocalAWS(speed=5.0) as own:
         clients = Clients(own)
         one = {"InstanceTypes": ["c7g.xlarge"], "AvailabilityZone": "us-east-1a", "ProductDescriptions": ["Linux/UNIX"]}
-        own.weather([events.SpotPrice(type="c7g.xlarge", zone="us-east-1a", times=2.0, seconds=3600.0)])
-        changed = own.past_weather()[0]["at"]
+        own.play([faults.SpotPrice(type="c7g.xlarge", zone="us-east-1a", times=2.0, seconds=3600.0)])
+        changed = own.past_faults()[0]["at"]
         own.advance(60.0)
 
         def last(**more: Any) -> dict[str, Any]:

@@ -9,10 +9,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from dask_starburst.catalog.quotas import QUOTAS
-from dask_starburst.local import LocalAWS
+from dask_starburst.local import LocalAWS, faults
 from dask_starburst.local.backend.quotas import PLENTY, Quotas
 from dask_starburst.local.backend.state import Machine
-from dask_starburst.local.faults import events
 from dask_starburst.local.services.service_quotas import REVIEW
 from tests.local.conftest import Clients, Stack, code_of, message_of, wait_for
 
@@ -25,7 +24,7 @@ FARGATE = {"ServiceCode": "fargate", "QuotaCode": "L-3032A538"}
 @pytest.fixture(autouse=True)
 def calm(aws: LocalAWS) -> Iterator[None]:
     yield
-    aws.weather([events.Calm()])
+    aws.play([faults.Clear()])
 
 
 @pytest.fixture
@@ -88,7 +87,7 @@ def test_what_is_not_there_is_refused_in_aws_s_words(quotas: Any) -> None:
 
 
 def test_an_increase_is_pending_and_then_granted(aws: LocalAWS, quotas: Any) -> None:
-    aws.weather([events.Quota(market="spot", vcpus=5)])
+    aws.play([faults.Quota(market="spot", vcpus=5)])
     asked = quotas.request_service_quota_increase(**SPOT, DesiredValue=64.0)["RequestedQuota"]
     assert (asked["Status"], asked["DesiredValue"], asked["QuotaCode"]) == ("PENDING", 64.0, "L-34B43A08")
     assert abs(asked["Created"].timestamp() - aws.now()) < 60
@@ -111,7 +110,7 @@ def test_an_increase_is_pending_and_then_granted(aws: LocalAWS, quotas: Any) -> 
 
 @pytest.mark.parametrize("value", [4.0, 5.0])
 def test_what_is_no_increase_is_refused(aws: LocalAWS, quotas: Any, value: float) -> None:
-    aws.weather([events.Quota(market="on-demand", vcpus=5)])
+    aws.play([faults.Quota(market="on-demand", vcpus=5)])
     code, text = refusal(quotas.request_service_quota_increase, **ON_DEMAND, DesiredValue=value)
     assert code == "IllegalArgumentException"
     assert text == "You must provide a quota value greater than the current quota value"
@@ -124,7 +123,7 @@ def nothing_runs(stack: Stack) -> bool:
 
 def test_a_group_launches_what_the_quota_that_is_shown_allows(aws: LocalAWS, stack: Stack, quotas: Any) -> None:
     wait_for(lambda: nothing_runs(stack), "what other tests have launched is gone")
-    aws.weather([events.Quota(market="on-demand", vcpus=5)])
+    aws.play([faults.Quota(market="on-demand", vcpus=5)])
     assert quotas.get_service_quota(**ON_DEMAND)["Quota"]["Value"] == 5.0
     stack.group(size=3)  # of two vCPUs each
     wait_for(lambda: failures(stack))
@@ -138,7 +137,7 @@ def test_a_group_launches_what_the_quota_that_is_shown_allows(aws: LocalAWS, sta
 
 
 def test_another_quota_is_set_by_its_code(aws: LocalAWS, stack: Stack, quotas: Any) -> None:
-    aws.weather([events.Quota(code="L-DB2E81BA", vcpus=0, seconds=1000)])
+    aws.play([faults.Quota(code="L-DB2E81BA", vcpus=0, seconds=1000)])
     assert quotas.get_service_quota(**GPU)["Quota"]["Value"] == 0.0
     assert quotas.get_service_quota(**ON_DEMAND)["Quota"]["Value"] == PLENTY
     stack.group(size=1, LaunchTemplate=stack.template(InstanceType="g5g.xlarge"))
@@ -151,7 +150,7 @@ def test_another_quota_is_set_by_its_code(aws: LocalAWS, stack: Stack, quotas: A
 @pytest.mark.parametrize("wrong", [{}, {"market": "spot", "code": "L-DB2E81BA"}, {"market": "cheap"}, {"code": "L-0"}])
 def test_weather_of_no_quota_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="quota needs a market"):
-        events.Quota(vcpus=1, **wrong)  # type: ignore[arg-type]  # what is tested
+        faults.Quota(vcpus=1, **wrong)  # type: ignore[arg-type]  # what is tested
 
 
 def test_an_instance_tells_its_vcpus(stack: Stack) -> None:

@@ -66,8 +66,9 @@ def test_a_cancelled_call_takes_its_process_with_it_and_the_loop_goes_on_meanwhi
 def test_the_scheduler_process_imports_no_boto3():
     program = """
 import json, sys
-import dask_starburst.remote.__main__, dask_starburst.remote.guardian, dask_starburst.remote.retirement
-import dask_starburst.remote.notices
+import dask_starburst.runtime.__main__, dask_starburst.runtime.scheduler.lease_keeper
+import dask_starburst.runtime.scheduler.retirement
+import dask_starburst.runtime.worker.notices
 print(json.dumps({"found": sorted(sys.modules)}))
 """
     (said,) = run(program)

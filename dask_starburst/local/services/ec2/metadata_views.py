@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dask_starburst.local.backend.world import ACCOUNT, World
+from dask_starburst.local.containers.awslogs import log_stream
 from dask_starburst.local.services.ec2.instances import Ec2
 from dask_starburst.local.services.ec2.metadata import InstanceFacts, TaskFacts
-from dask_starburst.local.services.ecs.task_life import log_stream
 
 
 class Facts:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import signal
-from typing import Any
 
 from dask_starburst.local.backend.state import Container, Task
 from dask_starburst.local.backend.timing import Step
 from dask_starburst.local.backend.world import World
-from dask_starburst.local.containers.awslogs import LogShipper, Stream
+from dask_starburst.local.containers.awslogs import LogShipper, log_stream
 from dask_starburst.local.containers.fake import PlayedContainers
 from dask_starburst.local.containers.images import Images
 from dask_starburst.local.containers.processes import Containers
@@ -327,14 +326,3 @@ class _StartError(Exception):
     def __init__(self, container: Container, message: str) -> None:
         super().__init__(message)
         self.container = container
-
-
-def log_stream(task: Task, container: Container) -> Stream | None:
-    """Return where a container's output goes: ``prefix/container/task`` of its log group."""
-    logging: dict[str, Any] | None = container.definition.get("logConfiguration")
-    if logging is None:
-        return None
-    options = logging["options"]
-    prefix = options.get("awslogs-stream-prefix")
-    name = f"{prefix}/{container.name}/{task.id}" if prefix else container.arn.rsplit("/", 1)[-1]
-    return options["awslogs-region"], options["awslogs-group"], name

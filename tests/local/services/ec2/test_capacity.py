@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from dask_starburst.catalog.quotas import QUOTAS
-from dask_starburst.local import LocalAWS
+from dask_starburst.local import LocalAWS, faults
 from dask_starburst.local.backend.state import Group
 from dask_starburst.local.backend.world import ACCOUNT
-from dask_starburst.local.faults import events
 from dask_starburst.local.http.protocols import ServiceError
 from dask_starburst.local.services.ec2.capacity import Market, offers
 from dask_starburst.local.services.ec2.capacity_pools import Choice, Pool
@@ -94,7 +93,7 @@ def test_only_standard_families_count_against_the_quota() -> None:
 def calm(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "aws" in request.fixturenames:
-        request.getfixturevalue("aws").weather([events.Calm()])
+        request.getfixturevalue("aws").play([faults.Clear()])
 
 
 def mixed(stack: Stack, *types: str, **distribution: Any) -> dict[str, Any]:
@@ -114,7 +113,7 @@ def zone_of(stack: Stack) -> str:
 
 
 def test_a_full_spot_market_is_a_failed_activity_in_aws_s_words(aws: LocalAWS, stack: Stack) -> None:
-    aws.weather([events.Capacity(room=0, market="spot")])
+    aws.play([faults.Capacity(room=0, market="spot")])
     stack.group(size=1, MixedInstancesPolicy=mixed(stack, "c7g.large", "c8g.large"))
     wait_for(lambda: failures(stack))
     assert failures(stack)[0] == (
@@ -122,14 +121,14 @@ def test_a_full_spot_market_is_a_failed_activity_in_aws_s_words(aws: LocalAWS, s
         "configuration. Please adjust your request and try again. Launching EC2 instance failed."
     )
     assert stack.members == []
-    aws.weather([events.Capacity(room=None, market="spot")])
+    aws.play([faults.Capacity(room=None, market="spot")])
     aws.advance(15.0)
     stack.in_service(1)
 
 
 @pytest.mark.parametrize("several", [True, False], ids=["mixed", "one type"])
 def test_a_full_on_demand_pool_names_the_type_and_the_zone(aws: LocalAWS, stack: Stack, several: bool) -> None:
-    aws.weather([events.Capacity(room=0, type="c7g.large", market="on-demand")])
+    aws.play([faults.Capacity(room=0, type="c7g.large", market="on-demand")])
     if several:
         stack.group(size=1, MixedInstancesPolicy=mixed(stack, "c7g.large", on_demand=100))
     else:
@@ -146,8 +145,8 @@ def test_a_full_on_demand_pool_names_the_type_and_the_zone(aws: LocalAWS, stack:
 
 
 def test_a_pool_gives_what_it_has_room_for_and_the_next_pool_the_rest(aws: LocalAWS, stack: Stack) -> None:
-    aws.weather([events.Capacity(room=0), events.Capacity(room=2, type="c8g.large")])
-    aws.weather([events.Capacity(room=1, type="m7g.large")])
+    aws.play([faults.Capacity(room=0), faults.Capacity(room=2, type="c8g.large")])
+    aws.play([faults.Capacity(room=1, type="m7g.large")])
     stack.group(size=3, MixedInstancesPolicy=mixed(stack, "m7g.large", "c8g.large"))
     types = [one["InstanceType"] for one in stack.in_service(3)]
     assert sorted(types) == ["c8g.large", "c8g.large", "m7g.large"]
@@ -163,7 +162,7 @@ def test_a_pool_gives_what_it_has_room_for_and_the_next_pool_the_rest(aws: Local
 
 
 def test_quotas_are_refused_in_aws_s_words(aws: LocalAWS, stack: Stack) -> None:
-    aws.weather([events.Quota(market="spot", vcpus=1), events.Quota(market="on-demand", vcpus=0)])
+    aws.play([faults.Quota(market="spot", vcpus=1), faults.Quota(market="on-demand", vcpus=0)])
     stack.group(size=1, MixedInstancesPolicy=mixed(stack, "c7g.large"))
     (text,) = wait_for(lambda: failures(stack))
     assert text == (
@@ -182,7 +181,7 @@ def test_quotas_are_refused_in_aws_s_words(aws: LocalAWS, stack: Stack) -> None:
 
 
 def test_a_pool_may_look_open_and_refuse(aws: LocalAWS, stack: Stack) -> None:
-    aws.weather([events.Refuses(type="c8g.large")])
+    aws.play([faults.Refuses(type="c8g.large")])
     stack.group(size=2, MixedInstancesPolicy=mixed(stack, "m7g.large", "c8g.large"))
     (text,) = wait_for(lambda: failures(stack))
     assert text.startswith("Could not launch Spot Instances. InsufficientInstanceCapacity - We currently do not have")
@@ -193,7 +192,7 @@ def test_a_pool_may_look_open_and_refuse(aws: LocalAWS, stack: Stack) -> None:
 
 
 def test_other_overrides_are_bought_from_once_the_policy_is_updated(aws: LocalAWS, stack: Stack) -> None:
-    aws.weather([events.Capacity(room=0, type="c8g.large")])
+    aws.play([faults.Capacity(room=0, type="c8g.large")])
     stack.group(size=1, MixedInstancesPolicy=mixed(stack, "c8g.large"))
     wait_for(lambda: failures(stack))
     template = stack.described["MixedInstancesPolicy"]["LaunchTemplate"]

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from dask_starburst.local import LocalAWS
-from dask_starburst.local.faults import events as weather
+from dask_starburst.local import LocalAWS, faults
 from tests.local.conftest import PRINT_ENVIRONMENT, SLEEP, Clients, Stack, code_of, message_of, wait_for
 
 ROLE = "arn:aws:iam::123456789012:role/any"
@@ -229,7 +228,7 @@ def test_a_network_configuration_without_awsvpc_is_refused(warm: Stack) -> None:
 
 def test_a_task_over_the_quota_of_fargate_is_a_failure_in_aws_s_words(aws: LocalAWS, fargate: Fargate) -> None:
     definition = fargate.definition(cpu="1024", memory="2048")
-    aws.weather([weather.Quota(code="L-3032A538", vcpus=2)])
+    aws.play([faults.Quota(code="L-3032A538", vcpus=2)])
     try:
         reply = fargate.run(definition, count=3)
         assert len(reply["tasks"]) == 2
@@ -238,4 +237,4 @@ def test_a_task_over_the_quota_of_fargate_is_a_failure_in_aws_s_words(aws: Local
         spot = [{"capacityProvider": "FARGATE_SPOT"}]  # has a quota of its own
         assert fargate.run(definition, launchType=None, capacityProviderStrategy=spot)["failures"] == []
     finally:
-        aws.weather([weather.Calm()])
+        aws.play([faults.Clear()])

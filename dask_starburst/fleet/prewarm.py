@@ -10,10 +10,10 @@ from dataclasses import replace
 from dask_starburst.aws import autoscaling, ecs, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import CapacityUnavailable
+from dask_starburst.fleet.blueprint import Blueprint, sold
 from dask_starburst.fleet.pool import preflight, release, reuse
 from dask_starburst.fleet.pool.account import Account, set_up
 from dask_starburst.fleet.pool.pool import Pool, claim, make
-from dask_starburst.fleet.session import Blueprint, sold
 from dask_starburst.plan.loop.state import HEAD
 from dask_starburst.plan.requests.pool import PoolNames
 from dask_starburst.plan.requests.reuse import Kept

@@ -1,0 +1,111 @@
+"""What a cluster consists of, derived from its settings before anything is launched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from dask_starburst.catalog.instance_types import InstanceType, catalogue
+from dask_starburst.errors import BadArgument
+from dask_starburst.fleet.pool.account import Account
+from dask_starburst.fleet.pool.pool import pool_spec
+from dask_starburst.plan.loop.state import HEAD
+from dask_starburst.plan.money.budget import Caps, Rates, check_launch, near_in_price
+from dask_starburst.plan.requests.pool import LADDERS, PoolSpec, host_idle_limit
+from dask_starburst.plan.requests.quotas import Wish
+from dask_starburst.plan.requests.sizing import WorkerSize, head_type, worker_size, worker_types
+from dask_starburst.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What a cluster consists of, before there is any of it."""
+
+    settings: Settings
+    worker_types: tuple[InstanceType, ...]
+    head_type: InstanceType
+    size: WorkerSize
+    secret: str = field(repr=False)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The instance types that are wanted, the scheduler's first."""
+        return (self.head_type.name, *(t.name for t in self.worker_types))
+
+    def wish(self, workers: int) -> Wish:
+        """Return what it launches with so many workers."""
+        return Wish(self.head_type, self.worker_types, LADDERS[self.settings.spot_policy], workers)
+
+    def spec(self, account: Account) -> PoolSpec:
+        """Return what its pool is made from in this account."""
+        settings = self.settings
+        return pool_spec(
+            account,
+            tuple(t.name for t in self.worker_types),
+            self.head_type.name,
+            arch=settings.arch,
+            worker_groups=LADDERS[settings.spot_policy],
+            volume_gib=settings.storage.volume_size,
+            tags=settings.tags,
+            host_idle_limit=host_idle_limit(settings.timeouts.connect),
+        )
+
+
+def blueprint(settings: Settings, secret: str) -> Blueprint:
+    """Return what a cluster of these settings consists of.
+
+    Raises
+    ------
+    BadArgument
+        An instance type is unknown, of the wrong architecture or too small for the worker.
+    """
+    shape, known = settings.worker, catalogue()
+    region = settings.region or "us-east-1"  # only its prices matter here
+    types = worker_types(
+        known, settings.arch, settings.instance_types, shape.nthreads, shape.memory_limit, region=region
+    )
+    head = head_type(known, settings.arch, settings.scheduler.instance_type)
+    return Blueprint(settings, types, head, worker_size(types, shape.nthreads, shape.memory_limit), secret)
+
+
+def sold(blueprint: Blueprint, account: Account) -> Blueprint:
+    """Return the blueprint without the worker types that AWS does not sell in the zone.
+
+    Raises
+    ------
+    BadArgument
+        The user asked for one of them by name, the scheduler's included.
+    """
+    settings, zone = blueprint.settings, account.subnet
+    chosen = [blueprint.head_type.name, *(settings.instance_types or ())]
+    missing = [name for name in chosen if name not in zone.sold]
+    left = tuple(t for t in blueprint.worker_types if t.name in zone.sold)
+    if missing or not left:
+        raise BadArgument(
+            f"AWS does not sell {', '.join(missing or (t.name for t in blueprint.worker_types))} in {zone.name}; give"
+            ' other types, or a subnet in another zone with network={"subnet": "subnet-…"}.'
+        )
+    shape = settings.worker
+    return replace(blueprint, worker_types=left, size=worker_size(left, shape.nthreads, shape.memory_limit))
+
+
+def caps_of(settings: Settings) -> Caps:
+    """Return what a cluster of these settings may cost."""
+    return Caps(settings.max_hourly_cost, settings.max_total_cost, settings.cost_alert_threshold)
+
+
+def within(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
+    """Return the blueprint with the worker types that suit these caps.
+
+    Raises
+    ------
+    BudgetExceeded
+        A cap does not allow what was asked for.
+    """
+    settings, group = blueprint.settings, LADDERS[blueprint.settings.spot_policy][0]
+    types = blueprint.worker_types
+    if caps.binding and settings.instance_types is None:
+        near = near_in_price([t.name for t in types], rates, group)
+        types = tuple(t for t in types if t.name in near)
+    dearest = rates.ceiling([t.name for t in types], group)
+    check_launch(caps, rates.of(blueprint.head_type.name, HEAD), dearest, settings.n_workers, settings.warm)
+    return replace(blueprint, worker_types=types)
