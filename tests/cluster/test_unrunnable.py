@@ -37,5 +37,25 @@ def test_a_task_that_no_worker_can_run_is_told_and_holds_no_worker_and_no_schedu
     assert costs_nothing(clean)
 
 
+def test_from_zero_it_buys_no_worker(clean: LocalAWS) -> None:
+    with (
+        StarburstCluster(
+            cloud="local",
+            endpoint_url=clean.endpoint_url,
+            quiet=True,
+            adaptive={"minimum": 0, "maximum": 2, "interval": "0.5 s"},
+            idle_timeout="8 s",
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        gpu = client.submit(sum, [1], resources={"GPU": 1}, pure=False)
+        wait_until(lambda: told(cluster), 60, "it is told")
+        wait_until(lambda: cluster.status.name == "closed", 60, "and the idle timeout ends the cluster")
+        assert gpu.key in told(cluster)[0].message
+        launched = [event.facts["group"] for event in cluster.events if event.kind == "instance-launched"]
+        assert launched == ["head"]
+    assert costs_nothing(clean)
+
+
 def told(cluster: StarburstCluster) -> list[Event]:
     return [event for event in cluster.events if event.kind == "task-unrunnable"]

@@ -43,28 +43,32 @@ class Restricted:
         return " and ".join([*said, *([f"workers={list(self.places)}"] if self.places else [])])
 
 
-def hopeless(task: Restricted, offered: Mapping[str, float], *, known: bool) -> bool:
-    """Whether no worker of this cluster can ever run a task.
+def out_of_reach(task: Restricted, offered: Mapping[str, float], *, known: bool) -> bool:
+    """Whether a new worker would be of no use to a task, so that adaptive scaling has to leave it out.
 
-    A task without restrictions waits for workers: it is work as any other. New workers have addresses that nobody
-    can have named before; what resources they offer shows as soon as one has come.
+    A task without restrictions waits for workers: it is work as any other. New workers have addresses that no client
+    can have named before, and they offer what their configuration says.
 
     Parameters
     ----------
     task : Restricted
         Which one.
     offered : mapping of str to float
-        The most that any worker has had of each resource, now or before.
+        The most of each resource that any worker has had, now or before, or has by its configuration.
     known : bool
-        Whether any worker has come so far.
+        Whether that is all that a new worker can offer.
     """
-    if task.places and not task.there and task.waited >= GRACE:
-        return True
-    return known and lacking(task, offered)
+    return bool(task.places and not task.there) or (known and lacking(task, offered))
+
+
+def hopeless(task: Restricted, offered: Mapping[str, float], *, known: bool) -> bool:
+    """Whether no worker of this cluster can ever run a task, nor one that comes back; parameters as `out_of_reach`."""
+    returns = task.places and not task.there and task.waited < GRACE and not (known and lacking(task, offered))
+    return not returns and out_of_reach(task, offered, known=known)
 
 
 def lacking(task: Restricted, offered: Mapping[str, float]) -> bool:
-    """Whether a task asks for more of a resource than any worker has had."""
+    """Whether a task asks for more of a resource than any worker offers."""
     return any(amount > offered.get(name, 0.0) for name, amount in task.resources.items())
 
 
@@ -91,5 +95,5 @@ def advice(task: Restricted, count: int, workers: tuple[str, ...]) -> str:
         text += f" and no such worker is there (workers: {', '.join(workers) or 'none'}). Submit it with workers=[…] of"
         text += " these, with allow_other_workers=True, or without workers=;"
     else:
-        text += " which no worker of this cluster has offered. Submit it without resources=;"
+        text += " which no worker of this cluster offers. Submit it without resources=;"
     return f"{text} future.cancel() ends it. It counts as work neither for idle_timeout nor for adaptive scaling."

@@ -13,13 +13,17 @@ from typing import Any
 
 import dask.config
 
-from dask_starburst.plan.scheduler.unrunnable import Restricted, advice, hopeless, suspect
+from dask_starburst.plan.scheduler.unrunnable import Restricted, advice, hopeless, out_of_reach, suspect
 from dask_starburst.runtime.plugin import LoopingPlugin
 
 #: Seconds between two looks.
 _LOOK = 1.0
 #: So many workers are named to somebody who has named none that is there.
 _NAMED = 5
+#: What an image may configure to run in each worker before it registers.
+_PRELOADS = ("distributed.worker.preload", "distributed.nanny.preload")
+#: Plugins of Dask's, by the beginning of their names, that give a worker no resources: P2P shuffles, uploaded files.
+_DASKS_OWN = ("shuffle", "upload_file", "upload-directory-")
 
 
 class Unrunnable(LoopingPlugin):
@@ -35,10 +39,12 @@ class Unrunnable(LoopingPlugin):
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
+        # Scheduler and workers have one image and no environment of their own, so they read the same configuration.
         configured = dask.config.get("distributed.worker.resources", {}) or {}
         self._offered: dict[str, float] = {name: float(amount) for name, amount in configured.items()}
-        self._known = False
+        self._extended_by: frozenset[str] | None = None if any(map(dask.config.get, _PRELOADS)) else frozenset()
         self._hopeless: dict[Any, Restricted] = {}
+        self._out_of_reach: frozenset[Any] = frozenset()
         self._suspects: list[Restricted] = []
         self._transitions = -1
         self._idle_since: float | None = None
@@ -63,8 +69,9 @@ class Unrunnable(LoopingPlugin):
 
     def adaptive_target(self, target_duration: Any = None) -> int:
         """Return how many workers the work asks for, as Dask itself does, but for what no worker can run."""
+        self.look()  # what was submitted since the last look must not buy a worker
         scheduler, whole = self._scheduler, self._scheduler.unrunnable
-        scheduler.unrunnable = {task: since for task, since in whole.items() if task not in self._hopeless}
+        scheduler.unrunnable = {task: since for task, since in whole.items() if task not in self._out_of_reach}
         try:
             return int(self._target(target_duration=target_duration))
         finally:
@@ -77,21 +84,33 @@ class Unrunnable(LoopingPlugin):
 
     def look(self) -> None:
         """Find out anew which tasks cannot run, and since when there is nothing else."""
-        scheduler = self._scheduler
-        self._known = self._known or bool(scheduler.workers)
+        scheduler, known = self._scheduler, self._knows_offers()
         for name, supplied in scheduler.resources.items():
             self._offered[name] = max([self._offered.get(name, 0.0), *supplied.values()])
-        now = time.monotonic()
-        waiting = {task: self._restricted(task, now - since) for task, since in scheduler.unrunnable.items()}
-        self._hopeless = {t: r for t, r in waiting.items() if hopeless(r, self._offered, known=self._known)}
-        self._suspects = [r for t, r in waiting.items() if t not in self._hopeless and suspect(r, self._offered)]
-        work = len(self._hopeless) < len(waiting) or scheduler.queued or scheduler._active_graph_updates
+        now, offered = time.monotonic(), self._offered
+        waiting = {t: self._restricted(t, now - since) for t, since in scheduler.unrunnable.items() if _is_bound(t)}
+        self._out_of_reach = frozenset(t for t, r in waiting.items() if out_of_reach(r, offered, known=known))
+        self._hopeless = {t: r for t, r in waiting.items() if hopeless(r, offered, known=known)}
+        self._suspects = [r for t, r in waiting.items() if t not in self._hopeless and suspect(r, offered)]
+        work = len(self._hopeless) < len(scheduler.unrunnable) or scheduler.queued or scheduler._active_graph_updates
         busy = work or any(worker.processing for worker in scheduler.workers.values())
         if busy or not self._hopeless or scheduler.transition_counter != self._transitions:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = time.time()
         self._transitions = scheduler.transition_counter
+
+    def _knows_offers(self) -> bool:
+        """Whether a new worker has no other resources than those that are known.
+
+        Only preloads and plugins of users can give it more than its configuration does: the first worker with them
+        shows what they do.
+        """
+        registered = {*self._scheduler.worker_plugins, *self._scheduler.nanny_plugins}
+        plugins = frozenset(name for name in registered if not name.startswith(_DASKS_OWN))
+        if self._scheduler.workers:
+            self._extended_by = plugins
+        return self._extended_by is not None and plugins <= self._extended_by
 
     def _restricted(self, task: Any, waited: float) -> Restricted:
         scheduler = self._scheduler
@@ -101,3 +120,7 @@ class Unrunnable(LoopingPlugin):
         )
         places = tuple(sorted({*map(str, workers), *map(str, hosts)}))
         return Restricted(str(task.key), waited, dict(task.resource_restrictions or {}), places, there)
+
+
+def _is_bound(task: Any) -> bool:
+    return bool(task.resource_restrictions or task.worker_restrictions or task.host_restrictions)

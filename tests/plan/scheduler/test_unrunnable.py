@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dask_starburst.plan.scheduler.unrunnable import GRACE, SUSPECT, Restricted, advice, hopeless, suspect
+from dask_starburst.plan.scheduler.unrunnable import GRACE, SUSPECT, Restricted, advice, hopeless, out_of_reach, suspect
 
 GPU = {"GPU": 1.0}
 
@@ -15,11 +15,12 @@ GPU = {"GPU": 1.0}
         (Restricted("x", 1e6, {}), {}, False, False),  # it waits for workers, as work from zero does
         (Restricted("x", 1e6, {}), {}, True, False),
         (Restricted("x", 0.0, GPU), {}, True, True),
-        (Restricted("x", 0.0, GPU), {}, False, False),  # the first worker shows what there is
+        (Restricted("x", 0.0, GPU), {}, False, False),  # the first worker shows what a plugin gives it
         (Restricted("x", 0.0, GPU), {"GPU": 1.0}, True, False),  # one had it, and is gone just now
         (Restricted("x", 0.0, {"GPU": 2.0}), {"GPU": 1.0}, True, True),
         (Restricted("x", GRACE, {}, ("nowhere",)), {}, False, True),
         (Restricted("x", GRACE - 1, {}, ("nowhere",)), {}, True, False),  # it may come back
+        (Restricted("x", 0.0, GPU, ("nowhere",)), {}, True, True),  # it would not help
         (Restricted("x", 1e6, {}, ("tls://10.0.0.1:4",), there=True), {}, True, False),  # it is paused
     ],
 )
@@ -27,6 +28,20 @@ def test_only_what_no_worker_could_ever_run_is_hopeless(
     task: Restricted, offered: dict[str, float], known: bool, expected: bool
 ):
     assert hopeless(task, offered, known=known) is expected
+
+
+@pytest.mark.parametrize(
+    ("task", "known", "expected"),
+    [
+        (Restricted("x", 0.0, {}), True, False),
+        (Restricted("x", 0.0, GPU), True, True),
+        (Restricted("x", 0.0, GPU), False, False),
+        (Restricted("x", 0.0, {}, ("nowhere",)), False, True),  # should it come back, it is there already
+        (Restricted("x", 0.0, {}, ("nowhere",), there=True), True, False),
+    ],
+)
+def test_a_new_worker_is_not_for_what_it_could_not_run(task: Restricted, known: bool, expected: bool):
+    assert out_of_reach(task, {}, known=known) is expected
 
 
 def test_what_nothing_is_known_to_offer_is_told_within_a_minute_also_before_a_worker_comes():
