@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -83,14 +84,13 @@ class EventLog:
     def __init__(self, *, quiet: bool = False) -> None:
         self.began: float | None = None
         self._quiet = quiet
-        self._events: list[Event] = []
+        self._events: deque[Event] = deque(maxlen=REMEMBERED)
         self._listeners: list[Callable[[Event], None]] = []
 
     def emit(self, event: Event) -> None:
         """Remember the event, log it and tell everybody who listens."""
         self.began = event.time if self.began is None else min(self.began, event.time)
         self._events.append(event)
-        del self._events[:-REMEMBERED]
         logger.log(event.level, "%s", event.message, extra={"quiet": self._quiet})
         for listener in self._listeners:
             try:

@@ -101,6 +101,7 @@ class Ledger:
     types: Iterable[str] = ()
     accounts: dict[str, Account] = field(default_factory=dict)
     _runs_on: dict[Name, str] = field(default_factory=dict)
+    _left: set[Name] = field(default_factory=set)
     _busy: dict[Name, float] = field(default_factory=dict)
     _past: _Sums = field(default_factory=_Sums)
 
@@ -162,7 +163,7 @@ class Ledger:
         account.started, account.zone, account.taken = started, zone, taken
         account.ended = account.ended if ended is None else ended
         price = self._price(account)
-        if account.ended is None and len(account.prices) == 1:
+        if account.ended is None and len(account.prices) == 1 and not account.settled:
             account.prices = [(started, price)]
 
     def close(self, at: float) -> None:
@@ -193,6 +194,8 @@ class Ledger:
         """
         facts, at, subject = event.facts, event.time, str(event.subject)
         account = self.accounts.get(str(facts.get("instance", "")))
+        if event.kind in ("worker-stopped", "worker-lost"):
+            self._left.add(event.subject)
         match event.kind:
             case "instance-launched":
                 self.instance_started(subject, facts["type"], facts["market"], at, facts["group"])
@@ -202,6 +205,7 @@ class Ledger:
                 self.instance_ended(subject, at)
             case "worker-ready" if account is not None:
                 self._runs_on[event.subject] = facts["instance"]
+                self._left.discard(event.subject)
                 account.mark("up", at)
             case "worker-stopped" | "worker-lost" if account is not None:
                 account.mark("idle", at)
@@ -215,6 +219,9 @@ class Ledger:
             if account is not None:
                 account.busy += max(0.0, busy - self._busy.get(name, 0.0))
         self._busy = dict(seconds)
+        over = self._left - seconds.keys()  # the scheduler has told the last of them
+        self._runs_on = {name: instance for name, instance in self._runs_on.items() if name not in over}
+        self._left -= over
 
     def rates(self) -> Rates:
         """Return what an hour of each type costs now, its address and volume included.
@@ -281,15 +288,22 @@ class Ledger:
         )
 
     def _settle(self, now: float) -> None:
-        """Turn the accounts of instances that ended long ago into sums: a cluster may live for months."""
+        """Turn into sums what is long over, instances and the past of others: a cluster may live for months."""
+        for account in self.accounts.values():
+            for price in account.settle(now - _SETTLED):
+                if price is None:
+                    self._past.unpriced.add(account.instance_type)
+                else:
+                    self._past.prices[price] = None
         past = [name for name, each in self.accounts.items() if each.ended is not None and now - each.ended > _SETTLED]
         for name in past:
             account = self.accounts.pop(name)
             self._past.add(account, self._all(account, now), self._saved(account, now), now)
         if past:
+            self._runs_on = {worker: name for worker, name in self._runs_on.items() if name in self.accounts}
+        if len(self._past.prices) > 1:
             # One for each source and kind is enough to name them; else each change of a Spot price would be kept.
             self._past.prices = dict.fromkeys({(p.source, p.kind): p for p in self._past.prices}.values())
-            self._runs_on = {worker: name for worker, name in self._runs_on.items() if name in self.accounts}
 
     @property
     def _volume_hour(self) -> float:

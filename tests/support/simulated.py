@@ -14,7 +14,7 @@ from random import Random
 
 from dask_starburst.plan.loop.offerings import Refusal, remember
 from dask_starburst.plan.loop.polling import Connected, booting, differing, doubtful, join_instances, join_tasks
-from dask_starburst.plan.loop.reconcile import settle, step
+from dask_starburst.plan.loop.reconcile import pending, settle, step
 from dask_starburst.plan.loop.state import (
     HEAD,
     Action,
@@ -355,7 +355,8 @@ class SimulatedFleet:
         now, workers = self.aws.now, tuple(self.workers.values())
         actions = step(workers, self.observed, now, self.limits)
         self.check(actions, workers, self.observed, now, self.limits)
-        self.observed = replace(self.observed, asked={**self.observed.asked, **dict.fromkeys(actions, now)})
+        asked = pending(self.observed.asked, now, self.limits.repeat)
+        self.observed = replace(self.observed, asked={**asked, **dict.fromkeys(actions, now)})
         for action in actions:
             self._perform(action)
         return actions
@@ -376,15 +377,16 @@ class SimulatedFleet:
         if sweep:
             self.swept = now
             asked |= differing(known, (p.arn for p in aws.running()))
-        self.described |= dict.fromkeys(asked, now)
         answered = {arn: _task(aws.processes[arn]) for arn in asked if arn in aws.processes}
         placed = {w.task: w.since for w in self.workers.values() if w.task}
+        tasks = join_tasks(before.tasks, asked, answered, placed, now)
+        self.described = {arn: at for arn, at in self.described.items() if arn in tasks} | dict.fromkeys(asked, now)
         seen = Observed(
             groups={
                 n: Group(n, desired, aws.types.get(n, aws.allowed), aws.allowed) for n, desired in aws.desired.items()
             },
             instances=instances,
-            tasks=join_tasks(before.tasks, asked, answered, placed, now),
+            tasks=tasks,
             members=known.members,
         )
         refusals = remember(before.refusals, aws.refusals, dict(seen.youngest), now)

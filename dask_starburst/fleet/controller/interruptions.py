@@ -197,6 +197,7 @@ class SpotWatch:
     def look(self, draining: Collection[str]) -> None:
         """See how things stand after each look of the fleet; `draining` holds container instances that ECS drains."""
         self._close_gaps()
+        self._forget_the_gone()
         if self._busy:
             return
         due = [(one, what) for one in self._successions if (what := outcome(one, self.fleet.workers)) is not None]
@@ -256,6 +257,12 @@ class SpotWatch:
                 if new in workers and gone is not None:
                     self.counts.seconds_lost += now - gone
                 del self._gaps[new]
+
+    def _forget_the_gone(self) -> None:
+        """Forget what was told of workers that are gone, or run on another instance by now."""
+        here = {(w.name, w.launch) for w in self.fleet.workers.values()} if self._taken or self._announced else set()
+        self._taken &= here
+        self._announced &= here
 
     def _count(self, found: dict[str, float]) -> None:
         self.counts.bytes_moved = found.get("bytes_moved", 0.0)

@@ -247,7 +247,7 @@ class Fleet:
         decision = step(workers, self.observed, now, limits)
         self.decided(decision, workers, self.observed, now, limits)
         actions = [a for a in decision if self.launcher.ready_for(a)]
-        self.observed = observe.ask(self.observed, actions, now)
+        self.observed = observe.ask(self.observed, actions, now, self._limits.repeat)
         await self._perform.all(actions)
         if refused is not None:
             raise refused
@@ -347,7 +347,7 @@ class Fleet:
         self.tell("worker-failed", new.name, text, level)
         if final and new.group == HEAD:
             self.fail(SchedulerFailed(text))
-        elif final:
+        elif final and new.name in self.workers:  # it may have been taken back while its log was read
             self._explained[new.name] = new.launch, explain.given_up(new, text)
         await self._told()
 

@@ -22,7 +22,7 @@ from dask_starburst.plan.loop.polling import (
     join_tasks,
     moving,
 )
-from dask_starburst.plan.loop.reconcile import settle
+from dask_starburst.plan.loop.reconcile import pending, settle
 from dask_starburst.plan.loop.state import Action, Group, Name, Observed, Task, Worker
 
 #: How far AWS's clock as we know it may be wrong (seconds).
@@ -186,9 +186,12 @@ def refuse(observed: Observed, instances: Iterable[str], now: float) -> Observed
     return replace(observed, instances={**observed.instances, **changed})
 
 
-def ask(observed: Observed, actions: Iterable[Action], now: float) -> Observed:
-    """Return what is observed with what is being asked for."""
-    return replace(observed, asked={**observed.asked, **dict.fromkeys(actions, now)})
+def ask(observed: Observed, actions: Iterable[Action], now: float, repeat: float) -> Observed:
+    """Return what is observed with what is being asked for; what is so old that it may be asked again is left out.
+
+    What AWS has refused for good, or what something else has taken the place of, never shows: it must not be kept.
+    """
+    return replace(observed, asked={**pending(observed.asked, now, repeat), **dict.fromkeys(actions, now)})
 
 
 def doom(observed: Observed, instance: str) -> Observed:

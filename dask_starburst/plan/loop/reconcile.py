@@ -232,6 +232,11 @@ def _useless(instance: Instance, waited: bool, now: float, limits: Limits) -> st
     return "its ECS agent has fallen silent" if waited or deaf(instance, now, limits) else None
 
 
+def pending(asked: Mapping[Action, float], now: float, repeat: float) -> dict[Action, float]:
+    """Return what was asked for less than `repeat` seconds ago: only that is not asked for again."""
+    return {action: at for action, at in asked.items() if now - at < repeat}
+
+
 def settle(asked: Mapping[Action, float], observed: Observed) -> dict[Action, float]:
     """Return what was asked for and cannot be seen in `observed` yet."""
     launched = {(t.worker, t.launch) for t in observed.tasks.values()} if asked else set()

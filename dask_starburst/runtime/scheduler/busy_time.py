@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from dask_starburst.plan.loop.state import Name
@@ -16,8 +16,8 @@ from dask_starburst.runtime.plugin import LoopingPlugin
 
 #: Seconds between two looks at who works.
 _LOOK = 0.5
-#: So many workers that are gone are remembered, for the client asks every few seconds.
-_REMEMBERED = 2000
+#: So often the client is told of a worker that is gone: of answers some may be lost.
+_TOLD = 3
 
 
 class Accounts(LoopingPlugin):
@@ -37,12 +37,15 @@ class Accounts(LoopingPlugin):
         self._scheduler = scheduler
         self._busy: defaultdict[Name, float] = defaultdict(float)
         self._told = (0.0, rate, time.monotonic())
+        self._told_of: Counter[Name] = Counter()
         scheduler.handlers["starburst_account"] = self.starburst_account
 
     async def starburst_account(self, spent: float, rate: float) -> dict[Name, float]:
         """Hear what was spent, in USD, and what an hour costs at the most; return the busy seconds by worker."""
         self._told = (spent, rate, time.monotonic())
-        return dict(self._busy)
+        told = dict(self._busy)
+        self._forget()
+        return told
 
     @property
     def spent(self) -> float:
@@ -52,19 +55,16 @@ class Accounts(LoopingPlugin):
 
     def _forget(self) -> None:
         """Forget the workers that are gone, once the client has surely been told how long they were busy."""
-        if len(self._busy) <= _REMEMBERED + len(self._scheduler.workers):
-            return
         here = {worker.name for worker in self._scheduler.workers.values()}
-        gone = [name for name in self._busy if name not in here]
-        for name in gone[: len(gone) - _REMEMBERED // 2]:  # the oldest first
-            del self._busy[name]
+        self._told_of = Counter({name: self._told_of[name] + 1 for name in self._busy if name not in here})
+        for name in [name for name, times in self._told_of.items() if times >= _TOLD]:
+            del self._busy[name], self._told_of[name]
 
     async def _run(self) -> None:
         before = time.monotonic()
         while True:
             await asyncio.sleep(_LOOK)
             now = time.monotonic()
-            self._forget()
             for worker in self._scheduler.workers.values():
                 if worker.processing:
                     self._busy[worker.name] += now - before

@@ -92,6 +92,8 @@ class Handover(ActiveMemoryManagerPolicy):
     def end(self, leaving: Leaving) -> None:
         """Look after a worker no more: it is about to be removed, or has gone."""
         del self.leaving[leaving.address]
+        if not self.leaving:
+            self._under_way.clear()  # what has not arrived is nobody's any more
         self._shuffles.let_go(leaving.address)
         self._shuffles.do_without(self.leaving)
 

@@ -11,7 +11,7 @@ from distributed import Client, Scheduler, Worker, WorkerPlugin
 
 from dask_starburst.plan.scheduler.unrunnable import SUSPECT
 from dask_starburst.runtime.scheduler.unrunnable import Unrunnable
-from tests.remote.test_retirement import in_a_loop, join, until
+from tests.runtime.scheduler.test_retirement import in_a_loop, join, until
 
 GPU = {"GPU": 1}
 

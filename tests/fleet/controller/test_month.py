@@ -1,0 +1,290 @@
+"""A cluster that lives for a month: what it holds, and what it goes through at each look, does not grow.
+
+Virtual time: the loop of `tests.support.simulated` with all that follows a fleet: events, books, Spot, budget, boots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from datetime import UTC, datetime
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dask_starburst.catalog import Price
+from dask_starburst.cost import Ledger
+from dask_starburst.events import REMEMBERED, Event, EventLog
+from dask_starburst.fleet.controller import observe
+from dask_starburst.fleet.controller.budget import BudgetWatch
+from dask_starburst.fleet.controller.execute import Performer
+from dask_starburst.fleet.controller.interruptions import SpotWatch
+from dask_starburst.fleet.controller.startup_times import BootClock
+from dask_starburst.plan.loop.interruptions import Notice
+from dask_starburst.plan.loop.offerings import Refusal
+from dask_starburst.plan.loop.reconcile import step
+from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Limits, Name, Observed, Worker, WorkerState
+from dask_starburst.plan.money.budget import Caps
+from tests.support.simulated import TICK, SimulatedAWS, SimulatedFleet
+
+S = WorkerState
+HOUR = 3600.0
+DAYS = 30
+#: Ticks in which a change of one worker or two is over: a boot, a start, an end.
+SOON = 60
+
+
+@dataclass
+class Market:
+    """Spot prices that change every hour."""
+
+    region: str = "us-east-1"
+    now: float = 0.0
+
+    def on_demand(self, instance_type: str) -> Price:
+        return Price(0.2, "AWS price list", "2026-11-01", "live")
+
+    def spot(self, instance_type: str, zone: str = "") -> Price:
+        hour = self.now // HOUR
+        return Price(0.05 + hour % 7 / 1000, "AWS Spot price history", "2026-11-01", "live", since=hour * HOUR)
+
+
+class EC2:
+    """What the books ask EC2 for: since when instances run."""
+
+    def __init__(self, fleet: Month) -> None:
+        self._fleet = fleet
+
+    def now(self) -> float:
+        return self._fleet.aws.now
+
+    async def pages(self, *_: str, Filters: list[dict[str, Any]]) -> list[dict[str, Any]]:  # noqa: N803 -- AWS's name
+        known, zone = self._fleet.observed.instances, {"AvailabilityZone": "us-east-1a"}
+        there = [known[name] for name in Filters[0]["Values"] if name in known]
+        life = {"Placement": zone, "State": {"Name": "running"}}
+        times = {i.id: datetime.fromtimestamp(i.launched, UTC) for i in there}
+        return [
+            {"Instances": [{"InstanceId": i.id, "InstanceType": i.type, "LaunchTime": times[i.id], **life}]}
+            for i in there
+        ]
+
+
+@dataclass
+class Scheduler:
+    """Dask, as far as a fleet asks it."""
+
+    fleet: Month
+    names: int = 0
+    busy: dict[Name, float] = field(default_factory=dict)
+
+    async def replace(self, name: Name) -> Name:
+        self.names += 1
+        self.fleet.ask_for(self.names)
+        self.fleet.unwant(name)
+        return self.names
+
+    async def announce(self, name: Name) -> None:
+        await self.fleet.spot.heard(Notice(1, name, "stop", 120.0))
+
+    async def forgive(self, names: Collection[Name]) -> None:
+        """There is nothing to forgive."""
+
+    async def account(self, spent: float, rate: float) -> dict[Name, float]:
+        self.busy = {name: self.busy.get(name, 0.0) + 1 for name in self.fleet.workers if name != SCHEDULER}
+        return dict(self.busy)
+
+
+class Month(SimulatedFleet):
+    """A `SimulatedFleet` with what follows the real one; it is taken for a `fleet.Fleet`."""
+
+    def __init__(self, seed: int) -> None:
+        aws = SimulatedAWS(random.Random(seed), desired={"spot": 0, HEAD: 0})
+        super().__init__(aws, {}, Observed(), Limits())
+        self.pool = SimpleNamespace(aws=EC2(self), name="pool")
+        self.events, self.market, self.boots = EventLog(quiet=True), Market(), BootClock()
+        self.ledger = Ledger(self.market, caps=Caps(total=1e9), types=("c7g.xlarge",))
+        self.events.listen(self.ledger.note)
+        self.dask = Scheduler(self)
+        as_fleet: Any = self
+        as_side: Any = self.dask
+        self.performer = Performer(as_fleet, as_fleet)
+        self.spot = SpotWatch(as_fleet, as_side, self.limits)
+        self.budget = BudgetWatch(as_fleet, self.dask, self.ledger)
+        self.loop = asyncio.Runner()
+
+    def ask_for(self, name: Name, group: str = "spot") -> None:
+        now = self.aws.now
+        self.workers[name] = Worker(name, group, since=now, not_before=now)
+
+    def unwant(self, name: Name) -> None:
+        self.workers[name] = replace(self.workers[name], wished=False)
+
+    def doom(self, instance: str) -> None:
+        self.observed = observe.doom(self.observed, instance)
+
+    def refuse(self, refusal: Refusal) -> None:
+        self.observed = replace(self.observed, refusals=(*self.observed.refusals, refusal))
+
+    def tell(self, kind: str, subject: Name, message: str, level: int = 0, **facts: Any) -> None:
+        self.events.emit(Event(self.aws.now, kind, subject, message, 1, facts))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self.loop.run(work)
+
+    def _look(self) -> None:
+        before = self.observed
+        super()._look()
+        self.market.now = self.aws.now
+        self.performer.compare(before, self.observed)
+        self.budget.look(self.aws.now, self.limits)
+        self.ledger.reprice(self.aws.now)
+
+    def _follow(self) -> None:
+        old = dict(self.workers)
+        super()._follow()
+        for name, before in old.items():
+            after = self.workers.get(name) or replace(before, state=S.STOPPED, wished=False)
+            if after is not before:
+                self.boots.note(after, self.observed, self.aws.now)
+                self._tell_of(before, after)
+        self.boots.looked(self.aws.now)
+        self.spot.look({w.instance for w in self.workers.values() if w.instance in self.observed.draining})
+
+    def _tell_of(self, before: Worker, after: Worker) -> None:
+        where = observe.instance_of(self.observed, before if after.state is S.STOPPED else after)
+        if after.state is not before.state and after.state is S.READY:
+            self.tell("worker-ready", after.name, "", instance=where)
+        if after.state is not before.state and after.state is S.STOPPED:
+            self.tell("worker-stopped", after.name, "", instance=where)
+
+
+def live_for(fleet: Month, hours: int) -> None:
+    """Each hour one worker follows another; Spot takes every other one, and AWS refuses what nobody wants any more."""
+    for hour in range(hours):
+        worker = max(name for name in fleet.workers if isinstance(name, int))
+        if hour % 2:
+            fleet.spawn(fleet.spot.heard(Notice(1, worker, "interruption", 120.0)))
+        else:
+            fleet.spawn(fleet.dask.replace(worker))  # type: ignore[arg-type]
+        ticks(fleet, SOON)
+        refused(fleet)
+        fleet.aws.pass_time(HOUR - 2 * SOON * TICK)
+        ticks(fleet, SOON)
+
+
+def ticks(fleet: Month, count: int) -> None:
+    for _ in range(count):
+        fleet.tick()
+
+
+def refused(fleet: Month) -> None:
+    """Ask for a worker while AWS takes no orders, and take that back."""
+    fleet.aws.outages = [(fleet.aws.now, fleet.aws.now + 10.0, "order")]
+    fleet.dask.names += 1
+    name = fleet.dask.names
+    fleet.ask_for(name)
+    ticks(fleet, 2)
+    fleet.unwant(name)
+
+
+#: What is not of a cluster's client: AWS, and the scheduler.
+_OUTSIDE = (SimulatedAWS, EC2, Scheduler, asyncio.Runner, random.Random)
+
+
+def held(thing: Any, seen: set[int] | None = None) -> int:
+    """Count the objects that something holds, itself included."""
+    seen = set() if seen is None else seen
+    if thing is None or isinstance(thing, int | float | str | S):
+        return 1
+    if id(thing) in seen or isinstance(thing, (*_OUTSIDE, type, EventLog)):
+        return 0
+    seen.add(id(thing))
+    parts: list[Any] = []
+    if isinstance(thing, dict | MappingProxyType):
+        parts = [*thing.keys(), *thing.values()]
+    elif isinstance(thing, list | tuple | set | frozenset | deque):
+        parts = list(thing)
+    elif type(thing).__module__.startswith(("dask_starburst", "tests", "types")) and hasattr(thing, "__dict__"):
+        parts = list(vars(thing).values())
+    elif is_dataclass(thing):
+        parts = [getattr(thing, each.name) for each in fields(thing)]
+    return 1 + sum(held(part, seen) for part in parts)
+
+
+def steps(work: Callable[[], Any]) -> int:
+    """Count the lines of Python that something runs through."""
+    count = 0
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal count
+        count += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_after_a_month_a_cluster_holds_no_more_and_each_look_costs_no_more_than_after_a_day() -> None:
+    fleet = Month(seed=1)
+    fleet.ask_for(SCHEDULER, HEAD)
+    fleet.ask_for(0)
+    fleet.dask.names = 1
+    fleet.ask_for(1)
+    ticks(fleet, SOON)
+    looks: dict[str, Callable[[], Any]] = {
+        "step": lambda: step(fleet.workers.values(), fleet.observed, fleet.aws.now, fleet.limits),
+        "follow": fleet._follow,
+        "boots": lambda: fleet.boots.seen(fleet.aws.now),
+        "spent": lambda: fleet.ledger.spent(fleet.aws.now),
+        "total": lambda: fleet.ledger.total(fleet.aws.now),
+        "reprice": lambda: fleet.ledger.reprice(fleet.aws.now),
+        "budget": lambda: fleet.budget.look(fleet.aws.now, fleet.limits),
+    }
+    days = []
+    for _ in range(DAYS):
+        live_for(fleet, 24)
+        here = {"all": held(fleet), "asked": len(fleet.observed.asked), "tasks": len(fleet.observed.tasks)}
+        days.append(here | {name: steps(look) for name, look in looks.items()})
+    assert fleet.aws.started > 24 * DAYS, "workers came and went"
+    assert fleet.spot.counts.interruptions > 24 * DAYS / 3
+    assert len(fleet.ledger.accounts) < 10
+    assert len(fleet.events) <= REMEMBERED
+    assert max(day["asked"] for day in days) == 0
+    # The first week, because the 50 boots that are remembered take some days. How an hour ends is left to chance, so
+    # some days end with a change or two more; what grows with each hour would be four times as much.
+    first, last = ({name: max(day[name] for day in week) for name in days[0]} for week in (days[:7], days[-7:]))
+    assert all(last[name] <= 1.1 * first[name] for name in first), (first, last)
+
+
+def test_what_a_long_lived_instance_has_cost_is_the_same_to_the_cent_when_its_past_is_summed_up() -> None:
+    market = Market()
+    ledger = Ledger(market, types=("c7g.xlarge",))
+    launched = {"type": "c7g.xlarge", "market": "spot", "group": "spot"}
+    ledger.note(Event(0.0, "instance-launched", "i-0", "", facts=launched))
+    usd = 0.0
+    for hour in range(24 * DAYS):
+        market.now = hour * HOUR
+        ledger.reprice(market.now)
+        usd += market.spot("c7g.xlarge").usd_per_hour
+        ledger.note(Event(market.now, "worker-ready", hour, "", facts={"instance": "i-0"}))
+        ledger.worked({hour - 1: 900.0, hour: 900.0})
+        ledger.note(Event(market.now + HOUR / 2, "worker-stopped", hour, "", facts={"instance": "i-0"}))
+    cost = ledger.total(24 * DAYS * HOUR)
+    assert cost.instances == pytest.approx(usd)
+    assert cost.instance_hours == pytest.approx(24 * DAYS)
+    assert cost.by_cause["work"] / cost.usd == pytest.approx(900 / HOUR)
+    assert sum(cost.by_cause.values()) == pytest.approx(cost.usd)
+    account = ledger.accounts["i-0"]
+    assert len(account.prices) < 5
+    assert len(account.marks) < 10
+    assert len(ledger._runs_on) < 5

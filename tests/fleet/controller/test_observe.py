@@ -1,0 +1,15 @@
+"""What was asked for is remembered only as long as it must not be asked again."""
+
+from __future__ import annotations
+
+from dask_starburst.fleet.controller import observe
+from dask_starburst.plan.loop.state import Observed, RunTask, SetDesired
+
+
+def test_what_was_asked_for_and_never_shows_is_forgotten_when_it_may_be_asked_again():
+    refused, lost, fresh = SetDesired("spot", 7), RunTask(0, "spot", 1, "i-0"), SetDesired("spot", 2)
+    observed = observe.ask(Observed(), [refused, lost], now=0.0, repeat=20.0)
+    assert observe.ask(observed, [], now=19.0, repeat=20.0).asked == {refused: 0.0, lost: 0.0}
+    assert observe.ask(observed, [fresh], now=20.0, repeat=20.0).asked == {fresh: 20.0}
+    again = observe.ask(observed, [refused], now=30.0, repeat=20.0)
+    assert again.asked == {refused: 30.0}

@@ -1,0 +1,41 @@
+"""The scheduler's count of busy seconds: told until it has surely been heard, then forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from dask_starburst.runtime.scheduler.busy_time import Accounts
+
+
+def scheduler(*names: int) -> Any:
+    workers = {name: SimpleNamespace(name=name, processing=[]) for name in names}
+    return SimpleNamespace(workers=workers, handlers={})
+
+
+def test_workers_that_are_gone_are_told_a_few_times_and_forgotten_however_many_there_were():
+    here = scheduler(0, 1)
+    accounts = Accounts(here)
+    for name in range(1000):
+        accounts._busy[name] = 1.0 + name
+
+    async def ask() -> dict[Any, float]:
+        return await accounts.starburst_account(0.0, 0.0)
+
+    told = [asyncio.run(ask()) for _ in range(5)]
+    assert told[0] == told[1] == told[2] == {name: 1.0 + name for name in range(1000)}
+    assert told[3] == told[4] == {0: 1.0, 1: 2.0}
+
+
+def test_a_worker_whose_connection_was_lost_and_that_comes_back_is_remembered():
+    here = scheduler(0)
+    accounts = Accounts(here)
+    accounts._busy.update({0: 5.0, 1: 7.0})
+
+    async def ask() -> dict[Any, float]:
+        return await accounts.starburst_account(0.0, 0.0)
+
+    asyncio.run(ask())
+    here.workers.update(scheduler(1).workers)
+    assert [asyncio.run(ask()) for _ in range(4)][-1] == {0: 5.0, 1: 7.0}
