@@ -26,14 +26,14 @@ from typing import Any
 from distributed.deploy.adaptive_core import AdaptiveCore
 
 from dask_starburst.plan.loop.adaptive import (
-    Boots,
     Limits,
-    Look,
     Patience,
+    Sample,
+    StartupTimes,
     State,
-    look_every,
     recommend,
     remember,
+    sample_every,
     workers_for,
 )
 from dask_starburst.plan.loop.state import Name
@@ -73,11 +73,11 @@ class Cloud:
         for name in names:
             del self.all[name]
 
-    def boots(self) -> Boots:
+    def startups(self) -> StartupTimes:
         """What a fleet would have measured by now."""
         self.booted = self.booted or bool(self.running())
         oldest = min((at - self.boot for at in self.all.values() if at > self.now), default=self.now)
-        return Boots((self.boot,) if self.booted else (), self.now - oldest)
+        return StartupTimes((self.boot,) if self.booted else (), self.now - oldest)
 
     def pass_second(self, wanted: int) -> None:
         """Count a second in which so many workers are wanted."""
@@ -129,29 +129,29 @@ class OurLogic:
     """`plan.loop.adaptive` at the pace of an account."""
 
     decides_every = 5.0
-    interval = look_every(decides_every)
+    interval = sample_every(decides_every)
 
     def __init__(self, cloud: Cloud, demand: Demand, maximum: int) -> None:
         self.cloud, self.demand, self.maximum = cloud, demand, maximum
-        self.looks: tuple[Look, ...] = ()
+        self.samples: tuple[Sample, ...] = ()
 
     def patience(self) -> float:
         """Return what it is where the user has not said it."""
-        return Patience().after(self.cloud.boots())
+        return Patience().after(self.cloud.startups())
 
     def look(self) -> None:
         """Look once."""
         running = sorted(self.cloud.running())
         booting = tuple(name for name in self.cloud.all if name not in running)
-        state = State(booting=booting, running=len(running), looks=self.looks)
+        state = State(booting=booting, running=len(running), samples=self.samples)
         target = workers_for(asked(self.demand(self.cloud.now), len(running)), NTHREADS, len(running))
         limits = Limits(0, self.maximum, self.patience())
         if self.cloud.now % self.decides_every:
-            self.looks = remember(self.looks, target, self.cloud.now, limits)
+            self.samples = remember(self.samples, target, self.cloud.now, limits)
             return
         decision = recommend(state, target, self.cloud.now, limits)
-        self.looks = decision.looks
-        self.cloud.scale(decision.wish)
+        self.samples = decision.samples
+        self.cloud.scale(decision.target_workers)
         self.cloud.close([*decision.cancel, *running[: decision.retire]])
 
 

@@ -78,7 +78,7 @@ class Run:
         self.processes = processes
         self.events = EventLog()
         self.group = ""
-        self.wished = self.ready = self.late = 0.0
+        self.requested = self.ready = self.late = 0.0
         self.tasks: list[dict[str, Any]] = []
         self.calls: dict[str, Counter[str]] = {}
         self.seconds: dict[str, float] = {}
@@ -97,7 +97,7 @@ class Run:
     def going_up(self) -> Iterator[None]:
         """Measure the phase that matters."""
         with self.phase("up"):
-            self.wished = time.time()
+            self.requested = time.time()
             yield
             self.ready = time.time()
         self.tasks, self.late = self.local.tasks(), self.local.status().late
@@ -106,16 +106,16 @@ class Run:
         """Return all figures."""
         orders = [e.time for e in self.events if e.kind == "capacity-ordered" and e.subject == self.group]
         last, launches = self._launched()
-        late = orders[0] - self.wished
+        late = orders[0] - self.requested
         ends = [t["started_at"] - (t["created_at"] - t["connected_at"]) - late for t in last.values()]
-        ideal = max(ends) - self.wished
+        ideal = max(ends) - self.requested
         launched = [e.time for e in self.events if e.kind == "instance-launched" and e.facts["group"] == self.group]
         launching = max(launched) - min(launched)
-        ours = self.ready - self.wished - ideal
+        ours = self.ready - self.requested - ideal
         seconds = {name: round(s, 1) for name, s in self.seconds.items()}
         return {
             "workers": self.workers,
-            "overhead_ratio": round((self.ready - self.wished) / ideal, 3),
+            "overhead_ratio": round((self.ready - self.requested) / ideal, 3),
             "calls_per_worker": round(self.calls["up"].total() / self.workers, 3),
             "throttles": self.local.status().throttled,
             "processes": self.processes,
@@ -206,11 +206,11 @@ async def run_played(run: Run) -> int:
             await fleet.until(lambda: fleet.workers[SCHEDULER].state is WorkerState.READY)
         with run.going_up():
             for name in names:
-                fleet.want(name, run.group)
+                fleet.request(name, run.group)
             await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
         with run.phase("down"):
             for name in names:
-                fleet.unwant(name)
+                fleet.cancel(name)
             await fleet.until(lambda: len(fleet.workers) == 1 and not _instances(fleet, run.group))
         with run.phase("close"):
             await fleet.stop()

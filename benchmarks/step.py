@@ -38,7 +38,8 @@ def half_to_go(size: int) -> tuple[list[Worker], Observed]:
     """Return workers of which every other one retires or has left an instance behind."""
     workers, observed = up(size)
     kept = workers[::2] + [
-        Worker(w.name, "spot", S.RETIRING, NOW, wished=False, task=w.task, instance=w.instance) for w in workers[1::4]
+        Worker(w.name, "spot", S.RETIRING, NOW, requested=False, task=w.task, instance=w.instance)
+        for w in workers[1::4]
     ]
     live = {w.task for w in kept}
     tasks = {arn: task for arn, task in observed.tasks.items() if arn in live}
@@ -73,7 +74,7 @@ def measure(make: Callable[[int], tuple[list[Worker], Observed]], size: int) -> 
     workers, seen = make(size)
 
     def fresh() -> Observed:
-        return Observed(seen.groups, seen.instances, seen.tasks, seen.members, seen.asked)
+        return Observed(seen.groups, seen.instances, seen.tasks, seen.members, seen.in_flight)
 
     def follow() -> None:
         observed = fresh()

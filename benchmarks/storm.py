@@ -8,7 +8,7 @@ the end, each once, as those of a persisted dataframe are.
 
 All of it is *simulated*, in virtual time. What is decided is decided by the code that runs in a cluster:
 `plan.loop.reconcile.step`, `plan.loop.worker`, `plan.loop.interruptions` and
-`fleet.controller.interruptions.SpotWatch`. The AWS and the Dask beneath are those of the property tests of `step`,
+`fleet.controller.interruptions.Interruptions`. The AWS and the Dask beneath are those of the property tests of `step`,
 with the latencies of the profile ``realistic``. An interrupted worker finishes its task and meanwhile transfers its
 data, at the bandwidth that the product counts on. With ``watch`` off no notice is heard: an instance works on until it
 is gone, and with it what its worker holds. Prices are those of the bundled list, Spot by its published savings; the
@@ -37,14 +37,14 @@ from typing import Any, cast
 
 from dask_starburst.catalog.instance_types import catalogue
 from dask_starburst.cost import Ledger, Market
-from dask_starburst.fleet.controller.interruptions import SpotSide, SpotWatch
+from dask_starburst.fleet.controller.interruptions import Interruptions, InterruptionsClient
 from dask_starburst.fleet.controller.loop import Fleet
-from dask_starburst.fleet.controller.observe import doom
+from dask_starburst.fleet.controller.observe import cordon
 from dask_starburst.local.backend.timing import Timing
 from dask_starburst.plan.loop.interruptions import Notice
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.state import SCHEDULER, Limits, Name, Observed, Worker
-from dask_starburst.plan.requests.pool import LADDERS
+from dask_starburst.plan.requests.pool import FALLBACK_GROUPS
 from dask_starburst.plan.requests.sizing import worker_types
 from dask_starburst.plan.scheduler.moving import bandwidth
 from dask_starburst.plan.scheduler.notices import LONGEST, MARGIN
@@ -195,7 +195,7 @@ class Job:
 
 
 class StormFleet(SimulatedFleet):
-    """What `SpotWatch` knows of a fleet, beyond what the property tests need."""
+    """What `Interruptions` knows of a fleet, beyond what the property tests need."""
 
     def __init__(self, aws: StormyAWS, limits: Limits) -> None:
         super().__init__(aws, {}, Observed({}, {}, {}, frozenset()), limits)
@@ -208,18 +208,18 @@ class StormFleet(SimulatedFleet):
         """Count an event."""
         self.told[kind] += 1
 
-    def doom(self, instance: str) -> None:
+    def cordon(self, instance: str) -> None:
         """Give an instance nothing to do any more."""
-        self.observed = doom(self.observed, instance)
+        self.observed = cordon(self.observed, instance)
 
     def refuse(self, refusal: Refusal) -> None:
         """Remember what AWS has just taken back."""
         self.aws.refusals.append(refusal)
 
-    def unwant(self, name: Name) -> None:
+    def cancel(self, name: Name) -> None:
         """Wish for a worker no more."""
         if name in self.workers:
-            self.workers[name] = replace(self.workers[name], wished=False)
+            self.workers[name] = replace(self.workers[name], requested=False)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the loop."""
@@ -227,22 +227,22 @@ class StormFleet(SimulatedFleet):
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
 
-    def wish(self, name: Name) -> None:
+    def request_one(self, name: Name) -> None:
         """Wish for one worker more."""
         now = self.aws.now
-        self.workers[name] = Worker(name, self.limits.ladder[0], since=now, not_before=now)
+        self.workers[name] = Worker(name, self.limits.fallback_groups[0], since=now, not_before=now)
 
-    # -- SpecCluster, which `SpotWatch` asks for the worker that follows -------------------------
+    # -- SpecCluster, which `Interruptions` asks for the worker that follows -------------------------
 
     async def replace(self, name: Name) -> Name:
         """Wish for another worker."""
         new = next(self._numbers)
-        self.wish(new)
+        self.request_one(new)
         return new
 
     async def take_back(self, new: Name, old: Name) -> None:
         """Wish for the new one no more; the old one still is."""
-        self.unwant(new)
+        self.cancel(new)
 
 
 @dataclass(frozen=True)
@@ -259,15 +259,15 @@ class Result:
 async def run(rate: float, policy: str, held: bool, watch: bool, seed: int, hours_of_work: float) -> Result:
     """Do one job from the first wish to the last result."""
     types = tuple(kind.name for kind in worker_types(catalogue(), "arm64", None, None, None))[:MOST]
-    ladder = LADDERS[policy]
+    fallback_groups = FALLBACK_GROUPS[policy]
     aws = StormyAWS(Random(seed), rate=rate, timing=Timing("realistic", seed), allowed=types)
-    aws.desired, aws.types = dict.fromkeys(ladder, 0), dict.fromkeys(ladder, types)
-    fleet = StormFleet(aws, Limits(ladder=ladder))
-    spot = SpotWatch(cast(Fleet, fleet), cast(SpotSide, fleet), fleet.limits)
+    aws.desired, aws.types = dict.fromkeys(fallback_groups, 0), dict.fromkeys(fallback_groups, types)
+    fleet = StormFleet(aws, Limits(fallback_groups=fallback_groups))
+    spot = Interruptions(cast(Fleet, fleet), cast(InterruptionsClient, fleet), fleet.limits)
     job, numbers = Job(round(WORKERS * hours_of_work * 3600 / TASK), held), count(1)
     aws.ledger.instance_started(SCHEDULER, HEAD_TYPE, "on-demand", 0.0)
     for number in range(WORKERS):
-        fleet.wish(number)
+        fleet.request_one(number)
     while not job.over and aws.now < HOPELESS * hours_of_work * 3600:
         fleet.tick()
         if watch:

@@ -18,14 +18,14 @@ from distributed.deploy.adaptive import Adaptive
 
 from dask_starburst.errors import BadArgument
 from dask_starburst.plan.loop.adaptive import (
-    Boots,
     Limits,
-    Look,
     Patience,
+    Sample,
+    StartupTimes,
     State,
-    look_every,
     recommend,
     remember,
+    sample_every,
     workers_for,
 )
 from dask_starburst.plan.loop.scaling import BOUNDS, first_to_go
@@ -66,7 +66,7 @@ class CloudAdaptive(Adaptive):
         **kwargs: Any,
     ) -> None:
         pace = parse_timedelta(interval if interval is not None else dask.config.get("distributed.adaptive.interval"))
-        look = look_every(pace)
+        look = sample_every(pace)
         super().__init__(cluster, look, minimum, maximum, wait_count, target_duration, worker_key, **kwargs)
         self.interval = pace
         self._early = look / 2  # a look that comes a little early decides all the same
@@ -77,7 +77,7 @@ class CloudAdaptive(Adaptive):
             self._chosen = float(parse_timedelta(scale_down_after))
         elif wait_count is not None:
             self._chosen = max(0, wait_count - 1) * pace
-        self._looks: tuple[Look, ...] = ()
+        self._samples: tuple[Sample, ...] = ()
 
     @property
     def scale_down_after(self) -> float:
@@ -85,8 +85,8 @@ class CloudAdaptive(Adaptive):
         if self._chosen is not None:
             return self._chosen
         fleet, cloud = getattr(self.cluster, "_fleet", None), getattr(self.cluster, "_cloud", None)
-        boots = fleet.boots.seen(fleet.pool.aws.now()) if fleet is not None else Boots()
-        return (cloud.patience if cloud is not None else Patience()).after(boots)
+        startups = fleet.startups.seen(fleet.pool.aws.now()) if fleet is not None else StartupTimes()
+        return (cloud.patience if cloud is not None else Patience()).after(startups)
 
     async def target(self) -> int:
         """Return how many workers the work asks for, also while there is none to divide it by."""
@@ -112,7 +112,7 @@ class CloudAdaptive(Adaptive):
         least = max(self.minimum, getattr(self.cluster, "awaited", 0))
         limits = Limits(least, self.maximum, self.scale_down_after)
         if now < self._decide_at - self._early:
-            self._looks = remember(self._looks, target, now, limits)
+            self._samples = remember(self._samples, target, now, limits)
             return {"status": "same"}
         self._decide_at = now + self.interval
         if len(self.plan) != len(self.requested):
@@ -123,9 +123,9 @@ class CloudAdaptive(Adaptive):
             fleet.retry_rested()  # what was given up is asked for still, and is not there
         state = self._state(running)
         decision = recommend(state, target, now, limits)
-        self._looks = decision.looks
-        if decision.wish > state.planned:
-            return {"status": "up", "n": decision.wish}
+        self._samples = decision.samples
+        if decision.target_workers > state.planned:
+            return {"status": "up", "n": decision.target_workers}
         going = [*decision.cancel, *await self._least(running, decision.retire)]
         return {"status": "down", "workers": going} if going else {"status": "same"}
 
@@ -137,7 +137,7 @@ class CloudAdaptive(Adaptive):
             unlaunched=tuple(name for name in absent if name in unordered),
             booting=tuple(name for name in absent if name not in unordered),
             running=len(running),
-            looks=self._looks,
+            samples=self._samples,
         )
 
     async def _least(self, running: set[Any], n: int) -> list[Any]:
@@ -229,6 +229,6 @@ def with_patience(
     if isinstance(kind, type) and issubclass(kind, CloudAdaptive):
         return partial(kind, scale_down_after=after)
     chosen = after if after is not None else settings.scale_down_after
-    seconds = parse_timedelta(chosen) if chosen is not None else patience.after(Boots())
+    seconds = parse_timedelta(chosen) if chosen is not None else patience.after(StartupTimes())
     interval = parse_timedelta(options.get("interval") or settings.interval)
     return partial(kind, wait_count=1 + (ceil(seconds / interval) if interval else 0))

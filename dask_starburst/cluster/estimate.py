@@ -126,10 +126,10 @@ def start_of(records: Iterable[Record]) -> tuple[float, str]:
     records : iterable of Record
         Of clusters that are closed, the newest first. What ran on the embedded AWS says nothing of AWS.
     """
-    boots = [record.boot_seconds for record in records if record.boot_seconds and not record.simulated][:_LAST]
-    if boots:
-        some = f"median of your last {len(boots)} clusters" if len(boots) > 1 else "by your last cluster"
-        return median(boots), f"measured: {some}"
+    startups = [record.boot_seconds for record in records if record.boot_seconds and not record.simulated][:_LAST]
+    if startups:
+        some = f"median of your last {len(startups)} clusters" if len(startups) > 1 else "by your last cluster"
+        return median(startups), f"measured: {some}"
     return Patience().boot, (
         "assumed, as no cluster of yours was measured: 20 to 50 instances took 75 to 105 s in the runs of staRburst"
         " on AWS in July 2026"

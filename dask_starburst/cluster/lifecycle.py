@@ -86,7 +86,7 @@ class CloudCluster(OwnedCluster):
                 await asyncio.gather(launch.image, return_exceptions=True)
 
     async def _launch_as(self, launch: Launch) -> Fleet:
-        from dask_starburst.cluster.scheduler_client import ClusterSide
+        from dask_starburst.cluster.scheduler_client import DaskSchedulerClient
         from dask_starburst.fleet.session import Session
 
         assert self._cloud is not None
@@ -94,7 +94,7 @@ class CloudCluster(OwnedCluster):
         check_names(settings)  # a hook may have changed them
         ledger = await self._open_books(self._cloud)
         self._session = Session(self._cloud.aws, replace(self._blueprint, settings=settings), self.events, ledger)
-        fleet = await self._session.start(ClusterSide(self), self.worker_spec, launch.image)
+        fleet = await self._session.start(DaskSchedulerClient(self), self.worker_spec, launch.image)
         self.settings = replace(settings, image=self._session.image)
         fleet.on_fatal = self._on_fatal
         self.new_spec["options"]["group"] = self._session.worker_group
@@ -110,7 +110,7 @@ class CloudCluster(OwnedCluster):
         from dask_starburst.cost.keeper import BookKeeper
         from dask_starburst.cost.ledger import Ledger
         from dask_starburst.cost.price_book import PriceBook
-        from dask_starburst.fleet.blueprint import caps_of, within
+        from dask_starburst.fleet.blueprint import caps_of, within_caps
 
         settings, aws, blueprint = self.settings, cloud.aws, self._blueprint
         book = PriceBook(aws.region, now=aws.now)
@@ -122,7 +122,7 @@ class CloudCluster(OwnedCluster):
         await self._keeper.begin()
         if caps.binding:
             self._ledger.require_prices()
-            self._blueprint = within(self._blueprint, caps, self._ledger.rates())
+            self._blueprint = within_caps(self._blueprint, caps, self._ledger.rates())
         return self._ledger
 
     async def _check_versions(self) -> None:
@@ -211,8 +211,8 @@ class CloudCluster(OwnedCluster):
         pool, now, cost = session.pool, session.aws.now(), self.cost
         if pool is not None and cost.usd:
             opened = now if self.events.began is None else self.events.began
-            boots = session.fleet.boots.seen(now).measured if session.fleet is not None else ()
-            keep(record_of(self.name, pool.name, opened, now, cost, boots))
+            startups = session.fleet.startups.seen(now).measured if session.fleet is not None else ()
+            keep(record_of(self.name, pool.name, opened, now, cost, startups))
 
     async def _end(self, session: Session, warm: bool) -> None:
         """Let the scheduler end, as long as it answers, and give the pool back."""

@@ -142,7 +142,7 @@ class OwnedCluster(SpecCluster):
             )
         return super().sync(func, *args, **options)
 
-    async def _close(self, within: float | None = None) -> None:
+    async def _close(self, within_caps: float | None = None) -> None:
         """Close once, for all who ask, also if they are cancelled meanwhile."""
         if self._owner != os.getpid():
             return
@@ -156,7 +156,7 @@ class OwnedCluster(SpecCluster):
         self._begin_to_close()
         assert self._closing is not None
         if not within_us:
-            await cancellation.outlast(self._closing, within)
+            await cancellation.outlast(self._closing, within_caps)
 
     def _begin_to_close(self) -> None:
         """Begin to close, unless that has begun; nothing is to be closed before a start."""

@@ -34,12 +34,12 @@ class WorkerTask(ProcessInterface):
 
     async def start(self) -> None:
         """Wish for it."""
-        self._fleet.want(self.name, self._group)
+        self._fleet.request(self.name, self._group)
         await super().start()
 
     async def close(self) -> None:
         """Cancel the wish; the fleet retires it."""
-        self._fleet.unwant(self.name)
+        self._fleet.cancel(self.name)
         await super().close()
 
 
@@ -61,7 +61,7 @@ class SchedulerTask(ProcessInterface):
             It could not be started, or cannot be reached from here.
         """
         fleet = self._fleet
-        fleet.want(SCHEDULER, HEAD)
+        fleet.request(SCHEDULER, HEAD)
         await fleet.until(lambda: bool(fleet.workers[SCHEDULER].task and fleet.launcher.public))
         await self._connect()
         self.address = fleet.launcher.scheduler_address

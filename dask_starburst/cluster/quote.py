@@ -16,11 +16,11 @@ from dask_starburst.cost.kept import kept
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import BudgetExceeded, NoCredentials, PriceUnknown, QuotaExceeded, StarburstError
-from dask_starburst.fleet.blueprint import Blueprint, blueprint, caps_of, within
+from dask_starburst.fleet.blueprint import Blueprint, blueprint, caps_of, within_caps
 from dask_starburst.fleet.pool import preflight
 from dask_starburst.plan.money.idle import idle_bill
 from dask_starburst.plan.money.quote import Quote, Wanted, on_fargate, reckon
-from dask_starburst.plan.requests.pool import LADDERS
+from dask_starburst.plan.requests.pool import FALLBACK_GROUPS
 from dask_starburst.settings import Settings
 
 #: Where prices are from when no region is configured, and nobody can be asked.
@@ -113,7 +113,7 @@ async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...
     ledger = Ledger(book, settings.storage.volume_size, types=planned.types)
     caps, refusals = caps_of(settings), []
     try:
-        planned = within(planned, caps, ledger.rates())
+        planned = within_caps(planned, caps, ledger.rates())
     except BudgetExceeded as error:
         refusals.append(str(error))
     account = await _account(cloud.aws, planned, pool) if cloud is not None else _Account()
@@ -158,10 +158,10 @@ class _Account:
 async def _account(aws: AWS, planned: Blueprint, pool: str) -> _Account:
     """Ask for the quotas, and for what is kept when nothing runs; who is denied that gets a plan all the same."""
     found, asked = _Account(), wanted(planned)
-    wish = planned.wish(asked.workers + asked.spares)
-    quotas = await preflight.look(aws, wish)
+    request = planned.request(asked.workers + asked.spares)
+    quotas = await preflight.look(aws, request)
     try:
-        preflight.check(quotas, wish, pool, found.tell)
+        preflight.check(quotas, request, pool, found.tell)
         if not found.facts:
             found.facts.append(f"all of it fits in the account's vCPU quotas in {aws.region}")
     except QuotaExceeded as error:
@@ -179,7 +179,7 @@ def wanted(planned: Blueprint) -> Wanted:
         head=planned.head_type.name,
         types=tuple(t.name for t in planned.worker_types),
         workers=settings.adaptive.maximum if settings.n_workers is None else settings.n_workers,
-        groups=LADDERS[settings.spot_policy],
+        groups=FALLBACK_GROUPS[settings.spot_policy],
         adaptive=settings.n_workers is None,
         spares=settings.warm,
         volume_gb=settings.storage.volume_size,

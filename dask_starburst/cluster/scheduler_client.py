@@ -19,7 +19,7 @@ _LONG_POLL = 20.0
 _SOON = 3.0
 
 
-class ClusterSide:
+class DaskSchedulerClient:
     """Reads and asks the scheduler of one cluster."""
 
     def __init__(self, cluster: Any) -> None:

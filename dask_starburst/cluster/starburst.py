@@ -15,7 +15,7 @@ from dask_starburst.cluster.lifecycle import CloudCluster
 from dask_starburst.cluster.processes import SchedulerTask, WorkerTask
 from dask_starburst.events import EventLog, show_progress
 from dask_starburst.plan.loop.adaptive import Patience
-from dask_starburst.plan.loop.scaling import BOUNDS, Shape, bounds, workers_wanted
+from dask_starburst.plan.loop.scaling import BOUNDS, Shape, bounds, workers_requested
 from dask_starburst.settings import UNSET, Settings, check_count
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class StarburstCluster(CloudCluster):
         BadArgument
             Negative, no number, or above ``max_workers``.
         """
-        wanted = workers_wanted(n, memory, cores, self._shape, self.settings.max_workers)
+        wanted = workers_requested(n, memory, cores, self._shape, self.settings.max_workers)
         if self._is_over(adapting.get()):
             return None
         if adapting.get() is None:

@@ -10,8 +10,8 @@ from dask_starburst.fleet.pool.account import Account
 from dask_starburst.fleet.pool.pool import pool_spec
 from dask_starburst.plan.loop.state import HEAD
 from dask_starburst.plan.money.budget import Caps, Rates, check_launch, near_in_price
-from dask_starburst.plan.requests.pool import LADDERS, PoolSpec, host_idle_limit
-from dask_starburst.plan.requests.quotas import Wish
+from dask_starburst.plan.requests.pool import FALLBACK_GROUPS, PoolSpec, host_idle_limit
+from dask_starburst.plan.requests.quotas import CapacityRequest
 from dask_starburst.plan.requests.sizing import WorkerSize, head_type, worker_size, worker_types
 from dask_starburst.settings import Settings
 
@@ -31,9 +31,9 @@ class Blueprint:
         """The instance types that are wanted, the scheduler's first."""
         return (self.head_type.name, *(t.name for t in self.worker_types))
 
-    def wish(self, workers: int) -> Wish:
+    def request(self, workers: int) -> CapacityRequest:
         """Return what it launches with so many workers."""
-        return Wish(self.head_type, self.worker_types, LADDERS[self.settings.spot_policy], workers)
+        return CapacityRequest(self.head_type, self.worker_types, FALLBACK_GROUPS[self.settings.spot_policy], workers)
 
     def spec(self, account: Account) -> PoolSpec:
         """Return what its pool is made from in this account."""
@@ -43,7 +43,7 @@ class Blueprint:
             tuple(t.name for t in self.worker_types),
             self.head_type.name,
             arch=settings.arch,
-            worker_groups=LADDERS[settings.spot_policy],
+            worker_groups=FALLBACK_GROUPS[settings.spot_policy],
             volume_gib=settings.storage.volume_size,
             tags=settings.tags,
             host_idle_limit=host_idle_limit(settings.timeouts.connect),
@@ -67,7 +67,7 @@ def blueprint(settings: Settings, secret: str) -> Blueprint:
     return Blueprint(settings, types, head, worker_size(types, shape.nthreads, shape.memory_limit), secret)
 
 
-def sold(blueprint: Blueprint, account: Account) -> Blueprint:
+def available_types(blueprint: Blueprint, account: Account) -> Blueprint:
     """Return the blueprint without the worker types that AWS does not sell in the zone.
 
     Raises
@@ -93,7 +93,7 @@ def caps_of(settings: Settings) -> Caps:
     return Caps(settings.max_hourly_cost, settings.max_total_cost, settings.cost_alert_threshold)
 
 
-def within(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
+def within_caps(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
     """Return the blueprint with the worker types that suit these caps.
 
     Raises
@@ -101,7 +101,7 @@ def within(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
     BudgetExceeded
         A cap does not allow what was asked for.
     """
-    settings, group = blueprint.settings, LADDERS[blueprint.settings.spot_policy][0]
+    settings, group = blueprint.settings, FALLBACK_GROUPS[blueprint.settings.spot_policy][0]
     types = blueprint.worker_types
     if caps.binding and settings.instance_types is None:
         near = near_in_price([t.name for t in types], rates, group)

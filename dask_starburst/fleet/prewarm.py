@@ -10,7 +10,7 @@ from dataclasses import replace
 from dask_starburst.aws import autoscaling, ecs, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import CapacityUnavailable
-from dask_starburst.fleet.blueprint import Blueprint, sold
+from dask_starburst.fleet.blueprint import Blueprint, available_types
 from dask_starburst.fleet.pool import preflight, release, reuse
 from dask_starburst.fleet.pool.account import Account, set_up
 from dask_starburst.fleet.pool.pool import Pool, claim, make
@@ -53,12 +53,14 @@ async def warm_up(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, 
         No instance came in time; nothing is left running.
     """
     setting_up = set_up(aws, blueprint.settings, blueprint.types)
-    account, quotas = await preflight.beside(setting_up, aws, blueprint.wish(0))
-    blueprint = sold(blueprint, account)
+    account, quotas = await preflight.run_alongside(setting_up, aws, blueprint.request(0))
+    blueprint = available_types(blueprint, account)
     session = uuid.uuid4().hex
 
     def check(name: str) -> None:
-        preflight.check(quotas, blueprint.wish(workers), name, lambda kind, subject, message, *_, **__: tell(message))
+        preflight.check(
+            quotas, blueprint.request(workers), name, lambda kind, subject, message, *_, **__: tell(message)
+        )
 
     pool = await _check_out(aws, blueprint, account, session, workers, seconds, check)
     try:

@@ -12,18 +12,18 @@ from dask_starburst.aws import ecs, identity, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
 from dask_starburst.events import Event, EventLog
-from dask_starburst.fleet.blueprint import Blueprint, sold
+from dask_starburst.fleet.blueprint import Blueprint, available_types
 from dask_starburst.fleet.checkin import Release
 from dask_starburst.fleet.controller.budget import Books, NoBooks
 from dask_starburst.fleet.controller.launch import Launcher
-from dask_starburst.fleet.controller.loop import DaskSide, Fleet
+from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
 from dask_starburst.fleet.pool import preflight
 from dask_starburst.fleet.pool import reuse as warm
 from dask_starburst.fleet.pool.account import Account, set_up
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool, make
 from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Limits, Name
-from dask_starburst.plan.requests.pool import LADDERS, PoolNames
+from dask_starburst.plan.requests.pool import FALLBACK_GROUPS, PoolNames
 from dask_starburst.plan.requests.reuse import SHORTEST_WARM, price_of_spares
 from dask_starburst.plan.requests.sizing import WorkerSize, worker_size
 from dask_starburst.plan.requests.tasks import (
@@ -72,14 +72,14 @@ class Session:
     @property
     def worker_groups(self) -> tuple[str, ...]:
         """The groups in which workers run, the preferred one first."""
-        return LADDERS[self._blueprint.settings.spot_policy]
+        return FALLBACK_GROUPS[self._blueprint.settings.spot_policy]
 
     @property
     def worker_group(self) -> str:
         """The group in which a worker is wished for."""
         return self.worker_groups[0]
 
-    async def start(self, dask: DaskSide, workers: Iterable[Name], image: Awaitable[str] | None = None) -> Fleet:
+    async def start(self, dask: SchedulerClient, workers: Iterable[Name], image: Awaitable[str] | None = None) -> Fleet:
         """Set the account up, check a pool out and order head and workers together.
 
         `image`: takes the place of the settings' image; it is looked up meanwhile.
@@ -94,18 +94,18 @@ class Session:
         settings = self._blueprint.settings
         self._tell("account-setup", self.aws.region, f"setting up what the account lacks in {self.aws.region}")
         setting_up = set_up(self.aws, settings, self._blueprint.types)
-        account, quotas = await preflight.beside(setting_up, self.aws, self._blueprint.wish(0))
+        account, quotas = await preflight.run_alongside(setting_up, self.aws, self._blueprint.request(0))
         if image is not None:
             settings = replace(settings, image=await image)
             self._blueprint = replace(self._blueprint, settings=settings)
-        self._blueprint = sold(self._blueprint, account)
+        self._blueprint = available_types(self._blueprint, account)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
         workers = tuple(workers)
         await self._check_out(account, caller, quotas, len(workers) + settings.warm)
         fleet = await self._open(account, dask)
-        fleet.want(SCHEDULER, HEAD)
+        fleet.request(SCHEDULER, HEAD)
         for name in workers:
-            fleet.want(name, self.worker_group)
+            fleet.request(name, self.worker_group)
         fleet.start()
         return fleet
 
@@ -115,7 +115,7 @@ class Session:
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
         found = await warm.claim_best(self.aws, spec, max(1, wanted), self.id, account.caller, self._trying)
         names = PoolNames(found.name)
-        preflight.check(quotas, self._blueprint.wish(wanted), found.name, self._tell)
+        preflight.check(quotas, self._blueprint.request(wanted), found.name, self._tell)
         self._making = True
         if found.instances:
             await warm.hold(self.aws, found.name, self.aws.now() + settings.lease)
@@ -134,7 +134,7 @@ class Session:
     def _opening(self, security_group: str) -> None:
         self._entrance = security_group
 
-    async def _open(self, account: Account, dask: DaskSide) -> Fleet:
+    async def _open(self, account: Account, dask: SchedulerClient) -> Fleet:
         assert self.pool is not None
         settings, pool = self._blueprint.settings, self.pool
         definitions, _ = await together(
@@ -151,7 +151,7 @@ class Session:
         limits = Limits(
             capacity=timeouts.capacity,
             fallback=timeouts.fallback,
-            ladder=self.worker_groups,
+            fallback_groups=self.worker_groups,
             connect=timeouts.connect,
             retire=timeouts.retire,
             warm=settings.warm_timeout,

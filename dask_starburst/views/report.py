@@ -31,7 +31,7 @@ class ClusterReport:
     where: str
     types: str
     members: tuple[Mapping[str, Any], ...]
-    wished: int
+    requested: int
     failed: int
     cost: str
     lease: str
@@ -64,7 +64,7 @@ class ClusterReport:
     @property
     def workers(self) -> str:
         """How many workers are up, of how many wished for, and how many were given up."""
-        text = str(self.ready) if self.ready == self.wished else f"{self.ready} of {self.wished}"
+        text = str(self.ready) if self.ready == self.requested else f"{self.ready} of {self.requested}"
         return f"{text} ({self.failed} failed)" if self.failed else text
 
 
@@ -82,7 +82,7 @@ def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> Clust
         where=str(cloud) if cloud else "nowhere yet",
         types=_some(types),
         members=tuple(cluster.scheduler_info.get("workers", {}).values()),
-        wished=len(cluster.worker_spec),
+        requested=len(cluster.worker_spec),
         failed=len(fleet.failed()) if fleet else 0,
         cost=str(cost),
         spot=_spot(fleet, cost.saved),

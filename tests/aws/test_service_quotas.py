@@ -15,11 +15,11 @@ from dask_starburst.catalog.quotas import QUOTAS
 from dask_starburst.errors import PermissionDenied
 from dask_starburst.fleet.pool import preflight
 from dask_starburst.local import LocalAWS, faults
-from dask_starburst.plan.requests.quotas import Running, Wish
+from dask_starburst.plan.requests.quotas import CapacityRequest, Running
 
 T = TypeVar("T")
 SPOT = QUOTAS["L-34B43A08"]
-WISH = Wish(find("m7g.medium"), (find("c7g.xlarge"),), ("spot",), 1)
+REQUEST = CapacityRequest(find("m7g.medium"), (find("c7g.xlarge"),), ("spot",), 1)
 AMI = "/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_id"
 
 
@@ -89,14 +89,14 @@ def test_what_is_asked_for_is_found_again_until_it_is_granted(aws: LocalAWS) -> 
 @pytest.mark.parametrize("action", ["servicequotas:GetServiceQuota", "ec2:DescribeInstances"])
 def test_a_look_that_is_denied_says_so_and_goes_on(aws: LocalAWS, action: str) -> None:
     aws.inject(action, "AccessDeniedException", f"User: ann is not authorized to perform: {action}", times=5)
-    found = ask(aws, lambda account: preflight.look(account, WISH))
+    found = ask(aws, lambda account: preflight.look(account, REQUEST))
     assert f"not authorized to perform: {action}" in found.unknown
     told: list[str] = []
 
     def tell(kind: str, subject: str, message: str, level: int = 0, **facts: Any) -> None:
         told.append(f"{kind}: {message}")
 
-    preflight.check(found, WISH, "a-pool", tell)
+    preflight.check(found, REQUEST, "a-pool", tell)
     (said,) = told
     assert said.startswith("quota-unknown: ")
     assert "nothing is checked" in said
@@ -104,6 +104,8 @@ def test_a_look_that_is_denied_says_so_and_goes_on(aws: LocalAWS, action: str) -
 
 def test_nobody_waits_long_for_a_service_that_does_not_answer(aws: LocalAWS) -> None:
     aws.play([faults.Timeout(action="servicequotas:*", count=2, hold=1.0)])
-    done, found = ask(aws, lambda account: preflight.beside(asyncio.sleep(0, "set up"), account, WISH, patience=0.3))
+    done, found = ask(
+        aws, lambda account: preflight.run_alongside(asyncio.sleep(0, "set up"), account, REQUEST, patience=0.3)
+    )
     assert done == "set up"
     assert found.unknown == "Service Quotas did not answer within 0.3 s."

@@ -15,7 +15,7 @@ from dask_starburst import StarburstCluster
 from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR
 from dask_starburst.cost import Ledger, PriceBook
 from dask_starburst.errors import BudgetExceeded
-from dask_starburst.fleet.blueprint import blueprint, within
+from dask_starburst.fleet.blueprint import blueprint, within_caps
 from dask_starburst.local import LocalAWS
 from dask_starburst.local.faults.events import Capacity, Interrupt, SpotPrice
 from dask_starburst.plan.money.budget import INTERVAL, Caps
@@ -82,8 +82,8 @@ def test_a_launch_above_its_cap_is_refused_before_anything_exists(aws: LocalAWS)
 def test_a_threshold_to_be_warned_of_takes_no_types_away_and_a_cap_does() -> None:
     planned = blueprint(Settings.load(region="us-east-1", n_workers=2), "")
     rates = Ledger(PriceBook("us-east-1", cache=Path("does-not-exist")), types=planned.types).rates()
-    assert within(planned, Caps(alert=0.01), rates).worker_types == planned.worker_types
-    assert 1 < len(within(planned, Caps(hourly=5.0), rates).worker_types) < len(planned.worker_types)
+    assert within_caps(planned, Caps(alert=0.01), rates).worker_types == planned.worker_types
+    assert 1 < len(within_caps(planned, Caps(hourly=5.0), rates).worker_types) < len(planned.worker_types)
 
 
 def test_under_adaptive_load_the_rate_never_exceeds_its_cap_the_work_gets_done_and_who_waits_is_told(

@@ -77,7 +77,7 @@ def exactly(cluster: StarburstCluster, n: int) -> bool:
     """Whether there is what was wished, and nothing else: by the fleet's own account and by AWS's."""
     fleet, aws = running(cluster)
     workers = [w for w in fleet.workers.values() if w.group != HEAD]
-    ready = len(workers) == n and all(w.state is WorkerState.READY and w.wished for w in workers)
+    ready = len(workers) == n and all(w.state is WorkerState.READY and w.requested for w in workers)
     status = aws.status()
     counts = (status.instances_running, status.instances_pending, status.tasks_running, status.desired)
     return ready and counts == (n + 1, 0, n + 1, n + 1) and len(status.containers) == n + 1

@@ -53,8 +53,8 @@ async def work(session: Session, dask: StandIn, workers: int) -> None:
     """Start, scale up, and go on with nothing until it is closed."""
     fleet = await session.start(dask, range(workers))
     await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
-    fleet.unwant(0)
-    fleet.want(workers, session.worker_group)
+    fleet.cancel(0)
+    fleet.request(workers, session.worker_group)
     await fleet.until(lambda: False)
 
 

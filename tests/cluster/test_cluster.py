@@ -100,8 +100,8 @@ def test_adaptive_scaling_goes_on_after_an_error_and_keeps_who_has_just_come(cle
         kinds = [e.kind for e in cluster.events if e.kind in ("worker-ready", "worker-retiring", "instance-terminated")]
         assert "worker-retiring" not in kinds[: kinds.index("worker-ready") + 1]
         # It has measured its own boots, and has no more patience than one of them, or ten seconds.
-        boots = cluster._fleet.boots.seen(0.0).measured
-        assert adaptive.scale_down_after == min(max(2.0, statistics.median(boots)), 10.0)
+        startups = cluster._fleet.startups.seen(0.0).measured
+        assert adaptive.scale_down_after == min(max(2.0, statistics.median(startups)), 10.0)
 
 
 @pytest.mark.slow

@@ -24,8 +24,8 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
 
 
-def closed(*boots: float, simulated: bool = False) -> Record:
-    return record_of("mine", "starburst-1-0", 0.0, 100.0, Cost(simulated=simulated), boots)
+def closed(*startups: float, simulated: bool = False) -> Record:
+    return record_of("mine", "starburst-1-0", 0.0, 100.0, Cost(simulated=simulated), startups)
 
 
 def test_a_sample_is_tried_and_all_of_it_reckoned() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from dask_starburst.plan.loop.offerings import Refusal, remember
-from dask_starburst.plan.loop.polling import Connected, booting, differing, doubtful, join_instances, join_tasks
+from dask_starburst.plan.loop.polling import Connected, booting, differing, join_instances, join_tasks, unverified
 from dask_starburst.plan.loop.reconcile import pending, settle, step
 from dask_starburst.plan.loop.state import (
     HEAD,
@@ -34,7 +34,7 @@ from dask_starburst.plan.loop.state import (
     WorkerState,
 )
 from dask_starburst.plan.loop.worker import delayed, placed, refused, track, unanswered
-from dask_starburst.plan.money.budget import Caps, Rates, held
+from dask_starburst.plan.money.budget import Caps, Rates, over_budget
 
 S = WorkerState
 TYPES = ("c7g.xlarge", "m7g.xlarge")
@@ -327,17 +327,17 @@ class SimulatedFleet:
     blind: bool = False
     described: dict[str, float] = field(default_factory=dict)
 
-    def want(self, wished: Iterable[Name], group: str) -> None:
+    def request(self, requested: Iterable[Name], group: str) -> None:
         """Wish for exactly these workers in the group."""
-        names, now = set(wished), self.aws.now
+        names, now = set(requested), self.aws.now
         for name, worker in self.workers.items():
             if worker.group == group:
-                self.workers[name] = replace(worker, wished=name in names)
+                self.workers[name] = replace(worker, requested=name in names)
         for name in sorted(names - self.workers.keys()):
             self.workers[name] = Worker(name, group, since=now, not_before=now)
 
-    def wished(self) -> list[Worker]:
-        return [w for w in self.workers.values() if w.wished]
+    def requested(self) -> list[Worker]:
+        return [w for w in self.workers.values() if w.requested]
 
     def tick(self) -> tuple[Action, ...]:
         """Let a moment pass and act once."""
@@ -355,8 +355,8 @@ class SimulatedFleet:
         now, workers = self.aws.now, tuple(self.workers.values())
         actions = step(workers, self.observed, now, self.limits)
         self.check(actions, workers, self.observed, now, self.limits)
-        asked = pending(self.observed.asked, now, self.limits.repeat)
-        self.observed = replace(self.observed, asked={**asked, **dict.fromkeys(actions, now)})
+        in_flight = pending(self.observed.in_flight, now, self.limits.repeat)
+        self.observed = replace(self.observed, in_flight={**in_flight, **dict.fromkeys(actions, now)})
         for action in actions:
             self._perform(action)
         return actions
@@ -370,17 +370,17 @@ class SimulatedFleet:
         known = replace(before, instances=instances, members=frozenset(aws.members))
         registered = {m.arn: m for m in aws.machines.values() if m.arn}
         arns = frozenset(arn for arn, m in registered.items() if m.connected)
-        asked = doubtful(self.workers.values(), known, self.described, now, PATIENCE)
+        requested = unverified(self.workers.values(), known, self.described, now, PATIENCE)
         if sweep or booting(instances.values()):
             connected = Connected(arns, {arn: m.id for arn, m in registered.items()})
             instances = join_instances(present, connected, before, now)
         if sweep:
             self.swept = now
-            asked |= differing(known, (p.arn for p in aws.running()))
-        answered = {arn: _task(aws.processes[arn]) for arn in asked if arn in aws.processes}
+            requested |= differing(known, (p.arn for p in aws.running()))
+        answered = {arn: _task(aws.processes[arn]) for arn in requested if arn in aws.processes}
         placed = {w.task: w.since for w in self.workers.values() if w.task}
-        tasks = join_tasks(before.tasks, asked, answered, placed, now)
-        self.described = {arn: at for arn, at in self.described.items() if arn in tasks} | dict.fromkeys(asked, now)
+        tasks = join_tasks(before.tasks, requested, answered, placed, now)
+        self.described = {arn: at for arn, at in self.described.items() if arn in tasks} | dict.fromkeys(requested, now)
         seen = Observed(
             groups={
                 n: Group(n, desired, aws.types.get(n, aws.allowed), aws.allowed) for n, desired in aws.desired.items()
@@ -391,17 +391,17 @@ class SimulatedFleet:
         )
         refusals = remember(before.refusals, aws.refusals, dict(seen.youngest), now)
         aws.refusals.clear()
-        self.observed = replace(seen, asked=settle(before.asked, seen), refusals=refusals)
+        self.observed = replace(seen, in_flight=settle(before.in_flight, seen), refusals=refusals)
 
     def _hold(self) -> None:
-        """Mark who waits for money, as `fleet.BudgetWatch` does."""
-        wait = held(self.workers.values(), self.observed, self.aws.now, self.limits, self.rates, self.caps, 0.0)
-        self.workers = {name: replace(w, held=name in wait) for name, w in self.workers.items()}
+        """Mark who waits for money, as `fleet.BudgetControl` does."""
+        wait = over_budget(self.workers.values(), self.observed, self.aws.now, self.limits, self.rates, self.caps, 0.0)
+        self.workers = {name: replace(w, over_budget=name in wait) for name, w in self.workers.items()}
 
     def _follow(self) -> None:
         for name, old in list(self.workers.items()):
             new = self.workers[name] = track(old, self.observed, self.aws.now, self.limits)
-            if new.state is S.STOPPED and not new.wished:
+            if new.state is S.STOPPED and not new.requested:
                 del self.workers[name]
 
     def _perform(self, action: Action) -> None:
@@ -412,7 +412,7 @@ class SimulatedFleet:
                 waiting = {n: unanswered(w, self.aws.now) for n, w in self.workers.items() if w.group == action.group}
                 self.workers |= waiting
         elif not self.aws.perform(action) or isinstance(action, Retire | Forget):
-            self._unask(action)
+            self._clear_in_flight(action)
 
     def _run(self, action: RunTask) -> None:
         worker, down = self.workers[action.worker], self.aws.down("run")
@@ -422,7 +422,7 @@ class SimulatedFleet:
             self.workers[action.worker] = unanswered(worker, self.aws.now)
             self.swept = -NEVER
             return
-        self._unask(action)
+        self._clear_in_flight(action)
         if process is None:
             new = refused(worker, "RESOURCE:CPU", passing=True)
             tried = replace(self.observed.instances[action.instance], refused_at=self.aws.now)
@@ -432,27 +432,29 @@ class SimulatedFleet:
             self.observed = replace(self.observed, tasks={**self.observed.tasks, process.arn: _task(process)})
         self.workers[action.worker] = new
 
-    def _unask(self, action: Action) -> None:
-        self.observed = replace(self.observed, asked={a: t for a, t in self.observed.asked.items() if a != action})
+    def _clear_in_flight(self, action: Action) -> None:
+        self.observed = replace(
+            self.observed, in_flight={a: t for a, t in self.observed.in_flight.items() if a != action}
+        )
 
     def settled(self) -> bool:
         """Whether exactly the wished workers are up, and nothing else is there but the spares."""
-        aws, wished = self.aws, self.wished()
+        aws, requested = self.aws, self.requested()
         tasks = {p.arn for p in aws.running()}
         # A worker counts where it runs: one that was found on another group's instance is left there.
         home = {m.arn: m.group for m in aws.machines.values()}
-        used = {g: sum(home.get(w.instance, w.group) == g for w in wished) for g in aws.desired}
+        used = {g: sum(home.get(w.instance, w.group) == g for w in requested) for g in aws.desired}
         groups = {g: n + self.limits.spare.get(g, 0) for g, n in used.items()}
         return (
-            len(wished) == len(self.workers)
-            and all(w.state is S.READY for w in wished)
-            and tasks == {w.task for w in wished}
+            len(requested) == len(self.workers)
+            and all(w.state is S.READY for w in requested)
+            and tasks == {w.task for w in requested}
             and aws.desired == groups
             and not self.observed.refusals  # when they are forgotten, all types are launched again
-            and all(set(aws.types.get(w.group, aws.allowed)) == set(aws.allowed) for w in wished)
+            and all(set(aws.types.get(w.group, aws.allowed)) == set(aws.allowed) for w in requested)
             and all(len(aws.alive(g)) == n for g, n in groups.items())
             and not any(m.terminating for m in aws.machines.values())
-            and set(aws.members) - {HEAD} == {w.name for w in wished}
+            and set(aws.members) - {HEAD} == {w.name for w in requested}
         )
 
 

@@ -60,7 +60,7 @@ def instances(draw: st.DrawFn, name: str) -> Instance:
         terminating=draw(st.sampled_from([False, False, False, True])),
         launched=launched,
         idle_since=max(launched, draw(past)),
-        silent_since=None if connected else draw(st.none() | past),
+        disconnected_since=None if connected else draw(st.none() | past),
     )
 
 
@@ -86,7 +86,7 @@ def workers(draw: st.DrawFn, name: str) -> Worker:
         group=draw(st.sampled_from(GROUPS)),
         state=state,
         since=draw(past),
-        wished=draw(st.sampled_from([True, True, False])),
+        requested=draw(st.sampled_from([True, True, False])),
         attempt=draw(st.integers(0, 2)),
         launch=draw(st.integers(0, 2)),
         not_before=draw(st.sampled_from([0.0, NOW - 1, NOW, NOW + 8])),
@@ -126,11 +126,11 @@ def situations(draw: st.DrawFn) -> Situation:
         instances={name: draw(instances(name)) for name in sorted(draw(st.sets(st.sampled_from(INSTANCES))))},
         tasks={arn: draw(tasks(arn)) for arn in sorted(draw(st.sets(st.sampled_from(TASKS))))},
         members=draw(st.frozensets(st.sampled_from(NAMES))),
-        asked=draw(st.dictionaries(actions, past, max_size=4)),
+        in_flight=draw(st.dictionaries(actions, past, max_size=4)),
         refusals=tuple(draw(st.lists(refusals, max_size=3))),
     )
-    wished = tuple(draw(workers(name)) for name in sorted(draw(st.sets(st.sampled_from(NAMES)))))
-    return Situation(wished, observed)
+    requested = tuple(draw(workers(name)) for name in sorted(draw(st.sets(st.sampled_from(NAMES)))))
+    return Situation(requested, observed)
 
 
 limits = st.builds(
@@ -140,5 +140,5 @@ limits = st.builds(
     # Many attempts: what is given up after three is not what these tests are about.
     attempts=st.just(1000),
     backoff=st.just(1.0),
-    ladder=st.sampled_from([(), GROUPS]),
+    fallback_groups=st.sampled_from([(), GROUPS]),
 )

@@ -21,7 +21,7 @@ REPORT = ClusterReport(
     where="us-east-1",
     types="c7g.xlarge (spot)",
     members=({"nthreads": 4, "memory_limit": 2**30},) * 3,
-    wished=3,
+    requested=3,
     failed=0,
     cost="$0.02",
     lease="until 12:00:00 UTC",
@@ -55,11 +55,11 @@ class Text(HTMLParser):
 
 
 @pytest.mark.parametrize(
-    ("ready", "wished", "failed", "text"),
+    ("ready", "requested", "failed", "text"),
     [(3, 3, 0, "3"), (1, 3, 0, "1 of 3"), (0, 0, 0, "0"), (2, 3, 1, "2 of 3 (1 failed)")],
 )
-def test_workers_are_told_as_far_as_there_is_something_to_tell(ready: int, wished: int, failed: int, text: str):
-    assert replace(REPORT, members=REPORT.members[:1] * ready, wished=wished, failed=failed).workers == text
+def test_workers_are_told_as_far_as_there_is_something_to_tell(ready: int, requested: int, failed: int, text: str):
+    assert replace(REPORT, members=REPORT.members[:1] * ready, requested=requested, failed=failed).workers == text
 
 
 def test_the_repr_is_one_line_with_what_matters():

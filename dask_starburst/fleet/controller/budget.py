@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from dask_starburst.aws import ec2
 from dask_starburst.errors import BudgetExceeded, StarburstError
 from dask_starburst.plan.loop.state import Limits, Name, Observed, Worker, WorkerState
-from dask_starburst.plan.money.budget import INTERVAL, WARN_AT, Caps, Rates, held, hourly
+from dask_starburst.plan.money.budget import INTERVAL, WARN_AT, Caps, Rates, hourly, over_budget
 
 if TYPE_CHECKING:
     from dask_starburst.fleet.controller.loop import Fleet
@@ -57,7 +57,7 @@ class NoBooks:
         """Forget it."""
 
 
-class BudgetSide(Protocol):
+class BudgetClient(Protocol):
     """What is told to the scheduler about money, and asked of it."""
 
     async def account(self, spent: float, rate: float) -> dict[Name, float]:
@@ -65,7 +65,7 @@ class BudgetSide(Protocol):
 
 
 @dataclass
-class BudgetWatch:
+class BudgetControl:
     """Decides at each look of a fleet which wishes there is money for.
 
     Parameters
@@ -79,7 +79,7 @@ class BudgetWatch:
     """
 
     fleet: Fleet
-    dask: BudgetSide
+    dask: BudgetClient
     books: Books
     rate: float = 0.0
     _waiting: int = 0
@@ -116,10 +116,10 @@ class BudgetWatch:
         self._alert(caps)
         if not caps.binding:
             return limits
-        wait = held(fleet.workers.values(), fleet.observed, now, limits, rates, caps, spent)
+        wait = over_budget(fleet.workers.values(), fleet.observed, now, limits, rates, caps, spent)
         for name, worker in fleet.workers.items():
-            if worker.held != (name in wait):
-                fleet.workers[name] = replace(worker, held=not worker.held)
+            if worker.over_budget != (name in wait):
+                fleet.workers[name] = replace(worker, over_budget=not worker.over_budget)
         self._tell(len(wait), caps)
         over = caps.hourly is not None and self.rate > caps.hourly
         return replace(limits, warm=0.0) if over else limits
@@ -133,7 +133,7 @@ class BudgetWatch:
 
     def hopeless(self) -> BudgetExceeded | None:
         """Return why no further worker can come; None while one is on its way or none waits for money."""
-        waits = [w for w in self.fleet.workers.values() if w.held]
+        waits = [w for w in self.fleet.workers.values() if w.over_budget]
         if not waits or any(_coming(w) for w in self.fleet.workers.values()):
             return None
         return BudgetExceeded(self._words(len(waits), self.books.caps))
@@ -212,11 +212,11 @@ class BudgetWatch:
 
 
 def _coming(worker: Worker) -> bool:
-    return _ordered(worker) or (worker.wished and worker.state in (WorkerState.PLACED, WorkerState.STARTED))
+    return _ordered(worker) or (worker.requested and worker.state in (WorkerState.PLACED, WorkerState.STARTED))
 
 
 def _ordered(worker: Worker) -> bool:
-    return worker.wished and not worker.held and worker.state in (WorkerState.WISHED, WorkerState.CAPACITY)
+    return worker.requested and not worker.over_budget and worker.state in (WorkerState.REQUESTED, WorkerState.CAPACITY)
 
 
 def _minutes(usd: float, rate: float) -> str:

@@ -29,7 +29,7 @@ from dask_starburst.plan.loop.state import (
 from dask_starburst.plan.loop.worker import placed, refused, unanswered
 
 if TYPE_CHECKING:
-    from dask_starburst.fleet.controller.loop import DaskSide, Fleet
+    from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
 
 
 logger = logging.getLogger(__name__)
@@ -39,10 +39,10 @@ logger = logging.getLogger(__name__)
 _REMEMBERED = 1000
 
 
-class Performer:
+class Executor:
     """Carries actions out for one fleet."""
 
-    def __init__(self, fleet: Fleet, dask: DaskSide) -> None:
+    def __init__(self, fleet: Fleet, dask: SchedulerClient) -> None:
         self._fleet = fleet
         self._dask = dask
         self.background: set[asyncio.Task[None]] = set()
@@ -91,9 +91,9 @@ class Performer:
             self._fleet.troubled(error)
             if isinstance(action, SetDesired):
                 waiting = [w for w in self._fleet.workers.values() if w.group == action.group]
-                self._not_asked(waiting, error)
+                self._not_requested(waiting, error)
 
-    def _not_asked(self, workers: Iterable[Worker], error: StarburstError) -> None:
+    def _not_requested(self, workers: Iterable[Worker], error: StarburstError) -> None:
         """Note why AWS gives these workers nothing; where it could not be asked, their time begins anew."""
         now = self._fleet.pool.aws.now()
         for worker in workers:
@@ -115,18 +115,18 @@ class Performer:
             case StopTask(task, reason):
                 await ecs.stop_task(pool.aws, pool.name, task, reason)
             case Retire(worker):
-                self.spawn(self._beside(action, self._dask.retire(worker)))
+                self.spawn(self._alongside(action, self._dask.retire(worker)))
             case Forget(worker):
-                self.spawn(self._beside(action, self._dask.forget(worker)))
+                self.spawn(self._alongside(action, self._dask.forget(worker)))
 
-    async def _beside(self, action: Action, work: Coroutine[Any, Any, None]) -> None:
+    async def _alongside(self, action: Action, work: Coroutine[Any, Any, None]) -> None:
         """Wait for Dask beside the loop; a slow answer is not asked for again meanwhile."""
         fleet = self._fleet
         try:
             await work
         except Exception as error:  # noqa: BLE001 -- Dask passes on whatever its own handlers raise
             fleet.tell("dask-error", fleet.pool.name, f"{action} failed: {error!r}", logging.WARNING)
-        fleet.observed = observe.unask(fleet.observed, {action})
+        fleet.observed = observe.clear_in_flight(fleet.observed, {action})
         fleet.wake()
 
     async def _terminate(self, batch: list[Terminate]) -> None:
@@ -155,7 +155,7 @@ class Performer:
             return
         tasks = {(t.worker, t.launch): t for t in placements.tasks}
         refusals = {run: placements.refusal(arn) for run, arn in arns.items() if (run.worker, run.launch) not in tasks}
-        observed = observe.unask(fleet.observed, set(batch))
+        observed = observe.clear_in_flight(fleet.observed, set(batch))
         observed = observe.refuse(observed, [run.instance for run in refusals], now)
         fleet.observed = observe.add_tasks(observed, placements.tasks)
         for run in batch:
@@ -171,15 +171,17 @@ class Performer:
     def _not_run(self, batch: list[RunTask], error: StarburstError, now: float) -> None:
         """Follow a RunTask up that failed as a whole. AWS may have done it all the same; the next look finds out."""
         fleet = self._fleet
-        fleet.doubt()
+        fleet.invalidate()
         fleet.troubled(error)
         waiting = [fleet.workers[run.worker] for run in batch if run.worker in fleet.workers]
         if faults.outage(error):
-            self._not_asked(waiting, error)
+            self._not_requested(waiting, error)
             if not isinstance(error, AWSUnavailable):  # nothing was done, so nothing has to be waited for
-                fleet.observed = observe.unask(fleet.observed, set(batch))
+                fleet.observed = observe.clear_in_flight(fleet.observed, set(batch))
             return
-        fleet.observed = observe.refuse(observe.unask(fleet.observed, set(batch)), [r.instance for r in batch], now)
+        fleet.observed = observe.refuse(
+            observe.clear_in_flight(fleet.observed, set(batch)), [r.instance for r in batch], now
+        )
         for worker in waiting:
             if worker.state is WorkerState.CAPACITY:
                 self._refused(worker, str(error), passing=faults.settling(error))

@@ -25,7 +25,7 @@ _PAUSE = 1.0
 _THEN = "it hands over what it holds, another worker is asked for"
 
 
-class SpotSide(Protocol):
+class InterruptionsClient(Protocol):
     """What has to be known of Dask, and asked of it, about workers that go."""
 
     async def notices(self, after: int) -> list[Notice]:
@@ -77,7 +77,7 @@ class SpotCounts:
 
 
 @dataclass
-class SpotWatch:
+class Interruptions:
     """Listens to the scheduler for one fleet, and keeps its books about Spot.
 
     Parameters
@@ -93,11 +93,11 @@ class SpotWatch:
     """
 
     fleet: Fleet
-    dask: SpotSide
+    dask: InterruptionsClient
     limits: Limits
     on_rebalance: str = "replace"
     counts: SpotCounts = field(default_factory=SpotCounts)
-    held: set[Name] = field(default_factory=set)
+    pending_replacement: set[Name] = field(default_factory=set)
     _successions: list[Succession] = field(default_factory=list)
     _gaps: dict[Name, tuple[Name, float | None]] = field(default_factory=dict)
     _announced: set[tuple[Name, int]] = field(default_factory=set)
@@ -126,7 +126,7 @@ class SpotWatch:
         worker = self.fleet.workers.get(notice.name)
         if worker is None:
             return
-        instance, stays = self._instance(worker), worker.wished and notice.name not in self.held
+        instance, stays = self._instance(worker), worker.requested and notice.name not in self.pending_replacement
         if notice.kind == "retired":
             await self._retired(worker, stays)
             return
@@ -169,9 +169,9 @@ class SpotWatch:
     async def _goes(self, worker: Worker, instance: Instance | None, notice: Notice) -> None:
         fleet, now = self.fleet, self.fleet.pool.aws.now()
         if instance is not None:
-            fleet.doom(instance.id)
+            fleet.cordon(instance.id)
         # The scheduler retires it by itself. Not wished from here on: another notice must not replace it again.
-        fleet.workers[worker.name] = replace(worker, wished=False, notice=now + (notice.seconds or 0.0))
+        fleet.workers[worker.name] = replace(worker, requested=False, notice=now + (notice.seconds or 0.0))
         if notice.kind != "interruption":
             text = f"{_place(instance)} of worker {worker.name} is drained or stopped: {_THEN}"
             where = instance.id if instance is not None else ""
@@ -180,7 +180,7 @@ class SpotWatch:
         self._gaps[new] = (worker.name, None)
 
     async def _follow(self, worker: Worker, group: str | None) -> None:
-        self.held.add(worker.name)
+        self.pending_replacement.add(worker.name)
         new = await self.dask.replace(worker.name)
         self._successions.append(Succession(worker.name, new, group))
 
@@ -201,7 +201,7 @@ class SpotWatch:
         if self._busy:
             return
         due = [(one, what) for one in self._successions if (what := outcome(one, self.fleet.workers)) is not None]
-        going = [w for w in self.fleet.workers.values() if w.instance in draining and w.wished]
+        going = [w for w in self.fleet.workers.values() if w.instance in draining and w.requested]
         drained = [w for w in going if (w.name, w.launch) not in self._announced]
         back = None
         if not self._successions and self.fleet.pool.aws.now() >= self._back_from:
@@ -219,9 +219,10 @@ class SpotWatch:
                     await self.dask.announce(worker.name)
                     self._announced.add((worker.name, worker.launch))
             if back is not None:
-                text = f"worker {back.name} moves back to {self.limits.ladder[0]}, once that has an instance for it"
+                preferred = self.limits.fallback_groups[0]
+                text = f"worker {back.name} moves back to {preferred} once that has an instance for it"
                 self.fleet.tell("worker-moves-back", back.name, text)
-                await self._follow(back, self.limits.ladder[0])
+                await self._follow(back, preferred)
         finally:
             self._busy = False
 
@@ -230,11 +231,11 @@ class SpotWatch:
         if what.withdraw:
             self._back_from = self.fleet.pool.aws.now() + MEMORY
             await self.dask.take_back(one.new, one.old)
-        self.held.discard(one.old)
+        self.pending_replacement.discard(one.old)
         if what.retire:
             new = self.fleet.workers.get(one.new)
             self.counts.moved_back += one.group is not None and new is not None and new.state is WorkerState.READY
-            self.fleet.unwant(one.old)
+            self.fleet.cancel(one.old)
 
     def _instance(self, worker: Worker) -> Instance | None:
         found = self.fleet.observed.instances.values()

@@ -35,7 +35,7 @@ class Launcher:
     private: str = ""
     public: str = ""
 
-    async def look_for_head(self, pool: Pool, observed: Observed) -> None:
+    async def find_scheduler(self, pool: Pool, observed: Observed) -> None:
         """Learn the scheduler's addresses as soon as its instance exists.
 
         EC2 knows the private address when the instance is still pending: so workers are told it

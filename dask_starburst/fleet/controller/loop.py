@@ -15,21 +15,21 @@ from dask_starburst.aws import faults, logs
 from dask_starburst.errors import BudgetExceeded, LeaseExpired, SchedulerFailed, StarburstError
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet.controller import explain, observe
-from dask_starburst.fleet.controller.budget import Books, BudgetSide, BudgetWatch, NoBooks
-from dask_starburst.fleet.controller.execute import Performer
-from dask_starburst.fleet.controller.interruptions import SpotSide, SpotWatch
+from dask_starburst.fleet.controller.budget import Books, BudgetClient, BudgetControl, NoBooks
+from dask_starburst.fleet.controller.execute import Executor
+from dask_starburst.fleet.controller.interruptions import Interruptions, InterruptionsClient
 from dask_starburst.fleet.controller.launch import Launcher
 from dask_starburst.fleet.controller.observe import Observer
-from dask_starburst.fleet.controller.startup_times import BootClock
+from dask_starburst.fleet.controller.startup_times import StartupClock
 from dask_starburst.fleet.controller.troubles import Troubles
-from dask_starburst.fleet.controller.unrunnable import TaskSide, watch
+from dask_starburst.fleet.controller.unrunnable import UnrunnableClient, watch
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.polling import pause
 from dask_starburst.plan.loop.reconcile import step
 from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Action, Limits, Name, Observed, Worker, WorkerState
-from dask_starburst.plan.loop.worker import again, delayed, given_up, rested, retried, stepped_down, track
+from dask_starburst.plan.loop.worker import delayed, fell_back, given_up, reset, rested, retried, track
 from dask_starburst.plan.requests.tasks import LOG_GROUP
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ _JITTER = (0.9, 1.1)
 _FATAL = (LeaseExpired, SchedulerFailed)
 
 
-class DaskSide(SpotSide, BudgetSide, TaskSide, Protocol):
+class SchedulerClient(InterruptionsClient, BudgetClient, UnrunnableClient, Protocol):
     """What the fleet has to know of Dask, and to ask of it."""
 
     def members(self) -> frozenset[Name]:
@@ -90,7 +90,7 @@ class Fleet:
         self,
         pool: Pool,
         launcher: Launcher,
-        dask: DaskSide,
+        dask: SchedulerClient,
         events: EventLog,
         limits: Limits,
         lease: Lease,
@@ -102,7 +102,7 @@ class Fleet:
         self.launcher = launcher
         self.workers: dict[Name, Worker] = {}
         self.launched: list[Worker] = []
-        self.boots = BootClock()
+        self.startups = StartupClock()
         self.observed = Observed()
         self.error: StarburstError | None = None
         self.stopping = False
@@ -122,35 +122,35 @@ class Fleet:
         self._wake = asyncio.Event()
         self._looked = asyncio.Condition()
         self._observer = Observer(pool, poll)
-        self._perform = Performer(self, dask)
-        self.spot = SpotWatch(self, dask, limits, on_rebalance)
-        self.budget = BudgetWatch(self, dask, books or NoBooks())
+        self._perform = Executor(self, dask)
+        self.spot = Interruptions(self, dask, limits, on_rebalance)
+        self.budget = BudgetControl(self, dask, books or NoBooks())
         self._task: asyncio.Task[None] | None = None
 
     # -- wishes ---------------------------------------------------------------------------------
 
-    def want(self, name: Name, group: str) -> None:
+    def request(self, name: Name, group: str) -> None:
         """Wish for a process; it comes when it can."""
         old = self.workers.get(name)
         now = self.pool.aws.now()
         if old is None:
             # Numbers go on where earlier workers ended: ECS remembers their tokens.
             self.workers[name] = Worker(name, group, since=now, not_before=now, launch=self._launches)
-        elif not old.wished:
-            self.workers[name] = replace(old, wished=True)
+        elif not old.requested:
+            self.workers[name] = replace(old, requested=True)
         self.wake()
 
-    def unwant(self, name: Name) -> None:
+    def cancel(self, name: Name) -> None:
         """Cancel a wish: what has not been launched is not, what runs is retired."""
-        if name in self.workers and name not in self.spot.held:
-            self.workers[name] = replace(self.workers[name], wished=False)
+        if name in self.workers and name not in self.spot.pending_replacement:
+            self.workers[name] = replace(self.workers[name], requested=False)
             self.wake()
 
     def retry_failed(self) -> None:
         """Give the workers that were given up another set of attempts: somebody asked again."""
         now = self.pool.aws.now()
         for worker in self.failed():
-            self.workers[worker.name] = replace(again(worker, now, 0), reason="")
+            self.workers[worker.name] = replace(reset(worker, now, 0), reason="")
 
     def retry_rested(self) -> None:
         """Give those another set of attempts that were given up long enough ago: there is work for them."""
@@ -164,13 +164,13 @@ class Fleet:
         """Look at once."""
         self._wake.set()
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Ask AWS for everything at the next look: an answer was lost."""
-        self._observer.doubt()
+        self._observer.invalidate()
 
-    def doom(self, instance: str) -> None:
+    def cordon(self, instance: str) -> None:
         """Give an instance nothing to do any more: AWS takes it back, or somebody drains it."""
-        self.observed = observe.doom(self.observed, instance)
+        self.observed = observe.cordon(self.observed, instance)
 
     def refuse(self, refusal: Refusal) -> None:
         """Launch nothing of this kind for a while."""
@@ -187,7 +187,7 @@ class Fleet:
 
     def unordered(self) -> frozenset[Name]:
         """Return the names of the wishes that no instance is on its way for; taking them back is free."""
-        waiting = [w for w in self.workers.values() if w.state is S.WISHED]
+        waiting = [w for w in self.workers.values() if w.state is S.REQUESTED]
         return frozenset(w.name for w in (*waiting, *self.failed()))
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -247,7 +247,7 @@ class Fleet:
         decision = step(workers, self.observed, now, limits)
         self.decided(decision, workers, self.observed, now, limits)
         actions = [a for a in decision if self.launcher.ready_for(a)]
-        self.observed = observe.ask(self.observed, actions, now, self._limits.repeat)
+        self.observed = observe.mark_in_flight(self.observed, actions, now, self._limits.repeat)
         await self._perform.all(actions)
         if refused is not None:
             raise refused
@@ -268,7 +268,7 @@ class Fleet:
     async def _look_for_head(self) -> StarburstError | None:
         """Learn the scheduler's addresses; return what AWS says against it, for the rest does not depend on that."""
         try:
-            await self.launcher.look_for_head(self.pool, self.observed)
+            await self.launcher.find_scheduler(self.pool, self.observed)
         except StarburstError as error:
             return error
         return None
@@ -290,18 +290,18 @@ class Fleet:
             new = track(old, self.observed, now, self._limits)
             self.workers[name] = new
             if new is not old:
-                self.boots.note(new, self.observed, now)
+                self.startups.note(new, self.observed, now)
                 self._moved(old, new)
-            if new.state is S.STOPPED and not new.wished:
+            if new.state is S.STOPPED and not new.requested:
                 self._launches = max(self._launches, new.launch + 1)
                 self._explained.pop(name, None)
                 del self.workers[name]
-        self.boots.looked(now)
+        self.startups.looked(now)
 
     # -- what is told ---------------------------------------------------------------------------
 
     def _moved(self, old: Worker, new: Worker) -> None:
-        if stepped_down(old, new, self._limits):
+        if fell_back(old, new, self._limits):
             why = new.reason or "nothing came"
             text = f"{_who(new)} is bought {new.group} now, because AWS has no {old.group} instance to give: {why}"
             self.tell("worker-fallback", new.name, text, logging.WARNING)
@@ -317,7 +317,7 @@ class Fleet:
             seconds = self.pool.aws.now() - old.since
             text = f"{_who(new)} is up ({seconds:.1f} s after placement)"
             self.tell("worker-ready", new.name, text, instance=observe.instance_of(self.observed, new))
-        elif old.state is S.READY and new.state in (S.LOST, S.WISHED, S.CAPACITY):
+        elif old.state is S.READY and new.state in (S.LOST, S.REQUESTED, S.CAPACITY):
             self._lost(old, new)
         elif new.state is S.RETIRING:
             self.tell("worker-retiring", new.name, f"{_who(new)} hands over what it holds")
@@ -380,11 +380,11 @@ class Fleet:
             self._looked.notify_all()
 
     async def _sleep(self) -> None:
-        quiet = all(w.state is S.READY or w.held for w in self.workers.values())
+        quiet = all(w.state is S.READY or w.over_budget for w in self.workers.values())
         spares = sum(self._limits.spare.values())
         booting = any(not i.seen and not i.terminating for i in self.observed.instances.values())
         idle = booting or len(self.observed.instances) > len(self.workers) + spares
-        calm = self._troubles.any or (quiet and not idle and not self.observed.asked)
+        calm = self._troubles.any or (quiet and not idle and not self.observed.in_flight)
         under_way = sum(w.state is not S.READY for w in self.workers.values())
         seconds = pause(self._poll, under_way, bool(calm)) * random.uniform(*_JITTER)
         with suppress(TimeoutError):

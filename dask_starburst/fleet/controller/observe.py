@@ -17,10 +17,10 @@ from dask_starburst.plan.loop.polling import (
     Connected,
     booting,
     differing,
-    doubtful,
     join_instances,
     join_tasks,
     moving,
+    unverified,
 )
 from dask_starburst.plan.loop.reconcile import pending, settle
 from dask_starburst.plan.loop.state import Action, Group, Name, Observed, Task, Worker
@@ -54,7 +54,7 @@ class Observer:
         self._missed: float | None = None
         self._ids: dict[str, str] = {}
 
-    def doubt(self) -> None:
+    def invalidate(self) -> None:
         """Ask for everything at the next look: an answer was lost."""
         self._swept = float("-inf")
 
@@ -105,7 +105,7 @@ class Observer:
         )
         if sweep:
             self._swept = now
-        return await self._explain(replace(seen, asked=settle(before.asked, seen)), now)
+        return await self._explain(replace(seen, in_flight=settle(before.in_flight, seen)), now)
 
     async def _connected(self, wanted: bool) -> Connected | None:
         if not wanted:
@@ -123,13 +123,15 @@ class Observer:
 
     async def _tasks(self, known: Observed, workers: Collection[Worker], sweep: bool, now: float) -> dict[str, Task]:
         pool = self._pool
-        asked = doubtful(workers, known, self._described, now, self._patience)
+        requested = unverified(workers, known, self._described, now, self._patience)
         if sweep:
-            asked |= differing(known, await ecs.running(pool.aws, pool.name, pool.session))
-        answered = await ecs.tasks(pool.aws, pool.name, asked)
+            requested |= differing(known, await ecs.running(pool.aws, pool.name, pool.session))
+        answered = await ecs.tasks(pool.aws, pool.name, requested)
         placed = {w.task: w.since for w in workers if w.task}
-        tasks = join_tasks(known.tasks, asked, answered, placed, now)
-        self._described = {arn: at for arn, at in self._described.items() if arn in tasks} | dict.fromkeys(asked, now)
+        tasks = join_tasks(known.tasks, requested, answered, placed, now)
+        self._described = {arn: at for arn, at in self._described.items() if arn in tasks} | dict.fromkeys(
+            requested, now
+        )
         return tasks
 
     async def _explain(self, observed: Observed, now: float) -> Observed:
@@ -186,25 +188,25 @@ def refuse(observed: Observed, instances: Iterable[str], now: float) -> Observed
     return replace(observed, instances={**observed.instances, **changed})
 
 
-def ask(observed: Observed, actions: Iterable[Action], now: float, repeat: float) -> Observed:
+def mark_in_flight(observed: Observed, actions: Iterable[Action], now: float, repeat: float) -> Observed:
     """Return what is observed with what is being asked for; what is so old that it may be asked again is left out.
 
     What AWS has refused for good, or what something else has taken the place of, never shows: it must not be kept.
     """
-    return replace(observed, asked={**pending(observed.asked, now, repeat), **dict.fromkeys(actions, now)})
+    return replace(observed, in_flight={**pending(observed.in_flight, now, repeat), **dict.fromkeys(actions, now)})
 
 
-def doom(observed: Observed, instance: str) -> Observed:
+def cordon(observed: Observed, instance: str) -> Observed:
     """Return what is observed with an instance that gets nothing to do any more."""
     if instance not in observed.instances:
         return observed
-    changed = replace(observed.instances[instance], doomed=True)
+    changed = replace(observed.instances[instance], cordoned=True)
     return replace(observed, instances={**observed.instances, instance: changed})
 
 
-def unask(observed: Observed, actions: Collection[Action]) -> Observed:
+def clear_in_flight(observed: Observed, actions: Collection[Action]) -> Observed:
     """Return what is observed without what was asked for and refused, or answered."""
-    return replace(observed, asked={a: t for a, t in observed.asked.items() if a not in actions})
+    return replace(observed, in_flight={a: t for a, t in observed.in_flight.items() if a not in actions})
 
 
 def _alive(observed: Observed, group: str) -> int:

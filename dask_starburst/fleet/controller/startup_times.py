@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from math import floor
 
-from dask_starburst.plan.loop.adaptive import Boots
+from dask_starburst.plan.loop.adaptive import StartupTimes
 from dask_starburst.plan.loop.state import HEAD, Name, Observed, Worker, WorkerState
 
 #: The latest boots that count: prices, images and zones change in the course of a day.
@@ -13,7 +13,7 @@ _REMEMBERED = 50
 _ON_ITS_WAY = frozenset({WorkerState.CAPACITY, WorkerState.PLACED, WorkerState.STARTED})
 
 
-class BootClock:
+class StartupClock:
     """Follows each worker from the order of its instance to its registration."""
 
     def __init__(self) -> None:
@@ -36,10 +36,10 @@ class BootClock:
         """Note the time of a look, after all that it has moved."""
         self._looked = now
 
-    def seen(self, now: float) -> Boots:
+    def seen(self, now: float) -> StartupTimes:
         """Return what has been measured, and how long the oldest that boots has taken."""
         oldest = min((ordered for ordered, _ in self._ordered.values()), default=now)
-        return Boots(tuple(self._measured), now - oldest)
+        return StartupTimes(tuple(self._measured), now - oldest)
 
 
 def _launched_since(look: float, worker: Worker, observed: Observed) -> bool:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 _EVERY = 5.0
 
 
-class TaskSide(Protocol):
+class UnrunnableClient(Protocol):
     """What is asked of the scheduler about tasks."""
 
     async def unrunnable(self) -> dict[str, str]:
         """Return what there is to say of the tasks that no worker can run, by what they were submitted with."""
 
 
-async def watch(fleet: Fleet, dask: TaskSide) -> None:
+async def watch(fleet: Fleet, dask: UnrunnableClient) -> None:
     """Tell of each kind of restriction that holds tasks up, once as long as there are such tasks."""
     told: set[str] = set()
     while True:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from dask_starburst.aws import service_quotas
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import QuotaExceeded, StarburstError
-from dask_starburst.plan.requests.quotas import Running, Verdict, Wish, no_head, short, weigh
+from dask_starburst.plan.requests.quotas import CapacityRequest, Running, Verdict, no_head, short, weigh
 
 T = TypeVar("T")
 
@@ -36,9 +36,11 @@ class Quotas:
     unknown: str = ""
 
 
-async def beside(work: Awaitable[T], aws: AWS, wish: Wish, patience: float = PATIENCE) -> tuple[T, Quotas]:
+async def run_alongside(
+    work: Awaitable[T], aws: AWS, request: CapacityRequest, patience: float = PATIENCE
+) -> tuple[T, Quotas]:
     """Return what some work returns, and what `look` has found meanwhile or finds within `patience` (seconds)."""
-    looking = asyncio.ensure_future(look(aws, wish))
+    looking = asyncio.ensure_future(look(aws, request))
     try:
         done = await work
         try:
@@ -50,16 +52,16 @@ async def beside(work: Awaitable[T], aws: AWS, wish: Wish, patience: float = PAT
         looking.cancel()
 
 
-async def look(aws: AWS, wish: Wish) -> Quotas:
+async def look(aws: AWS, request: CapacityRequest) -> Quotas:
     """Ask for the quotas that a wish counts against; a refusal is no reason not to launch."""
     try:
-        limits, running = await asyncio.gather(service_quotas.limits(aws, wish.quotas), service_quotas.running(aws))
+        limits, running = await asyncio.gather(service_quotas.limits(aws, request.quotas), service_quotas.running(aws))
     except StarburstError as error:
         return Quotas(aws.region, {}, unknown=str(error))
     return Quotas(aws.region, limits, running)
 
 
-def check(quotas: Quotas, wish: Wish, pool: str, tell: Tell) -> None:
+def check(quotas: Quotas, request: CapacityRequest, pool: str, tell: Tell) -> None:
     """Refuse a wish of which nothing useful fits; warn of one that does not fit whole.
 
     Parameters
@@ -82,15 +84,15 @@ def check(quotas: Quotas, wish: Wish, pool: str, tell: Tell) -> None:
         text = f"the account's vCPU quotas are unknown, so nothing is checked against them: {quotas.unknown}"
         tell("quota-unknown", quotas.region, text)
         return
-    verdict = weigh(wish, quotas.limits, quotas.running, pool)
+    verdict = weigh(request, quotas.limits, quotas.running, pool)
     if not verdict.head_fits:
         raise _refusal(no_head(verdict, quotas.region), verdict, 0)
     room = verdict.room
-    if wish.count and not room:
+    if request.count and not room:
         raise _refusal(f"{short(verdict, quotas.region)} Nothing was launched.", verdict, 0)
-    if wish.count > room:
+    if request.count > room:
         text = f"{short(verdict, quotas.region)} Until then the others wait."
-        tell("quota-short", pool, text, logging.WARNING, workers=int(room), wanted=wish.count)
+        tell("quota-short", pool, text, logging.WARNING, workers=int(room), wanted=request.count)
     elif not room:
         tell("quota-short", pool, short(verdict, quotas.region), logging.WARNING, workers=0, wanted=0)
 

@@ -17,13 +17,13 @@ FIRST_SHARE = 0.1
 GROWTH = 2
 #: So many looks to one decision. What is seen only when something is decided misses the top of every wave
 #: that is shorter: workers would be given up and launched again though they were wanted all the time.
-LOOKS = 5
+SAMPLES = 5
 #: Seconds between two looks at least, as Dask's own has it.
 SHORTEST_LOOK = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Boots:
+class StartupTimes:
     """How long workers take from the order of their instance until they register, in seconds.
 
     Parameters
@@ -62,7 +62,7 @@ class Patience:
     boot: float = 90.0
     most: float = 300.0
 
-    def after(self, boots: Boots) -> float:
+    def after(self, startups: StartupTimes) -> float:
         """Return the seconds, given what this cluster's own boots have taken.
 
         The median, since a few wait for capacity for minutes. Before the first, what is still on its
@@ -70,12 +70,12 @@ class Patience:
         """
         from statistics import median  # with `fractions` and `decimal` it is a tenth of what our import takes
 
-        boot = median(boots.measured) if boots.measured else max(self.boot, boots.under_way)
+        boot = median(startups.measured) if startups.measured else max(self.boot, startups.under_way)
         return min(max(self.least, boot), self.most)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Sample:
     """What the work asked for at one time: `target` workers, within the bounds; `at` in seconds."""
 
     at: float
@@ -101,7 +101,7 @@ class State:
     unlaunched: tuple[Name, ...] = ()
     booting: tuple[Name, ...] = ()
     running: int = 0
-    looks: tuple[Look, ...] = ()
+    samples: tuple[Sample, ...] = ()
 
     @property
     def planned(self) -> int:
@@ -134,10 +134,10 @@ class Decision:
         For the next :class:`State`.
     """
 
-    wish: int
+    target_workers: int
     cancel: tuple[Name, ...] = ()
     retire: int = 0
-    looks: tuple[Look, ...] = ()
+    samples: tuple[Sample, ...] = ()
 
 
 def workers_for(target: int, nthreads: int, known: int) -> int:
@@ -163,18 +163,18 @@ def workers_for(target: int, nthreads: int, known: int) -> int:
     return target if known else math.ceil(target / max(1, nthreads))
 
 
-def look_every(interval: float) -> float:
+def sample_every(interval: float) -> float:
     """Return the seconds between two looks, given those between two decisions."""
-    return min(interval, max(SHORTEST_LOOK, interval / LOOKS))
+    return min(interval, max(SHORTEST_LOOK, interval / SAMPLES))
 
 
-def remember(looks: Sequence[Look], target: int, now: float, limits: Limits) -> tuple[Look, ...]:
+def remember(samples: Sequence[Sample], target: int, now: float, limits: Limits) -> tuple[Sample, ...]:
     """Return the looks that still matter, with what the work asks for now; parameters as of `recommend`."""
     start = now - limits.scale_down_after
-    looks = (*looks, Look(now, _within(target, limits)))
-    before = [look for look in looks if look.at <= start]
+    samples = (*samples, Sample(now, _within(target, limits)))
+    before = [sample for sample in samples if sample.at <= start]
     # The last one before it tells what held at the start.
-    return (*before[-1:], *(look for look in looks if look.at > start))
+    return (*before[-1:], *(sample for sample in samples if sample.at > start))
 
 
 def recommend(state: State, target: int, now: float, limits: Limits) -> Decision:
@@ -200,17 +200,17 @@ def recommend(state: State, target: int, now: float, limits: Limits) -> Decision
     Decision
         Never both more wishes and fewer.
     """
-    looks = remember(state.looks, target, now, limits)
+    samples = remember(state.samples, target, now, limits)
     target, planned = _within(target, limits), state.planned
     if target > planned:
-        return Decision(_next_step(planned, target, limits), looks=looks)
+        return Decision(_next_step(planned, target, limits), samples=samples)
     free = state.unlaunched[: planned - target]
     left = planned - len(free)
-    superfluous = max(0, left - _needed(looks, left, now - limits.scale_down_after))
+    superfluous = max(0, left - _needed(samples, left, now - limits.scale_down_after))
     cancelled = state.booting[:superfluous]
     retire = superfluous - len(cancelled)
     # What would stay waiting while workers are retired: only where `unlaunched` was needed after all.
-    return Decision(left - superfluous, (*free, *cancelled), retire, looks)
+    return Decision(left - superfluous, (*free, *cancelled), retire, samples)
 
 
 def _within(target: int, limits: Limits) -> int:
@@ -224,8 +224,8 @@ def _next_step(planned: int, target: int, limits: Limits) -> int:
     return _within(min(target, step), limits)
 
 
-def _needed(looks: Sequence[Look], left: int, start: float) -> int:
+def _needed(samples: Sequence[Sample], left: int, start: float) -> int:
     """Return the most that was asked for since `start`; everything, if we have not looked that long."""
-    if looks[0].at > start:
+    if samples[0].at > start:
         return left
-    return max(look.target for look in looks)
+    return max(sample.target for sample in samples)

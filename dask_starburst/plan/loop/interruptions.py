@@ -67,7 +67,7 @@ def outcome(one: Succession, workers: Mapping[Name, Worker]) -> Outcome | None:
     old, new = workers.get(one.old), workers.get(one.new)
     if old is None:
         return Outcome()
-    if new is None or not new.wished or old.state is not S.READY or new.state is S.READY:
+    if new is None or not new.requested or old.state is not S.READY or new.state is S.READY:
         # It is up; or somebody wants fewer workers, or the old one is gone anyhow and is followed once only.
         return Outcome(retire=True)
     if one.group is not None and (new.group != one.group or new.attempt > 0):
@@ -87,10 +87,10 @@ def to_move_back(workers: Iterable[Worker], observed: Observed, limits: Limits) 
     limits : Limits
         With the ladder.
     """
-    best, *lower = limits.ladder or ("",)
+    best, *lower = limits.fallback_groups or ("",)
     if not lower or any(refusal.group == best for refusal in observed.refusals):
         return None
-    mine = [w for w in workers if w.group in limits.ladder and w.wished]
+    mine = [w for w in workers if w.group in limits.fallback_groups and w.requested]
     if any(w.state is not S.READY for w in mine):
         return None
     # The youngest one has had the least time to collect results.

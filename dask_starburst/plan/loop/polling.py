@@ -88,12 +88,12 @@ def moving(known: Observed, workers: Iterable[Worker], members: Collection[Name]
     return (
         any(i.terminating or not i.connected for i in instances)
         or any(there[group.name] != group.desired for group in known.groups.values())
-        or any(isinstance(action, SetDesired | Terminate) for action in known.asked)
+        or any(isinstance(action, SetDesired | Terminate) for action in known.in_flight)
         or any(worker.state in _UP and worker.name not in members for worker in workers)
     )
 
 
-def doubtful(
+def unverified(
     workers: Iterable[Worker], observed: Observed, described: Mapping[str, float], now: float, patience: float
 ) -> set[str]:
     """Return the ARNs of the live tasks that something speaks against.
@@ -112,7 +112,7 @@ def doubtful(
     owners = {w.task: w for w in workers if w.task}
     standing = {i.arn for i in observed.instances.values() if not i.terminating}
 
-    def doubted(task: Task) -> bool:
+    def unclear(task: Task) -> bool:
         owner = owners.get(task.arn)
         if owner is None or owner.state not in KEEPS_TASK or task.instance not in standing:
             return True
@@ -122,7 +122,7 @@ def doubtful(
             return True
         return now - max(owner.since, described.get(task.arn, 0.0)) >= patience
 
-    return {t.arn for t in observed.tasks.values() if not t.stopped and doubted(t)}
+    return {t.arn for t in observed.tasks.values() if not t.stopped and unclear(t)}
 
 
 def differing(observed: Observed, listed: Iterable[str]) -> set[str]:
@@ -133,7 +133,7 @@ def differing(observed: Observed, listed: Iterable[str]) -> set[str]:
 
 def join_tasks(
     known: Mapping[str, Task],
-    asked: Iterable[str],
+    requested: Iterable[str],
     answered: Mapping[str, Task],
     placed: Mapping[str, float],
     now: float,
@@ -144,8 +144,8 @@ def join_tasks(
     ----------
     known : mapping of str to Task
         As they were known.
-    asked : iterable of str
-        The ARNs that ECS was asked for.
+    requested : iterable of str
+        The ARNs that were requested from ECS.
     answered : mapping of str to Task
         Those of them that it knows.
     placed : mapping of str to float
@@ -154,7 +154,7 @@ def join_tasks(
     now : float
         Seconds, AWS's clock.
     """
-    unknown = {arn for arn in asked if arn not in answered}
+    unknown = {arn for arn in requested if arn not in answered}
     gone = {arn for arn in unknown if now - placed.get(arn, 0.0) >= UNSEEN_GRACE}
     tasks = {**known, **answered}
     return {arn: t for arn, t in tasks.items() if arn not in gone and (arn in placed or not t.stopped)}
@@ -185,13 +185,13 @@ def join_instances(
         old = before.instances.get(name) or Instance(name, group, kind, launched=now, idle_since=now)
         arn = arns.get(name) or old.arn  # ECS forgets before EC2 does
         there = old.connected if connected is None else arn in connected.arns
-        busy = arn is not None and arn in before.held
+        busy = arn is not None and arn in before.occupied
         found[name] = replace(
             old,
             arn=arn,
             connected=there,
             seen=old.seen or there,
-            silent_since=None if there or not old.seen else old.silent_since or now,
+            disconnected_since=None if there or not old.seen else old.disconnected_since or now,
             terminating=leaving,
             idle_since=now if busy else old.idle_since,
         )

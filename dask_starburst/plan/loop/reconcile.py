@@ -57,21 +57,21 @@ def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limi
         In the order in which they are best performed; they do not depend on each other.
     """
     workers = tuple(workers)
-    seen = _with_asked(observed, now, limits)
-    flying = _flying(observed, now, limits)
+    seen = _with_in_flight(observed, now, limits)
+    in_flight_runs = _in_flight_runs(observed, now, limits)
     actions = [*_stop_tasks(workers, seen, now, limits), *_release(workers, seen)]
     mine: dict[str, list[Worker]] = {name: [] for name in seen.groups}
     for worker in workers:
         if worker.group in mine:
             mine[worker.group].append(worker)
-    free = _free(workers, seen, flying, now, limits)
+    free = _free(workers, seen, in_flight_runs, now, limits)
     for group in seen.groups.values():  # each comprehension here goes through ten thousand and calls nothing
         present = [i for i in seen.instances.values() if i.group == group.name and not i.terminating]
-        waiting = [w for w in mine[group.name] if w.state is S.CAPACITY and w.wished]
-        waiting = [w for w in waiting if (w.name, w.launch) not in flying] if flying else waiting
+        waiting = [w for w in mine[group.name] if w.state is S.CAPACITY and w.requested]
+        waiting = [w for w in waiting if (w.name, w.launch) not in in_flight_runs] if in_flight_runs else waiting
         actions += _choose_types(group, mine[group.name], seen)
         actions += _scale(group, mine[group.name], waiting, present, free, now, limits)
-    if not observed.asked:
+    if not observed.in_flight:
         return tuple(actions)  # spares ten thousand of them their hashes
     return tuple(a for a in actions if not _fresh(a, observed, now, limits))
 
@@ -79,22 +79,22 @@ def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limi
 def _choose_types(group: Group, mine: list[Worker], observed: Observed) -> list[SetTypes]:
     """Leave out the types that failed lately, and take them back in later."""
     types = launchable(group.allowed, observed.refusals, group.name)
-    settled = set(types) == set(group.types) or not any(w.wished for w in mine)
+    settled = set(types) == set(group.types) or not any(w.requested for w in mine)
     return [] if settled else [SetTypes(group.name, types)]
 
 
 def _fresh(action: Action, observed: Observed, now: float, limits: Limits) -> bool:
-    asked = observed.asked.get(action)
-    return asked is not None and now - asked < limits.repeat
+    since = observed.in_flight.get(action)
+    return since is not None and now - since < limits.repeat
 
 
-def _with_asked(observed: Observed, now: float, limits: Limits) -> Observed:
+def _with_in_flight(observed: Observed, now: float, limits: Limits) -> Observed:
     """Return what will be seen once everything that was asked lately has happened."""
-    if not observed.asked:
+    if not observed.in_flight:
         return observed  # with the indexes that it has made already
     groups = dict(observed.groups)
     instances = dict(observed.instances)
-    for action in observed.asked:
+    for action in observed.in_flight:
         if not _fresh(action, observed, now, limits):
             continue
         if isinstance(action, SetDesired) and action.group in groups:
@@ -121,7 +121,7 @@ def _stop_tasks(workers: tuple[Worker, ...], observed: Observed, now: float, lim
     """Stop what runs for nobody: drained workers that do not end by themselves, failed attempts, doubles."""
     kept = {w.task for w in workers if w.state in KEEPS_TASK or _ends_by_itself(w, now, limits)}
     # A task whose RunTask answer is still under way belongs to the worker that waits for it.
-    coming = {(w.name, w.launch) for w in workers if w.state is S.CAPACITY and w.wished}
+    coming = {(w.name, w.launch) for w in workers if w.state is S.CAPACITY and w.requested}
     reasons = {w.task: w.reason or "no longer wanted" for w in workers if w.task}
     return [
         StopTask(task.arn, reasons.get(task.arn, "no longer wanted"))
@@ -141,7 +141,7 @@ def _release(workers: tuple[Worker, ...], observed: Observed) -> list[Action]:
     for worker in workers:
         if worker.state is S.RETIRING and worker.notice is None:
             actions.append(Retire(worker.name))
-        elif worker.state is S.WISHED and name_taken(worker, observed):
+        elif worker.state is S.REQUESTED and name_taken(worker, observed):
             actions.append(Forget(worker.name))
     return actions
 
@@ -157,18 +157,18 @@ def _scale(
 ) -> list[Action]:
     """Decide for one group: place who waits, order what lacks, give back what nobody needs."""
     # Who waits for another attempt gets its instance back soon: it is not given away meanwhile.
-    pausing = sum(w.state is S.WISHED and w.wished and not w.held for w in mine)
+    pausing = sum(w.state is S.REQUESTED and w.requested and not w.over_budget for w in mine)
     waited = any(now - w.since > limits.repeat for w in waiting)
     idle = [i for i in present if i.id in empty]
-    doubtful = [i for i in idle if i.doomed or not i.connected]
-    useless = {i.id: why for i in doubtful if (why := _useless(i, waited, now, limits)) is not None}
-    free = [i for i in idle if i.id not in useless]
+    doubtful = [i for i in idle if i.cordoned or not i.connected]
+    unusable = {i.id: why for i in doubtful if (why := _unusable(i, waited, now, limits)) is not None}
+    free = [i for i in idle if i.id not in unusable]
     # Spares are what a new worker is placed on at once; then they are made up for.
     wanted = len(waiting) + limits.spare.get(group.name, 0)
     runs = _place(waiting, free)
-    if useless:
+    if unusable:
         # They take their place in the desired capacity with them: order afterwards.
-        return [*(Terminate(i, group.name, why) for i, why in sorted(useless.items())), *runs]
+        return [*(Terminate(i, group.name, why) for i, why in sorted(unusable.items())), *runs]
     if wanted > len(free):
         needed = len(present) - len(free) + wanted
         return [*runs, *([SetDesired(group.name, needed)] if needed > group.desired else [])]
@@ -177,25 +177,30 @@ def _scale(
         left = [i for i in free if i.id not in taken]
         return [*runs, *_terminate(left, len(free) - wanted - pausing, now, limits)]
     # A wished worker whose instance is going: Auto Scaling is about to replace it by itself.
-    unused = group.desired > 0 and not any(w.wished and w.state is not S.FAILED for w in mine)
+    unused = group.desired > 0 and not any(w.requested and w.state is not S.FAILED for w in mine)
     return [SetDesired(group.name, 0)] if unused else []
 
 
-def _flying(observed: Observed, now: float, limits: Limits) -> dict[tuple[Name, int], str]:
+def _in_flight_runs(observed: Observed, now: float, limits: Limits) -> dict[tuple[Name, int], str]:
     """Return the instances that a RunTask was asked for on and not answered yet, by worker and launch."""
-    asked = observed.asked
     return {
-        (a.worker, a.launch): a.instance for a in asked if isinstance(a, RunTask) and _fresh(a, observed, now, limits)
+        (a.worker, a.launch): a.instance
+        for a in observed.in_flight
+        if isinstance(a, RunTask) and _fresh(a, observed, now, limits)
     }
 
 
 def _free(
-    workers: tuple[Worker, ...], observed: Observed, flying: Mapping[tuple[Name, int], str], now: float, limits: Limits
+    workers: tuple[Worker, ...],
+    observed: Observed,
+    in_flight_runs: Mapping[tuple[Name, int], str],
+    now: float,
+    limits: Limits,
 ) -> frozenset[str]:
     """Return the ids of the instances on which nothing of ours lives that is meant to, or is about to."""
     kept = {w.instance for w in workers if w.state in KEEPS_TASK}
-    held = observed.held | kept
-    taken = set(flying.values())
+    occupied = observed.occupied | kept
+    taken = set(in_flight_runs.values())
 
     return frozenset(
         i.id
@@ -203,44 +208,44 @@ def _free(
         if i.id not in taken
         and (
             i.arn is None
-            or i.arn not in held
+            or i.arn not in occupied
             # The agent is gone for good, so nobody will ever tell that a task ended which nobody needs.
-            or (i.silent_since is not None and i.arn not in kept and deaf(i, now, limits))
+            or (i.disconnected_since is not None and i.arn not in kept and agent_lost(i, now, limits))
         )
     )
 
 
-def deaf(instance: Instance, now: float, limits: Limits) -> bool:
+def agent_lost(instance: Instance, now: float, limits: Limits) -> bool:
     """Whether the ECS agent of an instance has been silent for so long that it will not speak again."""
-    silent = instance.silent_since
-    return silent is not None and now - silent > limits.absent
+    disconnected = instance.disconnected_since
+    return disconnected is not None and now - disconnected > limits.absent
 
 
-def _useless(instance: Instance, waited: bool, now: float, limits: Limits) -> str | None:
+def _unusable(instance: Instance, waited: bool, now: float, limits: Limits) -> str | None:
     """Say why an empty instance will not take a task: its ECS agent never came, or fell silent. None if it may.
 
     A silent agent may come back, so it matters only once a worker has waited for it, or after long. What
     AWS takes back is no fault, and its user has been told.
     """
-    if instance.doomed:
+    if instance.cordoned:
         return ""
     if instance.connected:
         return None
     if not instance.seen:
         late = now - instance.launched > limits.capacity
         return f"its ECS agent has not connected within {limits.capacity:g} s" if late else None
-    return "its ECS agent has fallen silent" if waited or deaf(instance, now, limits) else None
+    return "its ECS agent has fallen silent" if waited or agent_lost(instance, now, limits) else None
 
 
-def pending(asked: Mapping[Action, float], now: float, repeat: float) -> dict[Action, float]:
+def pending(in_flight: Mapping[Action, float], now: float, repeat: float) -> dict[Action, float]:
     """Return what was asked for less than `repeat` seconds ago: only that is not asked for again."""
-    return {action: at for action, at in asked.items() if now - at < repeat}
+    return {action: at for action, at in in_flight.items() if now - at < repeat}
 
 
-def settle(asked: Mapping[Action, float], observed: Observed) -> dict[Action, float]:
+def settle(in_flight: Mapping[Action, float], observed: Observed) -> dict[Action, float]:
     """Return what was asked for and cannot be seen in `observed` yet."""
-    launched = {(t.worker, t.launch) for t in observed.tasks.values()} if asked else set()
-    return {a: at for a, at in asked.items() if not _visible(a, observed, launched)}
+    launched = {(t.worker, t.launch) for t in observed.tasks.values()} if in_flight else set()
+    return {a: at for a, at in in_flight.items() if not _visible(a, observed, launched)}
 
 
 def _visible(action: Action, observed: Observed, launched: set[tuple[Name, int]]) -> bool:

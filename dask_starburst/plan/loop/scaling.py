@@ -25,7 +25,7 @@ class Shape:
     memory: int
 
 
-def workers_wanted(n: Any, memory: Any, cores: Any, shape: Shape, most: int) -> int:
+def workers_requested(n: Any, memory: Any, cores: Any, shape: Shape, most: int) -> int:
     """Return the workers that ``scale(n, memory, cores)`` asks for: as many as the greatest of the three needs.
 
     Raises

@@ -21,7 +21,7 @@ SCHEDULER = "scheduler"
 class WorkerState(Enum):
     """Where a wished process is on its way; `worker.TRANSITIONS` is the table of its moves."""
 
-    WISHED = "wished"
+    REQUESTED = "requested"
     CAPACITY = "capacity"
     PLACED = "placed"
     STARTED = "started"
@@ -79,15 +79,15 @@ class Worker:
         the next pause.
     notice : float, optional
         When AWS takes its instance, once it has said so: the scheduler retires the worker by itself.
-    held : bool
+    over_budget : bool
         Whether it has to wait because its instance would cost more than a cap allows; see `budget`.
     """
 
     name: Name
     group: str
-    state: WorkerState = WorkerState.WISHED
+    state: WorkerState = WorkerState.REQUESTED
     since: float = 0.0
-    wished: bool = True
+    requested: bool = True
     attempt: int = 0
     launch: int = 0
     not_before: float = 0.0
@@ -102,7 +102,7 @@ class Worker:
     hitches: int = 0
     rounds: int = 0
     notice: float | None = None
-    held: bool = False
+    over_budget: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ class Group:
 class Instance:
     """One EC2 instance of the pool, joined with its ECS container instance.
 
-    `connected`: its ECS agent takes tasks now; `seen`: it has been connected before, and `silent_since`
-    says when it was first missed after that; `refused_at`: when ECS last refused a task on it; `doomed`:
+    `connected`: its ECS agent takes tasks now; `seen`: it has been connected before, and `disconnected_since`
+    says when it was first missed after that; `refused_at`: when ECS last refused a task on it; `cordoned`:
     AWS takes it back, or somebody drains it, so it is given nothing to do any more.
     """
 
@@ -134,8 +134,8 @@ class Instance:
     launched: float = 0.0
     idle_since: float = 0.0
     refused_at: float = 0.0
-    silent_since: float | None = None
-    doomed: bool = False
+    disconnected_since: float | None = None
+    cordoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Task:
 class Limits:
     """How long to wait for what (seconds), how often to try, and where.
 
-    `ladder`: the groups that workers may run in, the preferred one first. `fallback`: how long a worker
+    `fallback_groups`: the groups that workers may run in, the preferred one first. `fallback`: how long a worker
     waits in a group that AWS launches nothing in before it steps down. `fault`: how long an attempt lasts
     that AWS answers with a quota or a fault in the request. `rest`: after how long a worker that AWS failed
     is tried again once it was given up; each time twice as long, up to `longest_rest`, where trying costs
@@ -186,7 +186,7 @@ class Limits:
     attempts: int = 3
     backoff: float = 2.0
     repeat: float = 20.0
-    ladder: tuple[str, ...] = ()
+    fallback_groups: tuple[str, ...] = ()
     spare: Mapping[str, int] = field(default_factory=dict)
     capped: bool = False
 
@@ -254,7 +254,7 @@ Action = SetDesired | SetTypes | RunTask | StopTask | Retire | Forget | Terminat
 class Observed:
     """What is known of AWS and of Dask at one moment.
 
-    `asked` holds what was asked for and may not be visible yet, with the time of asking: AWS is
+    `in_flight` holds what was asked for and may not be visible yet, with the time of asking: AWS is
     eventually consistent, and nothing may be asked for twice because of it.
 
     Groups and members are as of this moment. A task may be over that is believed to live, for as
@@ -266,7 +266,7 @@ class Observed:
     instances: Mapping[str, Instance] = field(default_factory=dict)
     tasks: Mapping[str, Task] = field(default_factory=dict)
     members: frozenset[Name] = frozenset()
-    asked: Mapping[Action, float] = field(default_factory=dict)
+    in_flight: Mapping[Action, float] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
     draining: frozenset[str] = frozenset()
 
@@ -284,7 +284,7 @@ class Observed:
         return found
 
     @cached_property
-    def held(self) -> frozenset[str | None]:
+    def occupied(self) -> frozenset[str | None]:
         """The container instances on which a task lives."""
         return frozenset(t.instance for t in self.tasks.values() if not t.stopped)
 

@@ -15,7 +15,7 @@ _LONGEST_HITCH = 6
 
 #: Every move that exists. Never back from RETIRING; LOST and FAILED from any state that costs.
 TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
-    S.WISHED: frozenset(
+    S.REQUESTED: frozenset(
         {
             S.CAPACITY,  # its turn has come: an instance is ordered for it
             S.STOPPED,  # not wanted any more before anything was ordered
@@ -24,7 +24,7 @@ TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     S.CAPACITY: frozenset(
         {
             S.PLACED,  # ECS accepted the task
-            S.WISHED,  # its group has none to give, so the next one of the ladder is asked; or there is no money for it
+            S.REQUESTED,  # AWS launches nothing in its group, so the next group is tried; or it is over budget
             S.STOPPED,  # not wanted any more; the instance is given back
             S.FAILED,  # no instance within the deadline, or ECS refused the task
         }
@@ -57,9 +57,9 @@ TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
         }
     ),
     S.DRAINED: frozenset({S.STOPPED}),  # ECS says that the task is over
-    S.STOPPED: frozenset({S.WISHED}),  # wanted again under the same name
-    S.LOST: frozenset({S.WISHED, S.STOPPED}),  # replaced, or nobody wants it
-    S.FAILED: frozenset({S.WISHED, S.STOPPED}),  # another attempt, or nobody wants it
+    S.STOPPED: frozenset({S.REQUESTED}),  # wanted again under the same name
+    S.LOST: frozenset({S.REQUESTED, S.STOPPED}),  # replaced, or nobody wants it
+    S.FAILED: frozenset({S.REQUESTED, S.STOPPED}),  # another attempt, or nobody wants it
 }
 
 
@@ -115,7 +115,7 @@ def rested(worker: Worker, now: float, limits: Limits) -> bool:
 
 def retried(worker: Worker, now: float, limits: Limits) -> Worker:
     """Return a worker that was given up with another set of attempts."""
-    return replace(_anew(worker, now, 0, limits), rounds=worker.rounds + 1)
+    return replace(_retry(worker, now, 0, limits), rounds=worker.rounds + 1)
 
 
 def given_up(worker: Worker, limits: Limits) -> bool:
@@ -165,49 +165,51 @@ def name_taken(worker: Worker, observed: Observed) -> bool:
     return worker.name in observed.members and worker.group != HEAD and _unadopted(worker, observed) is None
 
 
-def _wished(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
-    if not worker.wished:
+def _requested(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
+    if not worker.requested:
         return move(worker, S.STOPPED, now)
     # Whether there is money for it is decided before a look is followed up, so it waits for the next one.
-    if worker.held or (limits.capped and worker.since == now):
+    if worker.over_budget or (limits.capped and worker.since == now):
         return worker
     if now < worker.not_before or name_taken(worker, observed):
         return worker
-    return replace(move(worker, S.CAPACITY, now), group=rung(worker, observed, limits))
+    return replace(move(worker, S.CAPACITY, now), group=next_group(worker, observed, limits))
 
 
-def rung(worker: Worker, observed: Observed, limits: Limits) -> str:
+def next_group(worker: Worker, observed: Observed, limits: Limits) -> str:
     """Return the first group from the worker's own down the ladder that AWS launches something in."""
-    rungs = _rungs(worker, limits)
-    return next((group for group in rungs if observed.closed(group) is None), worker.group)
+    remaining = _remaining_groups(worker, limits)
+    return next((group for group in remaining if observed.closed(group) is None), worker.group)
 
 
-def _rungs(worker: Worker, limits: Limits) -> tuple[str, ...]:
-    ladder = limits.ladder
-    return ladder[ladder.index(worker.group) :] if worker.group in ladder else (worker.group,)
+def _remaining_groups(worker: Worker, limits: Limits) -> tuple[str, ...]:
+    fallback_groups = limits.fallback_groups
+    return (
+        fallback_groups[fallback_groups.index(worker.group) :] if worker.group in fallback_groups else (worker.group,)
+    )
 
 
-def stepped_down(old: Worker, new: Worker, limits: Limits) -> bool:
+def fell_back(old: Worker, new: Worker, limits: Limits) -> bool:
     """Whether a worker is asked for in a group further down the ladder than before."""
-    return new.group != old.group and new.group in _rungs(old, limits)
+    return new.group != old.group and new.group in _remaining_groups(old, limits)
 
 
 def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
-    if not worker.wished:
+    if not worker.requested:
         return move(worker, S.STOPPED, now)
     found = _unadopted(worker, observed)
     if found is not None:
         return placed(worker, found, now)
     if worker.refusal:
         return replace(move(worker, S.FAILED, now, worker.refusal), refusal="", aws_failed=True)
-    if worker.held:
-        return move(worker, S.WISHED, now)
+    if worker.over_budget:
+        return move(worker, S.REQUESTED, now)
     if _booting(worker, observed, now, limits):
         return worker
     waited, refusal = now - worker.since, observed.closed(worker.group)
-    lower = _rungs(worker, limits)[1:2]
+    lower = _remaining_groups(worker, limits)[1:2]
     if lower and waited > (limits.fallback if refusal else limits.capacity):
-        return replace(move(worker, S.WISHED, now, refusal.text if refusal else ""), group=lower[0], not_before=now)
+        return replace(move(worker, S.REQUESTED, now, refusal.text if refusal else ""), group=lower[0], not_before=now)
     hopeless = refusal is not None and refusal.kind in ("quota", "fault")
     passing = refusal is not None and refusal.kind == "passing"
     if waited <= (limits.fault if hopeless else limits.capacity):
@@ -234,7 +236,7 @@ def _starting(worker: Worker, observed: Observed, now: float, limits: Limits) ->
         task = observed.tasks.get(worker.task or "")
         failed = move(worker, S.FAILED, now, _reason(worker, observed))
         return replace(failed, passing=task is None or task.passing, aws_failed=task is None or task.aws_failed)
-    if not worker.wished:
+    if not worker.requested:
         return move(worker, S.DRAINED, now)
     if worker.name in observed.members:
         return move(worker, S.READY, now)
@@ -248,7 +250,7 @@ def _starting(worker: Worker, observed: Observed, now: float, limits: Limits) ->
 def _ready(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
     if not alive(worker, observed):
         return move(worker, S.LOST, now, _reason(worker, observed))
-    if not worker.wished or worker.held:
+    if not worker.requested or worker.over_budget:
         return move(worker, S.RETIRING, now)
     if worker.name in observed.members:
         return worker if worker.absent_since is None else replace(worker, absent_since=None)
@@ -274,25 +276,25 @@ def _drained(worker: Worker, observed: Observed, now: float, limits: Limits) -> 
 
 
 def _stopped(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
-    return _anew(worker, now, 0, limits) if worker.wished else worker
+    return _retry(worker, now, 0, limits) if worker.requested else worker
 
 
 def _lost(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
-    if not worker.wished:
+    if not worker.requested:
         return move(worker, S.STOPPED, now)
     if worker.group == HEAD:
         return worker  # the work's graph died with it: only the user can start anew
     # The name is free once the scheduler has forgotten the dead one; step asks for that.
-    return worker if worker.name in observed.members else _anew(worker, now, 0, limits)
+    return worker if worker.name in observed.members else _retry(worker, now, 0, limits)
 
 
 def _failed(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
-    if not worker.wished:
+    if not worker.requested:
         return move(worker, S.STOPPED, now)
     if worker.passing:
         pause = limits.backoff * 2 ** min(worker.hitches, _LONGEST_HITCH)
         return replace(
-            _anew(worker, now, worker.attempt, limits),
+            _retry(worker, now, worker.attempt, limits),
             not_before=now + pause,
             hitches=worker.hitches + 1,
             rounds=worker.rounds,
@@ -304,21 +306,21 @@ def _failed(worker: Worker, observed: Observed, now: float, limits: Limits) -> W
         due = lacked and worker.group != HEAD and rested(worker, now, limits)
         return retried(worker, now, limits) if due else worker
     return replace(
-        _anew(worker, now, tries, limits), not_before=now + limits.backoff * 2**worker.attempt, rounds=worker.rounds
+        _retry(worker, now, tries, limits), not_before=now + limits.backoff * 2**worker.attempt, rounds=worker.rounds
     )
 
 
-def _anew(worker: Worker, now: float, attempt: int, limits: Limits) -> Worker:
+def _retry(worker: Worker, now: float, attempt: int, limits: Limits) -> Worker:
     """Return the worker wished anew, at the top of the ladder."""
-    group = limits.ladder[0] if worker.group in limits.ladder else worker.group
-    return replace(again(worker, now, attempt), group=group)
+    group = limits.fallback_groups[0] if worker.group in limits.fallback_groups else worker.group
+    return replace(reset(worker, now, attempt), group=group)
 
 
-def again(worker: Worker, now: float, attempt: int) -> Worker:
+def reset(worker: Worker, now: float, attempt: int) -> Worker:
     """Return the worker wished anew, for another task, after `attempt` failed attempts."""
-    wished = move(worker, S.WISHED, now)
+    requested = move(worker, S.REQUESTED, now)
     return replace(
-        wished,
+        requested,
         attempt=attempt,
         launch=worker.launch + 1,
         task=None,
@@ -343,7 +345,7 @@ def _reason(worker: Worker, observed: Observed) -> str:
 
 
 _RULES = {
-    S.WISHED: _wished,
+    S.REQUESTED: _requested,
     S.CAPACITY: _capacity,
     S.PLACED: _starting,
     S.STARTED: _starting,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from dask_starburst.errors import BudgetExceeded
 from dask_starburst.plan.loop.state import HEAD, KEEPS_TASK, Limits, Name, Observed, SetDesired, Worker, WorkerState
-from dask_starburst.plan.loop.worker import rung
+from dask_starburst.plan.loop.worker import next_group
 
 S = WorkerState
 
@@ -138,7 +138,7 @@ def hourly(observed: Observed, rates: Rates, now: float, limits: Limits) -> floa
     return there + sum(max(0, count) * _dearest(observed, rates, name) for name, count in ordered)
 
 
-def held(
+def over_budget(
     workers: Collection[Worker],
     observed: Observed,
     now: float,
@@ -178,9 +178,9 @@ def held(
         return _surplus(workers, observed, rates, caps.hourly or 0.0)
     left = math.inf if caps.total is None else caps.total - spent - rate * INTERVAL / 3600 - _minute(owed)
     wait = []
-    waiting = (w for w in workers if w.state is S.WISHED and w.wished and w.group != HEAD)
+    waiting = (w for w in workers if w.state is S.REQUESTED and w.requested and w.group != HEAD)
     for worker in sorted(waiting, key=lambda w: (w.since, w.name)):
-        group = rung(worker, observed, limits)
+        group = next_group(worker, observed, limits)
         price = _dearest(observed, rates, group)
         if free.get(group, 0) > 0:
             free[group] -= 1
@@ -196,9 +196,9 @@ def _surplus(workers: Collection[Worker], observed: Observed, rates: Rates, cap:
     prices = {i.arn: rates.of(i.type, i.group) for i in observed.instances.values() if i.arn and not i.terminating}
     head = sum(rates.of(i.type, HEAD) for i in observed.instances.values() if i.group == HEAD and not i.terminating)
     mine = [w for w in workers if w.group != HEAD]
-    stay = [w for w in mine if w.state in (S.PLACED, S.STARTED, S.READY) and w.wished]
+    stay = [w for w in mine if w.state in (S.PLACED, S.STARTED, S.READY) and w.requested]
     over = head + sum(prices.get(w.instance or "", 0.0) for w in stay) - cap
-    going = {w.name for w in mine if w.state in (S.WISHED, S.CAPACITY)}
+    going = {w.name for w in mine if w.state in (S.REQUESTED, S.CAPACITY)}
     for worker in sorted(stay, key=lambda w: (-prices.get(w.instance or "", 0.0), -w.since, w.name)):
         if over > _ROUNDING and worker.state is S.READY:
             over -= prices.get(worker.instance or "", 0.0)
@@ -211,13 +211,13 @@ def _free(workers: Collection[Worker], observed: Observed, now: float, limits: L
 
     Those that are on their way are among them. Negative: so many are still to be ordered.
     """
-    occupied = observed.held | {w.instance for w in workers if w.state in KEEPS_TASK}
+    occupied = observed.occupied | {w.instance for w in workers if w.state in KEEPS_TASK}
     useful = Counter(
         i.group
         for i in observed.instances.values()
-        if not i.terminating and not i.doomed and (i.arn is None or i.arn not in occupied)
+        if not i.terminating and not i.cordoned and (i.arn is None or i.arn not in occupied)
     )
-    waiting = Counter(w.group for w in workers if w.wished and _without(w))
+    waiting = Counter(w.group for w in workers if w.requested and _without(w))
     present, desired = _present(observed), _desired(observed, now, limits)
     coming = {name: max(0, count - present[name]) for name, count in desired.items()}
     return {name: useful[name] + coming[name] - waiting[name] - limits.spare.get(name, 0) for name in desired}
@@ -225,7 +225,7 @@ def _free(workers: Collection[Worker], observed: Observed, now: float, limits: L
 
 def _without(worker: Worker) -> bool:
     """Whether a worker has no instance, and the right to one: it was let through before, or is the scheduler."""
-    return worker.state is S.CAPACITY or (worker.group == HEAD and worker.state is S.WISHED)
+    return worker.state is S.CAPACITY or (worker.group == HEAD and worker.state is S.REQUESTED)
 
 
 def _present(observed: Observed) -> Counter[str]:
@@ -235,7 +235,7 @@ def _present(observed: Observed) -> Counter[str]:
 def _desired(observed: Observed, now: float, limits: Limits) -> dict[str, int]:
     """Return what each group is asked for, or was asked for a moment ago."""
     desired = {name: group.desired for name, group in observed.groups.items()}
-    for action, at in observed.asked.items():
+    for action, at in observed.in_flight.items():
         if isinstance(action, SetDesired) and action.group in desired and now - at < limits.repeat:
             desired[action.group] = max(desired[action.group], action.desired)
     return desired

@@ -24,7 +24,7 @@ LEASE_ACTION = f"{NAMESPACE}-lease"
 HOST_IDLE_LIMIT = 300
 _HOST_IDLE_MARGIN = 120
 #: The groups that workers may run in by the policy, the preferred one first. A capacity ladder.
-LADDERS: Mapping[str, tuple[str, ...]] = {
+FALLBACK_GROUPS: Mapping[str, tuple[str, ...]] = {
     "spot": ("spot",),
     "on-demand": ("on-demand",),
     "spot_with_fallback": ("spot", "on-demand"),

@@ -72,7 +72,7 @@ class Increase:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class CapacityRequest:
     """What a cluster is to launch.
 
     Parameters
@@ -89,7 +89,7 @@ class Wish:
 
     head: InstanceType
     workers: tuple[InstanceType, ...]
-    ladder: tuple[str, ...]
+    fallback_groups: tuple[str, ...]
     count: int
 
     @property
@@ -100,7 +100,7 @@ class Wish:
 
     def choices(self) -> Iterator[tuple[Quota | None, InstanceType]]:
         """Yield each quota that workers may count against, with the smallest of their types that does."""
-        for group in self.ladder:
+        for group in self.fallback_groups:
             market: Market = "spot" if group == "spot" else "on-demand"
             smallest: dict[Quota | None, InstanceType] = {}
             for kind in sorted(self.workers, key=lambda kind: kind.vcpus):
@@ -124,7 +124,7 @@ class Verdict:
         Whether that is all that they may count against.
     """
 
-    wish: Wish
+    request: CapacityRequest
     head: Standing | None
     workers: tuple[tuple[Standing, InstanceType], ...]
     known: bool
@@ -132,7 +132,7 @@ class Verdict:
     @property
     def head_fits(self) -> bool:
         """Whether the scheduler fits."""
-        return self.head is None or self.head.free >= self.wish.head.vcpus
+        return self.head is None or self.head.free >= self.request.head.vcpus
 
     @property
     def room(self) -> float:
@@ -154,7 +154,7 @@ def usage(running: Iterable[Running], but: str = "") -> Counter[str]:
     return used
 
 
-def weigh(wish: Wish, limits: Mapping[str, float], running: Iterable[Running], pool: str = "") -> Verdict:
+def weigh(request: CapacityRequest, limits: Mapping[str, float], running: Iterable[Running], pool: str = "") -> Verdict:
     """Return whether a wish fits.
 
     Parameters
@@ -173,37 +173,37 @@ def weigh(wish: Wish, limits: Mapping[str, float], running: Iterable[Running], p
     def standing(quota: Quota | None) -> Standing | None:
         return Standing(quota, limits[quota.code], used[quota.code]) if quota and quota.code in limits else None
 
-    head = standing(quota_of(wish.head.name, "on-demand"))
+    head = standing(quota_of(request.head.name, "on-demand"))
     if head is not None:
-        used[head.quota.code] += wish.head.vcpus
-    choices = [(standing(quota), kind) for quota, kind in wish.choices()]
+        used[head.quota.code] += request.head.vcpus
+    choices = [(standing(quota), kind) for quota, kind in request.choices()]
     told = tuple((found, kind) for found, kind in choices if found is not None)
-    return Verdict(wish, head, told, known=len(told) == len(choices))
+    return Verdict(request, head, told, known=len(told) == len(choices))
 
 
 def no_head(verdict: Verdict, region: str) -> str:
     """Say that not even the scheduler fits."""
-    head, kind = verdict.head, verdict.wish.head
+    head, kind = verdict.head, verdict.request.head
     assert head is not None
     return (
         f"the scheduler's {kind.name} ({_count(kind.vcpus, 'vCPU')}, on demand) does not fit in the account's quota in"
-        f" {region}. {head}. Nothing was launched. {how_to_get(head, kind, head.used + _all(verdict.wish, head))}"
+        f" {region}. {head}. Nothing was launched. {how_to_get(head, kind, head.used + _all(verdict.request, head))}"
     )
 
 
 def short(verdict: Verdict, region: str) -> str:
     """Say that fewer workers fit than were asked for: how many, by which numbers, and what to type."""
-    wish, room = verdict.wish, int(verdict.room)
+    request, room = verdict.request, int(verdict.room)
     numbers = "; ".join(
         f"{standing}{_with_head(verdict, standing)}, and a {kind.name} takes {kind.vcpus}"
         for standing, kind in verdict.workers
     )
     first, kind = verdict.workers[0]
-    total = first.used + max(1, wish.count) * kind.vcpus
+    total = first.used + max(1, request.count) * kind.vcpus
     if room:
-        text = f"only {room} of {wish.count} workers fit in the account's quota in {region}"
+        text = f"only {room} of {request.count} workers fit in the account's quota in {region}"
     else:
-        asked = f"none of {_count(wish.count, 'worker')} fits" if wish.count else "not a single worker fits"
+        asked = f"none of {_count(request.count, 'worker')} fits" if request.count else "not a single worker fits"
         text = f"{asked} in the account's quota in {region}"
     return f"{text}. {numbers}. {how_to_get(first, kind, total)}"
 
@@ -228,10 +228,10 @@ def number(vcpus: float) -> str:
     return f"{vcpus:,.12g}"
 
 
-def _all(wish: Wish, standing: Standing) -> int:
+def _all(request: CapacityRequest, standing: Standing) -> int:
     """Return the vCPUs that a wish takes of one quota at the most."""
-    kinds = [kind for quota, kind in wish.choices() if quota == standing.quota]
-    return wish.head.vcpus + (wish.count * kinds[0].vcpus if kinds else 0)
+    kinds = [kind for quota, kind in request.choices() if quota == standing.quota]
+    return request.head.vcpus + (request.count * kinds[0].vcpus if kinds else 0)
 
 
 def _with_head(verdict: Verdict, standing: Standing) -> str:

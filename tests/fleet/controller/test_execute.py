@@ -19,7 +19,7 @@ from dask_starburst.errors import (
 )
 from dask_starburst.events import EventLog
 from dask_starburst.fleet.controller.launch import Launcher
-from dask_starburst.fleet.controller.loop import DaskSide, Fleet
+from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.loop.state import (
@@ -68,9 +68,9 @@ def after(action: Action, answer: Any) -> tuple[Worker, Fleet]:
     pool = Pool(cast(Any, Scripted(answer)), cast(Any, spec), PoolNames("starburst-test-0"), "session", "sg-1")
     size = WorkerSize(4, 8 * GIB, 4096, 8192)
     launcher = Launcher({"worker": "arn:definition"}, 8786, {"c7g.xlarge": size, "head": size}, private="10.0.0.1")
-    fleet = Fleet(pool, launcher, cast(DaskSide, None), EventLog(), Limits(), Lease(1800, NOW), 1.5)
+    fleet = Fleet(pool, launcher, cast(SchedulerClient, None), EventLog(), Limits(), Lease(1800, NOW), 1.5)
     instance = Instance("i-0", "spot", "c7g.xlarge", "arn:aws:ecs:x/i-0", connected=True, seen=True)
-    fleet.observed = Observed({"spot": Group("spot", 0)}, {"i-0": instance}, asked={action: NOW})
+    fleet.observed = Observed({"spot": Group("spot", 0)}, {"i-0": instance}, in_flight={action: NOW})
     fleet.workers = {0: Worker(0, "spot", S.CAPACITY, since=NOW - 100, launch=3)}
     asyncio.run(fleet._perform.all([action]))
     return fleet.workers[0], fleet
@@ -103,7 +103,7 @@ def test_while_aws_cannot_be_asked_no_attempt_is_counted_and_no_time_runs(action
 @pytest.mark.parametrize("error", OUTAGES, ids=lambda error: type(error).__name__)
 def test_what_aws_may_have_done_is_not_asked_for_again_at_once(error: StarburstError):
     _, fleet = after(RUN, error)
-    assert (RUN in fleet.observed.asked) is isinstance(error, AWSUnavailable)
+    assert (RUN in fleet.observed.in_flight) is isinstance(error, AWSUnavailable)
 
 
 PASSING = [
@@ -124,7 +124,7 @@ def test_what_passes_is_asked_again_under_another_token_within_the_same_deadline
     worker, fleet = after(RUN, answer)
     assert (worker.state, worker.attempt, worker.launch, worker.refusal) == (S.CAPACITY, 0, 4, "")
     assert worker.since == NOW - 100
-    assert RUN not in fleet.observed.asked
+    assert RUN not in fleet.observed.in_flight
     assert fleet.observed.instances["i-0"].refused_at == NOW, "the others are tried first"
 
 

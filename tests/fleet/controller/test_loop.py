@@ -11,7 +11,7 @@ import pytest
 from dask_starburst.errors import AWSError, SchedulerFailed
 from dask_starburst.events import EventLog
 from dask_starburst.fleet.controller.launch import Launcher
-from dask_starburst.fleet.controller.loop import DaskSide, Fleet
+from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.loop.state import Limits
@@ -58,7 +58,7 @@ def a_fleet(lease: Lease | None = None) -> tuple[Fleet, NoAWS]:
     pool = Pool(cast(Any, aws), cast(Any, spec), PoolNames("starburst-test-0"), "session", "sg-1")
     launcher = Launcher({}, 8786, {})
     limits = Limits()
-    dask = cast(DaskSide, NoDask())
+    dask = cast(SchedulerClient, NoDask())
     return Fleet(pool, launcher, dask, EventLog(), limits, lease or Lease(1800, 1000.0), 3600.0), aws
 
 
@@ -93,8 +93,8 @@ def test_nothing_that_a_fleet_remembers_grows_with_the_workers_that_have_gone():
         fleet, _ = a_fleet()
         sizes = []
         for number in range(300):
-            fleet.want(number, "spot")
-            fleet.unwant(number)
+            fleet.request(number, "spot")
+            fleet.cancel(number)
             fleet._follow(1000.0 + number)
             kept = [each for each in vars(fleet).values() if isinstance(each, dict | list | set)]
             sizes.append(sum(map(len, kept)))

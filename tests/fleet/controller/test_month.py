@@ -21,10 +21,10 @@ from dask_starburst.catalog import Price
 from dask_starburst.cost import Ledger
 from dask_starburst.events import REMEMBERED, Event, EventLog
 from dask_starburst.fleet.controller import observe
-from dask_starburst.fleet.controller.budget import BudgetWatch
-from dask_starburst.fleet.controller.execute import Performer
-from dask_starburst.fleet.controller.interruptions import SpotWatch
-from dask_starburst.fleet.controller.startup_times import BootClock
+from dask_starburst.fleet.controller.budget import BudgetControl
+from dask_starburst.fleet.controller.execute import Executor
+from dask_starburst.fleet.controller.interruptions import Interruptions
+from dask_starburst.fleet.controller.startup_times import StartupClock
 from dask_starburst.plan.loop.interruptions import Notice
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.reconcile import step
@@ -85,7 +85,7 @@ class Scheduler:
     async def replace(self, name: Name) -> Name:
         self.names += 1
         self.fleet.ask_for(self.names)
-        self.fleet.unwant(name)
+        self.fleet.cancel(name)
         return self.names
 
     async def announce(self, name: Name) -> None:
@@ -106,26 +106,26 @@ class Month(SimulatedFleet):
         aws = SimulatedAWS(random.Random(seed), desired={"spot": 0, HEAD: 0})
         super().__init__(aws, {}, Observed(), Limits())
         self.pool = SimpleNamespace(aws=EC2(self), name="pool")
-        self.events, self.market, self.boots = EventLog(quiet=True), Market(), BootClock()
+        self.events, self.market, self.startups = EventLog(quiet=True), Market(), StartupClock()
         self.ledger = Ledger(self.market, caps=Caps(total=1e9), types=("c7g.xlarge",))
         self.events.listen(self.ledger.note)
         self.dask = Scheduler(self)
         as_fleet: Any = self
         as_side: Any = self.dask
-        self.performer = Performer(as_fleet, as_fleet)
-        self.spot = SpotWatch(as_fleet, as_side, self.limits)
-        self.budget = BudgetWatch(as_fleet, self.dask, self.ledger)
+        self.performer = Executor(as_fleet, as_fleet)
+        self.spot = Interruptions(as_fleet, as_side, self.limits)
+        self.budget = BudgetControl(as_fleet, self.dask, self.ledger)
         self.loop = asyncio.Runner()
 
     def ask_for(self, name: Name, group: str = "spot") -> None:
         now = self.aws.now
         self.workers[name] = Worker(name, group, since=now, not_before=now)
 
-    def unwant(self, name: Name) -> None:
-        self.workers[name] = replace(self.workers[name], wished=False)
+    def cancel(self, name: Name) -> None:
+        self.workers[name] = replace(self.workers[name], requested=False)
 
-    def doom(self, instance: str) -> None:
-        self.observed = observe.doom(self.observed, instance)
+    def cordon(self, instance: str) -> None:
+        self.observed = observe.cordon(self.observed, instance)
 
     def refuse(self, refusal: Refusal) -> None:
         self.observed = replace(self.observed, refusals=(*self.observed.refusals, refusal))
@@ -148,11 +148,11 @@ class Month(SimulatedFleet):
         old = dict(self.workers)
         super()._follow()
         for name, before in old.items():
-            after = self.workers.get(name) or replace(before, state=S.STOPPED, wished=False)
+            after = self.workers.get(name) or replace(before, state=S.STOPPED, requested=False)
             if after is not before:
-                self.boots.note(after, self.observed, self.aws.now)
+                self.startups.note(after, self.observed, self.aws.now)
                 self._tell_of(before, after)
-        self.boots.looked(self.aws.now)
+        self.startups.looked(self.aws.now)
         self.spot.look({w.instance for w in self.workers.values() if w.instance in self.observed.draining})
 
     def _tell_of(self, before: Worker, after: Worker) -> None:
@@ -189,7 +189,7 @@ def refused(fleet: Month) -> None:
     name = fleet.dask.names
     fleet.ask_for(name)
     ticks(fleet, 2)
-    fleet.unwant(name)
+    fleet.cancel(name)
 
 
 #: What is not of a cluster's client: AWS, and the scheduler.
@@ -244,7 +244,7 @@ def test_after_a_month_a_cluster_holds_no_more_and_each_look_costs_no_more_than_
     looks: dict[str, Callable[[], Any]] = {
         "step": lambda: step(fleet.workers.values(), fleet.observed, fleet.aws.now, fleet.limits),
         "follow": fleet._follow,
-        "boots": lambda: fleet.boots.seen(fleet.aws.now),
+        "boots": lambda: fleet.startups.seen(fleet.aws.now),
         "spent": lambda: fleet.ledger.spent(fleet.aws.now),
         "total": lambda: fleet.ledger.total(fleet.aws.now),
         "reprice": lambda: fleet.ledger.reprice(fleet.aws.now),
@@ -253,7 +253,7 @@ def test_after_a_month_a_cluster_holds_no_more_and_each_look_costs_no_more_than_
     days = []
     for _ in range(DAYS):
         live_for(fleet, 24)
-        here = {"all": held(fleet), "asked": len(fleet.observed.asked), "tasks": len(fleet.observed.tasks)}
+        here = {"all": held(fleet), "asked": len(fleet.observed.in_flight), "tasks": len(fleet.observed.tasks)}
         days.append(here | {name: steps(look) for name, look in looks.items()})
     assert fleet.aws.started > 24 * DAYS, "workers came and went"
     assert fleet.spot.counts.interruptions > 24 * DAYS / 3

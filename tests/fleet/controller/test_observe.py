@@ -8,8 +8,8 @@ from dask_starburst.plan.loop.state import Observed, RunTask, SetDesired
 
 def test_what_was_asked_for_and_never_shows_is_forgotten_when_it_may_be_asked_again():
     refused, lost, fresh = SetDesired("spot", 7), RunTask(0, "spot", 1, "i-0"), SetDesired("spot", 2)
-    observed = observe.ask(Observed(), [refused, lost], now=0.0, repeat=20.0)
-    assert observe.ask(observed, [], now=19.0, repeat=20.0).asked == {refused: 0.0, lost: 0.0}
-    assert observe.ask(observed, [fresh], now=20.0, repeat=20.0).asked == {fresh: 20.0}
-    again = observe.ask(observed, [refused], now=30.0, repeat=20.0)
-    assert again.asked == {refused: 30.0}
+    observed = observe.mark_in_flight(Observed(), [refused, lost], now=0.0, repeat=20.0)
+    assert observe.mark_in_flight(observed, [], now=19.0, repeat=20.0).in_flight == {refused: 0.0, lost: 0.0}
+    assert observe.mark_in_flight(observed, [fresh], now=20.0, repeat=20.0).in_flight == {fresh: 20.0}
+    again = observe.mark_in_flight(observed, [refused], now=30.0, repeat=20.0)
+    assert again.in_flight == {refused: 30.0}

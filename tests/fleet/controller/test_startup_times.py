@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dask_starburst.fleet.controller.startup_times import BootClock
-from dask_starburst.plan.loop.adaptive import Boots
+from dask_starburst.fleet.controller.startup_times import StartupClock
+from dask_starburst.plan.loop.adaptive import StartupTimes
 from dask_starburst.plan.loop.state import HEAD, Instance, Observed, Worker, WorkerState
 
 S = WorkerState
@@ -18,41 +18,41 @@ def worker(state: WorkerState, group: str = "spot") -> Worker:
 
 
 def test_a_boot_is_the_time_from_the_order_of_an_instance_to_the_worker_on_it():
-    clock = BootClock()
+    clock = StartupClock()
     clock.note(worker(S.CAPACITY), Observed(), 100.0)
     clock.note(worker(S.STARTED), Observed(), 140.0)
-    assert clock.seen(150.0) == Boots((), 50.0)
+    assert clock.seen(150.0) == StartupTimes((), 50.0)
     clock.note(worker(S.READY), seen(launched=106.0), 155.0)
-    assert clock.seen(200.0) == Boots((55.0,), 0.0)
+    assert clock.seen(200.0) == StartupTimes((55.0,), 0.0)
 
 
 def test_a_worker_on_an_instance_that_was_there_already_is_no_boot():
-    clock = BootClock()
+    clock = StartupClock()
     clock.looked(98.0)
     clock.note(worker(S.CAPACITY), Observed(), 100.0)
     clock.note(worker(S.READY), seen(launched=20.0), 105.0)
-    assert clock.seen(200.0) == Boots()
+    assert clock.seen(200.0) == StartupTimes()
 
 
 def test_an_instance_that_is_there_at_the_first_look_after_its_order_is_a_boot():
-    clock = BootClock()
+    clock = StartupClock()
     clock.looked(98.6)
     clock.note(worker(S.CAPACITY), Observed(), 110.0)
     clock.note(worker(S.READY), seen(launched=98.0), 125.0)  # 98.7, in whole seconds
-    assert clock.seen(200.0) == Boots((15.0,), 0.0)
+    assert clock.seen(200.0) == StartupTimes((15.0,), 0.0)
 
 
 def test_an_attempt_that_failed_is_no_boot_and_the_next_counts_from_its_own_order():
-    clock = BootClock()
+    clock = StartupClock()
     clock.note(worker(S.CAPACITY), Observed(), 100.0)
     clock.note(worker(S.FAILED), Observed(), 220.0)
-    assert clock.seen(230.0) == Boots()
+    assert clock.seen(230.0) == StartupTimes()
     clock.note(worker(S.CAPACITY), Observed(), 230.0)
     clock.note(worker(S.READY), seen(launched=235.0), 280.0)
-    assert clock.seen(300.0) == Boots((50.0,), 0.0)
+    assert clock.seen(300.0) == StartupTimes((50.0,), 0.0)
 
 
 def test_the_scheduler_is_no_worker():
-    clock = BootClock()
+    clock = StartupClock()
     clock.note(worker(S.CAPACITY, HEAD), Observed(), 100.0)
-    assert clock.seen(200.0) == Boots()
+    assert clock.seen(200.0) == StartupTimes()

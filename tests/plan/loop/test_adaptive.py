@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from benchmarks.adaptive import OurLogic, saw_tooth, simulate, square
 from dask_starburst.plan.loop.adaptive import (
-    Boots,
     Limits,
-    Look,
     Patience,
+    Sample,
+    StartupTimes,
     State,
-    look_every,
     recommend,
     remember,
+    sample_every,
     workers_for,
 )
 
@@ -26,8 +26,8 @@ def names(prefix: str, n: int) -> tuple[str, ...]:
 
 counts = st.integers(0, 30)
 states = st.builds(
-    lambda u, b, r, looks: State(
-        names("u", u), names("b", b), r, tuple(Look(float(t), n) for t, n in sorted(looks.items()))
+    lambda u, b, r, samples: State(
+        names("u", u), names("b", b), r, tuple(Sample(float(t), n) for t, n in sorted(samples.items()))
     ),
     counts,
     counts,
@@ -40,11 +40,11 @@ bounds = st.tuples(counts, counts).map(lambda two: Limits(min(two), max(two), 60
 @given(states, st.integers(0, 1000), bounds)
 def test_it_never_asks_for_more_than_the_maximum_nor_goes_below_the_minimum(state, target, limits):
     decision = recommend(state, target, 100.0, limits)
-    assert decision.wish <= max(state.planned, limits.maximum)
-    assert decision.wish >= min(state.planned, limits.minimum)
-    if decision.wish < state.planned:
-        assert decision.wish >= limits.minimum
-        assert state.planned - decision.wish == len(decision.cancel) + decision.retire
+    assert decision.target_workers <= max(state.planned, limits.maximum)
+    assert decision.target_workers >= min(state.planned, limits.minimum)
+    if decision.target_workers < state.planned:
+        assert decision.target_workers >= limits.minimum
+        assert state.planned - decision.target_workers == len(decision.cancel) + decision.retire
 
 
 @given(states, st.integers(0, 1000), bounds)
@@ -58,52 +58,52 @@ def test_every_wish_is_cancelled_before_a_running_worker_is_retired(state, targe
 def test_nothing_launched_goes_while_it_was_asked_for_lately(state, target, limits):
     decision = recommend(state, target, 100.0, limits)
     launched = decision.retire + len(set(decision.cancel) & set(state.booting))
-    lately = [look.target for look in state.looks if look.at > 40]
-    watched = any(look.at <= 40 for look in state.looks)
+    lately = [look.target for look in state.samples if look.at > 40]
+    watched = any(look.at <= 40 for look in state.samples)
     if launched:
         assert watched
-        assert decision.wish >= max([*lately, limits.minimum])
+        assert decision.target_workers >= max([*lately, limits.minimum])
 
 
 def test_what_boots_is_not_asked_for_again():
     state = State(booting=names("b", 4))
-    assert recommend(state, 4, 0.0, Limits()).wish == 4
+    assert recommend(state, 4, 0.0, Limits()).target_workers == 4
 
 
 def test_the_first_step_is_small_and_the_maximum_is_near_all_the_same():
     limits = Limits(0, 500)
     steps, planned = [], 0
     for look in range(5):
-        planned = recommend(State(booting=names("b", planned)), 500, 5.0 * look, limits).wish
+        planned = recommend(State(booting=names("b", planned)), 500, 5.0 * look, limits).target_workers
         steps.append(planned)
     assert steps == [50, 100, 200, 400, 500]
-    assert recommend(State(), 10, 0.0, Limits(0, 10)).wish == 4
-    assert recommend(State(), 10, 0.0, Limits(8, 10)).wish == 8
+    assert recommend(State(), 10, 0.0, Limits(0, 10)).target_workers == 4
+    assert recommend(State(), 10, 0.0, Limits(8, 10)).target_workers == 8
 
 
 @pytest.mark.parametrize(
-    ("boots", "seconds"),
+    ("startups", "seconds"),
     [
-        (Boots(), 90.0),
-        (Boots(under_way=70.0), 90.0),
-        (Boots(under_way=150.0), 150.0),
-        (Boots((45.0,)), 60.0),
-        (Boots((80.0, 95.0, 300.0)), 95.0),
-        (Boots((80.0,), under_way=200.0), 80.0),
-        (Boots((900.0,)), 300.0),
+        (StartupTimes(), 90.0),
+        (StartupTimes(under_way=70.0), 90.0),
+        (StartupTimes(under_way=150.0), 150.0),
+        (StartupTimes((45.0,)), 60.0),
+        (StartupTimes((80.0, 95.0, 300.0)), 95.0),
+        (StartupTimes((80.0,), under_way=200.0), 80.0),
+        (StartupTimes((900.0,)), 300.0),
     ],
     ids=str,
 )
-def test_the_patience_is_one_boot_as_far_as_it_is_known(boots: Boots, seconds: float):
-    assert Patience().after(boots) == seconds
+def test_the_patience_is_one_boot_as_far_as_it_is_known(startups: StartupTimes, seconds: float):
+    assert Patience().after(startups) == seconds
 
 
 def test_what_is_seen_between_two_decisions_counts_for_the_next():
     limits = Limits(0, 10, 60.0)
-    looks = remember((Look(0.0, 2),), 7, 62.0, limits)
-    decision = recommend(State(running=8, looks=looks), 2, 65.0, limits)
-    assert (decision.wish, decision.retire) == (7, 1)
-    assert [look_every(interval) for interval in (30.0, 5.0, 2.0, 0.5)] == [6.0, 1.0, 1.0, 0.5]
+    samples = remember((Sample(0.0, 2),), 7, 62.0, limits)
+    decision = recommend(State(running=8, samples=samples), 2, 65.0, limits)
+    assert (decision.target_workers, decision.retire) == (7, 1)
+    assert [sample_every(interval) for interval in (30.0, 5.0, 2.0, 0.5)] == [6.0, 1.0, 1.0, 0.5]
 
 
 def test_without_workers_the_target_is_threads():

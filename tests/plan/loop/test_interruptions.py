@@ -25,7 +25,7 @@ from dask_starburst.plan.loop.worker import track
 
 S = WorkerState
 NOW = 1000.0
-LADDER = Limits(ladder=("spot", "on-demand"))
+FALLBACK_GROUPS = Limits(fallback_groups=("spot", "on-demand"))
 FOLLOWS = Succession("old", "new")
 BACK = Succession("old", "new", "spot")
 
@@ -53,8 +53,8 @@ def test_the_old_one_stays_until_the_new_one_is_up():
 
 @pytest.mark.parametrize(
     "others",
-    [(ready("old"),), (ready("old"), booting(wished=False)), (replace(ready("old"), state=S.LOST), booting())],
-    ids=["the new one was taken back", "it is not wished any more", "the old one is lost"],
+    [(ready("old"),), (ready("old"), booting(requested=False)), (replace(ready("old"), state=S.LOST), booting())],
+    ids=["the new one was taken back", "it is not requested any more", "the old one is lost"],
 )
 def test_there_are_never_two_for_long(others: tuple[Worker, ...]):
     assert outcome(FOLLOWS, workers(*others)) == Outcome(retire=True)
@@ -75,24 +75,24 @@ def test_who_was_to_go_back_to_spot_stays_if_spot_has_nothing(new: Worker):
 
 def test_the_youngest_worker_on_demand_goes_back_first():
     fleet = [ready("a"), ready("b", "on-demand", since=NOW - 9), ready("c", "on-demand", since=NOW - 5)]
-    back = to_move_back(fleet, Observed(), LADDER)
+    back = to_move_back(fleet, Observed(), FALLBACK_GROUPS)
     assert back is not None
     assert back.name == "c"
 
 
 def test_nobody_goes_back_while_spot_is_known_to_fail():
     refused = Observed(refusals=(Refusal("spot", "capacity", "none", NOW, "c7g.xlarge"),))
-    assert to_move_back([ready("a", "on-demand")], refused, LADDER) is None
+    assert to_move_back([ready("a", "on-demand")], refused, FALLBACK_GROUPS) is None
 
 
 def test_nobody_goes_back_while_something_is_under_way():
-    assert to_move_back([ready("a", "on-demand"), booting()], Observed(), LADDER) is None
-    assert to_move_back([ready("a", "on-demand", wished=False)], Observed(), LADDER) is None
+    assert to_move_back([ready("a", "on-demand"), booting()], Observed(), FALLBACK_GROUPS) is None
+    assert to_move_back([ready("a", "on-demand", requested=False)], Observed(), FALLBACK_GROUPS) is None
 
 
-@pytest.mark.parametrize("ladder", [(), ("spot",), ("on-demand",)])
-def test_without_a_choice_of_markets_nobody_moves(ladder: tuple[str, ...]):
-    assert to_move_back([ready("a", "on-demand")], Observed(), Limits(ladder=ladder)) is None
+@pytest.mark.parametrize("fallback_groups", [(), ("spot",), ("on-demand",)])
+def test_without_a_choice_of_markets_nobody_moves(fallback_groups: tuple[str, ...]):
+    assert to_move_back([ready("a", "on-demand")], Observed(), Limits(fallback_groups=fallback_groups)) is None
 
 
 # -- what AWS takes back --------------------------------------------------------------------------
@@ -100,21 +100,21 @@ def test_without_a_choice_of_markets_nobody_moves(ladder: tuple[str, ...]):
 
 def taken(worker: Worker, **more: object) -> Observed:
     """Return what is seen of one worker whose instance AWS takes back."""
-    place = Instance("i-a", "spot", "c7g.xlarge", "arn:a", connected=True, seen=True, doomed=True)
+    place = Instance("i-a", "spot", "c7g.xlarge", "arn:a", connected=True, seen=True, cordoned=True)
     task = Task("task-a", "a", 0, "RUNNING", "arn:a")
     seen = Observed({"spot": Group("spot", 1)}, {"i-a": place}, {"task-a": task}, frozenset("a"))
     return replace(seen, **more)  # type: ignore[arg-type]  # by name
 
 
 def test_a_worker_under_notice_is_retired_by_the_scheduler_and_not_again_by_us():
-    worker = track(ready("a", wished=False, notice=NOW + 100), taken(ready("a")), NOW, LADDER)
+    worker = track(ready("a", requested=False, notice=NOW + 100), taken(ready("a")), NOW, FALLBACK_GROUPS)
     assert worker.state is S.RETIRING
-    assert step([worker], taken(worker), NOW, LADDER) == ()
+    assert step([worker], taken(worker), NOW, FALLBACK_GROUPS) == ()
 
 
 def test_its_follower_gets_an_instance_of_its_own_at_once():
-    fleet = [ready("a", wished=False, notice=NOW + 100), booting()]
-    assert SetDesired("spot", 2) in step(fleet, taken(fleet[0]), NOW, LADDER)
+    fleet = [ready("a", requested=False, notice=NOW + 100), booting()]
+    assert SetDesired("spot", 2) in step(fleet, taken(fleet[0]), NOW, FALLBACK_GROUPS)
 
 
 def test_the_instance_is_given_back_before_aws_takes_it_and_nothing_is_placed_on_it():

@@ -39,14 +39,14 @@ def test_no_attempt_is_counted_while_aws_cannot_be_asked_and_all_goes_on_afterwa
     size: int, seed: int, gone: list[tuple[float, float, str]]
 ):
     fleet = a_fleet(seed, gone)
-    fleet.want(map(str, range(size)), "spot")
-    fleet.want(["scheduler"], HEAD)
+    fleet.request(map(str, range(size)), "spot")
+    fleet.request(["scheduler"], HEAD)
     end = max(end for _, end, _ in fleet.aws.outages)
     while fleet.aws.now < end + SOON:
         fleet.tick()
         assert [w.attempt for w in fleet.workers.values()] == [0] * len(fleet.workers)
-    assert all(w.state is S.READY for w in fleet.wished())
-    assert len(fleet.wished()) == size + 1
+    assert all(w.state is S.READY for w in fleet.requested())
+    assert len(fleet.requested()) == size + 1
 
 
 @settings(max_examples=12)
@@ -54,7 +54,7 @@ def test_no_attempt_is_counted_while_aws_cannot_be_asked_and_all_goes_on_afterwa
 def test_a_worker_that_aws_had_nothing_for_comes_by_itself_after_a_rest(seed: int, shut: float):
     fleet = a_fleet(seed, [])
     fleet.aws.shut["spot"] = shut
-    fleet.want(["0", "1"], "spot")
+    fleet.request(["0", "1"], "spot")
     while fleet.aws.now < shut + LIMITS.rest + SOON + 2 * LIMITS.capacity:
         fleet.tick()
     assert fleet.settled()
@@ -91,7 +91,7 @@ def test_what_aws_ends_in_passing_is_no_attempt_and_the_pauses_grow(attempt: int
     now, pauses = NOW, []
     for _ in range(8):
         after = track(worker, seen(over), now, LIMITS)
-        assert (after.state, after.attempt) == (S.WISHED, attempt)
+        assert (after.state, after.attempt) == (S.REQUESTED, attempt)
         pauses.append(after.not_before - now)
         now = after.not_before
         worker = Worker("0", "spot", S.PLACED, since=now, attempt=attempt, task="t", hitches=after.hitches)
@@ -130,4 +130,4 @@ def test_what_its_own_process_failed_in_is_tried_again_only_when_somebody_has_wo
     assert not rested(failed, NOW + 299, LIMITS)
     assert rested(failed, NOW + 301, LIMITS)
     again = retried(failed, NOW + 301, LIMITS)
-    assert (again.state, again.attempt, again.rounds) == (S.WISHED, 0, 1)
+    assert (again.state, again.attempt, again.rounds) == (S.REQUESTED, 0, 1)

@@ -8,11 +8,11 @@ from dask_starburst.plan.loop.polling import (
     Connected,
     booting,
     differing,
-    doubtful,
     join_instances,
     join_tasks,
     moving,
     pause,
+    unverified,
 )
 from dask_starburst.plan.loop.state import Group, Instance, Observed, SetDesired, Task, Worker, WorkerState
 
@@ -36,7 +36,7 @@ def task(name: str = "a", status: str = "RUNNING", instance: str = "arn:i") -> T
 def asked(*workers: Worker, members: str = "", described: float = 0.0, instance: Instance | None = None) -> set[str]:
     tasks = {t.arn: t for t in [task()]}
     observed = Observed(instances={"i": instance or machine()}, tasks=tasks, members=frozenset(members))
-    return doubtful(workers, observed, {"t-a": described}, NOW, 6.0)
+    return unverified(workers, observed, {"t-a": described}, NOW, 6.0)
 
 
 def test_who_is_up_and_known_to_dask_is_not_asked_for():
@@ -89,8 +89,8 @@ def test_instances_are_joined_with_what_ecs_says_and_kept_when_it_was_not_asked(
     second = join_instances(present, connected, Observed(instances=first), NOW + 3)
     assert second["i"] == machine(launched=NOW, idle_since=NOW)
     assert join_instances(present, None, Observed(instances=second), NOW + 6) == second
-    silent = join_instances(present, Connected(frozenset(), {}), Observed(instances=second), NOW + 9)
-    assert (silent["i"].connected, silent["i"].seen, silent["i"].arn) == (False, True, "arn:i")
+    disconnected = join_instances(present, Connected(frozenset(), {}), Observed(instances=second), NOW + 9)
+    assert (disconnected["i"].connected, disconnected["i"].seen, disconnected["i"].arn) == (False, True, "arn:i")
 
 
 def test_looks_are_rarer_when_many_are_under_way_and_rarest_when_none_is():
@@ -108,4 +108,4 @@ def test_instances_are_listed_again_only_when_some_may_have_come_or_gone():
     assert moving(replace(calm, groups={here.group: Group(here.group, 2)}), up, {"a"}), "one is to come"
     assert moving(replace(calm, instances={here.id: replace(here, terminating=True)}), up, {"a"})
     assert moving(replace(calm, instances={here.id: replace(here, connected=False)}), up, {"a"})
-    assert moving(replace(calm, asked={SetDesired(here.group, 2): NOW}), up, {"a"})
+    assert moving(replace(calm, in_flight={SetDesired(here.group, 2): NOW}), up, {"a"})

@@ -38,7 +38,7 @@ PATIENCE = 2000.0
 # -- what holds of every decision -----------------------------------------------------------------
 
 
-def flying(under_way: set[Action]) -> set[str]:
+def in_flight_runs(under_way: set[Action]) -> set[str]:
     """Return the instances that a RunTask was asked for on and not answered yet."""
     return {a.instance for a in under_way if isinstance(a, RunTask)}
 
@@ -50,7 +50,7 @@ def held_places(workers: tuple[Worker, ...], observed: Observed) -> set[str | No
 
 
 def fresh(observed: Observed, now: float, patience: Limits) -> set[Action]:
-    return {a for a, at in observed.asked.items() if now - at < patience.repeat}
+    return {a for a, at in observed.in_flight.items() if now - at < patience.repeat}
 
 
 def check(
@@ -63,9 +63,11 @@ def check(
     for action in actions:
         if isinstance(action, Terminate):
             living = {w.instance for w in workers if w.state in HOLDS}
-            check_termination(action, observed, living if silent(observed.instances[action.instance], now) else held)
+            check_termination(
+                action, observed, living if disconnected(observed.instances[action.instance], now) else held
+            )
             check_spares(actions, action.group, observed, held, patience)
-            assert action.instance not in flying(under_way)
+            assert action.instance not in in_flight_runs(under_way)
         elif isinstance(action, SetDesired):
             check_capacity(action, workers, observed, held, under_way, patience)
         elif isinstance(action, SetTypes):
@@ -73,12 +75,12 @@ def check(
             assert set(action.types) <= set(observed.groups[action.group].allowed)
         elif isinstance(action, StopTask):
             assert action.task not in {w.task for w in workers if w.state in HOLDS}
-    check_placement(actions, workers, observed, held, flying(under_way))
+    check_placement(actions, workers, observed, held, in_flight_runs(under_way))
 
 
-def silent(instance: Instance, now: float) -> bool:
+def disconnected(instance: Instance, now: float) -> bool:
     """Whether nobody will ever tell what runs on it: then only what a worker needs counts."""
-    return not instance.connected and instance.silent_since is not None and now - instance.silent_since > 60
+    return not instance.connected and instance.disconnected_since is not None and now - instance.disconnected_since > 60
 
 
 def check_termination(action: Terminate, observed: Observed, held: set[str | None]) -> None:
@@ -114,7 +116,7 @@ def check_capacity(
     present = [
         i for i in observed.instances.values() if i.group == group.name and not i.terminating and i.id not in leaving
     ]
-    wanted = [w for w in workers if w.group == group.name and w.wished]
+    wanted = [w for w in workers if w.group == group.name and w.requested]
     spare = patience.spare.get(group.name, 0)
     if action.desired == 0:
         assert not spare
@@ -123,7 +125,7 @@ def check_capacity(
         return
     waiting = sum(w.state is S.CAPACITY for w in wanted)
     # What is there and idle is used first, so nothing is ordered beside it.
-    busy = sum(i.arn in held or i.id in flying(under_way) for i in present)
+    busy = sum(i.arn in held or i.id in in_flight_runs(under_way) for i in present)
     idle = len(present) - busy
     assert action.desired <= busy + max(waiting + spare, idle)
     expected = group.desired - sum(1 for i in leaving if _leaves(observed, i, group.name))
@@ -143,7 +145,7 @@ def check_placement(
     under_way: set[str],
 ) -> None:
     runs = [a for a in actions if isinstance(a, RunTask)]
-    waiting = {(w.name, w.group, w.launch) for w in workers if w.state is S.CAPACITY and w.wished}
+    waiting = {(w.name, w.group, w.launch) for w in workers if w.state is S.CAPACITY and w.requested}
     assert {(a.worker, a.group, a.launch) for a in runs} <= waiting
     assert len({a.instance for a in runs}) == len({a.worker for a in runs}) == len(runs)
     assert not {a.instance for a in runs} & {a.instance for a in actions if isinstance(a, Terminate)}
@@ -183,8 +185,8 @@ def test_the_same_state_is_not_acted_on_twice(situation: Situation, patience: Li
         if not any(isinstance(a, Terminate) for a in actions):
             break  # only what goes makes room for one more decision
         asked |= set(actions)
-        observed = replace(observed, asked={**observed.asked, **dict.fromkeys(actions, NOW)})
-    observed = replace(observed, asked={**observed.asked, **dict.fromkeys(actions, NOW)})
+        observed = replace(observed, in_flight={**observed.in_flight, **dict.fromkeys(actions, NOW)})
+    observed = replace(observed, in_flight={**observed.in_flight, **dict.fromkeys(actions, NOW)})
     assert step(workers, observed, NOW, patience) == ()
 
 
@@ -196,7 +198,7 @@ def test_deciding_has_no_memory_and_no_order(situation: Situation, patience: Lim
 
 @given(situations())
 def test_what_has_become_visible_is_forgotten_and_the_rest_is_kept(situation: Situation):
-    asked, observed = situation.observed.asked, situation.observed
+    asked, observed = situation.observed.in_flight, situation.observed
     kept = settle(asked, observed)
     assert kept.items() <= asked.items()
     for action in asked.keys() - kept.keys():
@@ -218,7 +220,7 @@ def test_what_has_become_visible_is_forgotten_and_the_rest_is_kept(situation: Si
 
 # -- where it arrives -----------------------------------------------------------------------------
 
-wishes = st.dictionaries(
+requests = st.dictionaries(
     st.floats(0, 200), st.tuples(st.sampled_from(GROUPS), st.sets(st.sampled_from(NAMES))), max_size=4
 )
 
@@ -243,13 +245,13 @@ def live(fleet: SimulatedFleet, changes: dict[float, tuple[str, set[str]]], seco
         while fleet.aws.now < start + at:
             fleet.tick()
         others = {w.name for w in fleet.workers.values() if w.group != group}
-        fleet.want(names - others, group)
+        fleet.request(names - others, group)
     while fleet.aws.now < start + seconds:
         fleet.tick()
 
 
 @settings(max_examples=150)
-@given(situations(), limits, wishes, st.integers(0, 2**32 - 1), st.sampled_from([0.0, 60.0, 300.0]))
+@given(situations(), limits, requests, st.integers(0, 2**32 - 1), st.sampled_from([0.0, 60.0, 300.0]))
 def test_it_arrives_from_any_state_after_any_losses(
     situation: Situation,
     patience: Limits,
@@ -275,7 +277,7 @@ def test_there_are_never_more_instances_than_were_wished(sizes: list[int], seed:
     most = 0
     for size in sizes:
         most = max(most, size)
-        fleet.want(map(str, range(size)), "spot")
+        fleet.request(map(str, range(size)), "spot")
         for _ in range(ticks):
             fleet.tick()
             assert fleet.aws.desired["spot"] <= most
@@ -287,7 +289,7 @@ def test_there_are_never_more_instances_than_were_wished(sizes: list[int], seed:
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_without_losses_every_worker_costs_one_instance_and_one_task(size: int, seed: int):
     fleet = empty_fleet(seed)
-    fleet.want(map(str, range(size)), "spot")
+    fleet.request(map(str, range(size)), "spot")
     arrive(fleet)
     assert (fleet.aws.launched, fleet.aws.started) == (size, size)
 
@@ -297,17 +299,17 @@ def test_without_losses_every_worker_costs_one_instance_and_one_task(size: int, 
 def test_warm_instances_are_kept_and_used_again_and_then_given_back(size: int, seed: int):
     fleet = empty_fleet(seed, warm=300.0)
     names = [str(n) for n in range(size)]
-    fleet.want(names, "spot")
+    fleet.request(names, "spot")
     arrive(fleet)
-    fleet.want([], "spot")
+    fleet.request([], "spot")
     live(fleet, {}, 150.0)
     assert not fleet.workers
     assert len(fleet.aws.alive("spot")) == size  # kept
-    fleet.want(names, "spot")
+    fleet.request(names, "spot")
     live(fleet, {}, 60.0)
     assert fleet.settled()
     assert fleet.aws.launched == size  # used again
-    fleet.want([], "spot")
+    fleet.request([], "spot")
     live(fleet, {}, 600.0)
     assert fleet.settled()
     assert not fleet.aws.machines  # given back
@@ -317,16 +319,16 @@ def test_warm_instances_are_kept_and_used_again_and_then_given_back(size: int, s
 @given(st.integers(0, 4), st.integers(1, 3), st.integers(0, 2**32 - 1))
 def test_spares_take_new_workers_at_once_and_are_made_up_for(size: int, spare: int, seed: int):
     fleet = empty_fleet(seed, spare={"spot": spare})
-    fleet.want(map(str, range(size)), "spot")
+    fleet.request(map(str, range(size)), "spot")
     arrive(fleet)
     assert len(fleet.aws.alive("spot")) == size + spare
     live(fleet, {}, 120.0)  # the spares have booted too
-    fleet.want(map(str, range(size + spare)), "spot")
+    fleet.request(map(str, range(size + spare)), "spot")
     placed = [a for _ in range(2) for a in fleet.tick() if isinstance(a, RunTask)]
     assert len(placed) == spare  # nobody waited for an instance
     arrive(fleet)
     assert len(fleet.aws.alive("spot")) == size + 2 * spare
-    fleet.want([], "spot")
+    fleet.request([], "spot")
     arrive(fleet)
     assert len(fleet.aws.alive("spot")) == spare
 
@@ -375,12 +377,12 @@ def test_an_instance_that_refused_a_task_is_tried_last():
 
 def test_an_instance_is_neither_given_away_nor_terminated_while_a_task_is_on_its_way_to_it():
     asked = {RunTask("gone", "spot", 0, "i-0"): NOW - 1}
-    assert step([waiting()], seen(2, machine(), asked=asked), NOW, Limits()) == ()
-    assert step([], seen(1, machine(), asked=asked), NOW, Limits()) == ()
+    assert step([waiting()], seen(2, machine(), in_flight=asked), NOW, Limits()) == ()
+    assert step([], seen(1, machine(), in_flight=asked), NOW, Limits()) == ()
 
 
 def test_nothing_is_terminated_while_more_workers_pause_than_instances_are_free():
-    pausing = [Worker(name, "spot", S.WISHED, not_before=NOW + 4) for name in "abc"]
+    pausing = [Worker(name, "spot", S.REQUESTED, not_before=NOW + 4) for name in "abc"]
     assert step(pausing, seen(2, machine("i-0"), machine("i-1")), NOW, Limits()) == ()
 
 
@@ -389,23 +391,23 @@ def test_an_instance_whose_agent_never_came_makes_room_for_another():
     observed = seen(1, dud)
     first = step([waiting()], observed, NOW, Limits())
     assert first == (Terminate("i-0", "spot"),)
-    asked = replace(observed, asked=dict.fromkeys(first, NOW))
+    asked = replace(observed, in_flight=dict.fromkeys(first, NOW))
     assert step([waiting()], asked, NOW, Limits()) == (SetDesired("spot", 1),)
 
 
 def test_an_instance_whose_agent_fell_silent_is_replaced_when_a_worker_waits_for_it():
-    silent = machine(connected=False)
-    assert step([waiting(since=NOW - 10)], seen(1, silent), NOW, Limits()) == ()  # it may come back
-    assert step([waiting(since=NOW - 21)], seen(1, silent), NOW, Limits()) == (Terminate("i-0", "spot"),)
+    disconnected = machine(connected=False)
+    assert step([waiting(since=NOW - 10)], seen(1, disconnected), NOW, Limits()) == ()  # it may come back
+    assert step([waiting(since=NOW - 21)], seen(1, disconnected), NOW, Limits()) == (Terminate("i-0", "spot"),)
 
 
 def test_a_name_that_a_dead_process_holds_is_asked_back():
-    worker = Worker("a", "spot", S.WISHED)
+    worker = Worker("a", "spot", S.REQUESTED)
     assert step([worker], seen(0, members=frozenset("a")), NOW, Limits()) == (Forget("a"),)
 
 
 def test_the_instance_of_a_worker_that_is_replaced_is_kept_meanwhile():
-    worker = Worker("a", "spot", S.WISHED, not_before=NOW + 4)
+    worker = Worker("a", "spot", S.REQUESTED, not_before=NOW + 4)
     assert step([worker], seen(1, machine()), NOW, Limits()) == ()
 
 
@@ -415,7 +417,7 @@ def test_a_task_is_stopped_once_even_if_the_reason_is_told_differently():
     observed = seen(1, machine(), tasks={"t": task})
     actions = step([worker], observed, NOW, Limits())
     assert [(a.task, a.reason) for a in actions if isinstance(a, StopTask)] == [("t", worker.reason)]
-    asked = replace(observed, asked=dict.fromkeys(actions, NOW))
+    asked = replace(observed, in_flight=dict.fromkeys(actions, NOW))
     assert step([replace(worker, reason="the same at length")], asked, NOW, Limits()) == ()
 
 
@@ -427,7 +429,7 @@ def test_the_double_of_a_task_is_stopped():
 
 
 def test_a_retiring_worker_is_retired_and_keeps_its_instance():
-    worker = Worker("a", "spot", S.RETIRING, wished=False, task="t", instance="arn:i-0")
+    worker = Worker("a", "spot", S.RETIRING, requested=False, task="t", instance="arn:i-0")
     tasks = {"t": Task("t", "a", 0, "RUNNING", "arn:i-0")}
     actions = step([worker], seen(1, machine(), tasks=tasks, members=frozenset("a")), NOW, Limits())
     assert actions == (Retire("a"),)
@@ -445,7 +447,7 @@ def test_the_replacement_that_auto_scaling_is_about_to_launch_is_left_alone():
 
 
 def test_capacity_asked_away_is_not_ordered_again_before_it_is_seen_to_be_gone():
-    observed = seen(5, asked={SetDesired("spot", 0): NOW})
+    observed = seen(5, in_flight={SetDesired("spot", 0): NOW})
     assert step([waiting()], observed, NOW, Limits()) == ()
     assert step([waiting()], seen(0), NOW, Limits()) == (SetDesired("spot", 1),)
 
@@ -454,7 +456,7 @@ def test_capacity_asked_away_is_not_ordered_again_before_it_is_seen_to_be_gone()
 @example(20.0)
 @given(st.floats(0, 100))
 def test_what_did_not_happen_is_asked_for_again_after_a_while(ago: float):
-    observed = seen(0, asked={SetDesired("spot", 1): NOW - ago})
+    observed = seen(0, in_flight={SetDesired("spot", 1): NOW - ago})
     again = () if ago < Limits().repeat else (SetDesired("spot", 1),)
     assert step([waiting()], observed, NOW, Limits()) == again
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dask_starburst.errors import BadArgument
-from dask_starburst.plan.loop.scaling import Shape, bounds, first_to_go, workers_wanted
+from dask_starburst.plan.loop.scaling import Shape, bounds, first_to_go, workers_requested
 
 GIB = 2**30
 SHAPE = Shape(nthreads=4, memory=8 * GIB)
@@ -75,7 +75,7 @@ def test_bounds_that_make_no_sense_are_refused_in_words(asked: dict[str, Any], w
     [(3, None, None, 3), (0, "20 GiB", None, 3), (0, None, 9, 3), (5, "20 GiB", 9, 5), (0, 0, 0, 0)],
 )
 def test_scale_takes_what_needs_most_workers(n: int, memory: Any, cores: Any, expected: int):
-    assert workers_wanted(n, memory, cores, SHAPE, 20) == expected
+    assert workers_requested(n, memory, cores, SHAPE, 20) == expected
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_scale_takes_what_needs_most_workers(n: int, memory: Any, cores: Any, ex
 )
 def test_what_scale_cannot_do_is_refused_in_words(asked: tuple[Any, Any, Any], words: str):
     with pytest.raises(BadArgument, match=words):
-        workers_wanted(*asked, SHAPE, 20)
+        workers_requested(*asked, SHAPE, 20)
 
 
 def test_what_costs_nothing_is_taken_back_first_and_of_the_others_the_latest():

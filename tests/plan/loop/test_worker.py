@@ -10,7 +10,7 @@ import pytest
 
 from dask_starburst.plan.loop.offerings import Kind, Refusal
 from dask_starburst.plan.loop.state import HEAD, Group, Instance, Limits, Observed, Task, Worker, WorkerState
-from dask_starburst.plan.loop.worker import TRANSITIONS, move, placed, refused, stepped_down, track
+from dask_starburst.plan.loop.worker import TRANSITIONS, fell_back, move, placed, refused, track
 
 S = WorkerState
 NOW = 1000.0
@@ -61,7 +61,7 @@ def reachable(start: WorkerState) -> set[WorkerState]:
 
 def test_every_state_has_its_row_and_can_be_reached():
     assert set(TRANSITIONS) == set(S)
-    assert reachable(S.WISHED) == set(S)
+    assert reachable(S.REQUESTED) == set(S)
 
 
 def test_every_state_can_come_to_an_end():
@@ -82,20 +82,20 @@ def test_a_worker_without_a_task_cannot_be_lost():
 
 
 def test_a_wish_waits_for_capacity_at_once():
-    assert state(worker(S.WISHED), seen()) is S.CAPACITY
+    assert state(worker(S.REQUESTED), seen()) is S.CAPACITY
 
 
 def test_a_wish_after_a_failure_waits_for_its_time():
-    assert state(worker(S.WISHED, not_before=NOW + 1), seen()) is S.WISHED
-    assert state(worker(S.WISHED, not_before=NOW), seen()) is S.CAPACITY
+    assert state(worker(S.REQUESTED, not_before=NOW + 1), seen()) is S.REQUESTED
+    assert state(worker(S.REQUESTED, not_before=NOW), seen()) is S.CAPACITY
 
 
 def test_a_wish_waits_until_the_scheduler_has_forgotten_its_predecessor():
-    assert state(worker(S.WISHED), seen(members="a")) is S.WISHED
+    assert state(worker(S.REQUESTED), seen(members="a")) is S.REQUESTED
 
 
 def test_a_name_that_a_living_process_of_this_very_launch_holds_is_its_own():
-    assert state(worker(S.WISHED), seen(task(), members="a")) is S.READY
+    assert state(worker(S.REQUESTED), seen(task(), members="a")) is S.READY
 
 
 def test_a_task_whose_answer_was_lost_is_adopted():
@@ -139,7 +139,7 @@ def test_placing_forgets_why_earlier_attempts_ended():
 def test_capacity_has_its_deadline(waited: float, failed: bool):
     after = track(worker(S.CAPACITY, since=NOW - waited), seen(), NOW, LIMITS)
     assert (after.attempt == 1) is failed
-    assert after.state is (S.WISHED if failed else S.CAPACITY)
+    assert after.state is (S.REQUESTED if failed else S.CAPACITY)
     if failed:
         assert after.reason == "no instance within 120 s"
 
@@ -148,23 +148,23 @@ def test_capacity_has_its_deadline(waited: float, failed: bool):
 def test_an_instance_that_is_still_booting_is_waited_for(launched: float, patient: bool):
     booting = Instance("i", "spot", "c7g.xlarge", launched=launched)
     after = state(worker(S.CAPACITY, since=NOW - 300), seen(instances={"i": booting}))
-    assert after is (S.CAPACITY if patient else S.WISHED)
+    assert after is (S.CAPACITY if patient else S.REQUESTED)
 
 
 @pytest.mark.parametrize("other", [{"group": "on-demand"}, {"terminating": True}])
 def test_an_instance_that_is_not_for_it_or_is_going_is_not_waited_for(other: dict[str, object]):
     booting = replace(Instance("i", "spot", "c7g.xlarge", launched=NOW), **other)  # type: ignore[arg-type]  # by name
-    assert state(worker(S.CAPACITY, since=NOW - 300), seen(instances={"i": booting})) is S.WISHED
+    assert state(worker(S.CAPACITY, since=NOW - 300), seen(instances={"i": booting})) is S.REQUESTED
 
 
 # -- what AWS refuses ------------------------------------------------------------------------------
 
 
-LADDER = Limits(ladder=("spot", "on-demand"))
+FALLBACK_GROUPS = Limits(fallback_groups=("spot", "on-demand"))
 
 
 def refusing(*refusals: Refusal, allowed: tuple[str, ...] = ("a.large", "b.large")) -> Observed:
-    groups = {name: Group(name, 1, allowed, allowed) for name in LADDER.ladder}
+    groups = {name: Group(name, 1, allowed, allowed) for name in FALLBACK_GROUPS.fallback_groups}
     return seen(groups=groups, refusals=refusals)
 
 
@@ -178,7 +178,7 @@ def test_aws_own_words_explain_missing_capacity():
 
 
 def test_one_type_of_two_that_failed_does_not_close_the_group():
-    after = track(worker(S.CAPACITY, since=NOW - 119), refusing(refusal(type="a.large")), NOW, LADDER)
+    after = track(worker(S.CAPACITY, since=NOW - 119), refusing(refusal(type="a.large")), NOW, FALLBACK_GROUPS)
     assert (after.state, after.group) == (S.CAPACITY, "spot")
 
 
@@ -188,31 +188,31 @@ def test_a_worker_steps_down_when_its_group_has_had_nothing_for_a_while(
     said: tuple[Refusal, ...], waited: float, group: str
 ):
     old = worker(S.CAPACITY, since=NOW - waited)
-    after = track(old, refusing(*said), NOW, LADDER)
+    after = track(old, refusing(*said), NOW, FALLBACK_GROUPS)
     assert (after.state, after.group, after.attempt) == (S.CAPACITY, group, 0)
-    assert stepped_down(old, after, LADDER) is (group == "on-demand")
+    assert fell_back(old, after, FALLBACK_GROUPS) is (group == "on-demand")
 
 
 def test_a_worker_steps_down_when_nothing_comes_and_nobody_says_why():
-    assert track(worker(S.CAPACITY, since=NOW - 121), refusing(), NOW, LADDER).group == "on-demand"
+    assert track(worker(S.CAPACITY, since=NOW - 121), refusing(), NOW, FALLBACK_GROUPS).group == "on-demand"
 
 
 def test_a_new_wish_goes_where_there_is_something_to_have():
-    assert track(worker(S.WISHED), refusing(refusal()), NOW, LADDER).group == "on-demand"
-    assert track(worker(S.WISHED), refusing(), NOW, LADDER).group == "spot"
+    assert track(worker(S.REQUESTED), refusing(refusal()), NOW, FALLBACK_GROUPS).group == "on-demand"
+    assert track(worker(S.REQUESTED), refusing(), NOW, FALLBACK_GROUPS).group == "spot"
     everywhere = refusing(refusal(), refusal(group="on-demand"))
-    assert track(worker(S.WISHED), everywhere, NOW, LADDER).group == "spot"
+    assert track(worker(S.REQUESTED), everywhere, NOW, FALLBACK_GROUPS).group == "spot"
 
 
 def test_on_the_last_rung_an_attempt_fails():
     last = replace(worker(S.CAPACITY, since=NOW - 121), group="on-demand")
-    after = track(last, refusing(refusal(), refusal(group="on-demand")), NOW, LADDER)
-    assert (after.state, after.attempt, after.reason) == (S.WISHED, 1, "no on-demand")
+    after = track(last, refusing(refusal(), refusal(group="on-demand")), NOW, FALLBACK_GROUPS)
+    assert (after.state, after.attempt, after.reason) == (S.REQUESTED, 1, "no on-demand")
 
 
 def test_a_worker_that_is_replaced_begins_at_the_top_of_the_ladder():
     lost = replace(worker(S.READY), group="on-demand")
-    assert track(lost, refusing(), NOW, LADDER).group == "spot"
+    assert track(lost, refusing(), NOW, FALLBACK_GROUPS).group == "spot"
 
 
 @pytest.mark.parametrize("kind", ["quota", "fault"])
@@ -238,13 +238,13 @@ def test_who_was_given_up_for_want_of_an_instance_is_tried_again_later():
 @pytest.mark.parametrize(("waited", "failed"), [(180.0, False), (180.1, True)])
 def test_joining_has_its_deadline(before: WorkerState, waited: float, failed: bool):
     after = track(worker(before, since=NOW - waited), seen(task()), NOW, LIMITS)
-    assert (after.state is S.WISHED) is failed
+    assert (after.state is S.REQUESTED) is failed
     assert after.reason == ("did not join within 180 s" if failed else "")
 
 
 @pytest.mark.parametrize(("waited", "after"), [(120.0, S.RETIRING), (120.1, S.DRAINED)])
 def test_retiring_has_its_deadline(waited: float, after: WorkerState):
-    assert state(worker(S.RETIRING, since=NOW - waited, wished=False), seen(task(), members="a")) is after
+    assert state(worker(S.RETIRING, since=NOW - waited, requested=False), seen(task(), members="a")) is after
 
 
 @pytest.mark.parametrize(("away", "after"), [(60.0, S.READY), (60.1, S.CAPACITY)])
@@ -270,7 +270,7 @@ def test_a_lost_worker_is_replaced_at_once_under_its_name_by_a_new_launch(tasks:
 
 
 def test_a_lost_worker_that_nobody_wants_is_not_replaced():
-    assert state(worker(S.LOST, wished=False), seen()) is S.STOPPED
+    assert state(worker(S.LOST, requested=False), seen()) is S.STOPPED
 
 
 def test_a_lost_scheduler_is_not_replaced():
@@ -281,7 +281,7 @@ def test_a_lost_scheduler_is_not_replaced():
 
 def test_a_scheduler_that_could_not_be_started_is_tried_again():
     head = Worker("scheduler", HEAD, S.PLACED, since=NOW, task="t")
-    assert state(head, seen(task("STOPPED", worker="scheduler"))) is S.WISHED
+    assert state(head, seen(task("STOPPED", worker="scheduler"))) is S.REQUESTED
 
 
 @pytest.mark.parametrize("before", [S.PLACED, S.STARTED])
@@ -289,7 +289,7 @@ def test_a_task_that_ends_before_it_joins_is_tried_again_with_growing_pauses(bef
     over = seen(task("STOPPED", reason="CannotPullContainerError", exit_code=1))
     for attempt, pause in enumerate([2.0, 4.0]):
         after = track(worker(before, attempt=attempt), over, NOW, LIMITS)
-        assert (after.state, after.attempt, after.launch) == (S.WISHED, attempt + 1, 1)
+        assert (after.state, after.attempt, after.launch) == (S.REQUESTED, attempt + 1, 1)
         assert after.not_before == NOW + pause
         assert after.reason == "CannotPullContainerError (exit code 1)"
 
@@ -312,7 +312,7 @@ def test_a_worker_is_tried_exactly_so_often_as_allowed():
 
 
 def test_a_failed_worker_that_nobody_wants_any_more_is_dropped():
-    assert state(worker(S.FAILED, attempt=2, wished=False), seen()) is S.STOPPED
+    assert state(worker(S.FAILED, attempt=2, requested=False), seen()) is S.STOPPED
 
 
 def test_a_passing_refusal_is_asked_again_under_another_token_and_keeps_its_deadline():
@@ -325,7 +325,7 @@ def test_a_passing_refusal_is_asked_again_under_another_token_and_keeps_its_dead
 
 def test_another_refusal_is_a_failed_attempt():
     after = track(refused(worker(S.CAPACITY), "no such definition", passing=False), seen(), NOW, LIMITS)
-    assert (after.state, after.attempt, after.reason) == (S.WISHED, 1, "no such definition")
+    assert (after.state, after.attempt, after.reason) == (S.REQUESTED, 1, "no such definition")
     # The next attempt begins without it.
     assert track(after, seen(), NOW + 2, LIMITS).state is S.CAPACITY
 
@@ -333,32 +333,32 @@ def test_another_refusal_is_a_failed_attempt():
 # -- the way down ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("before", [S.WISHED, S.CAPACITY, S.LOST, S.FAILED])
+@pytest.mark.parametrize("before", [S.REQUESTED, S.CAPACITY, S.LOST, S.FAILED])
 def test_a_wish_without_a_task_is_cancelled_at_once(before: WorkerState):
-    assert state(worker(before, wished=False), seen()) is S.STOPPED
+    assert state(worker(before, requested=False), seen()) is S.STOPPED
 
 
 @pytest.mark.parametrize("before", [S.PLACED, S.STARTED])
 def test_a_worker_that_holds_nothing_yet_is_stopped_without_retiring(before: WorkerState):
-    assert state(worker(before, wished=False), seen(task())) is S.DRAINED
+    assert state(worker(before, requested=False), seen(task())) is S.DRAINED
 
 
 def test_a_ready_worker_retires_first():
-    assert state(worker(S.READY, wished=False), seen(task(), members="a")) is S.RETIRING
+    assert state(worker(S.READY, requested=False), seen(task(), members="a")) is S.RETIRING
 
 
 def test_a_worker_that_the_scheduler_let_go_is_drained_and_then_stopped():
-    drained = track(worker(S.RETIRING, wished=False), seen(task()), NOW, LIMITS)
+    drained = track(worker(S.RETIRING, requested=False), seen(task()), NOW, LIMITS)
     assert drained.state is S.DRAINED
     assert state(drained, seen(task("STOPPED"))) is S.STOPPED
 
 
 def test_a_retiring_worker_whose_process_ends_by_itself_is_stopped():
-    assert state(worker(S.RETIRING, wished=False), seen(task("STOPPED"), members="a")) is S.STOPPED
+    assert state(worker(S.RETIRING, requested=False), seen(task("STOPPED"), members="a")) is S.STOPPED
 
 
 def test_a_retiring_worker_that_is_wanted_again_goes_first_and_comes_back_anew():
-    again = worker(S.RETIRING, wished=True)
+    again = worker(S.RETIRING, requested=True)
     assert state(again, seen(task(), members="a")) is S.RETIRING
     after = track(again, seen(task("STOPPED")), NOW, LIMITS)
     assert (after.state, after.launch, after.task) == (S.CAPACITY, 1, None)
@@ -368,7 +368,7 @@ def test_nothing_new_gives_the_same_worker():
     for old, observed in [
         (worker(S.READY), seen(task(), members="a")),
         (worker(S.CAPACITY), seen()),
-        (worker(S.STOPPED, wished=False), seen()),
-        (worker(S.DRAINED, task="t", wished=False), seen(task())),
+        (worker(S.STOPPED, requested=False), seen()),
+        (worker(S.DRAINED, task="t", requested=False), seen(task())),
     ]:
         assert track(old, observed, NOW, LIMITS) is old

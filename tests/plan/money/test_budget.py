@@ -30,15 +30,15 @@ from dask_starburst.plan.money.budget import (
     Rates,
     check_launch,
     extrapolated,
-    held,
     hourly,
     near_in_price,
+    over_budget,
 )
 from tests.support.simulated import TYPES, SimulatedAWS, SimulatedFleet
 
 S = WorkerState
 NOW = 1000.0
-LIMITS = Limits(ladder=("spot",), capped=True)
+LIMITS = Limits(fallback_groups=("spot",), capped=True)
 CHEAP, DEAR = TYPES
 RATES = Rates({(CHEAP, "spot"): 0.1, (DEAR, "spot"): 0.3, (CHEAP, "on-demand"): 0.4, (DEAR, "on-demand"): 0.5})
 
@@ -48,17 +48,17 @@ def pool(desired: int = 0, *kinds: str, asked: int | None = None, groups: tuple[
     instances = {f"i-{n}": Instance(f"i-{n}", groups[0], kind, f"arn:{n}", True) for n, kind in enumerate(kinds)}
     sizes = {name: desired if name == groups[0] else 0 for name in groups}
     order: dict[Action, float] = {SetDesired(groups[0], asked): NOW} if asked is not None else {}
-    return Observed({n: Group(n, size, TYPES, TYPES) for n, size in sizes.items()}, instances, asked=order)
+    return Observed({n: Group(n, size, TYPES, TYPES) for n, size in sizes.items()}, instances, in_flight=order)
 
 
-def wishes(count: int, **more: object) -> list[Worker]:
+def requests(count: int, **more: object) -> list[Worker]:
     return [Worker(f"w{n}", "spot", since=float(n), **more) for n in range(count)]  # type: ignore[arg-type]  # by name
 
 
 def waiting(
     workers: list[Worker], observed: Observed, caps: Caps, spent: float = 0.0, limits: Limits = LIMITS
 ) -> set[Name]:
-    return set(held(workers, observed, NOW, limits, RATES, caps, spent))
+    return set(over_budget(workers, observed, NOW, limits, RATES, caps, spent))
 
 
 # -- what a pool costs ----------------------------------------------------------------------------
@@ -90,40 +90,40 @@ def test_a_type_that_nobody_chose_counts_as_the_dearest():
 @pytest.mark.parametrize(("cap", "waits"), [(0.9, 0), (0.8999, 1), (0.6, 1), (0.3, 2), (0.29, 3)])
 def test_who_came_last_waits_when_the_cap_is_reached_to_the_cent(cap: float, waits: int):
     last = {f"w{n}" for n in range(3 - waits, 3)}
-    assert waiting(wishes(3), pool(), Caps(hourly=cap)) == last
+    assert waiting(requests(3), pool(), Caps(hourly=cap)) == last
 
 
 def test_an_instance_that_is_paid_for_and_empty_is_used_before_anything_is_bought():
-    assert waiting(wishes(2), pool(1, CHEAP), Caps(hourly=0.1)) == {"w1"}
+    assert waiting(requests(2), pool(1, CHEAP), Caps(hourly=0.1)) == {"w1"}
 
 
 def test_an_instance_on_which_an_old_task_still_ends_is_not_empty():
     seen = replace(pool(1, CHEAP), tasks={"t": Task("t", "gone", 0, "RUNNING", "arn:0")})
-    assert waiting(wishes(1), seen, Caps(hourly=0.1)) == {"w0"}
+    assert waiting(requests(1), seen, Caps(hourly=0.1)) == {"w0"}
 
 
 def test_an_instance_that_aws_takes_back_counts_and_helps_nobody():
     seen = pool(1, CHEAP)
-    doomed = replace(seen, instances={"i-0": replace(seen.instances["i-0"], doomed=True)})
-    assert waiting(wishes(1), doomed, Caps(hourly=0.3)) == {"w0"}
-    assert waiting(wishes(1), doomed, Caps(hourly=0.4)) == set()
+    cordoned = replace(seen, instances={"i-0": replace(seen.instances["i-0"], cordoned=True)})
+    assert waiting(requests(1), cordoned, Caps(hourly=0.3)) == {"w0"}
+    assert waiting(requests(1), cordoned, Caps(hourly=0.4)) == set()
 
 
 def test_the_scheduler_never_waits_and_comes_before_workers():
     seen = pool(groups=("spot", HEAD))
     head = Worker("scheduler", HEAD)
-    assert waiting([head, *wishes(1)], seen, Caps(hourly=0.5)) == {"w0"}
-    assert waiting([head, *wishes(1)], seen, Caps(hourly=0.8)) == set()
+    assert waiting([head, *requests(1)], seen, Caps(hourly=0.5)) == {"w0"}
+    assert waiting([head, *requests(1)], seen, Caps(hourly=0.8)) == set()
 
 
 def test_spares_come_before_workers():
     limits = replace(LIMITS, spare={"spot": 1})
-    assert waiting(wishes(1), pool(), Caps(hourly=0.5), limits=limits) == {"w0"}
+    assert waiting(requests(1), pool(), Caps(hourly=0.5), limits=limits) == {"w0"}
 
 
 def test_who_falls_back_to_on_demand_waits_for_the_price_on_demand():
-    limits = replace(LIMITS, ladder=("spot", "on-demand"))
-    lower = [replace(w, group="on-demand") for w in wishes(1)]
+    limits = replace(LIMITS, fallback_groups=("spot", "on-demand"))
+    lower = [replace(w, group="on-demand") for w in requests(1)]
     seen = pool(groups=("spot", "on-demand"))
     assert waiting(lower, seen, Caps(hourly=0.4), limits=limits) == {"w0"}
     assert waiting(lower, seen, Caps(hourly=0.5), limits=limits) == set()
@@ -131,8 +131,8 @@ def test_who_falls_back_to_on_demand_waits_for_the_price_on_demand():
 
 def test_nobody_is_let_through_who_could_not_pay_the_first_minute_out_of_the_total():
     minute = 0.3 / 60
-    assert waiting(wishes(1), pool(), Caps(total=1.0), spent=1.0 - minute - 1e-9) == set()
-    assert waiting(wishes(1), pool(), Caps(total=1.0), spent=1.0 - minute + 1e-9) == {"w0"}
+    assert waiting(requests(1), pool(), Caps(total=1.0), spent=1.0 - minute - 1e-9) == set()
+    assert waiting(requests(1), pool(), Caps(total=1.0), spent=1.0 - minute + 1e-9) == {"w0"}
 
 
 def test_when_the_pool_costs_too_much_the_dearest_workers_go_and_no_more_than_have_to():
@@ -144,7 +144,7 @@ def test_when_the_pool_costs_too_much_the_dearest_workers_go_and_no_more_than_ha
 
 def test_who_goes_already_is_not_followed_by_another():
     seen = pool(2, CHEAP, DEAR)
-    leaving = Worker("w1", "spot", S.RETIRING, task="t1", instance="arn:1", held=True)
+    leaving = Worker("w1", "spot", S.RETIRING, task="t1", instance="arn:1", over_budget=True)
     stays = Worker("w0", "spot", S.READY, task="t0", instance="arn:0")
     assert waiting([stays, leaving], seen, Caps(hourly=0.1)) == set()
 
@@ -160,7 +160,7 @@ def test_a_pool_never_costs_more_than_its_cap_and_uses_it(seed: int, cap: float,
     aws = SimulatedAWS(Random(seed), now=NOW, desired={"spot": 0}, mixed=mixed)
     fleet = SimulatedFleet(aws, {}, Observed(), LIMITS, rates=RATES, caps=Caps(hourly=cap))
     for size in sizes:
-        fleet.want((str(n) for n in range(size)), "spot")
+        fleet.request((str(n) for n in range(size)), "spot")
         for _ in range(120):
             fleet.tick()
             costs = sum(RATES.of(m.type, "spot") for m in aws.machines.values() if not m.terminating)

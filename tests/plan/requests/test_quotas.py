@@ -7,12 +7,12 @@ import math
 import pytest
 
 from dask_starburst.catalog.instance_types import find
-from dask_starburst.plan.requests.pool import LADDERS
+from dask_starburst.plan.requests.pool import FALLBACK_GROUPS
 from dask_starburst.plan.requests.quotas import (
+    CapacityRequest,
     Increase,
     Running,
     Verdict,
-    Wish,
     no_head,
     short,
     usage,
@@ -25,14 +25,14 @@ XLARGE, DOUBLE, HEAD = find("c7g.xlarge"), find("c7g.2xlarge"), find("m7g.medium
 NEW_ACCOUNT = {ON_DEMAND: 5.0, SPOT: 5.0}
 
 
-def wish(count: int, policy: str = "spot", *types: str) -> Wish:
-    return Wish(HEAD, tuple(map(find, types)) or (XLARGE,), LADDERS[policy], count)
+def request(count: int, policy: str = "spot", *types: str) -> CapacityRequest:
+    return CapacityRequest(HEAD, tuple(map(find, types)) or (XLARGE,), FALLBACK_GROUPS[policy], count)
 
 
 def verdict(
     count: int, policy: str = "spot", limits: dict[str, float] | None = None, running: tuple[Running, ...] = ()
 ) -> Verdict:
-    return weigh(wish(count, policy), NEW_ACCOUNT if limits is None else limits, running)
+    return weigh(request(count, policy), NEW_ACCOUNT if limits is None else limits, running)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_what_runs_is_taken_off_whoever_has_launched_it() -> None:
 def test_a_warm_instance_of_the_own_pool_does_not_count_twice() -> None:
     warm = (Running("m7g.medium", "on-demand", 1, "ours"), Running("c7g.xlarge", "spot", 4, "ours"))
     limits = {ON_DEMAND: 1.0, SPOT: 4.0}
-    assert weigh(wish(1), limits, warm, "ours").fits(1)
-    assert not weigh(wish(1), limits, warm, "another").fits(1)
+    assert weigh(request(1), limits, warm, "ours").fits(1)
+    assert not weigh(request(1), limits, warm, "another").fits(1)
 
 
 def test_a_quota_that_nobody_knows_speaks_against_nothing() -> None:
@@ -76,12 +76,12 @@ def test_a_quota_that_nobody_knows_speaks_against_nothing() -> None:
 
 
 def test_with_several_types_the_smallest_counts() -> None:
-    assert weigh(wish(9, "spot", "c7g.2xlarge", "c7g.xlarge"), {SPOT: 9.0}, ()).room == 2
+    assert weigh(request(9, "spot", "c7g.2xlarge", "c7g.xlarge"), {SPOT: 9.0}, ()).room == 2
 
 
 def test_the_quotas_of_a_wish_are_named_once() -> None:
-    assert [quota.code for quota in wish(1, "on-demand").quotas] == [ON_DEMAND]
-    assert [quota.code for quota in wish(1, "spot_with_fallback").quotas] == [ON_DEMAND, SPOT]
+    assert [quota.code for quota in request(1, "on-demand").quotas] == [ON_DEMAND]
+    assert [quota.code for quota in request(1, "spot_with_fallback").quotas] == [ON_DEMAND, SPOT]
 
 
 def test_usage_is_counted_by_quota() -> None:
