@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial, singledispatchmethod
@@ -15,7 +16,7 @@ from moto.events.models import events_backends
 
 from dask_starburst.local.backend.pending_faults import Luck, fits, like
 from dask_starburst.local.backend.state import Machine, Task
-from dask_starburst.local.backend.world import ACCOUNT, World
+from dask_starburst.local.backend.world import ACCOUNT, REMEMBERED, World
 from dask_starburst.local.faults.events import (
     AgentLost,
     Calls,
@@ -63,8 +64,8 @@ class Injector:
 
     Attributes
     ----------
-    past : list of dict
-        What has happened: ``at`` (seconds since 1970), ``kind``, and ``hit``, the ids of the instances or tasks.
+    past : deque of dict
+        What has happened lately: ``at`` (seconds since 1970), ``kind``, and ``hit``, the ids of the instances or tasks.
     """
 
     def __init__(self, world: World, machines: Machines, tasks: TaskLife, market: Market, faults: Faults) -> None:
@@ -74,7 +75,7 @@ class Injector:
         self._market = market
         self._faults = faults
         self._luck: Luck = world.luck
-        self.past: list[dict[str, Any]] = []
+        self.past: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
 
     def order(self, weather: Scenario) -> None:
         """Let a script happen from now on; what is due at once has happened when this returns."""

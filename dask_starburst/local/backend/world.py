@@ -10,6 +10,7 @@ import heapq
 import itertools
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable
 
 from dask_starburst.local.backend.clock import Clock
@@ -28,6 +29,8 @@ from dask_starburst.local.backend.state import (
 from dask_starburst.local.backend.timing import Step, Timing
 
 ACCOUNT = "123456789012"
+#: So many instances, and events of the weather, are remembered for whoever asks what there was.
+REMEMBERED = 10_000
 
 
 class World:
@@ -55,7 +58,7 @@ class World:
         self.endpoint_url = endpoint_url
         self.keys = keys
         self.machines: dict[str, Machine] = {}
-        self.history: list[Machine] = []  # every instance that there ever was; EC2 shows the last hour of them
+        self.history: deque[Machine] = deque(maxlen=REMEMBERED)  # also those that EC2 shows no more, after an hour
         self.groups: dict[str, Group] = {}
         self.clusters: dict[str, Cluster] = {}
         self.providers: dict[str, CapacityProvider] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from datetime import UTC, datetime
 from typing import Any
 
 from moto.logs.models import logs_backends
@@ -11,6 +12,7 @@ from moto.logs.models import logs_backends
 from dask_starburst.local.backend.state import Container, Task
 from dask_starburst.local.backend.world import ACCOUNT
 
+_DAY = 86_400
 Stream = tuple[str, str, str]  # region, group, stream
 
 
@@ -20,16 +22,24 @@ class LogShipper:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lines: dict[Stream, list[dict[str, Any]]] = defaultdict(list)
+        self._writing: set[Stream] = set()
 
-    def open(self, stream: Stream) -> bool:
-        """Make a log stream. Return False if its group does not exist."""
+    def open(self, stream: Stream, now: float) -> bool:
+        """Make a log stream. Return False if its group does not exist. `now` is the virtual time in seconds."""
         region, group, name = stream
         groups = logs_backends[ACCOUNT][region].groups
         if group not in groups:
             return False
+        self._expire(region, groups[group], now)
         if name not in groups[group].streams:
             groups[group].create_log_stream(name)
+            groups[group].streams[name].creation_time = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
+        self._writing.add(stream)
         return True
+
+    def close(self, stream: Stream) -> None:
+        """Note that nothing more is written to a stream: it may be forgotten in time."""
+        self._writing.discard(stream)
 
     def append(self, stream: Stream, when: float, line: str) -> None:
         """Take one line, with its virtual time in seconds. Any thread may call it."""
@@ -46,6 +56,21 @@ class LogShipper:
             if found is not None and name in found.streams:
                 # Not through PutLogEvents: it would refuse the times of a clock that runs ahead.
                 found.streams[name].put_log_events(events)
+
+    def _expire(self, region: str, group: Any, now: float) -> None:
+        """Remove what is older than the retention of a log group, as AWS does and moto does not.
+
+        AWS goes on showing streams that have become empty; here they are gone once nothing writes to them.
+        """
+        if not group.retention_in_days:
+            return
+        oldest = now - _DAY * float(group.retention_in_days)
+        for name, stream in list(group.streams.items()):
+            if stream.events and stream.events[0].timestamp < 1000 * oldest:
+                stream.events = [event for event in stream.events if event.timestamp >= 1000 * oldest]
+            made = stream.creation_time.replace(tzinfo=UTC).timestamp()
+            if not stream.events and made < oldest and (region, group.name, name) not in self._writing:
+                del group.streams[name]
 
 
 def log_stream(task: Task, container: Container) -> Stream | None:

@@ -40,6 +40,12 @@ class PlayedContainers:
             if self._codes.get(key, code) is None:
                 self._codes[key] = code
 
+    def forget(self, key: str) -> None:
+        """Forget how a container has ended; nothing happens while it runs."""
+        with self._lock:
+            if self._codes.get(key) is not None:
+                del self._codes[key]
+
     def running(self) -> dict[str, int]:
         """Return no process ids: there are no processes."""
         return {}

@@ -134,6 +134,11 @@ class Containers:
             if container is not None and container.exit_code is None:
                 kill_trees([container.process.pid])
 
+    def forget(self, key: str) -> None:
+        """Forget how a container has ended; nothing happens while it runs."""
+        with self._lock:
+            self._exit_codes.pop(key, None)
+
     def running(self) -> dict[str, int]:
         """Return the process ids of all containers that have not ended yet, or still owe output."""
         for key in tuple(self._containers):

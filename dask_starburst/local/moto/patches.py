@@ -104,6 +104,12 @@ def set_transition(instance: Any, text: str | None) -> None:
     instance._reason = text
 
 
+def forget(backend: Any, instance_id: str) -> None:
+    """Remove what moto and these patches keep of an instance that is not shown any more."""
+    backend.tags.pop(instance_id, None)
+    backend.__dict__.get("reservation_of", {}).pop(instance_id, None)
+
+
 def finish_termination(instance: Any) -> None:
     """Do what moto does when an instance is terminated, and what it forgets: the interfaces go too."""
     for interface in instance.nics.values():
@@ -267,7 +273,10 @@ def _find_by_id_at_once() -> None:
         if places.get(instance_id) not in self.reservations:
             # The newest first: one that is asked for the first time has just been launched.
             held = ((r.id, one.id) for r in reversed(self.reservations.values()) for one in r.instances)
-            places[instance_id] = next((name for name, one in held if one == instance_id), None)
+            place = next((name for name, one in held if one == instance_id), None)
+            if place is None:
+                return None
+            places[instance_id] = place
         reservation = self.reservations.get(places[instance_id])
         instances = reservation.instances if reservation is not None else ()
         return next((one for one in instances if one.id == instance_id), None)

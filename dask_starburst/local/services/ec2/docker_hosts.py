@@ -57,6 +57,7 @@ class DockerHosts:
         """Notice containers that have ended: the next one follows, or the instance shuts down."""
         for host in list(self._hosts.values()):
             if host.key is not None and self._containers.poll(host.key) is not None:
+                self._containers.forget(host.key)
                 host.key = None
                 if host.machine.state == "running":
                     self._next(host)

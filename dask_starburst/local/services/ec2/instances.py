@@ -206,7 +206,8 @@ class Ec2:
             instance.state_reason = reason
 
     def forget(self, machine: Machine) -> None:
-        """Take a terminated instance out of DescribeInstances."""
+        """Take a terminated instance out of DescribeInstances, with its tags."""
+        patches.forget(self._backend, machine.id)
         reservations = self._backend.reservations
         for identity, reservation in list(reservations.items()):
             if any(instance.id == machine.id for instance in reservation.instances):

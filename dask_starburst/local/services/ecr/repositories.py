@@ -68,8 +68,11 @@ class Ecr:
 
     def new_token(self) -> tuple[str, float]:
         """Return a new password, and when it expires."""
-        token, expires = secrets.token_urlsafe(48), self.now() + TOKEN_LIFE
+        now = self.now()
+        token, expires = secrets.token_urlsafe(48), now + TOKEN_LIFE
         with self.lock:
+            # One that has expired is told so for as long again; then it is as unknown as any other text.
+            self._tokens = {each: until for each, until in self._tokens.items() if now < until + TOKEN_LIFE}
             self._tokens[token] = expires
         return token, expires
 

@@ -105,11 +105,13 @@ class RunOperations:
             tasks = [cluster.tasks[identity] for identity in seen[2]["ids"] if identity in cluster.tasks]
             return {"tasks": [described(task) for task in tasks], "failures": seen[2]["failures"]}
         reply = run()
+        now = self._world.now()
+        cluster.tokens = {token: seen for token, seen in cluster.tokens.items() if now - seen[1] < _TOKEN_LIFE}
         # A call that placed nothing leaves nothing to return: the next one may try again.
         if reply["tasks"]:
             ids = [short(task["taskArn"]) for task in reply["tasks"]]
             kept = {"ids": ids, "failures": reply["failures"]}
-            cluster.tokens[token] = (parameters, self._world.now(), kept)
+            cluster.tokens[token] = (parameters, now, kept)
         return reply
 
     def _run(self, cluster: Cluster, request: Request) -> Reply:

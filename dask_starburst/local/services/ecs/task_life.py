@@ -175,7 +175,7 @@ class TaskLife:
         if not argv:
             raise _StartError(container, "CannotStartContainerError: Error response from daemon: no command specified")
         stream = log_stream(task, container)
-        if stream is not None and not self._logs.open(stream):
+        if stream is not None and not self._logs.open(stream, self._world.now()):
             raise _StartError(
                 container,
                 "CannotStartContainerError: Error response from daemon: failed to initialize logging driver: failed to "
@@ -295,6 +295,12 @@ class TaskLife:
 
     def _forget(self, task: Task) -> None:
         self._world.tasks.pop(task.id, None)
+        for key in map(task.container_key, task.containers):
+            self._containers.forget(key)
+            self._verdicts.pop(key, None)
+        for stream in map(functools.partial(log_stream, task), task.containers):
+            if stream is not None:
+                self._logs.close(stream)
         cluster = self._world.clusters.get(task.cluster)
         if cluster is not None:
             cluster.tasks.pop(task.id, None)
