@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from tlz import partition_all
+
 from dask_starburst.aws.faults import EXISTS, code_of, launch_refusal
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
@@ -213,7 +215,7 @@ def _tag(name: str, key: str) -> dict[str, Any]:
 
 def batches(items: list[T]) -> list[list[T]]:
     """Cut a list into parts that `terminate` takes."""
-    return [items[i : i + _MOST_TERMINATED] for i in range(0, len(items), _MOST_TERMINATED)]
+    return [list(part) for part in partition_all(_MOST_TERMINATED, items)]
 
 
 async def terminate(aws: AWS, name: str, instances: list[str]) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tlz import partition_all
+
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, delete, get
 from dask_starburst.cancellation import together
@@ -146,7 +148,7 @@ async def lives(aws: AWS, instances: Iterable[str]) -> list[Life]:
     ``User initiated (2026-11-25 12:00:00 GMT)``, for terminations that were asked for through the API.
     """
     ids = sorted(instances)
-    filters = ([{"Name": "instance-id", "Values": ids[i : i + _MOST_IDS]}] for i in range(0, len(ids), _MOST_IDS))
+    filters = ([{"Name": "instance-id", "Values": list(part)}] for part in partition_all(_MOST_IDS, ids))
     parts = await together(*(aws.pages("ec2", "DescribeInstances", "Reservations", Filters=one) for one in filters))
     return [_life(instance) for part in parts for reservation in part for instance in reservation["Instances"]]
 

@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tlz import partition_all
+
 from dask_starburst.aws.faults import MISSING, code_of
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, get
@@ -254,8 +256,7 @@ def _platform(platform: Mapping[str, str]) -> str:
 
 
 def _batches(digests: Iterable[str]) -> list[list[dict[str, str]]]:
-    wanted = [{"imageDigest": digest} for digest in digests]
-    return [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
+    return [[{"imageDigest": digest} for digest in part] for part in partition_all(BATCH, digests)]
 
 
 def _reason(failure: Mapping[str, Any]) -> str:

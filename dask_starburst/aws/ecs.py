@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tlz import partition_all
+
 from dask_starburst.aws.faults import MISSING, code_of, meaning
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, delete
@@ -220,7 +222,7 @@ async def deregister_definitions(aws: AWS, prefix: str) -> None:
 
 
 def _batches(items: list[str]) -> list[list[str]]:
-    return [items[i : i + BATCH] for i in range(0, len(items), BATCH)]
+    return [list(part) for part in partition_all(BATCH, items)]
 
 
 def _task(answer: dict[str, Any]) -> Task:

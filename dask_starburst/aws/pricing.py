@@ -7,6 +7,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from tlz import partition_all
+
 from dask_starburst.aws.session import AWS
 
 #: What a worker's instance is among the products of EC2: Linux, on shared hardware, without a licence, not reserved.
@@ -68,7 +70,7 @@ async def spot(
         AWS refuses.
     """
     names = sorted(types)
-    parts = [names[start : start + _TYPES_AT_ONCE] for start in range(0, len(names), _TYPES_AT_ONCE)]
+    parts = [list(part) for part in partition_all(_TYPES_AT_ONCE, names)]
     request: dict[str, Any] = {"ProductDescriptions": list(_SPOT_PRODUCTS), "StartTime": at - _AHEAD}
     if zones:
         request["Filters"] = [{"Name": "availability-zone", "Values": sorted(zones)}]

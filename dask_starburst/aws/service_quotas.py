@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tlz import partition_all
+
 from dask_starburst.aws import tolerant
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog.quotas import Quota, fargate_quota
@@ -108,4 +110,4 @@ def _sorted(found: Iterable[dict[str, Any]]) -> tuple[Increase, ...]:
 
 
 def _parts(arns: Sequence[str]) -> list[Sequence[str]]:
-    return [arns[at : at + _MOST_TASKS] for at in range(0, len(arns), _MOST_TASKS)]
+    return [list(part) for part in partition_all(_MOST_TASKS, arns)]

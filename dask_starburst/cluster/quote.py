@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -25,18 +24,6 @@ from dask_starburst.settings import Settings
 
 #: Where prices are from when no region is configured, and nobody can be asked.
 _REGION = "us-east-1"
-
-
-class Planned(set[Any]):
-    """The names of planned workers, which Dask's SpecCluster calls `plan`; called, it says what they cost."""
-
-    def __init__(self, names: Iterable[Any], ask: Callable[..., Any]) -> None:
-        super().__init__(names)
-        self._ask = ask
-
-    def __call__(self, n_workers: int | None = None) -> Any:
-        """Ask; see `StarburstCluster.plan`."""
-        return self._ask(n_workers)
 
 
 def quote(**settings: Any) -> Quote:
@@ -91,7 +78,7 @@ async def preview(settings: Settings) -> Quote:
         await cloud.close()
 
 
-async def preview_in(cloud: Cloud | None, planned: Blueprint, pool: str) -> Quote:
+async def quote_in(cloud: Cloud | None, planned: Blueprint, pool: str) -> Quote:
     """Return the same for a cluster in its own cloud; None: before it has begun to start.
 
     What runs in its `pool` already is part of the plan, and does not count twice against a quota.

@@ -19,7 +19,6 @@ from dask_starburst.plan.loop.scaling import BOUNDS, Shape, bounds, workers_requ
 from dask_starburst.settings import UNSET, Settings, check_count
 
 if TYPE_CHECKING:
-    from dask_starburst.cluster.quote import Planned
     from dask_starburst.views.report import ClusterReport
 
 # As in `lifecycle`, what only a cluster that exists needs is imported where it is used.
@@ -293,27 +292,33 @@ class StarburstCluster(CloudCluster):
             logs |= {title: Log(text) for title, text in (await read_logs(self._fleet, scheduler, chosen)).items()}
         return logs
 
-    @property
-    def plan(self) -> Planned:
-        """The names of the workers that are wished for, as in every SpecCluster; and ``plan()`` says what they cost.
+    def quote(self, n_workers: int | None = None) -> Any:
+        """Return what this cluster would cost an hour with a number of workers; nothing is launched.
 
-        ``cluster.plan(n_workers=None)`` returns a :class:`.Quote` of what the cluster would cost an hour with so many
-        workers; by default those of the settings, or what it may adapt to at the most. Its repr is for people.
-        Nothing is launched. It is a coroutine where the cluster is asynchronous. Before there is a cluster,
-        :func:`dask_starburst.quote` says the same.
+        Before there is a cluster, :func:`dask_starburst.quote` returns the same.
+
+        Parameters
+        ----------
+        n_workers : int, optional
+            By default those of the settings, or the maximum of adaptive scaling.
+
+        Returns
+        -------
+        Quote
+            Amounts in US dollars an hour. A coroutine where the cluster is asynchronous.
+
+        Raises
+        ------
+        BadArgument
+            `n_workers` is negative or above ``max_workers``.
         """
-        from dask_starburst.cluster.quote import Planned
-
-        return Planned(super().plan, self._quote)
-
-    def _quote(self, n_workers: int | None = None) -> Any:
-        from dask_starburst.cluster.quote import preview_in
+        from dask_starburst.cluster.quote import quote_in
 
         check_count("n_workers", n_workers, self.settings.max_workers)
         wanted = self.settings if n_workers is None else replace(self.settings, n_workers=n_workers)
         pool = self._session.pool if self._session is not None else None
         planned = replace(self._blueprint, settings=wanted)
-        return self.sync(preview_in, self._cloud, planned, pool.name if pool is not None else "")
+        return self.sync(quote_in, self._cloud, planned, pool.name if pool is not None else "")
 
     # -- what there is to see -------------------------------------------------------------------
 

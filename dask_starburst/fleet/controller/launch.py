@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from tlz import partition_all
+
 from dask_starburst.aws import ec2
 from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Action, Observed, RunTask
@@ -66,7 +68,7 @@ class Launcher:
         alike: dict[tuple[str, str], list[RunTask]] = defaultdict(list)
         for run in runs:
             alike[run.group, observed.instances[run.instance].type].append(run)
-        return [same[i : i + MOST_TASKS] for same in alike.values() for i in range(0, len(same), MOST_TASKS)]
+        return [list(part) for same in alike.values() for part in partition_all(MOST_TASKS, same)]
 
     def request(self, pool: Pool, batch: list[RunTask], observed: Observed) -> dict[str, Any]:
         """Return the RunTask request of a batch of workers, or of the scheduler."""
