@@ -86,12 +86,12 @@ def imports(repeat: int) -> dict[str, float]:
     )
 
 
-def command_line(repeat: int) -> dict[str, float]:
+def command_line(repeat: int, commands: Sequence[Sequence[str]]) -> dict[str, float]:
     """Measure what Dask's command line takes, with ours and without."""
     return least(
         {
-            "dask without ours": [("-c", HIDDEN, *words) for words in WORDS],
-            "dask with ours": [("-c", SHOWN, *words) for words in WORDS],
+            "dask without ours": [("-c", HIDDEN, *words) for words in commands],
+            "dask with ours": [("-c", SHOWN, *words) for words in commands],
         },
         repeat,
     )
@@ -105,14 +105,15 @@ def unique_bytes(pid: int, children: bool) -> int:
     return sum(int(each.memory_full_info().uss) for each in all_of_it)
 
 
-def settled(pid: int, children: bool) -> int:
-    """Return the memory of a process that has come to rest: the least of several looks."""
+def settled(pids: dict[str, int]) -> dict[str, int]:
+    """Return the memory of a scheduler and a worker that have come to rest: the least of several measurements."""
     time.sleep(QUIET)
-    found = []
+    found: dict[str, list[int]] = {role: [] for role in pids}
     for _ in range(3):
-        found.append(unique_bytes(pid, children))
+        for role, pid in pids.items():
+            found[role].append(unique_bytes(pid, children=role == "worker"))
         time.sleep(0.5)
-    return min(found)
+    return {role: min(sizes) for role, sizes in found.items()}
 
 
 def ours() -> dict[str, int]:
@@ -124,7 +125,7 @@ def ours() -> dict[str, int]:
     ):
         client.wait_for_workers(1)
         pids = {"scheduler" if "scheduler" in name else "worker": pid for name, pid in aws.status().containers.items()}
-        return {role: settled(python_of(pid), role == "worker") for role, pid in pids.items()}
+        return settled({role: python_of(pid) for role, pid in pids.items()})
 
 
 def python_of(pid: int) -> int:
@@ -149,7 +150,7 @@ def plain() -> dict[str, int]:
             time.sleep(0.1)
         rest = ("--nthreads", str(os.cpu_count()), "--no-dashboard", "--scheduler-file", str(found))
         worker = stack.enter_context(dask(folder, "worker", *common, *rest))
-        return {"scheduler": settled(scheduler, False), "worker": settled(worker, True)}
+        return settled({"scheduler": scheduler, "worker": worker})
 
 
 def certificates(folder: Path) -> tuple[str, ...]:
@@ -197,11 +198,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=7, help="runs of each program for its CPU seconds")
     parser.add_argument("--memory-repeat", type=int, default=3, help="runs of each process for its memory")
-    parser.add_argument("--smallest", action="store_true", help="one run of each")
+    parser.add_argument("--smallest", action="store_true", help="one run of each, and of Dask's commands only one")
     given = parser.parse_args()
     if given.smallest:
         given.repeat = given.memory_repeat = 1
-    seconds = imports(given.repeat) | command_line(given.repeat)
+    seconds = imports(given.repeat) | command_line(given.repeat, WORDS[:1] if given.smallest else WORDS)
     for name, value in seconds.items():
         print(f"{name:20}{value:8.3f} CPU s", flush=True)
     size = memory(given.memory_repeat)

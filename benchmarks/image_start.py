@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,14 +46,17 @@ Measures = dict[str, Callable[[Path, dict[str, Any]], float]]
 def copies(folder: Path, keep: Path, registry: Registry, small: bool) -> tuple[dict[str, Path], dict[str, Any]]:
     """Build the image and unpack it once for each of the variants; return their folders and the configuration."""
     kitchen = new_kitchen(registry, keep)
+    platform = next(name for name, architecture in PLATFORMS.items() if not why_not(architecture))
     if small:
         order = kitchen.order(Environment(PYTHON, ("toolz",), ()), kitchen.cache)
+        order = replace(order, recipe=replace(order.recipe, platforms=(platform,)))
         built = kitchen.build(order, kitchen.cache)
     else:
         built = worker_image(kitchen)
-    platform = next(name for name, architecture in PLATFORMS.items() if not why_not(architecture))
     found, config = {}, {}
     for name, lacking in LACKING.items():
+        if small and name == "no library":
+            continue
         found[name] = folder / name.replace(" ", "-")
         config = unpack(built.registry, built.repository, built.manifest(platform).digest, found[name])
         for part in lacking:

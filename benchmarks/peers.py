@@ -153,10 +153,12 @@ def _parse(line: str) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) and "stage" in facts else None
 
 
-def run(product: Product, python: str, workers: int, more: int, seed: int, timing: str, settle: float) -> Run:
+def run(product: Product, python: str, seed: int, arguments: argparse.Namespace) -> Run:
     """Take one product through its life."""
+    workers, more, timing = arguments.workers, arguments.more, arguments.timing
+    latency = (0.0, 0.0) if arguments.smallest else LATENCY
     print(f"{time.strftime('%H:%M:%S')} {product.name}, seed {seed}", flush=True)
-    with LocalAWS(timing=timing, seed=seed, latency=LATENCY, images={"daskdev/": python}) as local:
+    with LocalAWS(timing=timing, seed=seed, latency=latency, images={"daskdev/": python}) as local:
         local.throttle(True)
         options, waited = _prepared(product, local, workers, more)
         before = inventory.take(local)
@@ -167,7 +169,7 @@ def run(product: Product, python: str, workers: int, more: int, seed: int, timin
         log = Path(tempfile.gettempdir()) / f"peers-{product.name}.log"
         follow(command, _environment(local), stages, log)
         calls, throttled = dict(stages.calls["exited"]), stages.throttled
-        after, settled = _settled(local, before, settle)
+        after, settled = _settled(local, before, arguments.settle)
         return Run(
             product=product.name,
             seed=seed,
@@ -234,7 +236,7 @@ def _all(arguments: argparse.Namespace) -> Iterator[Run]:
     for seed in arguments.seed:
         for product in PRODUCTS:
             if product.name in arguments.products:
-                yield run(product, python, arguments.workers, arguments.more, seed, arguments.timing, arguments.settle)
+                yield run(product, python, seed, arguments)
 
 
 def _document(arguments: argparse.Namespace) -> dict[str, Any]:

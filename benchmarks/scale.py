@@ -243,8 +243,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if arguments.smallest:  # both kinds, of which the second is the one that is shown
-        measure(1, arguments.seed, "fast", processes=True)
+    if arguments.smallest:
         result = measure(2, arguments.seed, "fast", processes=False)
     else:
         result = measure(arguments.workers, arguments.seed, "realistic", processes=arguments.workers <= REAL)

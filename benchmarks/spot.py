@@ -48,7 +48,9 @@ class Outcome:
     recomputed: int
 
 
-def jobs(early: bool = False, tasks: int = TASKS) -> dict[str, Callable[[Client, Callable[[], None]], Any]]:
+def jobs(
+    early: bool = False, tasks: int = TASKS, long: float = LONG
+) -> dict[str, Callable[[Client, Callable[[], None]], Any]]:
     """Return the jobs by name. Each calls back when it is under way, and returns what can be checked.
 
     Functions inside travel by value: the workers have no benchmarks. An `early` shuffle is under way when a quarter of
@@ -68,7 +70,7 @@ def jobs(early: bool = False, tasks: int = TASKS) -> dict[str, Callable[[Client,
         return part
 
     def task(x: int) -> int:
-        time.sleep(LONG)
+        time.sleep(long)
         return x * x
 
     def frame() -> Any:
@@ -182,13 +184,13 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.smallest:
         chosen.job, chosen.taken, chosen.watch = ["bag"], [1], "on"
-    workers, tasks = (1, 6) if chosen.smallest else (WORKERS, TASKS)
+    workers, tasks, long = (1, 6, 0.2) if chosen.smallest else (WORKERS, TASKS, LONG)
     modes = {"on": (True,), "off": (False,), "both": (True, False)}[chosen.watch]
     found: dict[bool, list[tuple[Outcome, float]]] = {mode: [] for mode in modes}
     print(f"{'job':<12}{'taken':>6}{'watch':>7}{'lost':>7}{'again':>7}{'s':>8}{'ratio':>7}")
     with dask.config.set({"dataframe.shuffle.method": chosen.shuffle}), LocalAWS() as aws:
         for name in chosen.job or jobs():
-            job = jobs(chosen.early, tasks)[name]
+            job = jobs(chosen.early, tasks, long)[name]
             calm, expected = run(aws, job, 0, True, workers)
             print(f"{name:<12}{0:>6}{'':>7}{calm.lost:>7}{0:>7}{calm.seconds:>8.1f}{1:>7.2f}", flush=True)
             for taken in chosen.taken or (1, 3, 4):

@@ -19,7 +19,8 @@ settings.load_profile("starburst")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let whole clusters come first, so that no long test is left for one processor at the end."""
-    items.sort(key=lambda item: item.path.parent != Path(__file__).parent / "cluster")
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.parent not in (here / "cluster", here / "benchmarks"))
 
 
 @pytest.fixture(scope="session", autouse=True)
