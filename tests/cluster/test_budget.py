@@ -105,8 +105,8 @@ def test_under_adaptive_load_the_rate_never_exceeds_its_cap_the_work_gets_done_a
 
 
 def test_a_cluster_whose_money_is_spent_warns_and_closes_and_has_hardly_spent_more(new_aws: LocalAWS) -> None:
-    cap = 0.006
-    limited = cluster(new_aws, n_workers=2, max_total_cost=cap)
+    cap = 0.004
+    limited = cluster(new_aws, n_workers=1, max_total_cost=cap)
     new_aws.set_speed(FAST)
     wait_until(lambda: any(e.kind == "budget-warning" for e in limited.events), 60, "80 % are spent")
     new_aws.set_speed(1)  # closing takes real seconds
@@ -115,8 +115,8 @@ def test_a_cluster_whose_money_is_spent_warns_and_closes_and_has_hardly_spent_mo
     events = {event.kind: event.message for event in limited.events}
     history = new_aws.instances()
     limited.close()
-    assert "max_total_cost=0.006" in events["budget-warning"]
-    assert "max_total_cost=0.006 is reached" in events["cluster-failed"]
+    assert "max_total_cost=0.004" in events["budget-warning"]
+    assert "max_total_cost=0.004 is reached" in events["cluster-failed"]
     interval = max(rates_over_time(history)) * INTERVAL / 3600
     assert cap - 2 * interval < bill(history) <= cap + interval
 
@@ -166,7 +166,11 @@ def test_the_scheduler_ends_its_pool_when_the_money_is_spent_and_the_client_is_g
 
 def test_the_books_agree_with_what_the_embedded_aws_has_seen(new_aws: LocalAWS) -> None:
     with cluster(
-        new_aws, n_workers=2, spot_policy="spot_with_fallback", warm_timeout=20, timeouts={"fallback": 5}
+        new_aws,
+        n_workers=2,
+        spot_policy="spot_with_fallback",
+        warm_timeout=20,
+        timeouts={"fallback": 5, "capacity": 30},
     ) as own:
         own.wait_for_workers(2)
         new_aws.set_speed(FAST)
