@@ -8,7 +8,7 @@ from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
 from dask_starburst.local import LocalAWS
-from tests.support.cluster_asserts import leftovers, wait_until
+from tests.support.cluster_asserts import nothing_left, wait_until
 
 LEASE = 120
 
@@ -45,4 +45,4 @@ def test_a_lease_that_neither_client_nor_scheduler_could_renew_is_told_and_hurts
     [failure] = [e for e in cluster.events if e.kind == "cluster-failed"]
     assert "lease" in failure.message
     assert "start a new cluster" in failure.message.lower()
-    wait_until(lambda: not any(leftovers(new_aws).values()), 60, "nothing is left")
+    wait_until(lambda: nothing_left(new_aws), 60, "nothing is left")
