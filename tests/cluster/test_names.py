@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,28 @@ def test_scale_takes_requests_back_before_it_retires_who_is_up_and_ends_adapting
         assert len(cluster.plan) == 3, "it is not taken back"
         cluster.adapt(minimum=0, maximum=4, interval="100ms", scale_down_after=0)
         wait_until(lambda: not cluster.observed, 60, "adaptive scaling has taken over again")
+
+
+def test_an_asynchronous_cluster_that_adapts_since_its_start_keeps_to_what_scale_says(clean: LocalAWS) -> None:
+    async def work() -> None:
+        adaptive = {"maximum": 4, "interval": "1 hour", "scale_down_after": 0}
+        async with (
+            local_cluster(clean, asynchronous=True, adaptive=adaptive) as cluster,
+            Client(cluster, asynchronous=True) as client,
+        ):
+            adapts = cluster._adaptive
+            await cluster.scale(2)
+            assert (set(cluster.plan), adapts.state) == ({0, 1}, "stopped")
+            [said] = [e.message for e in cluster.events if e.kind == "adaptive-stopped"]
+            assert said == "scale(2) ends adaptive scaling (0 to 4 workers); adapt() starts it again"
+            await client.wait_for_workers(2, timeout=60)
+            await adapts.adapt()  # a look that was under way; nobody has work for two
+            assert set(cluster.plan) == {0, 1}, "it is not taken back"
+            await cluster.scale(3)
+            assert set(cluster.plan) == {0, 1, 2}
+            assert gone(cluster) == []
+
+    asyncio.run(work())
 
 
 def test_from_zero_who_waits_gets_workers_and_data_finds_one(clean: LocalAWS) -> None:

@@ -98,6 +98,25 @@ def asynchronous_life(side: Side) -> Any:
     return asyncio.run(run())
 
 
+async def scaled_while_it_adapts(side: Side) -> tuple[Any, str]:
+    """Return what `await cluster.scale(n)` has come to on a cluster that adapts, and what has become of that."""
+    async with (
+        side.another(asynchronous=True, n_workers=0) as cluster,
+        Client(cluster, asynchronous=True) as client,
+    ):
+        adaptive = cluster.adapt(minimum=0, maximum=4, interval="1 hour")
+        await cluster.scale(2)
+        asked = set(cluster.plan), cluster.requested
+        await client.wait_for_workers(2, timeout=60)
+        names = sorted((await client.run(lambda dask_worker: dask_worker.name)).values())
+        await cluster.scale(1)
+        return (asked, names, set(cluster.plan)), adaptive.state
+
+
+def asynchronous_scale(side: Side) -> Any:
+    return asyncio.run(scaled_while_it_adapts(side))[0]
+
+
 def closed_by_shutdown(side: Side) -> Any:
     cluster = side.another(n_workers=0)
     client = Client(cluster, set_as_default=False)
@@ -127,6 +146,7 @@ ACTIONS = [
     asynchronous_outside_of_a_loop,
     wrong_loop,
     asynchronous_life,
+    asynchronous_scale,
     closed_by_shutdown,
     closed_by_an_error,
 ]

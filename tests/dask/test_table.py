@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import dask.config
 import pytest
 from dask.distributed import Client, LocalCluster
 
@@ -78,6 +80,15 @@ def scale_below_none(side: Side) -> Any:
         return error_of(lambda: empty.scale(-1))[0]
 
 
+def config_on_workers(side: Side) -> Any:
+    with (
+        dask.config.set({"of-a-user.setting": 5}),
+        side.another(n_workers=1) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        return client.submit(dask.config.get, "of-a-user.setting", None).result()
+
+
 MEANT = [
     Meant(
         lambda side: side.cluster.scheduler_address.partition(":")[0],
@@ -96,6 +107,18 @@ MEANT = [
         "KeyError",
         "BadArgument",
         "fewer than no workers is refused in words, where Dask's own removes all of them and raises afterwards",
+    ),
+    Meant(
+        lambda side: asyncio.run(of_life.scaled_while_it_adapts(side))[1],
+        "running",
+        "stopped",
+        "scale(n) means n: adaptive scaling would take it back at its next look",
+    ),
+    Meant(
+        config_on_workers,
+        5,
+        None,
+        "a known limit: what is set in the client's dask.config does not hold on the workers",
     ),
 ]
 
