@@ -30,7 +30,7 @@ def test_mypy_sees_the_types_in_a_program_of_a_user(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     command = [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=silent", str(program)]
-    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
+    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
     assert "py.typed" not in checked.stdout, checked.stdout
     assert "ClusterReport" in checked.stdout, checked.stdout
     assert '"Settings" has incompatible type "str"' in checked.stdout, checked.stdout
