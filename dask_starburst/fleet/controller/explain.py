@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dask_starburst.aws import faults
 from dask_starburst.errors import CapacityUnavailable, StarburstError, WorkerFailed
 from dask_starburst.plan.loop.offerings import Refusal
-from dask_starburst.plan.loop.state import HEAD, Group, Instance, Worker
+from dask_starburst.plan.loop.state import HEAD, Group, Instance, Limits, Worker
+from dask_starburst.plan.loop.worker import by_itself, rest_of
 
 #: Our own words for what went wrong, and the next step.
 _OURS = {"did not join within": "Look at its log with cluster.get_logs()."}
@@ -53,8 +54,8 @@ def instance_given_up(instance: Instance, reason: str) -> str:
     )
 
 
-def failure(worker: Worker, reason: str, lines: list[str], attempts: int) -> str:
-    """Say that an attempt to start a process failed, and whether another follows."""
+def failure(worker: Worker, reason: str, lines: list[str], attempts: int, then: str = "") -> str:
+    """Say that an attempt to start a process failed, and what follows."""
     who = "the scheduler" if worker.group == HEAD else f"worker {worker.name}"
     tail = "".join(f"\n    {line}" for line in lines[-LOG_LINES:])
     again = ", trying again" if worker.attempt + 1 < attempts else ""
@@ -63,7 +64,15 @@ def failure(worker: Worker, reason: str, lines: list[str], attempts: int) -> str
     advice = faults.launch_meaning(reason).advice if worker.unserved else hint(reason)
     if advice := advice or (_PROCESS if tail else ""):
         message += f" {advice}"
+    message += f" {then}" if then else ""
     return message + (f" Its last log lines:{tail}" if tail else "")
+
+
+def rest(worker: Worker, limits: Limits) -> str:
+    """Say when a worker that was given up is tried again."""
+    minutes = f"{rest_of(worker, limits) / 60:g} minutes"
+    when = f"in {minutes}" if by_itself(worker) else f"in {minutes} if the cluster adapts and has work for it"
+    return f"It counts as a requested worker and is tried again {when}; scale() tries it at once."
 
 
 def given_up(worker: Worker, text: str) -> StarburstError:

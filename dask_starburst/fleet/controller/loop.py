@@ -157,7 +157,8 @@ class Fleet:
         now = self.pool.aws.now()
         for worker in self.failed():
             if worker.group != HEAD and rested(worker, now, self._limits):
-                self.workers[worker.name] = retried(worker, now, self._limits)
+                self.workers[worker.name] = fresh = retried(worker, now, self._limits)
+                self._moved(worker, fresh)
                 self.wake()
 
     def wake(self) -> None:
@@ -310,6 +311,8 @@ class Fleet:
             return
         if new.attempt > old.attempt or new.state is S.FAILED:
             self.spawn(self._explain(old, new))
+        elif old.state is S.FAILED and new.rounds > old.rounds:
+            self.tell("worker-retried", new.name, f"{_who(new)} is tried again after its rest")
         elif new.hitches > old.hitches:
             text = f"{_who(new)} is started again, for AWS ended it: {new.reason}"
             self.tell("worker-delayed", new.name, text, logging.WARNING)
@@ -340,9 +343,9 @@ class Fleet:
         final = new.state is S.FAILED
         lines = await self.log_tail(old) if old.task else []
         attempt = old.attempt if not final else new.attempt
-        text = explain.failure(
-            replace(old, attempt=attempt, unserved=new.unserved), new.reason, lines, self._limits.attempts
-        )
+        failed = replace(old, attempt=attempt, unserved=new.unserved)
+        then = explain.rest(new, self._limits) if final and new.group != HEAD else ""
+        text = explain.failure(failed, new.reason, lines, self._limits.attempts, then)
         level = logging.ERROR if final else logging.WARNING
         self.tell("worker-failed", new.name, text, level)
         if final and new.group == HEAD:

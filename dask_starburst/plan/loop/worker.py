@@ -104,13 +104,26 @@ def delayed(worker: Worker, seconds: float) -> Worker:
     return replace(worker, since=worker.since + seconds, absent_since=absent)
 
 
-def rested(worker: Worker, now: float, limits: Limits) -> bool:
-    """Whether a worker that was given up may be tried again by now.
+def rest_of(worker: Worker, limits: Limits) -> float:
+    """Return the seconds for which a worker that was given up is not tried again, an hour at the most.
 
     One that lacks only an instance costs nothing to try; each other try costs an instance for minutes.
     """
     longer = 1 if worker.unserved else 2**worker.rounds
-    return now - worker.since > min(limits.rest * longer, max(limits.rest, limits.longest_rest))
+    return min(limits.rest * longer, max(limits.rest, limits.longest_rest))
+
+
+def rested(worker: Worker, now: float, limits: Limits) -> bool:
+    """Whether a worker that was given up may be tried again by now."""
+    return now - worker.since > rest_of(worker, limits)
+
+
+def by_itself(worker: Worker) -> bool:
+    """Whether a worker that was given up is tried again on any cluster: AWS may have what it lacked by then.
+
+    What its own process failed in waits for adaptive scaling that has work for it, or for somebody who asks again.
+    """
+    return worker.group != HEAD and (worker.unserved or worker.aws_failed)
 
 
 def retried(worker: Worker, now: float, limits: Limits) -> Worker:
@@ -301,10 +314,7 @@ def _failed(worker: Worker, observed: Observed, now: float, limits: Limits) -> W
         )
     tries = worker.attempt + 1
     if tries >= limits.attempts:
-        # What its own process failed in waits for somebody who asks again; AWS may have what it lacked by now.
-        lacked = worker.unserved or worker.aws_failed
-        due = lacked and worker.group != HEAD and rested(worker, now, limits)
-        return retried(worker, now, limits) if due else worker
+        return retried(worker, now, limits) if by_itself(worker) and rested(worker, now, limits) else worker
     return replace(
         _retry(worker, now, tries, limits), not_before=now + limits.backoff * 2**worker.attempt, rounds=worker.rounds
     )

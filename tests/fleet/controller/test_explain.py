@@ -6,8 +6,8 @@ import pytest
 
 from dask_starburst.aws.faults import launch_refusal
 from dask_starburst.errors import CapacityUnavailable, WorkerFailed
-from dask_starburst.fleet.controller.explain import LOG_LINES, failure, given_up, hint, launch_refused
-from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Worker
+from dask_starburst.fleet.controller.explain import LOG_LINES, failure, given_up, hint, launch_refused, rest
+from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Limits, Worker, WorkerState
 
 #: What AWS says of a launch that failed, what it is, and a word of the advice.
 LAUNCHES = [
@@ -150,6 +150,18 @@ def test_the_sentence_says_who_what_and_whether_another_attempt_follows():
     last = failure(Worker("7", "spot", attempt=2), text, [], 3)
     assert "(attempt 3 of 3)" in last
     assert "trying again" not in last
+
+
+def test_who_is_given_up_is_told_with_when_it_is_tried_again():
+    limits = Limits()
+    lacks = Worker("7", "spot", WorkerState.FAILED, attempt=2, unserved=True, rounds=3)
+    assert rest(lacks, limits).startswith("It counts as a requested worker and is tried again in 5 minutes;")
+    refused = Worker("7", "spot", WorkerState.FAILED, attempt=2, aws_failed=True, rounds=1)
+    assert "tried again in 10 minutes; scale() tries it at once" in rest(refused, limits)
+    own = Worker("7", "spot", WorkerState.FAILED, attempt=2)
+    assert "tried again in 5 minutes if the cluster adapts and has work for it; scale()" in rest(own, limits)
+    text = failure(own, "Essential container in task exited", ["a line"], 3, rest(own, limits))
+    assert "scale() tries it at once. Its last log lines:\n    a line" in text
 
 
 def test_the_scheduler_is_called_the_scheduler():

@@ -14,7 +14,7 @@ from dask_starburst.fleet.controller.launch import Launcher
 from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool
-from dask_starburst.plan.loop.state import Limits
+from dask_starburst.plan.loop.state import Limits, Worker, WorkerState
 from dask_starburst.plan.requests.pool import PoolNames
 
 
@@ -102,6 +102,24 @@ def test_nothing_that_a_fleet_remembers_grows_with_the_workers_that_have_gone():
 
     sizes = asyncio.run(work())
     assert max(sizes) == sizes[0]
+
+
+def test_a_worker_that_was_given_up_is_told_when_it_is_tried_again_whoever_asks_for_it():
+    async def work(passed: float, asks: bool, **how: Any) -> list[tuple[str, Any]]:
+        fleet, _ = a_fleet()
+        given_up = Worker(0, "spot", WorkerState.FAILED, since=1000.0 - passed, attempt=2, **how)
+        fleet.workers[0] = given_up
+        if asks:
+            fleet.retry_rested()
+        else:
+            fleet._follow(1000.0)
+        return [(event.kind, event.subject) for event in fleet._events]
+
+    assert asyncio.run(work(299, asks=False, unserved=True)) == []
+    assert asyncio.run(work(301, asks=False, unserved=True)) == [("worker-retried", 0)]
+    assert asyncio.run(work(301, asks=False)) == [], "its own process failed"
+    assert asyncio.run(work(299, asks=True)) == []
+    assert asyncio.run(work(301, asks=True)) == [("worker-retried", 0)]
 
 
 def test_who_waits_for_something_of_a_fleet_that_is_stopped_waits_no_more():

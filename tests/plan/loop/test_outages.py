@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.state import HEAD, Group, Limits, Observed, Task, Worker, WorkerState
-from dask_starburst.plan.loop.worker import delayed, given_up, refused, rested, retried, track, unanswered
+from dask_starburst.plan.loop.worker import (
+    by_itself,
+    delayed,
+    given_up,
+    refused,
+    rest_of,
+    rested,
+    retried,
+    track,
+    unanswered,
+)
 from tests.plan.loop.test_reconcile import check
 from tests.support.simulated import SimulatedAWS, SimulatedFleet
 
@@ -129,5 +139,18 @@ def test_what_its_own_process_failed_in_is_tried_again_only_when_somebody_has_wo
     assert track(failed, seen(), later, LIMITS) is failed
     assert not rested(failed, NOW + 299, LIMITS)
     assert rested(failed, NOW + 301, LIMITS)
+    assert not by_itself(failed)
     again = retried(failed, NOW + 301, LIMITS)
     assert (again.state, again.attempt, again.rounds) == (S.REQUESTED, 0, 1)
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 5, 20, 1000])
+@pytest.mark.parametrize("unserved", [False, True])
+def test_nobody_rests_for_longer_than_an_hour_and_who_lacks_only_an_instance_for_five_minutes(
+    rounds: int, unserved: bool
+):
+    failed = Worker("0", "spot", S.FAILED, since=NOW, attempt=2, rounds=rounds, unserved=unserved, aws_failed=True)
+    rest = rest_of(failed, LIMITS)
+    assert rest == LIMITS.rest if unserved else LIMITS.rest <= rest <= LIMITS.longest_rest == 3600
+    assert track(failed, seen(), NOW + rest, LIMITS) is failed
+    assert track(failed, seen(), NOW + rest + 1, LIMITS).attempt == 0
