@@ -153,3 +153,17 @@ def test_from_zero_who_waits_gets_workers_and_data_finds_one(clean: LocalAWS) ->
         [said] = [e.message for e in cluster.events if e.kind == "wait-exceeds-maximum"]
         assert "wait_for_workers(4) waits for more workers than adaptive scaling has: maximum=3" in said
         assert cluster.awaited == 0
+
+
+def test_a_client_that_has_only_the_address_raises_no_floor_but_its_data_and_its_work_bring_a_worker(
+    clean: LocalAWS,
+) -> None:
+    with (
+        local_cluster(clean, adaptive={"maximum": 3}) as cluster,
+        Client(cluster.scheduler_address, security=cluster.security) as client,
+    ):
+        with pytest.raises(TimeoutError):
+            client.wait_for_workers(1, timeout=3)
+        assert (client.run(where), cluster.awaited, set(cluster.plan)) == ({}, 0, set())
+        assert client.gather(client.scatter([1, 2])) == [1, 2]
+        assert len(ups(cluster)) == 1
