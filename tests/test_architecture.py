@@ -317,7 +317,11 @@ def test_the_rule_itself_tells_right_from_wrong(file, code, forbidden):
         ("fleet/session.py", "from dask_starburst.fleet.controller.loop import Fleet", False),
         ("fleet/controller/loop.py", "from dask_starburst.fleet.session import Session", True),
         ("runtime/scheduler/demand.py", "from dask_starburst.runtime.worker import notices", True),
-        ("local/services/ec2/machines.py", "from dask_starburst.local.services.autoscaling import groups", True),
+        (
+            "local/services/ec2/instance_lifecycle.py",
+            "from dask_starburst.local.services.autoscaling import groups",
+            True,
+        ),
         ("local/server.py", "from dask_starburst.local.services.autoscaling import groups", False),
     ],
 )

@@ -1,1 +1,1 @@
-"""The only place that knows boto3: one module a service, narrow and typed."""
+"""The only package that uses boto3: one module per service, narrow and typed."""

@@ -1,4 +1,4 @@
-"""Where a URL leads: to this computer itself, or away from it."""
+"""Loopback URLs and proxies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL leads to this computer itself."""
+    """Return whether the host of a URL is a loopback address."""
     host = (urlsplit(url).hostname or "").lower()
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -17,5 +17,5 @@ def is_loopback(url: str) -> bool:
 
 
 def past_proxies(url: str | None) -> dict[str, Any]:
-    """Return botocore's configuration that keeps HTTP_PROXY from being asked for this computer itself."""
+    """Return the botocore configuration that bypasses HTTP_PROXY for loopback URLs."""
     return {"proxies": {}} if url and is_loopback(url) else {}

@@ -15,22 +15,22 @@ from dask_starburst.aws.faults import EXISTS, code_of, launch_refusal
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 
-#: Lifecycle states in which an instance is on its way out or out.
+#: Lifecycle states of instances that are leaving or have left the group.
 _LEAVING = ("Terminating", "Terminated", "Detaching", "Detached", "Standby")
-#: TerminateInstanceInAutoScalingGroup takes so many at most (aws-facts §1.4).
+#: The most instances of one TerminateInstanceInAutoScalingGroup call (aws-facts §1.4).
 _MOST_TERMINATED = 100
-#: Refusals of the last half hour speak against a zone (seconds).
+#: Launch failures of this many last seconds count against a zone.
 _RECENT = 1800.0
-#: So many of the latest scaling activities are read at a time (AWS keeps six weeks of them).
+#: The number of scaling activities to read, latest first (AWS keeps six weeks).
 _NEWEST = 50
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class GroupSeen:
-    """One Auto Scaling group as AWS describes it.
+    """The description of an Auto Scaling group.
 
-    ``instances`` holds (id, type, leaving), ``types`` what it buys, ``spot`` on which market.
+    ``instances`` holds (id, type, leaving), ``types`` its instance types, ``spot`` whether it launches Spot instances.
     """
 
     name: str
@@ -44,12 +44,12 @@ class GroupSeen:
 
     @property
     def staying(self) -> tuple[tuple[str, str], ...]:
-        """Id and type of the instances that are not on their way out."""
+        """Id and type of the instances that are not leaving."""
         return tuple((instance, kind) for instance, kind, leaving in self.instances if not leaving)
 
 
 async def ensure_group(aws: AWS, request: dict[str, Any]) -> GroupSeen:
-    """Make a group when it is not there; return it as it stands."""
+    """Create a group if it does not exist; return its description."""
     name = request["AutoScalingGroupName"]
     found = await describe(aws, [name])
     if not found:
@@ -63,14 +63,14 @@ async def ensure_group(aws: AWS, request: dict[str, Any]) -> GroupSeen:
 
 
 async def describe(aws: AWS, names: Iterable[str], *, instances: bool = True) -> dict[str, GroupSeen]:
-    """Return the groups of these names that exist.
+    """Return the existing groups among these names.
 
     Parameters
     ----------
     aws : AWS
     names : iterable of str
     instances : bool, optional
-        Whether to ask for their instances too. A group of thousands takes AWS long to describe with them, and is
+        Whether to include their instances. For a group of thousands the call with them is slow, and is
         throttled first (docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeAutoScalingGroups.html,
         ``IncludeInstances``).
     """
@@ -106,7 +106,7 @@ def _seen(group: dict[str, Any]) -> GroupSeen:
 
 
 async def tagged(aws: AWS, key: str, value: str | None = None) -> dict[str, list[tuple[GroupSeen, bool]]]:
-    """Return the groups with a tag by the tag's value, each with whether it buys Spot."""
+    """Return the groups with a tag by the tag's value, each with whether it launches Spot instances."""
     one = {"Name": "tag-key", "Values": [key]} if value is None else {"Name": f"tag:{key}", "Values": [value]}
     answer = await aws.pages("autoscaling", "DescribeAutoScalingGroups", "AutoScalingGroups", Filters=[one])
     found: dict[str, list[tuple[GroupSeen, bool]]] = {}
@@ -117,17 +117,17 @@ async def tagged(aws: AWS, key: str, value: str | None = None) -> dict[str, list
 
 
 async def remove_group(aws: AWS, name: str) -> None:
-    """Delete a group with all that it has; AWS goes on terminating after it has answered."""
+    """Force-delete a group. AWS terminates its instances after the call returns."""
     try:
         await aws.call("autoscaling", "DeleteAutoScalingGroup", AutoScalingGroupName=name, ForceDelete=True)
     except StarburstError:
-        # AWS says "ValidationError" of a group that is gone, and of much else: so look.
+        # "ValidationError" can mean that the group does not exist, or something else: check.
         if await describe(aws, [name], instances=False):
             raise
 
 
 async def failures(aws: AWS, name: str, since: float) -> list[tuple[str, float]]:
-    """Return AWS's texts about launches of a group that failed after `since`, each with its time."""
+    """Return the status messages and times of a group's launches that failed after `since`."""
     answer = await aws.call("autoscaling", "DescribeScalingActivities", AutoScalingGroupName=name, MaxRecords=_NEWEST)
     failed = [a for a in answer["Activities"] if a["StatusCode"] == "Failed"]
     found = [(a.get("StatusMessage") or a.get("Description", ""), a["StartTime"].timestamp()) for a in failed]
@@ -135,7 +135,7 @@ async def failures(aws: AWS, name: str, since: float) -> list[tuple[str, float]]
 
 
 async def failed_zones(aws: AWS, prefix: str) -> Counter[str]:
-    """Return how many launches of groups whose names begin so failed in each zone lately for want of capacity."""
+    """Return the number of recent capacity failures per zone, of groups with a name prefix."""
     answer = await aws.call("autoscaling", "DescribeScalingActivities", MaxRecords=100)
     found: Counter[str] = Counter()
     for activity in answer["Activities"]:
@@ -149,7 +149,7 @@ async def failed_zones(aws: AWS, prefix: str) -> Counter[str]:
 
 
 async def set_maximum(aws: AWS, name: str, maximum: int, policy: dict[str, Any]) -> None:
-    """Say how many instances a group may have at most, and what it buys (MixedInstancesPolicy)."""
+    """Set a group's maximum size and its MixedInstancesPolicy."""
     await aws.call(
         "autoscaling",
         "UpdateAutoScalingGroup",
@@ -160,7 +160,7 @@ async def set_maximum(aws: AWS, name: str, maximum: int, policy: dict[str, Any])
 
 
 async def set_purchases(aws: AWS, name: str, policy: dict[str, Any]) -> None:
-    """Say what a group buys from now on (MixedInstancesPolicy)."""
+    """Set a group's MixedInstancesPolicy."""
     await aws.call("autoscaling", "UpdateAutoScalingGroup", AutoScalingGroupName=name, MixedInstancesPolicy=policy)
 
 
@@ -176,18 +176,18 @@ async def set_desired(aws: AWS, name: str, desired: int) -> None:
 
 
 async def set_zero(aws: AWS, name: str) -> None:
-    """Empty a group and keep it empty, in one call; fine when it is gone."""
+    """Set all sizes of a group to zero in one call. No-op if it does not exist."""
     sizes = {"MinSize": 0, "MaxSize": 0, "DesiredCapacity": 0}
     try:
         await aws.call("autoscaling", "UpdateAutoScalingGroup", AutoScalingGroupName=name, **sizes)
     except StarburstError as error:
-        # AWS says "ValidationError" of a group that is gone, and of much else: so look.
+        # "ValidationError" can mean that the group does not exist, or something else: check.
         if code_of(error) != "ValidationError" or await describe(aws, [name], instances=False):
             raise
 
 
 async def resize(aws: AWS, name: str, size: int) -> None:
-    """Let a group have exactly so many instances, and never more."""
+    """Set a group's desired and maximum size to `size`."""
     await aws.call(
         "autoscaling",
         "UpdateAutoScalingGroup",
@@ -205,7 +205,7 @@ async def tag(aws: AWS, names: Iterable[str], key: str, value: str) -> None:
 
 
 async def untag(aws: AWS, names: Iterable[str], key: str) -> None:
-    """Take a tag from groups."""
+    """Remove a tag from groups."""
     await aws.call("autoscaling", "DeleteTags", Tags=[_tag(name, key) for name in names])
 
 
@@ -214,12 +214,12 @@ def _tag(name: str, key: str) -> dict[str, Any]:
 
 
 def batches(items: list[T]) -> list[list[T]]:
-    """Cut a list into parts that `terminate` takes."""
+    """Split a list into batches for `terminate`."""
     return [list(part) for part in partition_all(_MOST_TERMINATED, items)]
 
 
 async def terminate(aws: AWS, name: str, instances: list[str]) -> None:
-    """Terminate exactly these instances of a group and lower its desired capacity with them; all or none."""
+    """Terminate these instances of a group and lower its desired capacity; all or none."""
     await aws.call(
         "autoscaling",
         "TerminateInstanceInAutoScalingGroup",
@@ -230,9 +230,9 @@ async def terminate(aws: AWS, name: str, instances: list[str]) -> None:
 
 
 async def put_lease(aws: AWS, name: str, action: str, until: float) -> None:
-    """Have Auto Scaling itself empty the group at `until` (seconds since the epoch).
+    """Schedule Auto Scaling to empty the group at `until` (seconds since the epoch).
 
-    The same action name replaces the action: renewing is the same call (aws-facts §7, L3).
+    The same action name replaces the action, so renewing is the same call (aws-facts §7, L3).
     """
     await aws.call(
         "autoscaling",
@@ -247,14 +247,14 @@ async def put_lease(aws: AWS, name: str, action: str, until: float) -> None:
 
 
 async def lease_end(aws: AWS, name: str, action: str) -> float | None:
-    """Return when the lease of a group ends (seconds since the epoch); None when it has none."""
+    """Return the end of a group's lease (seconds since the epoch); None if it has none."""
     answer = await aws.call("autoscaling", "DescribeScheduledActions", AutoScalingGroupName=name)
     ends = [a["StartTime"] for a in answer["ScheduledUpdateGroupActions"] if a["ScheduledActionName"] == action]
     return float(ends[0].timestamp()) if ends else None
 
 
 async def drop_lease(aws: AWS, name: str, action: str) -> None:
-    """Remove the scheduled action; fine when it has been executed."""
+    """Delete the scheduled action. No-op if it has been executed."""
     answer = await aws.call("autoscaling", "DescribeScheduledActions", AutoScalingGroupName=name)
     if any(a["ScheduledActionName"] == action for a in answer["ScheduledUpdateGroupActions"]):
         await aws.call(

@@ -1,4 +1,4 @@
-"""What boto3 raises, as one of our errors: AWS's own text, and the next step."""
+"""Translate boto3's exceptions into ours: AWS's message and the next step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HOW_TO_START = (
 
 
 def explained(error: Exception, operation: str) -> StarburstError:
-    """Turn what boto3 raised into one of our errors.
+    """Translate an exception of boto3 into one of ours.
 
     Parameters
     ----------
@@ -89,6 +89,6 @@ def _of_client_error(error: ClientError, operation: str) -> StarburstError:
 
 
 def _denied_action(text: str) -> str | None:
-    """Return the action that AWS's text names: it can be another than the one called (PassRole)."""
+    """Return the action in AWS's message; it can differ from the called one (PassRole)."""
     found = re.search(r"not authorized to perform: ([\w-]+:\w+)", text)
     return found.group(1) if found else None

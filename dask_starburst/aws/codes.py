@@ -1,4 +1,4 @@
-"""AWS's error codes by what they mean: a part of the table of `faults`, from where all others take them."""
+"""AWS's error codes by meaning: a part of the table in `faults`, which re-exports them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXPIRED = frozenset(
         "InvalidToken",
     }
 )
-#: botocore's own list (retries/standard.py), and SSM's word for two writes at once.
+#: botocore's list (retries/standard.py), and SSM's code for concurrent writes.
 THROTTLED = frozenset(
     {
         "Throttling",
@@ -37,7 +37,7 @@ THROTTLED = frozenset(
         "SlowDown",
     }
 )
-#: AWS failed itself; most come with a status of 5xx, some with 400 ("Common Errors" of each service's API reference).
+#: Errors of AWS itself; most have a 5xx status, some 400 ("Common Errors" of each service's API reference).
 UNAVAILABLE = frozenset(
     {
         "InternalError",
@@ -55,7 +55,7 @@ UNAVAILABLE = frozenset(
         "RequestTimeoutException",
     }
 )
-#: It is there already: what an idempotent "make it" wants to hear.
+#: The resource exists already: success for an idempotent create.
 EXISTS = frozenset(
     {
         "EntityAlreadyExists",
@@ -72,7 +72,7 @@ EXISTS = frozenset(
         "ImageTagAlreadyExistsException",
     }
 )
-#: It is gone already: what an idempotent "remove it" wants to hear.
+#: The resource does not exist: success for an idempotent delete.
 MISSING = frozenset(
     {
         "NoSuchEntity",
@@ -89,7 +89,7 @@ MISSING = frozenset(
         "InvalidInstanceID.NotFound",
     }
 )
-#: AWS is still busy with what was asked before: try again (aws-facts §3.3).
+#: An earlier request is still in progress: retry (aws-facts §3.3).
 BUSY = frozenset(
     {
         "ClusterContainsContainerInstancesException",

@@ -1,4 +1,4 @@
-"""Cost Explorer: what AWS itself has billed, a day late."""
+"""Cost Explorer: billed costs, up to a day late."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REQUEST_USD = 0.01
 
 
 async def billed(aws: AWS, tag: str, start: date, end: date) -> dict[str, float]:
-    """Return what each value of a cost allocation tag was billed, in USD without credits.
+    """Return the billed USD of each value of a cost allocation tag, without credits.
 
     AWS charges `REQUEST_USD` for each page. A tag counts from the day on which it was activated for cost allocation in
     the billing console; new charges appear within a day (AWS Cost Management User Guide).

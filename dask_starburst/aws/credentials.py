@@ -1,4 +1,4 @@
-"""What goes wrong where credentials come from: programs of others, files, a login, a prompt for an MFA code."""
+"""Errors of credential providers: external programs, files, a login, an MFA prompt."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from botocore.exceptions import (
 
 from dask_starburst.errors import CredentialsExpired
 
-#: The modules of botocore that get credentials.
+#: The modules of botocore that load credentials.
 _PROVIDERS = ("botocore.credentials", "botocore.tokens")
-#: These have words of their own in `aws.client_errors`; a connection that is lost comes back.
+#: These are translated in `aws.client_errors`; a lost connection is retried.
 _KNOWN = (
     ClientError,
     HTTPClientError,
@@ -30,17 +30,17 @@ _KNOWN = (
 
 
 def fault(error: Exception) -> CredentialsExpired | None:
-    """Return what is to be said of an error of a provider of credentials; None where it is none.
+    """Return the error to raise for an exception in a credential provider; None for other exceptions.
 
-    A provider raises what it likes: ``credential_process`` a ``JSONDecodeError`` or a ``FileNotFoundError``, a prompt
+    Providers raise any exception: ``credential_process`` a ``JSONDecodeError`` or a ``FileNotFoundError``, a prompt
     without a terminal an ``EOFError`` (github.com/aws/aws-cli/issues/5109, github.com/boto/botocore/issues/1805).
     """
     if isinstance(error, _KNOWN) or not _of_provider(error.__traceback__):
         return None
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return CredentialsExpired(
-        f"AWS credentials cannot be had ({what}). Look at credential_process, web_identity_token_file and mfa_serial in"
-        " your AWS configuration, or log in again (`aws sso login`, or new keys in `aws configure`)."
+        f"AWS credentials could not be loaded ({what}). Check credential_process, web_identity_token_file and"
+        " mfa_serial in your AWS configuration, or log in again (`aws sso login`, or new keys in `aws configure`)."
     )
 
 

@@ -16,7 +16,7 @@ from dask_starburst.aws.tolerant import create, delete, get
 from dask_starburst.cancellation import together
 
 ALL_TCP = {"IpProtocol": "tcp", "FromPort": 0, "ToPort": 65535}
-#: Values that one filter of DescribeInstances takes (EC2 API reference, Filter).
+#: The most values of one DescribeInstances filter (EC2 API reference, Filter).
 _MOST_IDS = 200
 #: The states in which an instance or its volumes cost money.
 _BILLED = ["pending", "running", "stopping", "stopped"]
@@ -26,7 +26,7 @@ _ENDED = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
 
 async def ensure_security_group(aws: AWS, vpc: str, name: str, description: str, tags: dict[str, str]) -> str:
-    """Make a security group without any rule of ours when it is not there; return its id."""
+    """Create a security group without rules if it does not exist; return its id."""
     made = await create(
         aws,
         "ec2",
@@ -44,30 +44,30 @@ async def ensure_security_group(aws: AWS, vpc: str, name: str, description: str,
 
 
 async def admit_each_other(aws: AWS, group: str) -> None:
-    """Let the members of a security group reach each other on every TCP port."""
+    """Allow all TCP traffic between members of a security group."""
     rule = {**ALL_TCP, "UserIdGroupPairs": [{"GroupId": group}]}
     await create(aws, "ec2", "AuthorizeSecurityGroupIngress", GroupId=group, IpPermissions=[rule])
 
 
 async def admit_caller(aws: AWS, group: str, cidr: str, ports: tuple[int, ...]) -> None:
-    """Let one range of addresses reach these TCP ports, and take back every other admission."""
+    """Allow one CIDR to reach these TCP ports, and revoke all other CIDR rules."""
     found = await aws.call("ec2", "DescribeSecurityGroups", GroupIds=[group])
-    wanted = [_port_rule(cidr, port) for port in ports]
+    requested = [_port_rule(cidr, port) for port in ports]
     old = [p for p in found["SecurityGroups"][0]["IpPermissions"] if p.get("IpRanges")]
     stale = [
         _port_rule(r["CidrIp"], p["FromPort"])
         for p in old
         for r in p["IpRanges"]
-        if _port_rule(r["CidrIp"], p["FromPort"]) not in wanted
+        if _port_rule(r["CidrIp"], p["FromPort"]) not in requested
     ]
     if stale:
         await delete(aws, "ec2", "RevokeSecurityGroupIngress", GroupId=group, IpPermissions=stale)
-    for rule in wanted:  # one by one: AWS refuses a whole request for one rule that is there
+    for rule in requested:  # one by one: AWS refuses the whole request if one rule exists
         await create(aws, "ec2", "AuthorizeSecurityGroupIngress", GroupId=group, IpPermissions=[rule])
 
 
 async def dismiss_callers(aws: AWS, group: str) -> None:
-    """Take back every admission of an address."""
+    """Revoke all CIDR rules."""
     found = await aws.call("ec2", "DescribeSecurityGroups", GroupIds=[group])
     rules = [
         _port_rule(r["CidrIp"], p["FromPort"])
@@ -79,10 +79,10 @@ async def dismiss_callers(aws: AWS, group: str) -> None:
 
 
 async def ensure_launch_template(aws: AWS, name: str, data: dict[str, Any], tags: dict[str, str]) -> None:
-    """Make a launch template when it is not there; its content never changes under one name."""
+    """Create a launch template if it does not exist; the content of a name never changes."""
     data = {**data, "UserData": base64.b64encode(data["UserData"].encode()).decode()}
-    # Under botocore's token, another for each call: with one derived from the name AWS, which remembers tokens, could
-    # take the making of a template that was deleted meanwhile for a retry, and make none.
+    # Uses botocore's random client token: with a token derived from the name, AWS could take
+    # the creation after a deletion for a retry, and create nothing.
     await create(
         aws,
         "ec2",
@@ -101,14 +101,14 @@ async def remove_launch_templates(aws: AWS, key: str, value: str) -> None:
 
 
 async def remove_security_groups(aws: AWS, key: str, value: str) -> None:
-    """Delete the security groups with this tag; refused while an instance is still in one."""
+    """Delete the security groups with this tag; AWS refuses while an instance uses one."""
     filters = [{"Name": f"tag:{key}", "Values": [value]}]
     for found in await aws.pages("ec2", "DescribeSecurityGroups", "SecurityGroups", Filters=filters):
         await delete(aws, "ec2", "DeleteSecurityGroup", GroupId=found["GroupId"])
 
 
 async def addresses(aws: AWS, instance: str) -> tuple[str, str]:
-    """Return the private and the public IPv4 address of an instance (empty when it has none, or EC2 shows it later)."""
+    """Return the private and public IPv4 address of an instance (empty if it has none, or EC2 shows it later)."""
     answer = await get(aws, "ec2", "DescribeInstances", InstanceIds=[instance])
     shown = [i for reservation in (answer or {}).get("Reservations", []) for i in reservation["Instances"]]
     found = shown[0] if shown else {}
@@ -116,9 +116,9 @@ async def addresses(aws: AWS, instance: str) -> tuple[str, str]:
 
 
 async def billed(aws: AWS, key: str, value: str) -> list[str]:
-    """Return the ids of the instances with this tag that are billed, or whose volumes are.
+    """Return the ids of instances with this tag that are billed or whose volumes are.
 
-    What is ``shutting-down`` is not (EC2 User Guide, "Amazon EC2 instance state changes").
+    ``shutting-down`` instances are not (EC2 User Guide, "Amazon EC2 instance state changes").
     """
     filters = [{"Name": f"tag:{key}", "Values": [value]}, {"Name": "instance-state-name", "Values": _BILLED}]
     reservations = await aws.pages("ec2", "DescribeInstances", "Reservations", Filters=filters)
@@ -127,9 +127,9 @@ async def billed(aws: AWS, key: str, value: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """From when to when an instance ran, in seconds since the epoch; `ended` is None as long as AWS says no time.
+    """When an instance ran, in seconds since the epoch; `ended` is None until AWS reports a time.
 
-    `taken`: whether AWS has interrupted it, a Spot instance.
+    `taken`: whether Spot interrupted it.
     """
 
     id: str
@@ -142,10 +142,10 @@ class Life:
 
 
 async def lives(aws: AWS, instances: Iterable[str]) -> list[Life]:
-    """Return when instances were launched, and when somebody terminated them, as long as EC2 remembers.
+    """Return the launch and termination times of instances that EC2 still describes.
 
-    That is about an hour after their end. The time of an end stands in ``StateTransitionReason`` as
-    ``User initiated (2026-11-25 12:00:00 GMT)``, for terminations that were asked for through the API.
+    EC2 does so for about an hour after their end. The end time is in ``StateTransitionReason`` as
+    ``User initiated (2026-11-25 12:00:00 GMT)``, for terminations through the API.
     """
     ids = sorted(instances)
     filters = ([{"Name": "instance-id", "Values": list(part)}] for part in partition_all(_MOST_IDS, ids))

@@ -1,4 +1,4 @@
-"""ECR: our repository, its images, and what opens it."""
+"""ECR: the repository of starburst, its images, and the registry's password."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dask_starburst.errors import ImageError, StarburstError
 from dask_starburst.plan.images.lifetime import StoredImage, lifecycle_policy, refresh_tag, refreshed, ttl_of
 from dask_starburst.plan.requests.policies import NAMESPACE
 
-#: BatchGetImage and BatchDeleteImage take so many images, DescribeTasks so many tasks, at most.
+#: The most images of BatchGetImage and BatchDeleteImage, and tasks of DescribeTasks.
 BATCH = 100
 _HOST = re.compile(r"\d{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.(amazonaws\.com|amazonaws\.com\.cn|on\.aws)")
 _ACCEPTED = [
@@ -32,14 +32,14 @@ _ACCEPTED = [
 
 
 def is_ours(host: str) -> bool:
-    """Whether a registry is a private ECR, which AWS's own credentials open."""
+    """Return whether a registry is a private ECR, which accepts AWS credentials."""
     return _HOST.fullmatch(host) is not None
 
 
 async def ensure_repository(aws: AWS, name: str, tags: Mapping[str, str], ttl_days: int | None) -> str:
-    """Return the URI of a repository, which is made when it is not there; its images expire by `ttl_days`.
+    """Create a repository if it does not exist, set its image expiry, and return its URI.
 
-    What somebody else has chosen for one that is there stays, but for its lifecycle policy.
+    The settings of an existing repository stay, except its lifecycle policy.
     """
     uri = await find_repository(aws, name)
     if uri is None:
@@ -53,7 +53,7 @@ async def ensure_repository(aws: AWS, name: str, tags: Mapping[str, str], ttl_da
             encryptionConfiguration={"encryptionType": "AES256"},
             tags=[{"Key": key, "Value": value} for key, value in tags.items()],
         )
-        # Somebody else may have made it at the same moment.
+        # Another process may have created it at the same time.
         uri = str(made["repository"]["repositoryUri"]) if made else str(await find_repository(aws, name))
     policy = lifecycle_policy(ttl_days)
     if await _policy(aws, name) != policy:
@@ -68,7 +68,7 @@ async def find_repository(aws: AWS, name: str) -> str | None:
 
 
 async def ttl_days(aws: AWS, name: str) -> int | None:
-    """Return after how many days a repository's images expire; None for never."""
+    """Return the days after which a repository's images expire; None for never."""
     policy = await _policy(aws, name)
     return None if policy is None else ttl_of(policy)
 
@@ -79,14 +79,14 @@ async def _policy(aws: AWS, name: str) -> dict[str, Any] | None:
 
 
 class RegistryLogin:
-    """Gives user and password of the account's registry when it is called, new ones each time.
+    """Returns a new user and password of the account's registry on each call.
 
-    A password holds for 12 hours. Whoever asks again has been refused with what they had.
+    A password is valid for 12 hours. A caller asks again after the registry has refused the last one.
 
     Attributes
     ----------
     host : str
-        The registry, as it stands in the names of images.
+        The registry host, as in image names.
     """
 
     def __init__(self, aws: AWS, host: str, first: tuple[str, str]) -> None:
@@ -97,7 +97,7 @@ class RegistryLogin:
         self._first: tuple[str, str] | None = first
 
     def __call__(self) -> tuple[str, str]:
-        """Return user and password; from any thread but that of the event loop, which asks AWS."""
+        """Return user and password. Call it from any thread except the event loop's, which runs the AWS call."""
         with self._lock:
             first, self._first = self._first, None
         return first or asyncio.run_coroutine_threadsafe(_login(self._aws), self._loop).result()[1]
@@ -107,7 +107,7 @@ class RegistryLogin:
 
 
 async def registry_credentials(aws: AWS) -> RegistryLogin:
-    """Return what opens the account's registry."""
+    """Return the login of the account's registry."""
     host, pair = await _login(aws)
     return RegistryLogin(aws, host, pair)
 
@@ -120,7 +120,7 @@ async def _login(aws: AWS) -> tuple[str, tuple[str, str]]:
 
 
 async def images(aws: AWS, repository: str) -> tuple[StoredImage, ...]:
-    """Return all images and indexes of a repository; none when there is no repository."""
+    """Return all images and indexes of a repository; empty if it does not exist."""
     try:
         found = await aws.pages("ecr", "DescribeImages", "imageDetails", repositoryName=repository)
     except StarburstError as error:
@@ -128,12 +128,12 @@ async def images(aws: AWS, repository: str) -> tuple[StoredImage, ...]:
             raise
         return ()
     texts = await manifests(aws, repository, [detail["imageDigest"] for detail in found])
-    # One that has gone in between is gone.
+    # Skip images deleted meanwhile.
     return tuple(_stored(each, texts[each["imageDigest"]]) for each in found if each["imageDigest"] in texts)
 
 
 async def manifests(aws: AWS, repository: str, digests: Iterable[str]) -> dict[str, str]:
-    """Return the manifests of those of these digests that are there."""
+    """Return the manifests of the existing digests."""
     calls = (
         aws.call("ecr", "BatchGetImage", repositoryName=repository, imageIds=part, acceptedMediaTypes=_ACCEPTED)
         for part in _batches(digests)
@@ -143,9 +143,9 @@ async def manifests(aws: AWS, repository: str, digests: Iterable[str]) -> dict[s
 
 
 async def delete_images(aws: AWS, repository: str, gone: Iterable[StoredImage]) -> dict[str, str]:
-    """Delete images with all their tags; return by digest why some were not.
+    """Delete images with all their tags; return the failures by digest.
 
-    Indexes go first: what an index names cannot be deleted before it.
+    Indexes are deleted first: an image in an index cannot be deleted before the index.
     """
     every = list(gone)
     failures: dict[str, str] = {}
@@ -157,21 +157,21 @@ async def delete_images(aws: AWS, repository: str, gone: Iterable[StoredImage]) 
 
 
 async def refresh(aws: AWS, repository: str, image: StoredImage) -> StoredImage:
-    """Push an image again under a new tag, so that its days count from now; what is there stays as it is.
+    """Push an image again under a new tag to renew its expiry; existing images are unchanged.
 
-    Only a manifest is pushed: the layers, and the images that an index names, are those that are there.
+    Only a manifest is pushed: the layers, and the images of an index, exist already.
 
     Raises
     ------
     ImageError
-        It is gone, or of a format that cannot be pushed again.
+        It does not exist any more, or its format cannot be pushed again.
     """
     text = (await manifests(aws, repository, [image.digest])).get(image.digest)
     if text is None or not image.tags:
-        raise ImageError(f"{repository} has no image {image.digest} with a tag any more; build it anew.")
+        raise ImageError(f"{repository} has no image {image.digest} with a tag any more; build it again.")
     now = aws.now()
     tag = refresh_tag(image.tags[-1], now)
-    await create(  # somebody else may do so in the same second
+    await create(  # another process may do so in the same second
         aws,
         "ecr",
         "PutImage",
@@ -186,9 +186,9 @@ async def refresh(aws: AWS, repository: str, image: StoredImage) -> StoredImage:
 
 
 async def in_use(aws: AWS) -> dict[str, tuple[str, ...]]:
-    """Return by reference which images are in use, and by which ECS clusters.
+    """Return the images in use by reference, with the ECS clusters that use them.
 
-    Those of every task in the account and region, and those that the next workers of our pools would have.
+    Includes the images of every task in the account and region, and of the next workers of our pools.
     """
     users: dict[str, set[str]] = defaultdict(set)
     clusters = await aws.pages("ecs", "ListClusters", "clusterArns")
@@ -209,25 +209,25 @@ async def _of_tasks(aws: AWS, cluster: str) -> tuple[str, set[str]]:
     except StarburstError as error:
         if code_of(error) not in MISSING:
             raise
-        arns = []  # the cluster has just been deleted
+        arns = []  # the cluster was deleted meanwhile
     for start in range(0, len(arns), BATCH):
         answer = await aws.call("ecs", "DescribeTasks", cluster=cluster, tasks=arns[start : start + BATCH])
         for container in (each for task in answer["tasks"] for each in task.get("containers", [])):
             if "image" in container:
                 names.add(container["image"])
-            if "imageDigest" in container:  # what a tag meant when the task started
+            if "imageDigest" in container:  # the digest of the tag when the task started
                 names.add(f"{container.get('image', '').partition('@')[0]}@{container['imageDigest']}")
     return cluster.rpartition("/")[2], names
 
 
 async def _of_family(aws: AWS, family: str) -> tuple[str, set[str]]:
-    """Return what the latest revision names: it is that which a pool runs."""
+    """Return the images of the latest revision, which a pool runs."""
     try:
         answer = await aws.call("ecs", "DescribeTaskDefinition", taskDefinition=family)
     except StarburstError as error:
         if code_of(error) not in MISSING | {"ClientException"}:
             raise
-        answer = {"taskDefinition": {"containerDefinitions": []}}  # the pool has just been deleted
+        answer = {"taskDefinition": {"containerDefinitions": []}}  # the pool was deleted meanwhile
     containers = answer["taskDefinition"]["containerDefinitions"]
     return family.rpartition("-")[0], {each["image"] for each in containers}
 

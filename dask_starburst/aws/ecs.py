@@ -16,34 +16,34 @@ from dask_starburst.errors import AWSError, StarburstError
 from dask_starburst.plan.loop.state import Task
 from dask_starburst.plan.requests.tasks import definition_digest, place_of
 
-#: DescribeTasks and DescribeContainerInstances take so many at most (aws-facts §1.2).
+#: The most names of DescribeTasks and DescribeContainerInstances (aws-facts §1.2).
 BATCH = 100
 _DIGEST_TAG = "starburst:definition"
 
 
 @dataclass(frozen=True, slots=True)
 class Placements:
-    """RunTask's answer: the tasks, and why each container instance refused (``RESOURCE:MEMORY``, ``AGENT``, …)."""
+    """RunTask's answer: the tasks, and the failure of each container instance (``RESOURCE:MEMORY``, ``AGENT``, …)."""
 
     tasks: tuple[Task, ...]
     refusals: Mapping[str, str]
 
     def refusal(self, container_instance: str) -> str:
-        """Return why nothing was placed on a container instance; ECS may name the whole provider instead."""
+        """Return why no task was placed on a container instance; ECS may name the whole provider instead."""
         if container_instance in self.refusals:
             return self.refusals[container_instance]
-        return ", ".join(sorted({*self.refusals.values()})) or "ECS gave neither task nor reason"
+        return ", ".join(sorted({*self.refusals.values()})) or "ECS returned neither a task nor a reason"
 
 
 async def ensure_cluster(aws: AWS, name: str, tags: dict[str, str]) -> None:
-    """Make the ECS cluster when it is not there or was deleted."""
+    """Create the ECS cluster if it does not exist or was deleted."""
     answer = await aws.call("ecs", "DescribeClusters", clusters=[name])
     if not any(c["status"] == "ACTIVE" for c in answer["clusters"]):
         await aws.call("ecs", "CreateCluster", clusterName=name, tags=_tags(tags))
 
 
 async def ensure_providers(aws: AWS, cluster: str, requests: list[dict[str, Any]], tags: dict[str, str]) -> None:
-    """Make the capacity providers and attach exactly them to the cluster."""
+    """Create the capacity providers, and set them as the cluster's only ones."""
     names = [r["name"] for r in requests]
     found = await _providers(aws, names)
     for request in requests:
@@ -66,9 +66,9 @@ async def _providers(aws: AWS, names: list[str]) -> set[str]:
 
 
 async def ensure_definition(aws: AWS, request: dict[str, Any], tags: dict[str, str]) -> str:
-    """Return the ARN of a task definition with this content, registered when there is none.
+    """Return the ARN of a task definition with this content; register it if there is none.
 
-    Registering is limited to one a second (aws-facts §1.1), so an equal one is used again.
+    Registering is limited to one a second (aws-facts §1.1), so an equal one is reused.
     """
     digest = definition_digest(request)
     try:
@@ -83,16 +83,16 @@ async def ensure_definition(aws: AWS, request: dict[str, Any], tags: dict[str, s
 
 
 async def run_tasks(aws: AWS, request: dict[str, Any]) -> Placements:
-    """Run the tasks of one request; ECS may place some and refuse the others."""
+    """Run the tasks of one request. ECS may place some and refuse the others."""
     answer = await aws.call("ecs", "RunTask", **request)
     refusals = {f.get("arn", ""): f.get("reason", "no reason given") for f in answer.get("failures", [])}
     return Placements(tuple(map(_task, answer["tasks"])), refusals)
 
 
 async def stop_task(aws: AWS, cluster: str, task: str, reason: str) -> None:
-    """Stop a task (SIGTERM, later SIGKILL); fine when ECS does not know it any more."""
+    """Stop a task (SIGTERM, then SIGKILL). No-op if ECS does not know it any more."""
     try:
-        # ECS keeps at most 255 characters of the reason.
+        # ECS accepts at most 255 characters.
         await aws.call("ecs", "StopTask", cluster=cluster, task=task, reason=reason[:255])
     except StarburstError as error:
         if code_of(error) not in MISSING | {"InvalidParameterException"}:
@@ -100,20 +100,20 @@ async def stop_task(aws: AWS, cluster: str, task: str, reason: str) -> None:
 
 
 async def running(aws: AWS, cluster: str, started_by: str | None = None) -> list[str]:
-    """Return the ARNs of the tasks that are not over."""
+    """Return the ARNs of the tasks that are not stopped."""
     request = {"cluster": cluster} | ({"startedBy": started_by} if started_by else {})
     return await aws.pages("ecs", "ListTasks", "taskArns", **request)
 
 
 async def tasks(aws: AWS, cluster: str, arns: Iterable[str]) -> dict[str, Task]:
-    """Return those of these tasks that ECS knows, over or not."""
+    """Return the tasks that ECS still describes, stopped ones included."""
     calls = (aws.call("ecs", "DescribeTasks", cluster=cluster, tasks=part) for part in _batches(sorted(arns)))
     seen = (_task(t) for answer in await asyncio.gather(*calls) for t in answer["tasks"])
-    return {t.arn: t for t in seen if t.worker != ""}  # a worker may be called 0
+    return {t.arn: t for t in seen if t.worker != ""}  # a worker's name may be 0
 
 
 async def connected_instances(aws: AWS, cluster: str) -> list[str]:
-    """Return the ARNs of the container instances that take tasks: active ones whose agent is connected."""
+    """Return the ARNs of the container instances that accept tasks: active, with a connected agent."""
     return await aws.pages(
         "ecs",
         "ListContainerInstances",
@@ -125,7 +125,7 @@ async def connected_instances(aws: AWS, cluster: str) -> list[str]:
 
 
 async def draining_instances(aws: AWS, cluster: str) -> list[str]:
-    """Return the ARNs of the container instances that ECS drains: for Spot, or because somebody wants it."""
+    """Return the ARNs of the draining container instances: because of a Spot notice, or on request."""
     return await aws.pages("ecs", "ListContainerInstances", "containerInstanceArns", cluster=cluster, status="DRAINING")
 
 
@@ -141,9 +141,9 @@ async def instance_ids(aws: AWS, cluster: str, arns: Iterable[str]) -> dict[str,
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A container instance: its EC2 id, whether its agent takes tasks now, and whether it has none.
+    """A container instance: its EC2 id, whether its agent accepts tasks, and whether it is free.
 
-    Tasks are not counted: ECS leaves one out as soon as it is to stop, though it has its CPU until it has.
+    Free means that all its CPU is: ECS's task count omits stopping tasks, which still use CPU.
     """
 
     instance: str
@@ -174,14 +174,14 @@ def _cpu(resources: list[dict[str, Any]]) -> int:
 
 
 async def cluster_providers(aws: AWS, name: str) -> list[str] | None:
-    """Return the names of a cluster's capacity providers; None when there is no such cluster."""
+    """Return the names of a cluster's capacity providers; None if the cluster does not exist."""
     answer = await aws.call("ecs", "DescribeClusters", clusters=[name])
     active = [c for c in answer["clusters"] if c["status"] == "ACTIVE"]
     return list(active[0].get("capacityProviders", [])) if active else None
 
 
 async def detach_providers(aws: AWS, cluster: str) -> None:
-    """Take every capacity provider from a cluster."""
+    """Remove all capacity providers from a cluster."""
     await delete(
         aws,
         "ecs",
@@ -193,19 +193,19 @@ async def detach_providers(aws: AWS, cluster: str) -> None:
 
 
 async def remove_providers(aws: AWS, names: list[str]) -> None:
-    """Delete those of these capacity providers that exist; no cluster may have them any more."""
+    """Delete the existing ones of these capacity providers. No cluster may use them any more."""
     for name in await _providers(aws, names) if names else ():
         try:
             await aws.call("ecs", "DeleteCapacityProvider", capacityProvider=name)
         except StarburstError as error:
             if code_of(error) != "ClientException":
                 raise
-            # So ECS calls it while the cluster still detaches the provider.
+            # ECS's error while the cluster is still detaching the provider.
             raise AWSError(str(error), code="UpdateInProgressException", operation=error.operation) from error
 
 
 async def remove_cluster(aws: AWS, name: str) -> None:
-    """Delete a cluster with what is still registered in it of instances that are gone."""
+    """Deregister the remaining container instances of a cluster, and delete it."""
     if await cluster_providers(aws, name) is None:
         return
     for arn in await aws.pages("ecs", "ListContainerInstances", "containerInstanceArns", cluster=name):
@@ -214,7 +214,7 @@ async def remove_cluster(aws: AWS, name: str) -> None:
 
 
 async def deregister_definitions(aws: AWS, prefix: str) -> None:
-    """Make every task definition inactive whose family begins so."""
+    """Deregister all task definitions of families with a prefix."""
     families = await aws.pages("ecs", "ListTaskDefinitionFamilies", "families", familyPrefix=prefix, status="ACTIVE")
     for family in families:
         for arn in await aws.pages("ecs", "ListTaskDefinitions", "taskDefinitionArns", familyPrefix=family):

@@ -1,4 +1,4 @@
-"""AWS's words in one table, by code and whole phrase, and the sentences that they become."""
+"""The table of AWS's errors, by code and whole phrase, with the messages for the user."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from dask_starburst.aws.codes import (
 from dask_starburst.errors import AWSUnavailable, CredentialsExpired, NoCredentials, StarburstError, Throttled
 from dask_starburst.plan.loop.offerings import Refusal
 
-#: How long what AWS says lasts, and whose matter it is.
+#: Classes of errors.
 #:
-#: - ``passing``: AWS's own fault (a throttle, a 5xx, a host that is gone); it is over by itself, and not the worker's.
-#: - ``capacity``, ``quota``: AWS has no instance to give, or may give the account no more.
-#: - ``fault``: something in the request or in the account, which waiting does not mend.
-#: - ``network``: an instance could not reach a registry, which may be over soon or be how its subnet is made.
-#: - ``start``: the container could not be started, and the next one most likely cannot either.
+#: - ``passing``: a temporary fault of AWS (throttling, a 5xx, a failed host); it does not count against the worker.
+#: - ``capacity``, ``quota``: AWS has no capacity, or the account's quota is used up.
+#: - ``fault``: an error in the request or in the account; waiting does not help.
+#: - ``network``: an instance could not reach a registry; temporary, or due to its subnet.
+#: - ``start``: the container could not be started; the next one most likely fails too.
 Kind = Literal["passing", "capacity", "quota", "fault", "network", "start"]
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """A row of the table: AWS's codes and whole phrases, what they mean, and the next step.
+    """A row of the table: AWS's codes and phrases, their class, and the next step.
 
-    Codes are compared as whole words, in AWS's own case; phrases in any case, at the borders of words.
+    Codes match whole words, case-sensitive; phrases match at word boundaries, in any case.
     """
 
     kind: Kind
@@ -54,13 +54,13 @@ class Meaning:
     phrases: tuple[str, ...] = ()
 
     def fits(self, text: str) -> bool:
-        """Whether a text of AWS's says this."""
+        """Return whether a message of AWS matches."""
         return any(_whole(code).search(text) for code in self.codes) or _says(text, *self.phrases)
 
 
 @cache
 def _whole(words: str, flags: int = 0) -> re.Pattern[str]:
-    """Match words that are no part of longer ones: ``InternalError`` is none of ``Client.InternalError``."""
+    """Match whole words only: ``InternalError`` does not match in ``Client.InternalError``."""
     return re.compile(rf"(?<![\w.]){re.escape(words)}(?!\w)", flags)
 
 
@@ -68,22 +68,22 @@ _CAPACITY = (
     'Allow more types with instance_types=[…], or on-demand ones with spot_policy="spot_with_fallback" or "on-demand".'
 )
 _QUOTA = (
-    "Look with `starburst quota status`, and ask AWS for a higher vCPU quota of EC2 in Service Quotas with"
+    "Check `starburst quota status`, and request a higher vCPU quota of EC2 in Service Quotas with"
     " `starburst quota request`; or use smaller or fewer workers."
 )
-_FAULT = "That is a fault in the request or in the account, which waiting does not mend."
-_PASSING = "That is a fault of AWS's own, which passes; it is tried again by itself."
+_FAULT = "This is an error in the request or in the account; waiting does not help."
+_PASSING = "This is a temporary fault of AWS; it is retried automatically."
 _IMAGE = (
-    "Check image= and that the execution role may pull it. ECR deletes images whose time is over:"
-    " `starburst image list` shows those that it has."
+    "Check image= and that the execution role may pull it. ECR deletes expired images:"
+    " `starburst image list` shows the existing ones."
 )
 _HOST = (
-    "The container could not be started on its instance. If that goes on, give other instance_types=[…] or a larger"
+    "The container could not be started on its instance. If this persists, give other instance_types=[…] or a larger"
     " storage.volume_size."
 )
 
-#: What AWS's texts mean: of scaling activities, of tasks that stopped, of containers. The first row that fits counts,
-#: so what is more exact comes first. Sources: "Troubleshoot Amazon EC2 Auto Scaling: EC2 instance launch failures";
+#: The messages of scaling activities, stopped tasks and containers. The first matching row wins,
+#: so more specific rows come first. Sources: "Troubleshoot Amazon EC2 Auto Scaling: EC2 instance launch failures";
 #: "Error codes for the Amazon EC2 API"; "Amazon ECS stopped tasks error messages".
 TABLE: tuple[Meaning, ...] = (
     Meaning(
@@ -112,13 +112,13 @@ TABLE: tuple[Meaning, ...] = (
     ),
     Meaning(
         "passing",
-        "AWS looks into a new account or region before it launches there, which takes up to four hours.",
+        "AWS validates a new account or region before the first launch, which takes up to four hours.",
         codes=("PendingVerification",),
         phrases=("is being validated, and you will not be able to launch additional resources",),
     ),
     Meaning(
         "passing",
-        "AWS took the instance back, or it failed; another one is used.",
+        "AWS reclaimed the instance, or it failed; another one is used.",
         codes=("SpotInterruption", "SpotInstanceTermination", "Server.SpotInstanceTermination", "HostTerminated"),
         phrases=("Host EC2",),
     ),
@@ -130,7 +130,7 @@ TABLE: tuple[Meaning, ...] = (
     ),
     Meaning(
         "fault",
-        "The account's default key for EBS volumes is one of its own, which Auto Scaling may not use: grant it to"
+        "The account's default EBS key is a customer managed key that Auto Scaling may not use: grant it to"
         " AWSServiceRoleForAutoScaling in KMS.",
         codes=("Client.InternalError", "Client.InvalidKMSKey.InvalidState"),
         phrases=("Client error on launch",),
@@ -142,8 +142,8 @@ TABLE: tuple[Meaning, ...] = (
     ),
     Meaning(
         "network",
-        "The instance could not reach what it pulls from, or had no answer. If that goes on: can the subnet reach it (a"
-        " public subnet, NAT or endpoints)?",
+        "The instance could not reach the registry, or got no answer. If this persists, check that the subnet can"
+        " reach it (a public subnet, NAT or endpoints).",
         phrases=(
             "i/o timeout",
             "context deadline exceeded",
@@ -176,7 +176,7 @@ TABLE: tuple[Meaning, ...] = (
     ),
     Meaning(
         "start",
-        "It was killed, most often for lack of memory: give a larger worker=.",
+        "The container was killed, usually out of memory: give a larger worker=.",
         codes=("OutOfMemoryError",),
         phrases=("Container killed due to memory usage",),
     ),
@@ -227,7 +227,7 @@ TABLE: tuple[Meaning, ...] = (
     ),
     Meaning(
         "fault",
-        "The identity that launches lacks a right: AWS's text names it, or"
+        "The launching identity lacks a permission: AWS's message names it, or"
         " `aws sts decode-authorization-message --encoded-message …` does.",
         codes=("UnauthorizedOperation", "AccessDenied", "AccessDeniedException"),
         phrases=("You are not authorized to perform this operation", "You are not authorized to use launch template"),
@@ -239,9 +239,9 @@ TABLE: tuple[Meaning, ...] = (
         phrases=("Invalid IAM Instance Profile", "Launching EC2 instance failed"),
     ),
 )
-#: What a launch is taken for that AWS explains in words which are in no row.
+#: The default for a failed launch whose message matches no row.
 UNKNOWN_LAUNCH = Meaning("fault", _FAULT)
-#: What RunTask answers while AWS has not caught up with what was just made (real-aws R2, R18).
+#: RunTask's errors while new resources are not consistent yet (real-aws R2, R18).
 _SETTLING = (
     "unable to assume the role",
     "Unable to assume the service linked role",
@@ -249,8 +249,8 @@ _SETTLING = (
     "TaskDefinition not found",
     "The specified capacity provider",
 )
-#: Refusals of RunTask that pass by themselves ("API failure reasons", ECS developer guide): the instance is full, still
-#: has another task of ours or has just gone; its agent is reconnecting; ECS does not show it yet.
+#: Temporary RunTask failures ("API failure reasons", ECS developer guide): the instance is full, still
+#: runs another task or has just ended; its agent is reconnecting; ECS does not show it yet.
 _PLACEMENTS = (
     "RESOURCE",
     "AGENT",
@@ -262,17 +262,17 @@ _PLACEMENTS = (
     "INACTIVE",
     "DRAINING",
 )
-#: What AWS says of an instance profile that was made a moment ago (aws-facts §3.5; "CreateAutoScalingGroup").
+#: AWS's error for a new instance profile (aws-facts §3.5; "CreateAutoScalingGroup").
 _FRESH_PROFILE = "Invalid IAM Instance Profile"
-#: What a registry says of a tag that has an image and cannot be moved: ECR's and Docker's words.
+#: Registry errors for an immutable tag: ECR's and Docker's.
 _TAG_TAKEN = ("ImageTagAlreadyExistsException", "TAG_INVALID", "tag is immutable", "tag invalid")
-#: What ECR says of a password that is over (github.com/flipt-io/flipt/issues/3043).
+#: ECR's error for an expired password (github.com/flipt-io/flipt/issues/3043).
 _PASSWORD_OVER = "authorization token has expired"
 _INSTANCE_TYPE = re.compile(r"\b[a-z]+\d+[a-z-]*\.(?:\d*x?large|medium|small|micro|nano|metal[\w-]*)\b")
 
 
 def code_of(error: BaseException | None) -> str:
-    """Return AWS's code of an error, of boto3 or of ours; empty when it has none."""
+    """Return the AWS error code of an exception of boto3 or ours; empty if it has none."""
     if isinstance(error, StarburstError):
         return error.code or ""
     response = getattr(error, "response", None)
@@ -280,40 +280,40 @@ def code_of(error: BaseException | None) -> str:
 
 
 def meaning(text: str) -> Meaning | None:
-    """Return what a text of AWS's means; None if it is in no row. Never ask about what a process of the user's says."""
+    """Return the row that matches a message of AWS; None if there is none. Not for output of user processes."""
     return next((row for row in TABLE if row.fits(text)), None)
 
 
 def outage(error: BaseException) -> bool:
-    """Whether AWS could not be asked: it throttles, fails itself, does not answer or takes no credentials just now.
+    """Return whether AWS was unavailable: throttling, a server error, no answer, or rejected credentials.
 
-    The call says nothing about what was asked for, and the same call may work in a moment.
+    The error says nothing about the requested resource; the same call may succeed later.
     """
     return isinstance(error, Throttled | AWSUnavailable | CredentialsExpired | NoCredentials)
 
 
 def settling(error: BaseException) -> bool:
-    """Whether AWS has not caught up with what was made or asked for before: it is eventually consistent."""
+    """Return whether an error is due to eventual consistency after an earlier call."""
     return code_of(error) in MISSING | BUSY or _says(str(error), *_SETTLING)
 
 
 def placement_passes(refusal: str) -> bool:
-    """Whether the reason for which ECS placed no task on an instance may pass by itself."""
+    """Return whether a placement failure of ECS is temporary."""
     return refusal.upper().startswith(_PLACEMENTS)
 
 
 def fresh_profile(error: BaseException) -> bool:
-    """Whether Auto Scaling does not know an instance profile yet that has just been made."""
+    """Return whether Auto Scaling refuses an instance profile because it is new."""
     return code_of(error) == "ValidationError" and _says(str(error), _FRESH_PROFILE)
 
 
 def tag_taken(text: str) -> bool:
-    """Whether a registry says that a tag has an image already and cannot be moved."""
+    """Return whether a registry error means that the tag exists and is immutable."""
     return _says(text, *_TAG_TAKEN)
 
 
 def password_over(text: str) -> bool:
-    """Whether ECR says that a password has expired."""
+    """Return whether an ECR error means that the password has expired."""
     return _says(text, _PASSWORD_OVER)
 
 
@@ -322,12 +322,12 @@ def _says(text: str, *phrases: str) -> bool:
 
 
 def launch_meaning(text: str) -> Meaning:
-    """Return what AWS's text about a launch that failed means, also where no row has it."""
+    """Return the row of a failed launch's message, or the default."""
     return meaning(text) or UNKNOWN_LAUNCH
 
 
 def launch_refusal(group: str, text: str, at: float) -> Refusal:
-    """Return what Auto Scaling's text about a failed launch means; it has no code of its own."""
+    """Return the refusal of a failed launch from Auto Scaling's message, which has no code."""
     kind = launch_meaning(text).kind
     found = _INSTANCE_TYPE.search(text) if kind == "capacity" else None
     known = kind if kind in ("passing", "capacity", "quota") else "fault"

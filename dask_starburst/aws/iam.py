@@ -1,4 +1,4 @@
-"""IAM: roles and the instance profile, made when they are not there."""
+"""IAM: creation of roles and the instance profile."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dask_starburst.plan.requests.policies import NAMESPACE, Role
 
 logger = logging.getLogger(__name__)
 
-#: All our roles lie under one path, so that a policy can name them together.
+#: The path of all our roles, so that one policy can name them.
 PATH = f"/{NAMESPACE}/"
 
 
 async def ensure_role(aws: AWS, role: Role, tags: dict[str, str]) -> str:
-    """Make the role and its inline policy when they are not there or not like this; return its ARN."""
+    """Create or update the role and its inline policy; return its ARN."""
     found = await get(aws, "iam", "GetRole", RoleName=role.name)
     if found is not None:
         await _bring_up_to_date(aws, role)
@@ -41,7 +41,7 @@ async def ensure_role(aws: AWS, role: Role, tags: dict[str, str]) -> str:
 
 
 async def _bring_up_to_date(aws: AWS, role: Role) -> None:
-    """Give a role that an older version of ours has made the policy of this one."""
+    """Update the policy of a role created by an older version."""
     if not role.statements:
         return
     try:
@@ -49,8 +49,8 @@ async def _bring_up_to_date(aws: AWS, role: Role) -> None:
         if found is None or found["PolicyDocument"] != role.policy:
             await _put_policy(aws, role)
     except PermissionDenied as error:
-        # Roles may be an administrator's affair. What a role then lacks is told where it is missed.
-        logger.warning("the policy of role %s is left as it is: %s", role.name, error)
+        # Only an administrator may be allowed to change roles. A missing permission is reported where it is needed.
+        logger.warning("the policy of role %s could not be updated; keeping the current one: %s", role.name, error)
 
 
 async def _put_policy(aws: AWS, role: Role) -> None:
@@ -64,7 +64,7 @@ async def _put_policy(aws: AWS, role: Role) -> None:
 
 
 async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) -> str:
-    """Make the instance profile that hands `role` to instances; return its name."""
+    """Create the instance profile for `role`; return its name."""
     name = role.name
     found, _ = await asyncio.gather(
         get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name), ensure_role(aws, role, tags)
@@ -84,8 +84,8 @@ async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) ->
     except StarburstError as error:
         if code_of(error) != "LimitExceeded":
             raise
-        # A second cluster that sets the account up at the same moment was faster: a profile holds
-        # one role only. What it holds may not be visible yet.
+        # Another cluster set up the account at the same time: a profile has
+        # only one role, which may not be visible yet.
         found = await get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name)
         if found is not None and any(r["RoleName"] != name for r in found["InstanceProfile"]["Roles"]):
             raise
@@ -93,16 +93,16 @@ async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) ->
 
 
 async def ensure_service_linked_role(aws: AWS, service: str, role: str) -> None:
-    """Make the role with which an AWS service works in the account; a fresh account lacks some.
+    """Create a service-linked role; a new account lacks some.
 
-    The console makes them unasked, the API does not (aws-facts §3.5): without the one of Spot no group of
-    a fresh account gets a Spot instance.
+    The console creates them automatically, the API does not (aws-facts §3.5): without the one for Spot no group of
+    a new account gets a Spot instance.
     """
     if await get(aws, "iam", "GetRole", RoleName=role) is not None:
         return
     try:
         await aws.call("iam", "CreateServiceLinkedRole", AWSServiceName=service)
     except StarburstError as error:
-        # AWS's word for "has been taken in this account": another cluster was faster.
+        # AWS's error if the role exists: another cluster created it.
         if code_of(error) not in EXISTS | {"InvalidInput"}:
             raise

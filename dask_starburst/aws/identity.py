@@ -1,4 +1,4 @@
-"""Who calls, and from where."""
+"""The identity and the public address of the caller."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ from dask_starburst.aws.addresses import is_loopback
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import AWSError
 
-#: Bytes of an answer; an address has 15 at the most.
+#: The most bytes of an answer; an address has at most 15.
 _MOST = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose credentials these are: the account's number, and the ARN of the user or the assumed role."""
+    """The identity of the credentials: the account id, and the ARN of the user or assumed role."""
 
     account: str
     arn: str
 
 
 async def caller(aws: AWS) -> Caller:
-    """Return who calls; the first call, which shows whether credentials work."""
+    """Return the caller's identity; as the first call it shows whether the credentials work."""
     answer = await aws.call("sts", "GetCallerIdentity")
     return Caller(str(answer["Account"]), str(answer["Arn"]))
 
 
 async def caller_cidr(url: str) -> str:
-    """Return the CIDR of the address that this computer has on the Internet.
+    """Return the CIDR of this computer's public address.
 
     Parameters
     ----------
     url : str
-        A page that answers with the caller's address, such as AWS's checkip.
+        A page that returns the caller's address, such as AWS's checkip.
 
     Raises
     ------
     AWSError
-        The page cannot be read or holds no address.
+        The page cannot be read or does not return an address.
     """
     try:
         return _admissible(await asyncio.to_thread(_read, url), url)
     except (OSError, HTTPException, ValueError) as error:
         raise AWSError(
-            f"your own address could not be found out at {url} ({error}); give the range that may"
+            f"the public address of this computer could not be determined from {url} ({error}); give the range that may"
             ' reach the scheduler: network={"caller": "203.0.113.7/32"}.'
         ) from error
 
 
 def _admissible(text: str, url: str) -> str:
-    """Return the range of one address, if it can be that of a client of this page."""
+    """Return the CIDR of one address, if it is a possible address of a client of this page."""
     try:
         address = ipaddress.ip_address(text)
-    except ValueError:  # a range, too: a page that answers 0.0.0.0/0 would open the scheduler to everybody
+    except ValueError:  # also a range: 0.0.0.0/0 would open the scheduler to the Internet
         raise ValueError(f"it answered {text!r:.80}, which is not an address") from None
     if address.version != 4:
         raise ValueError(f"it answered {address}, and the scheduler has an IPv4 address only")
     near = is_loopback(url)
     if address.is_multicast or not (address.is_loopback if near else address.is_global):
-        raise ValueError(f"it answered {address}, which is not an address of the Internet")
+        raise ValueError(f"it answered {address}, which is not a {'loopback' if near else 'public'} address")
     return f"{address}/32"
 
 
 def _read(url: str) -> str:
-    # The computer itself is never reached through a proxy, whatever HTTP_PROXY says.
+    # Never use HTTP_PROXY for a loopback URL.
     handlers = [ProxyHandler({})] if is_loopback(url) else []
     with build_opener(*handlers).open(url, timeout=10) as answer:
         body = answer.read(_MOST + 1)

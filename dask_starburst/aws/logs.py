@@ -9,9 +9,9 @@ from dask_starburst.aws.tolerant import create, get
 
 
 async def ensure_group(aws: AWS, name: str, retention: int, tags: dict[str, str]) -> None:
-    """Make a log group that forgets after `retention` days; what somebody else has chosen for it stays."""
+    """Create a log group with a retention in days; the retention of an existing one stays."""
     if await create(aws, "logs", "CreateLogGroup", logGroupName=name, tags=tags) is None:
-        # Whoever made it may have died before the next call: it would keep, and charge for, everything.
+        # Its creator may have failed before setting a retention, and the group would keep (and charge for) everything.
         found = await aws.call("logs", "DescribeLogGroups", logGroupNamePrefix=name)
         if any(g["logGroupName"] == name and "retentionInDays" in g for g in found["logGroups"]):
             return
@@ -19,13 +19,13 @@ async def ensure_group(aws: AWS, name: str, retention: int, tags: dict[str, str]
 
 
 async def tail(aws: AWS, group: str, stream: str, lines: int) -> list[str]:
-    """Return the newest lines of a stream, oldest first; empty when there is no such stream."""
+    """Return the newest lines of a stream, oldest first; empty if it does not exist."""
     request: dict[str, Any] = {"logGroupName": group, "logStreamName": stream}
     answer = await get(aws, "logs", "GetLogEvents", limit=lines, startFromHead=False, **request)
     return [] if answer is None else [e["message"] for e in answer["events"]]
 
 
 async def stored_bytes(aws: AWS, name: str) -> int:
-    """Return how many bytes a log group keeps; none when it is not there. CloudWatch counts them some hours late."""
+    """Return the stored bytes of a log group; 0 if it does not exist. CloudWatch updates it with hours of delay."""
     found = await aws.call("logs", "DescribeLogGroups", logGroupNamePrefix=name)
     return sum(group.get("storedBytes", 0) for group in found["logGroups"] if group["logGroupName"] == name)

@@ -1,4 +1,4 @@
-"""Where to launch: what AWS sells in which zone, at what Spot price, and how likely it is to be had."""
+"""Choice of the zone: offered types, Spot prices and Spot placement scores."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dask_starburst.plan.requests.policies import NAMESPACE
 
 
 async def zones_that_sell(aws: AWS, types: tuple[str, ...]) -> dict[str, frozenset[str]]:
-    """Return which of these instance types each availability zone of the region has on offer.
+    """Return the types among these that each availability zone of the region offers.
 
-    Not every zone sells every type (in us-east-1e there are few), and AWS says so only at the launch.
+    Not every zone offers every type (us-east-1e has few), and AWS reports it only at launch.
     """
     found = await aws.pages(
         "ec2",
@@ -31,21 +31,21 @@ async def zones_that_sell(aws: AWS, types: tuple[str, ...]) -> dict[str, frozens
     return {zone: frozenset(names) for zone, names in zones.items()}
 
 
-async def choose_subnet(aws: AWS, wanted: str | None, types: tuple[str, ...], *, spot: bool, count: int) -> Zone:
-    """Return the wanted subnet, or the best one of the default VPC for these instance types.
+async def choose_subnet(aws: AWS, requested: str | None, types: tuple[str, ...], *, spot: bool, count: int) -> Zone:
+    """Return the requested subnet, or the best one of the default VPC for these instance types.
 
     Parameters
     ----------
     aws : AWS
         The account.
-    wanted : str, optional
+    requested : str, optional
         A subnet's id.
     types : tuple of str
-        The instance types that are to be launched, the scheduler's first.
+        The instance types to launch, the scheduler's first.
     spot : bool
-        Whether workers are to be bought on Spot.
+        Whether workers use Spot.
     count : int
-        How many workers, for Spot placement scores.
+        The number of workers, for Spot placement scores.
 
     Raises
     ------
@@ -53,10 +53,10 @@ async def choose_subnet(aws: AWS, wanted: str | None, types: tuple[str, ...], *,
         It does not exist, or the account has no default VPC in this region.
     """
     sold = await zones_that_sell(aws, types)
-    key, value = ("subnet-id", wanted) if wanted else ("default-for-az", "true")
+    key, value = ("subnet-id", requested) if requested else ("default-for-az", "true")
     subnets = (await aws.call("ec2", "DescribeSubnets", Filters=[{"Name": key, "Values": [value]}]))["Subnets"]
-    if not subnets and wanted:
-        raise BadArgument(f"network.subnet={wanted!r} is not in {aws.region}.")
+    if not subnets and requested:
+        raise BadArgument(f"network.subnet={requested!r} is not in {aws.region}.")
     if not subnets:
         raise BadArgument(
             f"the account has no default VPC in {aws.region}; make one (`aws ec2"
@@ -86,16 +86,16 @@ async def choose_subnet(aws: AWS, wanted: str | None, types: tuple[str, ...], *,
 
 
 def _size(subnet: dict[str, Any]) -> int:
-    """Return how many addresses a subnet has; how many are free, once that is less than half."""
+    """Return the number of addresses of a subnet; if fewer than half are free, the free ones."""
     free, size = int(subnet["AvailableIpAddressCount"]), ip_network(subnet["CidrBlock"]).num_addresses
     return size if 2 * free >= size else free
 
 
 async def spot_scores(aws: AWS, types: tuple[str, ...], count: int) -> dict[str, int]:
-    """Return AWS's Spot placement score of each zone by its id; empty where we may not, or cannot, ask.
+    """Return the Spot placement score of each zone by id; empty if the call is denied or fails.
 
-    It costs nothing, wants three types and more, and AWS limits how many different questions an account
-    asks in a day (aws-facts §1.5).
+    The call is free, needs three or more types, and AWS limits the number of different requests of an account
+    a day (aws-facts §1.5).
     """
     try:
         answer = await aws.call(
@@ -112,7 +112,7 @@ async def spot_scores(aws: AWS, types: tuple[str, ...], count: int) -> dict[str,
 
 
 async def spot_prices(aws: AWS, types: tuple[str, ...]) -> dict[str, float]:
-    """Return the mean Spot price (USD an hour) of the three cheapest types in each zone; empty where we may not ask."""
+    """Return the mean Spot price (USD an hour) of the three cheapest types in each zone; empty if denied."""
     try:
         found = await pricing.spot(aws, types, (), aws.now())
     except PermissionDenied:

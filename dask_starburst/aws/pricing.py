@@ -1,4 +1,4 @@
-"""What AWS charges just now: the price list of on demand, the Spot price history."""
+"""Current prices: the on-demand price list and the Spot price history."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tlz import partition_all
 
 from dask_starburst.aws.session import AWS
 
-#: What a worker's instance is among the products of EC2: Linux, on shared hardware, without a licence, not reserved.
+#: The EC2 product of a worker: Linux, shared tenancy, no licence, not reserved.
 _PRODUCT = {
     "operatingSystem": "Linux",
     "tenancy": "Shared",
@@ -19,18 +19,18 @@ _PRODUCT = {
     "capacitystatus": "Used",
     "marketoption": "OnDemand",
 }
-#: From so many types on it is quicker to ask for all of a region, a hundred a page.
+#: From this number of types on, requesting all types of a region is faster (a hundred a page).
 _MANY = 12
-#: A VPC's instances have been listed under either name, by the age of the account.
+#: Instances in a VPC are listed under either name, depending on the age of the account.
 _SPOT_PRODUCTS = ("Linux/UNIX", "Linux/UNIX (Amazon VPC)")
-#: DescribeSpotPriceHistory takes so many types at once (EC2 API Reference).
+#: The most types of one DescribeSpotPriceHistory call (EC2 API Reference).
 _TYPES_AT_ONCE = 100
-#: By how many seconds what we take for AWS's time may be ahead of it: a range that has not begun has no prices.
+#: The margin in seconds for our estimate of AWS's time: a range in the future has no prices.
 _AHEAD = 60.0
 
 
 async def on_demand(aws: AWS, region: str, types: Collection[str]) -> dict[str, float]:
-    """Return the USD an hour of these types, without those that have no price in the region.
+    """Return the USD an hour of the types that have a price in the region.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ async def on_demand(aws: AWS, region: str, types: Collection[str]) -> dict[str, 
 async def spot(
     aws: AWS, types: Collection[str], zones: Collection[str], at: float
 ) -> dict[tuple[str, str], tuple[float, float]]:
-    """Return the Spot price of types in zones: USD an hour, and since when (seconds since the epoch).
+    """Return the Spot price of types in zones: USD an hour and its start (seconds since the epoch).
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ async def spot(
     zones : collection of str
         Empty for all of the region.
     at : float
-        AWS's time now, in seconds since the epoch, as well as it is known.
+        The estimate of AWS's current time, in seconds since the epoch.
 
     Raises
     ------
@@ -80,15 +80,15 @@ async def spot(
         for entry in history:
             key = (entry["InstanceType"], entry["AvailabilityZone"])
             usd, since = float(entry["SpotPrice"]), entry["Timestamp"].timestamp()
-            # Without a second name for the product two entries would be two prices: the later one counts.
+            # The two product names can give two entries; the later one counts.
             if usd > 0 and since >= found.get(key, (0.0, 0.0))[1]:
                 found[key] = (usd, since)
     return found
 
 
 async def _products(aws: AWS, region: str, more: Mapping[str, str]) -> dict[str, float]:
-    wanted = {"regionCode": region, **_PRODUCT, **more}
-    filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()]
+    requested = {"regionCode": region, **_PRODUCT, **more}
+    filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in requested.items()]
     products = await aws.pages(
         "pricing", "GetProducts", "PriceList", ServiceCode="AmazonEC2", FormatVersion="aws_v1", Filters=filters
     )
@@ -102,7 +102,7 @@ async def _products(aws: AWS, region: str, more: Mapping[str, str]) -> dict[str,
 
 
 def _hourly(product: Mapping[str, Any]) -> float:
-    """Return the price of an hour, zero if there is none: a product has one offer with one dimension."""
+    """Return the hourly price, zero if there is none: a product has one offer with one dimension."""
     offers = product.get("terms", {}).get("OnDemand", {}).values()
     dimensions = [each for offer in offers for each in offer["priceDimensions"].values() if each["unit"] == "Hrs"]
     return max((float(each["pricePerUnit"].get("USD", 0)) for each in dimensions), default=0.0)

@@ -1,4 +1,4 @@
-"""The regions of AWS, as far as botocore knows of them; nothing is asked of AWS."""
+"""AWS's regions from botocore, without a call to AWS."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dask_starburst.errors import BadArgument
 
 
 def check_region(region: str) -> None:
-    """Refuse a region that AWS does not have.
+    """Raise an error for an unknown region.
 
     Raises
     ------
     BadArgument
-        botocore does not know it; the message has the nearest ones.
+        botocore does not know it; the message suggests similar ones.
     """
     import botocore.session  # what a start does not need is not loaded by it
 

@@ -1,4 +1,4 @@
-"""Service Quotas: what an account may run, what of it is in use, and asking for more."""
+"""Service Quotas: limits, usage and increase requests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dask_starburst.catalog.quotas import Quota, fargate_quota
 from dask_starburst.plan.requests.policies import MANAGED_TAG
 from dask_starburst.plan.requests.quotas import Increase, Running
 
-#: What counts against a quota: running instances ("Amazon EC2 instance type quotas"), and what is about to be one.
+#: States that count against a quota: running instances ("Amazon EC2 instance type quotas") and pending ones.
 _STATES = ["pending", "running"]
-#: DescribeTasks takes so many (aws-facts §1.2).
+#: The most tasks of DescribeTasks (aws-facts §1.2).
 _MOST_TASKS = 100
 
 
 async def limit(aws: AWS, quota: Quota) -> float:
-    """Return what the account may run (vCPUs): the applied quota, or AWS's default where none was ever applied."""
+    """Return a quota in vCPUs: the applied value, or AWS's default if none was ever applied."""
     which = {"ServiceCode": quota.service, "QuotaCode": quota.code}
     # "If the applied quota value is not available for a quota, then the quota is not retrieved" (GetServiceQuota).
     found = await tolerant.get(aws, "service-quotas", "GetServiceQuota", **which)
@@ -31,14 +31,14 @@ async def limit(aws: AWS, quota: Quota) -> float:
 
 
 async def limits(aws: AWS, quotas: Iterable[Quota]) -> dict[str, float]:
-    """Return what the account may run (vCPUs), by quota code."""
-    wanted = tuple(quotas)
-    found = await asyncio.gather(*(limit(aws, quota) for quota in wanted))
-    return {quota.code: value for quota, value in zip(wanted, found, strict=True)}
+    """Return quotas in vCPUs by quota code."""
+    requested = tuple(quotas)
+    found = await asyncio.gather(*(limit(aws, quota) for quota in requested))
+    return {quota.code: value for quota, value in zip(requested, found, strict=True)}
 
 
 async def running(aws: AWS) -> tuple[Running, ...]:
-    """Return every instance of the account in the region that counts against a quota, whoever has launched it."""
+    """Return all instances of the account in the region that count against a quota, not only ours."""
     found = await aws.pages(
         "ec2", "DescribeInstances", "Reservations", Filters=[{"Name": "instance-state-name", "Values": _STATES}]
     )
@@ -46,7 +46,7 @@ async def running(aws: AWS) -> tuple[Running, ...]:
 
 
 async def fargate_vcpus(aws: AWS) -> dict[str, float]:
-    """Return the vCPUs of ECS tasks on Fargate, by quota code. Pods of EKS count too, and are not seen here."""
+    """Return the vCPUs of ECS tasks on Fargate, by quota code. EKS pods count too, and are not included."""
     used = {fargate_quota("on-demand").code: 0.0, fargate_quota("spot").code: 0.0}
     clusters = await aws.pages("ecs", "ListClusters", "clusterArns")
     listed = await asyncio.gather(
@@ -63,7 +63,7 @@ async def fargate_vcpus(aws: AWS) -> dict[str, float]:
 
 
 async def request(aws: AWS, quota: Quota, vcpus: int) -> Increase:
-    """Ask AWS for a higher quota."""
+    """Request a quota increase."""
     answer = await aws.call(
         "service-quotas",
         "RequestServiceQuotaIncrease",
@@ -75,14 +75,14 @@ async def request(aws: AWS, quota: Quota, vcpus: int) -> Increase:
 
 
 async def requests(aws: AWS, quota: Quota) -> tuple[Increase, ...]:
-    """Return what was asked of AWS for one quota, the newest first."""
+    """Return the increase requests of one quota, newest first."""
     operation = "ListRequestedServiceQuotaChangeHistoryByQuota"
     which = {"ServiceCode": quota.service, "QuotaCode": quota.code}
     return _sorted(await aws.pages("service-quotas", operation, "RequestedQuotas", **which))
 
 
 async def all_requests(aws: AWS, services: Iterable[str]) -> tuple[Increase, ...]:
-    """Return what was asked of AWS for all quotas of these services, the newest first."""
+    """Return the increase requests of all quotas of these services, newest first."""
     operation = "ListRequestedServiceQuotaChangeHistory"
     found = await asyncio.gather(
         *(aws.pages("service-quotas", operation, "RequestedQuotas", ServiceCode=service) for service in services)
@@ -91,7 +91,7 @@ async def all_requests(aws: AWS, services: Iterable[str]) -> tuple[Increase, ...
 
 
 def _running(one: dict[str, Any]) -> Running:
-    cores = one.get("CpuOptions", {})  # AWS tells it of every instance
+    cores = one.get("CpuOptions", {})  # AWS returns it for every instance
     return Running(
         one["InstanceType"],
         "spot" if one.get("InstanceLifecycle") == "spot" else "on-demand",

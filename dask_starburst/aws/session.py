@@ -1,4 +1,4 @@
-"""One door to AWS: every call goes through ``await aws.call(...)``."""
+"""The AWS client: every call goes through ``await aws.call(...)``."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from dask_starburst.plan.requests.rate_limits import LIMITS, Level, bucket_of, t
 #: botocore's own retries: throttling, 5xx, lost connections (design §7).
 _RETRIES = {"mode": "standard", "max_attempts": 6}
 _HURRIED = {"mode": "standard", "total_max_attempts": 2}
-#: What the names of AWS's own endpoints end with, private ones in a VPC too.
+#: Domain suffixes of AWS's endpoints, including private ones in a VPC.
 _OWN_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-#: Calls that run at once.
+#: Concurrent calls.
 _THREADS = 16
-#: Services that answer for all regions from a few of them; the embedded AWS answers for all at one address.
+#: Global services and their regions; the embedded AWS answers for all regions at one URL.
 _HOMES = {"pricing": "us-east-1"}
-#: Where answers say that there is another page: ECS and SSM, Auto Scaling and EC2, IAM.
+#: Keys of the next page: ECS and SSM, Auto Scaling and EC2, IAM.
 _NEXT = ("nextToken", "NextToken", "Marker")
-#: What IAM calls a service where boto3 calls it otherwise.
+#: IAM's service prefix if it differs from boto3's name.
 _IN_IAM = {"service-quotas": "servicequotas"}
 
 
 def _session(region: str | None, profile: str | None) -> boto3.Session:
-    """Return a session as boto3 makes it, but for what it reads AWS's services with: one for all of a process."""
+    """Return a boto3 session that uses the data loader shared by the process."""
     core = botocore.session.Session(profile=profile)
     core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
     return boto3.Session(region_name=region, profile_name=profile, botocore_session=core)
@@ -52,12 +52,12 @@ def _session(region: str | None, profile: str | None) -> boto3.Session:
 
 @cache
 def _loader(path: str | None) -> Loader:
-    """Return what reads the descriptions of services, a second for EC2 alone, and keeps what it has read."""
+    """Return a caching loader of service models; EC2's alone takes a second to load."""
     return create_loader(path)
 
 
 class AWS:
-    """Calls AWS from asyncio within AWS's rate limits, counts the calls and knows AWS's clock.
+    """Calls AWS from asyncio within AWS's rate limits, counts the calls and tracks AWS's clock.
 
     Parameters
     ----------
@@ -66,17 +66,17 @@ class AWS:
     endpoint_url : str, optional
         Another endpoint than AWS's own, such as the embedded AWS.
     session : boto3.Session, optional
-        One with credentials and region of its own, in place of the configured ones.
+        A session with its own credentials and region, in place of the configured ones.
 
     Attributes
     ----------
     credentials_pause : float
-        Seconds before credentials that AWS refuses are read once more.
+        Minimum seconds between reloads of credentials that AWS refuses.
 
     Raises
     ------
     BadArgument
-        There is no such profile, or no region is configured.
+        The profile does not exist, or no region is configured.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class AWS:
         session: boto3.Session | None = None,
     ) -> None:
         self._configured = None if session is not None else (region, profile)
-        self._session = self._listened_to(session)
+        self._session = self._with_events(session)
         self._renewed, self.credentials_pause = time.monotonic(), 5.0
         self.endpoint_url = endpoint_url
         self.calls: Counter[str] = Counter()
@@ -99,13 +99,13 @@ class AWS:
         self._executor = ThreadPoolExecutor(_THREADS, "starburst-aws")
         self._lock = Lock()
         self._clients: dict[str, Any] = {}
-        self._under_way: set[Future[Any]] = set()  # of threads: they outlive the loop that waits for them
+        self._under_way: set[Future[Any]] = set()  # in threads, which outlive a cancelled caller
         self._ahead = 0.0
         self._meter = Lock()
         self._levels: dict[str, Level] = {}
 
-    def _listened_to(self, session: boto3.Session | None) -> boto3.Session:
-        """Return a session, that which is configured if none is given, whose calls are counted."""
+    def _with_events(self, session: boto3.Session | None) -> boto3.Session:
+        """Return a session whose calls are counted, by default the configured one."""
         try:
             made = session or _session(*(self._configured or (None, None)))
         except BotoCoreError as error:
@@ -115,34 +115,34 @@ class AWS:
         return made
 
     def renew_credentials(self) -> None:
-        """Read the configured credentials anew: profile, helper program, cache of a login. At most every few seconds.
+        """Reload the configured credentials: profile, helper program, login cache. At most every few seconds.
 
-        A session keeps those that it has once read, also when they have been exchanged in the file. One that was
-        given looks after its own; only the clients are made anew.
+        A session keeps the credentials that it has loaded, even if the file changes. A session passed by the
+        user refreshes its own; only the clients are recreated.
         """
         if time.monotonic() - self._renewed < self.credentials_pause:
             return
         self._renewed = time.monotonic()
         with self._lock:
             if self._configured is not None:
-                with suppress(StarburstError):  # the profile may be gone just now; then the old session goes on
-                    self._session = self._listened_to(None)
+                with suppress(StarburstError):  # the profile may be missing at this moment; keep the old session
+                    self._session = self._with_events(None)
             self._clients = {}
 
     @property
     def region(self) -> str:
-        """The region that calls go to."""
+        """The region of the calls."""
         return str(self._session.region_name or "")
 
     def require_credentials(self) -> None:
-        """Refuse to go on without credentials, and say how to get some.
+        """Raise an error with instructions if there are no credentials.
 
         Raises
         ------
         NoCredentials
             None are configured.
         CredentialsExpired
-            The login that they come from has expired.
+            The login of the credentials has expired.
         """
         try:
             found = self._session.get_credentials()
@@ -154,8 +154,8 @@ class AWS:
     def now(self) -> float:
         """Return AWS's time in seconds since the epoch.
 
-        A laptop's clock may be wrong by minutes, and a lease is a promise in AWS's time: so the
-        difference comes from the ``Date`` header of AWS's answers.
+        A laptop's clock may be wrong by minutes, and a lease uses AWS's time. So the
+        offset is taken from the ``Date`` header of AWS's answers.
         """
         return time.time() + self._ahead
 
@@ -165,11 +165,11 @@ class AWS:
         Parameters
         ----------
         service : str
-            boto3's name of the service: ``"ecs"``.
+            boto3's name for the service: ``"ecs"``.
         operation : str
-            AWS's name of the operation: ``"RunTask"``.
+            AWS's name for the operation: ``"RunTask"``.
         **request
-            AWS's own parameters.
+            The parameters of the operation.
 
         Returns
         -------
@@ -179,7 +179,7 @@ class AWS:
         Raises
         ------
         StarburstError
-            What AWS refused, in words; see `aws.faults`.
+            AWS refused the call; see `aws.faults`.
         """
         method = xform_name(operation)
         await self._admit(service, operation)
@@ -189,7 +189,7 @@ class AWS:
         )
 
     async def pages(self, service: str, operation: str, key: str, **request: Any) -> list[Any]:
-        """Call a paged operation to its end and return the joined list under `key`."""
+        """Call a paginated operation and return the items of all pages under `key`."""
         method = xform_name(operation)
 
         def begin(client: Any) -> Any:
@@ -199,7 +199,7 @@ class AWS:
         pages = await self._run(service, operation, begin)
         more = True
         while more:
-            # Page by page: each is a call of its own to AWS, and to its limits.
+            # Page by page: each counts as a call against AWS's limits.
             await self._admit(service, operation)
             page = await self._run(service, operation, lambda _: next(pages, {}))
             found += page.get(key, [])
@@ -207,38 +207,38 @@ class AWS:
         return found
 
     async def is_real(self, service: str) -> bool:
-        """Whether a service answers at an address of AWS's own, and not from an AWS that somebody plays.
+        """Return whether a service's endpoint is AWS's own, and not a simulated AWS.
 
-        The endpoint may be set in ways that only botocore knows, such as ``AWS_ENDPOINT_URL``: so it is asked.
+        botocore resolves the endpoint, because settings such as ``AWS_ENDPOINT_URL`` may change it.
         """
         url: str = await self._run(service, "endpoint", lambda client: client.meta.endpoint_url)
         host = urlsplit(url).hostname or ""
         return host.endswith(_OWN_HOSTS)
 
-    async def settle(self, within: float) -> None:
+    async def wait_for_calls(self, within: float) -> None:
         """Wait for calls whose caller was cancelled, at most `within` seconds.
 
-        A thread cannot be cancelled: after Ctrl-C its call still reaches AWS, and what it makes
-        there has to be known before anything is cleaned up.
+        A thread cannot be cancelled: after Ctrl-C its call still reaches AWS, and the resources that it creates
+        must be known before the clean-up.
         """
         calls = [asyncio.wrap_future(call) for call in tuple(self._under_way)]
         if calls:
             done, _ = await asyncio.wait(calls, timeout=within)
             for call in done:
-                call.exception()  # seen: asyncio has nothing to warn of
+                call.exception()  # retrieved, so that asyncio does not warn
 
-    def hurry(self) -> None:
-        """Have botocore give up a call sooner from now on: who closes repeats the whole, within a bound of its own."""
+    def shorten_timeouts(self) -> None:
+        """Shorten botocore's timeouts and retries from now on: closing repeats its calls within its own timeout."""
         self._config = self._config.merge(Config(retries=_HURRIED, connect_timeout=5, read_timeout=10))
         with self._lock:
             self._clients.clear()
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Shut down the threads."""
         self._executor.shutdown(wait=False)
 
     async def _admit(self, service: str, operation: str) -> None:
-        """Wait until AWS's limits have room for a call."""
+        """Wait until AWS's rate limit admits a call."""
         name = bucket_of(service, operation)
         if name is None:
             return
@@ -251,22 +251,22 @@ class AWS:
         def run() -> Any:
             try:
                 return use(self._client(service))
-            except Exception as error:  # providers of credentials run code that is not botocore's
+            except Exception as error:  # credential providers run external code
                 action = f"{_IN_IAM.get(service, service)}:{operation}"
                 raise credentials.fault(error) or explained(error, action) from error
 
         try:
             future = self._executor.submit(run)
         except RuntimeError:
-            # The interpreter is exiting and starts no threads any more. What is left to do is the
-            # clean-up, and the loop has nothing else to serve meanwhile.
+            # The interpreter is exiting and cannot start threads. Only the clean-up is left,
+            # so blocking the loop is fine.
             return run()
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         return await asyncio.shield(asyncio.wrap_future(future))
 
     def _client(self, service: str) -> Any:
-        # boto3 makes clients slowly, and not safely from several threads.
+        # Creating a boto3 client is slow and not thread-safe.
         with self._lock:
             if service not in self._clients:
                 self._clients[service] = self._session.client(
@@ -284,7 +284,7 @@ class AWS:
         date = http_response.headers.get("date")
         if not date:
             return
-        # The header has whole seconds: half a second is the mean of what it cut off.
+        # The header has whole seconds; half a second is the mean of the truncation.
         ahead = parsedate_to_datetime(date).timestamp() + 0.5 - time.time()
         if abs(ahead - self._ahead) > 1.0:
             self._ahead = ahead

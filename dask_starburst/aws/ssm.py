@@ -17,7 +17,7 @@ async def recommended_ami(aws: AWS, arch: str) -> str:
 
 
 async def claim(aws: AWS, name: str, value: str, tags: dict[str, str]) -> bool:
-    """Make a parameter if nobody has; whether it was us. Atomic on AWS's side."""
+    """Create a parameter; return False if it exists. Atomic on AWS's side."""
     made = await create(
         aws,
         "ssm",
@@ -55,5 +55,5 @@ async def put_secret(aws: AWS, name: str, value: str) -> None:
 
 
 async def remove(aws: AWS, name: str) -> None:
-    """Delete a parameter; fine when it is gone."""
+    """Delete a parameter. No-op if it does not exist."""
     await delete(aws, "ssm", "DeleteParameter", Name=name)

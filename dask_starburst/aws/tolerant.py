@@ -1,4 +1,4 @@
-"""Making what may be there already, and removing what may be gone."""
+"""Idempotent create, get and delete."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dask_starburst.errors import StarburstError
 
 
 async def get(aws: AWS, service: str, operation: str, **request: Any) -> dict[str, Any] | None:
-    """Return AWS's answer, or None when what was asked for is not there."""
+    """Return AWS's answer, or None if the resource does not exist."""
     return await _unless(MISSING, aws, service, operation, request)
 
 
 async def create(aws: AWS, service: str, operation: str, **request: Any) -> dict[str, Any] | None:
-    """Make something; return None when it is there already."""
+    """Create a resource; return None if it exists."""
     return await _unless(EXISTS, aws, service, operation, request)
 
 
 async def delete(aws: AWS, service: str, operation: str, **request: Any) -> None:
-    """Remove something; fine when it is gone already."""
+    """Delete a resource. No-op if it does not exist."""
     await _unless(MISSING, aws, service, operation, request)
 
 

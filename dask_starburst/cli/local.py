@@ -1,4 +1,4 @@
-"""``starburst local``: an embedded AWS that stays, for a shell, a notebook and the AWS CLI."""
+"""``starburst local``: a persistent embedded AWS for a shell, a notebook and the AWS CLI."""
 
 from __future__ import annotations
 
@@ -44,93 +44,93 @@ def local() -> None:
     type=click.FloatRange(min=0, min_open=True),
     default=1.0,
     show_default=True,
-    help="How many of its seconds pass in one of ours.",
+    help="Virtual seconds in one real second.",
 )
-@click.option("--region", default="us-east-1", show_default=True, help="The region that it plays.")
+@click.option("--region", default="us-east-1", show_default=True, help="The simulated region.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
     default=0,
     show_default=True,
-    help="Where it answers; 0 takes a free port.",
+    help="Its port; 0 selects a free one.",
 )
 def up(timing: str, speed: float, region: str, port: int) -> None:
-    """Start one that stays until `starburst local down`.
+    """Start an embedded AWS that runs until `starburst local down`.
 
-    Standard output is what a shell needs to use it, so this does it all: eval "$(starburst local up)"
+    Standard output is shell code that configures AWS clients: eval "$(starburst local up)"
     """
-    running = _all_that_stay()
+    running = _persistent()
     if running:
         known = running[0]
-        click.echo(f"An embedded AWS already runs at {known.url} (process {known.pid}).", err=True)
-        click.echo("Its options stay as they are; to change them: starburst local down", err=True)
+        click.echo(f"An embedded AWS is already running at {known.url} (process {known.pid}).", err=True)
+        click.echo("Its options did not change. To change them, stop it first: starburst local down", err=True)
     else:
         known = _start(server_options(region=region, timing=timing, speed=speed, port=port))
-        click.echo(f"An embedded AWS runs at {known.url} (process {known.pid}).", err=True)
-    _tell_how_to_use(known)
+        click.echo(f"An embedded AWS is running at {known.url} (process {known.pid}).", err=True)
+    _print_usage(known)
 
 
 @local.command("status")
 @_address
 def show_status(address: str | None) -> None:
-    """Show what it is doing. Exit code 1 when none runs."""
+    """Show the status of the embedded AWS. Exit code 1 if none is running."""
     known = _find(address)
     status = _ask(known) if known else None
     if known is None or status is None:
-        raise click.ClickException("No embedded AWS runs. Start one: starburst local up")
+        raise click.ClickException("No embedded AWS is running. Start one: starburst local up")
     Console().print(_overview(known, status), _containers(status), _calls(status))
 
 
 @local.command()
 @_address
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation.")
 def down(address: str | None, yes: bool) -> None:
-    """Stop it, and everything that runs on it.
+    """Stop the embedded AWS and everything that runs on it.
 
-    Another program of yours may use it too, so without an ADDRESS it says what would be stopped, and asks.
+    Other programs of yours may use it too, so without an ADDRESS it shows what would be stopped and asks.
     """
     known = _find(address)
     status = _ask(known) if known else None
     if known is None or status is None:
-        click.echo("No embedded AWS runs.")
+        click.echo("No embedded AWS is running.")
         return
     if not (yes or address):
-        _make_sure_it_is_meant(known, status)
-    with contextlib.suppress(LocalAWSError):  # it has ended meanwhile, or is made to below
+        _confirm(known, status)
+    with contextlib.suppress(LocalAWSError):  # it has ended meanwhile, or is killed below
         LocalAWS.connect(known.url).shut_down()
-    _make_sure_it_ends(known.pid)
+    _wait_until_stopped(known.pid)
     endpoints.forget(known.url, known.pid)
     click.echo(f"Stopped the embedded AWS at {known.url}: {_what_runs(status)}.")
 
 
 def _start(options: list[str]) -> Endpoint:
     try:
-        hello = start_detached(options, log=endpoints.folder() / "up.log")
-        return endpoints.read(hello.endpoint_url)
+        handshake = start_detached(options, log=endpoints.folder() / "up.log")
+        return endpoints.read(handshake.endpoint_url)
     except LocalAWSError as error:
         raise click.ClickException(str(error)) from error
 
 
-def _all_that_stay() -> list[Endpoint]:
+def _persistent() -> list[Endpoint]:
     return [each for each in endpoints.every() if each.stays and _ask(each) is not None]
 
 
 def _find(address: str | None) -> Endpoint | None:
-    """Return the one that is meant, None when none runs."""
+    """Return the embedded AWS at an address, or the only running one; None if none is running."""
     if address is not None:
         try:
             return endpoints.read(address)
         except LocalAWSError as error:
             raise click.ClickException(str(error)) from error
-    running = _all_that_stay()
+    running = _persistent()
     if len(running) > 1:
         which = ", ".join(each.url for each in running)
-        raise click.ClickException(f"{len(running)} embedded AWSes run: {which}. Give the address of one.")
+        raise click.ClickException(f"{len(running)} embedded AWSes are running: {which}. Give the address of one.")
     return running[0] if running else None
 
 
 def _ask(known: Endpoint) -> LocalStatus | None:
-    """Return its status, None when it does not answer; its process may be another's by now."""
+    """Return its status; None if it does not answer or another process uses its address."""
     try:
         status = LocalAWS.connect(known.url).status()
     except LocalAWSError:
@@ -138,18 +138,18 @@ def _ask(known: Endpoint) -> LocalStatus | None:
     return status if status.pid == known.pid else None
 
 
-def _make_sure_it_is_meant(known: Endpoint, status: LocalStatus) -> None:
-    click.echo(f"The embedded AWS at {known.url} (process {known.pid}) would stop: {_what_runs(status)}", err=True)
+def _confirm(known: Endpoint, status: LocalStatus) -> None:
+    click.echo(
+        f"The embedded AWS at {known.url} (process {known.pid}) would be stopped: {_what_runs(status)}", err=True
+    )
     if status.clusters:
         click.echo(f"ECS clusters on it: {', '.join(status.clusters)}", err=True)
     try:
-        meant = click.confirm("Another program of yours may be using it. Stop it?", err=True)
+        meant = click.confirm("Another program may be using it. Stop it?", err=True)
     except click.Abort:
         meant = False
     if not meant:
-        raise click.ClickException(
-            f"Nothing was stopped. To stop it without a question: starburst local down {known.url}"
-        )
+        raise click.ClickException(f"Nothing was stopped. To skip the confirmation: starburst local down {known.url}")
 
 
 def _what_runs(status: LocalStatus) -> str:
@@ -159,7 +159,7 @@ def _what_runs(status: LocalStatus) -> str:
     )
 
 
-def _make_sure_it_ends(pid: int) -> None:
+def _wait_until_stopped(pid: int) -> None:
     for signum in (None, signal.SIGTERM, signal.SIGKILL):
         if signum is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -169,20 +169,20 @@ def _make_sure_it_ends(pid: int) -> None:
             if not endpoints.is_alive(pid):
                 return
             time.sleep(0.02)
-    raise click.ClickException(f"The embedded AWS does not end. Look at process {pid}.")
+    raise click.ClickException(f"The embedded AWS did not stop. Check process {pid}.")
 
 
-def _tell_how_to_use(known: Endpoint) -> None:
+def _print_usage(known: Endpoint) -> None:
     for name, value in environment(known.url, known.region, Keys(known.token).owner).items():
         click.echo(f"export {name}={shlex.quote(value)}")
     click.echo(
-        '\nPaste these lines into a shell, or let it run them: eval "$(starburst local up)"\n'
-        "Then any AWS SDK and the AWS CLI talk to it:\n"
+        '\nPaste these lines into a shell, or run: eval "$(starburst local up)"\n'
+        "Then AWS SDKs and the AWS CLI use it:\n"
         "  aws ecs list-clusters\n"
         f"  python -c 'import boto3; print(boto3.client(\"ecs\").list_clusters())'\n"
         "From Python, without these lines:\n"
         f"  from dask_starburst.local import LocalAWS; aws = LocalAWS.connect({known.url!r})\n"
-        "See what it does: starburst local status     Stop it: starburst local down",
+        "Status: starburst local status     Stop it: starburst local down",
         err=True,
     )
 
@@ -192,7 +192,7 @@ def _overview(known: Endpoint, status: LocalStatus) -> Table:
     table.add_row("process", str(status.pid))
     table.add_row("region", status.region)
     table.add_row("network", status.network if status.aliases else "127.0.0.1")
-    table.add_row("its time", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(status.now)))
+    table.add_row("virtual time", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(status.now)))
     table.add_row("speed", f"{status.speed:g}")
     table.add_row("instances", f"{status.instances_running} running, {status.instances_pending} pending")
     table.add_row("desired", str(status.desired))

@@ -84,8 +84,8 @@ class Release:
         patience = self.settings.timeouts.close
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
-        await self.aws.settle(patience)
-        self.aws.hurry()
+        await self.aws.wait_for_calls(patience)
+        self.aws.shorten_timeouts()
         sound = self.fleet is not None and self.fleet.error is None
         keep = may_stay and sound and self.settings.warm_timeout >= SHORTEST_WARM
         pause: float | None

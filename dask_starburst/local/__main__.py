@@ -17,7 +17,7 @@ from dask_starburst.local.server import LocalServer, Options
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run it, and return the exit code."""
+    """Run the server and return the exit code."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(name)s: %(message)s")
     options = Options(
@@ -32,9 +32,9 @@ def main(argv: list[str] | None = None) -> int:
         images=dict(text.split("=", 1) for text in arguments.image),
         stay=arguments.stay,
     )
-    os.umask(0o077)  # nothing that it writes is for other users of this computer
-    # moto prints here and there; the one line on standard output is ours.
-    hello, sys.stdout = sys.stdout, sys.stderr
+    os.umask(0o077)  # its files are private to this user
+    # moto prints to standard output; it must carry only the handshake line.
+    stdout, sys.stdout = sys.stdout, sys.stderr
     try:
         server = LocalServer(options)
     except LocalAWSError as error:
@@ -46,10 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         threading.Thread(target=_follow_stdin, args=(server,), name="stdin", daemon=True).start()
     try:
         server.serve()
-        print(json.dumps(_greeting(server)), file=hello, flush=True)
+        print(json.dumps(_handshake(server)), file=stdout, flush=True)
         server.wait()
     except BrokenPipeError:
-        return 1  # whoever started us was gone before we were up
+        return 1  # the parent process exited before the server was ready
     except LocalAWSError as error:
         print(error, file=sys.stderr)
         return 1
@@ -60,20 +60,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dask_starburst.local", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--port", type=int, default=0, help="0 selects a free port")
     parser.add_argument("--region", default="us-east-1")
     parser.add_argument("--timing", choices=sorted(PROFILES), default="fast")
-    parser.add_argument("--speed", type=float, default=1.0, help="its seconds in one of ours")
+    parser.add_argument("--speed", type=float, default=1.0, help="virtual seconds in one real second")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-aliases", action="store_true", help="every instance is 127.0.0.1")
-    parser.add_argument("--no-processes", action="store_true", help="tasks are only written down")
+    parser.add_argument("--no-aliases", action="store_true", help="every instance has the address 127.0.0.1")
+    parser.add_argument("--no-processes", action="store_true", help="tasks are recorded but not run")
     parser.add_argument("--latency", type=float, nargs=2, default=(0.0, 0.0), metavar=("LOW", "HIGH"))
     parser.add_argument("--image", action="append", default=[], metavar="PREFIX=PYTHON")
-    parser.add_argument("--stay", action="store_true", help="do not end with standard input")
+    parser.add_argument("--stay", action="store_true", help="keep running after standard input ends")
     return parser
 
 
-def _greeting(server: LocalServer) -> dict[str, object]:
+def _handshake(server: LocalServer) -> dict[str, object]:
     return {
         "endpoint_url": server.endpoint_url,
         "pid": os.getpid(),
@@ -84,7 +84,7 @@ def _greeting(server: LocalServer) -> dict[str, object]:
 
 
 def _follow_stdin(server: LocalServer) -> None:
-    # Whoever started us holds the other end. It ends with them, however they end.
+    # The parent process holds the other end, so the kernel closes it when the parent ends.
     while os.read(sys.stdin.fileno(), 4096):
         pass
     server.request_shutdown()
@@ -92,6 +92,6 @@ def _follow_stdin(server: LocalServer) -> None:
 
 if __name__ == "__main__":
     code = main()
-    # All is closed. Taking moto's hundred thousand objects apart one by one would take a second more.
+    # Everything is closed. A normal exit would spend another second on freeing moto's objects.
     sys.stderr.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""The embedded AWS, seen from outside: to start one, to call it, to ask what it does."""
+"""The client of the embedded AWS: start it, control it, and read its status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dask_starburst.local import endpoints
 from dask_starburst.local.backend.keys import TOKEN_HEADER, Keys, Private
 from dask_starburst.local.faults.events import Error, Event
 from dask_starburst.local.faults.scenario import Scenario
-from dask_starburst.local.launcher import Hello, Server, server_options
+from dask_starburst.local.launcher import Handshake, Server, server_options
 from dask_starburst.local.sdk import environment, session
 
 if TYPE_CHECKING:
@@ -27,36 +27,36 @@ _TIMEOUT_SECONDS = 10.0
 
 
 class LocalAWS:
-    """An AWS on this computer, for as long as it is open.
+    """An embedded AWS on this computer.
 
-    Every method may be called from any thread. A process forked from this one may use it, but only the process that
+    Every method is thread-safe. A forked process may use it, but only the process that
     started it can stop it.
 
     Parameters
     ----------
     region : str
-        The region to play.
+        The region to simulate.
     timing : {"none", "fast", "realistic"}
-        How long instances and tasks take to start: no time at all, a little, or as published measurements say. Whatever
-        is measured with any of them is *simulated*.
+        How long instances and tasks take to start: no time, a little, or as in published measurements. Whatever
+        you measure with any of them is *simulated*.
     speed : float
-        How many of its seconds pass in one of ours.
+        Virtual seconds in one real second.
     seed : int
-        What its random choices start from.
+        The seed of its random choices.
     aliases : bool, optional
-        Whether each instance has an address of its own. By default, wherever the computer can do that (Linux).
+        Whether each instance has its own address. By default, where the computer supports it (Linux).
     processes : bool
-        Whether tasks run as processes. Without, they are only written down: for thousands of them.
+        Whether tasks run as processes. If not, they are only recorded, which allows thousands of them.
     latency : tuple of float
-        Between how many of our seconds, drawn evenly, every AWS call is held back. AWS takes some tens of milliseconds.
+        The range in real seconds of a random delay of every AWS call. AWS takes some tens of milliseconds.
     images : mapping of str to str, optional
-        Which Python runs containers of foreign images: path of its executable by the beginning of the image's name,
-        such as ``"daskdev/"``. All other images run in the embedded AWS's own.
+        The Python executable that runs containers of other images, by the prefix of the image's name,
+        such as ``"daskdev/"``. All other images run in the Python of the embedded AWS.
 
     Raises
     ------
     LocalAWSError
-        When it is started: it does not come up within a minute, or moto is not installed.
+        On start: it is not ready within a minute, or moto is not installed.
 
     Examples
     --------
@@ -90,46 +90,46 @@ class LocalAWS:
         )
         self._lock = threading.RLock()
         self._server: Server | None = None
-        self._hello: Hello | None = None
+        self._handshake: Handshake | None = None
         self._keys: Keys | None = None
         self._session: boto3.Session | None = None
 
     @classmethod
     def connect(cls, endpoint_url: str) -> LocalAWS:
-        """Return a handle on one that runs already. Stopping the handle leaves it alone.
+        """Return a handle on a running one. Stopping the handle does not stop the server.
 
-        Only the user who has started it can do that: its token is in a file that no other user can read.
+        Only the user who started it can connect: its token is in a file that no other user can read.
         """
         keys = Keys(endpoints.read(endpoint_url).token)
         status = Control(endpoint_url, keys.token).status()
         handle = cls(region=status.region)
         handle._keys = keys
-        handle._hello = Hello(
+        handle._handshake = Handshake(
             endpoint_url.rstrip("/"), status.pid, status.network, status.aliases, status.scheduler_port
         )
         return handle
 
     def start(self) -> LocalAWS:
-        """Start it, unless it runs, and return it."""
+        """Start it if it is not running, and return it."""
         with self._lock:
-            if self._hello is None:
+            if self._handshake is None:
                 server = Server(self._options)
-                hello = server.wait_for_hello()
+                handshake = server.wait_for_handshake()
                 try:
-                    found = endpoints.read(hello.endpoint_url)
+                    found = endpoints.read(handshake.endpoint_url)
                 except LocalAWSError:
                     server.stop(at_once=True)
                     raise
                 endpoints.remember(found)
-                self._keys, self._hello, self._server = Keys(found.token), hello, server
+                self._keys, self._handshake, self._server = Keys(found.token), handshake, server
         return self
 
     def stop(self) -> None:
-        """Stop it and all that it runs. It is safe to call it twice, or before it was started."""
+        """Stop it and everything that runs on it. Idempotent."""
         with self._lock:
             if self._server is not None and self._server.owner == os.getpid():
                 self._server.stop()
-                self._server = self._hello = self._session = self._keys = None
+                self._server = self._handshake = self._session = self._keys = None
 
     def __enter__(self) -> LocalAWS:
         return self.start()
@@ -141,7 +141,7 @@ class LocalAWS:
 
     @property
     def endpoint_url(self) -> str:
-        """Where it answers, for ``endpoint_url=`` and ``AWS_ENDPOINT_URL``."""
+        """Its URL, for ``endpoint_url=`` and ``AWS_ENDPOINT_URL``."""
         return self._running.endpoint_url
 
     @property
@@ -151,12 +151,12 @@ class LocalAWS:
 
     @property
     def network(self) -> str:
-        """The loopback network that its instances have their addresses in."""
+        """The loopback network of its instances' addresses."""
         return self._running.network
 
     @property
     def aliases(self) -> bool:
-        """Whether each instance has an address of its own."""
+        """Whether each instance has its own address."""
         return self._running.aliases
 
     @property
@@ -166,106 +166,106 @@ class LocalAWS:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes every AWS SDK of a child process, and the AWS CLI, talk to this one, as the account's owner."""
+        """Environment variables that direct AWS SDKs and the AWS CLI to this one, with the owner's credentials."""
         return environment(self.endpoint_url, self.region, self._own_keys.owner)
 
     def session(self) -> boto3.Session:
-        """Return a boto3 session all of whose clients talk to this one."""
+        """Return a boto3 session whose clients all call this one."""
         return session(self.endpoint_url, self.region, self._own_keys.owner)
 
     def private_url(self, private: Private, id: str) -> str:
-        """Return the address at which an instance or a task asks about itself.
+        """Return the secret URL of an instance's or a task's own metadata.
 
-        It cannot be guessed: only the processes of that instance or task, and the owner, know it.
+        Only the processes of that instance or task, and the owner, know it.
 
         Parameters
         ----------
         private : {"imds", "agent", "ecs/v4", "credentials", "checkip"}
             Instance metadata or the ECS agent, by the id of an instance; task metadata or credentials, by the id of a
-            task; or what tells a caller its address, by any word.
+            task; or the service that returns the caller's address, by any word.
         id : str
-            Which instance or task.
+            The instance or task.
         """
         return self.endpoint_url + self._own_keys.path(private, id)
 
     def client(self, service: str) -> Any:
-        """Return a boto3 client of one service, such as ``"ecs"``."""
-        # From one session, which reads the description of each service once; it makes one client at a time.
+        """Return a boto3 client for a service, such as ``"ecs"``."""
+        # One session, which loads each service model once. It is not thread-safe.
         with self._lock:
             self._session = self._session or self.session()
             return self._session.client(service)
 
     def status(self) -> LocalStatus:
-        """Return what it is doing now."""
+        """Return its current status."""
         return self._control.status()
 
     def now(self) -> float:
-        """Return its time, in seconds since 1970."""
+        """Return the virtual time in seconds since 1970."""
         return self.status().now
 
     def advance(self, seconds: float) -> None:
-        """Let this much of its time pass at once."""
+        """Advance the virtual clock at once."""
         self._control.post("clock", {"advance": seconds})
 
     def set_speed(self, speed: float) -> None:
-        """Let ``speed`` of its seconds pass in one of ours from now on."""
+        """Set the number of virtual seconds in one real second."""
         self._control.post("clock", {"speed": speed})
 
     def inject(self, action: str, code: str, message: str, *, status: int = 400, times: int = 1) -> None:
-        """Let the next ``times`` calls of an action, such as ``"ecs:RunTask"``, fail with an AWS error."""
+        """Make the next ``times`` calls of an action, such as ``"ecs:RunTask"``, fail with an AWS error."""
         self.play([Error(action=action, code=code, message=message, status=status, count=times)])
 
     def play(self, scenario: Scenario | Iterable[Event], *, seed: int = 0) -> None:
-        """Play a scenario of faults: those that are due at once have happened when this returns.
+        """Play a scenario of faults. Faults due at once have been applied when this returns.
 
         Parameters
         ----------
         scenario : Scenario or iterable of Event
-            Faults of `dask_starburst.local.faults`. Their times count from now.
+            Faults of `dask_starburst.local.faults`. Their times are relative to now.
         seed : int
-            Chooses the targets that are left open, if only events are given.
+            Chooses open targets, if only events are given.
         """
         script = scenario if isinstance(scenario, Scenario) else Scenario(scenario, seed)
         self._control.post("faults", script.to_json())
 
     def past_faults(self) -> list[dict[str, Any]]:
-        """Return what has happened: ``at`` (seconds since 1970), ``kind``, and ``hit``, ids of instances or tasks."""
+        """Return the injected faults: ``at`` (seconds since 1970), ``kind``, and ``hit``, ids of instances or tasks."""
         return self._control.past_faults()
 
     def throttle(self, on: bool) -> None:
-        """Hold callers to AWS's documented request limits, or not (as at the start)."""
+        """Turn AWS's documented request limits on or off (the default)."""
         self._control.post("throttle", {"on": on})
 
     def tasks(self) -> list[dict[str, Any]]:
-        """Return every ECS task, with when its instance connected and what it was told; no AWS call is counted."""
+        """Return every ECS task, with its overrides and the time its instance connected, without an AWS call."""
         return self._control.listing("tasks")
 
     def instances(self) -> list[dict[str, Any]]:
-        """Return every EC2 instance that there ever was, with its times of launch and end; no AWS call is counted."""
+        """Return every EC2 instance ever launched, with its launch and end times, without an AWS call."""
         return self._control.listing("instances")
 
     def end_task(self, task_id: str) -> None:
-        """Let a task's container end by itself, with exit code 0; only without ``processes``."""
+        """End a task's containers with exit code 0; only with ``processes=False``."""
         self._control.post("end", {"task": task_id})
 
     def reset(self) -> None:
-        """Kill all containers and forget everything: a new account at the same address, for the next test."""
+        """Kill all containers and delete all state: an empty account at the same URL, for the next test."""
         self._control.post("reset", {})
 
     def shut_down(self) -> None:
-        """End it and all that it runs, also one that was started to stay. It answers before it has ended."""
+        """Shut down the server and everything on it, even one started to stay. It answers before it exits."""
         self._control.post("shutdown", {})
 
     @property
-    def _running(self) -> Hello:
-        hello = self._hello
-        if hello is None:
+    def _running(self) -> Handshake:
+        handshake = self._handshake
+        if handshake is None:
             raise LocalAWSError("This embedded AWS is not running. Use it in a `with` block, or call start().")
-        return hello
+        return handshake
 
     @property
     def _own_keys(self) -> Keys:
-        assert self._running is not None  # or it says that it is not running
+        assert self._running is not None  # raises if it is not running
         assert self._keys is not None
         return self._keys
 
@@ -276,38 +276,38 @@ class LocalAWS:
 
 @dataclass(frozen=True)
 class LocalStatus:
-    """What an embedded AWS is doing at one moment.
+    """The status of an embedded AWS.
 
     Attributes
     ----------
     pid : int
         Process id of its server.
     region : str
-        The region that it plays.
+        The simulated region.
     instances_running, instances_pending : int
-        EC2 instances in these states.
+        Number of EC2 instances in these states.
     tasks_running : int
-        ECS tasks in the state RUNNING.
+        Number of ECS tasks in the state RUNNING.
     clusters : tuple of str
-        Names of the ECS clusters that are active.
+        Names of the active ECS clusters.
     desired : int
         Sum of the desired capacity of all Auto Scaling groups.
     containers : mapping of str to int
-        Key and process id of every real process that plays a container.
+        Key and process id of every process that runs as a container.
     calls : mapping of str to int
-        How often each action was called, as ``"ecs:RunTask"``.
+        Number of calls of each action, as ``"ecs:RunTask"``.
     throttled : int
-        How many of these calls were throttled.
+        Number of throttled calls.
     now : float
-        Its time, in seconds since 1970.
+        The virtual time in seconds since 1970.
     speed : float
-        How many of its seconds pass in one of ours.
+        Virtual seconds in one real second.
     late : float
-        The most of its seconds by which something happened after its time, for want of processor.
+        The largest delay of a timer in virtual seconds, when the processor is busy.
     network : str
-        The loopback network that its instances have their addresses in.
+        The loopback network of its instances' addresses.
     aliases : bool
-        Whether each instance has an address of its own.
+        Whether each instance has its own address.
     scheduler_port : int
         The port that a Dask scheduler should listen on.
     """
@@ -331,7 +331,7 @@ class LocalStatus:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LocalStatus:
-        """Read the server's answer."""
+        """Parse the server's answer."""
         return cls(
             pid=data["pid"],
             region=data["region"],
@@ -358,30 +358,30 @@ class Control:
     def __init__(self, endpoint_url: str, token: str) -> None:
         self._endpoint_url = endpoint_url.rstrip("/")
         self._headers = {"Content-Type": "application/json", TOKEN_HEADER: token}
-        # A proxy of the company has nothing to do with 127.0.0.1.
+        # Never use a configured proxy for 127.0.0.1.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def status(self) -> LocalStatus:
-        """Ask what it is doing."""
+        """Return its status."""
         try:
             return LocalStatus.from_json(json.loads(self._ask("status")))
         except (ValueError, KeyError, TypeError) as error:
             raise LocalAWSError(
-                f"What answers at {self._endpoint_url} is not an embedded AWS of this version ({error!r})."
+                f"The server at {self._endpoint_url} is not an embedded AWS of this version ({error!r})."
             ) from error
 
     def listing(self, what: str) -> list[dict[str, Any]]:
-        """Ask what became of every one of ``tasks`` or ``instances``."""
+        """Return the list of all ``tasks`` or ``instances``."""
         found: list[dict[str, Any]] = json.loads(self._ask(what))
         return found
 
     def past_faults(self) -> list[dict[str, Any]]:
-        """Ask which faults have been injected."""
+        """Return the injected faults."""
         past: list[dict[str, Any]] = json.loads(self._ask("faults"))
         return past
 
     def post(self, path: str, body: Mapping[str, Any]) -> None:
-        """Ask it to do something."""
+        """Send a command."""
         self._ask(path, json.dumps(body).encode())
 
     def _ask(self, path: str, body: bytes | None = None) -> bytes:

@@ -1,4 +1,4 @@
-"""The control API under ``/_local/``: what a test wants to see and to change."""
+"""The control API under ``/_local/``, for tests and for `LocalAWS`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from dask_starburst.local.backend.addresses import Network
-from dask_starburst.local.backend.world import World
-from dask_starburst.local.containers.fake import PlayedContainers
+from dask_starburst.local.backend.backend import Backend
+from dask_starburst.local.containers.fake import FakeContainers
 from dask_starburst.local.containers.processes import Containers
 from dask_starburst.local.faults.scenario import Scenario
-from dask_starburst.local.http.router import Gate
+from dask_starburst.local.http.router import Router
 from dask_starburst.local.injector import Injector
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _JSON = "application/json"
 
 
 class RequestError(Exception):
-    """A request that makes no sense. The message says why."""
+    """A request that is not valid. The message says why."""
 
 
 class Control:
@@ -32,28 +32,28 @@ class Control:
 
     Parameters
     ----------
-    world, network, containers : World, Network, Containers
-        What it tells of.
+    backend, network, containers : Backend, Network, Containers
+        The objects that it reports on.
     shutdown : callable
-        What ends the server. It returns at once.
+        Requests the shutdown of the server. It returns at once.
     reset : callable
-        What makes it as new.
+        Resets the server.
     """
 
     def __init__(
         self,
-        world: World,
+        backend: Backend,
         network: Network,
-        containers: Containers | PlayedContainers,
+        containers: Containers | FakeContainers,
         shutdown: Callable[[], None],
         reset: Callable[[], None],
     ) -> None:
-        self._world = world
+        self._backend = backend
         self._network = network
         self._containers = containers
         self._shutdown = shutdown
         self._reset = reset
-        self.gate: Gate | None = None  # the router and the injector are built last: they need this object
+        self.router: Router | None = None  # set later: the router and the injector need this object
         self.injector: Injector | None = None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -76,7 +76,7 @@ class Control:
             case "GET", "faults":
                 return _JSON, json.dumps(self._past())
             case "POST", "faults":
-                return self._order(_document(environ))
+                return self._inject(_document(environ))
             case "POST", "throttle":
                 return self._set_throttle(_document(environ))
             case "GET", "tasks":
@@ -91,35 +91,35 @@ class Control:
             case "POST", "shutdown":
                 self._shutdown()
                 return _JSON, "{}"
-        raise RequestError(f"there is no {environ['REQUEST_METHOD']} /_local/{name}")
+        raise RequestError(f"unknown request: {environ['REQUEST_METHOD']} /_local/{name}")
 
     def _status(self) -> dict[str, Any]:
-        with self._world.lock:
-            machines = [machine.state for machine in self._world.machines.values()]
-            running = sum(task.status == "RUNNING" for task in self._world.tasks.values())
-            clusters = sorted(each.name for each in self._world.clusters.values() if each.status == "ACTIVE")
-            desired = sum(group.desired for group in self._world.groups.values())
-        calls, throttled = self._gate.snapshot()
+        with self._backend.lock:
+            states = [ec2_instance.state for ec2_instance in self._backend.ec2_instances.values()]
+            running = sum(task.status == "RUNNING" for task in self._backend.tasks.values())
+            clusters = sorted(each.name for each in self._backend.clusters.values() if each.status == "ACTIVE")
+            desired = sum(group.desired for group in self._backend.groups.values())
+        calls, throttled = self._router.snapshot()
         return {
             "pid": os.getpid(),
-            "region": self._world.region,
-            "instances": {"running": machines.count("running"), "pending": machines.count("pending")},
+            "region": self._backend.region,
+            "instances": {"running": states.count("running"), "pending": states.count("pending")},
             "tasks": {"running": running},
             "clusters": clusters,
             "desired": desired,
             "containers": self._containers.running(),
             "calls": calls,
             "throttled": throttled,
-            "now": self._world.now(),
-            "speed": self._world.clock.speed,
-            "late": self._world.late,
+            "now": self._backend.now(),
+            "speed": self._backend.clock.speed,
+            "late": self._backend.late,
             "network": self._network.cidr,
             "aliases": self._network.aliases,
             "scheduler_port": self._network.scheduler_port,
         }
 
     def _tasks(self) -> list[dict[str, Any]]:
-        with self._world.lock:
+        with self._backend.lock:
             return [
                 {
                     "id": task.id,
@@ -130,69 +130,69 @@ class Control:
                     "created_at": task.created_at,
                     "started_at": task.times.get("startedAt"),
                 }
-                for task in self._world.tasks.values()
+                for task in self._backend.tasks.values()
             ]
 
     def _instances(self) -> list[dict[str, Any]]:
-        with self._world.lock:
+        with self._backend.lock:
             return [
                 {
-                    "id": machine.id,
-                    "type": machine.instance_type,
-                    "market": machine.lifecycle,
-                    "zone": machine.zone,
-                    "state": machine.state,
-                    "group": machine.group,
-                    "launched_at": machine.launched_at,
-                    "ended_at": machine.ended_at,
-                    "interrupted": machine.taken,
+                    "id": ec2_instance.id,
+                    "type": ec2_instance.instance_type,
+                    "market": ec2_instance.lifecycle,
+                    "zone": ec2_instance.zone,
+                    "state": ec2_instance.state,
+                    "group": ec2_instance.group,
+                    "launched_at": ec2_instance.launched_at,
+                    "ended_at": ec2_instance.ended_at,
+                    "interrupted": ec2_instance.interrupted,
                 }
-                for machine in self._world.history
+                for ec2_instance in self._backend.history
             ]
 
-    def _end(self, wanted: Mapping[str, Any]) -> Reply:
-        task = self._world.tasks.get(str(wanted.get("task")))
-        if task is None or not isinstance(self._containers, PlayedContainers):
-            raise RequestError("only a task that exists and is no process can be ended so")
+    def _end(self, requested: Mapping[str, Any]) -> Reply:
+        task = self._backend.tasks.get(str(requested.get("task")))
+        if task is None or not isinstance(self._containers, FakeContainers):
+            raise RequestError("only an existing task without a process can be ended")
         for container in task.containers:
             self._containers.end(task.container_key(container), 0)
         return _JSON, "{}"
 
-    def _set_clock(self, wanted: Mapping[str, Any]) -> Reply:
+    def _set_clock(self, requested: Mapping[str, Any]) -> Reply:
         try:
-            if "speed" in wanted:
-                self._world.clock.set_speed(float(wanted["speed"]))
-            if "advance" in wanted:
-                self._world.clock.advance(float(wanted["advance"]))
+            if "speed" in requested:
+                self._backend.clock.set_speed(float(requested["speed"]))
+            if "advance" in requested:
+                self._backend.clock.advance(float(requested["advance"]))
         except (TypeError, ValueError) as error:
             raise RequestError(str(error)) from error
-        return _JSON, json.dumps({"now": self._world.now(), "speed": self._world.clock.speed})
+        return _JSON, json.dumps({"now": self._backend.now(), "speed": self._backend.clock.speed})
 
-    def _order(self, wanted: Mapping[str, Any]) -> Reply:
+    def _inject(self, requested: Mapping[str, Any]) -> Reply:
         assert self.injector is not None
         try:
-            self.injector.order(Scenario.from_json(wanted))
+            self.injector.play(Scenario.from_json(requested))
         except ValueError as error:
             raise RequestError(str(error)) from error
         return _JSON, "{}"
 
     def _past(self) -> list[dict[str, Any]]:
         assert self.injector is not None
-        with self._world.lock:
+        with self._backend.lock:
             return list(self.injector.past)
 
-    def _set_throttle(self, wanted: Mapping[str, Any]) -> Reply:
-        self._gate.throttle.enabled = bool(wanted.get("on"))
-        return _JSON, json.dumps({"on": self._gate.throttle.enabled})
+    def _set_throttle(self, requested: Mapping[str, Any]) -> Reply:
+        self._router.throttle.enabled = bool(requested.get("on"))
+        return _JSON, json.dumps({"on": self._router.throttle.enabled})
 
     @property
-    def _gate(self) -> Gate:
-        assert self.gate is not None
-        return self.gate
+    def _router(self) -> Router:
+        assert self.router is not None
+        return self.router
 
 
 def own_address(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Tell a caller its address, as https://checkip.amazonaws.com does."""
+    """Return the caller's address, like https://checkip.amazonaws.com."""
     body = f"{environ.get('REMOTE_ADDR', '127.0.0.1')}\n".encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]

@@ -1,7 +1,7 @@
-"""The embedded AWSs of this user that run: where each answers, and its token, in a file that only this user can read.
+"""The running embedded AWSes of this user: URL and token of each, in a file that only this user can read.
 
-Each server writes its own file before it answers, and removes it when it ends. One that was killed leaves its file,
-which is removed when the files are read.
+Each server writes its file before it answers, and removes it when it ends. A killed server leaves its file,
+which is removed when the files are next read.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from dask_starburst.errors import LocalAWSError
 from dask_starburst.paths import state_dir, write_atomic
 
 _NAMES = frozenset({"127.0.0.1", "localhost"})
-#: What this process has started, wherever XDG_STATE_HOME leads by now.
+#: Servers that this process has started, regardless of later changes to XDG_STATE_HOME.
 _started: dict[str, Endpoint] = {}
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One that runs.
+    """A running embedded AWS.
 
     Attributes
     ----------
     url : str
-        Where it answers.
+        Its URL.
     pid : int
         Process id of its server.
     region : str
-        The region that it plays.
+        The simulated region.
     token : str
-        What its keys are derived from.
+        The token that its keys are derived from.
     stays : bool
-        Whether it runs on when the program that started it has ended.
+        Whether it keeps running after the program that started it ends.
     """
 
     url: str
@@ -49,17 +49,17 @@ class Endpoint:
 
 
 def folder() -> Path:
-    """Return where the files are."""
+    """Return the folder of the files."""
     return private_folder(state_dir() / "local")
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder that only this user can read.
+    """Create a folder that only this user can read.
 
     Raises
     ------
     LocalAWSError
-        It cannot be made, or it belongs to another user.
+        It cannot be created, or it belongs to another user.
     """
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -75,17 +75,17 @@ def private_folder(path: Path) -> Path:
 
 
 def write(endpoint: Endpoint) -> None:
-    """Write the file of one that is about to answer."""
+    """Write the file of a server before it answers."""
     write_atomic(_file(endpoint.url), json.dumps(asdict(endpoint)).encode())
 
 
 def read(url: str) -> Endpoint:
-    """Return the one that answers at an address.
+    """Return the embedded AWS at a URL.
 
     Raises
     ------
     LocalAWSError
-        None of this user's does.
+        No embedded AWS of this user answers there.
     """
     path = _file(url)
     known = _started.get(url.rstrip("/"))
@@ -99,17 +99,17 @@ def read(url: str) -> Endpoint:
 
 
 def remember(endpoint: Endpoint) -> None:
-    """Know one that this process has started."""
+    """Remember a server that this process has started."""
     _started[endpoint.url] = endpoint
 
 
 def every() -> list[Endpoint]:
-    """Return all that run."""
+    """Return all running ones."""
     return list(_running())
 
 
 def forget(url: str, pid: int) -> None:
-    """Remove the file of one that ends, unless another has the address by now."""
+    """Remove the file of a server that ends, unless another server uses the address now."""
     path = _file(url)
     found = _parse(path)
     if found is not None and found.pid == pid:
@@ -135,7 +135,7 @@ def _file(url: str) -> Path:
 
 
 def _parse(path: Path) -> Endpoint | None:
-    """Read a file, and remove it when its server is gone or it is not a whole one."""
+    """Parse a file; remove it if its server is gone or it is incomplete."""
     try:
         found = Endpoint(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -150,8 +150,8 @@ def _parse(path: Path) -> Endpoint | None:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs."""
-    # Where this process started it, it can have ended and still be there; who started it reaps it.
+    """Return whether a process runs."""
+    # A child of this process may be a zombie; its `Popen` reaps it.
     if hasattr(os, "waitid"):
         with contextlib.suppress(ChildProcessError):
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:

@@ -1,4 +1,4 @@
-"""Where the weather comes from: it lets the events of a script happen at their times."""
+"""The fault injector: applies the events of a scenario at their times."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 from moto.ec2.models.instances import StateReason
 from moto.events.models import events_backends
 
-from dask_starburst.local.backend.pending_faults import Luck, fits, like
-from dask_starburst.local.backend.state import Machine, Task
-from dask_starburst.local.backend.world import ACCOUNT, REMEMBERED, World
+from dask_starburst.local.backend.backend import ACCOUNT, REMEMBERED, Backend
+from dask_starburst.local.backend.pending_faults import PendingFaults, fits, like
+from dask_starburst.local.backend.state import Ec2Instance, Task
 from dask_starburst.local.faults.events import (
     AgentLost,
     Calls,
@@ -40,9 +40,9 @@ from dask_starburst.local.faults.events import (
 )
 from dask_starburst.local.faults.scenario import Scenario
 from dask_starburst.local.http.call_faults import Faults
-from dask_starburst.local.services.ec2.capacity import Market
+from dask_starburst.local.services.ec2.capacity import Ec2Capacity
 from dask_starburst.local.services.ec2.capacity_pools import Choice
-from dask_starburst.local.services.ec2.machines import Machines
+from dask_starburst.local.services.ec2.instance_lifecycle import InstanceLifecycle
 from dask_starburst.local.services.ecs.common import short
 from dask_starburst.local.services.ecs.task_life import TaskLife
 
@@ -55,105 +55,107 @@ _DIED = StateReason("Server.InternalError: Internal error on launch", "Server.In
 
 
 class Injector:
-    """Applies faults to everything that they can happen to.
+    """Applies faults to instances, tasks, capacity and calls.
 
     Parameters
     ----------
-    world, machines, tasks, market, faults : World, Machines, TaskLife, Market, Faults
-        What it happens to.
+    backend, lifecycle, tasks, capacity, faults : Backend, InstanceLifecycle, TaskLife, Ec2Capacity, Faults
+        The targets of faults.
 
     Attributes
     ----------
     past : deque of dict
-        What has happened lately: ``at`` (seconds since 1970), ``kind``, and ``hit``, the ids of the instances or tasks.
+        Latest faults: ``at`` (seconds since 1970), ``kind``, and ``hit``, the ids of the instances or tasks.
     """
 
-    def __init__(self, world: World, machines: Machines, tasks: TaskLife, market: Market, faults: Faults) -> None:
-        self._world = world
-        self._machines = machines
+    def __init__(
+        self, backend: Backend, lifecycle: InstanceLifecycle, tasks: TaskLife, capacity: Ec2Capacity, faults: Faults
+    ) -> None:
+        self._backend = backend
+        self._lifecycle = lifecycle
         self._tasks = tasks
-        self._market = market
+        self._capacity = capacity
         self._faults = faults
-        self._luck: Luck = world.luck
+        self._pending_faults: PendingFaults = backend.pending_faults
         self.past: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
 
-    def order(self, weather: Scenario) -> None:
-        """Let a script happen from now on; what is due at once has happened when this returns."""
-        rng = random.Random(weather.seed)
-        with self._world.lock:
-            start = self._world.now()
-            for event in weather.events:
-                happen = partial(self._happen, event, rng)
+    def play(self, scenario: Scenario) -> None:
+        """Schedule a scenario from now on; faults due at once have been applied when this returns."""
+        rng = random.Random(scenario.seed)
+        with self._backend.lock:
+            start = self._backend.now()
+            for event in scenario.events:
+                inject = partial(self._inject, event, rng)
                 if event.at > 0:
-                    self._world.at(start + event.at, happen)
+                    self._backend.at(start + event.at, inject)
                 else:
-                    happen()
+                    inject()
 
-    def _happen(self, event: Event, rng: random.Random) -> None:
+    def _inject(self, event: Event, rng: random.Random) -> None:
         hit = self._apply(event, rng)
-        self.past.append({"at": self._world.now(), "kind": event.kind(), "hit": hit})
+        self.past.append({"at": self._backend.now(), "kind": event.kind(), "hit": hit})
 
     @singledispatchmethod
     def _apply(self, event: Event, rng: random.Random) -> list[str]:
-        """Let an event happen, and return whom it has hit."""
-        raise TypeError(f"{event.kind()} does not happen here")
+        """Apply an event and return the ids of its targets."""
+        raise TypeError(f"{event.kind()} cannot be injected")
 
     @_apply.register
     def _(self, event: Capacity, rng: random.Random) -> list[str]:
         choice = Choice(event.type, event.zone, event.market)
-        self._market.set_room(choice, event.room)
-        self._end(event.seconds, lambda: self._market.set_room(choice, None))
+        self._capacity.set_room(choice, event.room)
+        self._end(event.seconds, lambda: self._capacity.set_room(choice, None))
         return []
 
     @_apply.register
     def _(self, event: Refuses, rng: random.Random) -> list[str]:
         times = 1 if event.count is None and event.seconds is None else event.count
-        self._market.refuse(Choice(event.type, event.zone, event.market), times, event.seconds)
+        self._capacity.refuse(Choice(event.type, event.zone, event.market), times, event.seconds)
         return []
 
     @_apply.register
     def _(self, event: SpotPrice, rng: random.Random) -> list[str]:
         choice = Choice(event.type, event.zone, "spot")
-        self._market.prices.change(choice, event.times)
-        self._end(event.seconds, lambda: self._market.prices.change(choice, 1.0))
+        self._capacity.prices.change(choice, event.times)
+        self._end(event.seconds, lambda: self._capacity.prices.change(choice, 1.0))
         return []
 
     @_apply.register
     def _(self, event: Quota, rng: random.Random) -> list[str]:
-        self._market.quotas.set(event.quota, event.vcpus)
-        self._end(event.seconds, lambda: self._market.quotas.set(event.quota, None))
+        self._capacity.quotas.set(event.quota, event.vcpus)
+        self._end(event.seconds, lambda: self._capacity.quotas.set(event.quota, None))
         return []
 
     @_apply.register
     def _(self, event: Instances, rng: random.Random) -> list[str]:
-        happens: dict[type[Event], Callable[[Any, Machine], None]] = {
+        happens: dict[type[Event], Callable[[Any, Ec2Instance], None]] = {
             Interrupt: self._interrupt,
             Rebalance: self._rebalance,
-            HostDeath: lambda _, machine: self._machines.die(machine, _DIED),
+            HostDeath: lambda _, ec2_instance: self._lifecycle.terminate_at_once(ec2_instance, _DIED),
             AgentLost: self._lose_agent,
         }
         able = [
-            machine
-            for machine in self._world.machines.values()
-            if machine.state == "running"
-            and event.instance in (None, machine.id)
-            and fits(event, machine)
-            and self._can(event, machine)
+            ec2_instance
+            for ec2_instance in self._backend.ec2_instances.values()
+            if ec2_instance.state == "running"
+            and event.instance in (None, ec2_instance.id)
+            and fits(event, ec2_instance)
+            and self._can(event, ec2_instance)
         ]
         chosen = rng.sample(able, min(event.count, len(able)))
-        for machine in chosen:
-            happens[type(event)](event, machine)
-        return [machine.id for machine in chosen]
+        for ec2_instance in chosen:
+            happens[type(event)](event, ec2_instance)
+        return [ec2_instance.id for ec2_instance in chosen]
 
     @_apply.register
     def _(self, event: Tasks, rng: random.Random) -> list[str]:
         able = [
             task
-            for task in self._world.tasks.values()
+            for task in self._backend.tasks.values()
             if task.status == "RUNNING"
             and (event.task is None or short(event.task) == task.id)
             and like(task.definition.family, event.family)
-            and like(task.instance.machine.group, event.group)
+            and like(task.instance.ec2_instance.group, event.group)
         ]
         chosen: list[Task] = rng.sample(able, min(event.count, len(able)))
         for task in chosen:
@@ -166,7 +168,7 @@ class Injector:
     @_apply.register(NextInstances)
     @_apply.register(NextTasks)
     def _(self, event: Any, rng: random.Random) -> list[str]:
-        self._luck.add(event)
+        self._pending_faults.add(event)
         return []
 
     @_apply.register
@@ -176,68 +178,68 @@ class Injector:
 
     @_apply.register
     def _(self, event: Invisible, rng: random.Random) -> list[str]:
-        self._world.veil.hide(event.what, event.delay, event.seconds)
+        self._backend.consistency.hide(event.what, event.delay, event.seconds)
         return []
 
     @_apply.register
     def _(self, event: FreshProfile, rng: random.Random) -> list[str]:
-        self._world.veil.refuse_profiles(event.age, event.seconds)
+        self._backend.consistency.refuse_profiles(event.age, event.seconds)
         return []
 
     @_apply.register
     def _(self, event: Clear, rng: random.Random) -> list[str]:
-        for part in (self._market, self._luck, self._faults, self._world.veil):
+        for part in (self._capacity, self._pending_faults, self._faults, self._backend.consistency):
             part.clear()
         return []
 
-    def _can(self, event: Instances, machine: Machine) -> bool:
-        """Whether it makes sense that something happens to an instance: nothing is taken back twice."""
-        spot = machine.lifecycle == "spot"
+    def _can(self, event: Instances, ec2_instance: Ec2Instance) -> bool:
+        """Return whether an instance is a valid target: for example, no second Spot notice."""
+        spot = ec2_instance.lifecycle == "spot"
         match event:
             case Interrupt():
-                return spot and machine.instance_action is None
+                return spot and ec2_instance.instance_action is None
             case Rebalance():
-                return spot and machine.rebalance is None
+                return spot and ec2_instance.rebalance is None
             case AgentLost():
-                return self._machines.is_connected(machine)
+                return self._lifecycle.is_connected(ec2_instance)
         return True
 
-    def _interrupt(self, event: Interrupt, machine: Machine) -> None:
-        when = self._world.now() + event.notice
-        machine.instance_action = {"action": "terminate", "time": _stamp(when)}
-        self._announce("EC2 Spot Instance Interruption Warning", machine, {"instance-action": "terminate"})
-        instance = self._world.registered.get(machine.id)
-        if machine.drains and instance is not None and instance.status == "ACTIVE":
-            # So the agent does: no new task is placed, and those that no service has started go on.
+    def _interrupt(self, event: Interrupt, ec2_instance: Ec2Instance) -> None:
+        when = self._backend.now() + event.notice
+        ec2_instance.instance_action = {"action": "terminate", "time": _stamp(when)}
+        self._announce("EC2 Spot Instance Interruption Warning", ec2_instance, {"instance-action": "terminate"})
+        instance = self._backend.registered.get(ec2_instance.id)
+        if ec2_instance.drains and instance is not None and instance.status == "ACTIVE":
+            # As the ECS agent does: no new task is placed, and standalone tasks keep running.
             instance.status = "DRAINING"
             instance.version += 1
-        self._world.at(when, lambda: self._machines.terminating(machine.id, _INTERRUPTED))
+        self._backend.at(when, lambda: self._lifecycle.terminating(ec2_instance.id, _INTERRUPTED))
 
-    def _rebalance(self, event: Rebalance, machine: Machine) -> None:
-        machine.rebalance = {"noticeTime": _stamp(self._world.now())}
-        self._announce("EC2 Instance Rebalance Recommendation", machine, {})
+    def _rebalance(self, event: Rebalance, ec2_instance: Ec2Instance) -> None:
+        ec2_instance.rebalance = {"noticeTime": _stamp(self._backend.now())}
+        self._announce("EC2 Instance Rebalance Recommendation", ec2_instance, {})
 
-    def _lose_agent(self, event: AgentLost, machine: Machine) -> None:
-        self._machines.set_agent(machine, connected=False)
-        self._end(event.seconds, lambda: self._machines.set_agent(machine, connected=True))
+    def _lose_agent(self, event: AgentLost, ec2_instance: Ec2Instance) -> None:
+        self._lifecycle.set_agent(ec2_instance, connected=False)
+        self._end(event.seconds, lambda: self._lifecycle.set_agent(ec2_instance, connected=True))
 
-    def _announce(self, kind: str, machine: Machine, detail: dict[str, str]) -> None:
+    def _announce(self, kind: str, ec2_instance: Ec2Instance, detail: dict[str, str]) -> None:
         """Put an event on the default EventBridge bus."""
         event = {
             "Source": "aws.ec2",
             "DetailType": kind,
-            "Time": self._world.now(),  # moto writes it out
-            "Resources": [f"arn:aws:ec2:{machine.zone}:instance/{machine.id}"],
-            "Detail": json.dumps({"instance-id": machine.id, **detail}),
+            "Time": self._backend.now(),  # moto formats it
+            "Resources": [f"arn:aws:ec2:{ec2_instance.zone}:instance/{ec2_instance.id}"],
+            "Detail": json.dumps({"instance-id": ec2_instance.id, **detail}),
         }
         try:
-            events_backends[ACCOUNT][self._world.region].put_events([event])
-        except Exception:  # noqa: BLE001 - a rule of the user's with a broken target is no reason not to interrupt
-            _log.exception("EventBridge could not take %s", kind)
+            events_backends[ACCOUNT][self._backend.region].put_events([event])
+        except Exception:  # noqa: BLE001 - a user's rule with a broken target must not prevent the fault
+            _log.exception("EventBridge failed to deliver %s; continuing", kind)
 
     def _end(self, seconds: float | None, action: Callable[[], None]) -> None:
         if seconds is not None:
-            self._world.at(self._world.now() + seconds, action)
+            self._backend.at(self._backend.now() + seconds, action)
 
 
 def _stamp(when: float) -> str:

@@ -1,7 +1,7 @@
-"""Starting and stopping the embedded AWS, a process of its own.
+"""Start and stop the server process of the embedded AWS.
 
-Its standard input is a pipe from this process, and the end of it is how the server learns that this process is gone,
-however it went. So nothing is left running, and nothing has to be registered to run at exit.
+Its standard input is a pipe from this process. The server exits when the pipe closes, which the kernel does
+when this process ends. So nothing is left running, and no exit handler is needed.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 _KILL_SECONDS = 5.0
 _REMEMBERED_LINES = 40
-#: What Python says last when the server imports what is not there.
+#: Python's last line when the server imports a missing module.
 _ABSENT = re.compile(
     r"^(?:ModuleNotFoundError: No module named|ImportError: cannot import name) '(?P<module>[^']+)'.*", re.M
 )
 
 
 @dataclass(frozen=True)
-class Hello:
-    """What a server says about itself once it answers."""
+class Handshake:
+    """The line that a server prints when it is ready."""
 
     endpoint_url: str
     pid: int
@@ -65,23 +65,23 @@ def server_options(
     return [*options, *switches, *slow, *pythons]
 
 
-def start_detached(options: Sequence[str], log: Path) -> Hello:
-    """Start a server that stays when this process ends, and wait until it answers.
+def start_detached(options: Sequence[str], log: Path) -> Handshake:
+    """Start a server that outlives this process, and wait until it answers.
 
     Parameters
     ----------
     options : sequence of str
         From `server_options`.
     log : Path
-        A file that takes everything that it prints.
+        The file for its output.
 
     Raises
     ------
     LocalAWSError
-        It did not come up.
+        It did not start.
     """
     _require_moto()
-    log.unlink(missing_ok=True)  # it may be older than the rule that only its owner reads it
+    log.unlink(missing_ok=True)  # an older file may have wider permissions
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as output:
         process = subprocess.Popen(
             [*_COMMAND, *options, "--stay"],
@@ -95,9 +95,9 @@ def start_detached(options: Sequence[str], log: Path) -> Hello:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         lines = log.read_text(errors="replace").splitlines(keepends=True)
-        hello = next(filter(None, map(_parse, (line for line in lines if line.endswith("\n")))), None)
-        if hello is not None:
-            return hello
+        handshake = next(filter(None, map(_parse, (line for line in lines if line.endswith("\n")))), None)
+        if handshake is not None:
+            return handshake
         if process.poll() is not None:
             raise _did_not_start(process.poll(), lines)
         time.sleep(0.02)
@@ -106,7 +106,7 @@ def start_detached(options: Sequence[str], log: Path) -> Hello:
 
 
 class Server:
-    """A server that belongs to this process, and the threads that keep its output from filling up.
+    """A server that belongs to this process, and the threads that read its output.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class Server:
         _require_moto()
         self.owner = os.getpid()
         self._lines: deque[str] = deque(maxlen=_REMEMBERED_LINES)
-        self._hello: Hello | None = None
+        self._handshake: Handshake | None = None
         self._said_or_ended = threading.Event()
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
@@ -127,7 +127,7 @@ class Server:
             stdout=pipe,
             stderr=pipe,
             env=_environment_of_server(),
-            # Ctrl-C in a notebook's terminal is for the notebook: the server ends with the pipe.
+            # Ctrl-C in a notebook's terminal must not reach the server; it ends with the pipe.
             start_new_session=True,
         )
         assert self._process.stdout is not None
@@ -136,18 +136,18 @@ class Server:
         self._stderr_reader = _in_background(self._read_stderr, self._process.stderr)
         _open_servers.add(self)
 
-    def wait_for_hello(self, seconds: float = _START_SECONDS) -> Hello:
-        """Wait until it answers; `LocalAWSError` when it does not."""
+    def wait_for_handshake(self, seconds: float = _START_SECONDS) -> Handshake:
+        """Wait until it answers; raise `LocalAWSError` if it does not."""
         ended = self._said_or_ended.wait(seconds)
-        if self._hello is None:
+        if self._handshake is None:
             self.stop(at_once=True)
             self._stderr_reader.join(_KILL_SECONDS)
-            # The exit code of one that only took too long is that of our own signal.
+            # After a timeout the exit code would be that of our own signal.
             raise _did_not_start(self._process.returncode if ended else None, list(self._lines), seconds)
-        return self._hello
+        return self._handshake
 
     def stop(self, at_once: bool = False) -> None:
-        """Close the pipe, wait, and go on to stronger ways when that does not end it."""
+        """Close the pipe and wait; then SIGTERM, then SIGKILL."""
         self.close_pipe()
         ways: list[tuple[Callable[[], None], float]] = [
             (lambda: None, 0.1 if at_once else _STOP_SECONDS),
@@ -168,8 +168,8 @@ class Server:
     def _read_stdout(self, stdout: IO[bytes]) -> None:
         with stdout:
             for line in stdout:
-                self._hello = self._hello or _parse(line)
-                if self._hello is not None:
+                self._handshake = self._handshake or _parse(line)
+                if self._handshake is not None:
                     self._said_or_ended.set()
         self._said_or_ended.set()
 
@@ -179,13 +179,13 @@ class Server:
                 self._lines.append(line.decode(errors="replace"))
 
 
-# -P: a `queue.py` in the folder that the user works in must not become the server's.
+# -P: a `queue.py` in the user's working directory must not shadow the standard library.
 _COMMAND = (sys.executable, "-P", "-m", "dask_starburst.local")
 _open_servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
 
 def _close_pipes_after_fork() -> None:
-    """A forked child must not hold the pipe open: the server would outlive the process that it belongs to."""
+    """Close the pipe in a forked child, or the server would outlive its owner."""
     for server in list(_open_servers):
         server.close_pipe()
 
@@ -195,9 +195,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def _environment_of_server() -> dict[str, str]:
-    """The server calls no AWS, so it inherits no credentials, and nothing that would lead moto's own calls to one."""
+    """Return the server's environment, without AWS credentials and endpoints: the server must not call AWS."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    # The package may have been imported from a folder that only this process has on its path.
+    # The package may come from a folder that is only on this process's path.
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))
     return {**inherited, "PYTHONPATH": path}
@@ -209,11 +209,11 @@ def _in_background(read: Callable[[IO[bytes]], None], stream: IO[bytes]) -> thre
     return thread
 
 
-def _parse(line: bytes | str) -> Hello | None:
-    """Moto and its libraries print too, so a line that is no hello is passed over."""
+def _parse(line: bytes | str) -> Handshake | None:
+    """Parse the handshake; None for other lines, because moto and its libraries print too."""
     try:
         data = json.loads(line)
-        return Hello(**{name: data[name] for name in Hello.__dataclass_fields__})
+        return Handshake(**{name: data[name] for name in Handshake.__dataclass_fields__})
     except (ValueError, TypeError, KeyError):
         return None
 
@@ -234,4 +234,4 @@ def _did_not_start(code: int | None, lines: Sequence[str], seconds: float = _STA
     if absent:
         error = ImportError(absent[0], name=absent["module"])
         hint = f" {extras.explain('It', error, 'local')}"
-    return LocalAWSError(f"The embedded AWS {what}.{hint} Its last words:\n{said}")
+    return LocalAWSError(f"The embedded AWS {what}.{hint} Its last output:\n{said}")

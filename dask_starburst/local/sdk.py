@@ -1,4 +1,4 @@
-"""What leads AWS SDKs and the AWS CLI to an embedded AWS, and to no other."""
+"""Configuration that directs AWS SDKs and the AWS CLI to an embedded AWS only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dask_starburst.local.backend.keys import Credentials
 if TYPE_CHECKING:
     import boto3
 
-# In botocore's form: name in a file, environment variable, value, conversion.
+# botocore's format: configuration name, environment variable, value, conversion.
 _NO_FILES = {
     "profile": (None, None, None, None),
     "config_file": (None, None, os.devnull, None),
@@ -20,7 +20,7 @@ _NO_FILES = {
 
 
 def environment(endpoint_url: str, region: str, owner: Credentials) -> dict[str, str]:
-    """Return the variables that lead AWS SDKs and the AWS CLI to an embedded AWS."""
+    """Return the environment variables that direct AWS SDKs and the AWS CLI to an embedded AWS."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_ACCESS_KEY_ID": owner.access_key,
@@ -30,9 +30,9 @@ def environment(endpoint_url: str, region: str, owner: Credentials) -> dict[str,
 
 
 def session(endpoint_url: str, region: str, owner: Credentials) -> boto3.Session:
-    """Return a boto3 session all of whose clients talk to an embedded AWS.
+    """Return a boto3 session whose clients all call an embedded AWS.
 
-    Nothing of the user's, neither profile nor file nor variable, may lead a call to the real AWS, or fail it.
+    The user's profiles, files and variables are ignored: they must not direct a call to the real AWS, or break it.
     """
     import boto3
     from botocore.config import Config
@@ -56,7 +56,7 @@ def session(endpoint_url: str, region: str, owner: Credentials) -> boto3.Session
 
 @cache
 def _loader() -> Any:
-    """One for all sessions of a process, for it takes a second to read what the services are."""
+    """Return the data loader shared by all sessions: loading the service models takes a second."""
     from botocore.loaders import create_loader
 
     return create_loader()

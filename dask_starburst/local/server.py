@@ -1,4 +1,4 @@
-"""The embedded AWS put together: one process, one port."""
+"""The server of the embedded AWS: all parts in one process, on one port."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 
 from dask_starburst.local import endpoints
 from dask_starburst.local.backend.addresses import Network, claim_network
+from dask_starburst.local.backend.backend import Backend
 from dask_starburst.local.backend.clock import Clock
-from dask_starburst.local.backend.consistency import Veil
-from dask_starburst.local.backend.engine import Engine
+from dask_starburst.local.backend.consistency import Consistency
 from dask_starburst.local.backend.keys import Keys
 from dask_starburst.local.backend.quotas import Quotas
+from dask_starburst.local.backend.ticker import Ticker
 from dask_starburst.local.backend.timing import Profile, Timing
-from dask_starburst.local.backend.world import World
 from dask_starburst.local.containers.awslogs import LogShipper
-from dask_starburst.local.containers.fake import PlayedContainers
+from dask_starburst.local.containers.fake import FakeContainers
 from dask_starburst.local.containers.images import Images
 from dask_starburst.local.containers.processes import Containers
 from dask_starburst.local.control import Control, own_address
 from dask_starburst.local.http.protocols import Service
-from dask_starburst.local.http.router import Gate
+from dask_starburst.local.http.router import Router
 from dask_starburst.local.injector import Injector
 from dask_starburst.local.moto import patches
 from dask_starburst.local.services.autoscaling.groups import Groups
 from dask_starburst.local.services.autoscaling.operations import GroupOperations
 from dask_starburst.local.services.autoscaling.views import GroupViews, ScheduleOperations
 from dask_starburst.local.services.autoscaling.views import TagOperations as GroupTagOperations
-from dask_starburst.local.services.ec2.capacity import Market
+from dask_starburst.local.services.ec2.capacity import Ec2Capacity
 from dask_starburst.local.services.ec2.docker_hosts import DockerHosts
+from dask_starburst.local.services.ec2.instance_lifecycle import InstanceLifecycle
 from dask_starburst.local.services.ec2.instances import Ec2
-from dask_starburst.local.services.ec2.machines import Machines
 from dask_starburst.local.services.ec2.metadata import MetadataApp
-from dask_starburst.local.services.ec2.metadata_views import Facts
+from dask_starburst.local.services.ec2.metadata_views import MetadataViews
 from dask_starburst.local.services.ec2.placement_scores import PlacementScores
 from dask_starburst.local.services.ec2.spot_history import SpotHistory
 from dask_starburst.local.services.ecr import moto as moto_ecr
@@ -75,7 +75,7 @@ _THREADS = 16
 
 @dataclass(frozen=True)
 class Options:
-    """How to run an embedded AWS."""
+    """Options of an embedded AWS."""
 
     port: int = 0
     region: str = "us-east-1"
@@ -90,20 +90,20 @@ class Options:
 
 
 class LocalServer:
-    """An embedded AWS in this process. There can be one in a process: moto's state is global.
+    """An embedded AWS in this process. Only one per process: moto's state is global.
 
     Parameters
     ----------
     options : Options
-        How to run it.
+        Its options.
 
     Attributes
     ----------
     network : Network
-        Its addresses.
+        Its loopback network.
     endpoint_url : str
-        Where it answers.
-    world : World
+        Its URL.
+    backend : Backend
         Its state.
     """
 
@@ -114,84 +114,84 @@ class LocalServer:
         self._done = threading.Event()
         self._resetting = threading.Lock()
         self._http = HttpServer((_HOST, options.port), None, numthreads=_THREADS, server_name="local-aws")
-        # The port is known once it is bound, and everything that runs here is told of it.
+        # The port is known once it is bound; containers get it in their environment.
         self._http.prepare()
         self.endpoint_url = f"http://{_HOST}:{self._http.bind_addr[1]}"
         self._keys = Keys()
         self._hooks = _Hooks()
         patches.install(self._hooks, self.network.cidr if self.network.aliases else "127.31.0.0/16")
-        self._ecr = Ecr(lambda: self.world.now(), options.region, self.endpoint_url, self._folder / "registry")
+        self._ecr = Ecr(lambda: self.backend.now(), options.region, self.endpoint_url, self._folder / "registry")
         moto_ecr.install(self._ecr)
         self._begin()
 
     def _begin(self) -> None:
-        """Make an account in which there is nothing yet."""
+        """Create an empty account."""
         options = self._options
         timing = Timing(options.timing, options.seed)
-        self.world = World(Clock(options.speed), timing, options.region, self.endpoint_url, self._keys)
-        self._containers = Containers(self._folder, alone=True) if options.processes else PlayedContainers()
+        self.backend = Backend(Clock(options.speed), timing, options.region, self.endpoint_url, self._keys)
+        self._containers = Containers(self._folder, alone=True) if options.processes else FakeContainers()
         self._logs = LogShipper()
         self._http.wsgi_app = self._build()
 
     def reset(self) -> None:
-        """Kill all containers and forget everything; address, network and credentials stay."""
+        """Kill all containers and delete all state; URL, network and credentials stay."""
         with self._resetting:
-            self._engine.stop()
+            self._ticker.stop()
             self._containers.close()
             moto_api_backend.reset()
             self._ecr.reset()
             self._begin()
-            self._engine.start()
+            self._ticker.start()
 
     def serve(self) -> None:
-        """Answer requests in threads of its own, and return. From now on its owner finds it."""
-        self._engine.start()
-        region, token, stays = self.world.region, self.world.keys.token, self._options.stay
+        """Start answering requests in background threads, and register the endpoint."""
+        self._ticker.start()
+        region, token, stays = self.backend.region, self.backend.keys.token, self._options.stay
         endpoints.write(endpoints.Endpoint(self.endpoint_url, os.getpid(), region, token, stays))
         threading.Thread(target=self._http.serve, name="http", daemon=True).start()
 
     def wait(self) -> None:
-        """Wait until somebody asks it to shut down."""
+        """Wait for a shutdown request."""
         self._done.wait()
 
     def request_shutdown(self) -> None:
-        """Ask it to shut down. Any thread and any signal handler may do so."""
+        """Request shutdown. Safe to call from any thread and from signal handlers."""
         self._done.set()
 
     def close(self) -> None:
-        """Kill all containers, stop answering, and give everything back."""
+        """Kill all containers, stop answering, and release all resources."""
         endpoints.forget(self.endpoint_url, os.getpid())
-        self._engine.stop()
+        self._ticker.stop()
         self._containers.close()
         self._http.stop()
         self.network.release()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _build(self) -> Gate:
-        world, hooks, ecr = self.world, self._hooks, self._ecr
+    def _build(self) -> Router:
+        backend, hooks, ecr = self.backend, self._hooks, self._ecr
         registry = Registry(ecr)
-        ec2 = Ec2(world.region, self.network.aliases, world.veil)
-        machines = Machines(world, ec2)
-        hooks.machines, hooks.veil = machines, world.veil
+        ec2 = Ec2(backend.region, self.network.aliases, backend.consistency)
+        lifecycle = InstanceLifecycle(backend, ec2)
+        hooks.lifecycle, hooks.consistency = lifecycle, backend.consistency
         images = Images(self._options.images, ecr.lacks)
-        interfaces = Interfaces(world.region, self.network.aliases, self._options.seed)
-        tasks = TaskLife(world, self._containers, self._logs, interfaces, images)
-        hosts = DockerHosts(world, ec2, self._containers, images, machines)
-        machines.stop_task, machines.end_task = tasks.host_shuts_down, tasks.end
-        self._engine = Engine(world, [tasks.watch, hosts.watch])
-        control = Control(world, self.network, self._containers, self.request_shutdown, self.reset)
-        metadata = MetadataApp(Facts(world, ec2), world.keys, date=world.now)
+        interfaces = Interfaces(backend.region, self.network.aliases, self._options.seed)
+        tasks = TaskLife(backend, self._containers, self._logs, interfaces, images)
+        hosts = DockerHosts(backend, ec2, self._containers, images, lifecycle)
+        lifecycle.stop_task, lifecycle.end_task = tasks.host_shuts_down, tasks.end
+        self._ticker = Ticker(backend, [tasks.watch, hosts.watch])
+        control = Control(backend, self.network, self._containers, self.request_shutdown, self.reset)
+        metadata = MetadataApp(MetadataViews(backend, ec2), backend.keys, date=backend.now)
         prices = Service("pricing", PriceList(), invalid="InvalidParameterException", lock=nullcontext())
         quotas = Quotas()
-        market = Market(world.now, ec2.zones, self._options.seed, quotas)
-        machines.on_launched += [market.take, quotas.take]
-        machines.on_terminating += [market.give_back, quotas.give_back]
-        increases = ServiceQuotas(world, quotas)
+        capacity = Ec2Capacity(backend.now, ec2.zones, self._options.seed, quotas)
+        lifecycle.on_launched += [capacity.take, quotas.take]
+        lifecycle.on_terminating += [capacity.give_back, quotas.give_back]
+        increases = ServiceQuotas(backend, quotas)
         services = [
-            _autoscaling(world, ec2, machines, market),
-            _ecs(world, tasks, interfaces, quotas),
+            _autoscaling(backend, ec2, lifecycle, capacity),
+            _ecs(backend, tasks, interfaces, quotas),
             prices,
-            Service("service-quotas", increases, invalid="IllegalArgumentException", lock=world.lock),
+            Service("service-quotas", increases, invalid="IllegalArgumentException", lock=backend.lock),
         ]
         moto = DomainDispatcherApplication(create_backend_app)
         folders: dict[str, WSGIApplication] = {
@@ -201,73 +201,73 @@ class LocalServer:
             "imds": metadata,
             "ecs": metadata,
             "credentials": metadata,
-            "agent": AgentApp(world),
+            "agent": AgentApp(backend),
             "v2": registry,
             LAYERS: registry,
         }
-        scores = PlacementScores(market, world.region, ec2.zone_ids())
+        scores = PlacementScores(capacity, backend.region, ec2.zone_ids())
         operations = {
-            "ec2:DescribeSpotPriceHistory": SpotHistory(ec2.zone_ids(), world.now, market.prices).answer,
+            "ec2:DescribeSpotPriceHistory": SpotHistory(ec2.zone_ids(), backend.now, capacity.prices).answer,
             "ec2:GetSpotPlacementScores": scores.answer,
             "ecr:GetAccountSetting": ecr.get_account_setting,
             "ecr:PutAccountSetting": ecr.put_account_setting,
         }
-        gate = Gate(moto, services, folders, world.clock, world.keys, operations)
-        control.gate = gate
-        control.injector = Injector(world, machines, tasks, market, gate.faults)
+        router = Router(moto, services, folders, backend.clock, backend.keys, operations)
+        control.router = router
+        control.injector = Injector(backend, lifecycle, tasks, capacity, router.faults)
         low, high = self._options.latency
         if high > 0:
             rng = random.Random(f"{self._options.seed}/latency")
-            gate.latency = lambda call: rng.uniform(low, high)
-        return gate
+            router.latency = lambda call: rng.uniform(low, high)
+        return router
 
 
 class _Hooks:
-    """Passes on what moto's patches tell: moto is patched before there is anybody to listen."""
+    """Forwards the calls of moto's patches: moto is patched before the parts exist."""
 
-    machines: Machines
-    veil: Veil
+    lifecycle: InstanceLifecycle
+    consistency: Consistency
 
     def launched(self, instance: object) -> None:
-        self.machines.launched(instance)
+        self.lifecycle.launched(instance)
 
     def terminating(self, instance_id: str) -> None:
-        self.machines.terminating(instance_id)
+        self.lifecycle.terminating(instance_id)
 
-    def made(self, what: str, name: str) -> None:
-        self.veil.made(what, name)
+    def created(self, what: str, name: str) -> None:
+        self.consistency.created(what, name)
 
     def hides(self, what: str, name: str) -> bool:
-        return self.veil.hides_named(what, name)
+        return self.consistency.hides_named(what, name)
 
     def profile_is_usable(self, name: str) -> bool:
-        return self.veil.profile_is_usable(name)
+        return self.consistency.profile_is_usable(name)
 
 
-def _autoscaling(world: World, ec2: Ec2, machines: Machines, market: Market) -> Service:
-    groups = Groups(world, ec2, machines, market)
-    operations = GroupOperations(world, ec2, groups)
+def _autoscaling(backend: Backend, ec2: Ec2, lifecycle: InstanceLifecycle, capacity: Ec2Capacity) -> Service:
+    groups = Groups(backend, ec2, lifecycle, capacity)
+    operations = GroupOperations(backend, ec2, groups)
     parts = (
         operations,
-        GroupViews(world, ec2),
-        GroupTagOperations(world, operations),
-        ScheduleOperations(world, operations, groups),
+        GroupViews(backend, ec2),
+        GroupTagOperations(backend, operations),
+        ScheduleOperations(backend, operations, groups),
     )
-    return Service("autoscaling", *parts, invalid="ValidationError", lock=world.lock)
+    return Service("autoscaling", *parts, invalid="ValidationError", lock=backend.lock)
 
 
-def _ecs(world: World, tasks: TaskLife, interfaces: Interfaces, quotas: Quotas) -> Service:
-    world.providers.update(fargate_providers(world))
-    clusters = ClusterOperations(world)
-    definitions = DefinitionOperations(world)
+def _ecs(backend: Backend, tasks: TaskLife, interfaces: Interfaces, quotas: Quotas) -> Service:
+    backend.providers.update(fargate_providers(backend))
+    clusters = ClusterOperations(backend)
+    definitions = DefinitionOperations(backend)
     parts = (
         clusters,
-        ProviderOperations(world),
-        ProviderAssociations(world, clusters),
+        ProviderOperations(backend),
+        ProviderAssociations(backend, clusters),
         definitions,
-        InstanceOperations(world),
-        RunOperations(world, definitions, interfaces, tasks.begin, tasks.stop, quotas),
-        TaskViews(world),
-        TagOperations(world),
+        InstanceOperations(backend),
+        RunOperations(backend, definitions, interfaces, tasks.begin, tasks.stop, quotas),
+        TaskViews(backend),
+        TagOperations(backend),
     )
-    return Service("ecs", *parts, invalid="InvalidParameterException", lock=world.lock)
+    return Service("ecs", *parts, invalid="InvalidParameterException", lock=backend.lock)

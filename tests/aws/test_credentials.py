@@ -1,4 +1,4 @@
-"""Whatever a provider of credentials raises is an error of ours, with words."""
+"""Exceptions of credential providers become our errors with an explanation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import AWSError, CredentialsExpired, StarburstError
 
-#: Of a profile, and the word that has to be in the error: what botocore itself raises.
+#: Profile settings that make botocore itself raise, and a word of the expected error.
 BROKEN = {
     "no-json": ("credential_process = echo Please log in", "JSONDecodeError"),
     "no-program": ("credential_process = /nowhere/helper", "FileNotFoundError"),
@@ -50,7 +50,7 @@ def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("profiles")
 @pytest.mark.parametrize("profile", BROKEN)
-def test_what_a_provider_raises_is_told_in_words(profile: str) -> None:
+def test_an_error_of_a_credential_provider_is_explained(profile: str) -> None:
     aws = AWS(profile=profile, endpoint_url="http://127.0.0.1:9")
 
     async def ask() -> None:
@@ -64,7 +64,7 @@ def test_what_a_provider_raises_is_told_in_words(profile: str) -> None:
 
 
 @pytest.mark.usefixtures("profiles")
-def test_a_prompt_for_an_mfa_code_without_a_terminal_is_told_in_words() -> None:
+def test_an_mfa_prompt_without_a_terminal_is_explained() -> None:
     run = subprocess.run(
         [sys.executable, "-c", ASK],
         stdin=subprocess.DEVNULL,
@@ -77,12 +77,12 @@ def test_a_prompt_for_an_mfa_code_without_a_terminal_is_told_in_words() -> None:
     assert "mfa_serial" in run.stdout
 
 
-def test_what_has_nothing_to_do_with_credentials_is_not_blamed_on_them() -> None:
+def test_other_errors_are_not_attributed_to_credentials() -> None:
     import boto3
 
     session = boto3.Session("AKIAIOSFODNN7EXAMPLE", "x", region_name="us-east-1")
     aws = AWS(session=session, endpoint_url="http://127.0.0.1:9")
-    aws.hurry()
+    aws.shorten_timeouts()
 
     async def ask() -> None:
         await aws.call("ecs", "DescribeClusters", clusters=7)

@@ -1,4 +1,4 @@
-"""Launch templates, made again after they were removed."""
+"""Launch templates that are created again after deletion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dask_starburst.local import LocalAWS
 NAME, TAG = "starburst-00000000-0-head", "starburst:pool"
 
 
-def test_a_launch_template_that_was_removed_is_made_again_and_not_taken_for_a_retry(aws: LocalAWS) -> None:
+def test_a_deleted_launch_template_is_created_again(aws: LocalAWS) -> None:
     tokens: list[str] = []
 
     def note(params: dict[str, Any], **_: Any) -> None:

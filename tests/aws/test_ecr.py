@@ -1,4 +1,4 @@
-"""Our repository in ECR, on the embedded AWS: made once, looked at, refreshed, opened with passwords that expire."""
+"""Our ECR repository on the embedded AWS: creation, listing, refresh, deletion, expiring passwords."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.errors import AWSError, ImageError, PermissionDenied
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.images.lifetime import REFRESHED, lifecycle_policy, prunable
-from tests.support.ecr_repository import Hub
+from tests.support.ecr_repository import EcrRepository
 
 DAY = 86_400.0
 RECIPE = "0123456789abcdef" * 2
@@ -50,7 +50,7 @@ def run(aws: LocalAWS, calls: Counter[str]) -> Run:
     return run
 
 
-def test_a_repository_is_made_once_with_all_that_it_should_have(
+def test_a_repository_is_created_once_with_its_settings(
     aws: LocalAWS, run: Run, name: str, calls: Counter[str]
 ) -> None:
     uri = run(lambda ours: ecr.ensure_repository(ours, name, {"team": "a"}, 14))
@@ -65,10 +65,10 @@ def test_a_repository_is_made_once_with_all_that_it_should_have(
     policy = json.loads(client.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"])
     assert policy == lifecycle_policy(14)
     assert run(lambda ours: ecr.ensure_repository(ours, name, {"team": "a"}, 14)) == uri
-    assert calls == {"ecr:DescribeRepositories": 1, "ecr:GetLifecyclePolicy": 1}, "nothing is changed the second time"
+    assert calls == {"ecr:DescribeRepositories": 1, "ecr:GetLifecyclePolicy": 1}, "the second call changes nothing"
 
 
-def test_another_time_to_live_takes_the_place_of_the_first(run: Run, name: str) -> None:
+def test_another_ttl_replaces_the_first(run: Run, name: str) -> None:
     async def change(ours: AWS) -> list[int | None]:
         seen = []
         for days in (14, 30, None, 7):
@@ -79,24 +79,24 @@ def test_another_time_to_live_takes_the_place_of_the_first(run: Run, name: str) 
     assert run(change) == [14, 30, None, 7]
 
 
-def test_two_that_make_it_at_once_both_have_it(run: Run, name: str) -> None:
+def test_two_concurrent_creations_both_succeed(run: Run, name: str) -> None:
     async def both(ours: AWS) -> set[str]:
         return set(await asyncio.gather(*(ecr.ensure_repository(ours, name, {}, 30) for _ in range(4))))
 
     assert len(run(both)) == 1
 
 
-def test_what_is_not_allowed_names_the_action(aws: LocalAWS, run: Run, name: str) -> None:
+def test_a_denied_call_to_ecr_names_the_action(aws: LocalAWS, run: Run, name: str) -> None:
     aws.inject("ecr:CreateRepository", "AccessDeniedException", "no", status=400)
     with pytest.raises(PermissionDenied, match="ecr:CreateRepository"):
         run(lambda ours: ecr.ensure_repository(ours, name, {}, 30))
 
 
-def test_images_are_seen_with_their_platforms_and_parts(aws: LocalAWS, run: Run, name: str) -> None:
+def test_images_are_listed_with_their_platforms_and_index_members(aws: LocalAWS, run: Run, name: str) -> None:
     assert run(lambda ours: ecr.images(ours, name)) == ()
-    hub = Hub(aws, name)
+    repository = EcrRepository(aws, name)
     assert run(lambda ours: ecr.images(ours, name)) == ()
-    index = hub.push_index(RECIPE)
+    index = repository.push_index(RECIPE)
     found = {image.digest: image for image in run(lambda ours: ecr.images(ours, name))}
     whole = found.pop(index)
     assert whole.tags == (RECIPE,)
@@ -108,12 +108,12 @@ def test_images_are_seen_with_their_platforms_and_parts(aws: LocalAWS, run: Run,
     assert {part.size for part in found.values()} == {sum(size for _, size in part.blobs) for part in found.values()}
 
 
-def test_a_refresh_counts_the_days_anew_and_uploads_nothing(
+def test_a_refresh_renews_the_expiry_and_uploads_no_layer(
     aws: LocalAWS, run: Run, name: str, calls: Counter[str]
 ) -> None:
     run(lambda ours: ecr.ensure_repository(ours, name, {}, 30))
-    hub = Hub.of(aws, name)
-    hub.push_index(RECIPE, note="kept")
+    repository = EcrRepository.of(aws, name)
+    repository.push_index(RECIPE, note="kept")
     aws.advance(28.5 * DAY)
     before = {image.digest for image in run(lambda ours: ecr.images(ours, name))}
 
@@ -126,17 +126,17 @@ def test_a_refresh_counts_the_days_anew_and_uploads_nothing(
     assert new.pushed_at == pytest.approx(aws.now(), abs=5)
     assert new.tags[0].startswith(f"{RECIPE}-r2")
     assert {image.digest for image in run(lambda ours: ecr.images(ours, name))} == before | {new.digest}
-    hub.login()
-    notes = json.loads(hub.v2("GET", f"manifests/{new.tags[0]}").body)["annotations"]
+    repository.login()
+    notes = json.loads(repository.v2("GET", f"manifests/{new.tags[0]}").body)["annotations"]
     assert set(notes) == {"note", REFRESHED}
     assert not any("Upload" in call or "Delete" in call for call in calls)
     aws.advance(2 * DAY)
     assert {tag for image in run(lambda ours: ecr.images(ours, name)) for tag in image.tags} == {new.tags[0]}
-    assert len(run(lambda ours: ecr.images(ours, name))) == 3, "the images are still there"
+    assert len(run(lambda ours: ecr.images(ours, name))) == 3, "the images still exist"
 
 
 def test_two_refreshes_in_the_same_second_are_one(aws: LocalAWS, run: Run, name: str) -> None:
-    Hub(aws, name, mutability="IMMUTABLE").push_index(RECIPE)
+    EcrRepository(aws, name, mutability="IMMUTABLE").push_index(RECIPE)
 
     async def both(ours: AWS) -> Any:
         (old,) = [image for image in await ecr.images(ours, name) if image.tags]
@@ -146,39 +146,39 @@ def test_two_refreshes_in_the_same_second_are_one(aws: LocalAWS, run: Run, name:
     assert len(digests) <= 2, "two if a second has just passed"
 
 
-def test_an_image_that_has_gone_cannot_be_refreshed(aws: LocalAWS, run: Run, name: str) -> None:
-    hub = Hub(aws, name)
-    hub.push(RECIPE)
+def test_a_deleted_image_cannot_be_refreshed(aws: LocalAWS, run: Run, name: str) -> None:
+    repository = EcrRepository(aws, name)
+    repository.push(RECIPE)
 
     async def refresh(ours: AWS) -> Any:
         (old,) = await ecr.images(ours, name)
         assert await ecr.delete_images(ours, name, [old]) == {}
         return await ecr.refresh(ours, name, old)
 
-    with pytest.raises(ImageError, match="build it anew"):
+    with pytest.raises(ImageError, match="build it again"):
         run(refresh)
 
 
-def test_an_index_is_deleted_with_its_images_and_what_is_gone_already_is_no_failure(
+def test_an_index_is_deleted_with_its_images_and_missing_ones_are_not_failures(
     aws: LocalAWS, run: Run, name: str
 ) -> None:
-    hub = Hub(aws, name)
-    hub.push_index("a")
-    hub.push_index("b")
+    repository = EcrRepository(aws, name)
+    repository.push_index("a")
+    repository.push_index("b")
 
     async def delete(ours: AWS) -> Any:
         every = await ecr.images(ours, name)
         gone = [each.image for each in prunable(every, set(), ours.now() + DAY, 30, keep=1)]
-        # In an order that ECR would not take.
+        # In an order that ECR would refuse.
         failures = await ecr.delete_images(ours, name, reversed(gone))
         return failures, await ecr.delete_images(ours, name, gone)
 
     assert run(delete) == ({}, {})
-    assert len(hub.details()) == 3
+    assert len(repository.details()) == 3
 
 
-def test_what_cannot_be_deleted_is_told(aws: LocalAWS, run: Run, name: str) -> None:
-    index = Hub(aws, name).push_index("a")
+def test_deletion_failures_are_reported(aws: LocalAWS, run: Run, name: str) -> None:
+    index = EcrRepository(aws, name).push_index("a")
 
     async def delete(ours: AWS) -> Any:
         return await ecr.delete_images(ours, name, [i for i in await ecr.images(ours, name) if not i.children])
@@ -189,7 +189,7 @@ def test_what_cannot_be_deleted_is_told(aws: LocalAWS, run: Run, name: str) -> N
     assert set(failures.values()) == {reason}
 
 
-def test_images_of_tasks_and_of_the_pools_are_in_use(aws: LocalAWS, run: Run) -> None:
+def test_images_of_tasks_and_pools_are_in_use(aws: LocalAWS, run: Run) -> None:
     ecs = aws.client("ecs")
     mine, old, pool = (f"{name}-{uuid.uuid4().hex[:8]}" for name in ("mine", "starburst-old", "starburst-pool"))
 
@@ -224,25 +224,25 @@ def test_images_of_tasks_and_of_the_pools_are_in_use(aws: LocalAWS, run: Run) ->
     ecs.stop_task(cluster=mine, task=arn)
 
 
-def test_a_login_gives_a_new_password_whenever_it_is_asked_again(aws: LocalAWS, run: Run, name: str) -> None:
-    hub = Hub(aws, name)
+def test_each_call_of_a_login_returns_a_new_password(aws: LocalAWS, run: Run, name: str) -> None:
+    repository = EcrRepository(aws, name)
 
     async def log_in(ours: AWS) -> None:
         login = await ecr.registry_credentials(ours)
-        assert login.host == hub.host
+        assert login.host == repository.host
         first = await asyncio.to_thread(login)
-        assert hub.ask("GET", "/v2/", credentials=":".join(first)).status == 200
+        assert repository.ask("GET", "/v2/", credentials=":".join(first)).status == 200
         aws.advance(12.1 * 3600)
-        assert hub.ask("GET", "/v2/", credentials=":".join(first)).status == 403
+        assert repository.ask("GET", "/v2/", credentials=":".join(first)).status == 403
         second = await asyncio.to_thread(login)
-        assert hub.ask("GET", "/v2/", credentials=":".join(second)).status == 200
+        assert repository.ask("GET", "/v2/", credentials=":".join(second)).status == 200
         assert first[1] not in repr(login)
         assert second[1] not in f"{login} {vars(login)}"
 
     run(log_in)
 
 
-def test_a_refusal_while_a_password_is_renewed_reaches_who_asked(aws: LocalAWS, run: Run) -> None:
+def test_an_error_while_renewing_a_password_reaches_the_caller(aws: LocalAWS, run: Run) -> None:
     async def log_in(ours: AWS) -> None:
         login = await ecr.registry_credentials(ours)
         await asyncio.to_thread(login)
@@ -265,5 +265,5 @@ def test_a_refusal_while_a_password_is_renewed_reaches_who_asked(aws: LocalAWS, 
         ("registry-1.docker.io", False),
     ],
 )
-def test_only_a_private_ecr_is_opened_with_the_credentials_of_aws(host: str, ours: bool) -> None:
+def test_only_a_private_ecr_accepts_aws_credentials(host: str, ours: bool) -> None:
     assert ecr.is_ours(host) is ours

@@ -1,4 +1,4 @@
-"""What ECS answers, as the fleet takes it."""
+"""ECS's answers as values of the fleet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ARN = "arn:aws:ecs:us-east-1:123456789012:"
 
 
 class DescribedTasks:
-    """An account that answers DescribeTasks with the tasks of one batch, and with one that somebody else has run."""
+    """A fake account whose DescribeTasks returns the tasks of one batch and one foreign task."""
 
     def __init__(self, places: tuple[Place, ...]) -> None:
         request = run_request(Launch("pool", "session", "spot", "worker", "d:1", places, 1024, 2048, {}, {}))
@@ -32,7 +32,7 @@ class DescribedTasks:
         return {"tasks": [task for task in self._tasks if task["taskArn"] in request["tasks"]]}
 
 
-def test_every_task_of_ours_is_seen_also_that_of_worker_0_and_no_other():
+def test_our_tasks_are_described_including_worker_0_and_others_are_not():
     places = tuple(Place(f"i-{n}", f"instance-{n}", n, 0, 2**30) for n in range(2))
     arns = [f"{ARN}task/pool/{n}" for n in range(3)]
     seen = asyncio.run(ecs.tasks(cast(AWS, DescribedTasks(places)), "pool", arns))

@@ -1,4 +1,4 @@
-"""AWS's errors become ours: the right class, AWS's own text, the next step."""
+"""AWS's errors become ours: the right class, AWS's message, the next step."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_denied_call_names_the_action_to_allow(code: str):
     assert str(error).endswith("Ask your administrator to allow ecs:RunTask.")
 
 
-def test_a_denied_action_may_be_another_than_the_one_called():
+def test_a_denied_action_may_differ_from_the_called_one():
     text = f"{USER} is not authorized to perform: iam:PassRole on resource: arn:aws:iam::1:role/r because no policy"
     error = explained(refusal("AccessDeniedException", text), "ecs:RunTask")
     assert error.operation == "iam:PassRole"
@@ -75,13 +75,13 @@ def test_a_denied_action_may_be_another_than_the_one_called():
     assert text in str(error)
 
 
-def test_a_denial_that_names_no_action_blames_the_one_called():
+def test_a_denial_without_an_action_names_the_called_one():
     error = explained(refusal("UnauthorizedOperation", "You are not authorized."), "ec2:RunInstances")
     assert error.operation == "ec2:RunInstances"
 
 
 @pytest.mark.parametrize("code", sorted(EXPIRED))
-def test_expired_and_wrong_credentials_ask_for_a_new_login(code: str):
+def test_expired_and_invalid_credentials_suggest_a_new_login(code: str):
     error = explained(refusal(code, "The security token included in the request is expired"), "sts:GetCallerIdentity")
     assert type(error) is CredentialsExpired
     assert code in str(error)
@@ -90,7 +90,7 @@ def test_expired_and_wrong_credentials_ask_for_a_new_login(code: str):
 
 
 @pytest.mark.parametrize("code", sorted(THROTTLED))
-def test_throttling_is_an_aws_error_of_its_own(code: str):
+def test_throttling_has_its_own_error_class(code: str):
     error = explained(refusal(code, "Rate exceeded"), "ecs:RegisterTaskDefinition")
     assert type(error) is Throttled
     assert isinstance(error, AWSError)
@@ -98,20 +98,20 @@ def test_throttling_is_an_aws_error_of_its_own(code: str):
 
 
 @pytest.mark.parametrize("code", sorted(UNAVAILABLE))
-def test_a_failure_of_aws_itself_is_one_that_passes(code: str):
+def test_a_server_error_code_is_an_outage(code: str):
     error = explained(refusal(code), "ecs:RunTask")
     assert type(error) is AWSUnavailable
     assert outage(error)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_so_is_an_answer_of_5xx_whatever_its_code(status: int):
+def test_a_5xx_status_is_an_outage_for_every_code(status: int):
     answer = {"Error": {"Code": str(status), "Message": ""}, "ResponseMetadata": {"HTTPStatusCode": status}}
     assert type(explained(ClientError(answer, "RunTask"), "ecs:RunTask")) is AWSUnavailable
 
 
 @pytest.mark.parametrize("code", sorted(EXISTS | MISSING | {"ValidationError", "ClientException"}))
-def test_every_other_refusal_keeps_its_code_and_text(code: str):
+def test_other_errors_keep_their_code_and_message(code: str):
     error = explained(refusal(code), "autoscaling:CreateAutoScalingGroup")
     assert type(error) is AWSError
     assert str(error) == f"autoscaling:CreateAutoScalingGroup failed: AWS says no ({code})."
@@ -131,7 +131,7 @@ def test_every_other_refusal_keeps_its_code_and_text(code: str):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BotoCoreError) else "",
 )
-def test_what_fails_before_aws_answers_says_what_to_do(error: BotoCoreError, kind: type[StarburstError], advice: str):
+def test_errors_before_a_response_have_a_next_step(error: BotoCoreError, kind: type[StarburstError], advice: str):
     ours = explained(error, "ecs:RunTask")
     assert type(ours) is kind
     assert advice in str(ours)
@@ -142,18 +142,18 @@ def test_what_fails_before_aws_answers_says_what_to_do(error: BotoCoreError, kin
     [SSOTokenLoadError(error_msg="no such file"), UnauthorizedSSOTokenError()],
     ids=lambda e: type(e).__name__,
 )
-def test_an_sso_login_that_is_missing_or_expired_asks_for_a_new_one(error: BotoCoreError):
+def test_a_missing_or_expired_sso_login_suggests_a_new_login(error: BotoCoreError):
     ours = explained(error, "sts:GetCallerIdentity")
     assert type(ours) is CredentialsExpired
     assert "aws sso login" in str(ours)
 
 
 @pytest.mark.parametrize("error", [None, ValueError("x"), AWSError("x")])
-def test_what_has_no_code_gives_none(error: BaseException | None):
+def test_an_exception_without_a_code_has_an_empty_code(error: BaseException | None):
     assert code_of(error) == ""
 
 
-def test_an_endpoint_that_is_down_is_named():
+def test_an_unreachable_endpoint_is_named():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -210,6 +210,6 @@ def test_an_endpoint_that_is_down_is_named():
         ),
     ],
 )
-def test_auto_scaling_s_words_about_a_failed_launch_are_understood(text: str, kind: str, type: str) -> None:
+def test_messages_of_failed_launches_are_classified(text: str, kind: str, type: str) -> None:
     found = launch_refusal("spot", text, 1.0)
     assert (found.kind, found.type, found.text) == (kind, type, text)

@@ -1,4 +1,4 @@
-"""Roles that an older version has made get the policy of this one."""
+"""Roles created by an older version get the current policy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dask_starburst.plan.requests.policies import NAMESPACE, Role, instance_role
 
 ROLE = scheduler_role("123456789012")
 WITHOUT = Role(ROLE.name, ROLE.service, ())
-#: A policy that is not ours.
+#: A foreign policy.
 OLD = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}'
 PUT, GET = "iam:PutRolePolicy", "iam:GetRolePolicy"
 
@@ -44,7 +44,7 @@ def test_a_role_without_the_policy_gets_it_once(aws: LocalAWS, ensure: Callable[
     assert (again[GET], again[PUT]) == (1, 0)
 
 
-def test_a_role_with_another_policy_gets_this_one(aws: LocalAWS, ensure: Callable[[Role], Any]) -> None:
+def test_a_role_with_an_outdated_policy_is_updated(aws: LocalAWS, ensure: Callable[[Role], Any]) -> None:
     ensure(ROLE)
     aws.client("iam").put_role_policy(RoleName=ROLE.name, PolicyName=ROLE.name, PolicyDocument=OLD)
     assert ensure(ROLE)[PUT] == 1
@@ -52,7 +52,7 @@ def test_a_role_with_another_policy_gets_this_one(aws: LocalAWS, ensure: Callabl
 
 
 @pytest.mark.parametrize("action", [GET, PUT])
-def test_who_may_not_touch_roles_goes_on_with_the_one_there_is(
+def test_without_permission_to_change_roles_the_existing_role_is_used(
     aws: LocalAWS, ensure: Callable[[Role], Any], action: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     ensure(ROLE)
@@ -62,7 +62,7 @@ def test_who_may_not_touch_roles_goes_on_with_the_one_there_is(
     assert f"not authorized to perform: {action}" in caplog.text
 
 
-def test_the_role_of_an_instance_profile_that_is_there_gets_this_policy(aws: LocalAWS) -> None:
+def test_the_role_of_an_existing_instance_profile_is_updated(aws: LocalAWS) -> None:
     role = instance_role("123456789012")
     ours = AWS(session=aws.session())
 
@@ -76,7 +76,7 @@ def test_the_role_of_an_instance_profile_that_is_there_gets_this_policy(aws: Loc
     assert found == role.policy
 
 
-def test_who_makes_the_profile_may_find_that_another_has_put_the_role_in(aws: LocalAWS) -> None:
+def test_a_profile_whose_role_was_added_concurrently_is_used(aws: LocalAWS) -> None:
     role, ours = replace(instance_role("123456789012"), name="starburst-at-once"), AWS(session=aws.session())
     text = "Cannot exceed quota for InstanceSessionsPerInstanceProfile: 1"
     aws.inject("iam:AddRoleToInstanceProfile", "LimitExceeded", text, status=409)

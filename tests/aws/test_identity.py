@@ -1,4 +1,4 @@
-"""The caller's own address, from a page that may answer anything."""
+"""The caller's public address, from a page that may return anything."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ NEAR = "http://127.0.0.1:5000/_local/ip"
         ("8.8.8.8, 9.9.9.9", "not an address"),
         ("8" * 65, "not an address"),
         ("134744072", "not an address"),
-        ("0.0.0.0", "not an address of the Internet"),
-        ("10.1.2.3", "not an address of the Internet"),
-        ("192.168.1.7", "not an address of the Internet"),
-        ("100.64.0.1", "not an address of the Internet"),
-        ("127.0.0.1", "not an address of the Internet"),
-        ("169.254.169.254", "not an address of the Internet"),
-        ("224.0.0.1", "not an address of the Internet"),
-        ("255.255.255.255", "not an address of the Internet"),
+        ("0.0.0.0", "not a public address"),
+        ("10.1.2.3", "not a public address"),
+        ("192.168.1.7", "not a public address"),
+        ("100.64.0.1", "not a public address"),
+        ("127.0.0.1", "not a public address"),
+        ("169.254.169.254", "not a public address"),
+        ("224.0.0.1", "not a public address"),
+        ("255.255.255.255", "not a public address"),
         ("2001:4860:4860::8888", "IPv4"),
     ],
 )
-def test_an_answer_that_is_not_the_callers_address_opens_nothing(answer: str, word: str) -> None:
+def test_an_answer_that_is_not_a_valid_address_is_refused(answer: str, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         _admissible(answer, PAGE)
 
 
-def test_one_address_is_a_range_of_one() -> None:
+def test_an_address_becomes_a_cidr_of_one_address() -> None:
     assert _admissible("8.8.8.8", PAGE) == "8.8.8.8/32"
     assert _admissible("127.0.0.1", NEAR) == "127.0.0.1/32"
-    with pytest.raises(ValueError, match="not an address"):
+    with pytest.raises(ValueError, match="not a loopback address"):
         _admissible("8.8.8.8", NEAR)
 
 
@@ -58,7 +58,7 @@ def test_one_address_is_a_range_of_one() -> None:
 def answering(body: bytes) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Do not log."""
 
         def do_GET(self) -> None:
             self.send_response(200)
@@ -76,12 +76,12 @@ def answering(body: bytes) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("body", [b"0.0.0.0/0", b"127.0.0.1" + b" " * 1_000_000, b"\xff\xfe", b"127.0.0.1/32"])
-def test_an_answer_that_opens_too_much_says_what_to_type(body: bytes) -> None:
+def test_a_refused_address_suggests_the_setting(body: bytes) -> None:
     with answering(body) as url, pytest.raises(AWSError, match='"caller": "203'):
         asyncio.run(caller_cidr(url))
 
 
-def test_this_computer_is_asked_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_urls_bypass_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     with answering(b"127.0.0.1\n") as url:
@@ -100,5 +100,5 @@ def test_this_computer_is_asked_past_a_proxy(monkeypatch: pytest.MonkeyPatch) ->
         ("", False),
     ],
 )
-def test_what_leads_to_this_computer(url: str, near: bool) -> None:
+def test_loopback_urls_are_recognised(url: str, near: bool) -> None:
     assert is_loopback(url) is near

@@ -1,4 +1,4 @@
-"""Where instances are launched."""
+"""The choice of the zone and subnet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TYPES = ("m7g.medium", "c7g.xlarge", "m7g.xlarge", "c6g.xlarge")
 AMI = "/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_id"
 
 
-def test_instances_in_a_subnet_do_not_drive_the_next_cluster_to_another(aws: LocalAWS) -> None:
+def test_instances_in_a_subnet_do_not_move_the_next_cluster_to_another(aws: LocalAWS) -> None:
     def chosen() -> str:
         account = AWS(endpoint_url=aws.endpoint_url, session=aws.session())
         try:
@@ -29,7 +29,7 @@ def test_instances_in_a_subnet_do_not_drive_the_next_cluster_to_another(aws: Loc
     before = free()
     image = aws.client("ssm").get_parameter(Name=AMI)["Parameter"]["Value"]
     client.run_instances(ImageId=image, InstanceType="c7g.large", SubnetId=first, MinCount=3, MaxCount=3)
-    assert free() < before, "else this would show nothing"
+    assert free() < before, "the subnet should have fewer free addresses"
     assert chosen() == first
 
 
@@ -41,7 +41,7 @@ def zone(aws: LocalAWS, *, spot: bool = True) -> str:
         account.close()
 
 
-def test_a_zone_that_has_no_spot_is_not_chosen_for_it(aws: LocalAWS) -> None:
+def test_a_zone_without_spot_capacity_is_not_chosen_for_spot(aws: LocalAWS) -> None:
     first = zone(aws)
     aws.play([faults.Capacity(room=0, market="spot", zone=first)])
     assert zone(aws) != first
@@ -49,7 +49,7 @@ def test_a_zone_that_has_no_spot_is_not_chosen_for_it(aws: LocalAWS) -> None:
     aws.play([faults.Clear(), faults.Capacity(room=None)])
 
 
-def test_without_the_right_to_ask_for_scores_prices_decide(aws: LocalAWS) -> None:
+def test_without_permission_for_placement_scores_prices_decide(aws: LocalAWS) -> None:
     before = aws.status().calls
     text = "You are not authorized to perform: ec2:GetSpotPlacementScores"
     aws.inject("ec2:GetSpotPlacementScores", "UnauthorizedOperation", text, status=403)

@@ -1,4 +1,4 @@
-"""What AWS says that things cost just now."""
+"""Current prices from AWS."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(work)
 
 
-def test_a_few_types_cost_a_call_each_and_what_is_not_sold_is_left_out(account: AWS) -> None:
+def test_a_few_types_take_a_call_each_and_unavailable_types_are_omitted(account: AWS) -> None:
     types = ["c7g.xlarge", "g5.xlarge", "c99g.large"]
     assert run(pricing.on_demand(account, "us-east-1", types)) == {"c7g.xlarge": 0.145, "g5.xlarge": 1.006}
     assert account.calls["pricing:GetProducts"] == 3
 
 
-def test_a_whole_region_is_read_page_by_page_and_agrees_with_the_catalogue(account: AWS) -> None:
+def test_the_prices_of_a_whole_region_match_the_catalogue(account: AWS) -> None:
     found = run(pricing.on_demand(account, "eu-central-1", []))
     table = price_table("eu-central-1")
     assert set(found) == {name for name in catalogue() if table.has(name)}
     assert found == pytest.approx({name: table.on_demand(name).usd_per_hour for name in found})
 
 
-def test_many_types_are_read_from_the_whole_region_and_only_they_are_given(account: AWS) -> None:
+def test_many_types_are_read_from_the_whole_region_and_filtered(account: AWS) -> None:
     types = [name for name in catalogue() if name.startswith(("c7g.", "m7g."))]
     assert sorted(run(pricing.on_demand(account, "us-west-2", types))) == sorted(types)
     assert account.calls["pricing:GetProducts"] < 20
 
 
-def test_spot_is_told_by_zone_with_the_time_of_its_last_change(account: AWS) -> None:
+def test_spot_prices_are_by_zone_with_the_time_of_the_last_change(account: AWS) -> None:
     now = time.time()
     found = run(pricing.spot(account, ["c7g.xlarge", "m6g.large"], ["us-east-1a", "us-east-1b"], now))
     assert set(found) == {(name, zone) for name in ("c7g.xlarge", "m6g.large") for zone in ("us-east-1a", "us-east-1b")}
@@ -55,7 +55,7 @@ def test_spot_is_told_by_zone_with_the_time_of_its_last_change(account: AWS) -> 
     assert now - 2 * 86400 < since <= now
 
 
-def test_without_zones_spot_is_told_of_all_of_the_region(account: AWS) -> None:
+def test_without_zones_spot_prices_cover_the_region(account: AWS) -> None:
     found = run(pricing.spot(account, ["c7g.xlarge"], [], time.time()))
     assert {zone for _, zone in found} >= {"us-east-1a", "us-east-1f"}
 
@@ -64,7 +64,7 @@ def test_a_clock_that_is_a_little_ahead_hides_no_price(account: AWS) -> None:
     assert run(pricing.spot(account, ["c7g.xlarge"], ["us-east-1a"], time.time() + 5))
 
 
-def test_an_aws_that_somebody_plays_is_known_as_one(aws: LocalAWS, account: AWS, monkeypatch) -> None:
+def test_the_embedded_aws_is_not_reported_as_real(aws: LocalAWS, account: AWS, monkeypatch) -> None:
     assert not run(account.is_real("pricing"))
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "eu-west-1"}
     real = AWS(session=boto3.Session(**keys))

@@ -1,4 +1,4 @@
-"""What is asked of Service Quotas and of EC2, on the embedded AWS."""
+"""Calls to Service Quotas and EC2, on the embedded AWS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AMI = "/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_
 
 
 @pytest.fixture(autouse=True)
-def calm(aws: LocalAWS) -> Iterator[None]:
+def clear_faults(aws: LocalAWS) -> Iterator[None]:
     yield
     aws.play([faults.Clear()])
 
@@ -35,18 +35,18 @@ def ask(aws: LocalAWS, work: Callable[[AWS], Awaitable[T]]) -> T:
         try:
             return await work(account)
         finally:
-            await account.settle(30.0)
+            await account.wait_for_calls(30.0)
             account.close()
 
     return asyncio.run(asked())
 
 
-def test_the_applied_quota_counts(aws: LocalAWS) -> None:
+def test_the_limit_is_the_applied_quota(aws: LocalAWS) -> None:
     aws.play([faults.Quota(market="spot", vcpus=12)])
     assert ask(aws, lambda account: service_quotas.limit(account, SPOT)) == 12.0
 
 
-def test_where_none_was_ever_applied_it_is_the_default(aws: LocalAWS) -> None:
+def test_the_limit_is_the_default_if_no_quota_was_applied(aws: LocalAWS) -> None:
     aws.inject("servicequotas:GetServiceQuota", "NoSuchResourceException", "The request failed because applied value…")
     assert ask(aws, lambda account: service_quotas.limit(account, SPOT)) == 5.0
 
@@ -58,7 +58,7 @@ def test_a_denied_action_is_named_as_iam_does(aws: LocalAWS) -> None:
     assert caught.value.operation == "servicequotas:GetServiceQuota"
 
 
-def test_everything_that_runs_in_the_region_counts_and_what_has_ended_does_not(aws: LocalAWS) -> None:
+def test_all_running_instances_of_the_region_count_and_terminated_ones_do_not(aws: LocalAWS) -> None:
     ec2 = aws.client("ec2")
     image = aws.client("ssm").get_parameter(Name=AMI)["Parameter"]["Value"]
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "starburst:pool", "Value": "starburst-1-0"}]}]
@@ -78,7 +78,7 @@ def test_everything_that_runs_in_the_region_counts_and_what_has_ended_does_not(a
     ]
 
 
-def test_what_is_asked_for_is_found_again_until_it_is_granted(aws: LocalAWS) -> None:
+def test_an_open_request_is_listed_until_it_is_granted(aws: LocalAWS) -> None:
     aws.play([faults.Quota(market="spot", vcpus=5)])
     made = ask(aws, lambda account: service_quotas.request(account, SPOT, 64))
     assert made.open
@@ -87,7 +87,7 @@ def test_what_is_asked_for_is_found_again_until_it_is_granted(aws: LocalAWS) -> 
 
 
 @pytest.mark.parametrize("action", ["servicequotas:GetServiceQuota", "ec2:DescribeInstances"])
-def test_a_look_that_is_denied_says_so_and_goes_on(aws: LocalAWS, action: str) -> None:
+def test_a_denied_quota_check_is_reported_and_does_not_stop_the_launch(aws: LocalAWS, action: str) -> None:
     aws.inject(action, "AccessDeniedException", f"User: ann is not authorized to perform: {action}", times=5)
     found = ask(aws, lambda account: preflight.look(account, REQUEST))
     assert f"not authorized to perform: {action}" in found.unknown
@@ -102,7 +102,7 @@ def test_a_look_that_is_denied_says_so_and_goes_on(aws: LocalAWS, action: str) -
     assert "nothing is checked" in said
 
 
-def test_nobody_waits_long_for_a_service_that_does_not_answer(aws: LocalAWS) -> None:
+def test_a_service_that_does_not_answer_is_not_waited_for(aws: LocalAWS) -> None:
     aws.play([faults.Timeout(action="servicequotas:*", count=2, hold=1.0)])
     done, found = ask(
         aws, lambda account: preflight.run_alongside(asyncio.sleep(0, "set up"), account, REQUEST, patience=0.3)

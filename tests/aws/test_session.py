@@ -1,4 +1,4 @@
-"""The door to AWS: all pages are read, and calls wait for room in AWS's limits."""
+"""The AWS client: pagination and rate limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_every_page_of_a_listing_is_read_and_counted(clean: LocalAWS) -> None:
     ssm.delete_parameters(Names=sorted(names)[10:20])
     ssm.delete_parameters(Names=sorted(names)[20:])
     assert {p["Name"] for p in found} == names
-    assert aws.calls["ssm:GetParametersByPath"] == 3  # ten a page
+    assert aws.calls["ssm:GetParametersByPath"] == 3  # ten per page
 
 
 def test_calls_beyond_a_burst_wait_instead_of_being_throttled(clean: LocalAWS) -> None:

@@ -1,4 +1,4 @@
-"""``starburst local``, as a shell runs it."""
+"""``starburst local``, as run from a shell."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.cluster_asserts import alive, wait_until
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A state folder of its own; whatever a failed test leaves running is ended."""
+    """A separate state folder; servers left by a failed test are stopped."""
     folder = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder))
@@ -49,26 +49,26 @@ def up(state: Path) -> dict[str, str]:
     return exports(starburst("up", "--region", "eu-west-1"))
 
 
-def test_standard_output_is_for_the_shell_and_the_rest_for_the_reader(up: dict[str, str]) -> None:
+def test_standard_output_is_shell_code_and_standard_error_is_for_the_user(up: dict[str, str]) -> None:
     assert up["AWS_DEFAULT_REGION"] == "eu-west-1"
     result = starburst("up")
     for words in ("LocalAWS.connect", "aws ecs list-clusters", "starburst local down", up["AWS_ENDPOINT_URL"]):
         assert words in result.stderr
 
 
-def test_what_is_printed_leads_boto3_to_it(up: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_printed_variables_direct_boto3_to_it(up: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in up.items():
         monkeypatch.setenv(name, value)
     assert boto3.Session().client("ecs").list_clusters()["clusterArns"] == []
 
 
-def test_a_second_up_says_that_it_already_runs(up: dict[str, str]) -> None:
+def test_a_second_up_reports_the_running_one(up: dict[str, str]) -> None:
     result = starburst("up")
-    assert "already runs" in result.stderr
+    assert "is already running" in result.stderr
     assert exports(result) == up
 
 
-def test_the_status_shows_what_runs_and_what_was_called(up: dict[str, str]) -> None:
+def test_the_status_shows_containers_and_calls(up: dict[str, str]) -> None:
     boto3.client("ecs", **_where(up)).list_clusters()
     result = starburst("status")
     assert result.exit_code == 0
@@ -77,7 +77,7 @@ def test_the_status_shows_what_runs_and_what_was_called(up: dict[str, str]) -> N
     assert str(pid_of(up)) in result.output
 
 
-def test_down_ends_it_and_says_what_was_stopped(up: dict[str, str], state: Path) -> None:
+def test_down_stops_it_and_reports_what_was_stopped(up: dict[str, str], state: Path) -> None:
     server = psutil.Process(pid_of(up))
     helpers = server.children(recursive=True)
     result = starburst("down", "--yes")
@@ -89,10 +89,10 @@ def test_down_ends_it_and_says_what_was_stopped(up: dict[str, str], state: Path)
     assert not list(state.glob("*.json"))
 
 
-def test_down_names_what_it_would_stop_and_stops_nothing_unless_told_to(up: dict[str, str], state: Path) -> None:
+def test_down_stops_nothing_without_confirmation(up: dict[str, str], state: Path) -> None:
     where, pid = up["AWS_ENDPOINT_URL"], pid_of(up)
     LocalAWS.connect(where).client("ecs").create_cluster(clusterName="of-another-program")
-    for answer in ("", "n\n"):  # a script has no answer at all
+    for answer in ("", "n\n"):  # a script has no input
         result = CliRunner().invoke(local, ["down"], input=answer)
         assert result.exit_code == 1
         for words in (where, str(pid), "0 instances, 0 tasks", "of-another-program", f"starburst local down {where}"):
@@ -107,17 +107,17 @@ def test_down_names_what_it_would_stop_and_stops_nothing_unless_told_to(up: dict
     assert not list(state.glob("*.json")), again
 
 
-def test_one_that_a_program_has_for_itself_is_not_what_down_means(state: Path) -> None:
+def test_down_does_not_stop_the_embedded_aws_of_a_program(state: Path) -> None:
     starburst("down", "--yes")
     with LocalAWS() as aws:
-        assert starburst("down", "--yes").output == "No embedded AWS runs.\n"
+        assert starburst("down", "--yes").output == "No embedded AWS is running.\n"
         assert aws.status().pid == aws.pid
         assert starburst("status", aws.endpoint_url).exit_code == 0
 
 
-def test_only_its_owner_can_read_what_is_known_of_it(up: dict[str, str], state: Path) -> None:
+def test_only_the_owner_can_read_its_state_file(up: dict[str, str], state: Path) -> None:
     files = [state, *state.iterdir()]
-    assert len(files) == 3, "the folder, the token, the log"
+    assert len(files) == 3, "the folder, the state file, the log"
     assert {oct(stat.S_IMODE(file.stat().st_mode)) for file in files[1:]} == {"0o600"}
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     assert not any(up["AWS_SECRET_ACCESS_KEY"] in file.read_text() for file in files[1:])
@@ -125,13 +125,13 @@ def test_only_its_owner_can_read_what_is_known_of_it(up: dict[str, str], state: 
 
 
 @pytest.mark.usefixtures("state")
-def test_without_one_status_fails_and_down_has_nothing_to_do() -> None:
+def test_if_none_is_running_status_fails_and_down_does_nothing() -> None:
     starburst("down", "--yes")
     status = starburst("status")
     assert status.exit_code == 1
     assert "starburst local up" in status.output
     down = starburst("down")
-    assert (down.exit_code, down.output) == (0, "No embedded AWS runs.\n")
+    assert (down.exit_code, down.output) == (0, "No embedded AWS is running.\n")
 
 
 def test_one_that_was_killed_is_forgotten(up: dict[str, str]) -> None:
@@ -148,7 +148,7 @@ def test_one_that_was_killed_is_forgotten(up: dict[str, str]) -> None:
     "content",
     ["", "no json", "{}", '{"url": "http://127.0.0.1:9", "pid": 1, "region": "r", "token": "t", "stays": true}'],
 )
-def test_a_state_file_that_means_nothing_is_no_running_one(state: Path, content: str) -> None:
+def test_an_invalid_state_file_is_ignored(state: Path, content: str) -> None:
     starburst("down", "--yes")
     (state / "9.json").write_text(content)
     assert starburst("status").exit_code == 1
@@ -156,7 +156,7 @@ def test_a_state_file_that_means_nothing_is_no_running_one(state: Path, content:
     (state / "9.json").unlink(missing_ok=True)
 
 
-def test_a_port_that_is_taken_is_an_error_with_the_servers_words(state: Path) -> None:
+def test_a_port_in_use_is_an_error_with_the_server_s_output(state: Path) -> None:
     starburst("down", "--yes")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = starburst("up", "--port", str(taken.getsockname()[1]))
@@ -166,7 +166,7 @@ def test_a_port_that_is_taken_is_an_error_with_the_servers_words(state: Path) ->
 
 
 @pytest.mark.parametrize("words", [("--timing", "slow"), ("--speed", "0"), ("--port", "70000")])
-def test_an_option_that_makes_no_sense_is_refused(words: tuple[str, ...]) -> None:
+def test_an_invalid_option_is_refused(words: tuple[str, ...]) -> None:
     assert starburst("up", *words).exit_code == 2
 
 

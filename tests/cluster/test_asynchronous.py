@@ -11,7 +11,7 @@ from distributed.core import Status
 
 from dask_starburst import StarburstCluster
 from dask_starburst.local import LocalAWS
-from tests.support.client_proxy import Door
+from tests.support.client_proxy import ClientProxy
 from tests.support.cluster_asserts import leftovers, nothing_left, script_process
 
 #: Events and calls of a start in an account that is set up already.
@@ -33,7 +33,7 @@ OTHER_MOMENTS = (
 )
 
 
-def cluster_in(aws: LocalAWS | Door, **arguments: Any) -> StarburstCluster:
+def cluster_in(aws: LocalAWS | ClientProxy, **arguments: Any) -> StarburstCluster:
     return StarburstCluster(
         cloud="local", endpoint_url=aws.endpoint_url, quiet=True, asynchronous=True, **{"n_workers": 0, **arguments}
     )
@@ -81,8 +81,8 @@ def test_a_cluster_that_was_never_awaited_says_nothing_at_exit() -> None:
 
 async def _cancelled(aws: LocalAWS, moment: str, way: Callable[[StarburstCluster], Awaitable[None]]) -> None:
     """Cancel a start at an event or after a call; nothing may be left when that is over."""
-    with Door(aws) as door:
-        cluster = cluster_in(door)
+    with ClientProxy(aws) as proxy:
+        cluster = cluster_in(proxy)
         task = asyncio.ensure_future(way(cluster))
         loop = asyncio.get_running_loop()
 
@@ -92,7 +92,7 @@ async def _cancelled(aws: LocalAWS, moment: str, way: Callable[[StarburstCluster
             return False
 
         cluster.events.listen(lambda event: void(cancel_at(event.kind)))
-        door.after = cancel_at
+        proxy.after = cancel_at
         with pytest.raises(asyncio.CancelledError):
             await task
         assert cluster.status is Status.closed
@@ -186,18 +186,18 @@ def test_a_start_that_is_cancelled_when_all_but_its_hooks_is_done_leaves_nothing
 
 async def _cancelled_close(aws: LocalAWS, at: str) -> None:
     """Close a cluster, and cancel that whenever AWS does something, from a certain call on."""
-    with Door(aws) as door:
-        cluster = await cluster_in(door)
-        loop, door.calls[:] = asyncio.get_running_loop(), []
+    with ClientProxy(aws) as proxy:
+        cluster = await cluster_in(proxy)
+        loop, proxy.calls[:] = asyncio.get_running_loop(), []
         closing = asyncio.ensure_future(cluster.close())
         if at:
 
             def after(call: str) -> bool:
-                if any(each.startswith(at) for each in door.calls):
+                if any(each.startswith(at) for each in proxy.calls):
                     loop.call_soon_threadsafe(closing.cancel)
                 return False
 
-            door.after = after
+            proxy.after = after
         else:
             await asyncio.sleep(0)
             closing.cancel()

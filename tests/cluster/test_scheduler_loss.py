@@ -15,7 +15,7 @@ from dask_starburst import StarburstCluster
 from dask_starburst.events import Event
 from dask_starburst.local import LocalAWS
 from dask_starburst.local.http.protocols import ServiceError
-from tests.support.client_proxy import Door
+from tests.support.client_proxy import ClientProxy
 from tests.support.cluster_asserts import costs_nothing, leftovers, nothing_left, wait_until
 
 LEASE = 1800
@@ -36,7 +36,7 @@ def _jobs() -> Any:
 slow = _jobs()
 
 
-def cluster_of(aws: LocalAWS | Door, n_workers: int) -> StarburstCluster:
+def cluster_of(aws: LocalAWS | ClientProxy, n_workers: int) -> StarburstCluster:
     return StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, n_workers=n_workers, quiet=True)
 
 
@@ -109,10 +109,10 @@ def test_a_scheduler_killed_before_it_is_up_is_replaced(clean: LocalAWS) -> None
 
 
 def test_credentials_that_expire_are_told_and_the_lease_does_what_the_client_cannot(new_aws: LocalAWS) -> None:
-    with Door(new_aws) as door:
-        cluster = cluster_of(door, 1)
+    with ClientProxy(new_aws) as proxy:
+        cluster = cluster_of(proxy, 1)
         cluster.wait_for_workers(1, timeout=60)
-        door.refusal = ServiceError("ExpiredToken", "The security token included in the request is expired")
+        proxy.refusal = ServiceError("ExpiredToken", "The security token included in the request is expired")
         wait_until(lambda: said(cluster, "credentials-refused"), 60, "it is told")
         [text] = said(cluster, "credentials-refused")
         assert "The security token included in the request is expired" in text

@@ -14,7 +14,7 @@ from dask_starburst import StarburstCluster
 from dask_starburst.aws.session import AWS
 from dask_starburst.fleet.pool import discovery
 from dask_starburst.local import LocalAWS
-from tests.support.client_proxy import Door
+from tests.support.client_proxy import ClientProxy
 from tests.support.cluster_asserts import (
     costs_nothing,
     leftovers,
@@ -120,17 +120,17 @@ def killed_at_call(aws: LocalAWS, call: str, moment: str, more: str = "") -> Non
         process.wait()
         return True
 
-    with Door(aws) as door:
-        setattr(door, moment, end)
-        with script_process(SCRIPT.format(url=door.endpoint_url, more=more)) as process:
+    with ClientProxy(aws) as proxy:
+        setattr(proxy, moment, end)
+        with script_process(SCRIPT.format(url=proxy.endpoint_url, more=more)) as process:
             born.set()
             output, _ = process.communicate(timeout=100)
-            assert process.returncode == -signal.SIGKILL, f"{call} was never made: {door.calls}\n{output}"
+            assert process.returncode == -signal.SIGKILL, f"{call} was never made: {proxy.calls}\n{output}"
 
 
 def killed_at_word(aws: LocalAWS, word: str) -> None:
     """Run a client that is killed as soon as it says something."""
-    with Door(aws) as door, script_process(SCRIPT.format(url=door.endpoint_url, more="")) as process:
+    with ClientProxy(aws) as proxy, script_process(SCRIPT.format(url=proxy.endpoint_url, more="")) as process:
         read_until(process, word)
         process.kill()
         process.wait()
@@ -242,7 +242,11 @@ def test_a_client_killed_while_it_takes_a_warm_pool_leaves_nothing(call: str) ->
 
 @pytest.mark.soak
 def test_the_stages_above_are_all_that_there_are() -> None:
-    with LocalAWS() as aws, Door(aws) as door, script_process(SCRIPT.format(url=door.endpoint_url, more="")) as process:
+    with (
+        LocalAWS() as aws,
+        ClientProxy(aws) as proxy,
+        script_process(SCRIPT.format(url=proxy.endpoint_url, more="")) as process,
+    ):
         output, _ = process.communicate(timeout=100)
         assert "ANSWER 3" in output
-        assert set(door.calls) == set(CALLS)
+        assert set(proxy.calls) == set(CALLS)

@@ -1,4 +1,4 @@
-"""One embedded AWS for all tests of this folder; each test makes what it needs under names of its own."""
+"""One embedded AWS for all tests of this folder; each test creates resources with unique names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SLEEP = ["python", "-c", "import time; print('started', flush=True); time.sleep(
 
 
 def wait_for(ask: Callable[[], T], what: str = "", seconds: float = 10.0) -> T:
-    """Ask until the answer is true, and return it."""
+    """Poll until the result is true, and return it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         answer = ask()
@@ -32,15 +32,15 @@ def wait_for(ask: Callable[[], T], what: str = "", seconds: float = 10.0) -> T:
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[LocalAWS]:
-    # Nothing here measures time, so what an instance waits for may pass five times as fast.
+    # No test here measures time, so the clock can run five times as fast.
     with LocalAWS(speed=5.0) as running:
-        # As the console does it for most accounts; without it there is no Spot.
+        # The console creates this role in most accounts; without it there is no Spot.
         running.client("iam").create_service_linked_role(AWSServiceName="spot.amazonaws.com")
         yield running
 
 
 class Clients:
-    """One client a service, made when it is first asked for."""
+    """One client per service, created on first use."""
 
     def __init__(self, aws: LocalAWS) -> None:
         self._session = aws.session()
@@ -58,7 +58,7 @@ def clients(aws: LocalAWS) -> Clients:
 
 
 class Stack:
-    """A launch template, a group, a cluster and a capacity provider that belong together."""
+    """A launch template with a group, a cluster and a capacity provider."""
 
     def __init__(self, clients: Clients) -> None:
         self.name = f"t-{uuid.uuid4().hex[:10]}"
@@ -68,7 +68,7 @@ class Stack:
         self.subnets = [subnet["SubnetId"] for subnet in subnets]
 
     def template(self, **changes: Any) -> dict[str, Any]:
-        """Make the launch template and return its specification."""
+        """Create the launch template and return its specification."""
         user_data = f"#!/bin/bash\necho ECS_CLUSTER={self.name} >> /etc/ecs/ecs.config\n"
         data = {
             "ImageId": self.image,
@@ -82,7 +82,7 @@ class Stack:
         return {"LaunchTemplateId": made["LaunchTemplate"]["LaunchTemplateId"], "Version": "1"}
 
     def group(self, size: int = 0, most: int = 5, **settings: Any) -> None:
-        """Make the group."""
+        """Create the group."""
         purchase = settings if "MixedInstancesPolicy" in settings else {"LaunchTemplate": self.template(), **settings}
         self.autoscaling.create_auto_scaling_group(
             **{
@@ -96,7 +96,7 @@ class Stack:
         )
 
     def cluster(self) -> None:
-        """Make the cluster, the capacity provider and the log group."""
+        """Create the cluster, the capacity provider and the log group."""
         self.logs.create_log_group(logGroupName=self.name)
         self.ecs.create_cluster(clusterName=self.name)
         provider = {
@@ -110,7 +110,7 @@ class Stack:
         )
 
     def definition(self, command: list[str] | None = None, **changes: Any) -> str:
-        """Register a task definition of one container, and return its ARN."""
+        """Register a task definition with one container, and return its ARN."""
         container = {
             "name": "main",
             "image": "any",
@@ -169,7 +169,7 @@ class Stack:
         return members
 
     def in_service(self, count: int) -> list[dict[str, Any]]:
-        """Wait until exactly so many instances are in service and no other is left."""
+        """Wait until exactly `count` instances are in service and no others exist."""
         wait_for(
             lambda: [one["LifecycleState"] for one in self.members] == ["InService"] * count, f"{count} in service"
         )
@@ -185,7 +185,7 @@ class Stack:
         return found
 
     def connected(self, count: int) -> list[dict[str, Any]]:
-        """Wait until so many container instances are registered and connected."""
+        """Wait until `count` container instances are registered and connected."""
         wait_for(lambda: [one["agentConnected"] for one in self.instances] == [True] * count, f"{count} connected")
         return self.instances
 
@@ -203,7 +203,7 @@ def stack(clients: Clients) -> Iterator[Stack]:
 
 @pytest.fixture
 def warm(stack: Stack) -> Stack:
-    """A stack with one instance that tasks can be placed on."""
+    """A stack with one connected instance."""
     stack.group(size=1)
     stack.cluster()
     stack.connected(1)
@@ -211,7 +211,7 @@ def warm(stack: Stack) -> Stack:
 
 
 def code_of(error: pytest.ExceptionInfo[Any]) -> str:
-    """Return AWS's code of a client error that was raised."""
+    """Return the AWS error code of a raised client error."""
     code: str = error.value.response["Error"]["Code"]
     return code
 

@@ -1,4 +1,4 @@
-"""Starting and stopping the embedded AWS, in all the ways in which a user's process can go."""
+"""Start and stop of the embedded AWS, for every way in which the user's process can end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ time.sleep(300)
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAWS]:
-    """Started in a folder of the user's whose modules must not become the server's."""
+    """An embedded AWS started in a folder whose modules must not shadow the server's."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "moto.py").write_text("raise SystemExit('mine')")
     with pytest.MonkeyPatch.context() as patch:
@@ -46,11 +46,11 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAWS]:
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.01)
 
 
-def test_it_answers_and_says_where_it_is(aws: LocalAWS) -> None:
+def test_it_answers_at_its_url(aws: LocalAWS) -> None:
     assert aws.client("ecs").list_clusters()["clusterArns"] == []
     assert aws.endpoint_url.startswith("http://127.0.0.1:")
     assert aws.network.startswith("127.")
@@ -67,7 +67,7 @@ def test_the_status_is_typed_and_counts_calls(aws: LocalAWS) -> None:
     assert status.containers == {}
 
 
-def test_its_time_can_be_stepped_and_sped_up(aws: LocalAWS) -> None:
+def test_its_clock_can_be_advanced_and_sped_up(aws: LocalAWS) -> None:
     before = aws.now()
     aws.advance(3600)
     assert 3600 <= aws.now() - before < 3660
@@ -78,12 +78,12 @@ def test_its_time_can_be_stepped_and_sped_up(aws: LocalAWS) -> None:
     assert aws.status().speed == 1.0
 
 
-def test_a_request_that_it_refuses_says_why(aws: LocalAWS) -> None:
+def test_a_refused_control_request_has_the_reason(aws: LocalAWS) -> None:
     with pytest.raises(LocalAWSError, match="refused clock"):
         aws.advance(-1)
 
 
-def test_an_injected_fault_is_met_once(aws: LocalAWS) -> None:
+def test_an_injected_error_happens_once(aws: LocalAWS) -> None:
     aws.inject("ecs:ListClusters", "ClusterNotFoundException", "Made up.")
     ecs = aws.client("ecs")
     with pytest.raises(ClientError, match="Made up"):
@@ -91,13 +91,13 @@ def test_an_injected_fault_is_met_once(aws: LocalAWS) -> None:
     assert ecs.list_clusters()["clusterArns"] == []
 
 
-def test_a_child_process_finds_it_through_the_environment(aws: LocalAWS) -> None:
+def test_a_child_process_uses_it_through_environment_variables(aws: LocalAWS) -> None:
     program = "import boto3; print(boto3.client('ecs').list_clusters()['clusterArns'])"
     environment = {"PATH": os.environ["PATH"], **aws.environment}
     assert subprocess.check_output([sys.executable, "-c", program], env=environment, text=True) == "[]\n"
 
 
-def test_no_setting_of_the_user_leads_a_call_elsewhere(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_s_aws_configuration_does_not_redirect_calls(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "AWS_ENDPOINT_URL_ECS": "http://127.0.0.1:9",
         "AWS_PROFILE": "of-the-company",
@@ -111,7 +111,7 @@ def test_no_setting_of_the_user_leads_a_call_elsewhere(aws: LocalAWS, monkeypatc
     assert aws.status().pid == aws.pid
 
 
-def test_every_thread_may_start_it_and_there_is_one() -> None:
+def test_concurrent_starts_make_one_server() -> None:
     made = LocalAWS()
     threads = [threading.Thread(target=made.start) for _ in range(4)]
     for thread in threads:
@@ -127,7 +127,7 @@ def test_every_thread_may_start_it_and_there_is_one() -> None:
         _ = made.endpoint_url
 
 
-def test_a_handle_on_a_running_one_leaves_it_alone(aws: LocalAWS) -> None:
+def test_stopping_a_connected_handle_does_not_stop_the_server(aws: LocalAWS) -> None:
     with LocalAWS.connect(aws.endpoint_url) as handle:
         assert handle.pid == aws.pid
         assert handle.region == "eu-central-1"
@@ -135,28 +135,28 @@ def test_a_handle_on_a_running_one_leaves_it_alone(aws: LocalAWS) -> None:
     assert alive(aws.pid)
 
 
-def test_nothing_to_connect_to_is_an_error_that_says_so() -> None:
+def test_connecting_to_no_server_is_a_clear_error() -> None:
     with pytest.raises(LocalAWSError, match=r"No embedded AWS answers at http://127\.0\.0\.1:9"):
         LocalAWS.connect("http://127.0.0.1:9")
 
 
-def test_a_server_that_does_not_come_up_leaves_its_last_words() -> None:
+def test_a_server_that_does_not_start_reports_its_last_output() -> None:
     with pytest.raises(LocalAWSError, match=r"(?s)exit code 2.*invalid choice: 'slow'"):
         LocalAWS(timing="slow").start()
 
 
-def test_a_server_that_takes_too_long_is_said_to_have_done_so() -> None:
+def test_a_server_that_starts_too_slowly_is_reported() -> None:
     options = server_options(region="us-east-1", timing="fast", speed=1.0, seed=0, aliases=None, processes=True)
     with pytest.raises(LocalAWSError, match=r"did not answer within 0\.01 s"):
-        Server(options).wait_for_hello(0.01)
+        Server(options).wait_for_handshake(0.01)
 
 
-def test_a_parent_killed_takes_everything_along_though_a_forked_child_of_it_lives_on() -> None:
+def test_the_server_ends_with_a_killed_parent_despite_a_forked_child() -> None:
     user = subprocess.Popen([sys.executable, "-c", USER], stdout=subprocess.PIPE, text=True)
     assert user.stdout is not None
     server, child = map(int, user.stdout.readline().split())
     helpers = [each.pid for each in psutil.Process(server).children(recursive=True)]
-    assert helpers, "the guard should be there"
+    assert helpers, "the guard should be running"
     user.kill()
     user.wait()
     until(lambda: not any(map(alive, [server, *helpers])))
@@ -169,12 +169,12 @@ def _stop(aws: LocalAWS) -> None:
     aws.stop()
 
 
-def test_a_server_whose_starter_dies_before_it_is_up_ends() -> None:
+def test_a_server_ends_if_its_parent_dies_before_it_is_ready() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "dask_starburst.local"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdout is not None
-    process.stdout.close()  # nobody is left to read where it is
+    process.stdout.close()  # the parent is gone and cannot read the handshake
     try:
         assert process.wait(100) == 1
     finally:
@@ -189,7 +189,7 @@ def test_a_forked_child_cannot_stop_it(aws: LocalAWS) -> None:
     assert aws.status().pid == aws.pid
 
 
-def test_options_are_what_the_server_reads() -> None:
+def test_the_command_line_options_are_parsed_by_the_server() -> None:
     options = server_options(region="r", timing="fast", speed=2.0, seed=7, aliases=False, port=80)
     expected = ["--port", "80", "--region", "r", "--timing", "fast", "--speed", "2.0", "--seed", "7", "--no-aliases"]
     assert options == expected

@@ -1,4 +1,4 @@
-"""The embedded AWS remembers no more after many days than after a few: AWS forgets, too."""
+"""The state of the embedded AWS does not grow over many days."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-#: A server is in a process of its own, as moto's state is global; its sizes can only be seen from inside.
+#: The server runs in a separate process, because moto's state is global, and measures its own state.
 PROGRAM = Path(__file__)
 DAYS = 12
-#: What is bounded by a number, not by a time: how many instances and activities of a group are remembered.
+#: Collections with a maximum length rather than an expiry: past instances, and activities of a group.
 BOUNDED = ("history", "activities")
 
 
-def test_what_the_embedded_aws_holds_does_not_grow_with_the_days() -> None:
+def test_the_state_of_the_embedded_aws_does_not_grow_with_the_days() -> None:
     command = [sys.executable, "-m", "tests.local.test_month"]
     done = subprocess.run(command, cwd=PROGRAM.parents[2], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
@@ -30,21 +30,21 @@ def churn(server: Any, clients: dict[str, Any], days: int) -> None:
     """Run an instance and a task on it twice a day."""
     from tests.local.conftest import wait_for
 
-    world, autoscaling, ecs = server.world, clients["autoscaling"], clients["ecs"]
+    backend, autoscaling, ecs = server.backend, clients["autoscaling"], clients["ecs"]
     for _ in range(2 * days):
         autoscaling.set_desired_capacity(AutoScalingGroupName="group", DesiredCapacity=1)
-        wait_for(lambda: any(each.connected for each in world.registered.values()), "an instance has registered")
-        token = f"token-{world.now()}"
+        wait_for(lambda: any(each.connected for each in backend.registered.values()), "an instance registers")
+        token = f"token-{backend.now()}"
         ecs.run_task(cluster="cluster", taskDefinition="task", clientToken=token)
-        wait_for(lambda: {task.status for task in world.tasks.values()} == {"RUNNING"}, "the task runs")
-        for identity in world.tasks:
+        wait_for(lambda: {task.status for task in backend.tasks.values()} == {"RUNNING"}, "the task runs")
+        for identity in backend.tasks:
             server._containers.end(f"{identity}/main", 0)
-        wait_for(lambda: {task.status for task in world.tasks.values()} == {"STOPPED"}, "it is over")
+        wait_for(lambda: {task.status for task in backend.tasks.values()} == {"STOPPED"}, "the task is stopped")
         autoscaling.set_desired_capacity(AutoScalingGroupName="group", DesiredCapacity=0)
-        wait_for(lambda: not world.registered, "so is the instance")
+        wait_for(lambda: not backend.registered, "the instance deregisters")
         clients["ecr"].get_authorization_token()
-        world.clock.advance(12 * 3600.0)
-        wait_for(lambda: not world.machines and not world.tasks, "and EC2 and ECS have forgotten them")
+        backend.clock.advance(12 * 3600.0)
+        wait_for(lambda: not backend.ec2_instances and not backend.tasks, "EC2 and ECS remove them")
 
 
 def make(clients: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ def make(clients: dict[str, Any]) -> None:
 
 
 def sizes(roots: dict[str, Any]) -> dict[str, int]:
-    """Return how much there is in all containers, by where they are."""
+    """Return the sizes of all collections by path."""
     found: dict[str, int] = {}
     seen: set[int] = set()
 
@@ -104,12 +104,12 @@ def main() -> None:
     from moto.ec2.models import ec2_backends
     from moto.logs.models import logs_backends
 
-    from dask_starburst.local.backend.world import ACCOUNT
+    from dask_starburst.local.backend.backend import ACCOUNT
     from dask_starburst.local.server import LocalServer, Options
 
     server = LocalServer(Options(timing="none", processes=False))
     server.serve()
-    owner = server.world.keys.owner
+    owner = server.backend.keys.owner
     session = boto3.Session(owner.access_key, owner.secret_key, region_name="us-east-1")
     names = ("autoscaling", "ec2", "ecr", "ecs", "logs", "ssm")
     clients = {name: session.client(name, endpoint_url=server.endpoint_url) for name in names}

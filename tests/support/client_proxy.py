@@ -1,6 +1,6 @@
-"""A door between a client and the embedded AWS: it hears every call of the client, and may act at an exact one.
+"""An HTTP proxy between a client and the embedded AWS: it records the client's calls, and can act at a given one.
 
-It is a small HTTP proxy. Schedulers and instances do not come through it, so what it does is done to the client alone.
+Schedulers and instances do not use the proxy, so it affects the client only.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ _SCOPE = re.compile(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/")
 _READS = ("Describe", "List", "Get")
 _OWN = {"transfer-encoding", "connection", "content-length"}
 
-#: What a door does with the n-th call of an action, before it reaches AWS and after AWS has done it.
+#: A callback for a call, before it is forwarded or after AWS has performed it.
 Hook = Callable[[str], bool]
 
 
-class Door:
-    """Forwards what a client asks to an embedded AWS; with a ``refusal`` it answers every call with that error.
+class ClientProxy:
+    """Forwards a client's calls to an embedded AWS; with a ``refusal`` it answers every call with that error.
 
-    Calls are named ``ecs:RunTask 2``: the second call of that action since the door was opened. What only reads
-    is neither numbered nor noted.
+    Calls are named ``ecs:RunTask 2``: the second call of that action since the proxy was started. Read-only calls
+    are neither numbered nor recorded.
 
     Parameters
     ----------
     aws : LocalAWS
-        Where the door leads to.
+        The embedded AWS to forward to.
     before, after : callable
-        Called with the name of a call that changes something, before it is forwarded and when AWS has done it
-        but nobody knows yet. If it says True the call goes no further, and the client hears nothing.
+        Called with the name of a mutating call, before it is forwarded, and after AWS has performed it and before
+        the client has the response. If it returns True, the connection is closed without a response.
     """
 
     def __init__(self, aws: LocalAWS, before: Hook = lambda call: False, after: Hook = lambda call: False) -> None:
@@ -53,17 +53,17 @@ class Door:
         self._lock = threading.Lock()
         self._aws = urlsplit(aws.endpoint_url).netloc
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        # Whoever may use what is behind it may use it.
+        # The proxy accepts the same token as the embedded AWS.
         endpoints.write(replace(endpoints.read(aws.endpoint_url), url=self.endpoint_url))
-        self._server.daemon_threads = False  # closing waits for what is under way
+        self._server.daemon_threads = False  # closing waits for requests in progress
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     @property
     def endpoint_url(self) -> str:
-        """Where it answers."""
+        """Its URL."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
-    def __enter__(self) -> Door:
+    def __enter__(self) -> ClientProxy:
         self._thread.start()
         return self
 
@@ -71,17 +71,17 @@ class Door:
         self.close()
 
     def close(self) -> None:
-        """Shut it; every call that has come through has been answered by AWS then."""
+        """Close the proxy after AWS has answered all forwarded calls."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
         for connection in tuple(self._connections):
             with suppress(OSError):  # it has just ended
-                connection.shutdown(socket.SHUT_RD)  # no further request; one that is under way is answered
+                connection.shutdown(socket.SHUT_RD)  # no more requests; one in progress is answered
         self._server.server_close()
 
     def _name(self, headers: Any, body: bytes) -> str:
-        """Return the name of a call, empty if it only reads or is none."""
+        """Return the name of a call; empty if it is read-only or not an AWS call."""
         scope = _SCOPE.search(headers.get("Authorization", ""))
         if scope is None:
             return ""
@@ -104,16 +104,16 @@ class Door:
         finally:
             connection.close()
 
-    def _handler(door) -> type[BaseHTTPRequestHandler]:  # noqa: N805 -- "self" is the handler's below
+    def _handler(proxy) -> type[BaseHTTPRequestHandler]:  # noqa: N805 -- "self" is the handler's below
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def setup(self) -> None:
                 super().setup()
-                door._connections.add(self.connection)
+                proxy._connections.add(self.connection)
 
             def finish(self) -> None:
-                door._connections.discard(self.connection)
+                proxy._connections.discard(self.connection)
                 super().finish()
 
             def handle_one_request(self) -> None:
@@ -124,16 +124,16 @@ class Door:
 
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                call = door._name(self.headers, body)
-                if call and door.before(call):
+                call = proxy._name(self.headers, body)
+                if call and proxy.before(call):
                     self.close_connection = True
                     return
-                if door.refusal is not None and "Authorization" in self.headers:
-                    status, kind, answer = error_answer(_protocol(self.headers), door.refusal)
+                if proxy.refusal is not None and "Authorization" in self.headers:
+                    status, kind, answer = error_answer(_protocol(self.headers), proxy.refusal)
                     self._answer(status, {"Content-Type": kind}, answer)
                     return
-                response, answer = door._ask(self, body)
-                if call and door.after(call):
+                response, answer = proxy._ask(self, body)
+                if call and proxy.after(call):
                     self.close_connection = True
                     return
                 kept = {k: v for k, v in response.getheaders() if k.lower() not in _OWN}

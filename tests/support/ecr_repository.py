@@ -1,4 +1,4 @@
-"""Images as tests need them: small, and pushed to the embedded ECR by hand, request by request."""
+"""A repository of the embedded ECR and small images for tests, with plain HTTP requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def part(media_type: str, body: bytes, **more: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer of the registry."""
+    """A response of the registry."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,13 +41,13 @@ class Reply:
 
     @property
     def code(self) -> str:
-        """The registry's own word for what is wrong."""
+        """The registry's error code."""
         code: str = json.loads(self.body)["errors"][0]["code"]
         return code
 
 
-class Hub:
-    """One repository of an embedded AWS, spoken to without any client's help."""
+class EcrRepository:
+    """A repository of an embedded AWS, used without a registry client."""
 
     def __init__(self, aws: LocalAWS, name: str, *, mutability: str | None = "MUTABLE") -> None:
         self.aws = aws
@@ -59,8 +59,8 @@ class Hub:
         self.login()
 
     @classmethod
-    def of(cls, aws: LocalAWS, name: str) -> Hub:
-        """Return one for a repository that is there."""
+    def of(cls, aws: LocalAWS, name: str) -> EcrRepository:
+        """Return an object for an existing repository."""
         return cls(aws, name, mutability=None)
 
     def login(self) -> str:
@@ -78,7 +78,7 @@ class Hub:
         credentials: str | None = "",
         **headers: str,
     ) -> Reply:
-        """Send one request; `credentials` None sends it without any."""
+        """Send one request; with `credentials` None, without authorization."""
         target = urlsplit(path)
         connection = http.client.HTTPConnection(self.host, timeout=90)
         own = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -93,7 +93,7 @@ class Hub:
             connection.close()
 
     def v2(self, method: str, path: str, body: bytes | None = None, **more: Any) -> Reply:
-        """Send a request for something in this repository."""
+        """Send a request below the path of this repository."""
         return self.ask(method, f"/v2/{self.name}/{path}", body, **more)
 
     def push_blob(self, body: bytes) -> str:
@@ -104,7 +104,7 @@ class Hub:
         return sha(body)
 
     def image(self, seed: str, *layers: bytes) -> bytes:
-        """Push the parts of an image, and return its manifest, which is not pushed."""
+        """Push the blobs of an image and return its manifest without pushing it."""
         config = dump({"os": "linux", "architecture": "arm64", "seed": seed})
         for body in (config, *layers):
             self.push_blob(body)
@@ -112,7 +112,7 @@ class Hub:
         return dump({"schemaVersion": 2, "mediaType": MANIFEST, **parts})
 
     def put(self, manifest: bytes, reference: str = "") -> Reply:
-        """Push a manifest, by its digest unless it is to have a tag."""
+        """Push a manifest, by tag or by default by digest."""
         kind = json.loads(manifest)["mediaType"]
         return self.v2("PUT", f"manifests/{reference or sha(manifest)}", manifest, Content_Type=kind)
 
@@ -135,7 +135,7 @@ class Hub:
         return sha(index)
 
     def details(self) -> dict[str, dict[str, Any]]:
-        """Return what DescribeImages says, by digest."""
+        """Return the output of DescribeImages by digest."""
         found = self.ecr.describe_images(repositoryName=self.name)["imageDetails"]
         return {each["imageDigest"]: each for each in found}
 
@@ -143,7 +143,7 @@ class Hub:
         return {tag for each in self.details().values() for tag in each.get("imageTags", [])}
 
     def expire(self, *rules: dict[str, Any]) -> None:
-        """Put a lifecycle policy of these selections, the first with the highest priority."""
+        """Set a lifecycle policy of these selections, the first with the highest priority."""
         written = [
             {
                 "rulePriority": number,

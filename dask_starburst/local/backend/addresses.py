@@ -1,7 +1,7 @@
-"""Addresses of the embedded AWS: a network of the loopback interface that nobody else on this computer uses.
+"""Addresses of the embedded AWS: a network of the loopback interface that no other process on this computer uses.
 
-Every instance has an address of its own, which can be bound, where the whole of 127.0.0.0/8 is the loopback
-interface (Linux). Where only 127.0.0.1 is (macOS), all instances share it and tell their servers apart by port.
+Every instance has its own address where the whole of 127.0.0.0/8 can be bound on the loopback
+interface (Linux). Where only 127.0.0.1 can be bound (macOS), all instances share it and differ by port.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from dask_starburst.errors import LocalAWSError
 
-# Two embedded AWSes that share addresses mix up their clusters: workers of one join the scheduler of the other.
-# The claim is a listening socket, so it ends with its process, however that ends. Its port is above Linux's
+# Two embedded AWSes that share addresses mix their clusters: workers of one join the scheduler of the other.
+# The claim is a listening socket, so the kernel releases it when the process ends. Its port is above Linux's
 # ephemeral ones.
 _CLAIM_PORT = 64_786
 _SECOND_BYTES = range(64, 251)
@@ -34,9 +34,9 @@ class Network:
     cidr : str
         The network, a /16 inside of 127.0.0.0/8.
     aliases : bool
-        Whether every address of it can be bound. If not, each instance's address is 127.0.0.1.
+        Whether every address in it can be bound. If not, every instance has the address 127.0.0.1.
     scheduler_port : int
-        The port that a Dask scheduler can have here: 8786, unless that is taken or all instances share one
+        The port for a Dask scheduler: 8786, unless that port is in use or all instances share one
         address.
     """
 
@@ -46,7 +46,7 @@ class Network:
     _claim: socket.socket
 
     def release(self) -> None:
-        """Give the network back. It is safe to call it twice."""
+        """Release the claim. Idempotent."""
         self._claim.close()
 
 
@@ -56,22 +56,24 @@ def claim_network(aliases: bool | None = None) -> Network:
     Parameters
     ----------
     aliases : bool, optional
-        True for addresses of their own, False for 127.0.0.1 only. By default, what this computer can do.
+        True for one address an instance, False for 127.0.0.1 only. By default, whatever this computer supports.
 
     Raises
     ------
     LocalAWSError
-        Addresses of their own were asked for and cannot be bound here, or everything is claimed.
+        ``aliases=True`` and only 127.0.0.1 can be bound here, or every network is claimed.
     """
     can = aliases is not False and _can_bind("127.64.0.4", 0)
     if aliases and not can:
         raise LocalAWSError(
-            "No address but 127.0.0.1 can be bound on this computer, so instances cannot have addresses of their "
-            "own. Leave out aliases=True to let them share 127.0.0.1."
+            "Only 127.0.0.1 can be bound on this computer, so instances cannot have their own addresses. "
+            "Leave out aliases=True to make them share 127.0.0.1."
         )
     network = _claim_addresses() if can else _claim_ports()
     if network is None:
-        raise LocalAWSError("No loopback network is free: too many embedded AWSes run on this computer. Stop some.")
+        raise LocalAWSError(
+            "No loopback network is free: too many embedded AWSes run on this computer. Stop one or more."
+        )
     return network
 
 
@@ -96,7 +98,7 @@ def _claim_ports() -> Network | None:
 
 
 def _scheduler_port(host: str) -> int:
-    # A `dask scheduler` that the user runs has Dask's own port on every address.
+    # A `dask scheduler` that the user runs binds Dask's default port on every address.
     ports = (_DASK_PORT, *_from_a_random_start(_SHARED_PORTS))
     return next((port for port in ports if _can_bind(host, port)), _DASK_PORT)
 

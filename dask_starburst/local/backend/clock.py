@@ -1,4 +1,4 @@
-"""The embedded AWS's own time: it can run faster than the wall clock and be stepped forward."""
+"""The virtual clock of the embedded AWS. It can run faster than real time and be advanced."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import time
 class Clock:
     """A virtual clock: ``now = start + elapsed * speed``.
 
-    Everything that the embedded AWS does after a while, it does by this clock. The processes
-    that run as tasks are real and know nothing of it.
+    All timers of the embedded AWS use this clock. The processes
+    that run as tasks use real time.
 
     Parameters
     ----------
@@ -37,17 +37,17 @@ class Clock:
             return self._now()
 
     def set_speed(self, speed: float) -> None:
-        """Go on from the present virtual time at another speed."""
+        """Change the speed from the current virtual time on."""
         _must_be_positive(speed)
         with self._lock:
-            # Rebase first, or the time that has passed would be counted at the new speed.
+            # Rebase first, or the elapsed time would be counted at the new speed.
             self._virtual, self._real = self._now(), time.monotonic()
             self._speed = speed
 
     def advance(self, seconds: float) -> None:
-        """Step forward. Time never goes back: what has happened cannot be undone."""
+        """Advance the clock. It never goes back."""
         if seconds < 0:
-            raise ValueError(f"the clock only goes forward, not {seconds} s")
+            raise ValueError(f"the clock cannot be advanced by {seconds} s: it only goes forward")
         with self._lock:
             self._virtual += seconds
 

@@ -1,4 +1,4 @@
-"""Eventual consistency: what was made a moment ago and cannot be seen yet."""
+"""Eventual consistency: new resources that cannot be described yet."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class _Spell:
+class _Rule:
     what: str
     delay: float
     since: float
     until: float
 
 
-class Veil:
-    """Says of everything whether it can be seen.
+class Consistency:
+    """Decides whether a resource is visible.
 
     Parameters
     ----------
@@ -26,46 +26,46 @@ class Veil:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._spells: list[_Spell] = []
-        self._ages: list[_Spell] = []
-        self._made: dict[tuple[str, str], float] = {}  # when, of what is moto's
+        self._hidden: list[_Rule] = []
+        self._ages: list[_Rule] = []
+        self._created: dict[tuple[str, str], float] = {}  # creation times of resources in moto
 
     def hide(self, what: str, delay: float, seconds: float | None) -> None:
-        """Hide what is made from now on."""
-        self._spells.append(self._spell(what, delay, seconds))
+        """Hide resources created from now on."""
+        self._hidden.append(self._rule(what, delay, seconds))
 
     def refuse_profiles(self, age: float, seconds: float | None) -> None:
-        """Refuse instance profiles that are younger than this."""
-        self._ages.append(self._spell("instance-profiles", age, seconds))
+        """Refuse instance profiles younger than `age`."""
+        self._ages.append(self._rule("instance-profiles", age, seconds))
 
     def clear(self) -> None:
-        """Let everything be seen and used."""
-        self._spells.clear()
+        """Make every resource visible and usable."""
+        self._hidden.clear()
         self._ages.clear()
 
-    def made(self, what: str, name: str) -> None:
-        """Remember when something of moto's was made."""
-        self._made[what, name] = self._now()
+    def created(self, what: str, name: str) -> None:
+        """Record the creation time of a resource in moto."""
+        self._created[what, name] = self._now()
 
-    def hides(self, what: str, made: float) -> bool:
-        """Whether something that was made at a time cannot be seen."""
+    def hides(self, what: str, created: float) -> bool:
+        """Return whether a resource created at `created` is hidden."""
         now = self._now()
         return any(
-            one.what in ("*", what) and one.since <= made <= one.until and now < made + one.delay
-            for one in self._spells
+            one.what in ("*", what) and one.since <= created <= one.until and now < created + one.delay
+            for one in self._hidden
         )
 
     def hides_named(self, what: str, name: str) -> bool:
-        """Whether something of moto's cannot be seen."""
-        return self.hides(what, self._made.get((what, name), -math.inf))
+        """Return whether a resource in moto is hidden."""
+        return self.hides(what, self._created.get((what, name), -math.inf))
 
     def profile_is_usable(self, name: str) -> bool:
-        """Whether EC2 knows an instance profile already."""
-        now, made = self._now(), self._made.get(("instance-profiles", name), -math.inf)
-        if any(now < made + one.delay and now <= one.until for one in self._ages):
+        """Return whether EC2 accepts an instance profile."""
+        now, created = self._now(), self._created.get(("instance-profiles", name), -math.inf)
+        if any(now < created + one.delay and now <= one.until for one in self._ages):
             return False
-        return not self.hides("instance-profiles", made)
+        return not self.hides("instance-profiles", created)
 
-    def _spell(self, what: str, delay: float, seconds: float | None) -> _Spell:
+    def _rule(self, what: str, delay: float, seconds: float | None) -> _Rule:
         now = self._now()
-        return _Spell(what, delay, now, math.inf if seconds is None else now + seconds)
+        return _Rule(what, delay, now, math.inf if seconds is None else now + seconds)

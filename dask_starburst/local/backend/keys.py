@@ -1,8 +1,8 @@
-"""Who may call the embedded AWS: one random token a server, and the credentials and addresses derived from it.
+"""Authentication of the embedded AWS: one random token a server, and credentials and URLs derived from it.
 
-Any local user can connect to a loopback address, so whatever the server answers needs a secret: a signature for AWS
-calls, the token itself for the control API, and an address that cannot be guessed where AWS's own protocol has no place
-for a secret (instance metadata, task metadata, credentials of a task, the ECS agent).
+Any local user can connect to a loopback address, so every request needs a secret: a signature for AWS
+calls, the token itself for the control API, and an unguessable path where AWS's protocol has no field
+for a secret (instance metadata, task metadata, task credentials, the ECS agent).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import secrets
 from dataclasses import dataclass
 from typing import Literal
 
-#: The header in which the control API is given the token.
+#: The header with the token of the control API.
 TOKEN_HEADER = "X-Starburst-Token"
-#: What answers at an address that cannot be guessed.
+#: Endpoints with an unguessable path.
 Private = Literal["imds", "ecs/v4", "credentials", "agent", "checkip"]
 
 _MAC_DIGITS = 32
@@ -26,7 +26,7 @@ _MAC_DIGITS = 32
 
 @dataclass(frozen=True)
 class Credentials:
-    """An access key and its secret; a session token where they are temporary."""
+    """An access key and its secret; a session token if they are temporary."""
 
     access_key: str
     secret_key: str
@@ -35,7 +35,7 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Session:
-    """What a session token of a role says: whose credentials they are, and until when (seconds since 1970)."""
+    """The content of a role's session token: its credentials and when they expire (seconds since 1970)."""
 
     credentials: Credentials
     role: str
@@ -43,19 +43,19 @@ class Session:
 
 
 class Keys:
-    """Everything that is derived from the token of one server.
+    """Every secret derived from the token of one server.
 
     Parameters
     ----------
     token : str, optional
-        A random one by default.
+        Random by default.
 
     Attributes
     ----------
     token : str
-        Whoever has it owns this embedded AWS.
+        Grants full control of this embedded AWS.
     owner : Credentials
-        With all rights in the account.
+        Credentials with all permissions in the account.
     """
 
     def __init__(self, token: str | None = None) -> None:
@@ -63,15 +63,15 @@ class Keys:
         self.owner = self._pair("AKIA", "owner")
 
     def is_token(self, given: str) -> bool:
-        """Tell whether this is the token, in a time that tells nothing about it."""
+        """Compare a string with the token in constant time."""
         return hmac.compare_digest(given.encode(), self.token.encode())
 
     def path(self, private: Private, id: str) -> str:
-        """Return the path of something that answers only there."""
+        """Return the secret path of an endpoint."""
         return f"/{private}/{id}.{self._proof(private, id)}"
 
     def public_path(self, path: str) -> str | None:
-        """Return a private path without its secret, None when the secret is wrong or missing.
+        """Return a private path without its secret; None if the secret is wrong or missing.
 
         >>> keys = Keys()
         >>> keys.public_path(keys.path("imds", "i-0a") + "/latest/meta-data/")
@@ -85,14 +85,14 @@ class Keys:
         return "/".join(("", private, id, *rest))
 
     def of_role(self, role: str, until: float) -> Credentials:
-        """Return credentials of a role, valid until a time.
+        """Return temporary credentials of a role.
 
         Parameters
         ----------
         role : str
-            ARN of the role.
+            The ARN of the role.
         until : float
-            Seconds since 1970.
+            When they expire, in seconds since 1970.
         """
         pair = self._pair("ASIA", role)
         said = json.dumps([role, until]).encode()
@@ -100,7 +100,7 @@ class Keys:
         return Credentials(pair.access_key, pair.secret_key, token)
 
     def session(self, token: str) -> Session | None:
-        """Read a session token of `of_role`; None when it is none."""
+        """Parse a session token of `of_role`; None if it is not valid."""
         try:
             said, _, proof = base64.b64decode(token, validate=True).partition(b"|")
             genuine = hmac.compare_digest(proof, self._mac("session", said.decode()))
@@ -111,10 +111,10 @@ class Keys:
         role, until = json.loads(said)
         return Session(self.of_role(role, until), role, until)
 
-    def _pair(self, prefix: str, whose: str) -> Credentials:
-        # In the form of AWS's own: 20 characters of base 32, and 40 of base 64.
-        key = base64.b32encode(self._mac("access key", whose)).decode()[:16]
-        return Credentials(prefix + key, base64.b64encode(self._mac("secret key", whose)).decode()[:40])
+    def _pair(self, prefix: str, name: str) -> Credentials:
+        # AWS's format: 20 characters of base 32, and 40 of base 64.
+        key = base64.b32encode(self._mac("access key", name)).decode()[:16]
+        return Credentials(prefix + key, base64.b64encode(self._mac("secret key", name)).decode()[:40])
 
     def _proof(self, private: str, id: str) -> str:
         return self._mac(private, id).hex()[:_MAC_DIGITS]

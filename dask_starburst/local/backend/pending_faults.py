@@ -1,4 +1,4 @@
-"""What goes wrong with the next instances to boot and the next tasks to start."""
+"""Faults that wait for the next instance to boot or the next task to start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from dask_starburst.local.backend.state import Machine, Task
+from dask_starburst.local.backend.state import Ec2Instance, Task
 from dask_starburst.local.faults.events import (
     AgentNever,
     ExecFormat,
@@ -30,35 +30,35 @@ class _Next:
     left: int
 
 
-class Luck:
-    """Holds bad luck until somebody fits it. Call it with the world's lock held."""
+class PendingFaults:
+    """Holds faults until an instance or a task matches. The backend's lock must be held."""
 
     def __init__(self) -> None:
         self._waiting: list[_Next] = []
 
     def add(self, event: _Boot | _Start) -> None:
-        """Let an event happen to the next that it fits."""
+        """Add a fault for the next instances or tasks that match."""
         self._waiting.append(_Next(event, event.count))
 
     def clear(self) -> None:
-        """Forget all that has not happened."""
+        """Drop all pending faults."""
         self._waiting.clear()
 
-    def registers(self, machine: Machine) -> bool:
+    def registers(self, ec2_instance: Ec2Instance) -> bool:
         """Return whether an instance that boots will register with ECS."""
-        return self._take(AgentNever, lambda event: fits(event, machine)) is None
+        return self._take(AgentNever, lambda event: fits(event, ec2_instance)) is None
 
-    def delay(self, machine: Machine) -> float:
-        """Return how many seconds more than usual an instance takes to boot."""
-        slow = self._take(SlowBoot, lambda event: fits(event, machine))
+    def delay(self, ec2_instance: Ec2Instance) -> float:
+        """Return the extra boot time of an instance in seconds."""
+        slow = self._take(SlowBoot, lambda event: fits(event, ec2_instance))
         return 0.0 if slow is None else slow.seconds
 
     def pull_fails(self, task: Task) -> bool:
-        """Return whether the image of a task cannot be pulled."""
+        """Return whether the image pull of a task fails."""
         return self._take(PullFailure, lambda event: _of_family(event, task)) is not None
 
     def false_start(self, task: Task) -> tuple[int, str] | None:
-        """Return the exit code and the last line with which a task's container ends at once."""
+        """Return the exit code and last log line of a container that exits at once; None if it starts normally."""
         wrong = self._take(ExecFormat, lambda event: _of_family(event, task))
         if wrong is not None:
             return wrong.exit_code, "exec {program}: exec format error"
@@ -74,14 +74,18 @@ class Luck:
         return None
 
 
-def fits(event: NextInstances | Instances, machine: Machine) -> bool:
-    """Whether an event may happen to an instance."""
-    wanted = ((event.type, machine.instance_type), (event.zone, machine.zone), (event.market, machine.lifecycle))
-    return all(one in (None, has) for one, has in wanted) and like(machine.group, event.group)
+def fits(event: NextInstances | Instances, ec2_instance: Ec2Instance) -> bool:
+    """Return whether an event matches an instance."""
+    requested = (
+        (event.type, ec2_instance.instance_type),
+        (event.zone, ec2_instance.zone),
+        (event.market, ec2_instance.lifecycle),
+    )
+    return all(one in (None, has) for one, has in requested) and like(ec2_instance.group, event.group)
 
 
 def like(name: str | None, pattern: str | None) -> bool:
-    """Whether a name is like a pattern; every one is like None."""
+    """Return whether a name matches a pattern; None matches every name."""
     return pattern is None or fnmatchcase(name or "", pattern)
 
 

@@ -1,4 +1,4 @@
-"""What exists in the embedded AWS, as plain records. Times are virtual seconds since the epoch."""
+"""The resources of the embedded AWS as plain records. Times are virtual seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 Tags = dict[str, str]
 
-MachineState = Literal["pending", "running", "shutting-down", "terminated"]
+InstanceState = Literal["pending", "running", "shutting-down", "terminated"]
 
 
 @dataclass
-class Machine:
-    """An EC2 instance, seen from the engine. moto keeps the rest of it."""
+class Ec2Instance:
+    """The backend's record of an EC2 instance. moto keeps the other attributes."""
 
     id: str
     instance_type: str
@@ -22,26 +22,26 @@ class Machine:
     launched_at: float
     vcpus: int
     memory: int  # nominal, MiB
-    architecture: str  # as ECS says it: "x86_64" or "arm64"
+    architecture: str  # ECS's spelling: "x86_64" or "arm64"
     group: str | None
     cluster: str | None  # the ECS cluster that the user data names
     host_attributes: Tags = field(default_factory=dict)
-    prefers_cached: bool = False  # ECS_IMAGE_PULL_BEHAVIOR: what is there is not pulled again
+    prefers_cached: bool = False  # ECS_IMAGE_PULL_BEHAVIOR: use cached images
     images: set[str] = field(default_factory=set)
-    drains: bool = False  # whether its agent is told to drain on a Spot notice
-    state: MachineState = "pending"
-    ended_at: float | None = None  # when it began to shut down, from when on nobody pays for it
-    taken: bool = False  # whether Spot has interrupted it
-    interfaces: int = 1  # how many network interfaces its type may have
+    drains: bool = False  # ECS_ENABLE_SPOT_INSTANCE_DRAINING
+    state: InstanceState = "pending"
+    ended_at: float | None = None  # start of shutting-down; billing ends here
+    interrupted: bool = False  # by Spot
+    interfaces: int = 1  # the most network interfaces its type supports
     instance_action: Tags | None = None  # the Spot notice in its metadata
     rebalance: Tags | None = None
 
 
 @dataclass
 class Membership:
-    """An instance as its Auto Scaling group sees it."""
+    """An instance in its Auto Scaling group."""
 
-    machine: Machine
+    ec2_instance: Ec2Instance
     template: dict[str, Any]
     state: str = "Pending"
     healthy: bool = True
@@ -49,7 +49,7 @@ class Membership:
 
     @property
     def leaving(self) -> bool:
-        """Whether it is on its way out."""
+        """Whether it is terminating."""
         return self.state == "Terminating"
 
 
@@ -77,7 +77,7 @@ class Group:
     subnets: list[str]
     template: dict[str, Any] | None  # LaunchTemplateSpecification
     mixed: dict[str, Any] | None  # MixedInstancesPolicy
-    settings: dict[str, Any]  # what is only kept and shown
+    settings: dict[str, Any]  # stored and described only
     tags: dict[str, dict[str, Any]] = field(default_factory=dict)
     members: dict[str, Membership] = field(default_factory=dict)
     activities: list[dict[str, Any]] = field(default_factory=list)  # newest first
@@ -88,7 +88,7 @@ class Group:
     deleting: bool = False
 
     def staying(self) -> list[Membership]:
-        """Return the members that are not on their way out."""
+        """Return the members that are not terminating."""
         return [member for member in self.members.values() if not member.leaving]
 
 
@@ -127,7 +127,7 @@ class ContainerInstance:
 
     arn: str
     cluster: str
-    machine: Machine
+    ec2_instance: Ec2Instance
     provider: str | None
     registered_at: float
     cpu: int
@@ -135,12 +135,12 @@ class ContainerInstance:
     attributes: Tags
     free_cpu: int = 0
     free_memory: int = 0
-    ports: dict[int, int] = field(default_factory=dict)  # host port -> how many tasks
+    ports: dict[int, int] = field(default_factory=dict)  # host port -> number of tasks
     status: str = "ACTIVE"
     connected: bool = False
-    connected_at: float | None = None  # for the first time
+    connected_at: float | None = None  # first time
     tasks: dict[str, Task] = field(default_factory=dict)  # not STOPPED, by id
-    groups: dict[str, int] = field(default_factory=dict)  # task group -> how many tasks
+    groups: dict[str, int] = field(default_factory=dict)  # task group -> number of tasks
     tags: Tags = field(default_factory=dict)
     version: int = 1
 
@@ -181,7 +181,7 @@ class Container:
 
 @dataclass
 class Interface:
-    """The network interface that a task of network mode ``awsvpc`` has for itself."""
+    """The network interface of a task in network mode ``awsvpc``."""
 
     id: str
     attachment: str
@@ -194,7 +194,7 @@ class Interface:
 
 @dataclass
 class Task:
-    """An ECS task. On Fargate its instance is one that nobody else sees, and that has no ARN."""
+    """An ECS task. On Fargate its instance is a hidden one without an ARN."""
 
     id: str
     arn: str
@@ -229,9 +229,9 @@ class Task:
 
     @property
     def address(self) -> str:
-        """The address that its containers have."""
-        return self.interface.private_ip if self.interface else self.instance.machine.private_ip
+        """The IP address of its containers."""
+        return self.interface.private_ip if self.interface else self.instance.ec2_instance.private_ip
 
     def container_key(self, container: Container) -> str:
-        """Return the name of a container's process."""
+        """Return the key of a container's process."""
         return f"{self.id}/{container.name}"

@@ -1,10 +1,10 @@
 """How long each step takes, in virtual seconds.
 
-With the profile ``none`` nothing takes time, for tests that are not about it: what is due happens at once, in the same
-order. The profile ``fast`` has small constants, for tests. The profile ``realistic`` draws from the
-distributions that were put together from published measurements and documentation; each line
-says how good its evidence is: P published measurement, D documented behaviour, U an unverified
-guess. Every figure made with it is to be labelled *simulated*.
+With the profile ``none`` every step takes no time, for tests of other things: due actions run at once, in the same
+order. The profile ``fast`` has small constants, for tests. The profile ``realistic`` draws from
+distributions based on published measurements and documentation; each line
+names its evidence: P published measurement, D documented behaviour, U unverified
+guess. Label every figure made with it *simulated*.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 Step = Literal[
-    "reconcile",  # a group was changed -> its instances are asked for
+    "reconcile",  # a group was changed -> its instances are launched
     "pending",  # instance pending -> running
     "boot",  # running -> container instance registered
     "agent",  # registered -> agent connected
-    "placement",  # task placed -> its agent has heard of it
+    "placement",  # task placed -> its agent receives it
     "pull",  # image pull and start of the container
-    "cached",  # start of a container whose image is there
+    "cached",  # start of a container whose image is cached
     "signal",  # StopTask -> SIGTERM
     "shutdown",  # instance shutting-down -> terminated
     "deregister",  # terminated -> container instance gone
-    "health",  # instance terminated by somebody -> its group has noticed
-    "schedule",  # a scheduled action is due -> it is executed
-    "interface",  # task of mode awsvpc placed on EC2 -> its network interface is attached
-    "fargate host",  # task accepted by Fargate -> its host and network interface are there
-    "fargate start",  # host there -> container runs, image pull included
-    "deprovision",  # containers of a task of mode awsvpc ended -> its network interface is gone
+    "health",  # instance terminated outside its group -> the group notices
+    "schedule",  # scheduled action due -> executed
+    "interface",  # awsvpc task placed on EC2 -> its network interface is attached
+    "fargate host",  # task accepted by Fargate -> its host and network interface are ready
+    "fargate start",  # host ready -> container runs, image pull included
+    "deprovision",  # containers of an awsvpc task ended -> its network interface is deleted
     "bootstrap",  # instance booted -> Docker installed by its user data
 ]
 Profile = Literal["none", "fast", "realistic"]
@@ -84,7 +84,7 @@ PROFILES: Mapping[Profile, Mapping[Step, Draw]] = {
         "boot": _sum(
             # P 10, 11, 12, 16 s from pending to the kernel, less the 5 s until "running"
             _lognormal(3.2, 0.45, 3.0),
-            _sometimes(0.03, _uniform(10.0, 45.0)),  # P bimodality is reported; its weight is U
+            _sometimes(0.03, _uniform(10.0, 45.0)),  # P bimodal; its weight is U
             _lognormal(6.0, 0.40, 12.0),  # U AL2023 userspace, between two measured EKS images
             _lognormal(2.0, 0.40, 3.0),  # D first boot loads the agent's image; duration U
         ),
@@ -101,7 +101,7 @@ PROFILES: Mapping[Profile, Mapping[Step, Draw]] = {
         "health": _uniform(5.0, 60.0),  # U health checks come about once a minute
         "schedule": _uniform(0.5, 5.0),  # D "within seconds"
         "interface": _lognormal(3.0, 0.40, 1.0),  # D "several seconds" (ECS task recommendations); duration U
-        # P 45 s, 60 s at 250 MB, 60-90 s are reported for the whole; how it divides into the two is U
+        # P 45 s, 60 s at 250 MB, 60-90 s in total; the split between the two is U
         "fargate host": _constant(8.0),
         "fargate start": _lognormal(38.0, 0.30),
         "deprovision": _lognormal(8.0, 0.50, 2.0),  # U
@@ -116,10 +116,10 @@ class Timing:
     Parameters
     ----------
     profile : {"none", "fast", "realistic"}
-        Which distributions.
+        The distributions to draw from.
     seed : int
-        The same seed draws the same durations, each step from a stream of its own, so that a
-        step more of one kind does not change the others.
+        The same seed draws the same durations. Each step has its own stream, so an additional
+        step of one kind does not change the others.
     """
 
     def __init__(self, profile: Profile = "fast", seed: int = 0) -> None:
@@ -128,5 +128,5 @@ class Timing:
         self._streams = {step: random.Random(f"{seed}/{step}") for step in self._draws}
 
     def seconds(self, step: Step) -> float:
-        """Return how long this occurrence of a step takes, in virtual seconds."""
+        """Draw the duration of a step in virtual seconds."""
         return self._draws[step](self._streams[step])

@@ -1,4 +1,4 @@
-"""The awslogs driver: what containers write goes to CloudWatch Logs."""
+"""The awslogs driver: ships container output to CloudWatch Logs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 from moto.logs.models import logs_backends
 
+from dask_starburst.local.backend.backend import ACCOUNT
 from dask_starburst.local.backend.state import Container, Task
-from dask_starburst.local.backend.world import ACCOUNT
 
 _DAY = 86_400
 Stream = tuple[str, str, str]  # region, group, stream
 
 
 class LogShipper:
-    """Collects lines from many threads, and ships them when it is told to."""
+    """Buffers lines from many threads, and ships them on request."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -25,7 +25,7 @@ class LogShipper:
         self._writing: set[Stream] = set()
 
     def open(self, stream: Stream, now: float) -> bool:
-        """Make a log stream. Return False if its group does not exist. `now` is the virtual time in seconds."""
+        """Create a log stream. Return False if its group does not exist. `now` is the virtual time in seconds."""
         region, group, name = stream
         groups = logs_backends[ACCOUNT][region].groups
         if group not in groups:
@@ -38,29 +38,29 @@ class LogShipper:
         return True
 
     def close(self, stream: Stream) -> None:
-        """Note that nothing more is written to a stream: it may be forgotten in time."""
+        """Mark a stream as complete, so that it can expire."""
         self._writing.discard(stream)
 
     def append(self, stream: Stream, when: float, line: str) -> None:
-        """Take one line, with its virtual time in seconds. Any thread may call it."""
-        if line:  # CloudWatch Logs has no empty events
+        """Buffer one line with its virtual time in seconds. Thread-safe."""
+        if line:  # CloudWatch Logs does not accept empty events
             with self._lock:
                 self._lines[stream].append({"timestamp": int(when * 1000), "message": line})
 
     def ship(self) -> None:
-        """Deliver every line that was taken so far."""
+        """Deliver all buffered lines."""
         with self._lock:
             taken, self._lines = self._lines, defaultdict(list)
         for (region, group, name), events in taken.items():
             found = logs_backends[ACCOUNT][region].groups.get(group)
             if found is not None and name in found.streams:
-                # Not through PutLogEvents: it would refuse the times of a clock that runs ahead.
+                # Not through PutLogEvents: it refuses timestamps of a clock that runs ahead.
                 found.streams[name].put_log_events(events)
 
     def _expire(self, region: str, group: Any, now: float) -> None:
-        """Remove what is older than the retention of a log group, as AWS does and moto does not.
+        """Remove events older than the retention of a log group, which moto does not do.
 
-        AWS goes on showing streams that have become empty; here they are gone once nothing writes to them.
+        AWS keeps empty streams; here they are deleted once they are complete.
         """
         if not group.retention_in_days:
             return
@@ -68,13 +68,13 @@ class LogShipper:
         for name, stream in list(group.streams.items()):
             if stream.events and stream.events[0].timestamp < 1000 * oldest:
                 stream.events = [event for event in stream.events if event.timestamp >= 1000 * oldest]
-            made = stream.creation_time.replace(tzinfo=UTC).timestamp()
-            if not stream.events and made < oldest and (region, group.name, name) not in self._writing:
+            created = stream.creation_time.replace(tzinfo=UTC).timestamp()
+            if not stream.events and created < oldest and (region, group.name, name) not in self._writing:
                 del group.streams[name]
 
 
 def log_stream(task: Task, container: Container) -> Stream | None:
-    """Return where a container's output goes: ``prefix/container/task`` of its log group."""
+    """Return the log stream of a container: ``prefix/container/task`` of its log group."""
     logging: dict[str, Any] | None = container.definition.get("logConfiguration")
     if logging is None:
         return None

@@ -1,4 +1,4 @@
-"""Containers that are only written down: for more workers than a computer has room for as processes."""
+"""Containers without processes, for more workers than a computer can run."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from dask_starburst.local.containers.processes import OnLine
 
 
-class PlayedContainers:
-    """Stands in for `container.Containers`; what is started runs until it is signalled, or said to have ended."""
+class FakeContainers:
+    """A fake of `processes.Containers`: a container runs until it is signalled or `end` is called."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._codes: dict[str, int | None] = {}
 
     def start(self, key: str, argv: Sequence[str], env: Mapping[str, str], on_line: OnLine) -> int:
-        """Write a container down. No process: its id is 0."""
+        """Record a container. It has no process, so the process id is 0."""
         with self._lock:
             self._codes[key] = None
         return 0
@@ -27,27 +27,27 @@ class PlayedContainers:
         return self._codes[key]
 
     def signal(self, key: str, signum: int) -> None:
-        """End a container as a signal does."""
+        """End a container as by a signal."""
         self.end(key, 128 + signum)
 
     def kill(self, key: str) -> None:
-        """End a container as SIGKILL does."""
+        """End a container as by SIGKILL."""
         self.signal(key, signal.SIGKILL)
 
     def end(self, key: str, code: int) -> None:
-        """Let a container end by itself."""
+        """End a container with an exit code."""
         with self._lock:
             if self._codes.get(key, code) is None:
                 self._codes[key] = code
 
     def forget(self, key: str) -> None:
-        """Forget how a container has ended; nothing happens while it runs."""
+        """Forget the exit code of a container. No-op while it runs."""
         with self._lock:
             if self._codes.get(key) is not None:
                 del self._codes[key]
 
     def running(self) -> dict[str, int]:
-        """Return no process ids: there are no processes."""
+        """Return an empty mapping: there are no processes."""
         return {}
 
     def close(self) -> None:

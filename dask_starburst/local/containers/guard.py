@@ -1,19 +1,19 @@
-"""The guard: when the server dies, whatever the way, all that it started dies too.
+"""The guard process: kills all containers when the server dies.
 
-A process that is killed with SIGKILL can clean up nothing, and neither Linux's ``PR_SET_PDEATHSIG`` (it
-follows a thread, not a process) nor anything on macOS does it for us. So one small process holds the reading
-end of a pipe. Nothing but the server holds the writing end, and the kernel closes that with the server. The
-guard then kills what is left.
+A process killed with SIGKILL cannot clean up, and neither Linux's ``PR_SET_PDEATHSIG`` (it
+follows a thread, not a process) nor macOS has a substitute. So one small process holds the reading
+end of a pipe. Only the server holds the writing end, and the kernel closes it with the server. The
+guard then kills the remaining processes.
 
 Each line on the pipe is ``+<process group>`` or ``-<process group>``. A group's first process writes its own
-``+`` line before it becomes the program that it is to run (`Guard.wrap`), and holds the pipe open until it
-has, so there is no moment at which a process is alive and the guard cannot know of it.
+``+`` line before it executes its program (`Guard.wrap`), and holds the pipe open until it
+has, so the guard knows of every live process.
 
 A process may leave its group (``setsid``) and its parent (a daemon's second fork). On Linux the first process of each
 group is a child subreaper (``man 2 prctl``), as the first process of a Docker container is in effect: all that comes
 from it stays below it, so the guard finds it as long as the first process lives.
 
-This file is also the guard's program, and the one that starts each container. It must go on importing nothing but the
+This file is also the guard's program, and the wrapper that starts each container. It must import only the
 standard library.
 """
 
@@ -31,9 +31,9 @@ from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-_CANNOT_RUN = 126  # as a shell says it
+_CANNOT_RUN = 126  # as in a shell
 _SECOND_LOOK_SECONDS = 0.1
-# What changes its parent between two readings may be missed once.
+# A process that changes its parent between two readings may be missed once.
 _QUIET_PASSES = 2
 
 
@@ -43,7 +43,7 @@ class Guard:
     Parameters
     ----------
     folder : Path
-        What is removed in the end, with all that is in it. The folder above it goes too if it is empty then.
+        Removed at the end with its contents. Its parent folder is removed too if it is empty.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,32 +58,32 @@ class Guard:
         return self._process.pid
 
     def wrap(self, argv: Sequence[str]) -> list[str]:
-        """Turn a command into one that reports itself on its standard input, and then runs with that closed.
+        """Wrap a command so that it reports itself on its standard input, closes that, and then runs.
 
-        Start it with ``stdin=guard.pipe()`` and as the leader of a session of its own.
+        Start it with ``stdin=guard.pipe()`` and as the leader of its own session.
         """
         return [*_PROGRAM, "run", *argv]
 
     def pipe(self) -> int:
-        """Return the file descriptor to give to a wrapped command as its standard input."""
+        """Return the file descriptor for the standard input of a wrapped command."""
         with self._lock:
             if self._process.poll() is not None:
                 self._replace()
             return _stdin_of(self._process)
 
     def started(self, group: int) -> None:
-        """Remember a group that has reported itself, in case the guard has to be started anew."""
+        """Record a group that has reported itself, in case the guard has to be restarted."""
         with self._lock:
             self._groups.add(group)
 
     def ended(self, group: int) -> None:
-        """Forget a group. Call it before the leader is reaped: after that its number may be somebody else's."""
+        """Forget a group. Call it before the leader is reaped: after that its id may be reused."""
         with self._lock:
             self._groups.discard(group)
             _tell(self._process, f"-{group}\n")
 
     def close(self) -> None:
-        """End the guard, which kills every group that is left."""
+        """End the guard, which kills all remaining groups."""
         with self._lock:
             stdin = self._process.stdin
             if stdin is not None and not stdin.closed:
@@ -98,12 +98,12 @@ class Guard:
             _tell(self._process, f"+{group}\n")
 
 
-# -I keeps this folder, whose modules have everyday names, off the guard's import path.
+# -I keeps this folder, whose modules have common names, off the guard's import path.
 _PROGRAM = (sys.executable, "-I", "-S", os.path.abspath(__file__))
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every process below this one whose own parent ends; only on Linux."""
+    """Become a child subreaper, the parent of orphaned descendants; only on Linux."""
     if sys.platform == "linux":
         import ctypes
 
@@ -111,31 +111,31 @@ def adopt_orphans() -> None:
 
 
 def children_of(process: int) -> list[int]:
-    """Return the process ids of the children of a process, ended ones included; none where there is no Linux."""
+    """Return the process ids of a process's children, zombies included; empty if not on Linux."""
     found: list[int] = []
     for file in Path(f"/proc/{process}/task").glob("*/children"):
-        with suppress(OSError):  # the thread, or the whole process, has just ended
+        with suppress(OSError):  # the thread or the process has just ended
             found += map(int, file.read_text().split())
     return found
 
 
 def kill_trees(processes: Iterable[int]) -> None:
-    """Kill processes, their groups, and all that has come from them.
+    """Kill processes, their groups, and all their descendants.
 
-    They are stopped first, so that they start nothing more, and killed last: what loses its parent meanwhile comes to
+    They are stopped first, so that they start no more processes, and killed last: orphans are reparented to
     them.
     """
     firsts = list(processes)
     for first in firsts:
         _deliver(first, signal.SIGSTOP, os.killpg)
-        _deliver(first, signal.SIGSTOP, os.kill)  # one that leads no group
+        _deliver(first, signal.SIGSTOP, os.kill)  # not a group leader
     killed: set[int] = set()
     quiet = 0
     while quiet < _QUIET_PASSES:
         below = {each for first in firsts for each in _descendants(first)} - killed
         quiet = 0 if below else quiet + 1
         for each in below:
-            _deliver(each, signal.SIGKILL, os.kill)  # from now on it starts nothing more either
+            _deliver(each, signal.SIGKILL, os.kill)  # it starts no more processes from here on
         killed |= below
     for first in firsts:
         _deliver(first, signal.SIGKILL, os.killpg)
@@ -163,7 +163,7 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
     )
     assert process.stdout is not None
     with process.stdout as stdout:
-        stdout.read(1)  # it ignores signals from here on
+        stdout.read(1)  # signals are ignored from here on
     return process
 
 
@@ -178,7 +178,7 @@ def _tell(process: subprocess.Popen[bytes], line: str) -> None:
 
 
 def _watch(folder: Path) -> None:
-    """Be the guard process: read the pipe to its end, then kill and clear away."""
+    """Run the guard process: read the pipe to its end, then kill and clean up."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
     os.write(1, b"\n")
@@ -191,7 +191,7 @@ def _watch(folder: Path) -> None:
             groups.discard(group)
     kill_trees(groups)
     if groups:
-        # macOS does not promise that a process being forked at this moment is reached the first time.
+        # On macOS a process that is being forked may be missed the first time.
         time.sleep(_SECOND_LOOK_SECONDS)
         for group in groups:
             _deliver(group, signal.SIGKILL, os.killpg)
@@ -201,11 +201,11 @@ def _watch(folder: Path) -> None:
 
 
 def _run(argv: list[str]) -> None:
-    """Become a program, once the guard has been told of this process."""
+    """Report this process to the guard, then execute the program."""
     os.write(0, f"+{os.getpid()}\n".encode())
     adopt_orphans()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    # As in a container, every signal has its default: Python ignores some, and what has started the server others.
+    # Reset all signals to their defaults, as in a container: Python and the server's parent ignore some.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         if signal.getsignal(number) not in (signal.SIG_DFL, None):
             signal.signal(number, signal.SIG_DFL)
@@ -217,7 +217,7 @@ def _run(argv: list[str]) -> None:
 
 
 def _environment() -> dict[bytes, bytes]:
-    """Return the environment as it was given: Python adds a locale where there is none."""
+    """Return the original environment: Python adds a locale if there is none."""
     with suppress(OSError):
         words = Path("/proc/self/environ").read_bytes().split(b"\0")
         return {name: value for name, _, value in (word.partition(b"=") for word in words if word)}
@@ -225,7 +225,7 @@ def _environment() -> dict[bytes, bytes]:
 
 
 def _deliver(process: int, number: int, send: Callable[[int, int], None]) -> None:
-    # Gone already, or nothing but zombies are left, for which macOS has EPERM.
+    # Already gone, or only zombies are left, for which macOS returns EPERM.
     with suppress(ProcessLookupError, PermissionError):
         send(process, number)
 

@@ -1,8 +1,8 @@
-"""What stands in for container images: a Python environment of this computer.
+"""The Python environments of this computer that run in place of container images.
 
-By default that is the one that the embedded AWS itself runs in, and a container reads its address from its metadata.
-A foreign image does not do that: its Dask processes would listen on every address of the computer, as they may in the
-network that they are made for. So they are told which address is theirs, also for their HTTP servers.
+The default is the environment of the embedded AWS, whose processes read their address from their metadata.
+Other images do not: their Dask processes would listen on every address of the computer, which is fine in the
+network of a real container. So they get their address as an option, also for their HTTP servers.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from pathlib import Path
 
 _SERVERS = ("dask_scheduler", "dask_worker")
 _SPEC = "dask_spec"
-_SCHEDULER_HTTP = 8787  # Dask's default; a worker takes any
+_SCHEDULER_HTTP = 8787  # Dask's default; a worker uses any port
 
 
 class Images:
-    """Which Python runs the containers of which images.
+    """Maps images to the Python that runs their containers.
 
     Parameters
     ----------
     pythons : mapping of str to str
-        Path of a Python by the beginning of an image's name, such as ``"daskdev/"``.
+        Path of a Python by the prefix of an image's name, such as ``"daskdev/"``.
     missing : callable, optional
-        Whether an image is one of our own registry, and not there; by default none is.
+        Returns whether an image of the embedded registry is missing; by default none is.
 
     Attributes
     ----------
     missing : callable
-        The same.
+        As the parameter.
     """
 
     def __init__(self, pythons: Mapping[str, str], missing: Callable[[str], bool] = lambda image: False) -> None:
@@ -40,7 +40,7 @@ class Images:
     def dress(
         self, image: str, argv: Sequence[str], environment: Mapping[str, str], address: str
     ) -> tuple[list[str], dict[str, str]]:
-        """Return command and environment as the image's own Python needs them.
+        """Return command and environment for the image's Python.
 
         Parameters
         ----------
@@ -66,7 +66,7 @@ class Images:
 
 
 def _without_env(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Take ``env A=b`` off the front of a command."""
+    """Strip ``env A=b`` from the front of a command."""
     words, extra = list(argv), {}
     if words[0] == "env":
         words = words[1:]
@@ -77,7 +77,7 @@ def _without_env(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _at(words: list[str], address: str) -> list[str]:
-    """Tell a Dask process its address, unless it was told one."""
+    """Add the address options of a Dask process, unless it has them."""
     program = " ".join(os.path.basename(word) for word in words[:3]).replace("-", "_").replace(" ", "_")
     if any(server in program for server in _SERVERS):
         http = f"{address}:{_SCHEDULER_HTTP if 'dask_scheduler' in program else 0}"
@@ -98,6 +98,6 @@ def _spec_at(spec: dict[str, object], address: str) -> dict[str, object]:
         return spec
     own: dict[str, object] = {"host": address, "dashboard_address": f"{address}:0"}
     if str(spec.get("cls")).endswith("Scheduler"):
-        # An address alone would be taken for the wish to have a dashboard.
+        # A dashboard address alone would turn the dashboard on.
         own |= {"dashboard_address": f"{address}:{_SCHEDULER_HTTP}", "dashboard": False}
     return {**spec, "opts": {**own, **options}}

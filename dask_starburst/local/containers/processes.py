@@ -1,7 +1,7 @@
-"""Containers of the embedded AWS: real processes, each the leader of a session of its own.
+"""Containers of the embedded AWS: real processes, each the leader of its own session.
 
-A container ends with its first process, as under Docker: all that has come from it is killed then, daemons in sessions
-of their own included (on Linux; elsewhere what is in its process group). Its folder goes with it.
+A container ends with its first process, as under Docker: all its descendants are killed then, daemons in other sessions
+included (on Linux; elsewhere only its process group). Its folder is removed with it.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ _log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 1.0
 _KILL_SECONDS = 5.0
-# Docker cuts lines here as well, so that a program that writes none cannot fill the memory.
+# Docker splits lines here too, so that a program without line breaks cannot fill the memory.
 _LONGEST_LINE = 16 * 1024
 
 
 class Containers:
-    """All containers of one embedded AWS, by a key of the caller's choice.
+    """All containers of one embedded AWS, by a key that the caller chooses.
 
-    Every method may be called from any thread, and none waits for a container (but for `close`).
+    Every method is thread-safe, and none except `close` waits for a container.
 
     Parameters
     ----------
     directory : Path
-        Where each container gets a fresh folder to work in. It is made if it is not there, and removed in the end,
-        however this process ends, if nobody has put anything else into it.
+        The parent of each container's working directory. It is created if missing, and removed at the end, even if
+        this process is killed, unless it contains other files.
     alone : bool
-        Whether this process starts nothing else. Then a child that it has not started is what an ended container has
-        left, and is killed.
+        Whether this process starts nothing else. Then an unknown child is an orphan of an ended container,
+        and is killed.
     """
 
     def __init__(self, directory: Path, *, alone: bool = False) -> None:
@@ -68,11 +68,11 @@ class Containers:
         Parameters
         ----------
         key : str
-            A name that has not been used before.
+            A key that has not been used before.
         argv : sequence of str
-            The command. The first word is looked up beside this Python first: ``python`` and ``dask`` are ours.
+            The command. The first word is looked up beside this Python first, for ``python`` and ``dask``.
         env : mapping of str to str
-            All of its environment, as in a container. ``HOME`` and ``TMPDIR`` are its folder unless given.
+            Its whole environment, as in a container. ``HOME`` and ``TMPDIR`` default to its folder.
         on_line : callable
             Called as ``on_line(time.time(), line)`` for every line of standard output and error, from one
             thread.
@@ -80,14 +80,14 @@ class Containers:
         Raises
         ------
         OSError
-            The command does not exist or may not be run.
+            The command does not exist or is not executable.
         ValueError
-            The key has been used before, or everything is closed.
+            The key has been used before, or this object is closed.
         """
         self._refuse(key)
         folder = Path(tempfile.mkdtemp(prefix="c-", dir=self._directory))
         try:
-            with self._lock:  # a process that has started, and is not yet known, would be taken for an orphan
+            with self._lock:  # or a new process that is not yet known would be taken for an orphan
                 self._refuse(key)
                 process = self._spawn(argv, env, folder)
                 output = _Output(_stdout_of(process), on_line)
@@ -100,12 +100,12 @@ class Containers:
         return process.pid
 
     def poll(self, key: str) -> int | None:
-        """Return the exit code, 128 + N after signal N; None while it runs or while output is still to come.
+        """Return the exit code, 128 + N after signal N; None while it runs or has unread output.
 
         Raises
         ------
         KeyError
-            There was never a container of this key.
+            No container with this key was ever started.
         """
         with self._lock:
             if key in self._exit_codes:
@@ -121,7 +121,7 @@ class Containers:
         return container.exit_code
 
     def signal(self, key: str, signum: int) -> None:
-        """Send a signal to the first process of a container, as Docker does; nothing happens when it has ended."""
+        """Send a signal to the first process of a container, as Docker does. No-op if it has ended."""
         with self._lock:
             container = self._containers.get(key)
             if container is not None and container.exit_code is None:
@@ -135,19 +135,19 @@ class Containers:
                 kill_trees([container.process.pid])
 
     def forget(self, key: str) -> None:
-        """Forget how a container has ended; nothing happens while it runs."""
+        """Forget the exit code of a container. No-op while it runs."""
         with self._lock:
             self._exit_codes.pop(key, None)
 
     def running(self) -> dict[str, int]:
-        """Return the process ids of all containers that have not ended yet, or still owe output."""
+        """Return the process ids of all containers that run or have unread output."""
         for key in tuple(self._containers):
-            self.poll(key)  # nobody asks any more for one that was killed together with its instance
+            self.poll(key)  # a container killed together with its instance is not polled any more
         with self._lock:
             return {key: container.process.pid for key, container in self._containers.items()}
 
     def close(self) -> None:
-        """Kill everything, and wait for it to be gone."""
+        """Kill everything and wait for it to end."""
         with self._lock:
             if self._closed:
                 return
@@ -166,7 +166,7 @@ class Containers:
 
     def _refuse(self, key: str) -> None:
         if self._closed:
-            raise ValueError(f"container {key} cannot be started: everything is closed")
+            raise ValueError(f"container {key} cannot be started: the embedded AWS is closed")
         if key in self._containers or key in self._exit_codes:
             raise ValueError(f"container {key} cannot be started: the key has been used before")
 
@@ -181,7 +181,7 @@ class Containers:
             bufsize=0,
             cwd=folder,
             env=environment,
-            umask=0o022,  # as in a container, whatever ours is
+            umask=0o022,  # as in a container
             start_new_session=True,
         )
 
@@ -189,7 +189,7 @@ class Containers:
         process = container.process
         if not _has_ended(process):
             return
-        # While the first process is a zombie its number is nobody else's, so this reaches only what is ours.
+        # While the first process is a zombie its id is not reused, so this kills only its own group.
         _deliver(process.pid, signal.SIGKILL, os.killpg)
         self._guard.ended(process.pid)
         code = process.wait()
@@ -198,7 +198,7 @@ class Containers:
         self._kill_orphans()
 
     def _kill_orphans(self) -> None:
-        """Kill what has come to this process because its container has ended. Call it with the lock held."""
+        """Kill orphans of ended containers. The lock must be held."""
         if not self._alone:
             return
         own = {self._guard.pid, *(each.process.pid for each in self._containers.values())}
@@ -206,7 +206,7 @@ class Containers:
         kill_trees(orphans)
         for orphan in orphans:
             with suppress(ChildProcessError):
-                os.waitpid(orphan, os.WNOHANG)  # what has not ended yet is read the next time
+                os.waitpid(orphan, os.WNOHANG)  # one that has not ended yet is reaped the next time
 
     def _drained(self, container: _Container) -> bool:
         if container.output.drained.is_set():
@@ -219,7 +219,7 @@ class Containers:
 
 @dataclass
 class _Output:
-    """What is read from one container."""
+    """The output of one container."""
 
     fd: int
     on_line: OnLine
@@ -244,8 +244,8 @@ class _Output:
     def _emit(self, now: float, line: bytes) -> None:
         try:
             self.on_line(now, line.rstrip(b"\r").decode(errors="replace"))
-        except Exception:  # noqa: BLE001 - the loop's edge: one bad listener must not silence the others
-            _log.exception("a line of a container's output could not be delivered")
+        except Exception:  # noqa: BLE001 - the loop's edge: one failed listener must not stop the others
+            _log.exception("a line of container output could not be delivered; continuing")
 
 
 @dataclass
@@ -258,7 +258,7 @@ class _Container:
 
 
 class _Reader:
-    """One thread that reads the output of all containers."""
+    """The thread that reads the output of all containers."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -276,7 +276,7 @@ class _Reader:
         self._order("drop", output)
 
     def close(self) -> None:
-        """Stop the thread. Only then may the pipe go: a thread that sees the order early is faster than its wake-up."""
+        """Stop the thread, then close the pipe: the thread may see the command before the wake-up byte."""
         self._order("stop", None)
         self._thread.join(_KILL_SECONDS)
         if not self._thread.is_alive():
@@ -285,7 +285,7 @@ class _Reader:
 
     def _order(self, word: str, output: _Output | None) -> None:
         self._orders.put((word, output))
-        with suppress(BlockingIOError):  # the pipe is full of wake-up calls, one more is not needed
+        with suppress(BlockingIOError):  # the pipe is full of wake-up bytes; one more is not needed
             os.write(self._wake_write, b"\0")
 
     def _run(self) -> None:
@@ -333,12 +333,12 @@ def _find(word: str, path: str) -> str:
     if found is not None:
         return os.path.abspath(found)
     if os.path.exists(word) and os.sep in word:
-        raise PermissionError(f"{word} may not be run: it is no executable file")
+        raise PermissionError(f"{word} is not an executable file")
     raise FileNotFoundError(f"exec: {word!r}: executable file not found in $PATH")
 
 
 def _stdout_of(process: subprocess.Popen[bytes]) -> int:
-    # The descriptor is the reader's from here on: a Popen that is collected must not close a number in new use.
+    # The reader owns the descriptor from here on: a collected Popen must not close a reused number.
     assert process.stdout is not None
     fd = os.dup(process.stdout.fileno())
     process.stdout.close()
@@ -347,12 +347,12 @@ def _stdout_of(process: subprocess.Popen[bytes]) -> int:
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     if sys.platform == "darwin" and sys.version_info < (3, 13):
-        return process.poll() is not None  # no waitid there: it is reaped a moment before its group is killed
+        return process.poll() is not None  # no waitid: it is reaped a moment before its group is killed
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _deliver(pid: int, signum: int, send: Callable[[int, int], None]) -> None:
-    # Gone already, or nothing but zombies are left, for which macOS has EPERM.
+    # Already gone, or only zombies are left, for which macOS returns EPERM.
     with suppress(ProcessLookupError, PermissionError):
         send(pid, signum)
 

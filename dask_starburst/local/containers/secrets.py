@@ -1,4 +1,4 @@
-"""What ``secrets`` of a container definition come to: values from the Parameter Store and Secrets Manager."""
+"""The ``secrets`` of a container definition: values from Parameter Store and Secrets Manager."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from moto.core.exceptions import ServiceException
 from moto.secretsmanager.models import secretsmanager_backends
 from moto.ssm.models import ssm_backends
 
-from dask_starburst.local.backend.world import ACCOUNT
+from dask_starburst.local.backend.backend import ACCOUNT
 
 _PREFIX = "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: "
 
@@ -23,21 +23,21 @@ def resolve(value_from: str, region: str) -> str:
     Parameters
     ----------
     value_from : str
-        The name or ARN of a parameter, or the ARN of a secret, perhaps with ``:key:stage:version``.
+        The name or ARN of a parameter, or the ARN of a secret, optionally with ``:key:stage:version``.
     region : str
-        Where it is.
+        Its region.
 
     Raises
     ------
     SecretError
-        There is none.
+        It does not exist.
     """
     if ":secretsmanager:" in value_from:
         return _secret(value_from, region)
     parts = value_from.split(":parameter", 1)
     name = parts[-1] if len(parts) == 2 else value_from
     store = ssm_backends[ACCOUNT][region]
-    # The ARN of "/a/b" is ...:parameter/a/b and so is that of "a/b"; a name without other slashes has lost its own.
+    # The ARN of "/a/b" and of "a/b" is ...:parameter/a/b; a name without other slashes has lost its leading one.
     for candidate in (name, name.removeprefix("/")):
         parameter = store.get_parameter(candidate)
         if parameter is not None:

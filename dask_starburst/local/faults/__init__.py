@@ -1,4 +1,4 @@
-"""Faults to order: what may happen to an embedded AWS, and scenarios of it that a seed repeats."""
+"""Faults that a test can inject into an embedded AWS, and reproducible scenarios of faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all kinds of weather have in common: a name, a time, and a form in JSON."""
+"""The base class of all faults: a name, a time, and a JSON form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happens ``at`` so many virtual seconds from when the script is given.
+    """A fault that happens ``at`` virtual seconds after the scenario is played.
 
     Raises
     ------
@@ -23,13 +23,13 @@ class Event:
     kinds: ClassVar[dict[str, type[Event]]] = {}
 
     def __init_subclass__(cls, *, common: bool = False) -> None:
-        """Give each kind its name: ``HostDeath`` is ``"host-death"``. What is only common to some kinds has none."""
+        """Register each kind by name: ``HostDeath`` is ``"host-death"``. A common base class has no name."""
         super().__init_subclass__()
         if not common:
             cls.kinds[cls.kind()] = cls
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense, here and not when it is due."""
+        """Validate the fields now rather than when the event is due."""
         for field in fields(self):
             value = getattr(self, field.name)
             text = str(field.type)
@@ -47,16 +47,16 @@ class Event:
         return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
 
     def to_json(self) -> dict[str, Any]:
-        """Write it down."""
+        """Return the JSON form."""
         return {"kind": self.kind(), **asdict(self)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Event:
-        """Read what `to_json` writes; ``ValueError`` if it is nothing of the kind."""
+        """Parse the output of `to_json`; raise ``ValueError`` if it is not valid."""
         values = dict(document)
         kind = cls.kinds.get(str(values.pop("kind", None)))
         if kind is None:
-            raise ValueError(f"a kind of weather is one of {', '.join(sorted(cls.kinds))}, not {document.get('kind')}")
+            raise ValueError(f"a fault is one of {', '.join(sorted(cls.kinds))}, not {document.get('kind')}")
         unknown = values.keys() - {field.name for field in fields(kind)}
         if unknown:
             raise ValueError(f"{kind.kind()} has no {', '.join(sorted(unknown))}")

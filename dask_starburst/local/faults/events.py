@@ -1,6 +1,6 @@
-"""The kinds of faults: what may happen to an embedded AWS, as frozen records.
+"""The kinds of faults of an embedded AWS, as frozen records.
 
-Times are virtual seconds. Where a record leaves its target open, the seed of the scenario chooses among all that match.
+Times are virtual seconds. If a record leaves its target open, the scenario's seed chooses one of the matches.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from dask_starburst.catalog.quotas import Quota as QuotaOfAws
 from dask_starburst.local.faults.event import Event as Event  # its users have it from here
 
 NOTICE_SECONDS = 120.0
-"""How long a Spot notice comes before the interruption: "Spot Instance interruption notices", EC2 User Guide."""
+"""Seconds from a Spot notice to the interruption: "Spot Instance interruption notices", EC2 User Guide."""
 
 
 HIDDEN = ("tasks", "container-instances", "group-instances", "launch-templates", "instance-profiles")
-"""What can be invisible for a while."""
-_STANDARD = {"spot": "L-34B43A08", "on-demand": "L-1216C47A"}  # families' quotas
+"""Resources that can be hidden."""
+_STANDARD = {"spot": "L-34B43A08", "on-demand": "L-1216C47A"}  # quotas of the standard families
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pools(Event, common=True):
-    """Of all capacity pools that have this type, zone and market; what is None is any."""
+    """Applies to all capacity pools with this type, zone and market; None matches any."""
 
     type: str | None = None
     zone: str | None = None
@@ -32,7 +32,7 @@ class Pools(Event, common=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity(Pools):
-    """Each of some pools has ``room`` for so many instances more (None: any number), for ``seconds`` or for good."""
+    """Each matching pool has room for ``room`` more instances (None: unlimited), for ``seconds`` or for good."""
 
     room: int | None
     seconds: float | None = None
@@ -40,7 +40,7 @@ class Capacity(Pools):
 
 @dataclass(frozen=True, kw_only=True)
 class Refuses(Pools):
-    """Some pools look open and refuse, ``count`` times or for ``seconds`` (neither: once)."""
+    """Matching pools look available and refuse launches, ``count`` times or for ``seconds`` (neither: once)."""
 
     count: int | None = None
     seconds: float | None = None
@@ -48,9 +48,9 @@ class Refuses(Pools):
 
 @dataclass(frozen=True, kw_only=True)
 class SpotPrice(Event):
-    """Spot of a ``type`` in a ``zone`` (None: any) costs ``times`` what is assumed, for ``seconds`` or for good.
+    """Spot of a ``type`` in a ``zone`` (None: any) costs ``times`` the assumed price, for ``seconds`` or for good.
 
-    Nobody loses an instance by it: AWS interrupts for capacity, not for a price, unless one was bid.
+    No instance is interrupted: AWS interrupts for capacity, not for price, unless the request has a maximum price.
     """
 
     times: float
@@ -59,17 +59,17 @@ class SpotPrice(Event):
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what AWS does not have."""
+        """Validate the fields."""
         super().__post_init__()
         if self.times == 0:
-            raise ValueError("times of spot-price cannot be 0: nothing is free")
+            raise ValueError("times of spot-price cannot be 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quota(Event):
-    """A vCPU quota of the account is ``vcpus`` (None: as at the start), for ``seconds`` or for good.
+    """A vCPU quota of the account is ``vcpus`` (None: the initial value), for ``seconds`` or for good.
 
-    With ``market="spot"`` or ``"on-demand"`` that of the standard families; any other by its ``code``, such as
+    ``market="spot"`` or ``"on-demand"`` selects the quota of the standard families; ``code`` any other, such as
     ``"L-DB2E81BA"`` (G and VT on demand) or ``"L-3032A538"`` (Fargate).
     """
 
@@ -79,20 +79,20 @@ class Quota(Event):
     code: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no quota, or two."""
+        """Validate the fields: exactly one quota."""
         super().__post_init__()
         if [self.market in _STANDARD, self.code in QUOTAS] != [self.code is None, self.market is None]:
             raise ValueError(f"quota needs a market ({', '.join(_STANDARD)}) or a code ({', '.join(QUOTAS)})")
 
     @property
     def quota(self) -> QuotaOfAws:
-        """The quota that is meant."""
+        """The selected quota."""
         return QUOTAS[self.code or _STANDARD[str(self.market)]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instances(Event, common=True):
-    """To ``count`` running instances, which the seed chooses among those that fit.
+    """Applies to ``count`` running instances that match, chosen by the seed.
 
     ``group`` is a pattern for the name of their Auto Scaling group, such as ``"*-spot"``.
     """
@@ -107,31 +107,31 @@ class Instances(Event, common=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Interrupt(Instances):
-    """Spot takes instances back, ``notice`` seconds after it has said so."""
+    """Spot interrupts instances, ``notice`` seconds after the notice."""
 
     notice: float = NOTICE_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rebalance(Instances):
-    """Spot instances get a rebalance recommendation."""
+    """Spot instances receive a rebalance recommendation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostDeath(Instances):
-    """Instances are gone at once, without a notice."""
+    """Instances terminate at once, without a notice."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgentLost(Instances):
-    """The ECS agent of instances is disconnected, for ``seconds`` or for good. Tasks go on."""
+    """The ECS agent of instances disconnects, for ``seconds`` or for good. Tasks keep running."""
 
     seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class NextInstances(Event, common=True):
-    """To the next ``count`` instances to come to the state running that fit."""
+    """Applies to the next ``count`` matching instances that enter the state running."""
 
     count: int = 1
     type: str | None = None
@@ -142,19 +142,19 @@ class NextInstances(Event, common=True):
 
 @dataclass(frozen=True, kw_only=True)
 class AgentNever(NextInstances):
-    """Instances that never register with ECS."""
+    """Instances never register with ECS."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlowBoot(NextInstances):
-    """Instances that take ``seconds`` more to boot."""
+    """Instances take ``seconds`` longer to boot."""
 
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tasks(Event, common=True):
-    """To ``count`` running tasks, which the seed chooses among those that fit.
+    """Applies to ``count`` running tasks that match, chosen by the seed.
 
     ``task`` is an id or an ARN, ``family`` a pattern for the family of its definition, such as ``"*-worker"``, and
     ``group`` one for the name of its instance's Auto Scaling group.
@@ -168,19 +168,19 @@ class Tasks(Event, common=True):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskDeath(Tasks):
-    """The process of tasks is killed, and they end with an exit code."""
+    """Kill the process of tasks; they stop with an exit code."""
 
     exit_code: int = 137
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfMemory(Tasks):
-    """Tasks are killed for the memory that they use."""
+    """Tasks are killed for out of memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NextTasks(Event, common=True):
-    """To the next ``count`` tasks to start whose family fits."""
+    """Applies to the next ``count`` tasks to start with a matching family."""
 
     count: int = 1
     family: str | None = None
@@ -193,14 +193,14 @@ class PullFailure(NextTasks):
 
 @dataclass(frozen=True, kw_only=True)
 class ExecFormat(NextTasks):
-    """The image is for another processor. runc ends with 255, older ones with 1."""
+    """The image is for another architecture. runc exits with 255, older versions with 1."""
 
     exit_code: int = 255
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskStopsAtOnce(NextTasks):
-    """The container ends as soon as it has started, with a last line in its log if there is one."""
+    """The container exits as soon as it has started, with an optional last log line."""
 
     exit_code: int = 1
     log: str = ""
@@ -208,9 +208,9 @@ class TaskStopsAtOnce(NextTasks):
 
 @dataclass(frozen=True, kw_only=True)
 class Calls(Event, common=True):
-    """To calls of an action, a pattern such as ``"ecs:RunTask"``, ``"ecs:*"`` or ``"*"``.
+    """Applies to calls of an action, a pattern such as ``"ecs:RunTask"``, ``"ecs:*"`` or ``"*"``.
 
-    It is over after ``count`` calls or ``seconds`` (neither: one call), and takes each call with a probability.
+    It ends after ``count`` calls or ``seconds`` (neither: one call), and affects each call with a probability.
     """
 
     action: str = "*"
@@ -221,7 +221,7 @@ class Calls(Event, common=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Throttle(Calls):
-    """They are throttled, in the words of their service."""
+    """Calls are throttled, with the error of their service."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,28 +233,28 @@ class Error(Calls):
     status: int = 500
 
     def __post_init__(self) -> None:
-        """Refuse what is no status of HTTP."""
+        """Validate the HTTP status."""
         super().__post_init__()
         HTTPStatus(self.status)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeout(Calls):
-    """They are not performed, and not answered: after ``hold`` seconds the connection is closed."""
+    """Calls are not performed and not answered; after ``hold`` seconds the connection is closed."""
 
     hold: float = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class LostResponse(Calls):
-    """They are performed, and then the connection is closed without an answer."""
+    """Calls are performed, then the connection is closed without an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Invisible(Event):
-    """What is made from now on cannot be seen for ``delay`` seconds: AWS is eventually consistent.
+    """Resources created from now on are hidden for ``delay`` seconds: AWS is eventually consistent.
 
-    ``what`` is one of `HIDDEN`, or ``*`` for all. It goes on for ``seconds`` or for good.
+    ``what`` is one of `HIDDEN`, or ``*`` for all. The fault lasts for ``seconds`` or for good.
     """
 
     delay: float
@@ -262,7 +262,7 @@ class Invisible(Event):
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be hidden."""
+        """Validate the fields."""
         super().__post_init__()
         if self.what not in (*HIDDEN, "*"):
             raise ValueError(f"what can be invisible is one of {', '.join(HIDDEN)} or *, not {self.what}")
@@ -270,7 +270,7 @@ class Invisible(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class FreshProfile(Event):
-    """An instance profile cannot be used until it is ``age`` seconds old, for ``seconds`` or for good."""
+    """EC2 refuses instance profiles younger than ``age`` seconds, for ``seconds`` or for good."""
 
     age: float
     seconds: float | None = None
@@ -278,4 +278,4 @@ class FreshProfile(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Clear(Event):
-    """Everything that still goes on or is still to come to the next instance, task or call is over."""
+    """End all active and pending faults."""

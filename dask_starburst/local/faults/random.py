@@ -1,4 +1,4 @@
-"""The mixture of `Scenario.random`."""
+"""The mix of faults of `Scenario.random`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from dask_starburst.local.faults.events import (
 
 _Make = Callable[[Random, float, str, str], Event]
 
-# How often each comes beside the others; made up, and meant to be much worse than AWS.
-_MIXTURE: tuple[tuple[int, _Make], ...] = (
+# Relative frequency of each fault; invented, and much worse than AWS.
+_MIX: tuple[tuple[int, _Make], ...] = (
     (4, lambda rng, at, group, family: TaskDeath(at=at, family=family)),
     (1, lambda rng, at, group, family: OutOfMemory(at=at, family=family)),
     (2, lambda rng, at, group, family: HostDeath(at=at, group=group)),
@@ -51,14 +51,14 @@ _MIXTURE: tuple[tuple[int, _Make], ...] = (
 _ACTIONS = ("ecs:*", "autoscaling:*", "ecs:RunTask", "autoscaling:TerminateInstanceInAutoScalingGroup", "*")
 
 
-def random_events(rng: Random, end: float, a_minute: float, group: str, family: str) -> Iterator[Event]:
-    """Yield events up to a time, their distances drawn as those of a Poisson process."""
-    weights, makers = [weight for weight, _ in _MIXTURE], [make for _, make in _MIXTURE]
-    at = rng.expovariate(a_minute / 60)
+def random_events(rng: Random, end: float, events_per_minute: float, group: str, family: str) -> Iterator[Event]:
+    """Yield the events of a Poisson process up to a time."""
+    weights, makers = [weight for weight, _ in _MIX], [make for _, make in _MIX]
+    at = rng.expovariate(events_per_minute / 60)
     while at < end:
         (make,) = rng.choices(makers, weights)
         yield make(rng, round(at, 1), group, family)
-        at += rng.expovariate(a_minute / 60)
+        at += rng.expovariate(events_per_minute / 60)
 
 
 def _action(rng: Random) -> str:

@@ -1,4 +1,4 @@
-"""A scenario: faults with their times, which a seed repeats.
+"""A scenario: timed faults, reproducible from a seed.
 
 >>> from dask_starburst.local import LocalAWS, faults
 >>> with LocalAWS() as aws:
@@ -19,15 +19,15 @@ from dask_starburst.local.faults.random import random_events
 
 @dataclass(frozen=True)
 class Scenario:
-    """A script.
+    """A list of timed faults.
 
     Attributes
     ----------
     events : tuple of Event
-        In order of time.
+        Sorted by time.
     seed : int
-        Chooses the targets that are left open. The same script with the same seed at the same moments of the same
-        world does the same.
+        Chooses open targets. The same scenario with the same seed, played at the same time on the same
+        backend, hits the same targets.
     """
 
     events: tuple[Event, ...]
@@ -38,15 +38,15 @@ class Scenario:
         object.__setattr__(self, "seed", seed)
 
     def to_json(self) -> dict[str, Any]:
-        """Write it down."""
+        """Return the JSON form."""
         return {"seed": self.seed, "events": [event.to_json() for event in self.events]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Scenario:
-        """Read what `to_json` writes; ``ValueError`` if it is no weather."""
+        """Parse the output of `to_json`; raise ``ValueError`` if it is not valid."""
         events = document.get("events")
         if not isinstance(events, list) or not all(isinstance(one, dict) for one in events):
-            raise ValueError("weather needs a list of events")
+            raise ValueError("a scenario needs a list of events")
         try:
             return cls([Event.from_json(one) for one in events], int(document.get("seed", 0)))
         except TypeError as error:
@@ -58,32 +58,32 @@ class Scenario:
         seed: int,
         minutes: float,
         *,
-        a_minute: float = 2.0,
-        calm: float = 5.0,
+        events_per_minute: float = 2.0,
+        quiet_minutes: float = 5.0,
         group: str = "*-spot",
         family: str = "*-worker",
     ) -> Scenario:
-        """Make a mixed script of bad luck that ends with a calm.
+        """Make a random scenario of mixed faults that ends with a quiet period.
 
         Parameters
         ----------
         seed : int
-            The same seed makes the same script.
+            The same seed makes the same scenario.
         minutes : float
-            How long it is in virtual minutes, the calm included.
-        a_minute : float
-            How many events there are in a minute, on average.
-        calm : float
-            How many minutes at the end nothing happens; nothing of the script goes on then, but for agents that are
+            Its length in virtual minutes, the quiet period included.
+        events_per_minute : float
+            Average number of events a minute.
+        quiet_minutes : float
+            Length of the quiet period at the end, in minutes. All faults have ended then, except agents that are
             lost for good.
         group, family : str
-            Patterns of the Auto Scaling groups and of the task families that may be hit. Without them the scheduler
-            could be hit too, which no Dask cluster survives.
+            Patterns of the Auto Scaling groups and task families to hit. Without them the scheduler
+            could be hit too, and a Dask cluster does not survive that.
 
         Returns
         -------
         Scenario
         """
-        end = max(minutes - calm, 0.0) * 60
-        made = random_events(random.Random(seed), end, a_minute, group, family)
+        end = max(minutes - quiet_minutes, 0.0) * 60
+        made = random_events(random.Random(seed), end, events_per_minute, group, family)
         return cls([*made, Clear(at=end)], seed)

@@ -1,6 +1,6 @@
-"""Whether an AWS call comes from a holder of credentials of this embedded AWS, and what it is told when not.
+"""Checks the signature of AWS calls, and the error of each protocol when it is not valid.
 
-The codes are those of each protocol: docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html (query),
+The error codes of each protocol: docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html (query),
 docs.aws.amazon.com/AmazonECS/latest/APIReference/CommonErrors.html (JSON),
 docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html and
 docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html.
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Literal
 from moto.iam.models import iam_backends
 from moto.sts.models import sts_backends
 
+from dask_starburst.local.backend.backend import ACCOUNT
 from dask_starburst.local.backend.keys import Credentials, Keys
-from dask_starburst.local.backend.world import ACCOUNT
 from dask_starburst.local.http import signature as sigv4
 from dask_starburst.local.http.protocols import Protocol, ServiceError
 from dask_starburst.local.http.signature import IncompleteError, Signature
@@ -86,7 +86,7 @@ _REFUSALS: Mapping[Protocol, Mapping[Reason, ServiceError]] = {
         ),
     },
 }
-#: By how many seconds the date of a signature may be off: EC2 and S3 say 15 minutes, the others answer "- 5 min.".
+#: Allowed clock skew of a signature in seconds: EC2 and S3 say 15 minutes, the others answer "- 5 min.".
 _SKEW: Mapping[Protocol, float] = {"json": 300.0, "query": 300.0, "ec2": 900.0, "s3": 900.0}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -98,14 +98,14 @@ class _RefusedError(Exception):
 
 
 class Authorizer:
-    """Decides on every AWS call.
+    """Authorizes every AWS call.
 
     Parameters
     ----------
     keys : Keys
-        The credentials of the owner, and those that roles are given.
+        The credentials of the owner and of roles.
     now : callable
-        Real time in seconds since 1970: clients sign with their own clock, which does not run as the virtual one does.
+        Real time in seconds since 1970: clients sign with the real clock, not the virtual one.
     """
 
     def __init__(self, keys: Keys, now: Callable[[], float] = time.time) -> None:
@@ -113,16 +113,16 @@ class Authorizer:
         self._now = now
 
     def refusal(self, protocol: Protocol, environ: WSGIEnvironment, body: bytes | None) -> ServiceError | None:
-        """Return why a call is refused, None when it is signed as it has to be.
+        """Return the error of a call that is refused; None if its signature is valid.
 
         Parameters
         ----------
         protocol : {"json", "query", "ec2", "s3"}
-            How the service says it.
+            The protocol of the service.
         environ : WSGIEnvironment
             The request.
         body : bytes, optional
-            Its body; None for one that S3 reads bit by bit, and whose hash is not signed.
+            Its body; None for a streamed S3 upload whose hash is not signed.
         """
         try:
             self._check(protocol, environ, body)
@@ -160,7 +160,7 @@ class Authorizer:
         return self._made_by_moto(signature)
 
     def _made_by_moto(self, signature: Signature) -> Credentials:
-        """Return credentials that CreateAccessKey or AssumeRole has made."""
+        """Return credentials made by CreateAccessKey or AssumeRole."""
         for role in sts_backends[ACCOUNT]["aws"].assumed_roles:
             if role.access_key_id == signature.key:
                 if not hmac.compare_digest(role.session_token.encode(), (signature.token or "").encode()):
@@ -188,7 +188,7 @@ class Authorizer:
 
 
 def signs_body(environ: WSGIEnvironment) -> bool:
-    """Tell whether the hash of the body of an upload to S3 is signed; elsewhere it always is."""
+    """Return whether the body hash of an S3 upload is signed; for other services it always is."""
     return _SHA256.fullmatch(environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")) is not None
 
 

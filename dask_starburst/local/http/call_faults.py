@@ -1,4 +1,4 @@
-"""What the weather does to calls: they are throttled, fail, are not answered, or lose their answer."""
+"""Faults of calls: throttling, errors, timeouts, lost responses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Fault:
 
 
 class Faults:
-    """Decides of each call what happens to it.
+    """Decides whether a call has a fault.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Faults:
         self._rng = random.Random(0)
 
     def add(self, event: Calls, seed: int) -> None:
-        """Let something happen to calls from now on."""
+        """Apply a fault to calls from now on."""
         until = math.inf if event.seconds is None else self._now() + event.seconds
         once = event.count is None and event.seconds is None
         with self._lock:
@@ -44,12 +44,12 @@ class Faults:
             self._faults.append(_Fault(event, 1 if once else event.count, until))
 
     def clear(self) -> None:
-        """Let all calls be."""
+        """Remove all faults."""
         with self._lock:
             self._faults.clear()
 
     def of(self, call: str) -> Calls | None:
-        """Return what happens to a call like ``"ecs:RunTask"``, and count it."""
+        """Return the fault of a call such as ``"ecs:RunTask"``, and count it."""
         if not self._faults:
             return None
         with self._lock:
@@ -64,5 +64,5 @@ class Faults:
 
 
 def no_answer() -> OSError:
-    """Return the error with which the HTTP server closes a connection without a word, as it does for a broken one."""
-    return BrokenPipeError(errno.EPIPE, "the weather has closed this connection")
+    """Return the error that makes the HTTP server close a connection without a response."""
+    return BrokenPipeError(errno.EPIPE, "a fault has closed this connection")

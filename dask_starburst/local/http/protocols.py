@@ -1,8 +1,8 @@
-"""AWS's wire protocols over botocore's service models: for the services that are our own.
+"""AWS's wire protocols over botocore's service models, for the services implemented here.
 
 A service here is a set of plain objects with one method an operation (``run_task`` answers
-``RunTask``). What they get has been parsed and validated with the service's model, as AWS does it
-before anything happens; what they return is a plain mapping in the shape of the model.
+``RunTask``). Requests are parsed and validated with the service's model before an operation runs,
+as on AWS. Replies are plain mappings in the shape of the model.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class ServiceError(Exception):
     Parameters
     ----------
     code : str
-        The code in the service's own words, such as ``"ClientException"``.
+        The service's error code, such as ``"ClientException"``.
     message : str
-        What AWS would say.
+        AWS's error message.
     status : int
-        The HTTP status. 400 unless AWS calls it its own fault.
+        The HTTP status: 400, or 5xx for server errors.
     """
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
@@ -52,7 +52,7 @@ class ServiceError(Exception):
 
 
 def error_answer(protocol: Protocol, error: ServiceError) -> Answer:
-    """Write an error as the services of one protocol do."""
+    """Format an error for one protocol."""
     if protocol == "json":
         body = json.dumps({"__type": error.code, "message": error.message})
         return error.status, JSON, body.encode()
@@ -72,33 +72,33 @@ def error_answer(protocol: Protocol, error: ServiceError) -> Answer:
 
 
 def not_implemented(protocol: Protocol, service: str, action: str) -> ServiceError:
-    """Return what a caller hears of an operation that the embedded AWS does not have.
+    """Return the error for an operation that the embedded AWS does not implement.
 
-    It is a 400, because botocore takes a 500 for a passing weakness and asks again.
+    The status is 400, because botocore retries a 500.
     """
     code = "UnknownOperationException" if protocol == "json" else "InvalidAction"
     return ServiceError(code, f"The embedded AWS does not implement {service}:{action}.")
 
 
 class Service:
-    """One AWS service of our own.
+    """One AWS service implemented here.
 
     Parameters
     ----------
     name : str
-        botocore's name of the service.
+        botocore's name for the service.
     invalid : str
-        The code with which this service refuses input that its model does not allow.
+        The service's error code for input that its model does not allow.
     lock : context manager
         Held while an operation runs.
     parts : object
-        Objects whose methods are the operations.
+        Objects whose methods implement the operations.
     """
 
     def __init__(self, name: str, *parts: object, invalid: str, lock: AbstractContextManager[Any]) -> None:
         self.name = name
         self._model = ServiceModel(Loader().load_service_model(name, "service-2"), name)
-        #: Its name in signatures and in IAM, by which requests are told apart.
+        #: Its name in signatures and in IAM, used to route requests.
         self.scope = str(self._model.signing_name)
         self.protocol: Protocol = "json" if self._model.protocol == "json" else "query"
         self._invalid = invalid
@@ -152,7 +152,7 @@ class Service:
         if shape is None:
             return
         report = ParamValidator().validate(request, shape)
-        # AWS ignores members that it does not know: a client may be newer than our model.
+        # AWS ignores unknown members: a client may be newer than this model.
         known = [error for error in report._errors if error[0] != "unknown field"]
         if known:
             report._errors = known
@@ -172,7 +172,7 @@ class Service:
 
 
 def _outside_the_model(value: Any, shape: Any, path: str) -> Iterator[str]:
-    """Yield what botocore's validator lets pass and AWS does not: enumerations, maximum lengths."""
+    """Yield violations that botocore's validator does not check: enumerations, maximum lengths."""
     if shape.type_name == "structure":
         for name, member in shape.members.items():
             if value.get(name) is not None:
@@ -196,18 +196,18 @@ def _too_long(value: Any, shape: Any, path: str) -> Iterator[str]:
 
 
 def page(keys: list[str], token: str | None, size: int, invalid: str) -> tuple[list[str], str | None]:
-    """Cut one page out of the keys of a listing.
+    """Return one page of a listing.
 
     Parameters
     ----------
     keys : list of str
         Every key, in a stable order.
     token : str, optional
-        What the page before returned.
+        The token of the previous page.
     size : int
-        How many keys a page has at most.
+        The page size.
     invalid : str
-        The code of the error for a token that is none of ours.
+        The error code for an unknown token.
 
     Returns
     -------

@@ -1,6 +1,6 @@
-"""The gate that every HTTP request comes through.
+"""The router of every HTTP request.
 
-It refuses what comes from neither the owner nor a task, recognises the call, counts it, and sends it where it belongs.
+It authorizes a request, identifies the call, counts it, and forwards it to its service.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _SCOPE = re.compile(r"Credential=[^/,\s]+/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
-#: What a request may call this server: no name that another can lead here (DNS rebinding).
+#: Accepted Host headers. Other names are refused because of DNS rebinding.
 _HOSTS = frozenset({"127.0.0.1", "localhost"})
-#: What only browsers send. No AWS client is a web page, and a page must not even learn that something answers.
+#: Headers that only browsers send. Web pages must not reach the server or learn that it exists.
 _OF_BROWSERS = ("HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE", "HTTP_SEC_FETCH_MODE", "HTTP_SEC_FETCH_DEST")
 _TOKEN = "HTTP_" + TOKEN_HEADER.upper().replace("-", "_")
-#: What asks for the token, and what for an address that cannot be guessed.
+#: Paths that need the token, and endpoints with an unguessable path.
 _CONTROLS = frozenset({"_local", "moto-api"})
 _PRIVATE = frozenset({"imds", "ecs", "credentials", "agent", "checkip"})
-#: The most that a call may have in its body; AWS's own limits are below it.
+#: The largest body of a call; AWS's limits are lower.
 _MOST_BODY = 16 << 20
 _THROTTLED: Mapping[Protocol, ServiceError] = {
     "json": ServiceError("ThrottlingException", "Rate exceeded"),
@@ -45,13 +45,13 @@ _THROTTLED: Mapping[Protocol, ServiceError] = {
     "ec2": ServiceError("RequestLimitExceeded", "Request limit exceeded.", 503),
     "s3": ServiceError("SlowDown", "Please reduce your request rate.", 503),
 }
-# moto has them, but our instances do not live through them.
+# moto implements them, but the instance lifecycle here does not.
 _NOT_HERE = frozenset({"ec2:StopInstances", "ec2:StartInstances"})
 
 
 @dataclass(frozen=True)
 class Call:
-    """Which operation of which service a request is for, and how errors are written there."""
+    """The service and operation of a request, and the protocol for errors."""
 
     service: str
     action: str
@@ -61,34 +61,34 @@ class Call:
         return f"{self.service}:{self.action}"
 
 
-class Gate:
-    """The WSGI application in front of everything.
+class Router:
+    """The WSGI application in front of all services.
 
     Parameters
     ----------
     moto : WSGIApplication
-        What answers for the services that are not our own.
+        Answers for services that are not implemented here.
     services : iterable of Service
-        Our own.
+        The services implemented here.
     folders : mapping of str to WSGIApplication
-        What answers for paths that begin with these words.
+        Applications by the first part of the path.
     clock : Clock
-        What time it says that it is.
+        The time of its ``Date`` headers.
     keys : Keys
-        Whose holders may come in.
+        The accepted credentials and secrets.
     operations : mapping of str to callable, optional
-        What answers for single operations that moto lacks, by names such as ``"ec2:GetSpotPlacementScores"``.
+        Handlers of single operations that moto lacks, by names such as ``"ec2:GetSpotPlacementScores"``.
 
     Attributes
     ----------
     faults : Faults
-        What the weather does to calls.
+        Injected faults of calls.
     counts : Counter
-        How often each action was called, as ``"ecs:RunTask"``, refused calls and retries included.
+        Number of calls of each action, as ``"ecs:RunTask"``, refused calls and retries included.
     throttled : int
-        How many calls were refused for coming too fast.
+        Number of throttled calls.
     latency : callable
-        How many real seconds to hold a call back, for clients that poll.
+        Returns the real seconds to delay a call.
     """
 
     def __init__(
@@ -132,12 +132,12 @@ class Gate:
         return self._call(call, body or b"", environ, start_response)
 
     def snapshot(self) -> tuple[dict[str, int], int]:
-        """Return the counts, and how many calls were throttled."""
+        """Return the counts and the number of throttled calls."""
         with self._lock:
             return dict(self.counts), self.throttled
 
     def _open(self, folder: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer for what is not an AWS call."""
+        """Answer a request that is not an AWS call."""
         if folder in _CONTROLS and not self._keys.is_token(environ.get(_TOKEN, "")):
             refused = f"this needs the token of this embedded AWS in the header {TOKEN_HEADER}"
             return _respond((403, "text/plain", refused.encode()), start_response)
@@ -162,7 +162,7 @@ class Gate:
                 time.sleep(fault.hold / self._clock.speed)
                 raise no_answer()
             case LostResponse():
-                _exhaust(self._perform(call, body, environ, _unheard))
+                _exhaust(self._perform(call, body, environ, _discard))
                 raise no_answer()
         return self._perform(call, body, environ, self._dated(start_response))
 
@@ -180,11 +180,11 @@ class Gate:
         try:
             return self._moto(environ, start_response)
         except NotImplementedError:
-            # moto's own answer would be an HTML page with status 500, which botocore retries.
+            # moto would answer with an HTML page and status 500, which botocore retries.
             return _respond(error_answer(call.protocol, refusal), start_response)
 
     def _admit(self, call: Call) -> ServiceError | Calls | None:
-        """Count a call, and return what is to happen to it instead of being performed and answered."""
+        """Count a call; return an error or a fault to apply instead of the normal answer."""
         fault = self.faults.of(str(call))
         with self._lock:
             self.counts[str(call)] += 1
@@ -195,21 +195,21 @@ class Gate:
 
     def _dated(self, start_response: StartResponse) -> StartResponse:
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            kept = [(name, value) for name, value in headers if not _is_ours(name)]
+            kept = [(name, value) for name, value in headers if not _is_overridden(name)]
             return start_response(status, [*kept, ("Date", formatdate(self._clock.now(), usegmt=True))], *rest)
 
         return start
 
 
 def service_of(environ: WSGIEnvironment) -> str:
-    """Return the service that a request is signed for, empty when it is not signed."""
+    """Return the service that a request is signed for; empty if it is not signed."""
     signed = environ.get("HTTP_AUTHORIZATION") or unquote(environ.get("QUERY_STRING", ""))
     scope = _SCOPE.search(signed)
     return scope["service"].lower() if scope else ""
 
 
 def recognise(environ: WSGIEnvironment, body: bytes) -> Call:
-    """Tell which operation of which service a request calls."""
+    """Return the service and operation that a request calls."""
     service = service_of(environ)
     target = environ.get("HTTP_X_AMZ_TARGET")
     if target:
@@ -218,12 +218,12 @@ def recognise(environ: WSGIEnvironment, body: bytes) -> Call:
     action = parse_qs(form or environ.get("QUERY_STRING", "")).get("Action")
     if action:
         return Call(service or "unknown", action[0], "ec2" if service == "ec2" else "query")
-    # The rest go by method and path, most of them S3.
+    # The remaining services are identified by method and path, mostly S3.
     return Call(service or "s3", environ["REQUEST_METHOD"], "s3" if service in ("s3", "") else "query")
 
 
 def _why_forbidden(environ: WSGIEnvironment) -> str | None:
-    """Return why a request may come from a web page, None when it does not."""
+    """Return why a request may come from a web page; None if it does not."""
     host = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
     if host not in _HOSTS:
         return f"this server is not called {host!r}: ask for http://127.0.0.1"
@@ -232,12 +232,12 @@ def _why_forbidden(environ: WSGIEnvironment) -> str | None:
     return None
 
 
-def _is_ours(header: str) -> bool:
-    """Tell whether a header is not moto's to send: the date is the virtual clock's, and no page may read an answer."""
+def _is_overridden(header: str) -> bool:
+    """Return whether to replace or drop moto's header: dates are virtual, and CORS is not allowed."""
     return header.lower() == "date" or header.lower().startswith("access-control-")
 
 
-def _unheard(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+def _discard(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
     return lambda data: None
 
 
@@ -247,7 +247,7 @@ def _exhaust(reply: Iterable[bytes]) -> None:
 
 
 def _take_body(environ: WSGIEnvironment) -> bytes | None:
-    """Read a body, and put it back for moto. None for an upload to S3 that is not signed with its hash: it stays."""
+    """Read a body and put it back for moto. None for an S3 upload whose hash is not signed: it is not read."""
     if service_of(environ) != "s3":
         body: bytes = environ["wsgi.input"].read(_MOST_BODY + 1)
     elif signs_body(environ):

@@ -1,6 +1,6 @@
-"""Signature Version 4, read from a request and computed anew, as AWS does it with every call.
+"""Signature Version 4: parsed from a request and recomputed, as AWS does for every call.
 
-What is signed and how: docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html; for S3:
+The algorithm: docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html; for S3:
 docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html and sigv4-query-string-auth.html.
 """
 
@@ -29,19 +29,19 @@ _UNRESERVED = "-_.~"
 
 
 class IncompleteError(Exception):
-    """A signature that lacks something. The message says what, in AWS's words."""
+    """A signature with a missing part. The message is AWS's."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a request says of its signature.
+    """The signature of a request.
 
     Attributes
     ----------
     key, region, service, date : str
-        The parts of its credential.
+        The parts of its credential scope.
     stamp : str
-        When it was signed, as ``20301231T235959Z``.
+        The signing time, as ``20301231T235959Z``.
     headers : tuple of str
         The names of the headers that are signed.
     value : str
@@ -49,7 +49,7 @@ class Signature:
     token : str or None
         The session token.
     expires : int or None
-        For how many seconds it holds; only in a presigned URL.
+        Its lifetime in seconds; only in a presigned URL.
     """
 
     key: str
@@ -64,7 +64,7 @@ class Signature:
 
     @property
     def presigned(self) -> bool:
-        """Whether it stands in the URL."""
+        """Whether it is in the URL."""
         return self.expires is not None
 
     @property
@@ -74,12 +74,12 @@ class Signature:
 
 
 def read(environ: WSGIEnvironment) -> Signature | None:
-    """Return the signature of a request, None when it has none.
+    """Return the signature of a request; None if it has none.
 
     Raises
     ------
     IncompleteError
-        It has one that lacks something.
+        A part of the signature is missing.
     """
     header = environ.get("HTTP_AUTHORIZATION", "")
     if header.startswith(ALGORITHM):
@@ -91,18 +91,18 @@ def read(environ: WSGIEnvironment) -> Signature | None:
 
 
 def computed(environ: WSGIEnvironment, signature: Signature, secret: str, payload: str) -> str:
-    """Return what the signature has to be.
+    """Return the expected signature.
 
     Parameters
     ----------
     environ : WSGIEnvironment
-        The request; its path is taken as it was sent, from ``REQUEST_URI``.
+        The request; its path is the raw one, from ``REQUEST_URI``.
     signature : Signature
-        What it says of its signature.
+        The signature of the request.
     secret : str
         The secret key.
     payload : str
-        SHA-256 of its body, or what stands for that.
+        SHA-256 of its body, or a placeholder for it.
     """
     path, _, query = str(environ["REQUEST_URI"]).partition("?")
     if signature.service != "s3":
@@ -119,7 +119,7 @@ def computed(environ: WSGIEnvironment, signature: Signature, secret: str, payloa
 
 
 def unsigned_headers(environ: WSGIEnvironment, signature: Signature) -> list[str]:
-    """Return which headers are not signed and have to be: the host, and all of AWS's own."""
+    """Return the unsigned headers that must be signed: ``Host`` and all of AWS's own."""
     present = {"host", *(n[5:].lower().replace("_", "-") for n in environ if n.startswith("HTTP_X_AMZ_"))}
     return sorted(present - set(signature.headers))
 

@@ -1,10 +1,10 @@
-"""AWS's request throttling: token buckets that several actions share.
+"""AWS's request throttling: token buckets shared by several actions.
 
 The buckets of ECS are those of "Request throttling for the Amazon ECS API", per account and region:
 https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html. EC2 has one for each action, by
 "Request throttling for the Amazon EC2 API": https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html.
-Its lower limits for unfiltered lists, and those by the number of resources, are not played. All are off until somebody
-turns them on.
+Its lower limits for unfiltered lists, and those by the number of resources, are not simulated. Throttling is off by
+default.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limit:
-    """A bucket: how many calls it holds, and how many come back in a second."""
+    """A bucket: its size, and its refill rate in calls a second."""
 
     burst: float
     refill: float
@@ -83,7 +83,7 @@ _EC2_OTHERS: Mapping[str, Limit] = {
 
 
 def bucket_of(call: str) -> tuple[str, Limit] | None:
-    """Return the name and the size of the bucket that a call like ``"ecs:RunTask"`` draws on; None for no limit."""
+    """Return the name and limit of the bucket of a call such as ``"ecs:RunTask"``; None if it is not limited."""
     service, _, action = call.partition(":")
     if service == "ec2":
         return call, _EC2_OTHERS.get(action, _EC2_READ if action.startswith(_EC2_READS) else _EC2_WRITE)
@@ -92,22 +92,22 @@ def bucket_of(call: str) -> tuple[str, Limit] | None:
 
 
 class Throttle:
-    """Decides of each call whether it is one too many.
+    """Throttles calls.
 
     Parameters
     ----------
     now : callable
-        The time that refills the buckets, in seconds.
+        The time in seconds, for refilling the buckets.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._lock = threading.Lock()
-        self._levels: dict[str, tuple[float, float]] = {}  # tokens left, when that was so
+        self._levels: dict[str, tuple[float, float]] = {}  # tokens left, at this time
         self.enabled = False
 
     def admit(self, call: str) -> bool:
-        """Take a token for a call like ``"ecs:RunTask"``. False means that there was none."""
+        """Take a token for a call such as ``"ecs:RunTask"``; return False if the bucket is empty."""
         bucket = bucket_of(call)
         if not self.enabled or bucket is None:
             return True

@@ -1,1 +1,1 @@
-"""Every change that we make to moto."""
+"""Patches of moto."""

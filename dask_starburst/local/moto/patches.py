@@ -1,4 +1,4 @@
-"""Every change that we make to moto, in one place.
+"""All patches of moto, except ECR's.
 
 Each has a test in ``tests/local/moto/test_contract_moto.py``, or in ``tests/local/faults/test_faults.py`` where only a
 fault shows it. Because of this file moto is pinned to a patch series.
@@ -38,22 +38,22 @@ STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48}
 
 
 class Hooks(Protocol):
-    """What the patches tell the world."""
+    """Calls from the patches to the backend."""
 
     def launched(self, instance: Any) -> None:
-        """Hear of a new instance, which is pending."""
+        """Handle a new instance in the state pending."""
 
     def terminating(self, instance_id: str) -> None:
-        """Hear that somebody terminates an instance."""
+        """Handle the termination of an instance."""
 
-    def made(self, what: str, name: str) -> None:
-        """Hear of a new launch template or instance profile."""
+    def created(self, what: str, name: str) -> None:
+        """Handle a new launch template or instance profile."""
 
     def hides(self, what: str, name: str) -> bool:
-        """Whether it cannot be seen yet."""
+        """Return whether it is still hidden."""
 
     def profile_is_usable(self, name: str) -> bool:
-        """Whether EC2 knows an instance profile already."""
+        """Return whether EC2 accepts an instance profile."""
 
 
 def install(hooks: Hooks, cidr: str) -> None:
@@ -62,29 +62,29 @@ def install(hooks: Hooks, cidr: str) -> None:
     Parameters
     ----------
     hooks : Hooks
-        Who hears of launches and terminations.
+        Receives launches and terminations.
     cidr : str
         The network of the default VPC of every region: a /16 of loopback addresses.
     """
     os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
     settings.EC2_ENABLE_INSTANCE_TYPE_VALIDATION = True
     settings.ENABLE_AMI_VALIDATION = True
-    _let_instances_live(hooks)
+    _control_instance_states(hooks)
     _move_the_default_vpc(cidr)
     _refuse_as_aws_does(hooks)
     _be_eventually_consistent(hooks)
     _find_by_id_at_once()
-    _tell_vcpus()
-    _know_the_policies_of_one_partition()
+    _add_vcpus()
+    _load_policies_of_one_partition()
     # AWSServiceRoleForECS and AWSServiceRoleForEC2Spot, not moto's "ecs" and "spot".
     iam_models.SERVICE_NAME_CONVERSION.update(ecs="ECS", spot="EC2Spot")
-    # It inspects the whole response class for every single object of a DescribeInstances reply.
+    # moto inspects the whole response class for every object of a DescribeInstances reply.
     cached = functools.lru_cache(maxsize=None)(core_responses.method_names_from_class)
     core_responses.method_names_from_class = cached
 
 
-def _know_the_policies_of_one_partition() -> None:
-    """Moto asks six partitions for the access key of a call, and each reads 1,500 policies first: a second in all."""
+def _load_policies_of_one_partition() -> None:
+    """Load the policies of one partition: moto loads 1,500 policies for each of six, which takes a second."""
     read = IAMBackend._init_aws_policies
 
     @functools.wraps(read)
@@ -95,23 +95,23 @@ def _know_the_policies_of_one_partition() -> None:
 
 
 def set_state(instance: Any, name: str) -> None:
-    """Set the state of one of moto's instances without any of moto's own consequences."""
+    """Set the state of a moto instance without moto's side effects."""
     instance._state = InstanceState(name, STATES[name])
 
 
 def set_transition(instance: Any, text: str | None) -> None:
-    """Set what DescribeInstances says of the last change of state: moto's own is not of the virtual clock."""
+    """Set the state transition reason of DescribeInstances: moto's does not use the virtual clock."""
     instance._reason = text
 
 
 def forget(backend: Any, instance_id: str) -> None:
-    """Remove what moto and these patches keep of an instance that is not shown any more."""
+    """Remove the records of moto and these patches about an instance that is no longer described."""
     backend.tags.pop(instance_id, None)
     backend.__dict__.get("reservation_of", {}).pop(instance_id, None)
 
 
 def finish_termination(instance: Any) -> None:
-    """Do what moto does when an instance is terminated, and what it forgets: the interfaces go too."""
+    """Do moto's termination, and also delete the network interfaces, which moto does not."""
     for interface in instance.nics.values():
         interface.delete_on_termination = True
     _moto_terminate(instance)
@@ -120,13 +120,13 @@ def finish_termination(instance: Any) -> None:
 _moto_terminate = Instance.terminate
 
 
-def _let_instances_live(hooks: Hooks) -> None:
-    """Instances of moto run at once and end at once; ours do both when the engine says so."""
+def _control_instance_states(hooks: Hooks) -> None:
+    """Let the instance lifecycle set the states: moto's instances start and end at once."""
     run = InstanceBackend.run_instances
 
     @functools.wraps(run)
     def run_instances(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # moto ignores the client token; "ABCDE" is what its API layer gives when there is none.
+        # moto ignores the client token; its API layer passes "ABCDE" when there is none.
         reservations = self.__dict__.setdefault("reservation_by_token", {})
         token = kwargs.get("client_token")
         if token in reservations:
@@ -134,8 +134,8 @@ def _let_instances_live(hooks: Hooks) -> None:
         try:
             reservation = run(self, *args, **kwargs)
         except InvalidInstanceTypeError as error:
-            wanted = kwargs.get("instance_type")
-            raise EC2ClientError("InvalidParameterValue", f"Invalid value '{wanted}' for InstanceType.") from error
+            requested = kwargs.get("instance_type")
+            raise EC2ClientError("InvalidParameterValue", f"Invalid value '{requested}' for InstanceType.") from error
         if token and token != "ABCDE":
             reservations[token] = reservation
         for instance in reservation.instances:
@@ -150,12 +150,12 @@ def _let_instances_live(hooks: Hooks) -> None:
 
     InstanceBackend.run_instances = run_instances
     Instance.terminate = terminate
-    # A public address comes only with "running", and then it is the private one, which can be reached here.
+    # The public address is set with "running", and equals the private one, which is reachable here.
     NetworkInterface.check_auto_public_ip = lambda self: None
 
 
 def _move_the_default_vpc(cidr: str) -> None:
-    """Give the default VPC addresses that processes here can bind, and the gateway that AWS gives it."""
+    """Use bindable addresses for the default VPC, and create its internet gateway as AWS does."""
 
     def create_default_vpc(self: Any) -> Any:
         vpc = self.create_vpc(cidr_block=cidr, is_default=True)
@@ -184,7 +184,7 @@ def _refuse_as_aws_does(hooks: Hooks) -> None:
 
     @functools.wraps(find_profile)
     def filter_iam_instance_profiles(*args: Any, **kwargs: Any) -> Any:
-        # moto lets IAM's own "NoSuchEntity" with HTTP 404 through, in IAM's format.
+        # moto passes IAM's "NoSuchEntity" with HTTP 404 through, in IAM's format.
         try:
             profile = find_profile(*args, **kwargs)
         except NotFoundException as error:
@@ -198,7 +198,7 @@ def _refuse_as_aws_does(hooks: Hooks) -> None:
 
 
 def _be_eventually_consistent(hooks: Hooks) -> None:
-    """Launch templates and instance profiles that the weather hides are not there for those who ask."""
+    """Hide launch templates and instance profiles that a fault has made invisible."""
     make_template, find_templates = (
         LaunchTemplateBackend.create_launch_template,
         LaunchTemplateBackend.describe_launch_templates,
@@ -209,7 +209,7 @@ def _be_eventually_consistent(hooks: Hooks) -> None:
     @functools.wraps(make_template)
     def create_launch_template(self: Any, *args: Any, **kwargs: Any) -> Any:
         template = make_template(self, *args, **kwargs)
-        hooks.made("launch-templates", template.id)
+        hooks.created("launch-templates", template.id)
         return template
 
     @functools.wraps(find_templates)
@@ -229,7 +229,7 @@ def _be_eventually_consistent(hooks: Hooks) -> None:
     @functools.wraps(make_profile)
     def create_instance_profile(self: Any, *args: Any, **kwargs: Any) -> Any:
         profile = make_profile(self, *args, **kwargs)
-        hooks.made("instance-profiles", profile.name)
+        hooks.created("instance-profiles", profile.name)
         return profile
 
     @functools.wraps(show_profile)
@@ -253,16 +253,16 @@ def _be_eventually_consistent(hooks: Hooks) -> None:
 
 
 def _find_by_id_at_once() -> None:
-    """Moto looks through 1,300 images and copies every reservation to find one of a known id, at each launch."""
+    """Look up images and instances by id: moto scans 1,300 images and copies every reservation at each launch."""
     describe = AmiBackend.describe_images
     find = InstanceBackend.get_instance_by_id
 
     @functools.wraps(describe)
     def describe_images(self: Any, ami_ids: Any = None, filters: Any = None, *args: Any, **kwargs: Any) -> Any:
-        wanted = (filters or {}).get("image-id")
-        if ami_ids or wanted is None or len(filters) > 1 or args or kwargs:
+        requested = (filters or {}).get("image-id")
+        if ami_ids or requested is None or len(filters) > 1 or args or kwargs:
             return describe(self, ami_ids, filters, *args, **kwargs)
-        names = [wanted] if isinstance(wanted, str) else wanted
+        names = [requested] if isinstance(requested, str) else requested
         if any("*" in name or "?" in name for name in names):
             return describe(self, ami_ids, filters)
         return [self.amis[name] for name in names if name in self.amis]
@@ -271,7 +271,7 @@ def _find_by_id_at_once() -> None:
     def get_instance_by_id(self: Any, instance_id: str) -> Any:
         places = self.__dict__.setdefault("reservation_of", {})
         if places.get(instance_id) not in self.reservations:
-            # The newest first: one that is asked for the first time has just been launched.
+            # Newest first: an instance that is looked up for the first time has just been launched.
             held = ((r.id, one.id) for r in reversed(self.reservations.values()) for one in r.instances)
             place = next((name for name, one in held if one == instance_id), None)
             if place is None:
@@ -293,8 +293,8 @@ def _find_by_id_at_once() -> None:
     InstanceBackend.get_instance = get_instance
 
 
-def _tell_vcpus() -> None:
-    """Let DescribeInstances say how many vCPUs an instance has; moto leaves it out."""
+def _add_vcpus() -> None:
+    """Add the number of vCPUs to DescribeInstances, which moto omits."""
 
     def cpu_options(self: Any) -> dict[str, int]:
         kind = INSTANCE_TYPES[self.instance_type]["VCpuInfo"]
@@ -313,9 +313,9 @@ def _is_in_use(backend: Any, group_id: str) -> bool:
     return any(rule.source_group.get("GroupId") == group_id for rule in rules if rule.source_group)
 
 
-def _no_such_profile(wanted: dict[str, Any]) -> EC2ClientError:
-    by_name = wanted.get("iam_instance_profile_name")
-    field, value = ("name", by_name) if by_name else ("arn", wanted.get("iam_instance_profile_arn"))
+def _no_such_profile(requested: dict[str, Any]) -> EC2ClientError:
+    by_name = requested.get("iam_instance_profile_name")
+    field, value = ("name", by_name) if by_name else ("arn", requested.get("iam_instance_profile_arn"))
     return EC2ClientError(
         "InvalidParameterValue",
         f"Value ({value}) for parameter iamInstanceProfile.{field} is invalid. Invalid IAM Instance Profile {field}",

@@ -1,7 +1,7 @@
-"""To be imported before anything of moto.
+"""Import this before moto.
 
-Its EC2 lists AWS's regions with four sessions, each of which reads all endpoints anew: with one for all of them the
-embedded AWS starts half a second sooner. And its server would allow web pages to read every answer (CORS).
+moto's EC2 lists AWS's regions with four sessions, each of which loads all endpoints. With one shared session the
+embedded AWS starts half a second sooner. Also, moto's server would allow web pages to read every answer (CORS).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import boto3
 os.environ["MOTO_DISABLE_GLOBAL_CORS"] = "true"
 
 _Session = boto3.Session
-boto3.Session = cache(_Session)  # for the time of this import alone
+boto3.Session = cache(_Session)  # only during this import
 try:
     from moto.ec2.models import availability_zones_and_regions  # noqa: F401  # what asks for them
 finally:

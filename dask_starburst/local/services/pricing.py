@@ -1,4 +1,4 @@
-"""The Price List service, from the bundled catalogue: GetProducts of EC2, in the nested shape that AWS answers with."""
+"""The Price List service, from the bundled catalogue: GetProducts of EC2, in AWS's nested shape."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dask_starburst.local.http.protocols import Reply, Request, ServiceError
 
 _SERVICE = "AmazonEC2"
 _PAGE = 100
-#: Names that AWS gives to the only offer of a product and to its only dimension, for every product of EC2.
+#: AWS's names of the only offer and the only dimension of every EC2 product.
 _OFFER, _DIMENSION = "JRTCKXETXF", "6YS6EN2CT7"
-#: One type is many products: whoever does not filter by this meets hours of reserved room that cost nothing.
+#: One type has many products: without this filter a caller also gets reserved hours at no cost.
 _CAPACITIES = {
     "Used": "BoxUsage",
     "UnusedCapacityReservation": "UnusedBox",
@@ -56,7 +56,7 @@ class _Product:
         }
 
     def text(self) -> str:
-        """Write it as one string of the answer."""
+        """Return it as one string of the answer."""
         price = price_table(self.region).on_demand(self.type)
         usd = 0.0 if self.capacity == _FREE else price.usd_per_hour
         sku = _sku(self.type.name, self.region, self.capacity)
@@ -87,7 +87,7 @@ class _Product:
 
 
 class PriceList:
-    """Answers GetProducts. It knows on-demand Linux instances on shared hardware."""
+    """Answers GetProducts for on-demand Linux instances on shared hardware."""
 
     def get_products(self, request: Request) -> Reply:
         """Answer one page."""
@@ -123,7 +123,7 @@ def _matching(filters: list[Mapping[str, str]]) -> Iterator[_Product]:
 
 
 def _check(filters: list[Mapping[str, str]]) -> None:
-    """Refuse attributes that the products do not have. AWS's own words for it are not known here."""
+    """Refuse attributes that the products do not have. AWS's message is not known."""
     known = {
         *_Product(next(iter(catalogue().values())), "us-east-1", "Used").attributes,
         "productFamily",

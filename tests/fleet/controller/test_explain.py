@@ -44,9 +44,21 @@ LAUNCHES = [
         "instance_types=",
     ),
     ("Client.InternalError: Client error on launch. Launching EC2 instance failed.", "fault", "in KMS"),
-    ("Server.InternalError: Internal error on launch. Launching EC2 instance failed.", "passing", "of AWS's own"),
-    ("Could not launch Spot Instances. InternalError - An internal error has occurred.", "passing", "of AWS's own"),
-    ("Could not launch Spot Instances. RequestLimitExceeded - Request limit exceeded.", "passing", "of AWS's own"),
+    (
+        "Server.InternalError: Internal error on launch. Launching EC2 instance failed.",
+        "passing",
+        "temporary fault of AWS",
+    ),
+    (
+        "Could not launch Spot Instances. InternalError - An internal error has occurred.",
+        "passing",
+        "temporary fault of AWS",
+    ),
+    (
+        "Could not launch Spot Instances. RequestLimitExceeded - Request limit exceeded.",
+        "passing",
+        "temporary fault of AWS",
+    ),
     (
         "PendingVerification - Your request for accessing resources in this region is being validated, and you will not"
         " be able to launch additional resources in this region until the validation is complete.",
@@ -70,21 +82,21 @@ LAUNCHES = [
         "fault",
         "waiting",
     ),
-    ("The image id '[ami-0123]' does not exist. Launching EC2 instance failed.", "fault", "waiting does not mend"),
-    ("Something that no page of AWS's has", "fault", "waiting does not mend"),
+    ("The image id '[ami-0123]' does not exist. Launching EC2 instance failed.", "fault", "waiting does not help"),
+    ("Something that no page of AWS's has", "fault", "waiting does not help"),
 ]
 
 #: Why a task stopped, as ECS says it, and a word of the advice.
 STOPPED = [
     ("CannotPullContainerError: pull image manifest has been retried 1 time(s): not found", "Check image="),
-    ("CannotPullContainerError: dial tcp 1.2.3.4:443: i/o timeout", "can the subnet reach"),
+    ("CannotPullContainerError: dial tcp 1.2.3.4:443: i/o timeout", "the subnet can"),
     ("CannotStartContainerError: exec /usr/bin/python: exec format error", "another architecture"),
     ("OutOfMemoryError: Container killed due to memory usage (exit code 137)", "larger worker="),
     ("ResourceInitializationError: unable to pull secrets or registry auth", "ssm:GetParameters"),
     (
         "ResourceInitializationError: unable to pull secrets or registry auth: service call has been retried 5 time(s):"
         " ThrottlingException: Rate exceeded",
-        "of AWS's own",
+        "temporary fault of AWS",
     ),
     ("Host EC2 (instance i-0123) terminated.", "another one is used"),
     ("DockerTimeoutError: Could not transition to started; timed out after waiting 3m0s", "storage.volume_size"),

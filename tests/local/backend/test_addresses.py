@@ -33,7 +33,7 @@ def network() -> Iterator[Network]:
     claimed.release()
 
 
-def test_what_this_computer_can_do_is_the_default(network: Network) -> None:
+def test_the_default_is_what_this_computer_supports(network: Network) -> None:
     assert network.aliases is bindable("127.77.1.2")
 
 
@@ -47,7 +47,7 @@ def test_every_address_of_the_network_can_be_bound(network: Network) -> None:
 
 
 @needs_aliases
-def test_many_claims_get_networks_that_differ() -> None:
+def test_concurrent_claims_get_different_networks() -> None:
     claims = [claim_network(aliases=True) for _ in range(20)]
     assert len({claim.cidr for claim in claims}) == 20
     for claim in claims:
@@ -55,7 +55,7 @@ def test_many_claims_get_networks_that_differ() -> None:
 
 
 @needs_aliases
-def test_a_claim_holds_against_another_process_and_ends_with_it() -> None:
+def test_a_claim_excludes_other_processes_and_ends_with_its_own() -> None:
     program = (
         "from dask_starburst.local.backend.addresses import claim_network as c\n"
         "claims = [c(True) for _ in range(187)]\n"
@@ -65,7 +65,7 @@ def test_a_claim_holds_against_another_process_and_ends_with_it() -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, stderr=pipe, text=True) as other:
         assert other.stdout is not None
-        # Other tests may hold some of the 187 at this moment, and then the greedy one says so and has ended.
+        # Other tests may hold some of the 187 networks, and then the process fails with an error and ends.
         if other.stdout.readline() == "187\n":
             with pytest.raises(LocalAWSError, match="too many embedded AWSes"):
                 claim_network(aliases=True)
@@ -78,7 +78,7 @@ def test_a_released_network_can_be_claimed_again(network: Network) -> None:
     network.release()
 
 
-def test_instances_share_one_address_when_asked_to() -> None:
+def test_instances_share_one_address_without_aliases() -> None:
     first, second = claim_network(aliases=False), claim_network(aliases=False)
     assert not first.aliases
     assert first.cidr == "127.0.0.0/16"
@@ -89,7 +89,7 @@ def test_instances_share_one_address_when_asked_to() -> None:
 
 
 @needs_aliases
-def test_a_scheduler_of_the_user_on_every_address_moves_ours_to_another_port() -> None:
+def test_the_scheduler_port_changes_if_the_user_runs_a_scheduler() -> None:
     with socket.socket() as theirs:
         try:
             theirs.bind(("0.0.0.0", 8786))

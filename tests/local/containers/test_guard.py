@@ -1,4 +1,4 @@
-"""Whatever way the server dies, nothing that it started is left."""
+"""All processes end with the server, however it ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from dask_starburst.local.containers.guard import Guard
 from tests.support.cluster_asserts import alive
 
-# A server in small: it starts three containers, one with a child, prints all process ids, and waits.
+# A minimal server: it starts three containers, one with a child, prints all process ids, and waits.
 SERVER = """
 import signal, sys, tempfile, threading
 from pathlib import Path
@@ -42,7 +42,7 @@ print(containers._guard.pid, *pids, *seen, flush=True)
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.01)
 
 
@@ -86,14 +86,14 @@ def start(guard: Guard) -> subprocess.Popen[bytes]:
     return process
 
 
-def test_closing_the_guard_kills_what_is_left(guard: Guard) -> None:
+def test_closing_the_guard_kills_the_remaining_groups(guard: Guard) -> None:
     process = start(guard)
     guard.close()
     assert process.wait(10) == -signal.SIGKILL
 
 
 def test_a_group_that_has_ended_is_not_killed(guard: Guard) -> None:
-    """Its number may belong to another program by now."""
+    """Its id may be reused by another process."""
     process = start(guard)
     guard.ended(process.pid)
     guard.close()
@@ -123,7 +123,7 @@ def test_the_guard_outlives_the_signals_of_a_terminal(guard: Guard) -> None:
 
 
 def test_a_guarded_program_does_not_hold_the_pipe(guard: Guard) -> None:
-    """Otherwise the guard would never see its end while the program runs."""
+    """Otherwise the pipe would stay open while the program runs, and the guard would not see its end."""
     process = subprocess.Popen(
         guard.wrap([sys.executable, "-c", "import sys; print(repr(sys.stdin.read()))"]),
         stdin=guard.pipe(),
@@ -133,7 +133,7 @@ def test_a_guarded_program_does_not_hold_the_pipe(guard: Guard) -> None:
     assert process.communicate(timeout=90)[0] == b"''\n"
 
 
-def test_a_guarded_program_has_its_own_environment_and_signals_and_nothing_of_what_starts_it(guard: Guard) -> None:
+def test_a_guarded_program_inherits_only_its_environment_and_default_signals(guard: Guard) -> None:
     program = "cat /proc/self/status; echo; env"
     process = subprocess.Popen(
         guard.wrap(["/bin/sh", "-c", program]),
@@ -144,7 +144,7 @@ def test_a_guarded_program_has_its_own_environment_and_signals_and_nothing_of_wh
     )
     status, _, environment = process.communicate(timeout=90)[0].decode().partition("\n\n")
     masks = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Sig"))
-    # Those that the C library keeps for itself (32 and 33) no program can set.
+    # A program cannot set those reserved by the C library (32 and 33).
     settable = sum(1 << (number - 1) for number in signal.valid_signals())
     assert {kind: int(masks[kind], 16) & settable for kind in ("SigIgn", "SigCgt", "SigBlk")} == {
         "SigIgn": 0,
@@ -155,9 +155,9 @@ def test_a_guarded_program_has_its_own_environment_and_signals_and_nothing_of_wh
     assert own == {"A=b=c", f"PATH={os.defpath}"}
 
 
-#: A daemon as it is in the books: two forks, a session of its own, and here not even an environment.
+#: A classic daemon: two forks, its own session, and here an empty environment.
 DAEMON = "(setsid env -i /bin/sh -c 'sleep 300 & echo $! $$; exec sleep 300' &) ; sleep 0.2 ; "
-#: A server alone in its process, as the embedded AWS is.
+#: A server alone in its process, like the embedded AWS.
 DAEMONS = """
 import signal, sys, tempfile, threading, time
 from pathlib import Path
@@ -208,13 +208,13 @@ def test_daemons_of_containers_end_with_the_server_however_it_ends(tmp_path: Pat
 
 @needs_linux
 @pytest.mark.parametrize("end", ["exit 0", "exec sleep 300"])
-def test_a_daemon_ends_with_its_own_container_and_another_s_goes_on(tmp_path: Path, end: str) -> None:
+def test_a_daemon_ends_with_its_container_and_not_with_another(tmp_path: Path, end: str) -> None:
     kill = "containers.kill('a')\n" if end != "exit 0" else ""
     wait = "while containers.poll('a') is None: time.sleep(0.01)\n"
     server, pids, other = daemons(tmp_path, end, f"{kill}{wait}print(flush=True)\nsignal.pause()")
     assert server.stdout is not None
     server.stdout.readline()
-    # Two containers print in any order: the first's processes are those that are not below the second.
+    # The containers print in any order: the first's processes are those that are not descendants of the second's.
     below = {each.pid for each in psutil.Process(other).children(recursive=True)}
     theirs = [pid for pid in pids if pid in below]
     assert len(theirs) == 2

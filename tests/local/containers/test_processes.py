@@ -1,4 +1,4 @@
-"""Containers are real processes here, as they are in the embedded AWS."""
+"""Containers as real processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENV = {"PYTHONUNBUFFERED": "1"}
 
 
 class Lines:
-    """A listener that collects what a container prints."""
+    """A listener that collects the output of a container."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -44,7 +44,7 @@ def lines() -> Lines:
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.01)
 
 
@@ -71,13 +71,13 @@ def test_both_streams_arrive_in_order_and_with_the_time(containers: Containers, 
     assert before <= lines.times[0] <= time.time()
 
 
-def test_no_output_is_missing_once_the_exit_code_is_there(containers: Containers, lines: Lines) -> None:
+def test_all_output_has_arrived_once_the_exit_code_is_reported(containers: Containers, lines: Lines) -> None:
     containers.start("a", python("print('\\n'.join(map(str, range(50_000))), end='')"), ENV, lines)
     assert exit_code(containers, "a") == 0
     assert lines.text == [str(number) for number in range(50_000)]
 
 
-def test_the_exit_code_is_reported_again_and_again(containers: Containers, lines: Lines) -> None:
+def test_the_exit_code_can_be_polled_repeatedly(containers: Containers, lines: Lines) -> None:
     containers.start("a", ["sh", "-c", "exit 3"], ENV, lines)
     assert exit_code(containers, "a") == 3
     assert containers.poll("a") == 3
@@ -92,7 +92,7 @@ def test_a_container_ended_by_a_signal_has_128_added(containers: Containers, lin
     assert exit_code(containers, "a") == 128 + signal.SIGKILL
 
 
-def test_a_container_can_end_in_peace_when_it_is_asked_to(containers: Containers, lines: Lines) -> None:
+def test_a_container_can_handle_sigterm(containers: Containers, lines: Lines) -> None:
     program = "import signal, sys; signal.signal(15, lambda *_: sys.exit(0)); print('ready'); signal.pause()"
     containers.start("a", python(program), ENV, lines)
     until(lambda: lines.text == ["ready"])
@@ -100,7 +100,7 @@ def test_a_container_can_end_in_peace_when_it_is_asked_to(containers: Containers
     assert exit_code(containers, "a") == 0
 
 
-def test_it_is_the_first_process_that_is_asked_to_end_as_under_docker(containers: Containers, lines: Lines) -> None:
+def test_a_signal_reaches_only_the_first_process_as_under_docker(containers: Containers, lines: Lines) -> None:
     child = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done"
     program = f'trap "exit 3" TERM; sh -c "{child}" & wait'
     containers.start("a", ["sh", "-c", program], ENV, lines)
@@ -123,7 +123,9 @@ def test_what_a_container_leaves_behind_is_killed_with_it(containers: Containers
     until(lambda: not alive(int(lines.text[0])))
 
 
-def test_a_process_that_escapes_with_the_pipe_holds_up_nothing(containers: Containers, lines: Lines) -> None:
+def test_a_process_that_escapes_with_the_pipe_does_not_delay_the_exit_code(
+    containers: Containers, lines: Lines
+) -> None:
     escape = "import subprocess; print(subprocess.Popen(['sleep', '60'], start_new_session=True).pid)"
     containers.start("a", python(escape), ENV, lines)
     assert exit_code(containers, "a") == 0
@@ -139,7 +141,9 @@ def test_a_command_that_does_not_exist_is_an_error_at_once(
     assert folders_of_containers(tmp_path) == []
 
 
-def test_a_file_that_may_not_be_run_is_an_error_at_once(containers: Containers, lines: Lines, tmp_path: Path) -> None:
+def test_a_file_that_is_not_executable_is_an_error_at_once(
+    containers: Containers, lines: Lines, tmp_path: Path
+) -> None:
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")
     with pytest.raises(PermissionError, match="program"):
@@ -169,13 +173,13 @@ def test_a_line_without_an_end_is_cut_as_docker_cuts_it(containers: Containers, 
     assert [len(line) for line in lines.text] == [16_384, 16_384, 7_232]
 
 
-def test_bytes_that_are_no_text_do_not_stop_the_reader(containers: Containers, lines: Lines) -> None:
+def test_bytes_that_are_not_text_do_not_stop_the_reader(containers: Containers, lines: Lines) -> None:
     containers.start("a", ["printf", "\\377\\nnext\\n"], ENV, lines)
     exit_code(containers, "a")
     assert lines.text == ["\N{REPLACEMENT CHARACTER}", "next"]
 
 
-def test_a_listener_that_fails_does_not_silence_the_others(containers: Containers, lines: Lines) -> None:
+def test_a_listener_that_fails_does_not_stop_the_others(containers: Containers, lines: Lines) -> None:
     def fail(_when: float, _line: str) -> None:
         raise RuntimeError("no disk")
 
@@ -194,7 +198,7 @@ def test_a_key_is_used_once(containers: Containers, lines: Lines) -> None:
         containers.poll("b")
 
 
-def test_closing_kills_everything_and_can_be_done_twice(tmp_path: Path, lines: Lines) -> None:
+def test_closing_kills_everything_and_is_idempotent(tmp_path: Path, lines: Lines) -> None:
     containers = Containers(tmp_path / "containers")
     pids = [containers.start(str(number), ["sleep", "60"], ENV, lines) for number in range(3)]
     containers.close()
@@ -207,7 +211,7 @@ def test_closing_kills_everything_and_can_be_done_twice(tmp_path: Path, lines: L
 
 
 def test_the_worker_of_a_nanny_is_in_the_same_process_group(containers: Containers, lines: Lines) -> None:
-    """So that a signal to the group, and the guard, reach the process that does the work."""
+    """So a signal to the group, and the guard, reach the worker process."""
     program = (
         "from distributed import LocalCluster\n"
         "import os\n"

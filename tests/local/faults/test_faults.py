@@ -1,4 +1,4 @@
-"""Bad days to order, as boto3 and the processes of the embedded AWS see them."""
+"""Injected faults, through boto3 and the processes of the embedded AWS."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ TRAP = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); pri
 
 
 @pytest.fixture(autouse=True)
-def calm(request: pytest.FixtureRequest) -> Iterator[None]:
+def clear_faults(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "aws" in request.fixturenames:
         request.getfixturevalue("aws").play([faults.Clear()])
 
 
 def spot(stack: Stack, draining: bool = True) -> str:
-    """Make a stack with one Spot instance that tasks can be placed on, and return its id."""
+    """Create a stack with one connected Spot instance, and return its id."""
     lines = f"ECS_CLUSTER={stack.name}\nECS_ENABLE_SPOT_INSTANCE_DRAINING={str(draining).lower()}\n"
     user_data = f"#!/bin/bash\ncat > /etc/ecs/ecs.config <<'END'\n{lines}END\n"
     template = stack.template(UserData=base64.b64encode(user_data.encode()).decode())
@@ -48,9 +48,9 @@ def spot(stack: Stack, draining: bool = True) -> str:
     return identity
 
 
-def imds(aws: LocalAWS, machine: str, path: str) -> str | None:
-    """Ask an instance's metadata; None for 404."""
-    base = f"{aws.private_url('imds', machine)}/latest"
+def imds(aws: LocalAWS, instance_id: str, path: str) -> str | None:
+    """Read an instance's metadata; None for 404."""
+    base = f"{aws.private_url('imds', instance_id)}/latest"
     seconds = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     put = urllib.request.Request(f"{base}/api/token", method="PUT", headers=seconds)
     with urllib.request.urlopen(put, timeout=90) as reply:
@@ -72,7 +72,7 @@ def shown(stack: Stack, identity: str) -> dict[str, Any]:
 
 
 def replaced(stack: Stack, identity: str) -> None:
-    """Wait until another instance is in service in its place."""
+    """Wait until the replacement is in service."""
     wait_for(
         lambda: (
             [one["InstanceId"] for one in stack.members if one["LifecycleState"] == "InService"] not in ([], [identity])
@@ -81,61 +81,65 @@ def replaced(stack: Stack, identity: str) -> None:
     )
 
 
-def test_an_interruption_is_announced_and_comes_when_it_said(aws: LocalAWS, clients: Clients, stack: Stack) -> None:
-    machine = spot(stack)
+def test_an_interruption_is_announced_and_happens_at_the_announced_time(
+    aws: LocalAWS, clients: Clients, stack: Stack
+) -> None:
+    instance_id = spot(stack)
     task = stack.start(stack.definition(["python", "-c", TRAP]))
     stack.logs.create_log_group(logGroupName=f"/aws/events/{stack.name}")
     pattern = {"source": ["aws.ec2"], "detail-type": ["EC2 Spot Instance Interruption Warning"]}
     clients.events.put_rule(Name=stack.name, EventPattern=json.dumps(pattern))
     target = f"arn:aws:logs:us-east-1:123456789012:log-group:/aws/events/{stack.name}"
     clients.events.put_targets(Rule=stack.name, Targets=[{"Id": "1", "Arn": target}])
-    assert imds(aws, machine, "spot/instance-action") is None
-    aws.play([faults.Interrupt(instance=machine)])
-    notice = json.loads(imds(aws, machine, "spot/instance-action") or "")
+    assert imds(aws, instance_id, "spot/instance-action") is None
+    aws.play([faults.Interrupt(instance=instance_id)])
+    notice = json.loads(imds(aws, instance_id, "spot/instance-action") or "")
     assert notice["action"] == "terminate"
-    assert imds(aws, machine, "spot/termination-time") == notice["time"]
+    assert imds(aws, instance_id, "spot/termination-time") == notice["time"]
     (told,) = stack.logs.filter_log_events(logGroupName=f"/aws/events/{stack.name}")["events"]
-    assert json.loads(told["message"])["detail"] == {"instance-id": machine, "instance-action": "terminate"}
-    # The agent drains the instance: what runs goes on, and nothing new comes.
+    assert json.loads(told["message"])["detail"] == {"instance-id": instance_id, "instance-action": "terminate"}
+    # The agent drains the instance: running tasks continue, and no new ones are placed.
     assert stack.instances[0]["status"] == "DRAINING"
     assert stack.task(task)["desiredStatus"] == "RUNNING"
     assert stack.run(stack.definition())["failures"][0]["reason"] == "NO ACTIVE INSTANCES"
     aws.advance(110.0)
-    assert shown(stack, machine)["State"]["Name"] == "running"
+    assert shown(stack, instance_id)["State"]["Name"] == "running"
     aws.advance(11.0)
     stopped = stack.reaches(task, "STOPPED")
-    assert stopped["stoppedReason"] == f"Host EC2 (instance {machine}) terminated."
+    assert stopped["stoppedReason"] == f"Host EC2 (instance {instance_id}) terminated."
     assert stopped["containers"][0]["exitCode"] == 0  # the host's shutdown is a SIGTERM
-    replaced(stack, machine)
-    assert shown(stack, machine)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
+    replaced(stack, instance_id)
+    assert shown(stack, instance_id)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
     clients.events.remove_targets(Rule=stack.name, Ids=["1"])
     clients.events.delete_rule(Name=stack.name)
 
 
-def test_an_interrupted_instance_is_not_replaced_when_the_group_is_to_have_fewer(aws: LocalAWS, stack: Stack) -> None:
-    machine = spot(stack, draining=False)
-    aws.play([faults.Interrupt(market="spot", group=stack.name, notice=30.0), faults.Rebalance(instance=machine)])
-    assert "noticeTime" in (imds(aws, machine, "events/recommendations/rebalance") or "")
-    assert stack.instances[0]["status"] == "ACTIVE"  # the agent was not told to drain
-    stack.autoscaling.terminate_instance_in_auto_scaling_group(InstanceId=machine, ShouldDecrementDesiredCapacity=True)
+def test_an_interrupted_instance_is_not_replaced_after_the_capacity_was_lowered(aws: LocalAWS, stack: Stack) -> None:
+    instance_id = spot(stack, draining=False)
+    aws.play([faults.Interrupt(market="spot", group=stack.name, notice=30.0), faults.Rebalance(instance=instance_id)])
+    assert "noticeTime" in (imds(aws, instance_id, "events/recommendations/rebalance") or "")
+    assert stack.instances[0]["status"] == "ACTIVE"  # the agent is not configured to drain
+    stack.autoscaling.terminate_instance_in_auto_scaling_group(
+        InstanceId=instance_id, ShouldDecrementDesiredCapacity=True
+    )
     aws.advance(31.0)
     stack.in_service(0)
     assert stack.described["DesiredCapacity"] == 0
 
 
-def test_a_host_that_dies_takes_its_processes_with_it_and_is_replaced(aws: LocalAWS, warm: Stack) -> None:
+def test_a_failed_host_loses_its_processes_and_is_replaced(aws: LocalAWS, warm: Stack) -> None:
     task = warm.start(warm.definition(["python", "-c", TRAP]))
     (pid,) = [pid for key, pid in aws.status().containers.items() if task.rsplit("/", 1)[-1] in key]
-    machine = warm.instances[0]["ec2InstanceId"]
+    instance_id = warm.instances[0]["ec2InstanceId"]
     aws.play([faults.HostDeath(group=warm.name)])
-    assert aws.past_faults()[-1]["hit"] == [machine]
-    assert shown(warm, machine)["State"]["Name"] == "terminated"
+    assert aws.past_faults()[-1]["hit"] == [instance_id]
+    assert shown(warm, instance_id)["State"]["Name"] == "terminated"
     stopped = warm.task(task)
     assert (stopped["lastStatus"], stopped["containers"][0]["exitCode"]) == ("STOPPED", 137)
     wait_for(lambda: pid not in aws.status().containers.values())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    replaced(warm, machine)
+    replaced(warm, instance_id)
 
 
 def test_tasks_die_and_run_out_of_memory(aws: LocalAWS, warm: Stack) -> None:
@@ -157,7 +161,7 @@ def test_tasks_die_and_run_out_of_memory(aws: LocalAWS, warm: Stack) -> None:
         assert (container["exitCode"], container.get("reason")) == (code, reason)
 
 
-def test_starts_fail_in_the_agent_s_words(aws: LocalAWS, warm: Stack) -> None:
+def test_failed_starts_have_the_message_of_the_agent(aws: LocalAWS, warm: Stack) -> None:
     definition = warm.definition()
     family = warm.name
     aws.play([faults.PullFailure(family=family)])
@@ -178,7 +182,7 @@ def test_starts_fail_in_the_agent_s_words(aws: LocalAWS, warm: Stack) -> None:
     warm.start(definition)
 
 
-def test_a_lost_agent_takes_no_tasks_until_it_is_back(aws: LocalAWS, warm: Stack) -> None:
+def test_no_task_is_placed_on_a_lost_agent_until_it_reconnects(aws: LocalAWS, warm: Stack) -> None:
     definition = warm.definition()
     task = warm.start(definition)
     aws.play([faults.AgentLost(group=warm.name, seconds=300.0)])
@@ -197,7 +201,7 @@ def test_instances_boot_slowly_or_never_register(aws: LocalAWS, stack: Stack) ->
     stack.group(size=2)
     stack.cluster()
     stack.in_service(2)
-    aws.advance(400.0)  # a busy computer may have taken some of the rest
+    aws.advance(400.0)  # a busy computer may have used up some of the remaining time
     assert stack.instances == []
     aws.advance(250.0)
     stack.connected(1)
@@ -229,7 +233,7 @@ def test_calls_are_throttled_and_fail_by_pattern_and_by_count(aws: LocalAWS) -> 
     ecs.list_clusters()
 
 
-def test_weather_of_calls_ends_with_its_seconds_and_strikes_with_its_probability(aws: LocalAWS) -> None:
+def test_a_fault_of_calls_ends_after_its_seconds_and_has_its_probability(aws: LocalAWS) -> None:
     ecs = client(aws, "ecs")
 
     def answers() -> int:
@@ -261,13 +265,13 @@ def test_a_lost_response_was_performed_and_a_timeout_was_not(aws: LocalAWS, clie
     with pytest.raises(HTTPClientError):
         ec2.create_key_pair(KeyName=stack.name)
     assert clients.ec2.describe_key_pairs(Filters=[{"Name": "key-name", "Values": [stack.name]}])["KeyPairs"] == []
-    # botocore asks again, as it does on AWS.
+    # botocore retries, as on AWS.
     aws.play([faults.LostResponse(action="ecs:ListClusters")])
     reply = client(aws, "ecs", attempts=2).list_clusters()
     assert reply["ResponseMetadata"]["RetryAttempts"] == 1
 
 
-def test_what_was_made_a_moment_ago_cannot_be_seen_yet(aws: LocalAWS, clients: Clients, warm: Stack) -> None:
+def test_new_resources_can_be_hidden(aws: LocalAWS, clients: Clients, warm: Stack) -> None:
     definition = warm.definition()
     old = warm.start(definition)
     aws.play([faults.Invisible(delay=1000.0)])
@@ -292,7 +296,7 @@ def test_what_was_made_a_moment_ago_cannot_be_seen_yet(aws: LocalAWS, clients: C
     assert set(warm.ecs.list_tasks(cluster=warm.name)["taskArns"]) == {old, new}
 
     def seen() -> bool:
-        aws.advance(1001.0)  # its agent may have registered only just now, and then is hidden for as long again
+        aws.advance(1001.0)  # its agent may just have registered, and then is hidden as long again
         return len(warm.instances) == 2
 
     wait_for(seen)
@@ -301,7 +305,7 @@ def test_what_was_made_a_moment_ago_cannot_be_seen_yet(aws: LocalAWS, clients: C
     assert clients.iam.get_instance_profile(InstanceProfileName=warm.name)["InstanceProfile"]
 
 
-def test_a_fresh_instance_profile_cannot_be_used_at_once(aws: LocalAWS, clients: Clients, stack: Stack) -> None:
+def test_a_new_instance_profile_can_be_refused(aws: LocalAWS, clients: Clients, stack: Stack) -> None:
     aws.play([faults.FreshProfile(age=1000.0)])
     clients.iam.create_instance_profile(InstanceProfileName=stack.name)
     template = stack.template(IamInstanceProfile={"Name": stack.name})
@@ -315,7 +319,7 @@ def test_a_fresh_instance_profile_cannot_be_used_at_once(aws: LocalAWS, clients:
     assert stack.described
 
 
-def test_a_script_happens_in_its_order_and_the_seed_chooses(aws: LocalAWS, stack: Stack) -> None:
+def test_a_scenario_runs_in_order_and_the_seed_chooses_targets(aws: LocalAWS, stack: Stack) -> None:
     stack.group(size=4)
     ids = {one["InstanceId"] for one in stack.in_service(4)}
     before = len(aws.past_faults())
@@ -326,13 +330,13 @@ def test_a_script_happens_in_its_order_and_the_seed_chooses(aws: LocalAWS, stack
     aws.advance(100.0)
     wait_for(lambda: len(aws.past_faults()) == before + 2)
     first, second = aws.past_faults()[before:]
-    # There is no Spot instance to recommend anything to.
+    # There is no Spot instance to target.
     assert (first["kind"], first["hit"]) == ("rebalance", [])
     assert second["kind"] == "host-death"
     assert set(second["hit"]) < ids
 
 
-def test_a_script_can_be_written_down() -> None:
+def test_a_scenario_round_trips_through_json() -> None:
     script = Scenario.random(7, 30.0)
     assert Scenario.from_json(json.loads(json.dumps(script.to_json()))) == script
     assert set(Event.kinds) == {
@@ -342,9 +346,9 @@ def test_a_script_can_be_written_down() -> None:
     }
 
 
-def test_random_weather_is_the_same_for_a_seed_and_ends_with_a_calm() -> None:
-    script = Scenario.random(7, 60.0, a_minute=4.0)
-    assert script == Scenario.random(7, 60.0, a_minute=4.0) != Scenario.random(8, 60.0, a_minute=4.0)
+def test_a_random_scenario_is_the_same_for_a_seed_and_ends_with_a_quiet_period() -> None:
+    script = Scenario.random(7, 60.0, events_per_minute=4.0)
+    assert script == Scenario.random(7, 60.0, events_per_minute=4.0) != Scenario.random(8, 60.0, events_per_minute=4.0)
     assert script.events[-1] == faults.Clear(at=55 * 60.0)
     times = [event.at for event in script.events]
     assert times == sorted(times)
@@ -368,8 +372,8 @@ def test_random_weather_is_the_same_for_a_seed_and_ends_with_a_calm() -> None:
     ],
     ids=str,
 )
-def test_nonsense_is_refused_when_it_is_ordered(aws: LocalAWS, wrong: dict[str, Any]) -> None:
+def test_an_invalid_scenario_is_refused_when_it_is_played(aws: LocalAWS, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"kind|no |number|cannot|missing|one of|valid"):
         Scenario.from_json({"events": [wrong]})
     with pytest.raises(LocalAWSError, match="400"):
-        aws._control.post("weather", {"events": [wrong]})
+        aws._control.post("faults", {"events": [wrong]})

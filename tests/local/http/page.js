@@ -1,4 +1,4 @@
-// Everything that a page may try, with the server's own token, as if it had leaked. Returns what it could read.
+// All requests that a page can try, with a leaked token of the server. Returns everything it could read.
 async ([url, token, header]) => {
   const tried = {};
   const attempt = async (name, act) => {

@@ -1,4 +1,4 @@
-"""What a web page can do to an embedded AWS beside the browser: nothing. In a real browser, Debian's chromium."""
+"""A web page cannot use a local embedded AWS. With a real browser, Debian's chromium."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Page(BaseHTTPRequestHandler):
 
 @contextmanager
 def page_at(host: str, *rules: str) -> Iterator[Any]:
-    """Open an empty page in a browser for which a name leads to this computer."""
+    """Open an empty page in a browser that resolves a name to this computer."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server, playwright.sync_playwright() as play:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         arguments = [f"--host-resolver-rules={', '.join(rules)}", "--no-proxy-server"]
@@ -55,12 +55,12 @@ def page_at(host: str, *rules: str) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1"], ids=["elsewhere", "another server on this computer"])
-def test_a_page_reads_nothing_and_runs_nothing(aws: LocalAWS, host: str) -> None:
+def test_a_web_page_can_neither_read_nor_call_the_embedded_aws(aws: LocalAWS, host: str) -> None:
     token, before = endpoints.read(aws.endpoint_url).token, aws.status()
     with page_at(host, "MAP evil.example 127.0.0.1") as page:
         tried = page.evaluate(ATTACKS, [aws.endpoint_url, token, TOKEN_HEADER])
         assert not {name: text for name, text in tried.items() if text not in ("refused", "")}
-        # DNS rebinding: the page's own name leads to the embedded AWS, so the browser lets it read every answer.
+        # DNS rebinding: the page's host name resolves to the embedded AWS, so the browser lets it read answers.
         rebound = f"http://evil.example:{urlsplit(aws.endpoint_url).port}"
         page.goto(rebound)
         tried = page.evaluate(ATTACKS, [rebound, token, TOKEN_HEADER])
@@ -68,4 +68,4 @@ def test_a_page_reads_nothing_and_runs_nothing(aws: LocalAWS, host: str) -> None
         assert said == {"", "this server is not called 'evil.example': ask for http://127.0.0.1"}
     after = aws.status()
     assert (after.pid, after.calls, after.clusters) == (before.pid, before.calls, before.clusters)
-    assert after.now - before.now < 1_000_000, "the page has not moved the clock"
+    assert after.now - before.now < 1_000_000, "the page must not advance the clock"

@@ -1,4 +1,4 @@
-"""Who may talk to the embedded AWS: its owner, and a task with the credentials of its role."""
+"""Access control of the embedded AWS: its owner, and tasks with the credentials of their role."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def session(key: str, secret: str, token: str | None = None) -> boto3.Session:
 def environ_of(
     credentials: Credentials, service: str, body: bytes = b"", at: float = NOW, path: str = "/", **headers: str
 ) -> dict[str, Any]:
-    """Return a POST as it arrives, signed by botocore at a time."""
+    """Return the environ of a POST signed by botocore at a time."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     request = AWSRequest("POST", f"http://{HOST}{path}", {"Host": HOST, **names}, body)
     signer = (S3SigV4Auth if service == "s3" else SigV4Auth)(credentials, service, "us-east-1")
@@ -72,7 +72,9 @@ SERVICES: list[tuple[Protocol, str]] = [("json", "ecs"), ("query", "autoscaling"
 
 
 @pytest.mark.parametrize(("protocol", "service"), SERVICES)
-def test_the_owner_and_a_role_come_in_until_its_credentials_end(protocol: Protocol, service: str) -> None:
+def test_the_owner_and_a_role_are_accepted_until_the_role_s_credentials_expire(
+    protocol: Protocol, service: str
+) -> None:
     body = b"Action=DescribeVpcs"
     assert refusal(protocol, environ_of(OWNER, service, body), body) is None
     assert refusal(protocol, environ_of(of_role(), service, body), body) is None
@@ -82,7 +84,7 @@ def test_the_owner_and_a_role_come_in_until_its_credentials_end(protocol: Protoc
 
 
 @pytest.mark.parametrize(("protocol", "service"), SERVICES)
-def test_a_signature_that_is_too_old_or_too_early_is_refused(protocol: Protocol, service: str) -> None:
+def test_a_signature_outside_the_allowed_clock_skew_is_refused(protocol: Protocol, service: str) -> None:
     minutes = 15 if protocol in ("ec2", "s3") else 5
     code = {"json": "InvalidSignatureException", "ec2": "RequestExpired", "s3": "RequestTimeTooSkewed"}
     for sign in (-1, 1):
@@ -92,7 +94,7 @@ def test_a_signature_that_is_too_old_or_too_early_is_refused(protocol: Protocol,
         assert refused.code == code.get(protocol, "SignatureDoesNotMatch")
 
 
-def test_a_body_a_header_or_a_path_that_was_changed_after_signing_is_refused() -> None:
+def test_a_body_header_or_path_changed_after_signing_is_refused() -> None:
     signed = environ_of(OWNER, "ecs", b"{}", X_Amz_Target="ECS.ListClusters")
     assert refusal("json", signed, b"{}") is None
     changes: list[tuple[dict[str, str], bytes]] = [
@@ -113,7 +115,7 @@ def test_a_body_a_header_or_a_path_that_was_changed_after_signing_is_refused() -
     assert refused.code == "XAmzContentSHA256Mismatch"
 
 
-def test_a_token_of_another_role_or_server_or_a_later_end_is_refused() -> None:
+def test_a_token_of_another_role_or_server_or_with_a_later_expiry_is_refused() -> None:
     mine, other = of_role(), Keys().of_role(ROLE, NOW + 1)
     later = KEYS.of_role(ROLE, NOW).token
     forged = [
@@ -137,7 +139,7 @@ def test_a_token_of_another_role_or_server_or_a_later_end_is_refused() -> None:
         "AWS4-HMAC-SHA256",
     ],
 )
-def test_an_authorization_that_lacks_something_is_incomplete(header: str) -> None:
+def test_an_incomplete_authorization_is_refused(header: str) -> None:
     environ = {**environ_of(OWNER, "ecs"), "HTTP_AUTHORIZATION": header}
     refused = refusal("json", environ)
     assert refused is not None
@@ -156,7 +158,7 @@ def test_an_authorization_that_lacks_something_is_incomplete(header: str) -> Non
         ("s3", "list_buckets", ("InvalidAccessKeyId", "SignatureDoesNotMatch"), (403, 403)),
     ],
 )
-def test_a_key_that_is_made_up_or_a_wrong_secret_is_refused_as_the_service_does(
+def test_an_unknown_key_or_a_wrong_secret_is_refused_with_the_error_of_the_service(
     aws: LocalAWS, service: str, operation: str, codes: tuple[str, str], statuses: tuple[int, int]
 ) -> None:
     own = aws.environment
@@ -170,10 +172,10 @@ def test_a_key_that_is_made_up_or_a_wrong_secret_is_refused_as_the_service_does(
         assert code_of(error) == code
         assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
         assert error.value.response["ResponseMetadata"]["RetryAttempts"] == 0
-    assert aws.status().calls == before, "what is refused uses up no fault and no limit"
+    assert aws.status().calls == before, "a refused call must not use up a fault or a rate limit"
 
 
-def test_keys_that_iam_and_sts_have_made_come_in_until_they_are_switched_off(aws: LocalAWS, clients: Clients) -> None:
+def test_keys_from_iam_and_sts_are_accepted_until_they_are_deactivated(aws: LocalAWS, clients: Clients) -> None:
     def ask(*credentials: str) -> str:
         sts = session(*credentials).client("sts", endpoint_url=aws.endpoint_url)
         arn: str = sts.get_caller_identity()["Arn"]
@@ -191,7 +193,7 @@ def test_keys_that_iam_and_sts_have_made_come_in_until_they_are_switched_off(aws
         ask(made["AccessKeyId"], made["SecretAccessKey"], "another")
 
 
-def test_s3_takes_its_own_ways_to_sign(aws: LocalAWS) -> None:
+def test_the_signing_variants_of_s3_are_accepted(aws: LocalAWS) -> None:
     s3 = aws.session().client("s3", config=Config(signature_version="s3v4"))
     s3.create_bucket(Bucket="closed")
     for name in ("a b/ü+~.txt", "x//y", "q?r=s&t"):
@@ -225,7 +227,7 @@ PATHS = ["/", "/_local/status", "/_local/shutdown", "/moto-api/data.json", "/v2/
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_page_or_another_name_of_this_computer_gets_nothing_even_with_the_token(aws: LocalAWS, path: str) -> None:
+def test_a_web_page_or_another_host_name_is_refused_even_with_the_token(aws: LocalAWS, path: str) -> None:
     token = {TOKEN_HEADER: endpoints.read(aws.endpoint_url).token}
     port = urlsplit(aws.endpoint_url).port
     pages: list[dict[str, str]] = [
@@ -243,7 +245,7 @@ def test_a_page_or_another_name_of_this_computer_gets_nothing_even_with_the_toke
     assert aws.status().pid == aws.pid
 
 
-def test_a_page_cannot_hide_a_second_request_in_the_body_of_its_own(aws: LocalAWS) -> None:
+def test_a_web_page_cannot_smuggle_a_second_request_in_a_body(aws: LocalAWS) -> None:
     where = urlsplit(aws.endpoint_url)
     hidden = f"POST /_local/shutdown HTTP/1.1\r\nHost: {where.netloc}\r\n{TOKEN_HEADER}: "
     hidden += f"{endpoints.read(aws.endpoint_url).token}\r\nContent-Length: 2\r\n\r\n{{}}"
@@ -255,7 +257,7 @@ def test_a_page_cannot_hide_a_second_request_in_the_body_of_its_own(aws: LocalAW
     assert [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", said)] == [403, 404]
 
 
-def test_what_is_signed_is_refused_too_when_a_page_sends_it(aws: LocalAWS) -> None:
+def test_a_signed_request_from_a_web_page_is_refused_too(aws: LocalAWS) -> None:
     client = aws.session().client("ecs")
     client.meta.events.register("before-sign", lambda request, **_: request.headers.add_header("Origin", "null"))
     with pytest.raises(ClientError) as error:
@@ -263,8 +265,8 @@ def test_what_is_signed_is_refused_too_when_a_page_sends_it(aws: LocalAWS) -> No
     assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
 
 
-def test_the_control_api_asks_for_the_token(aws: LocalAWS) -> None:
-    for path in ("_local/status", "_local/shutdown", "_local/weather", "moto-api/data.json", "moto-api/reset"):
+def test_the_control_api_requires_the_token(aws: LocalAWS) -> None:
+    for path in ("_local/status", "_local/shutdown", "_local/faults", "moto-api/data.json", "moto-api/reset"):
         for method in ("GET", "POST"):
             assert status_of(f"{aws.endpoint_url}/{path}", method, b"{}") == 403, path
             assert status_of(f"{aws.endpoint_url}/{path}", method, b"{}", {TOKEN_HEADER: "0" * 64}) == 403, path
@@ -272,27 +274,27 @@ def test_the_control_api_asks_for_the_token(aws: LocalAWS) -> None:
     assert status_of(f"{aws.endpoint_url}/_local/status", headers=token) == 200
 
 
-def test_what_a_task_asks_of_itself_is_at_an_address_that_nobody_can_guess(aws: LocalAWS, warm: Stack) -> None:
-    machine = warm.members[0]["InstanceId"]
+def test_the_metadata_urls_of_a_task_cannot_be_guessed(aws: LocalAWS, warm: Stack) -> None:
+    instance_id = warm.members[0]["InstanceId"]
     task = warm.start(warm.definition(taskRoleArn=ROLE)).rsplit("/", 1)[-1]
     assert status_of(aws.private_url("credentials", task)) == status_of(aws.private_url("ecs/v4", task)) == 200
-    assert status_of(aws.private_url("agent", machine) + "/v1/metadata") == 200
+    assert status_of(aws.private_url("agent", instance_id) + "/v1/metadata") == 200
     ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
-    assert status_of(aws.private_url("imds", machine) + "/latest/api/token", "PUT", headers=ttl) == 200
-    secret = urlsplit(aws.private_url("credentials", machine)).path.rpartition(".")[2]  # of another address
+    assert status_of(aws.private_url("imds", instance_id) + "/latest/api/token", "PUT", headers=ttl) == 200
+    secret = urlsplit(aws.private_url("credentials", instance_id)).path.rpartition(".")[2]  # of another URL
     for kind, id, rest in (
         ("credentials", task, ""),
         ("ecs/v4", task, ""),
         ("ecs/v4", task, "/task"),
-        ("agent", machine, "/v1/metadata"),
-        ("imds", machine, "/latest/api/token"),
+        ("agent", instance_id, "/v1/metadata"),
+        ("imds", instance_id, "/latest/api/token"),
         ("checkip", "caller", ""),
     ):
         for guess in (id, f"{id}.", f"{id}.{secret}", f"{id}.{'0' * 32}", f".{secret}"):
             assert status_of(f"{aws.endpoint_url}/{kind}/{guess}{rest}", "PUT", headers=ttl) == 404, (kind, guess)
 
 
-def test_a_task_has_the_credentials_of_its_role_and_none_of_the_owner_s(aws: LocalAWS, warm: Stack) -> None:
+def test_a_task_has_the_credentials_of_its_role_and_not_the_owner_s(aws: LocalAWS, warm: Stack) -> None:
     program = (
         "import boto3, json, os\n"
         "c = boto3.Session().get_credentials().get_frozen_credentials()\n"
@@ -308,9 +310,7 @@ def test_a_task_has_the_credentials_of_its_role_and_none_of_the_owner_s(aws: Loc
         assert hidden not in json.dumps([secret, environment])
 
 
-def test_the_token_is_kept_where_only_its_owner_can_read_it_or_not_at_all(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_token_file_is_readable_only_by_its_owner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     open_to_all = tmp_path / "dask-starburst" / "local"
     open_to_all.mkdir(parents=True)
@@ -359,7 +359,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root can become another user")
-def test_another_user_of_the_computer_gets_nothing(aws: LocalAWS, warm: Stack) -> None:
+def test_another_user_of_the_computer_has_no_access(aws: LocalAWS, warm: Stack) -> None:
     task = warm.start(warm.definition(taskRoleArn=ROLE)).rsplit("/", 1)[-1]
     process = aws.status().containers[f"{task}/main"]
     files = [str(endpoints.folder() / f"{urlsplit(aws.endpoint_url).port}.json"), f"/proc/{process}/environ"]
@@ -374,7 +374,7 @@ def test_another_user_of_the_computer_gets_nothing(aws: LocalAWS, warm: Stack) -
     assert aws.status().pid == aws.pid
 
 
-def test_a_server_that_is_not_one_s_own_is_not_connected_to(aws: LocalAWS, tmp_path: Path) -> None:
+def test_connecting_to_another_user_s_server_is_refused(aws: LocalAWS, tmp_path: Path) -> None:
     program = "import sys; from dask_starburst.local import LocalAWS; LocalAWS.connect(sys.argv[1])"
     elsewhere = subprocess.run(
         [sys.executable, "-c", program, aws.endpoint_url],

@@ -1,4 +1,4 @@
-"""The gate of the embedded AWS: counts, faults, throttles, routes, the clock, and the end of the process."""
+"""The router of the embedded AWS: counts, faults, throttling, routes, the clock, and the end of the process."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def post(aws: LocalAWS, path: str, document: Any) -> Any:
     ],
     ids=["json", "ec2", "s3"],
 )
-def test_a_call_is_recognised_by_its_signature(environ: dict[str, str], body: bytes, call: str) -> None:
+def test_a_call_is_identified_by_its_signature(environ: dict[str, str], body: bytes, call: str) -> None:
     assert str(recognise(environ, body)) == call
 
 
@@ -78,7 +78,7 @@ def test_calls_are_counted_by_action(aws: LocalAWS, clients: Clients) -> None:
         ("logs", "describe_log_groups", "ThrottlingException", 400),
     ],
 )
-def test_a_fault_looks_like_the_service_s_own(
+def test_an_injected_error_has_the_format_of_the_service(
     aws: LocalAWS, service: str, operation: str, code: str, status: int
 ) -> None:
     client = impatient(aws, service)
@@ -92,7 +92,7 @@ def test_a_fault_looks_like_the_service_s_own(
     getattr(client, operation)()
 
 
-def test_what_is_not_implemented_is_a_400_that_nobody_retries(aws: LocalAWS, clients: Clients) -> None:
+def test_an_unimplemented_action_is_a_400_that_is_not_retried(aws: LocalAWS, clients: Clients) -> None:
     calls = {
         "ecs:CreateService": lambda: clients.ecs.create_service(serviceName="s", taskDefinition="t"),
         "autoscaling:StartInstanceRefresh": lambda: clients.autoscaling.start_instance_refresh(
@@ -117,13 +117,13 @@ def call_often(call: Callable[[], Any]) -> None:
         call()
 
 
-def test_too_many_calls_are_throttled_as_ecs_does_once_that_is_switched_on(aws: LocalAWS) -> None:
+def test_calls_are_throttled_like_ecs_once_throttling_is_on(aws: LocalAWS) -> None:
     client = impatient(aws, "ecs")
     before = aws.status().throttled
     post(aws, "throttle", {"on": True})
     try:
         with pytest.raises(ClientError) as error:
-            # Its bucket refills slowly enough for a computer that is busy.
+            # Its bucket refills slowly enough for a busy computer.
             call_often(lambda: client.create_cluster(clusterName="often"))
     finally:
         post(aws, "throttle", {"on": False})
@@ -153,7 +153,7 @@ def test_ec2_has_a_bucket_for_each_action() -> None:
     assert all(throttle.admit("iam:CreateRole") for _ in range(1000))
 
 
-def test_calls_can_be_held_back_as_long_as_aws_takes() -> None:
+def test_calls_can_be_delayed() -> None:
     with LocalAWS(latency=(0.3, 0.3)) as slow:
         client = impatient(slow, "ecs")
         begin = time.monotonic()
@@ -161,34 +161,34 @@ def test_calls_can_be_held_back_as_long_as_aws_takes() -> None:
         assert time.monotonic() - begin >= 0.3
 
 
-def test_replies_carry_the_time_of_the_clock(aws: LocalAWS) -> None:
+def test_responses_have_the_date_of_the_virtual_clock(aws: LocalAWS) -> None:
     client = impatient(aws, "ecs")
     aws.advance(7200.0)
     headers = client.list_clusters()["ResponseMetadata"]["HTTPHeaders"]
     assert abs(parsedate_to_datetime(headers["date"]).timestamp() - aws.now()) < 60
 
 
-def test_the_control_api_refuses_what_it_does_not_know(aws: LocalAWS) -> None:
+def test_the_control_api_refuses_unknown_requests(aws: LocalAWS) -> None:
     for path, document in (
         ("storm", {}),
-        ("weather", {}),
+        ("faults", {}),
         ("clock", {"advance": -1}),
-        ("weather", {"events": [{"kind": "hail"}]}),
+        ("faults", {"events": [{"kind": "hail"}]}),
     ):
         with pytest.raises(urllib.error.HTTPError) as error:
             post(aws, path, document)
         assert error.value.code == 400
 
 
-def test_a_caller_learns_its_own_address(aws: LocalAWS) -> None:
+def test_a_caller_can_read_its_own_address(aws: LocalAWS) -> None:
     with urllib.request.urlopen(aws.private_url("checkip", "me"), timeout=90) as reply:
         assert reply.read().decode().strip() == "127.0.0.1"
 
 
-def test_an_instance_can_ask_about_itself(aws: LocalAWS, stack: Stack) -> None:
+def test_an_instance_can_read_its_metadata(aws: LocalAWS, stack: Stack) -> None:
     stack.group(size=1)
-    machine = stack.in_service(1)[0]["InstanceId"]
-    base = f"{aws.private_url('imds', machine)}/latest"
+    instance_id = stack.in_service(1)[0]["InstanceId"]
+    base = f"{aws.private_url('imds', instance_id)}/latest"
     seconds = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     put = urllib.request.Request(f"{base}/api/token", method="PUT", headers=seconds)
     with urllib.request.urlopen(put, timeout=90) as reply:
@@ -196,7 +196,7 @@ def test_an_instance_can_ask_about_itself(aws: LocalAWS, stack: Stack) -> None:
     ask = urllib.request.Request(f"{base}/meta-data/local-ipv4", headers={"X-aws-ec2-metadata-token": token})
     with urllib.request.urlopen(ask, timeout=90) as reply:
         address = reply.read().decode()
-    shown = stack.ec2.describe_instances(InstanceIds=[machine])["Reservations"][0]["Instances"][0]
+    shown = stack.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
     assert address == shown["PrivateIpAddress"]
     assert address.startswith(aws.network.rsplit(".", 2)[0])
 
@@ -227,7 +227,7 @@ def test_the_server_ends_with_its_standard_input_and_kills_what_it_started() -> 
 
 
 @pytest.mark.parametrize("ending", ["SIGTERM", "shutdown"])
-def test_a_server_that_stays_ends_when_it_is_told_to(ending: str) -> None:
+def test_a_persistent_server_ends_on_request(ending: str) -> None:
     server, aws = serve("--stay")
     assert server.stdin is not None
     server.stdin.close()
@@ -238,7 +238,7 @@ def test_a_server_that_stays_ends_when_it_is_told_to(ending: str) -> None:
     assert server.wait(10) == 0
 
 
-def test_the_clock_runs_at_its_speed_and_never_back() -> None:
+def test_the_clock_runs_at_its_speed_and_never_goes_back() -> None:
     clock = Clock(speed=1000.0)
     first = clock.now()
     wait_for(lambda: clock.now() - first > 50)
@@ -259,11 +259,11 @@ def test_realistic_steps_are_drawn_reproducibly() -> None:
     assert all(timing.seconds(step) > 0 for step in PROFILES["realistic"])
 
 
-def test_a_step_more_of_one_kind_does_not_change_another() -> None:
+def test_an_additional_step_of_one_kind_does_not_change_another() -> None:
     one, other = Timing("realistic"), Timing("realistic")
     one.seconds("pull")
     assert one.seconds("boot") == other.seconds("boot")
 
 
-def test_without_latencies_nothing_takes_time() -> None:
+def test_the_profile_none_has_no_latencies() -> None:
     assert {Timing("none").seconds(step) for step in PROFILES["realistic"]} == {0.0}

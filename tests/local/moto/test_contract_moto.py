@@ -1,6 +1,6 @@
-"""Every change of ours to moto, and every deviation of moto that we go around: what boto3 sees of them.
+"""All patches of moto and all workarounds for moto, through boto3.
 
-A new moto that breaks one of our patches breaks a test here.
+A new moto version that breaks a patch breaks a test here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dask_starburst.local import LocalAWS
 from tests.local.conftest import Clients, Stack, code_of, message_of, wait_for
 
 
-def test_the_default_vpc_is_our_own_network_and_has_a_gateway(aws: LocalAWS, clients: Clients) -> None:
+def test_the_default_vpc_uses_the_claimed_network_and_has_an_internet_gateway(aws: LocalAWS, clients: Clients) -> None:
     (vpc,) = clients.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     assert vpc["CidrBlock"] == aws.network
     subnets = clients.ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}])["Subnets"]
@@ -72,12 +72,15 @@ def test_a_client_token_launches_once(stack: Stack) -> None:
     [
         ({"InstanceType": "c99g.large"}, "InvalidParameterValue"),
         ({"ImageId": "ami-0123456789abcdef0"}, "InvalidAMIID.NotFound"),
-        ({"IamInstanceProfile": {"Name": "nobody"}}, "InvalidParameterValue"),
-        ({"IamInstanceProfile": {"Arn": "arn:aws:iam::123456789012:instance-profile/nobody"}}, "InvalidParameterValue"),
+        ({"IamInstanceProfile": {"Name": "missing"}}, "InvalidParameterValue"),
+        (
+            {"IamInstanceProfile": {"Arn": "arn:aws:iam::123456789012:instance-profile/missing"}},
+            "InvalidParameterValue",
+        ),
     ],
     ids=["type", "image", "profile", "profile by arn"],
 )
-def test_an_instance_of_nonsense_is_refused(stack: Stack, changes: dict[str, Any], code: str) -> None:
+def test_an_instance_with_invalid_parameters_is_refused(stack: Stack, changes: dict[str, Any], code: str) -> None:
     with pytest.raises(ClientError) as error:
         launch(stack, **changes)
     assert code_of(error) == code
@@ -101,7 +104,7 @@ def test_a_security_group_in_use_cannot_be_deleted(stack: Stack, clients: Client
     clients.ec2.delete_security_group(GroupId=named)
 
 
-def test_a_group_launches_all_that_its_template_says(stack: Stack, clients: Clients) -> None:
+def test_a_group_applies_all_of_its_launch_template(stack: Stack, clients: Clients) -> None:
     clients.iam.create_role(RoleName=stack.name, AssumeRolePolicyDocument="{}")
     clients.iam.create_instance_profile(InstanceProfileName=stack.name)
     clients.iam.add_role_to_instance_profile(InstanceProfileName=stack.name, RoleName=stack.name)
@@ -125,7 +128,7 @@ def test_a_group_launches_all_that_its_template_says(stack: Stack, clients: Clie
     assert {"Key": "from", "Value": "template"} in shown["Tags"]
 
 
-def test_managed_policies_are_known_and_others_are_not(stack: Stack, clients: Clients) -> None:
+def test_managed_policies_exist_and_others_do_not(stack: Stack, clients: Clients) -> None:
     clients.iam.create_role(RoleName=stack.name, AssumeRolePolicyDocument="{}")
     policy = "arn:aws:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role"
     clients.iam.attach_role_policy(RoleName=stack.name, PolicyArn=policy)
@@ -134,7 +137,7 @@ def test_managed_policies_are_known_and_others_are_not(stack: Stack, clients: Cl
     assert code_of(error) == "NoSuchEntity"
 
 
-def test_an_address_is_given_again_only_after_its_instance_is_gone(stack: Stack) -> None:
+def test_an_address_is_reused_only_after_its_instance_is_terminated(stack: Stack) -> None:
     stack.group(size=2)
     ids = [member["InstanceId"] for member in stack.in_service(2)]
     reservations = stack.ec2.describe_instances(InstanceIds=ids)["Reservations"]
@@ -142,7 +145,7 @@ def test_an_address_is_given_again_only_after_its_instance_is_gone(stack: Stack)
     assert len(addresses) == 2
 
 
-def test_without_aliases_every_instance_is_this_computer() -> None:
+def test_without_aliases_every_instance_has_the_address_127_0_0_1() -> None:
     with LocalAWS(aliases=False) as aws:
         stack = Stack(Clients(aws))
         stack.group(size=2)
@@ -154,7 +157,7 @@ def test_without_aliases_every_instance_is_this_computer() -> None:
         wait_for(lambda: not stack.described)
 
 
-def test_service_linked_roles_have_the_names_that_aws_gives_them(clients: Clients) -> None:
+def test_service_linked_roles_have_the_names_of_aws(clients: Clients) -> None:
     clients.iam.create_service_linked_role(AWSServiceName="ecs.amazonaws.com")
     assert (
         clients.iam.get_role(RoleName="AWSServiceRoleForECS")["Role"]["Path"] == "/aws-service-role/ecs.amazonaws.com/"
@@ -164,11 +167,11 @@ def test_service_linked_roles_have_the_names_that_aws_gives_them(clients: Client
 
 def test_an_image_and_an_instance_are_found_by_their_ids(clients: Clients) -> None:
     images = clients.ec2.describe_images()["Images"]
-    wanted = images[7]["ImageId"]
-    by_filter = clients.ec2.describe_images(Filters=[{"Name": "image-id", "Values": [wanted]}])["Images"]
-    assert [image["ImageId"] for image in by_filter] == [wanted]
-    pattern = [{"Name": "image-id", "Values": [wanted[:-3] + "*"]}]
-    assert wanted in [image["ImageId"] for image in clients.ec2.describe_images(Filters=pattern)["Images"]]
+    requested = images[7]["ImageId"]
+    by_filter = clients.ec2.describe_images(Filters=[{"Name": "image-id", "Values": [requested]}])["Images"]
+    assert [image["ImageId"] for image in by_filter] == [requested]
+    pattern = [{"Name": "image-id", "Values": [requested[:-3] + "*"]}]
+    assert requested in [image["ImageId"] for image in clients.ec2.describe_images(Filters=pattern)["Images"]]
     assert clients.ec2.describe_images(Filters=[{"Name": "image-id", "Values": ["ami-none"]}])["Images"] == []
     with pytest.raises(ClientError) as error:
         clients.ec2.terminate_instances(InstanceIds=["i-0123456789abcdef0"])

@@ -1,4 +1,4 @@
-"""The embedded AWS says what things cost, as AWS does, from the bundled catalogue."""
+"""The price APIs of the embedded AWS, from the bundled catalogue."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ WANTED = {
 }
 
 
-def products(clients: Clients, wanted: dict[str, str], kind: str = "TERM_MATCH", **more: Any) -> list[dict[str, Any]]:
-    filters = [{"Type": kind, "Field": field, "Value": value} for field, value in wanted.items()]
+def products(
+    clients: Clients, requested: dict[str, str], kind: str = "TERM_MATCH", **more: Any
+) -> list[dict[str, Any]]:
+    filters = [{"Type": kind, "Field": field, "Value": value} for field, value in requested.items()]
     answer = clients.pricing.get_products(ServiceCode="AmazonEC2", Filters=filters, **more)
     return [json.loads(text) for text in answer["PriceList"]]
 
 
-def test_a_product_has_its_price_four_levels_down(clients: Clients):
+def test_a_product_has_its_price_in_the_nested_shape_of_aws(clients: Clients):
     (product,) = products(clients, WANTED)
     attributes = product["product"]["attributes"]
     assert (attributes["instanceType"], attributes["vcpu"], attributes["memory"]) == ("m5.xlarge", "4", "16 GiB")
@@ -40,7 +42,7 @@ def test_a_product_has_its_price_four_levels_down(clients: Clients):
     assert dimension["description"] == "$0.23 per On Demand Linux m5.xlarge Instance Hour"
 
 
-def test_who_does_not_ask_for_used_capacity_meets_hours_that_cost_nothing(clients: Clients):
+def test_without_a_capacity_filter_there_are_reserved_hours_at_no_cost(clients: Clients):
     found = products(clients, {key: value for key, value in WANTED.items() if key != "capacitystatus"})
     prices = {
         product["product"]["attributes"]["capacitystatus"]: dimension["pricePerUnit"]["USD"]
@@ -55,13 +57,13 @@ def test_who_does_not_ask_for_used_capacity_meets_hours_that_cost_nothing(client
     }
 
 
-def test_what_is_not_sold_in_a_region_is_not_listed_there(clients: Clients):
+def test_a_type_that_a_region_lacks_is_not_listed(clients: Clients):
     assert products(clients, WANTED | {"instanceType": "m9g.xlarge"}) == []
     assert products(clients, WANTED | {"operatingSystem": "Windows"}) == []
 
 
 @pytest.mark.parametrize(("kind", "value", "count"), [("ANY_OF", "m5.large,m5.xlarge", 2), ("CONTAINS", "m5.", 7)])
-def test_filters_of_the_newer_kinds_are_understood(clients: Clients, kind: str, value: str, count: int):
+def test_the_newer_filter_types_work(clients: Clients, kind: str, value: str, count: int):
     filters = [{"Type": "TERM_MATCH", "Field": f, "Value": v} for f, v in WANTED.items() if f != "instanceType"]
     filters.append({"Type": kind, "Field": "instanceType", "Value": value})
     answer = clients.pricing.get_products(ServiceCode="AmazonEC2", Filters=filters)
@@ -85,7 +87,7 @@ def test_a_page_has_a_hundred_products_and_the_token_of_the_next(clients: Client
     assert len(products(clients, WANTED | {"regionCode": "us-east-1"}, MaxResults=1)) == 1
 
 
-def test_what_aws_would_not_understand_is_refused(clients: Clients):
+def test_an_invalid_request_is_refused(clients: Clients):
     def ask(**request: Any) -> str:
         with pytest.raises(ClientError) as refused:
             clients.pricing.get_products(**{"ServiceCode": "AmazonEC2", **request})
@@ -108,7 +110,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def test_the_spot_price_of_now_is_the_last_change_before(clients: Clients):
+def test_the_current_spot_price_is_that_of_the_last_change(clients: Clients):
     entries = history(clients, InstanceTypes=["c7g.xlarge"], StartTime=now(), ProductDescriptions=["Linux/UNIX"])
     assert {entry["AvailabilityZone"] for entry in entries} == {f"us-east-1{letter}" for letter in "abcdef"}
     assert {entry["SpotPrice"] for entry in entries} == {"0.056550"}
@@ -116,13 +118,13 @@ def test_the_spot_price_of_now_is_the_last_change_before(clients: Clients):
     assert all(entry["Timestamp"] <= now() and entry["AvailabilityZoneId"].startswith("use1-az") for entry in entries)
 
 
-def test_both_names_of_linux_have_a_history(clients: Clients):
+def test_both_linux_product_names_have_a_history(clients: Clients):
     entries = history(clients, InstanceTypes=["c7g.xlarge"], StartTime=now(), AvailabilityZone="us-east-1a")
     assert {entry["ProductDescription"] for entry in entries} == {"Linux/UNIX", "Linux/UNIX (Amazon VPC)"}
     assert len(history(clients, InstanceTypes=["c7g.xlarge"], StartTime=now(), ProductDescriptions=["Windows"])) == 0
 
 
-def test_a_range_of_days_is_told_newest_first_and_no_more_than_ninety_days(clients: Clients):
+def test_the_history_is_newest_first_and_at_most_ninety_days(clients: Clients):
     one = {"InstanceTypes": ["c7g.xlarge"], "AvailabilityZone": "us-east-1a", "ProductDescriptions": ["Linux/UNIX"]}
     week = history(clients, **one, StartTime=now() - timedelta(days=7))
     times = [entry["Timestamp"] for entry in week]
@@ -132,7 +134,7 @@ def test_a_range_of_days_is_told_newest_first_and_no_more_than_ninety_days(clien
     assert history(clients, **one, StartTime=now() + timedelta(days=1)) == []
 
 
-def test_the_weather_moves_spot_prices_and_the_history_knows_since_when():
+def test_a_fault_changes_spot_prices_and_the_history_has_its_time():
     with LocalAWS(speed=5.0) as own:
         clients = Clients(own)
         one = {"InstanceTypes": ["c7g.xlarge"], "AvailabilityZone": "us-east-1a", "ProductDescriptions": ["Linux/UNIX"]}
@@ -145,7 +147,7 @@ def test_the_weather_moves_spot_prices_and_the_history_knows_since_when():
             return history(clients, **{**one, "StartTime": at, "EndTime": at, **more})[0]
 
         assert last()["SpotPrice"] == "0.113100"
-        assert last()["Timestamp"].timestamp() == int(changed)  # whole seconds, as AWS has them
+        assert last()["Timestamp"].timestamp() == int(changed)  # whole seconds, as on AWS
         assert last(AvailabilityZone="us-east-1b")["SpotPrice"] == "0.056550"
         assert last(InstanceTypes=["m7g.xlarge"])["SpotPrice"] == "0.060384"
         assert {entry["SpotPrice"] for entry in history(clients, **one)[1:]} == {"0.056550"}
@@ -165,7 +167,7 @@ def test_the_history_is_filtered_and_paged(clients: Clients):
     assert {entry["AvailabilityZone"] for entry in entries} == {"us-east-1b"}
 
 
-def test_an_unknown_filter_or_zone_is_refused_in_ec2s_words(clients: Clients):
+def test_an_unknown_filter_or_zone_is_refused_with_the_message_of_ec2(clients: Clients):
     with pytest.raises(ClientError) as refused:
         history(clients, Filters=[{"Name": "colour", "Values": ["red"]}])
     assert (code_of(refused), message_of(refused)) == ("InvalidParameterValue", "The filter 'colour' is invalid")

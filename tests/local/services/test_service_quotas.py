@@ -1,4 +1,4 @@
-"""Service Quotas of the embedded AWS: what it says is what launches keep to."""
+"""Service Quotas of the embedded AWS: launches respect the reported quotas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from dask_starburst.catalog.quotas import QUOTAS
 from dask_starburst.local import LocalAWS, faults
 from dask_starburst.local.backend.quotas import PLENTY, Quotas
-from dask_starburst.local.backend.state import Machine
+from dask_starburst.local.backend.state import Ec2Instance
 from dask_starburst.local.services.service_quotas import REVIEW
 from tests.local.conftest import Clients, Stack, code_of, message_of, wait_for
 
@@ -22,7 +22,7 @@ FARGATE = {"ServiceCode": "fargate", "QuotaCode": "L-3032A538"}
 
 
 @pytest.fixture(autouse=True)
-def calm(aws: LocalAWS) -> Iterator[None]:
+def clear_faults(aws: LocalAWS) -> Iterator[None]:
     yield
     aws.play([faults.Clear()])
 
@@ -43,7 +43,7 @@ def failures(stack: Stack) -> list[str]:
     return [one["StatusMessage"] for one in found if one["StatusCode"] == "Failed"]
 
 
-def test_a_quota_is_plenty_at_the_start_and_its_default_is_that_of_a_new_account(quotas: Any) -> None:
+def test_a_quota_is_high_initially_and_its_default_is_that_of_a_new_account(quotas: Any) -> None:
     applied, default = quotas.get_service_quota(**SPOT)["Quota"], quotas.get_aws_default_service_quota(**SPOT)["Quota"]
     assert applied["Value"] == PLENTY
     assert default["Value"] == 5.0
@@ -73,8 +73,8 @@ def test_quotas_are_listed_in_pages(quotas: Any) -> None:
     assert code == "InvalidPaginationTokenException"
 
 
-def test_what_is_not_there_is_refused_in_aws_s_words(quotas: Any) -> None:
-    # Fargate's quotas are not among those of ECS, and service codes know capitals.
+def test_an_unknown_service_quota_or_request_is_refused_with_the_message_of_aws(quotas: Any) -> None:
+    # Fargate's quotas are not under the service code of ECS, and service codes are case-sensitive.
     for service in ("ecs", "EC2"):
         code, text = refusal(quotas.get_service_quota, ServiceCode=service, QuotaCode="L-3032A538")
         assert code == "NoSuchResourceException"
@@ -109,7 +109,7 @@ def test_an_increase_is_pending_and_then_granted(aws: LocalAWS, quotas: Any) -> 
 
 
 @pytest.mark.parametrize("value", [4.0, 5.0])
-def test_what_is_no_increase_is_refused(aws: LocalAWS, quotas: Any, value: float) -> None:
+def test_a_request_that_is_not_an_increase_is_refused(aws: LocalAWS, quotas: Any, value: float) -> None:
     aws.play([faults.Quota(market="on-demand", vcpus=5)])
     code, text = refusal(quotas.request_service_quota_increase, **ON_DEMAND, DesiredValue=value)
     assert code == "IllegalArgumentException"
@@ -121,7 +121,9 @@ def nothing_runs(stack: Stack) -> bool:
     return stack.ec2.describe_instances(Filters=states)["Reservations"] == []
 
 
-def test_a_group_launches_what_the_quota_that_is_shown_allows(aws: LocalAWS, stack: Stack, quotas: Any) -> None:
+def test_a_group_launches_as_many_instances_as_the_reported_quota_allows(
+    aws: LocalAWS, stack: Stack, quotas: Any
+) -> None:
     wait_for(lambda: nothing_runs(stack), "what other tests have launched is gone")
     aws.play([faults.Quota(market="on-demand", vcpus=5)])
     assert quotas.get_service_quota(**ON_DEMAND)["Quota"]["Value"] == 5.0
@@ -148,26 +150,26 @@ def test_another_quota_is_set_by_its_code(aws: LocalAWS, stack: Stack, quotas: A
 
 
 @pytest.mark.parametrize("wrong", [{}, {"market": "spot", "code": "L-DB2E81BA"}, {"market": "cheap"}, {"code": "L-0"}])
-def test_weather_of_no_quota_is_refused(wrong: dict[str, str]) -> None:
+def test_a_fault_without_a_valid_quota_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="quota needs a market"):
-        faults.Quota(vcpus=1, **wrong)  # type: ignore[arg-type]  # what is tested
+        faults.Quota(vcpus=1, **wrong)  # type: ignore[arg-type]  # the tested error
 
 
-def test_an_instance_tells_its_vcpus(stack: Stack) -> None:
+def test_an_instance_is_described_with_its_vcpus(stack: Stack) -> None:
     stack.group(size=1)
     (member,) = stack.in_service(1)
     found = stack.ec2.describe_instances(InstanceIds=[member["InstanceId"]])["Reservations"][0]["Instances"][0]
     assert found["CpuOptions"]["CoreCount"] * found["CpuOptions"]["ThreadsPerCore"] == 2
 
 
-def machine(identity: str) -> Machine:
-    return Machine(identity, "c7g.xlarge", "us-east-1a", "10.0.0.1", "spot", 0.0, 4, 8192, "arm64", None, None)
+def ec2_instance(identity: str) -> Ec2Instance:
+    return Ec2Instance(identity, "c7g.xlarge", "us-east-1a", "10.0.0.1", "spot", 0.0, 4, 8192, "arm64", None, None)
 
 
-def test_an_instance_that_shuts_down_does_not_count() -> None:
+def test_an_instance_that_shuts_down_does_not_count_against_a_quota() -> None:
     quotas, spot = Quotas(), QUOTAS["L-34B43A08"]
     quotas.set(spot, 8)
-    one, other = machine("i-1"), machine("i-2")
+    one, other = ec2_instance("i-1"), ec2_instance("i-2")
     quotas.take(one)
     quotas.take(other)
     assert not quotas.allows(spot, 4)

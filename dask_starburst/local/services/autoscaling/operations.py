@@ -5,13 +5,13 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from dask_starburst.local.backend.backend import Backend
 from dask_starburst.local.backend.state import Group, Membership
-from dask_starburst.local.backend.world import World
 from dask_starburst.local.http.protocols import Reply, Request, ServiceError
 from dask_starburst.local.services.autoscaling.groups import Groups
 from dask_starburst.local.services.ec2.instances import Ec2
 
-# What a group only keeps and shows.
+# Settings of a group that are only stored and described.
 KEPT = (
     "DefaultCooldown",
     "HealthCheckType",
@@ -41,7 +41,7 @@ _NOT_HERE = (
 
 
 def invalid(message: str) -> ServiceError:
-    """Return Auto Scaling's answer to almost everything that is wrong."""
+    """Return Auto Scaling's generic error."""
     return ServiceError("ValidationError", message)
 
 
@@ -50,23 +50,23 @@ class GroupOperations:
 
     Parameters
     ----------
-    world : World
-        Where they are.
+    backend : Backend
+        The state.
     ec2 : Ec2
-        What knows launch templates and subnets.
+        Launch templates and subnets.
     groups : Groups
-        What brings them to their desired capacity.
+        Brings them to their desired capacity.
     """
 
-    def __init__(self, world: World, ec2: Ec2, groups: Groups) -> None:
-        self._world = world
+    def __init__(self, backend: Backend, ec2: Ec2, groups: Groups) -> None:
+        self._backend = backend
         self._ec2 = ec2
         self._groups = groups
 
     def create_auto_scaling_group(self, request: Request) -> Reply:
-        """Make a group, and let it launch what it is to have."""
+        """Create a group and start its instances."""
         name = request["AutoScalingGroupName"]
-        if name in self._world.groups:
+        if name in self._backend.groups:
             message = f"AutoScalingGroup by this name already exists - A group with the name {name} already exists"
             raise ServiceError("AlreadyExists", message)
         _refuse_what_is_not_here(request)
@@ -78,8 +78,8 @@ class GroupOperations:
         low, high, desired = request["MinSize"], request["MaxSize"], request.get("DesiredCapacity")
         group = Group(
             name=name,
-            arn=self._world.arn("autoscaling", f"autoScalingGroup:{uuid.uuid4()}:autoScalingGroupName/{name}"),
-            created_at=self._world.now(),
+            arn=self._backend.arn("autoscaling", f"autoScalingGroup:{uuid.uuid4()}:autoScalingGroupName/{name}"),
+            created_at=self._backend.now(),
             min_size=low,
             max_size=high,
             desired=low if desired is None else desired,
@@ -93,7 +93,7 @@ class GroupOperations:
         group.settings.update({key: request[key] for key in KEPT if key in request})
         for tag in request.get("Tags", []):
             group.tags[tag["Key"]] = _tag(name, tag)
-        self._world.groups[name] = group
+        self._backend.groups[name] = group
         self._groups.resize(
             group,
             f"a user request created an AutoScalingGroup changing the desired capacity from 0 to {group.desired}.",
@@ -101,7 +101,7 @@ class GroupOperations:
         return {}
 
     def update_auto_scaling_group(self, request: Request) -> Reply:
-        """Change what is named, and nothing else."""
+        """Change only the given settings."""
         group = self.find(request["AutoScalingGroupName"])
         _refuse_what_is_not_here(request)
         if request.get("LaunchTemplate") and request.get("MixedInstancesPolicy"):
@@ -114,7 +114,7 @@ class GroupOperations:
         except ServiceError:
             vars(group).update(vars(before))
             raise
-        # A group that may buy something else now does not wait for the next try of the old.
+        # New purchase options are tried at once, without the backoff of earlier failures.
         if before.mixed != group.mixed or before.template != group.template or before.subnets != group.subnets:
             group.failures, group.retry_at = 0, 0.0
         group.settings.update({key: request[key] for key in KEPT if key in request})
@@ -141,7 +141,7 @@ class GroupOperations:
         return {}
 
     def delete_auto_scaling_group(self, request: Request) -> Reply:
-        """Delete a group: an empty one, or by force with all that it has."""
+        """Delete an empty group, or with ForceDelete any group with its instances."""
         group = self.find(request["AutoScalingGroupName"])
         if group.members and not request.get("ForceDelete"):
             raise ServiceError(
@@ -153,7 +153,7 @@ class GroupOperations:
         return {}
 
     def terminate_instance_in_auto_scaling_group(self, request: Request) -> Reply:
-        """Terminate instances by id, and replace them or not."""
+        """Terminate instances by id, with or without replacement."""
         single, several = request.get("InstanceId"), request.get("InstanceIds") or []
         if bool(single) == bool(several):
             raise invalid("Exactly one of InstanceId and InstanceIds must be given.")
@@ -162,7 +162,7 @@ class GroupOperations:
         if len(several) > _MOST_TERMINATED:
             raise invalid(f"InstanceIds can have {_MOST_TERMINATED} elements at most.")
         decrement = request["ShouldDecrementDesiredCapacity"]
-        # All are found before any is terminated.
+        # Find all of them before any is terminated.
         found = [self.member(instance_id) for instance_id in ([single] if single else several)]
         if any(group.name != request.get("AutoScalingGroupName", group.name) for group, _ in found):
             raise invalid(f"An instance is not part of Auto Scaling group {request['AutoScalingGroupName']}.")
@@ -179,7 +179,7 @@ class GroupOperations:
         return {"Activity": activities[0]} if single else {"Activities": activities}
 
     def set_instance_health(self, request: Request) -> Reply:
-        """Declare an instance unhealthy, so that it is replaced."""
+        """Set the health of an instance; an unhealthy one is replaced."""
         group, member = self.member(request["InstanceId"])
         status = request["HealthStatus"]
         if status not in ("Healthy", "Unhealthy"):
@@ -208,7 +208,7 @@ class GroupOperations:
         return {}
 
     def resume_processes(self, request: Request) -> Reply:
-        """Resume processes, and make up for what was missed."""
+        """Resume processes and reconcile the group."""
         group = self.find(request["AutoScalingGroupName"])
         for process in request.get("ScalingProcesses") or PROCESSES:
             _check_process(process)
@@ -218,15 +218,15 @@ class GroupOperations:
 
     def find(self, name: str) -> Group:
         """Find a group that is not being deleted."""
-        group = self._world.groups.get(name)
+        group = self._backend.groups.get(name)
         if group is None or group.deleting:
             raise invalid(f"AutoScalingGroup name not found - AutoScalingGroup '{name}' not found")
         return group
 
     def member(self, instance_id: str) -> tuple[Group, Membership]:
         """Find an instance and its group."""
-        machine = self._world.machines.get(instance_id)
-        group = self._world.groups.get(machine.group or "") if machine else None
+        ec2_instance = self._backend.ec2_instances.get(instance_id)
+        group = self._backend.groups.get(ec2_instance.group or "") if ec2_instance else None
         if group is None or instance_id not in group.members:
             raise invalid(f"Instance Id not found - No managed instance found for instance ID: {instance_id}")
         return group, group.members[instance_id]
@@ -248,7 +248,7 @@ class GroupOperations:
         if "DesiredCapacity" in request:
             group.desired = request["DesiredCapacity"]
         else:
-            # New limits move the desired capacity when nothing is said of it.
+            # New limits change the desired capacity if the request does not give it.
             group.desired = max(group.min_size, min(group.desired, group.max_size))
         if request.get("VPCZoneIdentifier"):
             group.subnets = self._subnets(request["VPCZoneIdentifier"])
@@ -256,7 +256,7 @@ class GroupOperations:
             group.template, group.mixed = request["LaunchTemplate"], None
         if request.get("MixedInstancesPolicy"):
             group.template = None
-            # The template and the distribution are each replaced as a whole, or kept.
+            # The template and the distribution are each replaced as a whole or kept.
             group.mixed = {**(group.mixed or {}), **request["MixedInstancesPolicy"]}
 
     def _subnets(self, text: str | None) -> list[str]:

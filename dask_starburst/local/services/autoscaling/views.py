@@ -1,4 +1,4 @@
-"""The Auto Scaling API: what it describes, tags, and scheduled actions."""
+"""The Auto Scaling API: describe calls, tags and scheduled actions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from dask_starburst.local.backend.backend import Backend
 from dask_starburst.local.backend.state import Group, Membership, ScheduledAction
-from dask_starburst.local.backend.world import World
 from dask_starburst.local.http.protocols import Reply, Request, ServiceError, page
 from dask_starburst.local.services.autoscaling.groups import Groups
 from dask_starburst.local.services.autoscaling.operations import GroupOperations, invalid
@@ -19,33 +19,35 @@ _BAD_TOKEN = "InvalidNextToken"
 class GroupViews:
     """Describe Auto Scaling groups, their instances and their activities."""
 
-    def __init__(self, world: World, ec2: Ec2) -> None:
-        self._world = world
+    def __init__(self, backend: Backend, ec2: Ec2) -> None:
+        self._backend = backend
         self._ec2 = ec2
 
     def describe_auto_scaling_groups(self, request: Request) -> Reply:
         """Describe groups by name or by tag."""
-        wanted = request.get("AutoScalingGroupNames")
-        names = sorted(self._world.groups)
+        requested = request.get("AutoScalingGroupNames")
+        names = sorted(self._backend.groups)
         filters = request.get("Filters", [])
         chosen = [
-            name for name in names if (not wanted or name in wanted) and _matches(self._world.groups[name], filters)
+            name
+            for name in names
+            if (not requested or name in requested) and _matches(self._backend.groups[name], filters)
         ]
         chosen, token = page(chosen, request.get("NextToken"), _size(request, 50, 100), _BAD_TOKEN)
         whole = request.get("IncludeInstances", True)
-        groups = [self._describe(self._world.groups[name], whole) for name in chosen]
+        groups = [self._describe(self._backend.groups[name], whole) for name in chosen]
         return {"AutoScalingGroups": groups, "NextToken": token}
 
     def describe_auto_scaling_instances(self, request: Request) -> Reply:
-        """Describe instances, with the groups that they are in."""
+        """Describe instances with their groups."""
         members = {
             identity: (group, member)
-            for group in self._world.groups.values()
+            for group in self._backend.groups.values()
             for identity, member in group.members.items()
-            if not self._world.veil.hides("group-instances", member.machine.launched_at)
+            if not self._backend.consistency.hides("group-instances", member.ec2_instance.launched_at)
         }
-        wanted = request.get("InstanceIds")
-        chosen = [identity for identity in sorted(members) if not wanted or identity in wanted]
+        requested = request.get("InstanceIds")
+        chosen = [identity for identity in sorted(members) if not requested or identity in requested]
         chosen, token = page(chosen, request.get("NextToken"), _size(request, 50, 50), _BAD_TOKEN)
         instances = [
             {**_instance(member), "AutoScalingGroupName": group.name, "HealthStatus": _health(member).upper()}
@@ -54,16 +56,16 @@ class GroupViews:
         return {"AutoScalingInstances": instances, "NextToken": token}
 
     def describe_scaling_activities(self, request: Request) -> Reply:
-        """List what groups have done, the latest first."""
-        name, wanted = request.get("AutoScalingGroupName"), request.get("ActivityIds")
-        groups = [group for group in self._world.groups.values() if name in (None, group.name)]
+        """List scaling activities, latest first."""
+        name, requested = request.get("AutoScalingGroupName"), request.get("ActivityIds")
+        groups = [group for group in self._backend.groups.values() if name in (None, group.name)]
         if name is not None and not groups:
             raise invalid(f"AutoScalingGroup name not found - AutoScalingGroup '{name}' not found")
         found = {
             activity["ActivityId"]: activity
             for group in groups
             for activity in group.activities
-            if not wanted or activity["ActivityId"] in wanted
+            if not requested or activity["ActivityId"] in requested
         }
         chosen, token = page(list(found), request.get("NextToken"), _size(request, 100, 100), _BAD_TOKEN)
         return {"Activities": [dict(found[identity]) for identity in chosen], "NextToken": token}
@@ -98,8 +100,8 @@ class GroupViews:
         }
 
     def _visible(self, group: Group) -> list[Membership]:
-        hides = self._world.veil.hides
-        return [one for one in group.members.values() if not hides("group-instances", one.machine.launched_at)]
+        hides = self._backend.consistency.hides
+        return [one for one in group.members.values() if not hides("group-instances", one.ec2_instance.launched_at)]
 
     def _template(self, specification: dict[str, Any] | None) -> dict[str, Any] | None:
         if specification is None:
@@ -115,8 +117,8 @@ class GroupViews:
 class TagOperations:
     """The tags of Auto Scaling groups."""
 
-    def __init__(self, world: World, operations: GroupOperations) -> None:
-        self._world = world
+    def __init__(self, backend: Backend, operations: GroupOperations) -> None:
+        self._backend = backend
         self._operations = operations
 
     def create_or_update_tags(self, request: Request) -> Reply:
@@ -142,7 +144,7 @@ class TagOperations:
         """List the tags of groups."""
         tags = {
             f"{name}\0{key}": tag
-            for name, group in sorted(self._world.groups.items())
+            for name, group in sorted(self._backend.groups.items())
             for key, tag in sorted(group.tags.items())
             if _tag_matches(tag, request.get("Filters", []))
         }
@@ -151,39 +153,39 @@ class TagOperations:
 
 
 class ScheduleOperations:
-    """One-time scheduled actions: the dead man's switch of a cluster."""
+    """One-time scheduled actions, which starburst uses as the lease of a pool."""
 
-    def __init__(self, world: World, operations: GroupOperations, groups: Groups) -> None:
-        self._world = world
+    def __init__(self, backend: Backend, operations: GroupOperations, groups: Groups) -> None:
+        self._backend = backend
         self._operations = operations
         self._groups = groups
 
     def put_scheduled_update_group_action(self, request: Request) -> Reply:
-        """Make a scheduled action, or replace the one of that name."""
+        """Create a scheduled action, or replace the one with that name."""
         group = self._operations.find(request["AutoScalingGroupName"])
         name = request["ScheduledActionName"]
         start = request.get("StartTime") or request.get("Time")
         if request.get("Recurrence") or request.get("EndTime") or start is None:
             raise invalid("The embedded AWS implements one-time scheduled actions only: give StartTime alone.")
         when = _epoch(start)
-        if when < self._world.now():
+        if when < self._backend.now():
             raise invalid("Given start time is in the past")
         sizes = [request.get(key) for key in ("MinSize", "MaxSize", "DesiredCapacity")]
         if sizes == [None, None, None]:
             raise invalid("You must specify at least one of DesiredCapacity, MinSize or MaxSize.")
         action = ScheduledAction(name, when, *sizes)
         group.scheduled[name] = action
-        self._world.at(when, lambda: self._world.after("schedule", lambda: self._execute(group, action)))
+        self._backend.at(when, lambda: self._backend.after("schedule", lambda: self._execute(group, action)))
         return {}
 
     def describe_scheduled_actions(self, request: Request) -> Reply:
-        """List scheduled actions that are still to come."""
-        name, wanted = request.get("AutoScalingGroupName"), request.get("ScheduledActionNames")
+        """List pending scheduled actions."""
+        name, requested = request.get("AutoScalingGroupName"), request.get("ScheduledActionNames")
         actions = {
             f"{group.name}\0{action.name}": (group, action)
-            for group in self._world.groups.values()
+            for group in self._backend.groups.values()
             for action in group.scheduled.values()
-            if name in (None, group.name) and (not wanted or action.name in wanted)
+            if name in (None, group.name) and (not requested or action.name in requested)
         }
         chosen, token = page(sorted(actions), request.get("NextToken"), _size(request, 50, 100), _BAD_TOKEN)
         return {
@@ -200,7 +202,7 @@ class ScheduleOperations:
         return {}
 
     def _execute(self, group: Group, action: ScheduledAction) -> None:
-        # Renewed or deleted meanwhile: a newer record stands under its name, or none.
+        # If it was renewed or deleted meanwhile, its name has a newer record or none.
         if group.scheduled.get(action.name) is not action or group.deleting:
             return
         if "ScheduledActions" in group.suspended:
@@ -209,8 +211,8 @@ class ScheduleOperations:
         before = group.desired
         group.min_size = group.min_size if action.min_size is None else action.min_size
         group.max_size = group.max_size if action.max_size is None else action.max_size
-        wanted = before if action.desired is None else action.desired
-        group.desired = max(group.min_size, min(wanted, group.max_size))
+        requested = before if action.desired is None else action.desired
+        group.desired = max(group.min_size, min(requested, group.max_size))
         self._groups.resize(
             group,
             f"the scheduled action {action.name} executed. Setting desired capacity from {before} to {group.desired}.",
@@ -259,9 +261,9 @@ def _tag_matches(tag: dict[str, Any], filters: Iterable[dict[str, Any]]) -> bool
 
 def _instance(member: Membership) -> dict[str, Any]:
     return {
-        "InstanceId": member.machine.id,
-        "InstanceType": member.machine.instance_type,
-        "AvailabilityZone": member.machine.zone,
+        "InstanceId": member.ec2_instance.id,
+        "InstanceType": member.ec2_instance.instance_type,
+        "AvailabilityZone": member.ec2_instance.zone,
         "LifecycleState": member.state,
         "HealthStatus": _health(member),
         "LaunchTemplate": member.template,
@@ -287,5 +289,5 @@ def _scheduled(group: Group, action: ScheduledAction) -> dict[str, Any]:
 
 
 def _epoch(when: datetime) -> float:
-    # moto's parser returns UTC without saying so.
+    # moto's parser returns UTC without a time zone.
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()

@@ -1,7 +1,6 @@
-"""What EC2 has to sell: rooms of capacity pools, vCPU quotas, and which pool a group buys from.
+"""EC2 capacity: room in capacity pools, vCPU quotas, and which pool a group launches from.
 
-Everything is unlimited
-until the weather says otherwise, quotas as good as.
+Pools are unlimited and quotas practically so, until a fault changes them.
 """
 
 from __future__ import annotations
@@ -13,23 +12,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dask_starburst.catalog.quotas import Market as Kind
+from dask_starburst.catalog.quotas import Market
 from dask_starburst.local.backend.quotas import Quotas
-from dask_starburst.local.backend.state import Group, Machine
+from dask_starburst.local.backend.state import Ec2Instance, Group
 from dask_starburst.local.http.protocols import ServiceError
 from dask_starburst.local.services.ec2.capacity_pools import Choice, Pool
 from dask_starburst.local.services.ec2.spot_prices import SpotPrices
 
-_SPOT_POOLS = 2  # SpotInstancePools' default, of lowest-price only
-# How long a group prefers others to a pool that has refused it. Unverified: real groups do so for minutes.
-_WARY_SECONDS = 300.0
+_SPOT_POOLS = 2  # default of SpotInstancePools, for lowest-price only
+# How long a group avoids a pool that has refused it. Unverified: real groups do so for minutes.
+_AVOIDED_SECONDS = 300.0
 
 
 @dataclass
 class _Room:
     choice: Choice
     room: int | None
-    before: Counter[Pool]  # what was in use when the room was measured
+    before: Counter[Pool]  # usage when the room was set
 
 
 @dataclass
@@ -41,24 +40,24 @@ class _Refusal:
 
 @dataclass(frozen=True)
 class Offer:
-    """One way in which a group would buy: an override of its policy, in a market."""
+    """One way for a group to launch: an override of its policy in a capacity pool."""
 
     template: dict[str, Any]
     override: str | None
     pool: Pool
 
 
-class Market:
-    """Rooms, quotas and refusals of all pools.
+class Ec2Capacity:
+    """Room, quotas and refusals of all capacity pools.
 
     Parameters
     ----------
     now : callable
         The virtual time.
     zones : callable
-        Returns the zones of the region, for AWS's advice to try another.
+        Returns the zones of the region, for AWS's error message.
     seed : int
-        Decides between pools that are equal in everything.
+        Breaks ties between equal pools.
     quotas : Quotas, optional
         The quotas of the account.
     """
@@ -76,62 +75,62 @@ class Market:
         self._zones = zones
         self._seed = seed
         self._used: Counter[Pool] = Counter()
-        self._rooms: list[_Room] = []  # the latest that takes a pool counts
+        self._rooms: list[_Room] = []  # the latest matching one counts
         self._refusals: list[_Refusal] = []
-        self._wary: dict[tuple[str, Pool], float] = {}  # until when a group avoids a pool
+        self._avoided: dict[tuple[str, Pool], float] = {}  # until when a group avoids a pool
 
-    def take(self, machine: Machine) -> None:
-        """Count an instance that was launched."""
-        self._used[pool_of(machine)] += 1
+    def take(self, ec2_instance: Ec2Instance) -> None:
+        """Count a launched instance."""
+        self._used[pool_of(ec2_instance)] += 1
 
-    def give_back(self, machine: Machine) -> None:
-        """Count an instance that shuts down."""
-        self._used[pool_of(machine)] -= 1
+    def give_back(self, ec2_instance: Ec2Instance) -> None:
+        """Stop counting an instance that shuts down."""
+        self._used[pool_of(ec2_instance)] -= 1
 
     def set_room(self, choice: Choice, room: int | None) -> None:
-        """Let each of some pools have room for so many instances more; None is any number."""
+        """Set the room of matching pools, in instances from now on; None is unlimited."""
         self._rooms = [one for one in self._rooms if one.choice != choice]
         self._rooms.append(_Room(choice, room, self._used.copy()))
 
     def refuse(self, choice: Choice, times: int | None, seconds: float | None) -> None:
-        """Let some pools look open and refuse, so many times or for so long."""
+        """Make matching pools look available and refuse launches, `times` times or for `seconds`."""
         self._refusals.append(_Refusal(choice, times, self._now() + (math.inf if seconds is None else seconds)))
 
     def clear(self) -> None:
-        """Let everything be unlimited."""
+        """Restore the defaults: unlimited."""
         self._rooms.clear()
         self.prices.clear()
         self.quotas.clear()
         self._refusals.clear()
-        self._wary.clear()
+        self._avoided.clear()
 
     def room(self, pool: Pool) -> float:
-        """Return how many instances more a pool has room for."""
+        """Return the number of instances that a pool has room for."""
         for rule in reversed(self._rooms):
-            if rule.choice.takes(pool):
+            if rule.choice.matches(pool):
                 return math.inf if rule.room is None else rule.room - (self._used[pool] - rule.before[pool])
         return math.inf
 
     def choose(self, group: Group, offers: Sequence[Offer]) -> Offer:
-        """Choose the offer that a group buys next, by its allocation strategy.
+        """Choose the offer for a group's next launch, by its allocation strategy.
 
         Parameters
         ----------
         group : Group
-            Who buys.
+            The group that launches.
         offers : sequence of Offer
-            All of one market, in the group's order, and of the zone to try first before others.
+            Offers of one market in the group's order, those of the preferred zone first.
 
         Raises
         ------
         ServiceError
-            No pool has room, or the quota is used up, or the chosen pool refuses: in AWS's words.
+            No pool has room, the quota is used up, or the chosen pool refuses. The message is AWS's.
         """
         open_ = [one for one in offers if self.room(one.pool) > 0]
         if not open_:
             raise self._insufficient(group, offers[0].pool, refused=False)
-        # A pool that has refused is tried again before nothing is bought at all.
-        open_ = [one for one in open_ if not self._is_wary(group, one.pool)] or open_
+        # If every pool is avoided, try them again.
+        open_ = [one for one in open_ if not self._is_avoided(group, one.pool)] or open_
         affordable = [one for one in open_ if self._within_quota(one.pool)]
         if not affordable:
             raise self._over_quota(group, open_[0].pool)
@@ -139,7 +138,7 @@ class Market:
         here = [one for one in affordable if one.pool.zone == zone]
         best = self._best(group, here)
         if self._refuses(best.pool):
-            self._wary[group.name, best.pool] = self._now() + _WARY_SECONDS
+            self._avoided[group.name, best.pool] = self._now() + _AVOIDED_SECONDS
             raise self._insufficient(group, best.pool, refused=True)
         return best
 
@@ -160,24 +159,24 @@ class Market:
         return min(offers, key=ranks[strategy])
 
     def _cheapest_in_turn(self, group: Group, offers: list[Offer]) -> Offer:
-        """Spread over as many of the cheapest pools as the policy says."""
+        """Spread over the cheapest pools, as many as SpotInstancePools."""
         distribution = (group.mixed or {}).get("InstancesDistribution") or {}
         most = int(distribution.get("SpotInstancePools") or _SPOT_POOLS)
         cheapest = sorted(offers, key=lambda one: (self.prices.of(one.pool), self._lot(one.pool)))[:most]
-        have = Counter(pool_of(member.machine) for member in group.staying())
+        have = Counter(pool_of(member.ec2_instance) for member in group.staying())
         return min(cheapest, key=lambda one: have[one.pool])
 
     def _lot(self, pool: Pool) -> float:
         return random.Random(f"{self._seed}/{pool.type}/{pool.zone}/{pool.market}").random()
 
-    def _is_wary(self, group: Group, pool: Pool) -> bool:
-        return self._now() < self._wary.get((group.name, pool), 0.0)
+    def _is_avoided(self, group: Group, pool: Pool) -> bool:
+        return self._now() < self._avoided.get((group.name, pool), 0.0)
 
     def _refuses(self, pool: Pool) -> bool:
         now = self._now()
         self._refusals = [one for one in self._refusals if one.until > now and one.times != 0]
         for refusal in self._refusals:
-            if refusal.choice.takes(pool):
+            if refusal.choice.matches(pool):
                 refusal.times = None if refusal.times is None else refusal.times - 1
                 return True
         return False
@@ -207,7 +206,7 @@ class Market:
                 "Unable to fulfill capacity due to your request configuration. Please adjust your request and try "
                 "again.",
             )
-        # AWS names the other zones whether or not they have any.
+        # AWS names all other zones, whether or not they have capacity.
         others = ", ".join(zone for zone in self._zones() if zone != pool.zone)
         return _refusal(
             group,
@@ -219,20 +218,22 @@ class Market:
         )
 
 
-def pool_of(machine: Machine) -> Pool:
-    """Return the pool that an instance is from."""
-    return Pool(machine.instance_type, machine.zone, "spot" if machine.lifecycle == "spot" else "on-demand")
+def pool_of(ec2_instance: Ec2Instance) -> Pool:
+    """Return the capacity pool of an instance."""
+    return Pool(
+        ec2_instance.instance_type, ec2_instance.zone, "spot" if ec2_instance.lifecycle == "spot" else "on-demand"
+    )
 
 
 def offers(group: Group, zones: Iterable[str], type_of: Callable[[dict[str, Any]], str]) -> list[Offer]:
-    """List what a group may buy next, in the order of the zones to try and of its overrides.
+    """List a group's launch options, ordered by zone and then by override.
 
     Parameters
     ----------
     group : Group
-        Who buys.
+        The group that launches.
     zones : iterable of str
-        The one to try first first.
+        The zones, in order of preference.
     type_of : callable
         Returns the instance type of a launch template.
     """
@@ -247,7 +248,7 @@ def offers(group: Group, zones: Iterable[str], type_of: Callable[[dict[str, Any]
             for one in specification.get("Overrides") or [{}]
         ]
         spot = _is_spot(group, group.mixed.get("InstancesDistribution") or {})
-    market: Kind = "spot" if spot else "on-demand"
+    market: Market = "spot" if spot else "on-demand"
     typed = [(template, override, override or type_of(template)) for template, override in ways]
     return [Offer(template, override, Pool(kind, zone, market)) for zone in zones for template, override, kind in typed]
 
@@ -257,11 +258,11 @@ def _is_spot(group: Group, distribution: dict[str, Any]) -> bool:
     share = distribution.get("OnDemandPercentageAboveBaseCapacity")
     percentage = 100 if share is None else int(share)
     staying = group.staying()
-    on_demand = sum(member.machine.lifecycle == "on-demand" for member in staying)
+    on_demand = sum(member.ec2_instance.lifecycle == "on-demand" for member in staying)
     above = max(len(staying) + 1 - base, 0)
     # AWS rounds up in favour of On-Demand.
-    wanted = min(base, len(staying) + 1) + -(-above * percentage // 100)
-    return on_demand >= wanted
+    requested = min(base, len(staying) + 1) + -(-above * percentage // 100)
+    return on_demand >= requested
 
 
 def _strategy(group: Group, spot: bool) -> str:
@@ -272,7 +273,7 @@ def _strategy(group: Group, spot: bool) -> str:
 
 
 def _refusal(group: Group, pool: Pool, code: str, message: str) -> ServiceError:
-    """Write an error as scaling activities do: groups of several types name the market and the code first."""
+    """Format an error as in scaling activities: with a mixed instances policy, market and code come first."""
     if group.mixed is None:
         return ServiceError(code, message)
     market = "Spot" if pool.market == "spot" else "On-Demand"

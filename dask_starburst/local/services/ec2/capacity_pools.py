@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from dask_starburst.catalog import price_table
-from dask_starburst.catalog.quotas import Market as Kind
-from dask_starburst.catalog.quotas import Quota, quota_of
+from dask_starburst.catalog.quotas import Market, Quota, quota_of
 from dask_starburst.errors import PriceUnknown
 
 
@@ -19,11 +18,11 @@ class Pool:
 
     type: str
     zone: str
-    market: Kind
+    market: Market
 
     @property
     def vcpus(self) -> int:
-        """How many vCPUs one of its instances has."""
+        """The vCPUs of one instance."""
         return int(INSTANCE_TYPES[self.type]["VCpuInfo"]["DefaultVCpus"])
 
     @property
@@ -38,7 +37,7 @@ class Pool:
 
     @property
     def price(self) -> float:
-        """USD an hour by the bundled catalogue; infinite for what it does not have."""
+        """USD an hour in the bundled catalogue; infinite if it has no price."""
         try:
             table = price_table(self.region)
             price = table.spot_estimate(self.type) if self.market == "spot" else table.on_demand(self.type)
@@ -49,12 +48,12 @@ class Pool:
 
 @dataclass(frozen=True)
 class Choice:
-    """Some pools: all that have the named type, zone and market. What is None is any."""
+    """A selection of pools by type, zone and market; None matches any."""
 
     type: str | None = None
     zone: str | None = None
     market: str | None = None
 
-    def takes(self, pool: Pool) -> bool:
-        """Whether a pool is one of them."""
+    def matches(self, pool: Pool) -> bool:
+        """Return whether it selects a pool."""
         return self.type in (None, pool.type) and self.zone in (None, pool.zone) and self.market in (None, pool.market)

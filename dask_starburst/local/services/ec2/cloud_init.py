@@ -1,6 +1,6 @@
-"""What a plain instance does at boot: the ``docker run`` commands of its cloud-config user data.
+"""Boot of an instance without ECS: the ``docker run`` commands of its cloud-config user data.
 
-Nothing else of user data is executed: the settings of the ECS agent are read in ``ec2.py``, the rest is passed over.
+Nothing else of user data is executed. The settings of the ECS agent are read in ``instances.py``; the rest is ignored.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class DockerRun:
 
 @dataclass(frozen=True)
 class Boot:
-    """What user data makes an instance do.
+    """The commands of user data.
 
     Attributes
     ----------
     installs_docker : bool
-        Whether it installs Docker first, which takes its time.
+        Whether it installs Docker first, which takes time.
     runs : tuple of DockerRun
-        The containers, one after the other.
+        The containers, run one after the other.
     shuts_down : bool
-        Whether it shuts the instance down when the last of them has ended.
+        Whether it shuts the instance down after the last container.
     """
 
     installs_docker: bool
@@ -44,15 +44,15 @@ class Boot:
 
 
 def parse(user_data: str) -> Boot | None:
-    """Read user data. None if it runs no container."""
+    """Parse user data; None if it runs no container."""
     if not user_data.startswith(_HEADER):
         return None
     try:
         document = yaml.safe_load(user_data)
     except yaml.YAMLError:
-        return None  # as on a real instance, where it is a line in a log that nobody reads
-    wanted = document.get("runcmd") if isinstance(document, dict) else None
-    commands = [one if isinstance(one, str) else shlex.join(map(str, one)) for one in wanted or []]
+        return None  # as on a real instance, where the error is only in a log
+    requested = document.get("runcmd") if isinstance(document, dict) else None
+    commands = [one if isinstance(one, str) else shlex.join(map(str, one)) for one in requested or []]
     runs = tuple(_docker_run(command) for command in commands if command.startswith("docker run "))
     if not runs:
         return None

@@ -1,4 +1,4 @@
-"""moto's EC2 as the engine uses it: launches from templates, states, addresses, facts."""
+"""The adapter to moto's EC2: launches from templates, states, addresses, metadata."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.iam.models import iam_backends
 from moto.ssm.models import ssm_backends
 
-from dask_starburst.local.backend.consistency import Veil
-from dask_starburst.local.backend.state import Machine
-from dask_starburst.local.backend.world import ACCOUNT
+from dask_starburst.local.backend.backend import ACCOUNT
+from dask_starburst.local.backend.consistency import Consistency
+from dask_starburst.local.backend.state import Ec2Instance
 from dask_starburst.local.http.protocols import ServiceError
 from dask_starburst.local.moto import patches
 
@@ -31,31 +31,29 @@ class Ec2:
     region : str
         The region.
     aliases : bool
-        Whether each instance has an address of its own. If not, all of them are at 127.0.0.1.
-    veil : Veil
-        What knows which instance profiles EC2 has not heard of yet.
+        Whether each instance has its own address. If not, all use 127.0.0.1.
+    consistency : Consistency
+        Decides which instance profiles EC2 does not accept yet.
     """
 
-    def __init__(self, region: str, aliases: bool, veil: Veil) -> None:
-        self._backend: Any = ec2_backends[ACCOUNT][region]
+    def __init__(self, region: str, aliases: bool, consistency: Consistency) -> None:
+        self._moto: Any = ec2_backends[ACCOUNT][region]
         self._region = region
         self._aliases = aliases
-        self._veil = veil
+        self._consistency = consistency
 
     def template(self, specification: dict[str, Any]) -> Any:
-        """Find the version of a launch template that a specification names.
+        """Return the launch template version of a specification.
 
         Raises
         ------
         ServiceError
-            There is none, in EC2's words.
+            It does not exist. The message is EC2's.
         """
         name, identity = specification.get("LaunchTemplateName"), specification.get("LaunchTemplateId")
         try:
             template = (
-                self._backend.get_launch_template(identity)
-                if identity
-                else self._backend.get_launch_template_by_name(name)
+                self._moto.get_launch_template(identity) if identity else self._moto.get_launch_template_by_name(name)
             )
             return template.get_version(specification.get("Version") or "$Default")
         except ServiceException as error:
@@ -64,29 +62,29 @@ class Ec2:
             raise ServiceError("InvalidLaunchTemplateVersion", "Invalid launch template version.") from error
 
     def zone_of(self, subnet_id: str) -> str | None:
-        """Return the availability zone of a subnet, None when there is no such subnet."""
-        subnets = {subnet.id: subnet for subnet in self._backend.describe_subnets()}
+        """Return the availability zone of a subnet; None if it does not exist."""
+        subnets = {subnet.id: subnet for subnet in self._moto.describe_subnets()}
         return subnets[subnet_id].availability_zone if subnet_id in subnets else None
 
     def zones(self) -> list[str]:
         """Return the names of all availability zones."""
-        return [zone.name for zone in self._backend.describe_availability_zones()]
+        return [zone.name for zone in self._moto.describe_availability_zones()]
 
     def zone_ids(self) -> dict[str, str]:
         """Return the ids of all availability zones by name."""
-        return {zone.name: zone.zone_id for zone in self._backend.describe_availability_zones()}
+        return {zone.name: zone.zone_id for zone in self._moto.describe_availability_zones()}
 
     def type_of(self, specification: dict[str, Any]) -> str:
         """Return the instance type of a launch template."""
         return str(self.template(specification).data.get("InstanceType"))
 
     def check(self, specification: dict[str, Any], instance_type: str | None) -> None:
-        """Refuse what RunInstances would refuse, without a launch.
+        """Validate a launch without launching.
 
         Raises
         ------
         ServiceError
-            In EC2's words.
+            RunInstances would refuse it. The message is EC2's.
         """
         data = self.template(specification).data
         if not (instance_type or data.get("InstanceType")):
@@ -94,10 +92,10 @@ class Ec2:
         if (instance_type or data["InstanceType"]) not in INSTANCE_TYPES:
             raise ServiceError("InvalidParameterValue", f"Invalid value '{instance_type}' for InstanceType.")
         image = self._image(data.get("ImageId"))
-        if not self._backend.describe_images(filters={"image-id": [image]}):
+        if not self._moto.describe_images(filters={"image-id": [image]}):
             raise ServiceError("InvalidAMIID.NotFound", f"The image id '[{image}]' does not exist")
         for group_id in _security_groups(data):
-            if self._backend.get_security_group_from_id(group_id) is None:
+            if self._moto.get_security_group_from_id(group_id) is None:
                 message = f"The security group '{group_id}' does not exist"
                 raise ServiceError("InvalidGroup.NotFound", message)
         self._check_profile(data.get("IamInstanceProfile") or {})
@@ -105,12 +103,12 @@ class Ec2:
     def launch(
         self, specification: dict[str, Any], instance_type: str | None, subnet_id: str, spot: bool, tags: dict[str, str]
     ) -> str:
-        """Launch one instance as an Auto Scaling group does, and return its id.
+        """Launch one instance for an Auto Scaling group and return its id.
 
         Raises
         ------
         ServiceError
-            EC2 refuses, in its words.
+            EC2 refuses it. The message is EC2's.
         """
         self.check(specification, instance_type)
         if spot:
@@ -119,7 +117,7 @@ class Ec2:
         data = version.data
         interface = (data.get("NetworkInterfaces") or [{}])[0]
         try:
-            reservation = self._backend.run_instances(
+            reservation = self._moto.run_instances(
                 self._image(data["ImageId"]),
                 1,
                 data.get("UserData"),
@@ -143,24 +141,24 @@ class Ec2:
         instance = reservation.instances[0]
         profile = data.get("IamInstanceProfile") or {}
         if profile:
-            self._backend.associate_iam_instance_profile(
+            self._moto.associate_iam_instance_profile(
                 instance.id,
                 iam_instance_profile_name=profile.get("Name"),
                 iam_instance_profile_arn=profile.get("Arn"),
             )
         return str(instance.id)
 
-    def machine(self, instance: Any, now: float) -> Machine:
-        """Describe one of moto's new instances for the engine."""
+    def describe(self, instance: Any, now: float) -> Ec2Instance:
+        """Return the backend's record of a new moto instance."""
         if not self._aliases:
             _share_one_address(instance)
-        # moto's own is not of the virtual clock; it wants one without a time zone.
+        # moto's time is not virtual; it needs a datetime without a time zone.
         instance.launch_time = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
         kind = INSTANCE_TYPES[instance.instance_type]
         architectures = kind["ProcessorInfo"]["SupportedArchitectures"]
         agent = _agent_configuration(instance.user_data)
-        tags = self._backend.tags.get(instance.id, {})  # get_tags() looks through those of everything
-        return Machine(
+        tags = self._moto.tags.get(instance.id, {})  # get_tags() scans the tags of all resources
+        return Ec2Instance(
             id=instance.id,
             instance_type=instance.instance_type,
             zone=instance.availability_zone,
@@ -178,54 +176,54 @@ class Ec2:
             interfaces=kind["NetworkInfo"]["MaximumNetworkInterfaces"],
         )
 
-    def set_running(self, machine: Machine) -> None:
-        """Show an instance as running, with its public address from now on."""
-        instance = self.instance(machine.id)
+    def set_running(self, ec2_instance: Ec2Instance) -> None:
+        """Set an instance to running, with its public address."""
+        instance = self.instance(ec2_instance.id)
         patches.set_state(instance, "running")
         for interface in instance.nics.values():
             if interface.public_ip_auto_assign:
                 interface.public_ip = interface.private_ip_address
 
-    def set_shutting_down(self, machine: Machine, now: float, reason: Any = None) -> None:
-        """Show an instance as shutting down since `now`, and why if nobody asked for it."""
-        instance = self.instance(machine.id)
+    def set_shutting_down(self, ec2_instance: Ec2Instance, now: float, reason: Any = None) -> None:
+        """Set an instance to shutting-down at `now`, with a reason if the user did not request it."""
+        instance = self.instance(ec2_instance.id)
         patches.set_state(instance, "shutting-down")
         if reason is not None:
             instance.state_reason = reason
         when = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S GMT")
         patches.set_transition(instance, f"User initiated ({when})" if reason is None else reason.code)
 
-    def set_terminated(self, machine: Machine) -> None:
-        """Show an instance as terminated, and give its address and its security groups back."""
-        instance = self.instance(machine.id)
+    def set_terminated(self, ec2_instance: Ec2Instance) -> None:
+        """Set an instance to terminated, and release its address and security groups."""
+        instance = self.instance(ec2_instance.id)
         reason, transition = instance.state_reason, instance.state_transition_reason
         patches.finish_termination(instance)
         patches.set_transition(instance, transition)
-        # moto takes every termination for the user's.
+        # moto treats every termination as the user's.
         if reason.code.startswith("Server."):
             instance.state_reason = reason
 
-    def forget(self, machine: Machine) -> None:
-        """Take a terminated instance out of DescribeInstances, with its tags."""
-        patches.forget(self._backend, machine.id)
-        reservations = self._backend.reservations
+    def forget(self, ec2_instance: Ec2Instance) -> None:
+        """Remove a terminated instance from DescribeInstances, with its tags."""
+        patches.forget(self._moto, ec2_instance.id)
+        reservations = self._moto.reservations
         for identity, reservation in list(reservations.items()):
-            if any(instance.id == machine.id for instance in reservation.instances):
-                reservation.instances = [one for one in reservation.instances if one.id != machine.id]
+            if any(instance.id == ec2_instance.id for instance in reservation.instances):
+                reservation.instances = [one for one in reservation.instances if one.id != ec2_instance.id]
                 if not reservation.instances:
                     del reservations[identity]
 
     def instance(self, instance_id: str) -> Any:
-        """Return moto's record of an instance, None when there is none."""
-        return self._backend.get_instance_by_id(instance_id)
+        """Return moto's record of an instance; None if there is none."""
+        return self._moto.get_instance_by_id(instance_id)
 
     def user_data(self, instance_id: str) -> str:
-        """Return the user data of an instance, decoded; empty when it has none."""
+        """Return the decoded user data of an instance; empty if it has none."""
         return _text(self.instance(instance_id).user_data)
 
     def role_of(self, instance_id: str) -> str | None:
-        """Return the name of the role that an instance has through its profile."""
-        association = self._backend.iam_instance_profile_associations.get(instance_id)
+        """Return the name of the role in an instance's profile."""
+        association = self._moto.iam_instance_profile_associations.get(instance_id)
         if association is None or not association.iam_instance_profile.roles:
             return None
         return str(association.iam_instance_profile.roles[0].name)
@@ -238,7 +236,7 @@ class Ec2:
 
     def _check_profile(self, profile: dict[str, str]) -> None:
         profiles = iam_backends[ACCOUNT]["aws"].get_instance_profiles()
-        known = [one for one in profiles if self._veil.profile_is_usable(one.name)]
+        known = [one for one in profiles if self._consistency.profile_is_usable(one.name)]
         name, arn = profile.get("Name"), profile.get("Arn")
         if (name or arn) and not any(name == one.name or arn == one.arn for one in known):
             what = "name" if name else "arn"
@@ -250,7 +248,7 @@ class Ec2:
 
 
 def _check_spot_role() -> None:
-    """Refuse Spot in an account that lacks the role which the console makes and the API does not."""
+    """Refuse Spot if the account lacks the service-linked role, which only the console creates by itself."""
     roles = iam_backends[ACCOUNT]["aws"].roles.values()
     if not any(role.name == "AWSServiceRoleForEC2Spot" for role in roles):
         raise ServiceError(
@@ -267,12 +265,12 @@ def _security_groups(data: dict[str, Any]) -> list[str]:
 
 def _share_one_address(instance: Any) -> None:
     for interface in instance.nics.values():
-        # moto's own bookkeeping of free addresses goes by the address in this list, so it stays as it was there.
+        # moto tracks free addresses by this list, so its entry keeps the original address.
         interface.private_ip_address = _SHARED_ADDRESS
 
 
 def _agent_configuration(user_data: Any) -> dict[str, str]:
-    """Read the settings of the ECS agent out of the user data, however it writes them to the file."""
+    """Parse the settings of the ECS agent in user data, in any form of writing the file."""
     pattern = r"\b(ECS_[A-Z_]+)=(?:'([^'\n]*)'|\"([^\"\n]*)\"|(\{.*?\}|[^\s'\"]+))"
     found = re.findall(pattern, _text(user_data))
     return {name: single or double or bare for name, single, double, bare in found}

@@ -1,14 +1,14 @@
-"""What an instance and a task can ask about themselves: instance metadata, task metadata, credentials.
+"""Instance metadata, task metadata and task credentials.
 
-One WSGI application answers for all of them; which one asks is in the path. The gate has already checked the secret in
-it, which only that instance or task is told (`keys.Keys.path`)::
+One WSGI application answers for all instances and tasks; the path names the caller. The router has already checked the
+secret in the path, which only that instance or task has (`keys.Keys.path`)::
 
     /imds/<instance id>/latest/...      instance metadata, version 2 only
     /ecs/v4/<task id>[/task]            task metadata, version 4
     /credentials/<task id>              credentials of a task's role
 
 so ``AWS_EC2_METADATA_SERVICE_ENDPOINT``, ``ECS_CONTAINER_METADATA_URI_V4`` and
-``AWS_CONTAINER_CREDENTIALS_FULL_URI`` lead every AWS SDK here. Paths and shapes are those of
+``AWS_CONTAINER_CREDENTIALS_FULL_URI`` direct every AWS SDK here. Paths and shapes are those of
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-categories.html and
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4.html.
 """
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 _LONGEST_TTL = 21_600
 _CREDENTIALS_SECONDS = 6 * 3600
-_RENEWED_SECONDS = 3600  # as seldom are there new ones
+_RENEWED_SECONDS = 3600  # how often credentials are renewed
 _GRAVITON = re.compile(r"(a1|[a-z]+\d+g[a-z]*)\.")
 
 
 @dataclass(frozen=True)
-class InstanceFacts:
-    """What an EC2 instance can learn about itself; ``instance_action`` and ``rebalance`` once announced."""
+class InstanceMetadata:
+    """The metadata of an EC2 instance; ``instance_action`` and ``rebalance`` once there is a notice."""
 
     instance_id: str
     instance_type: str
@@ -60,8 +60,8 @@ class InstanceFacts:
 
 
 @dataclass(frozen=True)
-class TaskFacts:
-    """What an ECS task can learn about itself: ``cpu`` in units (1,024 a vCPU), ``memory`` in MiB."""
+class TaskMetadata:
+    """The metadata of an ECS task: ``cpu`` in units (1,024 a vCPU), ``memory`` in MiB."""
 
     arn: str
     cluster: str
@@ -82,13 +82,13 @@ class TaskFacts:
 
 
 class MetadataSource(Protocol):
-    """Where the facts come from. None means that there is no such instance or task."""
+    """The source of metadata. None means that the instance or task does not exist."""
 
-    def instance(self, id: str) -> InstanceFacts | None:
-        """Return the facts of one instance."""
+    def instance(self, id: str) -> InstanceMetadata | None:
+        """Return the metadata of an instance."""
 
-    def task(self, id: str) -> TaskFacts | None:
-        """Return the facts of one task by the last part of its ARN."""
+    def task(self, id: str) -> TaskMetadata | None:
+        """Return the metadata of a task by the last part of its ARN."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class _Reply:
 class MetadataApp:
     """The WSGI application. Tokens and credentials expire by ``now``, which is real time; answers are dated ``date``.
 
-    Both are seconds since 1970. Notices have times of the played world, so the answers that carry them must too.
+    Both are seconds since 1970. Notices use the virtual clock, so the answers that contain them use it too.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class MetadataApp:
         return _not_found() if found is None else _Reply(HTTPStatus.OK, found)
 
     def _token(self, instance_id: str, environ: WSGIEnvironment) -> _Reply:
-        # A request that a proxy has passed on may come from anywhere, so AWS hands out no token for it.
+        # AWS refuses a token to forwarded requests, because they may come from anywhere.
         if "HTTP_X_FORWARDED_FOR" in environ:
             return _Reply(HTTPStatus.FORBIDDEN)
         seconds = environ.get("HTTP_X_AWS_EC2_METADATA_TOKEN_TTL_SECONDS", "")
@@ -173,7 +173,7 @@ class MetadataApp:
     def _task_credentials(self, task_id: str) -> _Reply:
         task = self._source.task(task_id)
         if task is None or task.role_arn is None:
-            # The ECS agent's own words and status for an id that it does not know.
+            # The ECS agent's message and status for an unknown id.
             error = {
                 "code": "InvalidIdInRequest",
                 "message": "CredentialsV2Request: ID not found",
@@ -192,19 +192,19 @@ class MetadataApp:
             "Expiration": _iso(until),
         }
 
-    def _instance_tree(self, facts: InstanceFacts) -> dict[str, Any]:
-        """Everything under ``/latest``: folders are dictionaries, documents are strings."""
+    def _instance_tree(self, facts: InstanceMetadata) -> dict[str, Any]:
+        """Return the tree under ``/latest``: folders are dictionaries, documents are strings."""
         iam = {}
         if facts.role_name:
             role_arn = f"arn:aws:iam::{facts.account_id}:role/{facts.role_name}"
             about = {"Code": "Success", "LastUpdated": _iso(self._now()), "Type": "AWS-HMAC"}
             document = json.dumps({**about, **self._credentials(role_arn)}, indent=2)
             iam = {"iam": {"security-credentials": {facts.role_name: document}}}
-        return {"dynamic": _dynamic_tree(facts), "meta-data": _facts_tree(facts) | iam | _notices(facts)}
+        return {"dynamic": _dynamic_tree(facts), "meta-data": _metadata_tree(facts) | iam | _notices(facts)}
 
 
 class _Tokens:
-    """Session tokens that carry their own proof, so that none has to be remembered."""
+    """Self-signed session tokens, so that none has to be stored."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -226,7 +226,7 @@ class _Tokens:
         return base64.urlsafe_b64encode(until.encode() + b"|" + proof).decode()
 
 
-def _facts_tree(facts: InstanceFacts) -> dict[str, Any]:
+def _metadata_tree(facts: InstanceMetadata) -> dict[str, Any]:
     host = f"ip-{facts.private_ip.replace('.', '-')}.{_domain(facts.region)}"
     meta: dict[str, Any] = {
         "ami-id": facts.image_id,
@@ -245,7 +245,7 @@ def _facts_tree(facts: InstanceFacts) -> dict[str, Any]:
     return meta
 
 
-def _dynamic_tree(facts: InstanceFacts) -> dict[str, Any]:
+def _dynamic_tree(facts: InstanceMetadata) -> dict[str, Any]:
     document = {
         "accountId": facts.account_id,
         "architecture": "arm64" if _GRAVITON.match(facts.instance_type) else "x86_64",
@@ -265,8 +265,8 @@ def _dynamic_tree(facts: InstanceFacts) -> dict[str, Any]:
     return {"instance-identity": {"document": json.dumps(document, indent=2)}}
 
 
-def _notices(facts: InstanceFacts) -> dict[str, Any]:
-    """Until there is a notice the whole branch is missing, and pollers see 404."""
+def _notices(facts: InstanceMetadata) -> dict[str, Any]:
+    """Return the branches of notices. Without a notice they are missing, and pollers get 404."""
     tree: dict[str, Any] = {}
     if facts.instance_action is not None:
         tree["spot"] = {"instance-action": json.dumps(dict(facts.instance_action))}
@@ -278,18 +278,18 @@ def _notices(facts: InstanceFacts) -> dict[str, Any]:
 
 
 def _look_up(tree: Mapping[str, Any], path: str) -> str | None:
-    """Return a document, or the listing of a folder, whose own folders end with a slash."""
+    """Return a document, or the listing of a folder, in which folders end with a slash."""
     node: Any = tree
     for name in path.rstrip("/").split("/"):
         if not isinstance(node, Mapping) or name not in node:
             return None
         node = node[name]
     if isinstance(node, str):
-        return node  # with a slash at the end too: AWS takes it, and botocore asks for the zone like that
+        return node  # also with a trailing slash, which AWS accepts and botocore uses for the zone
     return "\n".join(f"{name}/" if isinstance(node[name], Mapping) else name for name in sorted(node))
 
 
-def _container_document(task: TaskFacts, instance: InstanceFacts | None) -> dict[str, Any]:
+def _container_document(task: TaskMetadata, instance: InstanceMetadata | None) -> dict[str, Any]:
     docker_id = hashlib.sha256(task.arn.encode()).hexdigest()
     document: dict[str, Any] = {
         "DockerId": docker_id,
@@ -316,13 +316,13 @@ def _container_document(task: TaskFacts, instance: InstanceFacts | None) -> dict
     return document | _log_options(task)
 
 
-def _network(task: TaskFacts, instance: InstanceFacts | None) -> dict[str, Any]:
+def _network(task: TaskMetadata, instance: InstanceMetadata | None) -> dict[str, Any]:
     if task.interface_ip is not None:
         return {"NetworkMode": "awsvpc", "IPv4Addresses": [task.interface_ip]}
     return {"NetworkMode": "host", "IPv4Addresses": [instance.private_ip] if instance else []}
 
 
-def _log_options(task: TaskFacts) -> dict[str, Any]:
+def _log_options(task: TaskMetadata) -> dict[str, Any]:
     if not task.log_group or not task.log_stream:
         return {}
     options = {
@@ -333,7 +333,7 @@ def _log_options(task: TaskFacts) -> dict[str, Any]:
     return {"LogDriver": "awslogs", "LogOptions": options}
 
 
-def _task_document(task: TaskFacts, container: dict[str, Any]) -> dict[str, Any]:
+def _task_document(task: TaskMetadata, container: dict[str, Any]) -> dict[str, Any]:
     return {
         "Cluster": task.cluster,
         "TaskARN": task.arn,
@@ -348,7 +348,7 @@ def _task_document(task: TaskFacts, container: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _status(task: TaskFacts) -> str:
+def _status(task: TaskMetadata) -> str:
     return "PENDING" if task.started is None else "RUNNING"
 
 

@@ -1,4 +1,4 @@
-"""EC2's GetSpotPlacementScores, which moto lacks: how likely Spot capacity is, by the market's rooms."""
+"""EC2's GetSpotPlacementScores, which moto lacks: how likely Spot capacity is, by the room of capacity pools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 from dask_starburst.local.http.protocols import XML, Answer, ServiceError, error_answer
-from dask_starburst.local.services.ec2.capacity import Market
+from dask_starburst.local.services.ec2.capacity import Ec2Capacity
 from dask_starburst.local.services.ec2.capacity_pools import Pool
 
 #: Scores go from 1 to 10; with fewer than three types AWS gives low ones ("Spot placement score", EC2 User Guide).
@@ -20,21 +20,21 @@ class PlacementScores:
 
     Parameters
     ----------
-    market : Market
-        Whose rooms count.
+    capacity : Ec2Capacity
+        The room of capacity pools.
     region : str
-        The one region that is scored.
+        The scored region.
     zones : mapping of str to str
         The ids of the zones by name.
     """
 
-    def __init__(self, market: Market, region: str, zones: Mapping[str, str]) -> None:
-        self._market = market
+    def __init__(self, capacity: Ec2Capacity, region: str, zones: Mapping[str, str]) -> None:
+        self._capacity = capacity
         self._region = region
         self._zones = zones
 
     def answer(self, body: bytes) -> Answer:
-        """Answer one request, given as a form."""
+        """Answer one form-encoded request."""
         form = dict(parse_qsl(body.decode()))
         types = [value for key, value in form.items() if re.fullmatch(r"InstanceType\.\d+", key)]
         if form.get("SingleAvailabilityZone") != "true" or not types or "TargetCapacity" not in form:
@@ -54,7 +54,7 @@ class PlacementScores:
         return 200, XML, text.encode()
 
     def _score(self, types: list[str], zone: str, capacity: int) -> int:
-        """Return the share of the wanted capacity that the rooms allow, as a score."""
-        room = sum(min(self._market.room(Pool(kind, zone, "spot")), capacity) for kind in types)
+        """Return the share of the requested capacity that has room, as a score."""
+        room = sum(min(self._capacity.room(Pool(kind, zone, "spot")), capacity) for kind in types)
         share = min(room / capacity, 1.0) if capacity else 1.0
         return max(1, round(share * (_BEST if len(types) >= _FEW_TYPES else _FEW_TYPES)))

@@ -1,7 +1,7 @@
-"""EC2's DescribeSpotPriceHistory: what Spot costs, by the market of the embedded AWS.
+"""EC2's DescribeSpotPriceHistory.
 
-moto answers it with prices of its own making. The market's prices are what the bundled catalogue assumes, and go up
-and down by the weather only: one entry at the start of every day, and one at each change.
+moto answers it with invented prices. Here the prices are those of the bundled catalogue, and change
+only through faults: one entry at the start of every day, and one at each change.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dask_starburst.local.http.protocols import XML, Answer, ServiceError, error
 from dask_starburst.local.services.ec2.capacity_pools import Pool
 from dask_starburst.local.services.ec2.spot_prices import SpotPrices
 
-#: An account's instances are listed under the first name if it has EC2-Classic, else under either.
+#: Instances are listed under the first name if the account has EC2-Classic, else under either.
 _PRODUCTS = ("Linux/UNIX", "Linux/UNIX (Amazon VPC)")
 _DAY = 86400.0
 #: "up to the past 90 days" (EC2 API Reference).
 _OLDEST = 90 * _DAY
 _PAGE = 1000
-#: Filter to the key of an entry.
+#: Filter name -> key of an entry.
 _FILTERS = {
     "availability-zone": "availabilityZone",
     "availability-zone-id": "availabilityZoneId",
@@ -46,7 +46,7 @@ class SpotHistory:
     now : callable
         The virtual time, in seconds since the epoch.
     prices : SpotPrices
-        Those of the market.
+        The Spot prices.
     """
 
     def __init__(self, zones: Mapping[str, str], now: Callable[[], float], prices: SpotPrices) -> None:
@@ -55,7 +55,7 @@ class SpotHistory:
         self._now = now
 
     def answer(self, body: bytes) -> Answer:
-        """Answer one request, given as a form."""
+        """Answer one form-encoded request."""
         try:
             return self._reply(dict(parse_qsl(body.decode())))
         except ServiceError as error:
@@ -83,7 +83,7 @@ class SpotHistory:
             _values(form, "ProductDescription"),
         )
         filters = _filters(form)
-        # The common filters first: all types in all zones over three months are a million entries.
+        # Apply the common filters first: all types in all zones over three months are a million entries.
         names = [name for name in types or catalogue() if _matches(filters, "instance-type", name)]
         zones = [zone for zone in zones if _matches(filters, "availability-zone", zone)]
         entries = [
@@ -113,7 +113,7 @@ class SpotHistory:
         return [zone]
 
     def _times(self, form: dict[str, str]) -> list[float]:
-        """Return when the prices changed within the range, the newest first, and the last change before it."""
+        """Return the times of price changes in the range, newest first, and of the last change before it."""
         now = self._now()
         start = max(_time(form.get("StartTime"), "StartTime", now - _OLDEST), now - _OLDEST)
         end = min(_time(form.get("EndTime"), "EndTime", now), now)
@@ -121,7 +121,7 @@ class SpotHistory:
             return []
         first, last = math.floor(start / _DAY), math.floor(end / _DAY)
         days = [day * _DAY for day in range(first, last + 1)]
-        # The last change before the range stands for the day on which it was.
+        # The last change before the range is reported at the start of its day.
         before = self._prices.changed(days[0], start)[-1:]
         times = {*days, *before, *self._prices.changed(start, end)}
         return sorted((at for at in times if not before or at >= before[0]), reverse=True)

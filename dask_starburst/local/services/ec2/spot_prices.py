@@ -1,4 +1,4 @@
-"""What Spot costs in the embedded AWS: what the bundled catalogue assumes, times what the weather says."""
+"""Spot prices of the embedded AWS: the bundled catalogue's, times the factor of a fault."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class _Change:
 
 
 class SpotPrices:
-    """The prices of Spot pools at all times.
+    """The price history of Spot pools.
 
     Parameters
     ----------
@@ -29,20 +29,20 @@ class SpotPrices:
         self._changes: list[_Change] = []
 
     def change(self, choice: Choice, times: float) -> None:
-        """Let some pools cost so many times what is assumed, from now on."""
+        """Multiply the prices of matching pools by `times` from now on."""
         self._changes.append(_Change(self._now(), choice, times))
 
     def clear(self) -> None:
-        """Let all of them cost what is assumed again, from now on."""
+        """Restore the assumed prices from now on."""
         if self._changes:
             self.change(Choice(), 1.0)
 
     def of(self, pool: Pool, at: float | None = None) -> float:
-        """Return USD an hour of any pool at a time, by default now; on demand costs the same always."""
+        """Return the USD an hour of a pool at a time, by default now. On-demand prices are constant."""
         moment = self._now() if at is None else at
-        changes = [one.times for one in self._changes if one.at <= moment and one.choice.takes(pool)]
+        changes = [one.times for one in self._changes if one.at <= moment and one.choice.matches(pool)]
         return pool.price * (changes[-1] if changes and pool.market == "spot" else 1.0)
 
     def changed(self, start: float, end: float) -> list[float]:
-        """Return when any price has changed within a range."""
+        """Return the times of price changes in a range."""
         return sorted({one.at for one in self._changes if start <= one.at <= end})

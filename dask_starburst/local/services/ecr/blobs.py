@@ -1,4 +1,4 @@
-"""The bytes of layers: files on disk, each under the digest of its content."""
+"""Layer blobs: files on disk, named by the digest of their content."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _PIECE = 1 << 20
 
 
 def is_digest(value: object) -> bool:
-    """Whether something from outside is the digest of a blob, and may be part of a path."""
+    """Return whether untrusted input is a blob digest that is safe in a path."""
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 class Source(Protocol):
-    """What a body is read from."""
+    """The reader of a request body."""
 
     def read(self, size: int = ..., /) -> bytes:
-        """Return some bytes, none at the end."""
+        """Return some bytes; empty at the end."""
 
 
 class WrongDigestError(Exception):
-    """What came is something else than what was announced. The message says what it is."""
+    """The content does not match the announced digest. The message is the actual digest."""
 
 
 class Upload:
-    """Bytes that arrive, in a file of their own until it is known that they are what was announced."""
+    """An upload in progress, in a temporary file until its digest is verified."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,7 +39,7 @@ class Upload:
         self._hash = hashlib.sha256()
 
     def append(self, source: Source) -> int:
-        """Add all that a source has; return how much that was."""
+        """Append everything from a source; return the number of bytes."""
         before = self.size
         with self.path.open("ab") as file:
             while piece := source.read(_PIECE):
@@ -50,17 +50,17 @@ class Upload:
 
     @property
     def digest(self) -> str:
-        """Of what has come so far."""
+        """The digest of the content so far."""
         return f"sha256:{self._hash.hexdigest()}"
 
 
 class Blobs:
-    """All bytes that were uploaded, whichever repository they are in.
+    """All uploaded blobs, shared by all repositories.
 
     Parameters
     ----------
     folder : Path
-        Where they are kept. It is made when it is needed.
+        The folder of the blobs. It is created when needed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,36 +77,36 @@ class Blobs:
         return name
 
     def upload(self, name: str) -> Upload | None:
-        """Return an upload that is under way."""
+        """Return an upload in progress; None if there is none."""
         with self._lock:
             return self._uploads.get(name)
 
     def finish(self, name: str, digest: str) -> int:
-        """Keep what was uploaded, and return its size.
+        """Store an upload and return its size.
 
         Raises
         ------
         WrongDigestError
-            It is something else. It is thrown away.
+            The digest does not match. The upload is discarded.
         """
         with self._lock:
             upload = self._uploads.pop(name)
         if upload.digest != digest or not is_digest(digest):
             upload.path.unlink(missing_ok=True)
             raise WrongDigestError(upload.digest)
-        upload.path.touch()  # an empty blob has had no byte to write
+        upload.path.touch()  # an empty blob has written no bytes
         upload.path.replace(self._path(digest))
         return upload.size
 
     def open(self, digest: str) -> BinaryIO | None:
-        """Return the bytes of a digest, if they are here."""
+        """Open the blob of a digest; None if there is none."""
         try:
             return self._path(digest).open("rb") if is_digest(digest) else None
         except FileNotFoundError:
             return None
 
     def remove(self, digest: str) -> None:
-        """Forget bytes that no repository has any more."""
+        """Delete a blob that no repository uses."""
         if is_digest(digest):
             self._path(digest).unlink(missing_ok=True)
 

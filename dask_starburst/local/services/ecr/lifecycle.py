@@ -1,4 +1,4 @@
-"""Lifecycle policies of the embedded ECR, as "Lifecycle policy evaluation rules" of the ECR user guide has them.
+"""Lifecycle policies of the embedded ECR, after "Lifecycle policy evaluation rules" in the ECR user guide.
 
 https://docs.aws.amazon.com/AmazonECR/latest/userguide/LifecyclePolicies.html
 """
@@ -14,10 +14,10 @@ _DAY = 24 * 3600
 
 
 def expired(repository: Any, now: float) -> list[Any]:
-    """Return the images of one of moto's repositories that its policy expires at a time.
+    """Return the images of a moto repository that its policy expires at a time.
 
-    An image that a manifest list names stays for as long as the list does: call this again once those are gone that
-    it has returned.
+    An image in a manifest list stays as long as the list: call this again after deleting the returned
+    images.
     """
     if not repository.lifecycle_policy:
         return []
@@ -30,13 +30,13 @@ def expired(repository: Any, now: float) -> list[Any]:
         selected = [image for image in repository.images if _selects(selection, image)]
         over = _over(selection, selected, now)
         gone += [image for image in over if image.image_digest not in decided and image.image_digest not in held]
-        # What one rule has selected, none of lower priority may expire.
+        # An image selected by one rule cannot be expired by a rule of lower priority.
         decided |= {image.image_digest for image in selected}
     return gone
 
 
 def references(repository: Any) -> dict[str, list[str]]:
-    """Return by the digest of each image that is in a manifest list the digests of those lists."""
+    """Return the digests of the manifest lists of each image, by the image's digest."""
     found: dict[str, list[str]] = defaultdict(list)
     for image in repository.images:
         for part in json.loads(image.image_manifest).get("manifests", []):
@@ -50,7 +50,7 @@ def _selects(selection: dict[str, Any], image: Any) -> bool:
             return True
         case "untagged":
             return not image.image_tags
-    # All of a rule's prefixes or patterns must be there, each on some tag.
+    # Each of a rule's prefixes or patterns must match at least one tag.
     patterns = [*selection.get("tagPatternList", []), *(f"{each}*" for each in selection.get("tagPrefixList", []))]
     return bool(image.image_tags) and all(
         any(fnmatchcase(tag, pattern) for tag in image.image_tags) for pattern in patterns

@@ -1,4 +1,4 @@
-"""Every change that we make to moto's ECR, in one place; see `moto_patches`.
+"""All patches of moto's ECR; see `dask_starburst.local.moto.patches`.
 
 Each has a test in ``tests/local/services/ecr/test_registry.py``.
 """
@@ -19,8 +19,8 @@ from moto.ecr.exceptions import RepositoryNotFoundException, ValidationException
 from dask_starburst.local.services.ecr.blobs import WrongDigestError
 from dask_starburst.local.services.ecr.repositories import Ecr, find
 
-#: What shows images, or depends on which there are.
-_LOOKS = ("list_images", "describe_images", "batch_check_layer_availability", "start_image_scan")
+#: Operations that depend on the images in a repository.
+_READS = ("list_images", "describe_images", "batch_check_layer_availability", "start_image_scan")
 
 
 def install(ecr: Ecr) -> None:
@@ -29,17 +29,17 @@ def install(ecr: Ecr) -> None:
     Parameters
     ----------
     ecr : Ecr
-        What decides about images.
+        Implements the operations on images.
     """
-    _put_and_delete_images_as_aws_does(ecr)
-    _look_after_what_has_expired(ecr)
-    _keep_the_bytes_of_layers(ecr)
-    _give_passwords_that_expire(ecr)
-    _say_where_repositories_are(ecr)
+    _replace_image_operations(ecr)
+    _apply_lifecycle_policies(ecr)
+    _store_layers(ecr)
+    _issue_passwords(ecr)
+    _set_repository_uris(ecr)
 
 
-def _put_and_delete_images_as_aws_does(ecr: Ecr) -> None:
-    """Moto's digests are those of no manifest, an index gets a random one; and it lets everything pass."""
+def _replace_image_operations(ecr: Ecr) -> None:
+    """Replace moto's image operations: its digests do not match the manifests, and it does not validate."""
 
     def put_image(
         self: Any,
@@ -67,13 +67,13 @@ def _put_and_delete_images_as_aws_does(ecr: Ecr) -> None:
         if not image_ids:
             raise ParamValidationError(report='Missing required parameter in input: "imageIds"')
         found, failures = [], []
-        for wanted in image_ids:
-            image = find(repository, wanted.get("imageTag"), wanted.get("imageDigest"))
+        for requested in image_ids:
+            image = find(repository, requested.get("imageTag"), requested.get("imageDigest"))
             if image is not None:
-                found.append(_as_asked_for(image, wanted.get("imageTag")))
+                found.append(_as_asked_for(image, requested.get("imageTag")))
                 continue
             failures.append(
-                {"imageId": wanted, "failureCode": "ImageNotFound", "failureReason": "Requested image not found"}
+                {"imageId": requested, "failureCode": "ImageNotFound", "failureReason": "Requested image not found"}
             )
         return {"images": found, "failures": failures}
 
@@ -94,22 +94,22 @@ def _as_asked_for(image: Any, tag: str | None) -> dict[str, Any]:
     }
 
 
-def _look_after_what_has_expired(ecr: Ecr) -> None:
-    """Moto only writes lifecycle policies down."""
+def _apply_lifecycle_policies(ecr: Ecr) -> None:
+    """Apply lifecycle policies, which moto only stores."""
 
-    def looking(name: str) -> None:
-        look = getattr(models.ECRBackend, name)
+    def wrap(name: str) -> None:
+        operation = getattr(models.ECRBackend, name)
 
-        @functools.wraps(look)
-        def looked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        @functools.wraps(operation)
+        def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
             for repository in list(self.repositories.values()):
                 ecr.expire(repository)
-            return look(self, *args, **kwargs)
+            return operation(self, *args, **kwargs)
 
-        setattr(models.ECRBackend, name, looked)
+        setattr(models.ECRBackend, name, wrapped)
 
-    for name in _LOOKS:
-        looking(name)
+    for name in _READS:
+        wrap(name)
     delete = models.ECRBackend.delete_repository
 
     @functools.wraps(delete)
@@ -123,8 +123,8 @@ def _look_after_what_has_expired(ecr: Ecr) -> None:
     models.ECRBackend.delete_repository = delete_repository
 
 
-def _keep_the_bytes_of_layers(ecr: Ecr) -> None:
-    """Moto counts them."""
+def _store_layers(ecr: Ecr) -> None:
+    """Store layer blobs, which moto only counts."""
     complete = models.ECRBackend.complete_layer_upload
 
     @functools.wraps(complete)
@@ -152,8 +152,8 @@ def _keep(ecr: Ecr, body: bytes, digest: str) -> None:
         raise ValidationException("InvalidLayerException", text) from error
 
 
-def _give_passwords_that_expire(ecr: Ecr) -> None:
-    """Those of moto are always the same, and expired in 2015."""
+def _issue_passwords(ecr: Ecr) -> None:
+    """Issue expiring passwords: moto's is constant and expired in 2015."""
 
     def get_authorization_token(self: Any) -> ActionResult:
         token, expires = ecr.new_token()
@@ -167,7 +167,7 @@ def _give_passwords_that_expire(ecr: Ecr) -> None:
     responses.ECRResponse.get_authorization_token = get_authorization_token
 
 
-def _say_where_repositories_are(ecr: Ecr) -> None:
+def _set_repository_uris(ecr: Ecr) -> None:
     create = models.ECRBackend.create_repository
 
     @functools.wraps(create)

@@ -1,7 +1,7 @@
-"""The registry of the embedded ECR, under ``/v2/``: what docker, skopeo and our own builder push to and pull from.
+"""The registry of the embedded ECR, under ``/v2/``: for docker, skopeo and starburst's own builder.
 
-It is as narrow as ECR's: no repository is made by pushing, blobs come in one piece, layers are fetched from elsewhere
-by a redirection, and an expired password is a 403 without a challenge.
+It has ECR's limits: a push does not create a repository, a blob is uploaded in one chunk, layers are downloaded
+through a redirect, and an expired password is a 403 without a challenge.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from urllib.parse import parse_qsl
 
 from moto.core.exceptions import ServiceException
 
-from dask_starburst.local.backend.world import ACCOUNT
+from dask_starburst.local.backend.backend import ACCOUNT
 from dask_starburst.local.services.ecr.blobs import Upload, WrongDigestError, is_digest
 from dask_starburst.local.services.ecr.repositories import Ecr, find
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-#: Where layers are fetched from, as ECR's are from S3: with a signature, and without a password.
+#: The path of layer downloads, in place of ECR's S3 URLs: signed, without a password.
 LAYERS = "_layers"
 _NAME = r"(?P<name>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MOST_MANIFEST = 4 << 20
 _PIECE = 1 << 20
 _BYTES = "application/octet-stream"
-#: The registry's word for what PutImage refuses.
+#: PutImage's errors as registry error codes.
 _REFUSED = {
     "RepositoryNotFoundException": ("NAME_UNKNOWN", 404),
     "ImageTagAlreadyExistsException": ("TAG_INVALID", 400),
@@ -61,7 +61,7 @@ class Registry:
     Parameters
     ----------
     ecr : Ecr
-        Whose images they are.
+        The images.
     """
 
     def __init__(self, ecr: Ecr) -> None:
@@ -84,7 +84,7 @@ class Registry:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         status, headers, body = self._answer(environ)
-        _use_up(environ)
+        _drain(environ)
         headers = {"Docker-Distribution-Api-Version": "registry/2.0", **headers}
         if isinstance(body, list):
             headers.setdefault("Content-Length", str(sum(map(len, body))))
@@ -97,9 +97,9 @@ class Registry:
             if path.startswith(f"/{LAYERS}/"):
                 return self._layer(environ, path)
             self._admit(environ)
-            for wanted, pattern, handler in self._routes:
+            for requested, pattern, handler in self._routes:
                 found = pattern.fullmatch(path)
-                if found and wanted == method:
+                if found and requested == method:
                     return handler(environ, **found.groupdict())
             raise _Refused(405, "UNSUPPORTED", "The operation is unsupported.")
         except _Refused as refused:
@@ -114,11 +114,11 @@ class Registry:
             user, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             user = password = ""
-        verdict = self._ecr.judge(password) if kind.lower() == "basic" and user == "AWS" else "unknown"
-        if verdict == "expired":
+        state = self._ecr.password_state(password) if kind.lower() == "basic" and user == "AWS" else "unknown"
+        if state == "expired":
             # Not a 401, and without a challenge (github.com/flipt-io/flipt/issues/3043).
             raise _Refused(403, "DENIED", "Your authorization token has expired. Reauthenticate and try again.")
-        if verdict == "unknown":
+        if state == "unknown":
             challenge = f'Basic realm="{self._ecr.endpoint_url}/",service="ecr.amazonaws.com"'
             raise _Refused(401, "UNAUTHORIZED", "Not Authorized", {"WWW-Authenticate": challenge})
 
@@ -156,7 +156,7 @@ class Registry:
         try:
             text = body.decode()
         except UnicodeDecodeError as error:
-            raise _Refused(400, "MANIFEST_INVALID", "The manifest is no JSON.") from error
+            raise _Refused(400, "MANIFEST_INVALID", "The manifest is not valid JSON.") from error
         by_digest = ":" in reference
         if by_digest and not is_digest(reference):
             raise _Refused(400, "DIGEST_INVALID", f"'{reference}' is not a digest.")
@@ -183,7 +183,7 @@ class Registry:
         return 202, self._upload_headers(name, self._ecr.blobs.begin(), 0), []
 
     def _mount(self, repository: Any, digest: str, source: str) -> bool:
-        """Take a layer over, if the account has opted in; else ECR begins an upload."""
+        """Mount a layer if the account has opted in; otherwise ECR starts an upload."""
         if not self._ecr.mounts_blobs:
             return False
         with self._ecr.lock:
@@ -202,14 +202,14 @@ class Registry:
         found.chunks += 1
         if found.chunks == 1:
             found.append(environ["wsgi.input"])
-        # ECR says 201, not 202, and drops all chunks but the first (github.com/aws/containers-roadmap/issues/2831).
+        # ECR answers 201, not 202, and drops all chunks but the first (github.com/aws/containers-roadmap/issues/2831).
         return 201, self._upload_headers(name, upload, found.size), []
 
     def _finish(self, environ: WSGIEnvironment, name: str, upload: str) -> Reply:
         repository, digest = self._ecr.repository(name), _query(environ).get("digest", "")
         self._upload(upload).append(environ["wsgi.input"])
         try:
-            with self._ecr.lock:  # or an image that goes now takes the bytes along
+            with self._ecr.lock:  # or deleting an image now would delete the blob
                 repository.layers[digest] = self._ecr.blobs.finish(upload, digest)
         except WrongDigestError as error:
             raise _Refused(400, "DIGEST_INVALID", f"The layer has the digest '{error}', not '{digest}'.") from error
@@ -267,7 +267,7 @@ def _query(environ: WSGIEnvironment) -> dict[str, str]:
 
 
 def _range(header: str, size: int) -> tuple[int, int]:
-    """Return the first and the last byte that are wanted; everything when that is not understood."""
+    """Return the first and last byte of a Range header; the whole blob if it is not understood."""
     found = re.fullmatch(r"bytes=(\d+)-(\d*)", header)
     if found is None:
         return 0, size - 1
@@ -283,7 +283,7 @@ def _pieces(file: BinaryIO, start: int, length: int) -> Iterator[bytes]:
             yield piece
 
 
-def _use_up(environ: WSGIEnvironment) -> None:
-    """Read what is left of a body: a connection that is kept would take it for the next request."""
+def _drain(environ: WSGIEnvironment) -> None:
+    """Read the rest of a body, or a kept-alive connection would parse it as the next request."""
     while environ["wsgi.input"].read(_PIECE):
         pass

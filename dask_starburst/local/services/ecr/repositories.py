@@ -1,6 +1,6 @@
-"""The embedded ECR: moto's repositories, held to what AWS holds them to, with the bytes of their images.
+"""The embedded ECR: moto's repositories with AWS's rules and real image layers.
 
-moto keeps the lists; what an image is found by, what it may refer to, and when it goes is decided here.
+moto stores the lists of images. Lookup, validation, references and expiry are implemented here.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from typing import Any, Literal
 from moto.ecr.exceptions import RepositoryNotFoundException, ValidationException
 from moto.ecr.models import Image, ecr_backends
 
-from dask_starburst.local.backend.world import ACCOUNT
+from dask_starburst.local.backend.backend import ACCOUNT
 from dask_starburst.local.http.protocols import JSON, Answer, Reply, ServiceError, error_answer
 from dask_starburst.local.services.ecr import lifecycle
 from dask_starburst.local.services.ecr.blobs import Blobs, is_digest
 
-#: Seconds that a password holds (docs.aws.amazon.com/AmazonECR/latest/APIReference/API_GetAuthorizationToken.html).
+#: Lifetime of a password in seconds (docs.aws.amazon.com/AmazonECR/latest/APIReference/API_GetAuthorizationToken.html).
 TOKEN_LIFE = 12 * 3600
 _SETTINGS = {"BLOB_MOUNTING": ("ENABLED", "DISABLED")}
 _DAY = 24 * 3600
 
 
 class Ecr:
-    """What the JSON API and the registry have in common.
+    """The state shared by the JSON API and the registry.
 
     Parameters
     ----------
     now : callable
         The virtual time.
     region : str
-        Whose repositories the registry shows.
+        The region of the registry's repositories.
     endpoint_url : str
-        Where the registry is.
+        The URL of the registry.
     folder : Path
-        Where it keeps layers.
+        The folder of the layers.
 
     Attributes
     ----------
     lock : RLock
-        Held while images change. Nothing that is called under it takes another lock but the clock's.
+        Held while images change. Code under it takes no other lock than the clock's.
     """
 
     def __init__(self, now: Callable[[], float], region: str, endpoint_url: str, folder: Path) -> None:
@@ -58,26 +58,26 @@ class Ecr:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all passwords, settings and layers."""
+        """Delete all passwords, settings and layers."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self.blobs = Blobs(self._folder)
         self._tokens: dict[str, float] = {}
         self._settings = {"BLOB_MOUNTING": "DISABLED"}
 
-    # -- who may come in ------------------------------------------------------------------------
+    # -- passwords ------------------------------------------------------------------------------
 
     def new_token(self) -> tuple[str, float]:
-        """Return a new password, and when it expires."""
+        """Return a new password and its expiry."""
         now = self.now()
         token, expires = secrets.token_urlsafe(48), now + TOKEN_LIFE
         with self.lock:
-            # One that has expired is told so for as long again; then it is as unknown as any other text.
+            # An expired password is reported as expired for as long again, then as unknown.
             self._tokens = {each: until for each, until in self._tokens.items() if now < until + TOKEN_LIFE}
             self._tokens[token] = expires
         return token, expires
 
-    def judge(self, token: str) -> Literal["valid", "expired", "unknown"]:
-        """Tell whether somebody with this password may come in."""
+    def password_state(self, token: str) -> Literal["valid", "expired", "unknown"]:
+        """Return the state of a password."""
         expires = self._tokens.get(token)
         return "unknown" if expires is None else "valid" if self.now() < expires else "expired"
 
@@ -85,7 +85,7 @@ class Ecr:
 
     @property
     def mounts_blobs(self) -> bool:
-        """Whether the account has opted in to mounting layers from one repository in another."""
+        """Whether the account has opted in to mounting layers across repositories."""
         return self._settings["BLOB_MOUNTING"] == "ENABLED"
 
     def put_account_setting(self, body: bytes) -> Answer:
@@ -93,7 +93,9 @@ class Ecr:
         request = json.loads(body)
         name, value = request.get("name"), request.get("value")
         if value not in _SETTINGS.get(name, ()):
-            return error_answer("json", ServiceError("InvalidParameterException", f"{name}={value} is no setting."))
+            return error_answer(
+                "json", ServiceError("InvalidParameterException", f"{name}={value} is not a valid setting.")
+            )
         self._settings[name] = value
         return _answer({"name": name, "value": value})
 
@@ -101,18 +103,18 @@ class Ecr:
         """Answer GetAccountSetting."""
         name = json.loads(body).get("name")
         if name not in self._settings:
-            return error_answer("json", ServiceError("InvalidParameterException", f"{name} is no setting."))
+            return error_answer("json", ServiceError("InvalidParameterException", f"{name} is not a valid setting."))
         return _answer({"name": name, "value": self._settings[name]})
 
     # -- images ---------------------------------------------------------------------------------
 
     def repository(self, name: str) -> Any:
-        """Return a repository, without the images whose time is over.
+        """Return a repository without expired images.
 
         Raises
         ------
         RepositoryNotFoundException
-            There is none: nothing is made by pushing to it.
+            It does not exist. A push does not create it.
         """
         backend = ecr_backends[ACCOUNT][self._region]
         if name not in backend.repositories:
@@ -121,9 +123,9 @@ class Ecr:
         return backend.repositories[name]
 
     def expire(self, repository: Any) -> None:
-        """Remove what the lifecycle policy wants removed by now.
+        """Remove the images that the lifecycle policy expires by now.
 
-        AWS does it within 24 hours; here everything is gone as soon as its time is over, however often one looks.
+        AWS does it within 24 hours; here images are removed as soon as they expire.
         """
         with self.lock:
             while gone := lifecycle.expired(repository, self.now()):
@@ -135,7 +137,7 @@ class Ecr:
         Raises
         ------
         ServiceException
-            As PutImage does.
+            The errors of PutImage.
         """
         document = _parsed(manifest)
         found = f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}"
@@ -158,13 +160,13 @@ class Ecr:
                 image.update_tag(tag)
             return image
 
-    def delete(self, repository: Any, wanted: Iterable[dict[str, str]]) -> Reply:
-        """Delete images and tags as BatchDeleteImage does: an image goes with its last tag."""
+    def delete(self, repository: Any, requested: Iterable[dict[str, str]]) -> Reply:
+        """Delete images and tags as BatchDeleteImage does: an image is deleted with its last tag."""
         reply: Reply = {"imageIds": [], "failures": []}
         with self.lock:
-            # What is referenced is looked up once: a list and its images cannot go in one call.
+            # References are looked up once: a list and its images cannot be deleted in one call.
             lists = lifecycle.references(repository)
-            for one in wanted:
+            for one in requested:
                 failure = self._delete_one(repository, one, lists, reply["imageIds"])
                 if failure:
                     code, reason = failure
@@ -172,7 +174,7 @@ class Ecr:
         return reply
 
     def lacks(self, name: str) -> bool:
-        """Whether a container's image is one of this registry that it does not have; one that it has is pulled."""
+        """Return whether an image of this registry is missing; record a pull if it exists."""
         host = self.endpoint_url.partition("://")[2]
         if not name.startswith(f"{host}/"):
             return False
@@ -187,13 +189,13 @@ class Ecr:
         return image is None
 
     def pulled(self, image: Any) -> None:
-        """Note that somebody pulls an image. AWS does so once in a day or more often."""
+        """Record the pull time of an image. AWS does so at least once a day."""
         before = getattr(image, "last_recorded_pull_time", None)
         if before is None or self.now() - before >= _DAY:
             image.last_recorded_pull_time = int(self.now())
 
     def remove(self, repository: Any, gone: list[Any]) -> None:
-        """Take images out of a repository, and the layers that only they had."""
+        """Remove images from a repository, and the layers that only they used."""
         with self.lock:
             repository.images[:] = [image for image in repository.images if image not in gone]
             kept = {digest for image in repository.images for digest in blobs_of(json.loads(image.image_manifest))}
@@ -203,16 +205,16 @@ class Ecr:
             self.forget(lost)
 
     def forget(self, digests: Iterable[str]) -> None:
-        """Throw away the bytes that no repository has any more."""
+        """Delete the blobs that no repository uses."""
         everywhere = [backend for regions in ecr_backends.values() for backend in regions.values()]
         held = {digest for each in everywhere for one in each.repositories.values() for digest in one.layers}
         for digest in set(digests) - held:
             self.blobs.remove(digest)
 
     def _delete_one(
-        self, repository: Any, wanted: dict[str, str], lists: dict[str, list[str]], deleted: list[dict[str, str]]
+        self, repository: Any, requested: dict[str, str], lists: dict[str, list[str]], deleted: list[dict[str, str]]
     ) -> tuple[str, str] | None:
-        digest, tag = wanted.get("imageDigest"), wanted.get("imageTag")
+        digest, tag = requested.get("imageDigest"), requested.get("imageTag")
         if not digest and not tag:
             return "MissingDigestAndTag", "Invalid request parameters: both tag and digest cannot be null"
         image = find(repository, tag, digest)
@@ -232,12 +234,12 @@ class Ecr:
         return None
 
     def _take_tag(self, repository: Any, tag: str | None, digest: str) -> None:
-        """See to it that a tag is free, or refuse it."""
+        """Move a tag, or refuse it if it is immutable."""
         holder = find(repository, tag, None) if tag else None
         if holder is None or tag is None:
             return
         if _is_immutable(repository, tag):
-            # Though it be the same image (github.com/aws/containers-roadmap/issues/2380).
+            # Even for the same image (github.com/aws/containers-roadmap/issues/2380).
             raise _error(
                 "ImageTagAlreadyExistsException",
                 f"The image tag '{tag}' already exists in the '{repository.name}' repository and cannot be overwritten"
@@ -253,7 +255,7 @@ class Ecr:
 
 
 def find(repository: Any, tag: str | None, digest: str | None) -> Any:
-    """Return the image that has this tag and this digest, as far as they are given."""
+    """Return the image with this tag and this digest, if given."""
     return next(
         (
             image
@@ -265,7 +267,7 @@ def find(repository: Any, tag: str | None, digest: str | None) -> Any:
 
 
 def blobs_of(document: dict[str, Any]) -> list[str]:
-    """Return the digests of the layers and the configuration of a manifest; an index has none."""
+    """Return the digests of a manifest's layers and configuration; an index has none."""
     parts = [*document.get("layers", []), *([document["config"]] if "config" in document else [])]
     return [part["digest"] for part in parts]
 
@@ -275,7 +277,7 @@ def _answer(reply: Reply) -> Answer:
 
 
 def _error(code: str, message: str) -> ValidationException:
-    # moto writes errors by the model of the service in whose package their class is.
+    # moto formats errors by the service of their class's package.
     return ValidationException(code, message)
 
 
@@ -292,7 +294,7 @@ def _parsed(manifest: str) -> dict[str, Any]:
 
 
 def _check_digests(document: dict[str, Any]) -> None:
-    """Refuse a manifest whose parts are not descriptors with a digest and a size (OCI image specification 1.1)."""
+    """Refuse a manifest with invalid descriptors: digest and size are required (OCI image specification 1.1)."""
     kinds = (
         [document["config"]] if "config" in document else [],
         *(document.get(n, []) for n in ("layers", "manifests")),
@@ -306,7 +308,7 @@ def _check_digests(document: dict[str, Any]) -> None:
 
 
 def _check_parts(repository: Any, document: dict[str, Any]) -> None:
-    """Refuse a manifest that refers to what the repository does not have."""
+    """Refuse a manifest that refers to missing blobs or images."""
     layers = [digest for digest in blobs_of(document) if digest not in repository.layers]
     if layers:
         raise _error("LayersNotFoundException", _missing("Layers", layers, repository.name))
@@ -324,7 +326,7 @@ def _missing(what: str, digests: list[str], repository: str) -> str:
 
 
 def _size(repository: Any, document: dict[str, Any]) -> int:
-    """Return what DescribeImages says: of a list it is the size of the largest image."""
+    """Return the size in DescribeImages; for a list, that of its largest image."""
     if "manifests" in document:
         parts = [find(repository, None, part["digest"]) for part in document["manifests"]]
         return max((part.stored_size for part in parts), default=0)

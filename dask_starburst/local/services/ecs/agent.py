@@ -1,7 +1,7 @@
-"""What the ECS agent of an instance tells of itself to those who are on the instance.
+"""The introspection endpoint of the ECS agent of each instance.
 
-On AWS it answers at http://localhost:51678 of each instance. All instances are on this computer, so which one is
-asked stands in the path, with a secret that the gate looks at (`keys.Keys.path`)::
+On AWS it answers at http://localhost:51678 of each instance. All instances are on this computer, so the instance
+is in the path, with a secret that the router checks (`keys.Keys.path`)::
 
     /agent/<instance id>/v1/metadata
     /agent/<instance id>/v1/tasks
@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from dask_starburst.local.backend.backend import Backend
 from dask_starburst.local.backend.state import Container, ContainerInstance, Task
-from dask_starburst.local.backend.world import World
 from dask_starburst.local.services.ecs.instances import AGENT
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ Reply = tuple[HTTPStatus, dict[str, Any]]
 class AgentApp:
     """The WSGI application that answers for the agents of all instances."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        with self._world.lock:
+        with self._backend.lock:
             status, document = self._route(environ.get("PATH_INFO", "").strip("/").split("/")[1:])
         body = json.dumps(document).encode()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
@@ -45,9 +45,9 @@ class AgentApp:
         return [body]
 
     def _route(self, path: list[str]) -> Reply:
-        instance = self._world.registered.get(path[0]) if path else None
-        if instance is None or instance.machine.state != "running":
-            # On AWS nothing listens there before the agent has registered.
+        instance = self._backend.registered.get(path[0]) if path else None
+        if instance is None or instance.ec2_instance.state != "running":
+            # On AWS the endpoint is closed until the agent has registered.
             return HTTPStatus.SERVICE_UNAVAILABLE, {}
         match path[1:]:
             case ["v1", "metadata"]:
@@ -61,11 +61,11 @@ class AgentApp:
         return HTTPStatus.NOT_FOUND, {}
 
     def _tasks(self, instance: ContainerInstance) -> Reply:
-        tasks = [task for task in self._world.clusters[instance.cluster].tasks.values() if task.instance is instance]
-        known = [task for task in tasks if "pullStartedAt" in task.times]  # the agent has heard of these
+        tasks = [task for task in self._backend.clusters[instance.cluster].tasks.values() if task.instance is instance]
+        known = [task for task in tasks if "pullStartedAt" in task.times]  # those that the agent has received
         if not all(any(container.started for container in task.containers) for task in known):
-            # A task that pulls its image, or has failed to, has no containers, and the agent then finds nothing at
-            # all (GetTasksMetadata in agent/handlers/v1/agent_state.go).
+            # A task whose image pull is in progress or has failed has no containers, and then the agent returns
+            # no tasks (GetTasksMetadata in agent/handlers/v1/agent_state.go).
             return HTTPStatus.NOT_FOUND, {"Tasks": None}
         return HTTPStatus.OK, {"Tasks": [_task(task) for task in known]}
 

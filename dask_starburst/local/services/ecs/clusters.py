@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dask_starburst.local.backend.backend import Backend, tag_dict, tag_list
 from dask_starburst.local.backend.state import Cluster
-from dask_starburst.local.backend.world import World, tag_dict, tag_list
 from dask_starburst.local.http.protocols import Reply, Request, ServiceError
 from dask_starburst.local.services.ecs.common import (
     client_error,
@@ -19,7 +19,7 @@ from dask_starburst.local.services.ecs.common import (
 from dask_starburst.local.services.ecs.fargate import FARGATE_PROVIDERS
 from dask_starburst.local.services.ecs.providers import describe_provider
 
-# What an account has that never changed a setting.
+# The default account settings.
 _ACCOUNT_SETTINGS = {
     "serviceLongArnFormat": "enabled",
     "taskLongArnFormat": "enabled",
@@ -37,17 +37,17 @@ _ACCOUNT_SETTINGS = {
 class ClusterOperations:
     """Create, describe and delete clusters."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     def create_cluster(self, request: Request) -> Reply:
-        """Make a cluster. One that exists is returned as it is."""
+        """Create a cluster. An existing one is returned unchanged."""
         name = request.get("clusterName", "default")
-        existing = self._world.clusters.get(name)
+        existing = self._backend.clusters.get(name)
         if existing is not None and existing.status == "ACTIVE":
-            # Creating a cluster that exists returns it, if nothing else than what it has is asked for.
-            wanted = request.get("settings")
-            if wanted is not None and wanted != existing.settings:
+            # An existing cluster is returned if the request matches it.
+            requested = request.get("settings")
+            if requested is not None and requested != existing.settings:
                 raise invalid(
                     "Arguments on this idempotent request are inconsistent with arguments used in previous request(s)."
                 )
@@ -55,41 +55,41 @@ class ClusterOperations:
         providers = request.get("capacityProviders", [])
         cluster = Cluster(
             name=name,
-            arn=self._world.arn("ecs", f"cluster/{name}"),
+            arn=self._backend.arn("ecs", f"cluster/{name}"),
             settings=request.get("settings", [{"name": "containerInsights", "value": "disabled"}]),
             tags=tag_dict(request.get("tags")),
             configuration=request.get("configuration"),
         )
         for provider in providers:
-            if short(provider) not in self._world.providers:
+            if short(provider) not in self._backend.providers:
                 raise invalid(
                     "The specified capacity provider was not found. Specify a valid name or ARN and try again."
                 )
             cluster.providers.append(short(provider))
         cluster.default_strategy = request.get("defaultCapacityProviderStrategy", [])
-        self._world.clusters[name] = cluster
+        self._backend.clusters[name] = cluster
         return {"cluster": self.describe(cluster)}
 
     def describe_clusters(self, request: Request) -> Reply:
-        """Describe clusters by name; without one, the default cluster."""
+        """Describe clusters by name, by default the default cluster."""
         clusters, failures = [], []
         for name in request.get("clusters") or ["default"]:
-            cluster = self._world.clusters.get(short(name))
+            cluster = self._backend.clusters.get(short(name))
             if cluster is None:
-                failures.append(missing(self._world.arn("ecs", f"cluster/{short(name)}")))
+                failures.append(missing(self._backend.arn("ecs", f"cluster/{short(name)}")))
             else:
                 clusters.append(self.describe(cluster))
         return {"clusters": clusters, "failures": failures}
 
     def list_clusters(self, request: Request) -> Reply:
         """List the ARNs of active clusters."""
-        arns = sorted(cluster.arn for cluster in self._world.clusters.values() if cluster.status == "ACTIVE")
+        arns = sorted(cluster.arn for cluster in self._backend.clusters.values() if cluster.status == "ACTIVE")
         chosen, token = listing(arns, request)
         return with_token({"clusterArns": chosen}, token)
 
     def delete_cluster(self, request: Request) -> Reply:
-        """Delete a cluster that has neither instances nor tasks."""
-        cluster = find_cluster(self._world, request["cluster"])
+        """Delete a cluster without instances and tasks."""
+        cluster = find_cluster(self._backend, request["cluster"])
         if cluster.instances:
             raise ServiceError(
                 "ClusterContainsContainerInstancesException",
@@ -103,16 +103,16 @@ class ClusterOperations:
 
     def update_cluster_settings(self, request: Request) -> Reply:
         """Change the settings of a cluster."""
-        cluster = find_cluster(self._world, request["cluster"])
+        cluster = find_cluster(self._backend, request["cluster"])
         cluster.settings = request["settings"]
         return {"cluster": self.describe(cluster)}
 
     def list_account_settings(self, request: Request) -> Reply:
-        """List account settings: the defaults, since they cannot be changed here."""
+        """List account settings: the defaults, which cannot be changed here."""
         name = request.get("name")
-        # Without effectiveSettings AWS lists only what was changed, which is nothing.
+        # Without effectiveSettings AWS lists only changed settings, and there are none.
         shown = _ACCOUNT_SETTINGS if request.get("effectiveSettings") else {}
-        root = self._world.arn("iam", "root").replace(f":{self._world.region}:", "::")
+        root = self._backend.arn("iam", "root").replace(f":{self._backend.region}:", "::")
         settings = [
             {"name": key, "value": value, "principalArn": root, "type": "user"}
             for key, value in shown.items()
@@ -121,7 +121,7 @@ class ClusterOperations:
         return {"settings": settings}
 
     def describe(self, cluster: Cluster) -> dict[str, Any]:
-        """Write a cluster as DescribeClusters does."""
+        """Format a cluster as in DescribeClusters."""
         statuses = [task.status for task in cluster.tasks.values()]
         running = sum(status == "RUNNING" for status in statuses)
         pending = sum(status in ("PROVISIONING", "PENDING", "ACTIVATING") for status in statuses)
@@ -145,19 +145,19 @@ class ClusterOperations:
 
 
 class ProviderAssociations:
-    """Which capacity providers a cluster has."""
+    """The capacity providers of clusters."""
 
-    def __init__(self, world: World, clusters: ClusterOperations) -> None:
-        self._world = world
+    def __init__(self, backend: Backend, clusters: ClusterOperations) -> None:
+        self._backend = backend
         self._clusters = clusters
 
     def put_cluster_capacity_providers(self, request: Request) -> Reply:
-        """Replace the whole list of a cluster's capacity providers."""
-        cluster = find_cluster(self._world, request["cluster"])
+        """Replace the list of a cluster's capacity providers."""
+        cluster = find_cluster(self._backend, request["cluster"])
         providers = [short(name) for name in request["capacityProviders"]]
         strategy = request["defaultCapacityProviderStrategy"]
         for name in providers:
-            if name not in self._world.providers:
+            if name not in self._backend.providers:
                 raise invalid(
                     "The specified capacity provider was not found. Specify a valid name or ARN and try again."
                 )
@@ -174,24 +174,24 @@ class ProviderAssociations:
         cluster.providers = providers
         cluster.default_strategy = strategy
         for instance in cluster.instances.values():
-            instance.provider = self._world.provider_of(instance.machine, cluster.name)
+            instance.provider = self._backend.provider_of(instance.ec2_instance, cluster.name)
         return {"cluster": self._clusters.describe(cluster)}
 
     def delete_capacity_provider(self, request: Request) -> Reply:
-        """Delete a capacity provider that no cluster has."""
-        provider = self._world.providers.get(short(request["capacityProvider"]))
+        """Delete a capacity provider that no cluster uses."""
+        provider = self._backend.providers.get(short(request["capacityProvider"]))
         if provider is None:
             raise client_error(
                 "The specified capacity provider does not exist. Specify a valid name or ARN and try again."
             )
         if provider.name in FARGATE_PROVIDERS:
             raise client_error("The FARGATE and FARGATE_SPOT capacity providers are reserved and cannot be deleted.")
-        users = [cluster.name for cluster in self._world.clusters.values() if provider.name in cluster.providers]
+        users = [cluster.name for cluster in self._backend.clusters.values() if provider.name in cluster.providers]
         if users:
             raise client_error(
                 "The capacity provider cannot be deleted because it is associated with cluster: "
                 f"{', '.join(users)}. Remove the capacity provider from the cluster and try again."
             )
-        del self._world.providers[provider.name]
+        del self._backend.providers[provider.name]
         provider.status = "INACTIVE"
         return {"capacityProvider": describe_provider(provider, "DELETE_COMPLETE")}

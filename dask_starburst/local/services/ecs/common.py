@@ -1,23 +1,23 @@
-"""What the parts of the ECS service share: errors, names, look-ups."""
+"""Helpers of the ECS service: errors, names, lookups."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from dask_starburst.local.backend.backend import Backend
 from dask_starburst.local.backend.state import Cluster, ContainerInstance, Task
-from dask_starburst.local.backend.world import World
 from dask_starburst.local.http.protocols import ServiceError, page
 
-BATCH = 100  # how many tasks or instances one describe call takes, and one page lists
+BATCH = 100  # the most names in a describe call and in a page
 
 
 def client_error(message: str) -> ServiceError:
-    """Return ECS's error for a request that cannot be done."""
+    """Return ECS's ClientException."""
     return ServiceError("ClientException", message)
 
 
 def invalid(message: str) -> ServiceError:
-    """Return ECS's error for a parameter that makes no sense."""
+    """Return ECS's InvalidParameterException."""
     return ServiceError("InvalidParameterException", message)
 
 
@@ -26,9 +26,9 @@ def short(name: str) -> str:
     return name.rsplit("/", 1)[-1]
 
 
-def find_cluster(world: World, name: str | None) -> Cluster:
-    """Find an active cluster by name or ARN; the default one is called ``default``."""
-    cluster = world.clusters.get(short(name or "default"))
+def find_cluster(backend: Backend, name: str | None) -> Cluster:
+    """Find an active cluster by name or ARN; the default name is ``default``."""
+    cluster = backend.clusters.get(short(name or "default"))
     if cluster is None or cluster.status != "ACTIVE":
         raise ServiceError("ClusterNotFoundException", "Cluster not found.")
     return cluster
@@ -48,12 +48,12 @@ def find_task(cluster: Cluster, name: str) -> Task | None:
 
 
 def missing(arn: str) -> dict[str, str]:
-    """Return how ECS reports that something does not exist."""
+    """Return ECS's failure for a missing resource."""
     return {"arn": arn, "reason": "MISSING"}
 
 
 def check_batch(names: list[Any], what: str, most: int = BATCH) -> None:
-    """Refuse more names than one call takes."""
+    """Refuse an empty list of names or more than `most`."""
     if not names:
         raise invalid(f"{what} can not be empty.")
     if len(names) > most:
@@ -61,7 +61,7 @@ def check_batch(names: list[Any], what: str, most: int = BATCH) -> None:
 
 
 def listing(keys: list[str], request: dict[str, Any]) -> tuple[list[str], str | None]:
-    """Cut the page that a request asks for."""
+    """Return the requested page."""
     size = request.get("maxResults", BATCH)
     if not 1 <= size <= BATCH:
         raise invalid(f"maxResults must be between 1 and {BATCH}")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from dask_starburst.local.backend.backend import ACCOUNT, Backend, tag_dict, tag_list
 from dask_starburst.local.backend.state import TaskDefinition
-from dask_starburst.local.backend.world import ACCOUNT, World, tag_dict, tag_list
 from dask_starburst.local.http.protocols import Reply, Request
 from dask_starburst.local.services.ecs.common import client_error, invalid, listing, with_token
 from dask_starburst.local.services.ecs.fargate import fargate_refusal
 
 _CPU_ARCHITECTURES = ("X86_64", "ARM64")
-_LEAST_MEMORY = 6  # MiB, Docker's own limit since 20.10
+_LEAST_MEMORY = 6  # MiB, Docker's minimum since 20.10
 _MOST_CONTAINERS = 10
 _STILL_ACTIVE = "The specified task definition is still in ACTIVE status. Please deregister the target and try again."
 _NOT_HERE = ("proxyConfiguration", "inferenceAccelerators")
@@ -22,16 +22,16 @@ _NOT_HERE_IN_CONTAINERS = ("dependsOn", "firelensConfiguration", "environmentFil
 class DefinitionOperations:
     """Register, describe, list, deregister and delete task definitions."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     def register_task_definition(self, request: Request) -> Reply:
         """Register a new revision of a family."""
         _check(request)
         family = request["family"]
-        revisions = self._world.definitions.setdefault(family, [])
+        revisions = self._backend.definitions.setdefault(family, [])
         revision = revisions[-1].revision + 1 if revisions else 1
-        arn = self._world.arn("ecs", f"task-definition/{family}:{revision}")
+        arn = self._backend.arn("ecs", f"task-definition/{family}:{revision}")
         kept = {key: value for key, value in request.items() if key not in ("tags",)}
         document = {
             **copy.deepcopy(kept),
@@ -43,7 +43,7 @@ class DefinitionOperations:
             "requiresAttributes": _required_attributes(kept),
             "compatibilities": _compatibilities(kept),
             "networkMode": kept.get("networkMode", "bridge"),
-            "registeredAt": self._world.now(),
+            "registeredAt": self._backend.now(),
             "registeredBy": f"arn:aws:iam::{ACCOUNT}:root",
         }
         for container in document["containerDefinitions"]:
@@ -54,7 +54,7 @@ class DefinitionOperations:
         return _reply(definition)
 
     def describe_task_definition(self, request: Request) -> Reply:
-        """Describe a revision, or the latest active one of a family."""
+        """Describe a revision, or the latest active revision of a family."""
         definition = self.find(request["taskDefinition"])
         reply: Reply = {"taskDefinition": definition.document}
         if "TAGS" in request.get("include", []):
@@ -62,17 +62,17 @@ class DefinitionOperations:
         return {"tags": [], **reply}
 
     def deregister_task_definition(self, request: Request) -> Reply:
-        """Make a revision INACTIVE: nothing new can run from it."""
+        """Set a revision to INACTIVE: no new tasks can use it."""
         if ":" not in request["taskDefinition"].rsplit("/", 1)[-1]:
             raise invalid("Unable to deregister without a revision: give family:revision or the ARN.")
         definition = self.find(request["taskDefinition"])
         if not definition.active:
             raise client_error("Unable to describe task definition.")
-        definition.document = {**definition.document, "status": "INACTIVE", "deregisteredAt": self._world.now()}
+        definition.document = {**definition.document, "status": "INACTIVE", "deregisteredAt": self._backend.now()}
         return {"taskDefinition": definition.document}
 
     def delete_task_definitions(self, request: Request) -> Reply:
-        """Begin to delete revisions that are INACTIVE."""
+        """Start deleting INACTIVE revisions."""
         if len(request["taskDefinitions"]) > 10:
             raise invalid("taskDefinitions cannot have more than 10 elements")
         deleted, failures = [], []
@@ -81,7 +81,7 @@ class DefinitionOperations:
             if definition.active:
                 failures.append({"arn": definition.arn, "reason": _STILL_ACTIVE})
                 continue
-            document = {**definition.document, "status": "DELETE_IN_PROGRESS", "deleteRequestedAt": self._world.now()}
+            document = {**definition.document, "status": "DELETE_IN_PROGRESS", "deleteRequestedAt": self._backend.now()}
             definition.document = document
             deleted.append(document)
         return {"taskDefinitions": deleted, "failures": failures}
@@ -91,9 +91,9 @@ class DefinitionOperations:
         prefix, status = request.get("familyPrefix"), request.get("status", "ACTIVE")
         arns = [
             definition.arn
-            for family in sorted(self._world.definitions)
+            for family in sorted(self._backend.definitions)
             if prefix in (None, family)
-            for definition in self._world.definitions[family]
+            for definition in self._backend.definitions[family]
             if definition.document["status"] == status
         ]
         if request.get("sort") == "DESC":
@@ -105,7 +105,7 @@ class DefinitionOperations:
         """List families."""
         prefix, status = request.get("familyPrefix", ""), request.get("status", "ACTIVE")
         families = []
-        for family, revisions in sorted(self._world.definitions.items()):
+        for family, revisions in sorted(self._backend.definitions.items()):
             active = any(definition.active for definition in revisions)
             if family.startswith(prefix) and status in ("ALL", "ACTIVE" if active else "INACTIVE"):
                 families.append(family)
@@ -115,7 +115,7 @@ class DefinitionOperations:
     def find(self, name: str) -> TaskDefinition:
         """Find a task definition by ARN, by family and revision, or the latest active one of a family."""
         family, _, revision = name.rsplit("/", 1)[-1].partition(":")
-        revisions = self._world.definitions.get(family, [])
+        revisions = self._backend.definitions.get(family, [])
         if revision:
             found = [one for one in revisions if str(one.revision) == revision]
         else:
@@ -130,7 +130,7 @@ def _reply(definition: TaskDefinition) -> Reply:
 
 
 def _container_defaults() -> dict[str, Any]:
-    # ECS fills these in when it stores a definition; cpu is 0 for "what is left".
+    # ECS adds these defaults; cpu 0 means the remaining CPU.
     return {"cpu": 0, "essential": True, "environment": [], "mountPoints": [], "volumesFrom": [], "portMappings": []}
 
 
@@ -219,7 +219,7 @@ def _check_logging(name: str, logging: dict[str, Any] | None) -> None:
 
 
 def _compatibilities(request: Request) -> list[str]:
-    """Return what a definition would run on, whether or not it was registered for it."""
+    """Return the compatible launch types, whether or not they were requested."""
     if request.get("networkMode") != "awsvpc":
         return ["EXTERNAL", "EC2"]
     return ["EC2", "FARGATE"] if fargate_refusal(request) is None else ["EC2"]

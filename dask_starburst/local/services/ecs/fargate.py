@@ -1,8 +1,8 @@
-"""What Fargate takes, and what it gives a task to run on.
+"""Fargate: validation of tasks, and their hidden hosts.
 
 The sizes are those of "Task CPU and memory" for Linux, read 2026-11:
-https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html. Not played: its quotas
-(6 vCPUs in a new account), and interruptions of Fargate Spot.
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html. Not
+simulated: interruptions of Fargate Spot.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dask_starburst.local.backend.state import CapacityProvider, ContainerInstance, Interface, Machine
-from dask_starburst.local.backend.world import World
+from dask_starburst.local.backend.backend import Backend
+from dask_starburst.local.backend.state import CapacityProvider, ContainerInstance, Ec2Instance, Interface
 from dask_starburst.local.http.protocols import Request
 from dask_starburst.local.services.ecs.common import client_error, invalid
 
 FARGATE_PROVIDERS = ("FARGATE", "FARGATE_SPOT")
 _PLATFORM_VERSIONS = ("LATEST", "1.4.0", "1.3.0")
 _GIB = 1024
-# CPU units: memory in MiB.
+# CPU units -> memory in MiB.
 _SIZES: Mapping[int, tuple[int, ...]] = {
     256: (512, 1 * _GIB, 2 * _GIB),
     512: tuple(range(1 * _GIB, 4 * _GIB + 1, _GIB)),
@@ -30,18 +30,18 @@ _SIZES: Mapping[int, tuple[int, ...]] = {
 }
 
 
-def fargate_providers(world: World) -> dict[str, CapacityProvider]:
-    """Return the capacity providers that every account has."""
+def fargate_providers(backend: Backend) -> dict[str, CapacityProvider]:
+    """Return the Fargate capacity providers, which every account has."""
     found = {}
     for name in FARGATE_PROVIDERS:
         found[name] = CapacityProvider(
-            name, world.arn("ecs", f"capacity-provider/{name}"), group="", settings={}, tags={}
+            name, backend.arn("ecs", f"capacity-provider/{name}"), group="", settings={}, tags={}
         )
     return found
 
 
 def fargate_refusal(request: Request) -> str | None:
-    """Return why a task definition does not suit Fargate; None if it does."""
+    """Return why a task definition is not valid for Fargate; None if it is."""
     if request.get("networkMode") != "awsvpc":
         return "Fargate only supports network mode ‘awsvpc’."
     for key in ("cpu", "memory"):
@@ -61,12 +61,12 @@ def fargate_refusal(request: Request) -> str | None:
 
 
 def check_fargate_run(document: Mapping[str, Any], request: Request, fargate: bool) -> None:
-    """Refuse a RunTask that does not suit where it is to run.
+    """Refuse a RunTask request that does not match its launch type.
 
     Raises
     ------
     ServiceError
-        In ECS's words.
+        The message is ECS's.
     """
     version = request.get("platformVersion")
     if not fargate:
@@ -87,11 +87,11 @@ def check_fargate_run(document: Mapping[str, Any], request: Request, fargate: bo
 
 
 def fargate_host(
-    world: World, cluster: str, interface: Interface, cpu: int, memory: int, architecture: str | None, spot: bool
+    backend: Backend, cluster: str, interface: Interface, cpu: int, memory: int, architecture: str | None, spot: bool
 ) -> ContainerInstance:
-    """Return what one task runs on: nobody else sees it, and it goes with the task."""
-    now = world.now()
-    machine = Machine(
+    """Return the hidden host of one task, which ends with the task."""
+    now = backend.now()
+    ec2_instance = Ec2Instance(
         id=f"fargate-{interface.attachment}",
         instance_type="fargate",
         zone=interface.zone,
@@ -108,7 +108,7 @@ def fargate_host(
     return ContainerInstance(
         arn="",
         cluster=cluster,
-        machine=machine,
+        ec2_instance=ec2_instance,
         provider=None,
         registered_at=now,
         cpu=cpu,

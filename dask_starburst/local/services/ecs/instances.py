@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dask_starburst.local.backend.backend import Backend, tag_list
 from dask_starburst.local.backend.state import ContainerInstance
-from dask_starburst.local.backend.world import World, tag_list
 from dask_starburst.local.http.protocols import Reply, Request
 from dask_starburst.local.services.ecs.common import (
     check_batch,
@@ -26,17 +26,17 @@ _UPDATE_BATCH = 10
 class InstanceOperations:
     """Describe, list, drain and deregister container instances."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     def describe_container_instances(self, request: Request) -> Reply:
         """Describe container instances, at most 100 at a time."""
-        cluster = find_cluster(self._world, request.get("cluster"))
+        cluster = find_cluster(self._backend, request.get("cluster"))
         check_batch(request["containerInstances"], "Container instances")
         found, failures = [], []
         for name in request["containerInstances"]:
             instance = find_instance(cluster, name)
-            if instance is None or self._world.veil.hides("container-instances", instance.registered_at):
+            if instance is None or self._backend.consistency.hides("container-instances", instance.registered_at):
                 prefix = cluster.arn.replace(":cluster/", ":container-instance/")
                 failures.append(missing(name if name.startswith("arn:") else f"{prefix}/{name}"))
             else:
@@ -45,12 +45,12 @@ class InstanceOperations:
 
     def list_container_instances(self, request: Request) -> Reply:
         """List the ARNs of container instances."""
-        cluster = find_cluster(self._world, request.get("cluster"))
+        cluster = find_cluster(self._backend, request.get("cluster"))
         status, query = request.get("status"), request.get("filter")
         arns = [
             arn
             for arn, instance in sorted(cluster.instances.items())
-            if not self._world.veil.hides("container-instances", instance.registered_at)
+            if not self._backend.consistency.hides("container-instances", instance.registered_at)
             and status in (None, instance.status)
             and (query is None or matches(instance, query))
         ]
@@ -59,7 +59,7 @@ class InstanceOperations:
 
     def update_container_instances_state(self, request: Request) -> Reply:
         """Set container instances to ACTIVE or DRAINING."""
-        cluster = find_cluster(self._world, request.get("cluster"))
+        cluster = find_cluster(self._backend, request.get("cluster"))
         if request["status"] not in ("ACTIVE", "DRAINING"):
             raise invalid(f"Container instance status should be one of [ACTIVE, DRAINING], not {request['status']}.")
         check_batch(request["containerInstances"], "Container instances", _UPDATE_BATCH)
@@ -75,8 +75,8 @@ class InstanceOperations:
         return {"containerInstances": found, "failures": failures}
 
     def deregister_container_instance(self, request: Request) -> Reply:
-        """Deregister an instance, which must have no tasks unless it is forced."""
-        cluster = find_cluster(self._world, request.get("cluster"))
+        """Deregister an instance; with tasks only if forced."""
+        cluster = find_cluster(self._backend, request.get("cluster"))
         instance = find_instance(cluster, request["containerInstance"])
         if instance is None:
             raise invalid("Referenced container instance not found.")
@@ -85,7 +85,7 @@ class InstanceOperations:
         instance.status = "INACTIVE"
         instance.connected = False
         del cluster.instances[instance.arn]
-        self._world.registered.pop(instance.machine.id, None)
+        self._backend.registered.pop(instance.ec2_instance.id, None)
         return {"containerInstance": _described(instance)}
 
 
@@ -94,7 +94,7 @@ def _described(instance: ContainerInstance) -> dict[str, Any]:
     running = sum(status == "RUNNING" for status in statuses)
     described = {
         "containerInstanceArn": instance.arn,
-        "ec2InstanceId": instance.machine.id,
+        "ec2InstanceId": instance.ec2_instance.id,
         "version": instance.version,
         "versionInfo": AGENT,
         "registeredResources": _resources(instance.cpu, instance.memory, []),
@@ -112,7 +112,7 @@ def _described(instance: ContainerInstance) -> dict[str, Any]:
 
 
 def _resources(cpu: int, memory: int, ports: list[int]) -> list[dict[str, Any]]:
-    # SSH, Docker and the agent itself have these from the beginning.
+    # Reserved by SSH, Docker and the agent.
     taken = ["22", "2375", "2376", "51678", "51679", *map(str, ports)]
     zero = {"doubleValue": 0.0, "longValue": 0}
     return [

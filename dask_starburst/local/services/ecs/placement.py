@@ -1,4 +1,4 @@
-"""Where ECS puts a task: which instances are eligible, and how the rest say why they are not."""
+"""ECS task placement: eligible instances, and the reasons of the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dask_starburst.local.services.ecs.query import matches
 
 @dataclass(frozen=True)
 class Demand:
-    """What one task needs of an instance."""
+    """The requirements of a task on its instance."""
 
     cpu: int
     memory: int
@@ -21,15 +21,15 @@ class Demand:
     group: str
     distinct: bool
     expressions: tuple[str, ...]
-    zones: frozenset[str] | None = None  # of the subnets that an interface of its own may be in
+    zones: frozenset[str] | None = None  # of the subnets for its own interface
 
     def refusal(self, instance: ContainerInstance) -> str | None:
-        """Return why an instance cannot take the task, in ECS's words; None if it can."""
+        """Return ECS's reason why an instance cannot run the task; None if it can."""
         if not instance.connected:
             return "AGENT"
-        if self.architecture is not None and instance.machine.architecture != self.architecture:
+        if self.architecture is not None and instance.ec2_instance.architecture != self.architecture:
             return "ATTRIBUTE"
-        if self.zones is not None and instance.machine.zone not in self.zones:
+        if self.zones is not None and instance.ec2_instance.zone not in self.zones:
             return "ATTRIBUTE"
         if self.distinct and instance.groups.get(self.group):
             return "DISTINCT_INSTANCE"
@@ -47,7 +47,7 @@ class Demand:
 
 
 class NoCapacityError(Exception):
-    """There is nothing to place on. ``reason`` says it in ECS's words."""
+    """There are no active instances. ``reason`` is ECS's."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -55,7 +55,7 @@ class NoCapacityError(Exception):
 
 
 def candidates(cluster: Cluster, provider: str | None) -> list[ContainerInstance]:
-    """Return the active instances of a cluster, or of one capacity provider of it.
+    """Return the active instances of a cluster or of one of its capacity providers.
 
     Raises
     ------
@@ -80,13 +80,13 @@ def place(
 ) -> tuple[list[Task], list[dict[str, str]]]:
     """Place equal tasks one after the other.
 
-    Because they are equal, an instance that has refused one refuses all that follow: every instance is looked at a few
-    times in a call at most, however many tasks there are.
+    Because they are equal, an instance that refuses one refuses the rest: every instance is checked only a few
+    times a call, whatever the number of tasks.
 
     Returns
     -------
     tuple of list of Task and list of dict
-        The tasks that were placed; and, if some were not, why each instance refused.
+        The placed tasks; and, if some were not placed, the failures of the instances.
     """
     refused: dict[str, str] = {}
     tasks: list[Task] = []
@@ -106,7 +106,7 @@ def place(
 def _rounds(
     instances: list[ContainerInstance], strategy: Iterable[dict[str, Any]], refused: dict[str, str]
 ) -> Iterator[ContainerInstance]:
-    """Yield instances in the order of a strategy until all have refused. The default spreads them out."""
+    """Yield instances in the order of a strategy until all have refused. The default is spread."""
     packed_by = [str(step.get("field", "")).lower() for step in strategy if step["type"] == "binpack"]
     pack = bool(packed_by)
     left = sorted(instances, key=lambda one: _rank(one, packed_by[0] if pack else None))
@@ -125,21 +125,21 @@ def _rank(instance: ContainerInstance, packed_by: str | None) -> int:
 
 
 def occupy(task: Task) -> None:
-    """Take what a task needs from its instance."""
+    """Reserve the resources of a task on its instance."""
     _change(task, 1)
     task.instance.tasks[task.id] = task
 
 
 def release(task: Task) -> None:
-    """Give back what a task had of its instance."""
+    """Release the resources of a task on its instance."""
     if task.instance.tasks.pop(task.id, None) is not None:
         _change(task, -1)
 
 
 def _has_room_for_an_interface(instance: ContainerInstance) -> bool:
-    """The first interface is the instance's own; there is no trunking in an account that never asked for it."""
+    """Return whether an instance can attach one more interface. The first is its own; trunking is off."""
     taken = sum(task.interface is not None for task in instance.tasks.values())
-    return taken + 1 < instance.machine.interfaces
+    return taken + 1 < instance.ec2_instance.interfaces
 
 
 def _change(task: Task, sign: int) -> None:

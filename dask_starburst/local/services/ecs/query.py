@@ -1,4 +1,4 @@
-"""The part of ECS's cluster query language that is used here: comparisons joined by ``and``.
+"""A subset of ECS's cluster query language: comparisons joined by ``and``.
 
 https://docs.aws.amazon.com/AmazonECS/latest/developerguide/cluster-query-language.html
 """
@@ -19,12 +19,12 @@ _COMPARISON = re.compile(
 
 
 def matches(instance: ContainerInstance, query: str) -> bool:
-    """Tell whether a container instance satisfies an expression.
+    """Return whether a container instance matches an expression.
 
     Raises
     ------
     ServiceError
-        The expression is not understood.
+        The expression is not valid or not implemented.
     """
     comparisons = [_COMPARISON.fullmatch(part) for part in re.split(r"\band\b|&&", query)]
     if not all(comparisons):
@@ -47,7 +47,7 @@ def _subject(instance: ContainerInstance, name: str) -> str | None:
     if name.startswith("attribute:"):
         return instance.attributes.get(name.removeprefix("attribute:"))
     subjects = {
-        "ec2InstanceId": instance.machine.id,
+        "ec2InstanceId": instance.ec2_instance.id,
         "agentConnected": str(instance.connected).lower(),
         "runningTasksCount": str(sum(task.status == "RUNNING" for task in instance.tasks.values())),
         "registeredAt": str(instance.registered_at),

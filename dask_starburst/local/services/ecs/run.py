@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dask_starburst.catalog.quotas import Market
+from dask_starburst.local.backend.backend import Backend, new_id, tag_dict
 from dask_starburst.local.backend.quotas import Quotas
 from dask_starburst.local.backend.state import Cluster, Container, ContainerInstance, Interface, Task, TaskDefinition
-from dask_starburst.local.backend.world import World, new_id, tag_dict
 from dask_starburst.local.http.protocols import Reply, Request, ServiceError
 from dask_starburst.local.services.ecs.common import client_error, find_cluster, find_task, invalid, short
 from dask_starburst.local.services.ecs.definitions import DefinitionOperations
@@ -23,14 +23,14 @@ _MOST_TASKS = 10
 _LONGEST_OVERRIDES = 8192
 _TOKEN_LIFE = 24 * 3600.0
 _NOT_HERE = ("volumeConfigurations",)
-# As services say it ("Amazon ECS service event messages"); that RunTask does too is unverified.
+# The message of services ("Amazon ECS service event messages"); unverified for RunTask.
 _OVER_QUOTA = "You\u2019ve reached the limit on the number of vCPUs you can run concurrently"
 _ARCHITECTURES = {"ARM64": "arm64", "X86_64": "x86_64"}
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What all tasks of one call have in common."""
+    """The common parameters of the tasks of one call."""
 
     cluster: Cluster
     definition: TaskDefinition
@@ -46,30 +46,30 @@ class RunOperations:
 
     Parameters
     ----------
-    world : World
-        Where they are.
+    backend : Backend
+        The state.
     definitions : DefinitionOperations
-        What finds task definitions.
+        The task definitions.
     interfaces : Interfaces
-        What makes network interfaces of tasks.
+        The network interfaces of tasks.
     begin : callable
-        Called with each new task: its life begins.
+        Called with each new task, to start its lifecycle.
     stop : callable
         Called with a task, a reason and a stop code.
     quotas : Quotas
-        How much may run on Fargate.
+        The vCPU quotas of Fargate.
     """
 
     def __init__(
         self,
-        world: World,
+        backend: Backend,
         definitions: DefinitionOperations,
         interfaces: Interfaces,
         begin: Callable[[Task], None],
         stop: Callable[[Task, str, str], None],
         quotas: Quotas,
     ) -> None:
-        self._world = world
+        self._backend = backend
         self._definitions = definitions
         self._interfaces = interfaces
         self._begin = begin
@@ -77,14 +77,14 @@ class RunOperations:
         self._quotas = quotas
 
     def run_task(self, request: Request) -> Reply:
-        """Place tasks at once, or say why they cannot be placed."""
-        cluster = find_cluster(self._world, request.get("cluster"))
+        """Place tasks at once, or return why they cannot be placed."""
+        cluster = find_cluster(self._backend, request.get("cluster"))
         _check(request)
         return self._once(cluster, request, lambda: self._run(cluster, request))
 
     def stop_task(self, request: Request) -> Reply:
-        """Stop a task. A stopped one is returned as it is."""
-        cluster = find_cluster(self._world, request.get("cluster"))
+        """Stop a task. A stopped one is returned unchanged."""
+        cluster = find_cluster(self._backend, request.get("cluster"))
         task = find_task(cluster, request["task"])
         if task is None:
             raise invalid("The referenced task was not found.")
@@ -92,22 +92,22 @@ class RunOperations:
         return {"task": described(task)}
 
     def _once(self, cluster: Cluster, request: Request, run: Callable[[], Reply]) -> Reply:
-        """Answer a repeated client token with what its first request made."""
+        """Answer a repeated client token with the tasks of its first request."""
         token = request.get("clientToken")
         if token is None:
             return run()
         parameters = json.dumps({**request, "cluster": cluster.name}, sort_keys=True)
         seen = cluster.tokens.get(token)
-        if seen is not None and self._world.now() - seen[1] < _TOKEN_LIFE:
+        if seen is not None and self._backend.now() - seen[1] < _TOKEN_LIFE:
             if seen[0] != parameters:
                 message = "The clientToken has been used with other parameters."
                 raise ServiceError("ConflictException", message)
             tasks = [cluster.tasks[identity] for identity in seen[2]["ids"] if identity in cluster.tasks]
             return {"tasks": [described(task) for task in tasks], "failures": seen[2]["failures"]}
         reply = run()
-        now = self._world.now()
+        now = self._backend.now()
         cluster.tokens = {token: seen for token, seen in cluster.tokens.items() if now - seen[1] < _TOKEN_LIFE}
-        # A call that placed nothing leaves nothing to return: the next one may try again.
+        # A call that placed no task does not use up its token.
         if reply["tasks"]:
             ids = [short(task["taskArn"]) for task in reply["tasks"]]
             kept = {"ids": ids, "failures": reply["failures"]}
@@ -121,12 +121,12 @@ class RunOperations:
         provider, launch_type = self._launch(cluster, request)
         fargate = launch_type == "FARGATE"
         check_fargate_run(definition.document, request, fargate)
-        network = self._interfaces.wanted(definition.document, request, fargate)
+        network = self._interfaces.requested(definition.document, request, fargate)
         group = request.get("group") or f"family:{definition.family}"
         demand = _demand(definition, overrides, containers, group, request)
         plan = _Plan(cluster, definition, containers, demand, provider, launch_type, request)
         if fargate:
-            assert network is not None  # or it had been refused
+            assert network is not None  # else it was refused above
             return self._place_on_fargate(plan, network)
         return self._place(plan, network)
 
@@ -137,13 +137,13 @@ class RunOperations:
         try:
             instances = candidates(cluster, provider)
         except NoCapacityError as nothing:
-            arn = self._world.providers[provider].arn if provider else cluster.arn
+            arn = self._backend.providers[provider].arn if provider else cluster.arn
             return {"tasks": [], "failures": [{"arn": arn, "reason": nothing.reason}]}
         if not instances:
             raise invalid("No Container Instances were found in your cluster.")
 
         def start(instance: ContainerInstance) -> Task:
-            interface = self._interfaces.create(network, instance.machine.zone) if network else None
+            interface = self._interfaces.create(network, instance.ec2_instance.zone) if network else None
             return self._start(plan, instance, interface)
 
         strategy = request.get("placementStrategy", [])
@@ -185,27 +185,29 @@ class RunOperations:
 
     def _place_on_fargate(self, plan: _Plan, network: dict[str, Any]) -> Reply:
         market: Market = "spot" if plan.provider == "FARGATE_SPOT" else "on-demand"
-        wanted: int = plan.request.get("count", 1)
+        requested: int = plan.request.get("count", 1)
         tasks: list[Task] = []
-        while len(tasks) < wanted and self._quotas.allows_task(market, plan.demand.cpu, self._world.tasks.values()):
+        while len(tasks) < requested and self._quotas.allows_task(
+            market, plan.demand.cpu, self._backend.tasks.values()
+        ):
             tasks.append(self._start_on_fargate(plan, network))
         failure = {"arn": plan.cluster.arn, "reason": _OVER_QUOTA}
-        return {"tasks": [described(one) for one in tasks], "failures": [failure] * (wanted - len(tasks))}
+        return {"tasks": [described(one) for one in tasks], "failures": [failure] * (requested - len(tasks))}
 
     def _start_on_fargate(self, plan: _Plan, network: dict[str, Any]) -> Task:
         interface, demand = self._interfaces.create(network), plan.demand
         spot = plan.provider == "FARGATE_SPOT"
         host = fargate_host(
-            self._world, plan.cluster.name, interface, demand.cpu, demand.memory, demand.architecture, spot
+            self._backend, plan.cluster.name, interface, demand.cpu, demand.memory, demand.architecture, spot
         )
         return self._start(plan, host, interface)
 
     def _start(self, plan: _Plan, instance: ContainerInstance, interface: Interface | None) -> Task:
         cluster, definition, demand, request = plan.cluster, plan.definition, plan.demand, plan.request
         identity = new_id()
-        arn = self._world.arn("ecs", f"task/{cluster.name}/{identity}")
+        arn = self._backend.arn("ecs", f"task/{cluster.name}/{identity}")
         inherited = definition.tags if request.get("propagateTags") == "TASK_DEFINITION" else {}
-        container_arn = self._world.arn("ecs", f"container/{cluster.name}/{identity}")
+        container_arn = self._backend.arn("ecs", f"container/{cluster.name}/{identity}")
         task = Task(
             id=identity,
             arn=arn,
@@ -218,7 +220,7 @@ class RunOperations:
             shown_cpu=str(demand.cpu),
             shown_memory=str(demand.memory),
             ports=list(demand.ports),
-            created_at=self._world.now(),
+            created_at=self._backend.now(),
             group=demand.group,
             started_by=request.get("startedBy"),
             provider=plan.provider,
@@ -229,7 +231,7 @@ class RunOperations:
             interface=interface,
         )
         occupy(task)
-        cluster.tasks[identity] = self._world.tasks[identity] = task
+        cluster.tasks[identity] = self._backend.tasks[identity] = task
         self._begin(task)
         return task
 
@@ -252,7 +254,7 @@ def _check(request: Request) -> None:
 
 
 def _first_choice(strategy: list[dict[str, Any]]) -> dict[str, Any]:
-    """Choose one provider: with a base first, then by weight. A call is not split between providers here."""
+    """Choose one provider: one with a base, else by weight. A call is not split between providers here."""
     return max(strategy, key=lambda item: (item.get("base", 0), item.get("weight", 0)))
 
 
@@ -284,7 +286,7 @@ def _demand(
 ) -> Demand:
     document = definition.document
     cpu = overrides.get("cpu") or document.get("cpu") or sum(one.get("cpu", 0) for one in containers)
-    # Placement goes by the soft limit where there is one.
+    # Placement uses the soft limit if there is one.
     per_container = (one.get("memoryReservation") or one.get("memory") or 0 for one in containers)
     memory = overrides.get("memory") or document.get("memory") or sum(per_container)
     for text in (cpu, memory):

@@ -1,11 +1,11 @@
-"""The ECS API: what it tells of tasks."""
+"""The ECS API: describe and list tasks."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from dask_starburst.local.backend.backend import Backend, tag_list
 from dask_starburst.local.backend.state import Cluster, Container, Interface, Task
-from dask_starburst.local.backend.world import World, tag_list
 from dask_starburst.local.http.protocols import Reply, Request
 from dask_starburst.local.services.ecs.common import (
     check_batch,
@@ -23,18 +23,18 @@ from dask_starburst.local.services.ecs.common import (
 class TaskViews:
     """Describe and list tasks."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     def describe_tasks(self, request: Request) -> Reply:
         """Describe tasks, at most 100 at a time."""
-        cluster = find_cluster(self._world, request.get("cluster"))
+        cluster = find_cluster(self._backend, request.get("cluster"))
         check_batch(request["tasks"], "Tasks")
         with_tags = "TAGS" in request.get("include", [])
         tasks, failures = [], []
         for name in request["tasks"]:
             task = find_task(cluster, name)
-            if task is None or self._world.veil.hides("tasks", task.created_at):
+            if task is None or self._backend.consistency.hides("tasks", task.created_at):
                 prefix = cluster.arn.replace(":cluster/", ":task/")
                 failures.append(missing(name if name.startswith("arn:") else f"{prefix}/{name}"))
             else:
@@ -42,8 +42,8 @@ class TaskViews:
         return {"tasks": tasks, "failures": failures}
 
     def list_tasks(self, request: Request) -> Reply:
-        """List the ARNs of tasks; of running ones, unless another desired status is asked for."""
-        cluster = find_cluster(self._world, request.get("cluster"))
+        """List the ARNs of tasks, by default with the desired status RUNNING."""
+        cluster = find_cluster(self._backend, request.get("cluster"))
         others = [key for key in ("family", "serviceName", "containerInstance", "launchType") if request.get(key)]
         if request.get("startedBy") and others:
             raise invalid("startedBy must be the only filter.")
@@ -66,7 +66,7 @@ class TaskViews:
             task
             for task in cluster.tasks.values()
             if task.desired == desired
-            and not self._world.veil.hides("tasks", task.created_at)
+            and not self._backend.consistency.hides("tasks", task.created_at)
             and started_by in (None, task.started_by)
             and family in (None, task.definition.family)
             and launch_type in (None, task.launch_type)
@@ -75,12 +75,12 @@ class TaskViews:
 
 
 def described(task: Task, with_tags: bool = True) -> dict[str, Any]:
-    """Write a task as DescribeTasks does."""
+    """Format a task as in DescribeTasks."""
     shown: dict[str, Any] = {
         "taskArn": task.arn,
         "clusterArn": task.arn.split(":task/")[0] + f":cluster/{task.cluster}",
         "taskDefinitionArn": task.definition.arn,
-        "availabilityZone": task.instance.machine.zone,
+        "availabilityZone": task.instance.ec2_instance.zone,
         "lastStatus": task.status,
         "desiredStatus": task.desired,
         "cpu": task.shown_cpu,
@@ -91,7 +91,7 @@ def described(task: Task, with_tags: bool = True) -> dict[str, Any]:
         "containers": [_container(task, one) for one in task.containers],
         "overrides": {"containerOverrides": [], "inferenceAcceleratorOverrides": [], **task.overrides},
         "attachments": [_attachment(task.interface)] if task.interface else [],
-        "attributes": [{"name": "ecs.cpu-architecture", "value": task.instance.machine.architecture}],
+        "attributes": [{"name": "ecs.cpu-architecture", "value": task.instance.ec2_instance.architecture}],
         "enableExecuteCommand": False,
         "healthStatus": "UNKNOWN",
         "inferenceAccelerators": [],
@@ -113,7 +113,7 @@ def described(task: Task, with_tags: bool = True) -> dict[str, Any]:
 
 
 def _attachment(interface: Interface) -> dict[str, Any]:
-    """Tell of an interface; which one it is comes only once it has been made."""
+    """Format the attachment of an interface; its details appear once it is attached."""
     details = [{"name": "subnetId", "value": interface.subnet}]
     if interface.status != "PRECREATED":
         facts = {

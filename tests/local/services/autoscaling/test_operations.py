@@ -30,7 +30,7 @@ def mixed(stack: Stack, on_demand: int) -> dict[str, Any]:
     }
 
 
-def test_a_group_launches_what_it_is_to_have(stack: Stack) -> None:
+def test_a_group_launches_its_desired_capacity(stack: Stack) -> None:
     stack.group(size=2, Tags=[{"Key": "sb:cluster", "Value": "k", "PropagateAtLaunch": True}])
     members = stack.in_service(2)
     ids = [member["InstanceId"] for member in members]
@@ -40,7 +40,7 @@ def test_a_group_launches_what_it_is_to_have(stack: Stack) -> None:
     assert tags["sb:cluster"] == "k"
 
 
-def test_a_name_is_taken_only_once(stack: Stack) -> None:
+def test_a_group_name_is_unique(stack: Stack) -> None:
     stack.group()
     with pytest.raises(ClientError) as error:
         stack.autoscaling.create_auto_scaling_group(
@@ -63,15 +63,15 @@ def test_a_name_is_taken_only_once(stack: Stack) -> None:
     ],
     ids=["template", "subnet", "limits", "desired"],
 )
-def test_a_group_of_nonsense_is_refused(stack: Stack, wrong: dict[str, Any]) -> None:
+def test_an_invalid_group_is_refused(stack: Stack, wrong: dict[str, Any]) -> None:
     with pytest.raises(ClientError) as error:
         stack.group(**wrong)
     assert code_of(error) == "ValidationError"
     assert not stack.described
 
 
-def test_a_missing_instance_profile_is_refused_when_the_group_is_made(stack: Stack) -> None:
-    template = stack.template(IamInstanceProfile={"Name": "nobody"})
+def test_a_missing_instance_profile_is_refused_at_the_creation_of_the_group(stack: Stack) -> None:
+    template = stack.template(IamInstanceProfile={"Name": "missing"})
     with pytest.raises(ClientError) as error:
         stack.group(LaunchTemplate=template)
     assert "Invalid IAM Instance Profile name" in message_of(error)
@@ -85,7 +85,7 @@ def test_the_desired_capacity_stays_within_the_limits(stack: Stack) -> None:
     assert "New SetDesiredCapacity value 4 is above max value 3 for the AutoScalingGroup" in message_of(error)
 
 
-def test_lowering_the_capacity_ends_the_oldest_instance(stack: Stack) -> None:
+def test_lowering_the_capacity_terminates_the_oldest_instance(stack: Stack) -> None:
     stack.group(size=1)
     oldest = stack.in_service(1)[0]["InstanceId"]
     stack.autoscaling.set_desired_capacity(AutoScalingGroupName=stack.name, DesiredCapacity=2)
@@ -99,7 +99,7 @@ def test_instances_are_spread_over_the_zones(stack: Stack) -> None:
     assert len({member["AvailabilityZone"] for member in stack.in_service(3)}) == 3
 
 
-def test_spot_instances_of_the_overriding_type_are_bought(stack: Stack) -> None:
+def test_spot_instances_of_the_override_are_launched(stack: Stack) -> None:
     stack.group(size=1, MixedInstancesPolicy=mixed(stack, on_demand=0))
     member = stack.in_service(1)[0]
     instance = stack.ec2.describe_instances(InstanceIds=[member["InstanceId"]])["Reservations"][0]["Instances"][0]
@@ -108,7 +108,7 @@ def test_spot_instances_of_the_overriding_type_are_bought(stack: Stack) -> None:
     assert stack.described["MixedInstancesPolicy"]["LaunchTemplate"]["Overrides"][1]["InstanceType"] == "m7g.large"
 
 
-def test_an_account_without_the_role_for_spot_gets_none_and_is_told(stack: Stack, clients: Clients) -> None:
+def test_without_the_service_linked_role_spot_launches_fail_with_a_message(stack: Stack, clients: Clients) -> None:
     clients.iam.delete_service_linked_role(RoleName="AWSServiceRoleForEC2Spot")
     try:
         stack.group(size=1, MixedInstancesPolicy=mixed(stack, on_demand=0))
@@ -121,7 +121,7 @@ def test_an_account_without_the_role_for_spot_gets_none_and_is_told(stack: Stack
         clients.iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
 
 
-def test_on_demand_instances_are_bought_for_the_share_that_is_asked_for(stack: Stack) -> None:
+def test_on_demand_instances_are_launched_for_the_requested_share(stack: Stack) -> None:
     stack.group(size=4, MixedInstancesPolicy=mixed(stack, on_demand=50))
     ids = [member["InstanceId"] for member in stack.in_service(4)]
     reservations = stack.ec2.describe_instances(InstanceIds=ids)["Reservations"]
@@ -129,7 +129,7 @@ def test_on_demand_instances_are_bought_for_the_share_that_is_asked_for(stack: S
     assert sorted(kinds) == ["on-demand", "on-demand", "spot", "spot"]
 
 
-def test_a_terminated_instance_is_replaced_or_not_as_asked(stack: Stack) -> None:
+def test_a_terminated_instance_is_replaced_unless_the_capacity_is_decremented(stack: Stack) -> None:
     stack.group(size=2)
     first, second = (member["InstanceId"] for member in stack.in_service(2))
     terminate = stack.autoscaling.terminate_instance_in_auto_scaling_group
@@ -144,7 +144,7 @@ def test_a_terminated_instance_is_replaced_or_not_as_asked(stack: Stack) -> None
     assert code_of(error) == "ValidationError"
 
 
-def test_an_instance_that_somebody_else_terminates_is_replaced(stack: Stack) -> None:
+def test_an_instance_terminated_outside_its_group_is_replaced(stack: Stack) -> None:
     stack.group(size=1)
     lost = stack.in_service(1)[0]["InstanceId"]
     stack.ec2.terminate_instances(InstanceIds=[lost])
@@ -162,7 +162,7 @@ def test_an_unhealthy_instance_is_replaced(stack: Stack) -> None:
     wait_for(lambda: stack.in_service(1)[0]["InstanceId"] != sick)
 
 
-def test_a_scheduled_action_empties_the_group_when_its_time_has_come(aws: LocalAWS, stack: Stack) -> None:
+def test_a_scheduled_action_empties_the_group_at_its_time(aws: LocalAWS, stack: Stack) -> None:
     stack.group(size=1)
     stack.in_service(1)
     sizes = {"MinSize": 0, "MaxSize": 0, "DesiredCapacity": 0}
@@ -199,14 +199,14 @@ def test_a_scheduled_action_in_the_past_is_refused(aws: LocalAWS, stack: Stack) 
 
 def test_deleting_a_group_with_instances_needs_force(stack: Stack) -> None:
     stack.group(size=1)
-    machine = stack.in_service(1)[0]["InstanceId"]
+    instance_id = stack.in_service(1)[0]["InstanceId"]
     with pytest.raises(ClientError) as error:
         stack.autoscaling.delete_auto_scaling_group(AutoScalingGroupName=stack.name)
     assert code_of(error) == "ResourceInUse"
     stack.autoscaling.delete_auto_scaling_group(AutoScalingGroupName=stack.name, ForceDelete=True)
     assert stack.described["Status"] == "Delete in progress"
     wait_for(lambda: not stack.described)
-    state = stack.ec2.describe_instances(InstanceIds=[machine])["Reservations"][0]["Instances"][0]["State"]["Name"]
+    state = stack.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]["State"]["Name"]
     assert state == "terminated"
 
 
@@ -228,12 +228,12 @@ def activities(stack: Stack) -> list[dict[str, Any]]:
     return found
 
 
-def test_activities_say_what_happened(stack: Stack) -> None:
+def test_activities_describe_launches_and_terminations(stack: Stack) -> None:
     stack.group(size=1)
-    machine = stack.in_service(1)[0]["InstanceId"]
+    instance_id = stack.in_service(1)[0]["InstanceId"]
     (activity,) = activities(stack)
     assert activity["StatusCode"] == "Successful"
-    assert activity["Description"] == f"Launching a new EC2 instance: {machine}"
+    assert activity["Description"] == f"Launching a new EC2 instance: {instance_id}"
     assert "increasing the capacity from 0 to 1" in activity["Cause"]
 
 
@@ -246,7 +246,7 @@ def test_a_launch_that_ec2_refuses_is_a_failed_activity(stack: Stack) -> None:
     assert activity["StatusMessage"].endswith("Launching EC2 instance failed.")
 
 
-def test_tags_find_groups(clients: Clients, stack: Stack) -> None:
+def test_groups_are_found_by_tag(clients: Clients, stack: Stack) -> None:
     stack.group(Tags=[{"Key": "sb:owner", "Value": stack.name}])
     tag = {"ResourceId": stack.name, "ResourceType": "auto-scaling-group", "PropagateAtLaunch": False}
     stack.autoscaling.create_or_update_tags(Tags=[{**tag, "Key": "sb:more", "Value": "1"}])
@@ -258,7 +258,7 @@ def test_tags_find_groups(clients: Clients, stack: Stack) -> None:
     assert keys == ["sb:more", "sb:owner"]
 
 
-def test_groups_and_instances_come_in_pages(stack: Stack) -> None:
+def test_groups_and_instances_are_paginated(stack: Stack) -> None:
     stack.group(size=2)
     ids = {member["InstanceId"] for member in stack.in_service(2)}
     pages = stack.autoscaling.get_paginator("describe_auto_scaling_instances").paginate(

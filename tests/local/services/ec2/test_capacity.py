@@ -1,4 +1,4 @@
-"""What EC2 has to sell in the embedded AWS: rooms, quotas, and which pool a group buys from."""
+"""EC2 capacity of the embedded AWS: room, quotas, and which pool a group launches from."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 
 from dask_starburst.catalog.quotas import QUOTAS
 from dask_starburst.local import LocalAWS, faults
+from dask_starburst.local.backend.backend import ACCOUNT
 from dask_starburst.local.backend.state import Group
-from dask_starburst.local.backend.world import ACCOUNT
 from dask_starburst.local.http.protocols import ServiceError
-from dask_starburst.local.services.ec2.capacity import Market, offers
+from dask_starburst.local.services.ec2.capacity import Ec2Capacity, offers
 from dask_starburst.local.services.ec2.capacity_pools import Choice, Pool
 from tests.local.conftest import Stack, wait_for
 
 A, B = "us-east-1a", "us-east-1b"
 
 
-def market(seed: int = 0) -> Market:
-    return Market(lambda: 0.0, lambda: [A, B], seed)
+def new_capacity(seed: int = 0) -> Ec2Capacity:
+    return Ec2Capacity(lambda: 0.0, lambda: [A, B], seed)
 
 
 def policy(*types: str, on_demand: int = 0, **distribution: Any) -> dict[str, Any]:
@@ -33,15 +33,15 @@ def policy(*types: str, on_demand: int = 0, **distribution: Any) -> dict[str, An
     }
 
 
-def bought(market: Market, mixed: dict[str, Any], zones: tuple[str, ...] = (A,)) -> Pool:
+def bought(capacity: Ec2Capacity, mixed: dict[str, Any], zones: tuple[str, ...] = (A,)) -> Pool:
     arn = f"arn:aws:autoscaling:us-east-1:{ACCOUNT}:autoScalingGroup:g"
     group = Group("g", arn, 0.0, 0, 9, 1, [], None, mixed, {})
-    return market.choose(group, offers(group, zones, lambda template: "c7g.large")).pool
+    return capacity.choose(group, offers(group, zones, lambda template: "c7g.large")).pool
 
 
 TYPES = ("m7g.xlarge", "c7g.xlarge", "c8g.xlarge")
 CHOICES = [
-    # strategy, rooms, what is bought; c8g is cheapest on Spot by the bundled table, c7g on demand
+    # strategy, room, chosen type; c8g is cheapest on Spot by the bundled table, c7g on demand
     ({"SpotAllocationStrategy": "price-capacity-optimized"}, {}, "c8g.xlarge"),
     ({"SpotAllocationStrategy": "price-capacity-optimized"}, {"c8g.xlarge": 0}, "c7g.xlarge"),
     ({"SpotAllocationStrategy": "price-capacity-optimized"}, {"c8g.xlarge": 2, "c7g.xlarge": 2}, "m7g.xlarge"),
@@ -59,38 +59,38 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("distribution", "rooms", "chosen"), CHOICES)
-def test_a_group_buys_by_its_allocation_strategy(
+def test_a_group_chooses_a_pool_by_its_allocation_strategy(
     distribution: dict[str, Any], rooms: dict[str, int], chosen: str
 ) -> None:
-    sells = market()
+    capacity = new_capacity()
     for kind, room in rooms.items():
-        sells.set_room(Choice(kind), room)
-    assert bought(sells, policy(*TYPES, **distribution)).type == chosen
+        capacity.set_room(Choice(kind), room)
+    assert bought(capacity, policy(*TYPES, **distribution)).type == chosen
 
 
-def test_pools_that_are_equal_in_everything_are_told_apart_by_the_seed() -> None:
+def test_the_seed_breaks_ties_between_equal_pools() -> None:
     old = policy("c4.large", "m4.large", "r4.large", SpotAllocationStrategy="price-capacity-optimized")
-    chosen = [bought(market(seed), old).type for seed in (*range(20), *range(20))]
+    chosen = [bought(new_capacity(seed), old).type for seed in (*range(20), *range(20))]
     assert chosen[:20] == chosen[20:]
     assert set(chosen) == {"c4.large", "m4.large", "r4.large"}
 
 
-def test_a_zone_without_room_is_passed_over() -> None:
-    sells = market()
-    sells.set_room(Choice(zone=A), 0)
-    assert bought(sells, policy("c7g.large"), zones=(A, B)).zone == B
+def test_a_zone_without_capacity_is_skipped() -> None:
+    capacity = new_capacity()
+    capacity.set_room(Choice(zone=A), 0)
+    assert bought(capacity, policy("c7g.large"), zones=(A, B)).zone == B
 
 
 def test_only_standard_families_count_against_the_quota() -> None:
-    sells = market()
-    sells.quotas.set(QUOTAS["L-34B43A08"], 0)
-    assert bought(sells, policy("g5g.xlarge")).type == "g5g.xlarge"
+    capacity = new_capacity()
+    capacity.quotas.set(QUOTAS["L-34B43A08"], 0)
+    assert bought(capacity, policy("g5g.xlarge")).type == "g5g.xlarge"
     with pytest.raises(ServiceError, match="Max spot instance count exceeded"):
-        bought(sells, policy("im4gn.xlarge"))
+        bought(capacity, policy("im4gn.xlarge"))
 
 
 @pytest.fixture(autouse=True)
-def calm(request: pytest.FixtureRequest) -> Iterator[None]:
+def clear_faults(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "aws" in request.fixturenames:
         request.getfixturevalue("aws").play([faults.Clear()])
@@ -112,7 +112,7 @@ def zone_of(stack: Stack) -> str:
     return zone
 
 
-def test_a_full_spot_market_is_a_failed_activity_in_aws_s_words(aws: LocalAWS, stack: Stack) -> None:
+def test_missing_spot_capacity_is_a_failed_activity_with_the_message_of_aws(aws: LocalAWS, stack: Stack) -> None:
     aws.play([faults.Capacity(room=0, market="spot")])
     stack.group(size=1, MixedInstancesPolicy=mixed(stack, "c7g.large", "c8g.large"))
     wait_for(lambda: failures(stack))
@@ -144,7 +144,7 @@ def test_a_full_on_demand_pool_names_the_type_and_the_zone(aws: LocalAWS, stack:
     assert text.endswith(". Launching EC2 instance failed.")
 
 
-def test_a_pool_gives_what_it_has_room_for_and_the_next_pool_the_rest(aws: LocalAWS, stack: Stack) -> None:
+def test_a_pool_launches_as_many_as_it_has_room_for_and_the_next_pool_the_rest(aws: LocalAWS, stack: Stack) -> None:
     aws.play([faults.Capacity(room=0), faults.Capacity(room=2, type="c8g.large")])
     aws.play([faults.Capacity(room=1, type="m7g.large")])
     stack.group(size=3, MixedInstancesPolicy=mixed(stack, "m7g.large", "c8g.large"))
@@ -152,7 +152,7 @@ def test_a_pool_gives_what_it_has_room_for_and_the_next_pool_the_rest(aws: Local
     assert sorted(types) == ["c8g.large", "c8g.large", "m7g.large"]
     stack.autoscaling.set_desired_capacity(AutoScalingGroupName=stack.name, DesiredCapacity=4)
     wait_for(lambda: failures(stack))
-    # What an instance leaves behind can be bought again.
+    # The room of a terminated instance can be used again.
     leaving = next(one["InstanceId"] for one in stack.members if one["InstanceType"] == "m7g.large")
     stack.autoscaling.terminate_instance_in_auto_scaling_group(InstanceId=leaving, ShouldDecrementDesiredCapacity=True)
     aws.advance(15.0)
@@ -161,7 +161,7 @@ def test_a_pool_gives_what_it_has_room_for_and_the_next_pool_the_rest(aws: Local
     assert leaving not in [one["InstanceId"] for one in again]
 
 
-def test_quotas_are_refused_in_aws_s_words(aws: LocalAWS, stack: Stack) -> None:
+def test_a_launch_over_a_quota_fails_with_the_message_of_aws(aws: LocalAWS, stack: Stack) -> None:
     aws.play([faults.Quota(market="spot", vcpus=1), faults.Quota(market="on-demand", vcpus=0)])
     stack.group(size=1, MixedInstancesPolicy=mixed(stack, "c7g.large"))
     (text,) = wait_for(lambda: failures(stack))
@@ -180,7 +180,7 @@ def test_quotas_are_refused_in_aws_s_words(aws: LocalAWS, stack: Stack) -> None:
     )
 
 
-def test_a_pool_may_look_open_and_refuse(aws: LocalAWS, stack: Stack) -> None:
+def test_a_pool_that_looks_available_may_refuse_launches(aws: LocalAWS, stack: Stack) -> None:
     aws.play([faults.Refuses(type="c8g.large")])
     stack.group(size=2, MixedInstancesPolicy=mixed(stack, "m7g.large", "c8g.large"))
     (text,) = wait_for(lambda: failures(stack))
@@ -191,7 +191,7 @@ def test_a_pool_may_look_open_and_refuse(aws: LocalAWS, stack: Stack) -> None:
     assert len(failures(stack)) == 1
 
 
-def test_other_overrides_are_bought_from_once_the_policy_is_updated(aws: LocalAWS, stack: Stack) -> None:
+def test_new_overrides_are_used_at_once_after_an_update_of_the_policy(aws: LocalAWS, stack: Stack) -> None:
     aws.play([faults.Capacity(room=0, type="c8g.large")])
     stack.group(size=1, MixedInstancesPolicy=mixed(stack, "c8g.large"))
     wait_for(lambda: failures(stack))
@@ -200,7 +200,7 @@ def test_other_overrides_are_bought_from_once_the_policy_is_updated(aws: LocalAW
     stack.autoscaling.update_auto_scaling_group(
         AutoScalingGroupName=stack.name, MixedInstancesPolicy={"LaunchTemplate": template}
     )
-    # At once: nobody waits for the next try of what there was before.
+    # At once, without the backoff of the earlier failure.
     assert stack.in_service(1)[0]["InstanceType"] == "r7g.large"
     assert stack.described["MixedInstancesPolicy"]["InstancesDistribution"]["SpotAllocationStrategy"]
     template["Overrides"] = [{"InstanceType": "m7g.large"}]

@@ -1,4 +1,4 @@
-"""Plain instances that run a container because their user data says so, and images of a Python of their own."""
+"""Instances without ECS that run a container from their user data, and images with their own Python."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_container_ends_with_its_instance(aws: LocalAWS, clients: Clients) -> 
     wait_for(lambda: f"{instance}/1" not in aws.status().containers, "its end")
 
 
-def test_user_data_is_read_as_cloud_init_does() -> None:
+def test_user_data_is_parsed_like_cloud_init() -> None:
     boot = parse(TEMPLATE.format(command='env B=2 python -c "1 + 1"'))
     assert boot is not None
     (run,) = boot.runs
@@ -59,7 +59,7 @@ def test_user_data_is_read_as_cloud_init_does() -> None:
     assert (boot.installs_docker, boot.shuts_down) == (True, True)
 
 
-def test_user_data_without_containers_is_passed_over() -> None:
+def test_user_data_without_containers_is_ignored() -> None:
     assert parse("") is None
     assert parse("#!/bin/bash\ndocker run any") is None
     assert parse("#cloud-config\nruncmd: [ls]") is None
@@ -67,7 +67,7 @@ def test_user_data_without_containers_is_passed_over() -> None:
     assert parse("#cloud-config\n") is None
 
 
-def test_a_foreign_image_runs_in_its_own_python_and_is_told_its_address() -> None:
+def test_another_image_runs_in_its_own_python_with_its_address_as_an_option() -> None:
     images = Images({"daskdev/": sys.executable})
     argv = ["env", "B=2", "python", "-m", "distributed.cli.dask_scheduler"]
     environment = {"PATH": "/bin", "PYTHONPATH": "/ours"}
@@ -78,20 +78,20 @@ def test_a_foreign_image_runs_in_its_own_python_and_is_told_its_address() -> Non
     assert own == {"PATH": f"{folder}:/bin", "B": "2"}
 
 
-def test_a_worker_from_a_specification_is_told_its_address_too() -> None:
+def test_a_worker_from_a_specification_gets_its_address_too() -> None:
     argv = ["python", "-m", "distributed.cli.dask_spec", "tls://x", "--spec", '{"cls": "a.B", "opts": {"name": "n"}}']
     words, _ = Images({"daskdev/": sys.executable}).dress("daskdev/dask:1", argv, {}, "127.9.0.4")
     told = {"host": "127.9.0.4", "dashboard_address": "127.9.0.4:0"}
     assert json.loads(words[-1]) == {"cls": "a.B", "opts": {"name": "n", **told}}
 
 
-def test_what_is_no_dask_server_or_has_an_address_is_left_as_it_is() -> None:
+def test_other_commands_and_commands_with_an_address_are_unchanged() -> None:
     images = Images({"daskdev/": sys.executable})
     addressed = ["dask-worker", "tcp://x", "--host", "127.1.2.3", "--dashboard-address", "127.1.2.3:0"]
     for argv in (addressed, ["no-such", "dask"]):
         assert images.dress("daskdev/dask:1", argv, {}, "127.9.0.4")[0] == argv
 
 
-def test_other_images_are_left_to_the_embedded_aws() -> None:
+def test_unmapped_images_run_in_the_python_of_the_embedded_aws() -> None:
     images = Images({"daskdev/": sys.executable})
     assert images.dress("ours", ["dask-worker"], {"PYTHONPATH": "a"}, "x") == (["dask-worker"], {"PYTHONPATH": "a"})

@@ -1,4 +1,4 @@
-"""The agent's introspection endpoint, in the shapes of the real one."""
+"""The agent's introspection endpoint, with the shapes of the real one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ask(aws: LocalAWS) -> Any:
     return ask
 
 
-def test_the_agent_says_who_it_is(warm: Stack, ask: Any) -> None:
+def test_the_agent_reports_its_metadata(warm: Stack, ask: Any) -> None:
     [instance] = warm.instances
     status, said = ask(instance["ec2InstanceId"], "metadata")
     assert status == 200
@@ -56,7 +56,7 @@ def test_the_agent_lists_its_tasks_stopped_ones_too(warm: Stack, ask: Any) -> No
     assert (task["DesiredStatus"], task["KnownStatus"]) == ("STOPPED", "STOPPED")
 
 
-def test_a_task_that_never_had_a_container_lets_the_agent_find_nothing(warm: Stack, ask: Any) -> None:
+def test_the_agent_lists_no_tasks_if_one_never_had_a_container(warm: Stack, ask: Any) -> None:
     [instance] = (one["ec2InstanceId"] for one in warm.instances)
     definition = warm.definition(container={"command": ["/no/such/program"]})
     arn = warm.run(definition)["tasks"][0]["taskArn"]
@@ -65,7 +65,7 @@ def test_a_task_that_never_had_a_container_lets_the_agent_find_nothing(warm: Sta
 
 
 def test_an_instance_without_an_agent_does_not_answer(stack: Stack, ask: Any) -> None:
-    stack.group(size=1)  # without the cluster that its user data names
+    stack.group(size=1)  # without the cluster of its user data
     [instance] = (one["InstanceId"] for one in stack.in_service(1))
     assert ask(instance, "tasks")[0] == 503
     assert ask(f"i-{uuid.uuid4().hex[:17]}", "tasks")[0] == 503

@@ -1,4 +1,4 @@
-"""RunTask calls that name their instances: placed there and nowhere else, each refusal with its reason."""
+"""RunTask calls with an instance constraint: tasks are placed only there, and each failure has its reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def on(*instances: str) -> list[dict[str, str]]:
 
 @pytest.fixture
 def pair(stack: Stack) -> Stack:
-    """A stack with two instances that tasks can be placed on."""
+    """A stack with two connected instances."""
     stack.group(size=2)
     stack.cluster()
     stack.connected(2)
@@ -33,7 +33,7 @@ def test_a_batch_is_placed_on_exactly_the_instances_that_it_names(pair: Stack) -
     assert [t["containerInstanceArn"] for t in reply["tasks"]] == [one["containerInstanceArn"]]
 
 
-def test_a_batch_of_which_an_instance_is_taken_is_placed_in_part(pair: Stack) -> None:
+def test_a_batch_with_an_occupied_instance_is_placed_in_part(pair: Stack) -> None:
     [one, other] = pair.instances
     definition = pair.definition()
     both = on(one["ec2InstanceId"], other["ec2InstanceId"])
@@ -54,13 +54,13 @@ def test_a_repeated_token_of_a_batch_returns_the_same_tasks_and_refusals(pair: S
 
 
 @pytest.mark.parametrize("expression", ["ec2InstanceId within ['i-1']", "weight == 1", ""])
-def test_an_expression_that_is_not_understood_is_refused(pair: Stack, expression: str) -> None:
+def test_an_invalid_expression_is_refused(pair: Stack, expression: str) -> None:
     with pytest.raises(ClientError) as error:
         pair.run(pair.definition(), placementConstraints=[{"type": "memberOf", "expression": expression}])
     assert code_of(error) == "InvalidParameterException"
 
 
-def test_a_task_tells_what_it_was_told_and_how_large_it_is(pair: Stack) -> None:
+def test_a_task_is_described_with_its_overrides_and_size(pair: Stack) -> None:
     told = [{"name": "STARBURST_WORKERS", "value": "[]"}]
     overrides = {"cpu": "1024", "memory": "512", "containerOverrides": [{"name": "main", "environment": told}]}
     [task] = pair.run(pair.definition(), overrides=overrides)["tasks"]

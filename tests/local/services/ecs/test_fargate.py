@@ -1,4 +1,4 @@
-"""Fargate and network mode awsvpc: what ECS takes and refuses, and the interface that a task has for itself."""
+"""Fargate and network mode awsvpc: validation, and the network interface of a task."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROLE = "arn:aws:iam::123456789012:role/any"
 
 
 class Fargate:
-    """A cluster with the capacity providers of Fargate."""
+    """A cluster with the Fargate capacity providers."""
 
     def __init__(self, clients: Clients) -> None:
         self.name = f"f-{uuid.uuid4().hex[:10]}"
@@ -101,7 +101,7 @@ def details(task: dict[str, Any]) -> dict[str, str]:
     return {item["name"]: item["value"] for item in attachment["details"]}
 
 
-def test_a_fargate_task_has_an_interface_that_can_be_reached_and_goes_with_it(fargate: Fargate) -> None:
+def test_a_fargate_task_has_a_reachable_interface_that_is_deleted_with_it(fargate: Fargate) -> None:
     started = fargate.run(fargate.definition())["tasks"][0]
     assert (started["lastStatus"], started["launchType"]) == ("PROVISIONING", "FARGATE")
     assert "networkInterfaceId" not in details(started)
@@ -122,7 +122,7 @@ def test_a_fargate_task_has_an_interface_that_can_be_reached_and_goes_with_it(fa
     fargate.ec2.delete_security_group(GroupId=fargate.group)
 
 
-def test_a_cluster_with_a_task_that_gives_its_interface_back_cannot_be_deleted(fargate: Fargate) -> None:
+def test_a_cluster_with_a_deprovisioning_task_cannot_be_deleted(fargate: Fargate) -> None:
     arn = fargate.run(fargate.definition(["python", "-c", ""]))["tasks"][0]["taskArn"]
     with pytest.raises(ClientError) as error:
         fargate.ecs.delete_cluster(cluster=fargate.name)
@@ -131,7 +131,7 @@ def test_a_cluster_with_a_task_that_gives_its_interface_back_cannot_be_deleted(f
     fargate.ecs.delete_cluster(cluster=fargate.name)
 
 
-def test_a_container_on_fargate_is_told_so_and_knows_of_no_instance(fargate: Fargate) -> None:
+def test_a_container_on_fargate_knows_its_launch_type_and_no_instance(fargate: Fargate) -> None:
     arn = fargate.run(fargate.definition(PRINT_ENVIRONMENT))["tasks"][0]["taskArn"]
     fargate.reaches(arn, "STOPPED")
     environment = json.loads(fargate.lines(arn)[0])
@@ -159,7 +159,7 @@ def test_fargate_spot_is_a_capacity_provider(fargate: Fargate) -> None:
         ({"executionRoleArn": None}, "execution role ARN to support log driver awslogs"),
     ],
 )
-def test_a_definition_that_fargate_cannot_run_is_refused(fargate: Fargate, changes: Any, message: str) -> None:
+def test_a_definition_that_is_not_valid_for_fargate_is_refused(fargate: Fargate, changes: Any, message: str) -> None:
     if "memory" in changes and changes["memory"] is None:
         changes = {**changes, "containerDefinitions": [{"name": "main", "image": "any", "memory": 64}]}
     with pytest.raises(ClientError) as error:
@@ -177,14 +177,16 @@ def test_a_definition_that_fargate_cannot_run_is_refused(fargate: Fargate, chang
         ({"launchType": "EC2"}, "Assign public IP is not supported for this launch type."),
     ],
 )
-def test_a_run_that_fargate_cannot_do_is_refused(fargate: Fargate, changes: Any, message: str) -> None:
+def test_run_task_parameters_that_fargate_does_not_support_are_refused(
+    fargate: Fargate, changes: Any, message: str
+) -> None:
     with pytest.raises(ClientError) as error:
         fargate.run(fargate.definition(), **changes)
     assert code_of(error) == "InvalidParameterException"
     assert message in message_of(error)
 
 
-def test_a_subnet_and_a_security_group_have_to_exist(fargate: Fargate) -> None:
+def test_an_unknown_subnet_or_security_group_is_refused(fargate: Fargate) -> None:
     for changes, code in (
         ({"subnets": ["subnet-00000000"]}, "InvalidSubnetID.NotFound"),
         ({"securityGroups": ["sg-00000000"]}, "InvalidGroup.NotFound"),
@@ -193,7 +195,7 @@ def test_a_subnet_and_a_security_group_have_to_exist(fargate: Fargate) -> None:
             fargate.run(fargate.definition(), networkConfiguration=fargate.network(**changes))
 
 
-def test_an_awsvpc_task_on_an_instance_has_an_address_of_its_own(warm: Stack) -> None:
+def test_an_awsvpc_task_on_an_instance_has_its_own_address(warm: Stack) -> None:
     definition = warm.definition(networkMode="awsvpc")
     network = {"awsvpcConfiguration": {"subnets": warm.subnets}}
     arn = warm.start(definition, networkConfiguration=network)
@@ -205,16 +207,16 @@ def test_an_awsvpc_task_on_an_instance_has_an_address_of_its_own(warm: Stack) ->
     assert warm.task(arn)["containers"][0]["networkInterfaces"][0]["privateIpv4Address"] == address
 
 
-def test_an_instance_takes_no_more_interfaces_than_its_type_has(warm: Stack) -> None:
+def test_an_instance_attaches_no_more_interfaces_than_its_type_supports(warm: Stack) -> None:
     definition = warm.definition(networkMode="awsvpc")
     network = {"awsvpcConfiguration": {"subnets": warm.subnets}}
-    # A c7g.large has three, and the first is its own.
+    # A c7g.large has three; the first is its own.
     reply = warm.run(definition, networkConfiguration=network, count=3)
     assert len(reply["tasks"]) == 2
     assert [failure["reason"] for failure in reply["failures"]] == ["RESOURCE:ENI"]
 
 
-def test_an_instance_outside_the_zones_of_the_subnets_takes_no_task(warm: Stack) -> None:
+def test_no_task_is_placed_outside_the_zones_of_its_subnets(warm: Stack) -> None:
     network = {"awsvpcConfiguration": {"subnets": warm.subnets[1:]}}
     reply = warm.run(warm.definition(networkMode="awsvpc"), networkConfiguration=network)
     assert [failure["reason"] for failure in reply["failures"]] == ["ATTRIBUTE"]
@@ -226,7 +228,7 @@ def test_a_network_configuration_without_awsvpc_is_refused(warm: Stack) -> None:
         warm.run(warm.definition(), networkConfiguration=network)
 
 
-def test_a_task_over_the_quota_of_fargate_is_a_failure_in_aws_s_words(aws: LocalAWS, fargate: Fargate) -> None:
+def test_a_task_over_the_fargate_quota_is_a_failure_with_the_message_of_aws(aws: LocalAWS, fargate: Fargate) -> None:
     definition = fargate.definition(cpu="1024", memory="2048")
     aws.play([faults.Quota(code="L-3032A538", vcpus=2)])
     try:
@@ -234,7 +236,7 @@ def test_a_task_over_the_quota_of_fargate_is_a_failure_in_aws_s_words(aws: Local
         assert len(reply["tasks"]) == 2
         (failure,) = reply["failures"]
         assert "reached the limit on the number of vCPUs you can run concurrently" in failure["reason"]
-        spot = [{"capacityProvider": "FARGATE_SPOT"}]  # has a quota of its own
+        spot = [{"capacityProvider": "FARGATE_SPOT"}]  # has its own quota
         assert fargate.run(definition, launchType=None, capacityProviderStrategy=spot)["failures"] == []
     finally:
         aws.play([faults.Clear()])

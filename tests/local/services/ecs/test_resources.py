@@ -17,9 +17,9 @@ def test_creating_a_cluster_again_returns_it(stack: Stack) -> None:
     assert (again["status"], again["tags"]) == ("ACTIVE", tags)
 
 
-def test_an_unknown_cluster_is_a_failure_and_an_untagged_one_has_empty_tags(stack: Stack) -> None:
+def test_an_unknown_cluster_is_a_failure_and_a_cluster_without_tags_has_an_empty_list(stack: Stack) -> None:
     stack.ecs.create_cluster(clusterName=stack.name)
-    reply = stack.ecs.describe_clusters(clusters=[stack.name, "nobody"])
+    reply = stack.ecs.describe_clusters(clusters=[stack.name, "missing"])
     assert reply["clusters"][0]["tags"] == []
     assert [failure["reason"] for failure in reply["failures"]] == ["MISSING"]
 
@@ -40,10 +40,10 @@ def test_a_deleted_cluster_is_inactive_and_takes_no_tasks(stack: Stack) -> None:
     assert code_of(error) == "ClusterNotFoundException"
 
 
-def test_a_provider_needs_a_group_and_a_name_of_its_own(stack: Stack) -> None:
-    nobody = "arn:aws:autoscaling:us-east-1:123456789012:autoScalingGroup:1:autoScalingGroupName/nobody"
+def test_a_provider_needs_an_existing_group_and_a_unique_name(stack: Stack) -> None:
+    missing = "arn:aws:autoscaling:us-east-1:123456789012:autoScalingGroup:1:autoScalingGroupName/missing"
     with pytest.raises(ClientError) as error:
-        stack.ecs.create_capacity_provider(name=stack.name, autoScalingGroupProvider={"autoScalingGroupArn": nobody})
+        stack.ecs.create_capacity_provider(name=stack.name, autoScalingGroupProvider={"autoScalingGroupArn": missing})
     assert code_of(error) == "ClientException"
     stack.group()
     arn = stack.described["AutoScalingGroupARN"]
@@ -54,7 +54,7 @@ def test_a_provider_needs_a_group_and_a_name_of_its_own(stack: Stack) -> None:
     assert "already exists" in message_of(error)
 
 
-def test_a_provider_is_deleted_only_once_no_cluster_has_it(stack: Stack) -> None:
+def test_a_provider_in_use_by_a_cluster_cannot_be_deleted(stack: Stack) -> None:
     stack.group()
     stack.cluster()
     with pytest.raises(ClientError) as error:
@@ -72,7 +72,7 @@ def test_a_cluster_cannot_have_a_provider_that_does_not_exist(stack: Stack) -> N
     stack.ecs.create_cluster(clusterName=stack.name)
     with pytest.raises(ClientError) as error:
         stack.ecs.put_cluster_capacity_providers(
-            cluster=stack.name, capacityProviders=["nobody"], defaultCapacityProviderStrategy=[]
+            cluster=stack.name, capacityProviders=["missing"], defaultCapacityProviderStrategy=[]
         )
     assert code_of(error) == "InvalidParameterException"
 
@@ -101,14 +101,14 @@ def test_a_definition_has_revisions_and_becomes_inactive(stack: Stack) -> None:
     ],
     ids=["architecture", "network", "secrets", "memory", "logs"],
 )
-def test_a_definition_of_nonsense_is_refused(stack: Stack, changes: dict[str, Any], word: str) -> None:
+def test_an_invalid_definition_is_refused(stack: Stack, changes: dict[str, Any], word: str) -> None:
     with pytest.raises(ClientError) as error:
         stack.definition(**changes)
     assert code_of(error) in ("ClientException", "InvalidParameterException")
     assert word in message_of(error)
 
 
-def test_memory_must_be_given_somewhere(stack: Stack) -> None:
+def test_memory_is_required_for_the_task_or_its_containers(stack: Stack) -> None:
     bare = {"name": "main", "image": "any", "command": ["true"]}
     with pytest.raises(ClientError):
         stack.ecs.register_task_definition(family=stack.name, containerDefinitions=[bare])
@@ -131,7 +131,7 @@ def test_everything_can_be_tagged(warm: Stack) -> None:
         assert warm.ecs.list_tags_for_resource(resourceArn=arn)["tags"] == [{"key": "b", "value": "2"}]
 
 
-def test_container_instances_register_with_what_they_have(warm: Stack) -> None:
+def test_container_instances_register_their_resources_and_attributes(warm: Stack) -> None:
     (instance,) = warm.instances
     attributes = {one["name"]: one["value"] for one in instance["attributes"]}
     assert attributes["ecs.instance-type"] == "c7g.large"
@@ -158,7 +158,7 @@ def test_container_instances_are_found_by_a_filter(warm: Stack) -> None:
     assert code_of(error) == "InvalidParameterException"
 
 
-def test_a_terminated_instance_deregisters_by_itself(warm: Stack) -> None:
+def test_a_terminated_instance_is_deregistered(warm: Stack) -> None:
     warm.ec2.terminate_instances(InstanceIds=[warm.instances[0]["ec2InstanceId"]])
     warm.autoscaling.update_auto_scaling_group(AutoScalingGroupName=warm.name, DesiredCapacity=0)
     wait_for(lambda: not warm.instances)
@@ -169,7 +169,7 @@ def test_account_settings_show_their_defaults(clients: Clients) -> None:
     assert {one["name"]: one["value"] for one in settings}["taskLongArnFormat"] == "enabled"
 
 
-def test_more_than_a_hundred_names_are_too_many(warm: Stack) -> None:
+def test_more_than_a_hundred_names_are_refused(warm: Stack) -> None:
     many = [f"{number:032x}" for number in range(101)]
     for call in (
         lambda: warm.ecs.describe_tasks(cluster=warm.name, tasks=many),

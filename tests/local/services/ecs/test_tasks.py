@@ -1,4 +1,4 @@
-"""Tasks of the embedded AWS: where they are placed, and the processes that they become."""
+"""Tasks of the embedded AWS: placement and processes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_task_becomes_a_process_and_its_output_a_log_stream(aws: LocalAWS, war
     assert task["capacityProviderName"] == warm.name
 
 
-def test_a_stopped_task_hears_sigterm_and_says_who_stopped_it(warm: Stack) -> None:
+def test_a_stopped_task_gets_sigterm_and_has_the_reason(warm: Stack) -> None:
     arn = warm.start(warm.definition())
     warm.ecs.stop_task(cluster=warm.name, task=arn, reason="scaled down")
     task = warm.reaches(arn, "STOPPED")
@@ -44,14 +44,14 @@ def test_a_stopped_task_hears_sigterm_and_says_who_stopped_it(warm: Stack) -> No
     assert {one["name"]: one["integerValue"] for one in warm.instances[0]["remainingResources"]}["CPU"] == 2048
 
 
-def test_a_task_that_ignores_sigterm_is_killed_when_its_time_is_over(warm: Stack) -> None:
+def test_a_task_that_ignores_sigterm_is_killed_after_the_stop_timeout(warm: Stack) -> None:
     arn = warm.start(warm.definition(IGNORE_SIGTERM, container={"stopTimeout": 2}))
     wait_for(lambda: warm.lines(arn))
     warm.ecs.stop_task(cluster=warm.name, task=arn)
     assert warm.reaches(arn, "STOPPED")["containers"][0]["exitCode"] == 137
 
 
-def test_a_task_that_ends_by_itself_says_so(warm: Stack) -> None:
+def test_a_task_that_exits_has_the_exit_code_and_stop_code(warm: Stack) -> None:
     reply = warm.run(warm.definition(["python", "-c", "print('last words'); raise SystemExit(3)"]))
     arn = reply["tasks"][0]["taskArn"]
     task = warm.reaches(arn, "STOPPED")
@@ -71,14 +71,16 @@ def test_a_command_that_does_not_exist_is_a_task_that_failed_to_start(warm: Stac
 
 
 def test_a_missing_log_group_stops_the_task(warm: Stack) -> None:
-    logging = warm.logging(**{"awslogs-group": "/nobody/made/this"})
+    logging = warm.logging(**{"awslogs-group": "/missing/log-group"})
     arn = warm.run(warm.definition(container={"logConfiguration": logging}))["tasks"][0]["taskArn"]
     task = warm.reaches(arn, "STOPPED")
     assert task["stopCode"] == "TaskFailedToStart"
     assert "The specified log group does not exist" in task["containers"][0]["reason"]
 
 
-def test_a_container_has_its_own_environment_and_little_of_ours(aws: LocalAWS, warm: Stack, clients: Clients) -> None:
+def test_a_container_has_its_own_environment_and_little_of_the_server_s(
+    aws: LocalAWS, warm: Stack, clients: Clients
+) -> None:
     clients.ssm.put_parameter(Name=f"/{warm.name}/token", Value="hush", Type="SecureString")
     secret = clients.secretsmanager.create_secret(Name=warm.name, SecretString='{"password": "sesame"}')["ARN"]
     definition = warm.definition(
@@ -96,7 +98,7 @@ def test_a_container_has_its_own_environment_and_little_of_ours(aws: LocalAWS, w
     arn = warm.run(definition, overrides=override)["tasks"][0]["taskArn"]
     warm.reaches(arn, "STOPPED")
     found = json.loads(warm.lines(arn)[0])
-    identity, machine = arn.rsplit("/", 1)[-1], warm.instances[0]["ec2InstanceId"]
+    identity, instance_id = arn.rsplit("/", 1)[-1], warm.instances[0]["ec2InstanceId"]
     assert {name: found[name] for name in ("A", "B", "TOKEN", "PASSWORD")} == {
         "A": "1",
         "B": "2",
@@ -104,7 +106,7 @@ def test_a_container_has_its_own_environment_and_little_of_ours(aws: LocalAWS, w
         "PASSWORD": "sesame",
     }
     assert found["ECS_CONTAINER_METADATA_URI_V4"] == aws.private_url("ecs/v4", identity)
-    assert found["AWS_EC2_METADATA_SERVICE_ENDPOINT"] == aws.private_url("imds", machine) + "/"
+    assert found["AWS_EC2_METADATA_SERVICE_ENDPOINT"] == aws.private_url("imds", instance_id) + "/"
     assert found["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == aws.private_url("credentials", identity)
     assert (found["AWS_ENDPOINT_URL"], found["AWS_EXECUTION_ENV"]) == (aws.endpoint_url, "AWS_ECS_EC2")
     assert "AWS_SECRET_ACCESS_KEY" not in found
@@ -112,14 +114,14 @@ def test_a_container_has_its_own_environment_and_little_of_ours(aws: LocalAWS, w
 
 
 def test_a_missing_secret_stops_the_task(warm: Stack) -> None:
-    secrets = [{"name": "TOKEN", "valueFrom": "/nobody/put/this"}]
+    secrets = [{"name": "TOKEN", "valueFrom": "/missing/parameter"}]
     definition = warm.definition(executionRoleArn="arn:aws:iam::123456789012:role/x", container={"secrets": secrets})
     task = warm.reaches(warm.run(definition)["tasks"][0]["taskArn"], "STOPPED")
     assert task["stoppedReason"].startswith("ResourceInitializationError: unable to pull secrets or registry auth:")
     assert task["stopCode"] == "TaskFailedToStart"
 
 
-def test_a_task_can_ask_about_itself(warm: Stack) -> None:
+def test_a_task_can_read_its_metadata(warm: Stack) -> None:
     ask = (
         "import os, urllib.request as u; print(u.urlopen(os.environ['ECS_CONTAINER_METADATA_URI_V4'] + '/task')"
         ".read().decode())"
@@ -129,13 +131,15 @@ def test_a_task_can_ask_about_itself(warm: Stack) -> None:
     assert json.loads(warm.lines(arn)[0])["TaskARN"] == arn
 
 
-def test_the_end_of_the_host_is_the_end_of_its_tasks(warm: Stack) -> None:
+def test_tasks_end_with_their_host(warm: Stack) -> None:
     arn = warm.start(warm.definition(IGNORE_SIGTERM))
     wait_for(lambda: warm.lines(arn))
-    machine = warm.instances[0]["ec2InstanceId"]
-    warm.autoscaling.terminate_instance_in_auto_scaling_group(InstanceId=machine, ShouldDecrementDesiredCapacity=True)
+    instance_id = warm.instances[0]["ec2InstanceId"]
+    warm.autoscaling.terminate_instance_in_auto_scaling_group(
+        InstanceId=instance_id, ShouldDecrementDesiredCapacity=True
+    )
     task = warm.reaches(arn, "STOPPED")
-    assert task["stoppedReason"] == f"Host EC2 (instance {machine}) terminated."
+    assert task["stoppedReason"] == f"Host EC2 (instance {instance_id}) terminated."
     assert task["containers"][0]["exitCode"] == 137
 
 
@@ -150,12 +154,12 @@ def test_an_empty_provider_fails_at_once(stack: Stack) -> None:
     assert message_of(error) == "No Container Instances were found in your cluster."
 
 
-def test_an_instance_whose_agent_is_not_connected_yet_takes_no_task(stack: Stack) -> None:
+def test_no_task_is_placed_on_an_instance_whose_agent_is_not_connected_yet(stack: Stack) -> None:
     stack.group(size=1)
     stack.cluster()
     wait_for(lambda: stack.instances)
     reply = stack.run(stack.definition())
-    # The agent may have connected between the two calls.
+    # The agent may connect between the two calls.
     assert reasons(reply) == ["AGENT"] or stack.instances[0]["agentConnected"]
 
 
@@ -168,7 +172,9 @@ def test_an_instance_whose_agent_is_not_connected_yet_takes_no_task(stack: Stack
     ],
     ids=["cpu", "memory", "architecture"],
 )
-def test_what_does_not_fit_is_refused_in_the_words_of_ecs(warm: Stack, changes: dict[str, Any], reason: str) -> None:
+def test_a_task_that_does_not_fit_is_refused_with_the_reason_of_ecs(
+    warm: Stack, changes: dict[str, Any], reason: str
+) -> None:
     reply = warm.run(warm.definition(**changes))
     assert (reply["tasks"], reasons(reply)) == ([], [reason])
     assert reply["failures"][0]["arn"] == warm.instances[0]["containerInstanceArn"]
@@ -201,13 +207,13 @@ def test_distinct_tasks_of_a_group_never_share_an_instance(stack: Stack) -> None
     assert other["failures"] == []
 
 
-def test_a_host_port_is_given_only_once(warm: Stack) -> None:
+def test_a_host_port_is_used_only_once(warm: Stack) -> None:
     definition = warm.definition(container={"portMappings": [{"containerPort": 8786}]})
     warm.start(definition)
     assert reasons(warm.run(definition)) == ["RESOURCE:PORTS"]
 
 
-def test_a_draining_instance_takes_no_new_task(warm: Stack) -> None:
+def test_no_task_is_placed_on_a_draining_instance(warm: Stack) -> None:
     arn = warm.instances[0]["containerInstanceArn"]
     running = warm.start(warm.definition())
     warm.ecs.update_container_instances_state(cluster=warm.name, containerInstances=[arn], status="DRAINING")
@@ -222,7 +228,7 @@ def test_a_provider_of_another_cluster_is_refused(warm: Stack) -> None:
     assert "not associated with the cluster" in message_of(error)
 
 
-def test_a_client_token_makes_a_call_happen_once(warm: Stack) -> None:
+def test_a_repeated_client_token_runs_no_second_task(warm: Stack) -> None:
     definition = warm.definition()
     first = warm.run(definition, clientToken="once", count=2)
     again = warm.run(definition, clientToken="once", count=2)
@@ -240,14 +246,14 @@ def test_a_call_runs_one_to_ten_tasks(warm: Stack, count: int) -> None:
     assert code_of(error) == "InvalidParameterException"
 
 
-def test_overrides_are_short(warm: Stack) -> None:
+def test_overrides_that_are_too_long_are_refused(warm: Stack) -> None:
     environment = [{"name": "A", "value": "x" * 8192}]
     with pytest.raises(ClientError) as error:
         warm.run(warm.definition(), overrides={"containerOverrides": [{"name": "main", "environment": environment}]})
     assert code_of(error) == "InvalidParameterException"
 
 
-def test_an_inactive_definition_runs_nothing(warm: Stack) -> None:
+def test_an_inactive_definition_cannot_be_run(warm: Stack) -> None:
     definition = warm.definition()
     warm.ecs.deregister_task_definition(taskDefinition=definition)
     with pytest.raises(ClientError) as error:
@@ -261,7 +267,7 @@ def test_an_unknown_task_is_missing(warm: Stack) -> None:
     assert reasons(reply) == ["MISSING"]
 
 
-def test_tasks_are_listed_by_who_started_them_and_in_pages(warm: Stack) -> None:
+def test_tasks_are_listed_by_started_by_and_in_pages(warm: Stack) -> None:
     definition = warm.definition()
     ours = {task["taskArn"] for task in warm.run(definition, startedBy="us", count=3)["tasks"]}
     warm.run(definition, startedBy="them")

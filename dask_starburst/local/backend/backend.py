@@ -1,7 +1,7 @@
 """The whole state of the embedded AWS, under one lock, with its timers.
 
-There is one lock because two would be taken in two orders sooner or later: a request that places
-tasks needs what the engine changes, and the other way round.
+There is one lock because two locks would deadlock: a request that places tasks needs state that
+the ticker changes, and the ticker needs state that requests change.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from collections import deque
 from collections.abc import Callable
 
 from dask_starburst.local.backend.clock import Clock
-from dask_starburst.local.backend.consistency import Veil
+from dask_starburst.local.backend.consistency import Consistency
 from dask_starburst.local.backend.keys import Keys, Private
-from dask_starburst.local.backend.pending_faults import Luck
+from dask_starburst.local.backend.pending_faults import PendingFaults
 from dask_starburst.local.backend.state import (
     CapacityProvider,
     Cluster,
     ContainerInstance,
+    Ec2Instance,
     Group,
-    Machine,
     Task,
     TaskDefinition,
 )
 from dask_starburst.local.backend.timing import Step, Timing
 
 ACCOUNT = "123456789012"
-#: So many instances, and events of the weather, are remembered for whoever asks what there was.
+#: The number of past instances and injected faults that are kept.
 REMEMBERED = 10_000
 
 
-class World:
-    """Everything that exists, and what is going to happen when.
+class Backend:
+    """All resources of the account and all timers.
 
     Parameters
     ----------
@@ -43,11 +43,11 @@ class World:
     timing : Timing
         How long steps take.
     region : str
-        The one region of this AWS.
+        The only region of this AWS.
     endpoint_url : str
-        Where the services are reached, for the environment of the containers.
+        The URL of the services, for the environment of the containers.
     keys : Keys
-        What only the owner and, of each part, a task knows.
+        The secrets of the owner, the instances and the tasks.
     """
 
     def __init__(self, clock: Clock, timing: Timing, region: str, endpoint_url: str, keys: Keys) -> None:
@@ -57,17 +57,17 @@ class World:
         self.region = region
         self.endpoint_url = endpoint_url
         self.keys = keys
-        self.machines: dict[str, Machine] = {}
-        self.history: deque[Machine] = deque(maxlen=REMEMBERED)  # also those that EC2 shows no more, after an hour
+        self.ec2_instances: dict[str, Ec2Instance] = {}
+        self.history: deque[Ec2Instance] = deque(maxlen=REMEMBERED)  # also those that EC2 no longer shows
         self.groups: dict[str, Group] = {}
         self.clusters: dict[str, Cluster] = {}
         self.providers: dict[str, CapacityProvider] = {}
         self.definitions: dict[str, list[TaskDefinition]] = {}  # by family, oldest first
         self.registered: dict[str, ContainerInstance] = {}  # by EC2 instance id
         self.tasks: dict[str, Task] = {}  # by id, of every cluster
-        self.late = 0.0  # the most seconds that something happened after its time, for want of processor
-        self.luck = Luck()
-        self.veil = Veil(clock.now)
+        self.late = 0.0  # the largest delay of a timer in seconds, when the processor is busy
+        self.pending_faults = PendingFaults()
+        self.consistency = Consistency(clock.now)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
 
@@ -76,15 +76,15 @@ class World:
         return self.clock.now()
 
     def after(self, step: Step, action: Callable[[], None]) -> None:
-        """Do something once a step has taken its time. Call it with the lock held."""
+        """Schedule an action for the end of a step. The lock must be held."""
         self.at(self.now() + self.timing.seconds(step), action)
 
     def at(self, when: float, action: Callable[[], None]) -> None:
-        """Do something when the virtual clock passes a time. Call it with the lock held."""
+        """Schedule an action for a virtual time. The lock must be held."""
         heapq.heappush(self._timers, (when, next(self._numbers), action))
 
     def take_due(self) -> list[Callable[[], None]]:
-        """Return what is due by now, in order, and forget it. Call it with the lock held."""
+        """Remove and return the actions that are due, in order. The lock must be held."""
         now = self.now()
         due = []
         while self._timers and self._timers[0][0] <= now:
@@ -94,17 +94,17 @@ class World:
         return due
 
     def private_url(self, private: Private, id: str) -> str:
-        """Return the address at which an instance or a task asks about itself; nobody else knows it."""
+        """Return the secret URL of an instance's or a task's own metadata."""
         return self.endpoint_url + self.keys.path(private, id)
 
     def arn(self, service: str, resource: str) -> str:
         """Return the ARN of a resource of this account and region."""
         return f"arn:aws:{service}:{self.region}:{ACCOUNT}:{resource}"
 
-    def provider_of(self, machine: Machine, cluster: str) -> str | None:
-        """Return the capacity provider of a cluster that an instance belongs to by its group."""
+    def provider_of(self, ec2_instance: Ec2Instance, cluster: str) -> str | None:
+        """Return the cluster's capacity provider over the instance's Auto Scaling group."""
         for name in self.clusters[cluster].providers:
-            if name in self.providers and self.providers[name].group == machine.group:
+            if name in self.providers and self.providers[name].group == ec2_instance.group:
                 return name
         return None
 
@@ -115,10 +115,10 @@ def new_id() -> str:
 
 
 def tag_list(tags: dict[str, str]) -> list[dict[str, str]]:
-    """Write tags as ECS does."""
+    """Format tags as ECS does."""
     return [{"key": key, "value": value} for key, value in tags.items()]
 
 
 def tag_dict(tags: list[dict[str, str]] | None) -> dict[str, str]:
-    """Read tags as ECS writes them."""
+    """Parse tags in ECS's format."""
     return {tag.get("key", ""): tag.get("value", "") for tag in tags or []}
