@@ -392,7 +392,7 @@ class Control:
                 answer: bytes = reply.read()
                 return answer
         except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")[:500]
-            raise LocalAWSError(f"The embedded AWS refused {path} ({error.code}): {said}") from error
+            text = error.read().decode(errors="replace")[:500]
+            raise LocalAWSError(f"The embedded AWS refused {path} ({error.code}): {text}") from error
         except OSError as error:
             raise LocalAWSError(f"No embedded AWS answers at {self._endpoint_url} ({error}).") from error

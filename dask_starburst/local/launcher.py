@@ -154,10 +154,10 @@ class Server:
             (self._process.terminate, _KILL_SECONDS),
             (self._process.kill, _KILL_SECONDS),
         ]
-        for ask, patience in ways:
-            ask()
+        for request, timeout in ways:
+            request()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(patience)
+                self._process.wait(timeout)
                 return
 
     def close_pipe(self) -> None:
@@ -228,10 +228,10 @@ def _require_moto() -> None:
 
 def _did_not_start(code: int | None, lines: Sequence[str], seconds: float = _START_SECONDS) -> LocalAWSError:
     what = f"did not answer within {seconds:g} s" if code is None else f"ended with exit code {code}"
-    said = "".join(lines[-_REMEMBERED_LINES:]).strip() or "(nothing)"
-    absent = _ABSENT.search(said)
+    output = "".join(lines[-_REMEMBERED_LINES:]).strip() or "(nothing)"
+    absent = _ABSENT.search(output)
     hint = ""
     if absent:
         error = ImportError(absent[0], name=absent["module"])
         hint = f" {extras.explain('It', error, 'local')}"
-    return LocalAWSError(f"The embedded AWS {what}.{hint} Its last output:\n{said}")
+    return LocalAWSError(f"The embedded AWS {what}.{hint} Its last output:\n{output}")

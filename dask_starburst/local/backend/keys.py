@@ -95,20 +95,20 @@ class Keys:
             When they expire, in seconds since 1970.
         """
         pair = self._pair("ASIA", role)
-        said = json.dumps([role, until]).encode()
-        token = base64.b64encode(said + b"|" + self._mac("session", said.decode())).decode()
+        content = json.dumps([role, until]).encode()
+        token = base64.b64encode(content + b"|" + self._mac("session", content.decode())).decode()
         return Credentials(pair.access_key, pair.secret_key, token)
 
     def session(self, token: str) -> Session | None:
         """Parse a session token of `of_role`; None if it is not valid."""
         try:
-            said, _, proof = base64.b64decode(token, validate=True).partition(b"|")
-            genuine = hmac.compare_digest(proof, self._mac("session", said.decode()))
+            content, _, proof = base64.b64decode(token, validate=True).partition(b"|")
+            genuine = hmac.compare_digest(proof, self._mac("session", content.decode()))
         except (binascii.Error, UnicodeDecodeError):
             return None
         if not genuine:
             return None
-        role, until = json.loads(said)
+        role, until = json.loads(content)
         return Session(self.of_role(role, until), role, until)
 
     def _pair(self, prefix: str, name: str) -> Credentials:

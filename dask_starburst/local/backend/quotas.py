@@ -51,8 +51,8 @@ class Quotas:
 
     def allows_task(self, market: Market, cpu: int, tasks: Iterable[Task]) -> bool:
         """Return whether the Fargate quota has room for a task of `cpu` CPU units beside `tasks`."""
-        there = (one for one in tasks if one.launch_type == _FARGATE and one.status != "STOPPED")
-        used = sum(one.cpu for one in there if _bought(one.instance.ec2_instance) == market)
+        running = (one for one in tasks if one.launch_type == _FARGATE and one.status != "STOPPED")
+        used = sum(one.cpu for one in running if _bought(one.instance.ec2_instance) == market)
         return (used + cpu) / 1024 <= self.limit(fargate_quota(market))
 
     def _add(self, ec2_instance: Ec2Instance, vcpus: int) -> None:

@@ -80,7 +80,7 @@ class Guard:
         """Forget a group. Call it before the leader is reaped: after that its id may be reused."""
         with self._lock:
             self._groups.discard(group)
-            _tell(self._process, f"-{group}\n")
+            _send(self._process, f"-{group}\n")
 
     def close(self) -> None:
         """End the guard, which kills all remaining groups."""
@@ -95,7 +95,7 @@ class Guard:
             self._process.stdin.close()
         self._process = _start(self._folder)
         for group in self._groups:
-            _tell(self._process, f"+{group}\n")
+            _send(self._process, f"+{group}\n")
 
 
 # -I keeps this folder, whose modules have common names, off the guard's import path.
@@ -172,7 +172,7 @@ def _stdin_of(process: subprocess.Popen[bytes]) -> int:
     return process.stdin.fileno()
 
 
-def _tell(process: subprocess.Popen[bytes], line: str) -> None:
+def _send(process: subprocess.Popen[bytes], line: str) -> None:
     with suppress(BrokenPipeError):  # the next `pipe()` replaces the guard
         os.write(_stdin_of(process), line.encode())
 

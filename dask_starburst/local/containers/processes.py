@@ -265,26 +265,26 @@ class _Reader:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
-        self._orders: queue.SimpleQueue[tuple[str, _Output | None]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[tuple[str, _Output | None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="container-output", daemon=True)
         self._thread.start()
 
     def add(self, output: _Output) -> None:
-        self._order("add", output)
+        self._send_command("add", output)
 
     def give_up(self, output: _Output) -> None:
-        self._order("drop", output)
+        self._send_command("drop", output)
 
     def close(self) -> None:
         """Stop the thread, then close the pipe: the thread may see the command before the wake-up byte."""
-        self._order("stop", None)
+        self._send_command("stop", None)
         self._thread.join(_KILL_SECONDS)
         if not self._thread.is_alive():
             os.close(self._wake_read)
             os.close(self._wake_write)
 
-    def _order(self, word: str, output: _Output | None) -> None:
-        self._orders.put((word, output))
+    def _send_command(self, command: str, output: _Output | None) -> None:
+        self._commands.put((command, output))
         with suppress(BlockingIOError):  # the pipe is full of wake-up bytes; one more is not needed
             os.write(self._wake_write, b"\0")
 
@@ -296,7 +296,7 @@ class _Reader:
                     os.read(self._wake_read, 4096)
                 else:
                     self._read(key.data)
-            going = self._obey()
+            going = self._handle_commands()
         self._end()
 
     def _read(self, output: _Output) -> None:
@@ -306,12 +306,12 @@ class _Reader:
         else:
             self._drop(output)
 
-    def _obey(self) -> bool:
-        while not self._orders.empty():
-            word, output = self._orders.get()
+    def _handle_commands(self) -> bool:
+        while not self._commands.empty():
+            command, output = self._commands.get()
             if output is None:
                 return False
-            if word == "add":
+            if command == "add":
                 self._selector.register(output.fd, selectors.EVENT_READ, output)
             elif not output.drained.is_set():
                 self._drop(output)

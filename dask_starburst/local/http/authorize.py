@@ -92,8 +92,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class _RefusedError(Exception):
-    def __init__(self, reason: Reason, words: str = "") -> None:
-        super().__init__(words)
+    def __init__(self, reason: Reason, message: str = "") -> None:
+        super().__init__(message)
         self.reason = reason
 
 
@@ -127,9 +127,9 @@ class Authorizer:
         try:
             self._check(protocol, environ, body)
         except IncompleteError as error:
-            return _worded(protocol, "incomplete", str(error))
+            return _with_message(protocol, "incomplete", str(error))
         except _RefusedError as error:
-            return _worded(protocol, error.reason, str(error))
+            return _with_message(protocol, error.reason, str(error))
         return None
 
     def _check(self, protocol: Protocol, environ: WSGIEnvironment, body: bytes | None) -> None:
@@ -178,13 +178,13 @@ class Authorizer:
         now, skew = self._now(), _SKEW[protocol]
         latest = signature.signed_at + (skew if signature.expires is None else signature.expires)
         if now > latest:
-            words = f"Signature expired: {signature.stamp} is now earlier than {_stamp(now - skew)}"
+            message = f"Signature expired: {signature.stamp} is now earlier than {_stamp(now - skew)}"
             raise _RefusedError(
-                "over" if signature.presigned else "late", f"{words} ({_stamp(now)} - {skew / 60:g} min.)"
+                "over" if signature.presigned else "late", f"{message} ({_stamp(now)} - {skew / 60:g} min.)"
             )
         if signature.signed_at > now + skew:
-            words = f"Signature not yet current: {signature.stamp} is still later than {_stamp(now + skew)}"
-            raise _RefusedError("late", f"{words} ({_stamp(now)} + {skew / 60:g} min.)")
+            message = f"Signature not yet current: {signature.stamp} is still later than {_stamp(now + skew)}"
+            raise _RefusedError("late", f"{message} ({_stamp(now)} + {skew / 60:g} min.)")
 
 
 def signs_body(environ: WSGIEnvironment) -> bool:
@@ -197,17 +197,17 @@ def _payload(protocol: Protocol, environ: WSGIEnvironment, signature: Signature,
         return hashlib.sha256(body or b"").hexdigest()
     if signature.presigned:
         return str(environ.get("HTTP_X_AMZ_CONTENT_SHA256", sigv4.UNSIGNED))
-    said = str(environ.get("HTTP_X_AMZ_CONTENT_SHA256", ""))
-    if not said:
+    given = str(environ.get("HTTP_X_AMZ_CONTENT_SHA256", ""))
+    if not given:
         raise IncompleteError("Missing required header for this request: x-amz-content-sha256")
-    if body is not None and not hmac.compare_digest(said.encode(), hashlib.sha256(body).hexdigest().encode()):
+    if body is not None and not hmac.compare_digest(given.encode(), hashlib.sha256(body).hexdigest().encode()):
         raise _RefusedError("content")
-    return said
+    return given
 
 
-def _worded(protocol: Protocol, reason: Reason, words: str) -> ServiceError:
+def _with_message(protocol: Protocol, reason: Reason, message: str) -> ServiceError:
     error = _REFUSALS[protocol][reason]
-    return ServiceError(error.code, error.message.replace("{}", words), error.status)
+    return ServiceError(error.code, error.message.replace("{}", message), error.status)
 
 
 def _stamp(seconds: float) -> str:

@@ -172,8 +172,8 @@ def _signature(given: Mapping[str, str], stamp: str, token: str | None, expires:
             f"Date must be in ISO-8601 'basic format'. Got '{stamp}'. See http://en.wikipedia.org/wiki/ISO_8601"
         ) from error
     if scope["date"] != stamp[:8]:
-        words = "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP"
-        raise IncompleteError(f"{words}: '{scope['date']}' != '{stamp[:8]}', from '{stamp}'.")
+        message = "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP"
+        raise IncompleteError(f"{message}: '{scope['date']}' != '{stamp[:8]}', from '{stamp}'.")
     headers = tuple(given["SignedHeaders"].lower().split(";"))
     key, date, region, service = scope.groups()
     return Signature(key, date, region, service, stamp, headers, given["Signature"], token, expires)

@@ -150,10 +150,10 @@ class Ec2Capacity:
             return self._cheapest_in_turn(group, offers)
         price = self.prices.of
         ranks: Mapping[str, Callable[[Offer], tuple[Any, ...]]] = {
-            "price-capacity-optimized": lambda one: (-self.room(one.pool), price(one.pool), self._lot(one.pool)),
-            "capacity-optimized": lambda one: (-self.room(one.pool), price(one.pool), self._lot(one.pool)),
+            "price-capacity-optimized": lambda one: (-self.room(one.pool), price(one.pool), self._tie_break(one.pool)),
+            "capacity-optimized": lambda one: (-self.room(one.pool), price(one.pool), self._tie_break(one.pool)),
             "capacity-optimized-prioritized": lambda one: (-self.room(one.pool), order[id(one)]),
-            "lowest-price": lambda one: (price(one.pool), self._lot(one.pool)),
+            "lowest-price": lambda one: (price(one.pool), self._tie_break(one.pool)),
             "prioritized": lambda one: (order[id(one)],),
         }
         return min(offers, key=ranks[strategy])
@@ -162,11 +162,11 @@ class Ec2Capacity:
         """Spread over the cheapest pools, as many as SpotInstancePools."""
         distribution = (group.mixed or {}).get("InstancesDistribution") or {}
         most = int(distribution.get("SpotInstancePools") or _SPOT_POOLS)
-        cheapest = sorted(offers, key=lambda one: (self.prices.of(one.pool), self._lot(one.pool)))[:most]
+        cheapest = sorted(offers, key=lambda one: (self.prices.of(one.pool), self._tie_break(one.pool)))[:most]
         have = Counter(pool_of(member.ec2_instance) for member in group.staying())
         return min(cheapest, key=lambda one: have[one.pool])
 
-    def _lot(self, pool: Pool) -> float:
+    def _tie_break(self, pool: Pool) -> float:
         return random.Random(f"{self._seed}/{pool.type}/{pool.zone}/{pool.market}").random()
 
     def _is_avoided(self, group: Group, pool: Pool) -> bool:

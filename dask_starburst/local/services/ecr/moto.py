@@ -70,7 +70,7 @@ def _replace_image_operations(ecr: Ecr) -> None:
         for requested in image_ids:
             image = find(repository, requested.get("imageTag"), requested.get("imageDigest"))
             if image is not None:
-                found.append(_as_asked_for(image, requested.get("imageTag")))
+                found.append(_as_requested(image, requested.get("imageTag")))
                 continue
             failures.append(
                 {"imageId": requested, "failureCode": "ImageNotFound", "failureReason": "Requested image not found"}
@@ -83,7 +83,7 @@ def _replace_image_operations(ecr: Ecr) -> None:
     models.Image.get_image_size_in_bytes = lambda self: self.stored_size
 
 
-def _as_asked_for(image: Any, tag: str | None) -> dict[str, Any]:
+def _as_requested(image: Any, tag: str | None) -> dict[str, Any]:
     tag = tag or image.image_tag
     return {
         "registryId": image.registry_id,

@@ -312,8 +312,8 @@ def _check_parts(repository: Any, document: dict[str, Any]) -> None:
     layers = [digest for digest in blobs_of(document) if digest not in repository.layers]
     if layers:
         raise _error("LayersNotFoundException", _missing("Layers", layers, repository.name))
-    there = {image.image_digest for image in repository.images}
-    images = [part["digest"] for part in document.get("manifests", []) if part["digest"] not in there]
+    existing = {image.image_digest for image in repository.images}
+    images = [part["digest"] for part in document.get("manifests", []) if part["digest"] not in existing]
     if images:
         raise _error("ReferencedImagesNotFoundException", _missing("Images", images, repository.name))
 
