@@ -205,9 +205,9 @@ def serve(*options: str) -> tuple[subprocess.Popen[bytes], LocalAWS]:
     pipe = subprocess.PIPE
     server = subprocess.Popen([sys.executable, "-m", "dask_starburst.local", *options], stdin=pipe, stdout=pipe)
     assert server.stdout is not None
-    hello = json.loads(server.stdout.readline())
-    assert hello["pid"] == server.pid
-    return server, LocalAWS.connect(hello["endpoint_url"])
+    handshake = json.loads(server.stdout.readline())
+    assert handshake["pid"] == server.pid
+    return server, LocalAWS.connect(handshake["endpoint_url"])
 
 
 def test_the_server_ends_with_its_standard_input_and_kills_what_it_started() -> None:

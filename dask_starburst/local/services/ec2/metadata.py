@@ -138,8 +138,8 @@ class MetadataApp:
         return _not_found()
 
     def _imds(self, instance_id: str, path: str, environ: WSGIEnvironment) -> _Reply:
-        facts = self._source.instance(instance_id)
-        if facts is None:
+        metadata = self._source.instance(instance_id)
+        if metadata is None:
             return _not_found()
         method = environ["REQUEST_METHOD"]
         if path == "latest/api/token":
@@ -148,7 +148,7 @@ class MetadataApp:
             return _Reply(HTTPStatus.METHOD_NOT_ALLOWED)
         if not self._tokens.valid(instance_id, environ.get("HTTP_X_AWS_EC2_METADATA_TOKEN", "")):
             return _Reply(HTTPStatus.UNAUTHORIZED)
-        found = _look_up({"latest": self._instance_tree(facts)}, path)
+        found = _look_up({"latest": self._instance_tree(metadata)}, path)
         return _not_found() if found is None else _Reply(HTTPStatus.OK, found)
 
     def _token(self, instance_id: str, environ: WSGIEnvironment) -> _Reply:
@@ -192,15 +192,15 @@ class MetadataApp:
             "Expiration": _iso(until),
         }
 
-    def _instance_tree(self, facts: InstanceMetadata) -> dict[str, Any]:
+    def _instance_tree(self, metadata: InstanceMetadata) -> dict[str, Any]:
         """Return the tree under ``/latest``: folders are dictionaries, documents are strings."""
         iam = {}
-        if facts.role_name:
-            role_arn = f"arn:aws:iam::{facts.account_id}:role/{facts.role_name}"
+        if metadata.role_name:
+            role_arn = f"arn:aws:iam::{metadata.account_id}:role/{metadata.role_name}"
             about = {"Code": "Success", "LastUpdated": _iso(self._now()), "Type": "AWS-HMAC"}
             document = json.dumps({**about, **self._credentials(role_arn)}, indent=2)
-            iam = {"iam": {"security-credentials": {facts.role_name: document}}}
-        return {"dynamic": _dynamic_tree(facts), "meta-data": _metadata_tree(facts) | iam | _notices(facts)}
+            iam = {"iam": {"security-credentials": {metadata.role_name: document}}}
+        return {"dynamic": _dynamic_tree(metadata), "meta-data": _metadata_tree(metadata) | iam | _notices(metadata)}
 
 
 class _Tokens:
@@ -226,54 +226,54 @@ class _Tokens:
         return base64.urlsafe_b64encode(until.encode() + b"|" + proof).decode()
 
 
-def _metadata_tree(facts: InstanceMetadata) -> dict[str, Any]:
-    host = f"ip-{facts.private_ip.replace('.', '-')}.{_domain(facts.region)}"
+def _metadata_tree(metadata: InstanceMetadata) -> dict[str, Any]:
+    host = f"ip-{metadata.private_ip.replace('.', '-')}.{_domain(metadata.region)}"
     meta: dict[str, Any] = {
-        "ami-id": facts.image_id,
+        "ami-id": metadata.image_id,
         "hostname": host,
-        "instance-id": facts.instance_id,
-        "instance-life-cycle": facts.lifecycle,
-        "instance-type": facts.instance_type,
+        "instance-id": metadata.instance_id,
+        "instance-life-cycle": metadata.lifecycle,
+        "instance-type": metadata.instance_type,
         "local-hostname": host,
-        "local-ipv4": facts.private_ip,
-        "placement": {"availability-zone": facts.zone, "region": facts.region},
+        "local-ipv4": metadata.private_ip,
+        "placement": {"availability-zone": metadata.zone, "region": metadata.region},
     }
-    if facts.public_ip:
-        meta["public-ipv4"] = facts.public_ip
-    if facts.tags:
-        meta["tags"] = {"instance": dict(facts.tags)}
+    if metadata.public_ip:
+        meta["public-ipv4"] = metadata.public_ip
+    if metadata.tags:
+        meta["tags"] = {"instance": dict(metadata.tags)}
     return meta
 
 
-def _dynamic_tree(facts: InstanceMetadata) -> dict[str, Any]:
+def _dynamic_tree(metadata: InstanceMetadata) -> dict[str, Any]:
     document = {
-        "accountId": facts.account_id,
-        "architecture": "arm64" if _GRAVITON.match(facts.instance_type) else "x86_64",
-        "availabilityZone": facts.zone,
+        "accountId": metadata.account_id,
+        "architecture": "arm64" if _GRAVITON.match(metadata.instance_type) else "x86_64",
+        "availabilityZone": metadata.zone,
         "billingProducts": None,
         "devpayProductCodes": None,
         "marketplaceProductCodes": None,
-        "imageId": facts.image_id,
-        "instanceId": facts.instance_id,
-        "instanceType": facts.instance_type,
+        "imageId": metadata.image_id,
+        "instanceId": metadata.instance_id,
+        "instanceType": metadata.instance_type,
         "kernelId": None,
-        "privateIp": facts.private_ip,
+        "privateIp": metadata.private_ip,
         "ramdiskId": None,
-        "region": facts.region,
+        "region": metadata.region,
         "version": "2017-09-30",
     }
     return {"instance-identity": {"document": json.dumps(document, indent=2)}}
 
 
-def _notices(facts: InstanceMetadata) -> dict[str, Any]:
+def _notices(metadata: InstanceMetadata) -> dict[str, Any]:
     """Return the branches of notices. Without a notice they are missing, and pollers get 404."""
     tree: dict[str, Any] = {}
-    if facts.instance_action is not None:
-        tree["spot"] = {"instance-action": json.dumps(dict(facts.instance_action))}
-        if facts.instance_action.get("action") == "terminate":
-            tree["spot"]["termination-time"] = facts.instance_action["time"]
-    if facts.rebalance is not None:
-        tree["events"] = {"recommendations": {"rebalance": json.dumps(dict(facts.rebalance))}}
+    if metadata.instance_action is not None:
+        tree["spot"] = {"instance-action": json.dumps(dict(metadata.instance_action))}
+        if metadata.instance_action.get("action") == "terminate":
+            tree["spot"]["termination-time"] = metadata.instance_action["time"]
+    if metadata.rebalance is not None:
+        tree["events"] = {"recommendations": {"rebalance": json.dumps(dict(metadata.rebalance))}}
     return tree
 
 

@@ -116,12 +116,12 @@ def _attachment(interface: Interface) -> dict[str, Any]:
     """Format the attachment of an interface; its details appear once it is attached."""
     details = [{"name": "subnetId", "value": interface.subnet}]
     if interface.status != "PRECREATED":
-        facts = {
+        fields = {
             "networkInterfaceId": interface.id,
             "macAddress": interface.mac,
             "privateIPv4Address": interface.private_ip,
         }
-        details += [{"name": name, "value": value} for name, value in facts.items()]
+        details += [{"name": name, "value": value} for name, value in fields.items()]
     return {
         "id": interface.attachment,
         "type": "ElasticNetworkInterface",
