@@ -1,17 +1,16 @@
-"""The direct builder beside docker buildx, on the same recipe in one run: measured, with a real registry and engine.
+"""Compare the direct builder with docker buildx on the same recipe: measured, with a real registry and engine.
 
     python -m benchmarks.image_build
 
-Both put ``dask[complete] distributed numpy pandas pyarrow`` on Debian's Python, for linux/amd64 and linux/arm64,
-compile all of it, and push it to a docker-registry on this computer. What is not this computer's processor, buildx
-emulates with qemu-user. *Cold* is the first build: nothing is in the caches of uv, of docker or of ours, and the base
-has to be fetched. *Unchanged* is the same build again; *one package* is a build with another toolz. What uv resolves is
-resolved beforehand, and uv for the image is fetched beforehand. Packages come from the index that this computer uses:
-one that is far away makes the builders more alike.
+Both install ``dask[complete] distributed numpy pandas pyarrow`` on Debian's Python, for linux/amd64 and linux/arm64,
+compile all of it, and push it to a docker-registry on this computer. Buildx emulates the other architecture with
+qemu-user. *Cold* is the first build: the caches of uv, docker and dask_starburst are empty, and the base is fetched.
+*Unchanged* repeats the same build; *one package* is a build with another toolz. Resolving and fetching uv for the image
+are not timed. Packages come from this computer's configured index: a slow one makes the builders more alike.
 
-``unchanged_s`` is what a user waits for where nothing has changed: this Python's packages are captured, resolved and
-hashed, and the registry is asked for the tag. Needs root and mmdebstrap, docker-registry and qemu-user-static, all from
-Debian; Debian trixie's docker is unpacked for it. The last line is one JSON object.
+``unchanged_s`` is the time to find that nothing has changed: capture, resolve and hash this Python's packages, and look
+up the tag in the registry. Needs root and mmdebstrap, docker-registry and qemu-user-static, all from Debian; Debian
+trixie's docker is extracted for it. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from dask_starburst.settings import Settings
 from tests.support.base_rootfs import PLATFORMS, why_no_rootfs
 from tests.support.docker_engine import Engine, running_engine, why_no_engine
 from tests.support.docker_registry import serving, why_no_registry
-from tests.support.image_fixtures import Kitchen, doll_kitchen, new_kitchen
+from tests.support.image_fixtures import ImageFixtures, debian_base, fake_base
 from tests.support.packages import PYTHON
 
 PACKAGES = ("dask[complete]", "distributed", "numpy", "pandas", "pyarrow")
@@ -54,7 +53,7 @@ HERE = "linux/amd64"
 
 @dataclass(frozen=True)
 class Run:
-    """One build: seconds, bytes that the registry holds more than before, and compressed bytes by platform."""
+    """One build: seconds, bytes added to the registry, and compressed bytes by platform."""
 
     seconds: float
     pushed: int
@@ -68,35 +67,37 @@ class Run:
 class Bench:
     """A registry with a base, and the builders."""
 
-    def __init__(self, folder: Path, kitchen: Kitchen, data: Path, engine: Engine | None, packages: Packages) -> None:
+    def __init__(
+        self, folder: Path, image_fixtures: ImageFixtures, data: Path, engine: Engine | None, packages: Packages
+    ) -> None:
         self._folder = folder
-        self._kitchen = kitchen
+        self._fixtures = image_fixtures
         self._data = data
         self.engine = engine
         self._full, self._changed = (Environment(PYTHON, (*packages, toolz), ()) for toolz in TOOLZ)
-        self._orders = {each: kitchen.order(each, kitchen.shared) for each in (self._full, self._changed)}
+        self._orders = {each: image_fixtures.order(each, image_fixtures.shared) for each in (self._full, self._changed)}
 
     def order(self, environment: Environment, cache: Path, platforms: tuple[str, ...]) -> Order:
-        """Return an order whose base is fetched into a builder's own cache."""
+        """Return an order whose base is fetched into the builder's cache."""
         order = self._orders[environment]
         recipe = replace(order.recipe, platforms=platforms)
-        return replace(order, recipe=recipe, base=resolve_base(self._kitchen.base, cache))
+        return replace(order, recipe=recipe, base=resolve_base(self._fixtures.base, cache))
 
     def run(
         self, builder: Builder, environment: Environment, cache: Path, to: str, *platforms: str, what: str = ""
     ) -> Run:
-        """Build, and print what it took."""
+        """Build, and print the time and bytes."""
         order = self.order(environment, cache, platforms or tuple(PLATFORMS))
-        registry = Registry(self._kitchen.registry.host)
+        registry = Registry(self._fixtures.registry.host)
         before, begin = _bytes_in(self._data), time.monotonic()
         image = builder.build(order, Destination(registry, to, recipe_hash(order.recipe)), lambda kind, facts: None)
-        took = time.monotonic() - begin
-        done = Run(took, _bytes_in(self._data) - before, _sizes(registry, to, image))
+        seconds = time.monotonic() - begin
+        done = Run(seconds, _bytes_in(self._data) - before, _sizes(registry, to, image))
         print(f"{builder.name:8}{what:34}{done}", flush=True)
         return done
 
     def direct(self, round_: int, found: dict[str, list[Run]]) -> None:
-        """Build directly: cold, unchanged, one package changed, and for this computer's processor only."""
+        """Run the direct builder: cold, unchanged, one package changed, and for this computer's platform only."""
         with self._fresh("direct") as cache:
             builder, to = DirectBuilder(cache), f"direct/{round_}"
             found["cold"].append(self.run(builder, self._full, cache, to, what="cold"))
@@ -109,11 +110,11 @@ class Bench:
             found["alone"].append(alone)
 
     def buildx(self, engine: Engine, round_: int, found: dict[str, list[Run]]) -> None:
-        """Build with docker, the same things."""
+        """Run the same builds with docker."""
         with self._fresh("buildx") as cache:
             for platform in PLATFORMS:
-                uv_for(platform, self._kitchen.shared)
-            (cache / "uv").symlink_to(self._kitchen.shared / "uv")
+                uv_for(platform, self._fixtures.shared)
+            (cache / "uv").symlink_to(self._fixtures.shared / "uv")
             builder, to = BuildxBuilder(options=engine.options, cache=cache), f"buildx/{round_}"
             _empty(engine)
             found["cold"].append(self.run(builder, self._full, cache, to, what="cold"))
@@ -124,21 +125,21 @@ class Bench:
             found["alone"].append(alone)
 
     def decide(self) -> float:
-        """Return the seconds until it is known that nothing has changed; what is known from before was found before."""
-        settings = Settings.load(build={"base": self._kitchen.base})
-        registry, times = Registry(self._kitchen.registry.host), []
+        """Return the median seconds to find that nothing has changed, with a warm cache."""
+        settings = Settings.load(build={"base": self._fixtures.base})
+        registry, times = Registry(self._fixtures.registry.host), []
         for _ in range(4):
             begin = time.monotonic()
             order = plan_order(settings, lambda *what, **facts: None)
             registry.manifest("direct/0", recipe_hash(order.recipe))
             times.append(time.monotonic() - begin)
-        print(f"to decide that nothing has changed: {', '.join(f'{t:.2f}' for t in times[1:])} s; the first time, when")
-        print(f"everything is looked up: {times[0]:.1f} s", flush=True)
+        print(f"find that nothing has changed: {', '.join(f'{t:.2f}' for t in times[1:])} s with a warm cache,")
+        print(f"{times[0]:.1f} s with a cold one", flush=True)
         return median(times[1:])
 
     @contextmanager
     def _fresh(self, name: str) -> Iterator[Path]:
-        """Give an empty cache for a builder, and one for uv."""
+        """Yield an empty cache for a builder, with another for uv."""
         with (
             tempfile.TemporaryDirectory(dir=self._folder, prefix=name) as cache,
             _variable("UV_CACHE_DIR", f"{cache}/u"),
@@ -186,7 +187,7 @@ def _ratio(upper: list[Run], lower: list[Run], of: Callable[[Run], float]) -> fl
 
 
 def measure(bench: Bench, rounds: int, decide: bool) -> dict[str, object]:
-    """Build everything, in turns, and return the JSON line's content."""
+    """Run all builds in turns, and return the JSON line's content."""
     kinds = ("cold", "unchanged", "one", "alone")
     direct: dict[str, list[Run]] = {kind: [] for kind in kinds}
     buildx: dict[str, list[Run]] = {kind: [] for kind in kinds}
@@ -205,7 +206,7 @@ def measure(bench: Bench, rounds: int, decide: bool) -> dict[str, object]:
         "benchmark": "image_build",
         "simulated": False,
         "rounds": rounds,
-        # How many times as fast the direct builder is.
+        # Speed of the direct builder relative to buildx.
         "direct_over_buildx_cold": _ratio(buildx["cold"], direct["cold"], seconds) if bench.engine else None,
         "direct_over_buildx_cold_without_emulation": _ratio(buildx["alone"], direct["alone"], seconds)
         if bench.engine
@@ -231,28 +232,28 @@ def main() -> None:
     """Print each build, then the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
+    parser.add_argument("--smallest", action="store_true", help="smallest size, to check that the benchmark runs")
     arguments = parser.parse_args()
     smallest: bool = arguments.smallest
     if missing := ("" if smallest else why_no_rootfs()) or why_no_registry():
-        sys.exit(f"nothing is measured: {missing}")
+        sys.exit(f"cannot run the benchmark: {missing}")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="image-build-")))
         stack.enter_context(_variable("XDG_CACHE_HOME", str(folder / "cache")))
         (folder / "registry").mkdir()
         host = stack.enter_context(serving(folder / "registry"))
-        (folder / "kitchen").mkdir()
-        make_kitchen = doll_kitchen if smallest else new_kitchen  # of what is only built, nothing is run
-        kitchen = make_kitchen(Registry(host), folder / "kitchen")
+        (folder / "image_fixtures").mkdir()
+        make_base = fake_base if smallest else debian_base  # builds run nothing of the base
+        image_fixtures = make_base(Registry(host), folder / "image_fixtures")
         engine = None
-        if missing := "the smallest size is without it" if smallest else why_no_engine():
-            print(f"buildx is left out: {missing}")
+        if missing := "omitted at the smallest size" if smallest else why_no_engine():
+            print(f"buildx skipped: {missing}")
         else:
             engine = stack.enter_context(running_engine(folder / "engine"))
             for name, value in engine.environment.items():
                 stack.enter_context(_variable(name, value))
         packages = () if smallest else PACKAGES
-        bench = Bench(folder, kitchen, folder / "registry/data", engine, packages)
+        bench = Bench(folder, image_fixtures, folder / "registry/data", engine, packages)
         print(json.dumps(measure(bench, arguments.rounds, decide=not smallest)))
 
 

@@ -1,12 +1,12 @@
-"""Start of a worker out of its image, with and without byte-compiled files: measured, with a real container runtime.
+"""Time the start of a worker from its image, with and without compiled files: measured, with a real container runtime.
 
     python -m benchmarks.image_start
 
-The direct builder makes an image of Debian's Python, distributed and dask_starburst; runc runs it from a folder, so
-that no pull is in the figures. Three copies of the image take turns: as it was built; without the compiled files of the
-standard library, as official images come; and without any, which is an official image with packages installed by
-``--no-compile``. Timed are ``dask worker --version``, and the way from the start of the container to the worker's
-registration at a scheduler on this computer, with and without its nanny. Files are in the page cache. Needs root, runc,
+The direct builder builds an image of Debian's Python, distributed and dask_starburst; runc runs it from a folder, so
+the times exclude a pull. Three copies of the image are compared: as built; without the compiled files of the standard
+library, like official images; and without any compiled files, like an official image with packages installed by
+``--no-compile``. Timed are ``dask worker --version``, and the time from the start of the container until the worker
+registers with a scheduler on this computer, with and without its nanny. Files are in the page cache. Needs root, runc,
 mmdebstrap and docker-registry, all from Debian. The last line is one JSON object.
 """
 
@@ -32,27 +32,27 @@ from dask_starburst.environment.registry.client import Registry
 from tests.support.base_rootfs import PLATFORMS, why_no_rootfs
 from tests.support.containers import run, started, unpack, why_not
 from tests.support.docker_registry import serving, why_no_registry
-from tests.support.image_fixtures import new_kitchen, worker_image
+from tests.support.image_fixtures import debian_base, worker_image
 from tests.support.packages import PYTHON
 
 VERSION = ("python", "-m", "distributed.cli.dask_worker", "--version")
 WORKER = ("python", "-m", "distributed.cli.dask_worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard")
-#: By the name of a copy of the image: which compiled files it lacks.
+#: Copies of the image, and the folders whose compiled files are removed.
 LACKING = {"all compiled": (), "no library": ("usr/lib", "usr/local/lib"), "none compiled": ("usr", "opt")}
 
 Measures = dict[str, Callable[[Path, dict[str, Any]], float]]
 
 
 def copies(folder: Path, keep: Path, registry: Registry, small: bool) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Build the image and unpack it once for each of the variants; return their folders and the configuration."""
-    kitchen = new_kitchen(registry, keep)
+    """Build the image and extract it once for each variant; return their folders and the configuration."""
+    image_fixtures = debian_base(registry, keep)
     platform = next(name for name, architecture in PLATFORMS.items() if not why_not(architecture))
     if small:
-        order = kitchen.order(Environment(PYTHON, ("toolz",), ()), kitchen.cache)
+        order = image_fixtures.order(Environment(PYTHON, ("toolz",), ()), image_fixtures.cache)
         order = replace(order, recipe=replace(order.recipe, platforms=(platform,)))
-        built = kitchen.build(order, kitchen.cache)
+        built = image_fixtures.build(order, image_fixtures.cache)
     else:
-        built = worker_image(kitchen)
+        built = worker_image(image_fixtures)
     found, config = {}, {}
     for name, lacking in LACKING.items():
         if small and name == "no library":
@@ -66,17 +66,17 @@ def copies(folder: Path, keep: Path, registry: Registry, small: bool) -> tuple[d
 
 
 def version(folder: Path, config: dict[str, Any]) -> float:
-    """Return the seconds that ``dask worker --version`` takes."""
+    """Return the seconds of ``dask worker --version``."""
     return ran(folder, config, VERSION)
 
 
 def small(folder: Path, config: dict[str, Any]) -> float:
-    """Return the seconds that importing something takes."""
+    """Return the seconds of a small import."""
     return ran(folder, config, ["python", "-c", "import toolz"])
 
 
 def ran(folder: Path, config: dict[str, Any], command: Sequence[str]) -> float:
-    """Return the seconds that a command takes in a container."""
+    """Return the seconds of a command in a container."""
     begin = time.monotonic()
     status, said = run(folder, config, command)
     if status:
@@ -85,7 +85,7 @@ def ran(folder: Path, config: dict[str, Any], command: Sequence[str]) -> float:
 
 
 def join(client: Client, *more: str) -> Callable[[Path, dict[str, Any]], float]:
-    """Return what measures the seconds until a worker has joined."""
+    """Return a function that measures the seconds until a worker joins."""
 
     def measure(folder: Path, config: dict[str, Any]) -> float:
         begin = time.monotonic()
@@ -112,7 +112,7 @@ def scheduler() -> Iterator[Client]:
 
 
 def table(measures: Measures, repeat: int, keep: Path | None, small: bool) -> dict[str, dict[str, float]]:
-    """Measure everything with every copy in turn, print medians, and return them."""
+    """Run all measurements with each copy in turn, print medians, and return them."""
     with tempfile.TemporaryDirectory() as name, serving(Path(name)) as host:
         found, config = copies(Path(name), keep or Path(name), Registry(host), small)
         print(f"{'median seconds of ' + str(repeat):24}" + "".join(f"{copy:>15}" for copy in found) + f"{'ratio':>8}")
@@ -122,7 +122,7 @@ def table(measures: Measures, repeat: int, keep: Path | None, small: bool) -> di
             for turn in range(repeat + 1):
                 for copy, folder in found.items():
                     seconds = measure(folder, config)
-                    if turn:  # the first fills the page cache
+                    if turn:  # the first run fills the page cache
                         times[copy].append(seconds)
             medians[what] = {copy: median(seconds) for copy, seconds in times.items()}
             row = medians[what]
@@ -132,16 +132,16 @@ def table(measures: Measures, repeat: int, keep: Path | None, small: bool) -> di
 
 
 def main() -> None:
-    """Print the medians by copy of the image, then the JSON line."""
+    """Print the medians for each copy of the image, then the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--keep", type=Path, help="folder with what the image is made of, kept for the next time")
-    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
+    parser.add_argument("--keep", type=Path, help="folder with the image's inputs, reused by later runs")
+    parser.add_argument("--smallest", action="store_true", help="smallest size, to check that the benchmark runs")
     arguments = parser.parse_args()
     missing = why_no_rootfs() or why_no_registry()
     machine = next((a for a in PLATFORMS.values() if not why_not(a)), None)
     if missing or machine is None:
-        sys.exit(f"nothing is measured: {missing or why_not('amd64')}")
+        sys.exit(f"cannot run the benchmark: {missing or why_not('amd64')}")
     with scheduler() as client:
         measures: Measures = {
             "dask worker --version": version,

@@ -1,4 +1,4 @@
-"""``starburst image build``: the image of an environment, before the cluster that needs it."""
+"""``starburst image build``: build the image of an environment before the first launch."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 import click
 
 from dask_starburst.cli.pool import account_options, run
-from dask_starburst.environment.hook import part
+from dask_starburst.environment.hook import import_image_module
 from dask_starburst.settings import ARCHITECTURES, UNSET, Settings
 from dask_starburst.settings.checks import BUILDERS
 
 _INTERRUPTED = (
-    "\nInterrupted. An image gets its tag last, so none that is half-made can be found. What was made is kept: the same"
-    " command goes on from there."
+    "\nInterrupted. An image is tagged last, so an incomplete one is never found. Finished layers are kept: run the"
+    " same command to continue."
 )
-#: What shells call a program that Ctrl-C has ended.
+#: The shell's exit status after Ctrl-C.
 _SIGINT = 128 + signal.SIGINT
 
 
 @click.command()
 @click.option("--environment", metavar="PATH", help="A lock, requirements or project file, or a folder with one.")
-@click.option("--arch", type=click.Choice(ARCHITECTURES), help="What has to work; the other is built if it can be.")
+@click.option("--arch", type=click.Choice(ARCHITECTURES), help="The required one; the other is built if possible.")
 @click.option("--builder", type=click.Choice(BUILDERS), help="As configured: direct, which needs no Docker.")
-@click.option("--base", metavar="IMAGE", help="What the image stands on; {python} is the minor version.")
-@click.option("--add", multiple=True, metavar="PACKAGE", help="A package that workers need beside. Repeatable.")
-@click.option("--exclude", multiple=True, metavar="NAME", help="A package that they do not need. Repeatable.")
-@click.option("--dockerfile", metavar="FILE", help="With buildx: your own, which the packages are put on.")
+@click.option("--base", metavar="IMAGE", help="The base image; {python} is the minor version.")
+@click.option("--add", multiple=True, metavar="PACKAGE", help="A further package for workers. Repeatable.")
+@click.option("--exclude", multiple=True, metavar="NAME", help="A package to leave out. Repeatable.")
+@click.option("--dockerfile", metavar="FILE", help="With buildx: your Dockerfile to build on.")
 @click.option("--apt", multiple=True, metavar="NAME", help="With buildx: a Debian package to install. Repeatable.")
-@click.option("--again", is_flag=True, help="Build it although it is there.")
+@click.option("--again", "rebuild", is_flag=True, help="Build it even if it exists.")
 @account_options
 def build(
     environment: str | None,
@@ -42,12 +42,12 @@ def build(
     exclude: tuple[str, ...],
     dockerfile: str | None,
     apt: tuple[str, ...],
-    again: bool,
+    rebuild: bool,
     **account: str | None,
 ) -> None:
-    """Build the image that workers run, of the packages of this Python or of a file, and push it to ECR.
+    """Build the worker image from the packages of this Python or of a file, and push it to ECR.
 
-    It is what StarburstCluster does before a launch: nothing is built when nothing has changed.
+    StarburstCluster does the same before a launch. Nothing is built if nothing has changed.
     """
     chosen = {"builder": builder, "base": base, "add": add or None, "exclude": exclude or None}
     chosen |= {"dockerfile": dockerfile, "apt": apt or None}
@@ -57,13 +57,13 @@ def build(
         region=account["region"] or UNSET,
         build={name: value for name, value in chosen.items() if value is not None},
     )
-    making, begun = part("image"), time.monotonic()
+    image_module, begun = import_image_module("image"), time.monotonic()
     try:
-        reference = run(account, lambda aws: making.make(aws, settings, _say, again=again))
+        reference = run(account, lambda aws: image_module.find_or_build(aws, settings, _say, rebuild=rebuild))
     except KeyboardInterrupt:
         click.echo(_INTERRUPTED, err=True)
         raise SystemExit(_SIGINT) from None
-    click.echo(f"{reference}\n{time.monotonic() - begun:.1f} s in all; StarburstCluster finds it by itself.")
+    click.echo(f"{reference}\n{time.monotonic() - begun:.1f} s in total; StarburstCluster uses it at the next launch.")
 
 
 def _say(kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:

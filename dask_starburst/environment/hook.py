@@ -1,4 +1,4 @@
-"""The cluster's own hook: before a launch it finds or makes the image that the workers run."""
+"""The cluster's own hook: before a launch it finds or builds the worker image."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ if TYPE_CHECKING:
 
 
 class ImageHook(LifecycleHook):
-    """Gives a launch the image that it lacks, or checks the one that the user has."""
+    """Provide the image of a launch, or check the one that the user gave."""
 
     async def on_before_launch(self, launch: Launch) -> None:
         """Build, find or check the image.
 
-        The check of an image that the user has runs beside the account's set-up; see :attr:`.Launch.image`.
+        The check of a user's image runs concurrently with the account's set-up; see :attr:`.Launch.image`.
 
         Raises
         ------
         ImageError
-            It could not be built, or does not fit; the message says why and what to do.
+            The build failed, or the image is incompatible; the message says why and what to do.
         """
         settings = launch.settings
         if settings.image is None:
-            making = part("image")
-            image = await making.make(launch.aws, settings, launch.tell)
+            image_module = import_image_module("image")
+            image = await image_module.find_or_build(launch.aws, settings, launch.tell)
             launch.settings = replace(settings, image=image)
         elif not launch.simulated:
             launch.image = asyncio.ensure_future(_checked(launch, settings.image))
 
 
 async def _checked(launch: Launch, image: str) -> str:
-    """Return the user's own image, pinned to what its tag means now, once it is known to fit."""
+    """Return the user's image, pinned to the digest of its tag, after the check."""
     try:
-        own = part("user_image")
+        user_image = import_image_module("user_image")
     except ImageError as error:
         launch.tell("image-unchecked", image, f"the image {image} is used without a check: {error}")
         return image
-    checked: str = await own.check(launch.aws, image, launch.settings.arch, launch.tell)
+    checked: str = await user_image.check(launch.aws, image, launch.settings.arch, launch.tell)
     return checked
 
 
-def part(name: str) -> ModuleType:
-    """Import what needs the extra ``image``, which a user with an image of their own can do without.
+def import_image_module(name: str) -> ModuleType:
+    """Import a module that needs the extra ``image``, which is not required with a user's own image.
 
     Parameters
     ----------
@@ -67,4 +67,4 @@ def part(name: str) -> ModuleType:
         if error.name and error.name.startswith("dask_starburst"):
             raise
         said = extras.explain("building an image", error, "image")
-        raise ImageError(f"{said}; or give image= with an image that you have.") from error
+        raise ImageError(f"{said}; or give image= with an existing image.") from error

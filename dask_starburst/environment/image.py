@@ -1,4 +1,4 @@
-"""From settings to an image in ECR: found when nothing has changed, renewed when it is old, else built."""
+"""Find the image of the settings' environment in ECR, refresh it before it expires, or build it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from dask_starburst.environment.capture.model import Environment
 from dask_starburst.environment.capture.running import PYTHON
 from dask_starburst.environment.registry.client import Registry
 from dask_starburst.environment.registry.documents import Reference
-from dask_starburst.environment.resolve.platforms import Settled, explain, from_source, settle
+from dask_starburst.environment.resolve.platforms import ResolvedPlatforms, explain, from_source, resolve_platforms
 from dask_starburst.environment.tools import cancellation
-from dask_starburst.environment.user_image import opened
+from dask_starburst.environment.user_image import open_registry
 from dask_starburst.errors import NoWheels, RegistryUnavailable
 from dask_starburst.hooks import Tell
 from dask_starburst.paths import cache_dir
@@ -34,54 +34,54 @@ from dask_starburst.plan.images import lifetime as plan
 from dask_starburst.plan.images.recipe import PLATFORMS, Recipe, recipe_hash
 from dask_starburst.settings import BuildSettings, Settings
 
-#: What `environment=` says for the packages of this Python.
+#: Values of `environment=` that mean the packages of this Python.
 CURRENT = (None, "current")
 
 
-async def make(aws: AWS, settings: Settings, listener: Tell, *, again: bool = False) -> str:
-    """Return the image of the settings' environment, by digest; build it if there is none.
+async def find_or_build(aws: AWS, settings: Settings, listener: Tell, *, rebuild: bool = False) -> str:
+    """Return the image of the settings' environment, by digest; build it if it does not exist.
 
     Parameters
     ----------
     aws : AWS
-        The account in whose ECR it is.
+        The account whose ECR holds the image.
     settings : Settings
         `environment`, `arch`, `build` and `ecr_image_ttl_days`.
     listener : callable
-        Hears how it goes on.
-    again : bool
-        Whether to build it although it is there.
+        Receives progress events.
+    rebuild : bool
+        Whether to build the image even if it exists.
 
     Raises
     ------
     BadArgument, VersionMismatch, NoWheels
-        The environment cannot be made, or would not fit this client.
+        The environment cannot be built, or is incompatible with this client.
     ImageError
-        Building or pushing failed; nothing half-made has a tag. That is so too for who cancels it: what goes on in
+        Building or pushing failed. An incomplete image has no tag. The same holds after a cancellation: work in
         threads ends within seconds.
     """
-    with cancellation.interruptible():
-        return await _made(aws, settings, listener, again=again)
+    with cancellation.cancellable():
+        return await _find_or_build(aws, settings, listener, rebuild=rebuild)
 
 
-async def _made(aws: AWS, settings: Settings, listener: Tell, *, again: bool) -> str:
-    loop, builder = asyncio.get_running_loop(), chosen(settings.build)
+async def _find_or_build(aws: AWS, settings: Settings, listener: Tell, *, rebuild: bool) -> str:
+    loop, builder = asyncio.get_running_loop(), select_builder(settings.build)
 
-    def tell(*what: Any, **facts: Any) -> None:  # most of this happens in threads
+    def tell(*what: Any, **facts: Any) -> None:  # mostly called from threads
         loop.call_soon_threadsafe(functools.partial(listener, *what, **facts))
 
-    if settings.environment not in CURRENT:  # before anything is asked of AWS
+    if settings.environment not in CURRENT:  # before the first call to AWS
         files.check(str(settings.environment))
     if settings.build.dockerfile is not None:
         await asyncio.to_thread(getattr, builder, "template")
     repository, days = settings.build.repository, settings.ecr_image_ttl_days
-    base = await opened(aws, Reference.parse(settings.build.base.replace("{python}", PYTHON)).host)
+    base = await open_registry(aws, Reference.parse(settings.build.base.replace("{python}", PYTHON)).host)
     order, _ = await asyncio.gather(
         asyncio.to_thread(plan_order, settings, tell, lambda host: base),
         ecr.ensure_repository(aws, repository, settings.tags, days),
     )
     tag, stored = recipe_hash(order.recipe), await ecr.images(aws, repository)
-    found = None if again else plan.newest(stored, tag)
+    found = None if rebuild else plan.newest(stored, tag)
     verdict = plan.decide(found, aws.now(), days)
     login = await ecr.registry_credentials(aws)
     if found is not None and verdict != "rebuild":
@@ -98,50 +98,50 @@ async def _made(aws: AWS, settings: Settings, listener: Tell, *, again: bool) ->
 
 
 def plan_order(settings: Settings, tell: Tell, connect: Callable[[str], Registry] | None = None) -> Order:
-    """Return what is to be built of what the environment is now. Only wheels of local packages are made for that.
+    """Return the build order for the current environment. This builds wheels of local packages and nothing else.
 
-    `connect` gives the registry of the base image; without it, with what ``docker login`` has left.
+    `connect` returns the registry of the base image; the default uses the credentials stored by ``docker login``.
     """
     cache = cache_dir()
-    template = chosen(settings.build).template
-    environment = captured(settings, cache)
+    template = select_builder(settings.build).template
+    environment = capture_environment(settings, cache)
     for note in environment.notes:
         tell("image-note", environment.origin, f"{environment.origin}: {note}")
-    with ThreadPoolExecutor(1) as other:
+    with ThreadPoolExecutor(1) as pool:
         name = settings.build.base.replace("{python}", environment.python)
-        base = cancellation.submit(other, resolve_base, name, cache, connect)
-        settled = settle(environment, PLATFORMS.values(), cache)
+        base = cancellation.submit(pool, resolve_base, name, cache, connect)
+        resolved = resolve_platforms(environment, PLATFORMS.values(), cache)
     try:
-        ground = base.result()
+        base_image = base.result()
     except RegistryUnavailable as error:
-        way = 'Or name a base image that can be reached from here, with build={"base": "…:{python}-…"}.'
-        raise RegistryUnavailable(f"the base image cannot be looked up: {error} {way}") from error
+        hint = 'Or name a base image that can be reached from here, with build={"base": "…:{python}-…"}.'
+        raise RegistryUnavailable(f"the base image cannot be looked up: {error} {hint}") from error
     if settings.build.builder == "buildx":
-        settled = from_source(settled, cache)
-    platforms = _platforms(settled, settings.arch, tell)
-    _tell_excluded(tell, settings.build.exclude, settled)
+        resolved = from_source(resolved, cache)
+    platforms = _platforms(resolved, settings.arch, tell)
+    _tell_excluded(tell, settings.build.exclude, resolved)
     recipe = Recipe(
         python=environment.python,
         platforms=platforms,
-        packages={platform: settled.locks[platform].packages for platform in platforms},
-        wheels=tuple((wheel.name, wheel.version, wheel.digest) for wheel in settled.environment.wheels),
-        modules=tuple((module.name, module.digest) for module in settled.environment.modules),
-        base=ground.reference,
+        packages={platform: resolved.locks[platform].packages for platform in platforms},
+        wheels=tuple((wheel.name, wheel.version, wheel.digest) for wheel in resolved.environment.wheels),
+        modules=tuple((module.name, module.digest) for module in resolved.environment.modules),
+        base=base_image.reference,
         compression=settings.build.compression,
         template=template,
     )
-    return Order(recipe, settled.environment, {p: settled.locks[p] for p in platforms}, ground)
+    return Order(recipe, resolved.environment, {p: resolved.locks[p] for p in platforms}, base_image)
 
 
-def chosen(what: BuildSettings) -> Builder:
-    """Return the builder that the settings ask for."""
+def select_builder(what: BuildSettings) -> Builder:
+    """Return the builder that the settings select."""
     return BuildxBuilder(what.dockerfile, what.apt) if what.builder == "buildx" else DirectBuilder()
 
 
-def captured(settings: Settings, cache: Path) -> Environment:
-    """Return the packages that the workers are to have.
+def capture_environment(settings: Settings, cache: Path) -> Environment:
+    """Return the packages that workers need.
 
-    With ``build.modules="by-value"`` the user's own modules travel with the functions that use them from now on.
+    With ``build.modules="by-value"``, functions that use the user's own modules are from now on pickled with them.
     """
     what = settings.build
     if what.modules == "by-value":
@@ -152,7 +152,7 @@ def captured(settings: Settings, cache: Path) -> Environment:
 
 
 def build(order: Order, to: Destination, builder: Builder, tell: Tell) -> Image:
-    """Build and push, and say how it goes."""
+    """Build and push an image, and report progress."""
     recipe = order.recipe
     count = len(order.locks[recipe.platforms[0]].packages)
     names = " and ".join(recipe.platforms)
@@ -161,49 +161,49 @@ def build(order: Order, to: Destination, builder: Builder, tell: Tell) -> Image:
     progress = Progress(to.tag, tell)
     image = builder.build(order, to, progress)
     new = megabytes(image.bytes_uploaded)
-    text = f"image {to.repository}:{to.tag} is there after {image.seconds:.0f} s; {new} were new"
+    text = f"image {to.repository}:{to.tag} built and pushed in {image.seconds:.0f} s; {new} uploaded"
     tell("image-built", to.tag, text, bytes=image.bytes_uploaded, seconds=image.seconds, digest=image.digest)
     return image
 
 
-def _platforms(settled: Settled, arch: str, tell: Tell) -> tuple[str, ...]:
-    """Return what the image is built for: both, so that the other one is a word away, or the one that is needed.
+def _platforms(resolved: ResolvedPlatforms, arch: str, tell: Tell) -> tuple[str, ...]:
+    """Return the image's platforms: both, so that `arch` can change without a build, or only the one required.
 
     Raises
     ------
     NoWheels
-        Packages have nothing for the one that is needed.
+        Packages have no wheel for the required platform.
     """
-    needed, origin = PLATFORMS[arch], settled.environment.origin
-    if lacking := settled.missing.get(needed):
+    needed, origin = PLATFORMS[arch], resolved.environment.origin
+    if lacking := resolved.missing.get(needed):
         raise NoWheels(explain(lacking, needed, origin))
-    for platform, lacking in settled.missing.items():
+    for platform, lacking in resolved.missing.items():
         names = ", ".join(map(str, lacking))
-        text = f"the image is for {needed} only: on {platform} {origin} lacks {names}"
+        text = f"the image is for {needed} only: {origin} has packages without wheels for {platform}: {names}"
         tell("image-note", origin, text, logging.INFO)
-    return tuple(sorted(settled.locks))
+    return tuple(sorted(resolved.locks))
 
 
-def _tell_excluded(tell: Tell, exclude: Iterable[str], settled: Settled) -> None:
-    """Warn of names that were to be left out, and that nothing has, or that come all the same."""
-    names, origin = {canonicalize_name(name) for name in exclude}, settled.environment.origin
-    come = names & {name for lock in settled.locks.values() for name, _ in lock.packages}
-    if come:
-        text = f"build.exclude names {', '.join(sorted(come))}; other packages need that, so it comes all the same"
+def _tell_excluded(tell: Tell, exclude: Iterable[str], resolved: ResolvedPlatforms) -> None:
+    """Warn of excluded names that are not in the environment, or that other packages require."""
+    names, origin = {canonicalize_name(name) for name in exclude}, resolved.environment.origin
+    required = names & {name for lock in resolved.locks.values() for name, _ in lock.packages}
+    if required:
+        text = f"build.exclude names {', '.join(sorted(required))}; other packages require it, so it is installed"
         tell("image-note", origin, text, logging.WARNING)
-    if nowhere := names - come - set(settled.environment.left_out):
-        listed = ", ".join(sorted(nowhere))
+    if unknown := names - required - set(resolved.environment.left_out):
+        listed = ", ".join(sorted(unknown))
         text = f"build.exclude names {listed}, and {origin} has no such package: is the name right?"
         tell("image-note", origin, text, logging.WARNING)
 
 
 def _tell_found(tell: Tell, found: plan.StoredImage, now: float, days: int | None, verdict: plan.Decision) -> None:
     age, left = (now - found.pushed_at) / plan.DAY, plan.seconds_left(found, now, days)
-    text = f"nothing has changed: the image that is there is used, {age:.0f} days old"
+    text = f"nothing has changed: using the existing image, {age:.0f} days old"
     if verdict == "refresh":
-        text = f"nothing has changed, and ECR would soon delete the image: it was pushed again, for {days} more days"
+        text = f"nothing has changed: image pushed again before ECR expires it, for {days} more days"
     elif verdict == "warn" and left is not None:
-        text += f"; ECR deletes it in {left / plan.DAY:.0f} days, before which a launch renews it. A cluster that runs"
-        text += " longer cannot add workers then: `starburst image refresh` does it now"
+        text += f"; ECR deletes it in {left / plan.DAY:.0f} days unless a later launch refreshes it. A cluster that"
+        text += " runs longer could not add workers after that: run `starburst image refresh` to refresh it now"
     level = logging.WARNING if verdict == "warn" else logging.INFO
     tell("image-found", found.tags[0], text, level, digest=found.digest, age_days=age)

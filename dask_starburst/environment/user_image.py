@@ -1,4 +1,4 @@
-"""An image that the user brings: is it there, for which architectures, and what does its tag mean today."""
+"""Check an image that the user provides: whether it exists, its architectures, and the digest of its tag."""
 
 from __future__ import annotations
 
@@ -15,74 +15,75 @@ from dask_starburst.errors import BadArgument, RegistryUnavailable
 from dask_starburst.hooks import Tell
 from dask_starburst.plan.images.recipe import PLATFORMS
 
-#: Seconds that a registry has for each answer, and for all of them, before an image is taken as it is. There is one
-#: attempt: whether AWS can pull the image is for AWS to say, and a start must not wait for this computer's network.
-_PATIENCE = 5.0
-_LONGEST = 10.0
+#: Timeouts in seconds for each response and for the whole check, after which the image is used without a check. There
+#: is one attempt: AWS pulls the image, so a launch must not wait for this computer's network.
+_TIMEOUT_SECONDS = 5.0
+_TOTAL_SECONDS = 10.0
 
 
 async def check(aws: AWS, image: str, arch: str, tell: Tell) -> str:
-    """Return the image by digest, if it is there and made for the architecture.
+    """Return the image by digest, if it exists and supports the architecture.
 
-    By digest, because workers that come later are to be the same as the first ones, whatever is pushed meanwhile.
+    The digest keeps later workers identical to the first ones, even if the tag moves.
 
     Parameters
     ----------
     aws : AWS
-        The account; its credentials open its own registry. Other registries are opened with what `docker login` left.
+        The account, whose credentials are used for its own registry. Other registries use those of `docker login`.
     image : str
-        As docker takes it.
+        An image name, as docker accepts it.
     arch : {"arm64", "x86_64"}
-        What the instances are.
+        The architecture of the instances.
     tell : callable
-        Is told what could not be checked: a registry that cannot be reached from here may still be from AWS.
+        Receives a warning when the check was not possible: a registry that is unreachable from here may be reachable
+        from AWS.
 
     Raises
     ------
     BadArgument
-        There is no such image, or not for the architecture.
+        The image does not exist, or does not support the architecture.
     RegistryDenied
-        The registry refuses us.
+        The registry denied access.
     """
     reference = Reference.parse(image)
     try:
-        async with asyncio.timeout(_LONGEST):
-            manifest, there = await _ask(aws, reference)
+        async with asyncio.timeout(_TOTAL_SECONDS):
+            manifest, there = await _fetch_manifest(aws, reference)
     except (RegistryUnavailable, TimeoutError) as error:
-        why = str(error) or f"{reference.host} did not answer within {_LONGEST:g} s."
+        why = str(error) or f"{reference.host} did not answer within {_TOTAL_SECONDS:g} s."
         tell("image-unchecked", image, f"the image {image} is used without a check: {why}", logging.WARNING)
         return image
     if PLATFORMS[arch] not in there:
         other = next((name for name, platform in PLATFORMS.items() if platform in there), None)
-        way = f"give arch={other!r}, or " if other else ""
+        hint = f"give arch={other!r}, or " if other else ""
         raise BadArgument(
-            f"image={image!r} is made for {', '.join(there) or 'no platform that is known'}, but arch={arch!r} needs"
-            f" {PLATFORMS[arch]}; {way}leave image out, and one is built of your packages."
+            f"image={image!r} is built for {', '.join(there) or 'an unknown platform'}, but arch={arch!r} requires"
+            f" {PLATFORMS[arch]}; {hint}leave out image= to build one of your packages."
         )
     return f"{reference.name}@{manifest.digest}"
 
 
-async def opened(aws: AWS, host: str, **options: Any) -> Registry:
-    """Return a registry, with the credentials that there are for it; `options` as `Registry` takes them."""
+async def open_registry(aws: AWS, host: str, **options: Any) -> Registry:
+    """Return a registry client with the credentials for its host; `options` are those of `Registry`."""
     if ecr.is_ours(host):
         return Registry(host, await ecr.registry_credentials(aws), **options)
     return Registry(host, stored_credentials(host), **options)
 
 
-async def _ask(aws: AWS, reference: Reference) -> tuple[Manifest, tuple[str, ...]]:
-    registry = await opened(aws, reference.host, attempts=1, patience=_PATIENCE)
+async def _fetch_manifest(aws: AWS, reference: Reference) -> tuple[Manifest, tuple[str, ...]]:
+    registry = await open_registry(aws, reference.host, attempts=1, timeout=_TIMEOUT_SECONDS)
     try:
-        return await asyncio.to_thread(_look, registry, reference)
+        return await asyncio.to_thread(_read_manifest, registry, reference)
     finally:
         registry.close()
 
 
-def _look(registry: Registry, reference: Reference) -> tuple[Manifest, tuple[str, ...]]:
-    wanted = reference.digest or reference.tag or "latest"
-    manifest = registry.manifest(reference.repository, wanted)
+def _read_manifest(registry: Registry, reference: Reference) -> tuple[Manifest, tuple[str, ...]]:
+    reference_name = reference.digest or reference.tag or "latest"
+    manifest = registry.manifest(reference.repository, reference_name)
     if manifest is None:
         raise BadArgument(
-            f"image={str(reference)!r} does not exist: {reference.host} has no {reference.repository}:{wanted}."
+            f"image={str(reference)!r} does not exist: {reference.host} has no {reference.repository}:{reference_name}."
         )
     if manifest.is_index:
         return manifest, tuple(sorted({each.platform or "" for each in manifests_of(manifest)}))

@@ -1,4 +1,4 @@
-"""``starburst image``, as a shell runs it, on the embedded ECR."""
+"""The command ``starburst image`` with the embedded ECR."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def image(repository: EcrRepository, *words: str, code: int = 0, answer: str | N
 
 
 def row(output: str, name: str) -> list[str]:
-    """Return the cells of the row of a table that begins so."""
+    """Return the cells of a table's row by its first cell."""
     (found,) = [line for line in output.splitlines() if re.match(rf"│ {name}\s", line)]
     return [cell.strip() for cell in found.strip("│").split("│")]
 
 
 def use(repository: EcrRepository, reference: str) -> str:
-    """Let a pool's task definition name an image, and return the pool."""
+    """Register a pool's task definition with an image, and return the pool."""
     pool = f"starburst-{uuid.uuid4().hex[:8]}-0"
     repository.aws.client("ecs").register_task_definition(
         family=f"{pool}-worker",
@@ -55,7 +55,7 @@ def use(repository: EcrRepository, reference: str) -> str:
     return pool
 
 
-def test_the_list_shows_age_end_size_platforms_users_and_cost(repository: EcrRepository) -> None:
+def test_the_list_shows_age_expiry_size_platforms_users_and_cost(repository: EcrRepository) -> None:
     repository.push_index(FIRST)
     repository.aws.advance(10 * DAY)
     repository.login()
@@ -67,14 +67,14 @@ def test_the_list_shows_age_end_size_platforms_users_and_cost(repository: EcrRep
     assert re.fullmatch(r"0\.\d kB", size)
     assert cost == "$0.0000"
     assert row(shown, TWO)[5] == pool
-    assert "a month at $0.10 for a GB" in shown
+    assert "a month at $0.10 per GB" in shown
 
 
-def test_without_images_there_is_nothing_to_show(repository: EcrRepository) -> None:
+def test_an_empty_repository_lists_no_images(repository: EcrRepository) -> None:
     assert f"No images in {repository.name}." in image(repository, "list").output
 
 
-def test_a_repository_that_is_not_there_has_no_images() -> None:
+def test_a_missing_repository_lists_no_images() -> None:
     result = CliRunner().invoke(main, ["image", "list", "--repository", "no/such"])
     assert (result.exit_code, result.output) == (0, "No images in no/such.\n")
 
@@ -82,23 +82,23 @@ def test_a_repository_that_is_not_there_has_no_images() -> None:
 def test_inspect_shows_annotations_and_the_compressed_size_of_each_layer_by_platform(repository: EcrRepository) -> None:
     digest = repository.push_index(FIRST, note="a remark")
     by_tag = image(repository, "inspect", FIRST).output
-    for text in (digest, "a remark", "linux/amd64", "linux/arm64", "together"):
+    for text in (digest, "a remark", "linux/amd64", "linux/arm64", "total"):
         assert text in by_tag
     assert by_tag.count("sha256:") == 1 + 2 * 2
     for name in (ONE, FIRST[:4], digest):
         assert image(repository, "inspect", name).output == by_tag
 
 
-def test_an_unknown_or_ambiguous_name_is_one_sentence(repository: EcrRepository) -> None:
+def test_an_unknown_or_ambiguous_tag_is_an_error(repository: EcrRepository) -> None:
     repository.push_index("ab1")
     repository.push_index("ab2")
-    assert "has no image 'nope'; `starburst image list` shows" in image(repository, "inspect", "nope", code=1).output
+    assert "has no image 'nope'; run `starburst image list`" in image(repository, "inspect", "nope", code=1).output
     refused = image(repository, "inspect", "ab", code=1).output
     assert "ab1" in refused
     assert "ab2" in refused
 
 
-def test_a_beginning_of_a_tag_means_the_newest_image_of_the_recipe(repository: EcrRepository) -> None:
+def test_a_tag_prefix_selects_the_newest_image_of_the_recipe(repository: EcrRepository) -> None:
     repository.push_index(FIRST)
     repository.aws.advance(5)
     image(repository, "refresh", FIRST)
@@ -106,23 +106,23 @@ def test_a_beginning_of_a_tag_means_the_newest_image_of_the_recipe(repository: E
     assert "io.dask-starburst.refreshed" not in image(repository, "inspect", FIRST).output
 
 
-def test_prune_asks_first_and_deletes_only_what_nothing_uses(repository: EcrRepository) -> None:
+def test_prune_asks_first_and_deletes_only_unused_images(repository: EcrRepository) -> None:
     used = repository.push_index(FIRST)
     use(repository, f"{repository.host}/{repository.name}@{used}")
     repository.push_index(SECOND)
     repository.aws.advance(2 * DAY)
     before = repository.details()
     asked = image(repository, "prune", "--keep", "0", code=1, answer="n\n").output
-    assert row(asked, TWO)[3] == "nothing uses it"
+    assert row(asked, TWO)[3] == "unused"
     assert ONE not in asked
-    assert repository.details() == before, "nothing happens without an answer"
+    assert repository.details() == before, "nothing is deleted without confirmation"
     assert "Deleted 1 image." in image(repository, "prune", "--keep", "0", "--yes").output
     assert repository.tags() == {FIRST}
     assert len(repository.details()) == 3
     assert "Nothing to prune." in image(repository, "prune", "--keep", "0", "--yes").output
 
 
-def test_prune_leaves_the_newest_recipe_and_what_was_just_pushed(repository: EcrRepository) -> None:
+def test_prune_keeps_the_newest_recipe_and_newly_pushed_images(repository: EcrRepository) -> None:
     repository.push_index(FIRST)
     repository.aws.advance(2 * DAY)
     assert "Nothing to prune." in image(repository, "prune", "--yes").output
@@ -133,7 +133,7 @@ def test_prune_leaves_the_newest_recipe_and_what_was_just_pushed(repository: Ecr
     assert repository.tags() == {SECOND}
 
 
-def test_what_ecr_does_not_delete_is_told_and_the_exit_code_says_so(repository: EcrRepository) -> None:
+def test_images_that_ecr_does_not_delete_are_reported_with_a_nonzero_exit_code(repository: EcrRepository) -> None:
     repository.push_index(FIRST)
     repository.aws.advance(2 * DAY)
     repository.aws.inject("ecr:BatchDeleteImage", "AccessDeniedException", "no", status=400)
@@ -142,7 +142,7 @@ def test_what_ecr_does_not_delete_is_told_and_the_exit_code_says_so(repository: 
     assert len(repository.details()) == 3
 
 
-def test_a_refreshed_image_holds_again_for_all_its_days(repository: EcrRepository) -> None:
+def test_a_refreshed_image_has_its_full_lifetime(repository: EcrRepository) -> None:
     repository.push_index(FIRST)
     repository.aws.advance(29 * DAY)
     assert row(image(repository, "list").output, ONE)[2] == "in 23 hours"
@@ -152,11 +152,11 @@ def test_a_refreshed_image_holds_again_for_all_its_days(repository: EcrRepositor
     shown = image(repository, "list").output
     end = row(shown, rf"{ONE}-r\d+")[2]
     assert end == "in 26 days"
-    assert len([line for line in shown.splitlines() if ONE in line]) == 1, "the first one is gone"
+    assert len([line for line in shown.splitlines() if ONE in line]) == 1, "the first one has expired"
     assert len(repository.details()) == 3
 
 
-def test_a_part_of_an_image_is_not_refreshed_alone(repository: EcrRepository) -> None:
+def test_a_part_of_an_index_cannot_be_refreshed(repository: EcrRepository) -> None:
     index = repository.push_index(FIRST)
     part = next(digest for digest in repository.details() if digest != index)
-    assert "is part of an image" in image(repository, "refresh", part, code=1).output
+    assert "is part of an index" in image(repository, "refresh", part, code=1).output

@@ -41,6 +41,6 @@ def test_an_image_with_another_cloudpickle_is_an_error_before_the_first_task_and
     with pytest.raises(VersionMismatch) as caught:
         StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, image="team/dask:1", n_workers=1, quiet=True)
     said = str(caught.value)
-    assert "the image team/dask:1 does not fit this client" in said
+    assert "the image team/dask:1 is incompatible with this client" in said
     assert f"pip install cloudpickle=={OTHER}" in said
     assert leftovers(aws) == {kind: [] for kind in leftovers(aws)}

@@ -1,4 +1,4 @@
-"""Hostile images and registries: nothing is written outside of the cache, and nothing is read without a bound."""
+"""Malicious images and registries: nothing is written outside of the cache, and all reads are limited."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import pytest
 
 from dask_starburst.environment.build.base_image import BaseImage, resolve_base
 from dask_starburst.environment.build.bytecode import Bytecode
-from dask_starburst.environment.build.image_tree import read_tree, write_files
+from dask_starburst.environment.build.image_tree import read_image_files, write_files
 from dask_starburst.environment.build.layers import Layers
-from dask_starburst.environment.build.tar import Packed
+from dask_starburst.environment.build.tar import CompressedWriter
 from dask_starburst.environment.registry import documents
 from dask_starburst.environment.registry.client import Registry
 from dask_starburst.errors import ImageError, RegistryUnavailable
-from tests.support.docker_registry import quick
+from tests.support.docker_registry import registry_without_pause
 
 LIBRARY = "usr/local/lib/python3.11"
 PLATFORM = "linux/arm64"
@@ -32,7 +32,7 @@ CONFIG: dict[str, Any] = {"architecture": "arm64", "os": "linux", "rootfs": {"ty
 
 
 def member(name: str, data: bytes = b"a = 1\n", kind: bytes = tarfile.REGTYPE, link: str = "") -> bytes:
-    """A tar member as it is written, whatever its name."""
+    """A raw tar member with any name."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, link
     info.size = len(data) if kind == tarfile.REGTYPE else 0
@@ -71,13 +71,13 @@ def everything(folder: Path) -> list[str]:
         (b"no archive at all" * 64, "cannot be read"),
     ],
 )
-def test_a_name_that_leads_out_of_an_image_is_refused(tmp_path: Path, hostile: bytes, word: str):
+def test_a_path_outside_of_the_image_is_rejected(tmp_path: Path, hostile: bytes, word: str):
     with pytest.raises(ImageError, match=word):
-        read_tree([layer(tmp_path, hostile)], lambda name: name.endswith(".py"), "registry.test/base")
+        read_image_files([layer(tmp_path, hostile)], lambda name: name.endswith(".py"), "registry.test/base")
     assert everything(tmp_path) == ["layer"]
 
 
-def test_links_and_devices_are_names_only_and_no_name_is_followed(tmp_path: Path):
+def test_links_and_devices_are_not_followed(tmp_path: Path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept.py").write_text("mine")
@@ -89,16 +89,16 @@ def test_links_and_devices_are_names_only_and_no_name_is_followed(tmp_path: Path
         member("/etc/passwd", b"root:x:0:0::/:/bin/sh\n"),
     )
     upper = layer(tmp_path, member(f"{LIBRARY}/.wh.kept.py"), member(f"{LIBRARY}/.wh..wh..opq"), name="upper")
-    tree = read_tree([lower, upper], lambda name: True)
+    tree = read_image_files([lower, upper], lambda name: True)
     assert tree.names == {LIBRARY, "usr/disk", "etc/passwd"}
     (tmp_path / "work").mkdir()
-    write_files(read_tree([lower], lambda name: name.endswith("new.py")).contents, tmp_path / "work")
+    write_files(read_image_files([lower], lambda name: name.endswith("new.py")).contents, tmp_path / "work")
     assert everything(tmp_path / "work")[-1] == f"{LIBRARY}/new.py"
     assert everything(outside) == ["kept.py"]
     assert (outside / "kept.py").read_text() == "mine"
 
 
-def test_a_file_that_is_also_a_folder_is_said_in_words(tmp_path: Path):
+def test_a_path_that_is_both_file_and_folder_is_an_error(tmp_path: Path):
     with pytest.raises(ImageError, match="both as a file and as a folder"):
         write_files({"lib/a.py": b"", "lib/a.py/b.py": b""}, tmp_path)
     with pytest.raises(ImageError, match="outside"):
@@ -109,35 +109,35 @@ def test_a_file_that_is_also_a_folder_is_said_in_words(tmp_path: Path):
 
 
 def packed_bomb(folder: Path, head: tarfile.TarInfo, filling: bytes, mebibytes: int) -> Path:
-    """A layer that says that it has one member; zstd's frames may stand one after the other."""
+    """A layer that claims one member; zstd frames can be concatenated."""
     with (folder / "bomb").open("wb") as raw:
         for data, times in ((head.tobuf(tarfile.GNU_FORMAT), 1), (filling * (8 << 20), mebibytes // 8)):
             frame = io.BytesIO()
-            packed = Packed(frame, "zstd")
+            packed = CompressedWriter(frame, "zstd")
             packed.write(data)
             packed.close()
             raw.write(frame.getvalue() * times)
     return folder / "bomb"
 
 
-def test_a_layer_that_unpacks_without_an_end_is_left_at_the_bound(tmp_path: Path):
+def test_a_decompression_bomb_is_stopped_at_the_limit(tmp_path: Path):
     head = tarfile.TarInfo("zeros")
     head.size = 1 << 40
     path = packed_bomb(tmp_path, head, b"\0", 1200)
     assert path.stat().st_size < 1 << 20
     with pytest.raises(ImageError, match="decompression bomb"):
-        read_tree([(path, documents.LAYER_ZSTD)], lambda name: False)
+        read_image_files([(path, documents.LAYER_ZSTD)], lambda name: False)
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path: Path, kind: bytes):
+def test_an_oversized_header_is_not_read(tmp_path: Path, kind: bytes):
     head = tarfile.TarInfo("x")
     head.type, head.size = kind, 200 << 20
     path = packed_bomb(tmp_path, head, b"a", 200)
     tracemalloc.start()
     try:
         with pytest.raises(ImageError, match="header of 209715200 bytes"):
-            read_tree([(path, documents.LAYER_ZSTD)], lambda name: True)
+            read_image_files([(path, documents.LAYER_ZSTD)], lambda name: True)
         assert tracemalloc.get_traced_memory()[1] < 20 << 20
     finally:
         tracemalloc.stop()
@@ -145,13 +145,13 @@ def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path: Path, kind: b
 
 # -- registries -----------------------------------------------------------------------------------
 
-#: What an address is answered with: headers and body, or pieces of it.
+#: Responses by path: headers and body, or its pieces.
 Answers = dict[str, tuple[dict[str, str], bytes | Callable[[], Iterator[bytes]]]]
 
 
 @contextmanager
 def hostile(answers: Answers, status: int = 200) -> Iterator[tuple[str, list[str]]]:
-    """A registry that answers what it wants; its host, and the paths that it was asked for."""
+    """A registry with the given responses; yields its host and the requested paths."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -191,7 +191,7 @@ def described(body: bytes, **other: Any) -> dict[str, Any]:
 
 
 def serving(*blobs: bytes, tag: bytes) -> Answers:
-    """The answers of a registry with one image, whatever is in it."""
+    """The responses of a registry with one image of any content."""
     found: Answers = {f"/v2/a/blobs/{documents.digest_of(body)}": ({}, body) for body in blobs}
     by_name = ("latest", documents.digest_of(tag))
     return found | {f"/v2/a/manifests/{name}": ({}, tag) for name in by_name}
@@ -208,7 +208,7 @@ ESCAPES = ["../../../evil", "sha256:../../evil", f"sha256:{'a' * 64}/../../evil"
 
 @pytest.mark.parametrize("digest", ESCAPES)
 @pytest.mark.parametrize("part", ["config", "layer", "index"])
-def test_a_digest_that_is_a_path_is_refused_before_it_is_used(tmp_path: Path, digest: Any, part: str):
+def test_an_invalid_digest_is_rejected_before_use(tmp_path: Path, digest: Any, part: str):
     wrong = described(GOOD, digest=digest)
     document = {
         "config": manifest(wrong, described(TAR)),
@@ -222,9 +222,9 @@ def test_a_digest_that_is_a_path_is_refused_before_it_is_used(tmp_path: Path, di
     }[part]
     answers = serving(GOOD, TAR, tag=document)
     with hostile(answers) as (host, asked):
-        base = resolve_base(f"{host}/a", tmp_path / "cache", quick)
+        base = resolve_base(f"{host}/a", tmp_path / "cache", registry_without_pause)
         with pytest.raises(ImageError, match="not a digest"):
-            base.ground(PLATFORM, "3.11")
+            base.facts(PLATFORM, "3.11")
     assert not [path for path in asked if "evil" in path]
     assert not [path for path in everything(tmp_path) if "evil" in path]
 
@@ -240,37 +240,37 @@ def test_a_digest_that_is_a_path_is_refused_before_it_is_used(tmp_path: Path, di
         ([1], "not a JSON object"),
     ],
 )
-def test_a_configuration_that_is_none_is_said_in_words(tmp_path: Path, config: Any, word: str):
+def test_an_invalid_configuration_is_an_error(tmp_path: Path, config: Any, word: str):
     body = plain(config)
     with hostile(serving(body, tag=manifest(described(body)))) as (host, _), pytest.raises(ImageError, match=word):
-        resolve_base(f"{host}/a", tmp_path, quick).part(PLATFORM)
+        resolve_base(f"{host}/a", tmp_path, registry_without_pause).part(PLATFORM)
 
 
 @pytest.mark.parametrize("size", [-1, 1 << 60, "7", None, True, 1.5])
-def test_a_size_that_no_blob_has_is_refused(tmp_path: Path, size: Any):
+def test_an_invalid_blob_size_is_rejected(tmp_path: Path, size: Any):
     with (
         hostile(serving(GOOD, tag=manifest(described(GOOD), described(TAR, size=size)))) as (host, _),
-        pytest.raises(ImageError, match="as the size of a part"),
+        pytest.raises(ImageError, match="as the size of a blob"),
     ):
-        resolve_base(f"{host}/a", tmp_path, quick).part(PLATFORM)
+        resolve_base(f"{host}/a", tmp_path, registry_without_pause).part(PLATFORM)
 
 
-def test_layers_that_fill_every_disk_are_not_fetched(tmp_path: Path):
+def test_layers_above_the_total_limit_are_not_fetched(tmp_path: Path):
     large = described(TAR, size=40_000 << 20)
     with (
         hostile(serving(GOOD, tag=manifest(described(GOOD), large, large))) as (host, asked),
-        pytest.raises(ImageError, match="bytes together"),
+        pytest.raises(ImageError, match="bytes in total"),
     ):
-        resolve_base(f"{host}/a", tmp_path, quick).ground(PLATFORM, "3.11")
+        resolve_base(f"{host}/a", tmp_path, registry_without_pause).facts(PLATFORM, "3.11")
     assert documents.digest_of(TAR) not in " ".join(asked)
 
 
-def test_a_configuration_that_is_declared_too_large_is_not_fetched(tmp_path: Path):
+def test_a_configuration_with_a_too_large_declared_size_is_not_fetched(tmp_path: Path):
     with (
         hostile(serving(tag=manifest(described(GOOD, size=5 << 20)))) as (host, asked),
         pytest.raises(ImageError, match="configuration of 5242880 bytes"),
     ):
-        resolve_base(f"{host}/a", tmp_path, quick).part(PLATFORM)
+        resolve_base(f"{host}/a", tmp_path, registry_without_pause).part(PLATFORM)
     assert not [path for path in asked if "/blobs/" in path]
 
 
@@ -280,48 +280,48 @@ def endless() -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Length": str(1 << 40)}, {"Content-Encoding": "gzip"}])
-def test_a_manifest_without_an_end_is_read_up_to_what_registries_take(headers: dict[str, str]):
+def test_an_endless_manifest_is_read_up_to_the_limit(headers: dict[str, str]):
     with (
         hostile({"/v2/a/manifests/latest": (headers, endless)}) as (host, _),
         pytest.raises(ImageError, match=f"more than the {4 << 20} bytes"),
     ):
-        quick(host).manifest("a", "latest")
+        registry_without_pause(host).manifest("a", "latest")
 
 
-def test_a_layer_is_read_up_to_its_declared_size_and_nothing_of_it_stays(tmp_path: Path):
+def test_an_oversized_layer_is_read_up_to_its_declared_size_and_discarded(tmp_path: Path):
     digest = documents.digest_of(TAR)
     with (
         hostile({f"/v2/a/blobs/{digest}": ({}, endless)}) as (host, _),
         pytest.raises(ImageError, match=f"more than the {len(TAR)} bytes"),
     ):
-        quick(host).pull_blob("a", digest, tmp_path / "layer", len(TAR))
+        registry_without_pause(host).pull_blob("a", digest, tmp_path / "layer", len(TAR))
     assert everything(tmp_path) == []
 
 
-def test_a_layer_of_another_size_than_declared_is_thrown_away(tmp_path: Path):
+def test_a_layer_with_a_wrong_size_is_discarded(tmp_path: Path):
     digest = documents.digest_of(TAR)
     with (
         hostile({f"/v2/a/blobs/{digest}": ({}, TAR)}) as (host, _),
         pytest.raises(ImageError, match="its manifest says"),
     ):
-        quick(host).pull_blob("a", digest, tmp_path / "layer", len(TAR) + 1)
+        registry_without_pause(host).pull_blob("a", digest, tmp_path / "layer", len(TAR) + 1)
     assert everything(tmp_path) == []
 
 
-def test_an_answer_that_is_packed_is_not_unpacked_in_memory(tmp_path: Path):
+def test_a_compressed_response_is_not_decompressed_in_memory(tmp_path: Path):
     packed = gzip.compress(bytes(200 << 20), 1)
     with hostile({"/v2/a/manifests/latest": ({"Content-Encoding": "gzip"}, packed)}) as (host, _):
         tracemalloc.start()
         try:
             with pytest.raises((ImageError, RegistryUnavailable)):
-                quick(host).manifest("a", "latest")
+                registry_without_pause(host).manifest("a", "latest")
             assert tracemalloc.get_traced_memory()[1] < 50 << 20
         finally:
             tracemalloc.stop()
 
 
 @pytest.mark.parametrize("reference", ["../../b/manifests/x", "a/b", "", "a?b", "sha256:ab"])
-def test_nothing_but_a_tag_or_a_digest_is_part_of_an_address(reference: str):
+def test_only_valid_tags_and_digests_become_part_of_a_url(reference: str):
     with hostile({}) as (host, asked):
         with pytest.raises(ImageError, match="not a digest"):
             Registry(host).manifest("a", reference)
@@ -330,7 +330,7 @@ def test_nothing_but_a_tag_or_a_digest_is_part_of_an_address(reference: str):
     assert asked == []
 
 
-def test_what_a_registry_says_cannot_play_with_the_terminal():
+def test_errors_contain_no_control_characters_from_a_registry():
     said = {"errors": [{"code": "DENIED", "message": "\x1b]0;title\x07\x1b[2Jall is well\r\n"}]}
     digest = documents.digest_of(TAR)
     with (
@@ -341,9 +341,9 @@ def test_what_a_registry_says_cannot_play_with_the_terminal():
     assert str(found.value).isprintable()
 
 
-def test_what_was_kept_is_not_believed_when_it_has_changed(tmp_path: Path):
+def test_a_modified_cache_file_is_fetched_again(tmp_path: Path):
     with hostile(serving(GOOD, TAR, tag=manifest(described(GOOD), described(TAR)))) as (host, asked):
-        base = resolve_base(f"{host}/a", tmp_path, quick)
+        base = resolve_base(f"{host}/a", tmp_path, registry_without_pause)
         base.part(PLATFORM)
         kept = tmp_path / "bases" / "manifests" / f"{documents.file_name(base.digest)}.json"
         kept.write_bytes(kept.read_bytes().replace(b"sha256:", b"../../:"))
@@ -353,10 +353,10 @@ def test_what_was_kept_is_not_believed_when_it_has_changed(tmp_path: Path):
         assert documents.digest_of(kept.read_bytes()) == base.digest
 
 
-def test_the_standard_library_of_a_hostile_base_stays_in_its_folder(tmp_path: Path):
+def test_the_standard_library_of_a_hostile_base_is_not_written_outside_its_folder(tmp_path: Path):
     tar = member("usr/local/bin/python3.11") + member(f"{LIBRARY}/../../../../../{tmp_path}/evil.py") + bytes(1024)
     with hostile(serving(GOOD, tar, tag=manifest(described(GOOD), described(tar)))) as (host, _):
-        base = resolve_base(f"{host}/a", tmp_path / "cache", quick)
+        base = resolve_base(f"{host}/a", tmp_path / "cache", registry_without_pause)
         with pytest.raises(ImageError, match="outside"):
             base.standard_library(PLATFORM, "3.11", Layers(tmp_path / "layers"), Bytecode(tmp_path / "bytecode"))
     assert not [path for path in everything(tmp_path) if "evil" in path]

@@ -1,4 +1,4 @@
-"""From a user's environment to the image that a cluster runs: on the embedded AWS, with its ECR."""
+"""From a user's environment to the image of a cluster, with the embedded AWS's ECR."""
 
 from __future__ import annotations
 
@@ -26,29 +26,31 @@ from dask_starburst.errors import BadArgument, ImageError, NoWheels
 from dask_starburst.local import LocalAWS
 from dask_starburst.settings import Settings
 from tests.support.cluster_asserts import alive, leftovers, starburst, wait_until
-from tests.support.fake_docker import StandIn
-from tests.support.image_fixtures import ROOT, Built, Kitchen
+from tests.support.fake_docker import FakeDocker
+from tests.support.image_fixtures import ROOT, Built, ImageFixtures
 from tests.support.packages import wheel
 
 DAY = 86_400.0
 
 
 @pytest.fixture(autouse=True)
-def user(built: Built, kitchen: Kitchen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user in a folder of their own, who has built an image before: Dask's layers need not be made again."""
+def user(built: Built, image_fixtures: ImageFixtures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user in an empty folder with a warm cache: Dask's layers are not rebuilt."""
     caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     monkeypatch.setenv("UV_CACHE_DIR", os.environ.get("UV_CACHE_DIR", str(caches / "uv")))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(kitchen.cache.parent))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(image_fixtures.cache.parent))
     monkeypatch.chdir(tmp_path)
 
 
-def ask_for(*lines: str) -> None:
-    """Write a file of requirements, at the versions that the tests run with."""
+def write_requirements(*lines: str) -> None:
+    """Write a requirements file, pinned to the versions of the test environment."""
     Path("requirements.txt").write_text("\n".join([f"-c {ROOT / 'constraints.txt'}", *lines, ""]))
 
 
-def cluster(aws: LocalAWS, kitchen: Kitchen, environment: str | None, **arguments: Any) -> StarburstCluster:
-    build = {"base": kitchen.base, **arguments.pop("build", {})}
+def cluster(
+    aws: LocalAWS, image_fixtures: ImageFixtures, environment: str | None, **arguments: Any
+) -> StarburstCluster:
+    build = {"base": image_fixtures.base, **arguments.pop("build", {})}
     return StarburstCluster(
         cloud="local",
         endpoint_url=aws.endpoint_url,
@@ -73,10 +75,12 @@ def images(aws: LocalAWS) -> dict[str, list[str]]:
     return {each["imageDigest"]: each["imageTags"] for each in details if each.get("imageTags")}
 
 
-@pytest.mark.timeout(300)  # with the first build of the session in it
-def test_an_image_is_built_once_used_by_the_tasks_and_found_by_the_next_cluster(aws: LocalAWS, kitchen: Kitchen):
-    ask_for("toolz")
-    with cluster(aws, kitchen, "requirements.txt", n_workers=1) as first, Client(first) as client:
+@pytest.mark.timeout(300)  # includes the first build of the session
+def test_an_image_is_built_once_used_by_tasks_and_reused_by_the_next_cluster(
+    aws: LocalAWS, image_fixtures: ImageFixtures
+):
+    write_requirements("toolz")
+    with cluster(aws, image_fixtures, "requirements.txt", n_workers=1) as first, Client(first) as client:
         assert client.submit(sum, [1, 2, 3]).result() == 6
         image = str(first.settings.image)
         tasks = aws.client("ecs").list_task_definitions()["taskDefinitionArns"]
@@ -86,21 +90,21 @@ def test_an_image_is_built_once_used_by_the_tasks_and_found_by_the_next_cluster(
     assert len(told(first, "image-built")) == 1
     assert image.partition("@")[2] in images(aws)
 
-    with cluster(aws, kitchen, "requirements.txt") as second:
+    with cluster(aws, image_fixtures, "requirements.txt") as second:
         assert second.settings.image == image
     assert told(second, "image-building") == []
     assert told(second, "image-found")[0].startswith("nothing has changed")
-    # So does the command line.
-    said = starburst(aws, "image", "build", "--environment", "requirements.txt", "--base", kitchen.base)
+    # The command line reuses it as well.
+    said = starburst(aws, "image", "build", "--environment", "requirements.txt", "--base", image_fixtures.base)
     assert "nothing has changed" in said
     assert image in said
 
 
-def test_an_image_is_renewed_in_time_and_built_anew_when_it_is_gone(aws: LocalAWS, kitchen: Kitchen):
-    ask_for("toolz", "iniconfig")
+def test_an_image_is_refreshed_before_it_expires_and_rebuilt_afterwards(aws: LocalAWS, image_fixtures: ImageFixtures):
+    write_requirements("toolz", "iniconfig")
 
     def build() -> tuple[str, str]:
-        said = starburst(aws, "image", "build", "--environment", "requirements.txt", "--base", kitchen.base)
+        said = starburst(aws, "image", "build", "--environment", "requirements.txt", "--base", image_fixtures.base)
         return said, said.splitlines()[-2].partition("@")[2]
 
     said, first = build()
@@ -114,10 +118,10 @@ def test_an_image_is_renewed_in_time_and_built_anew_when_it_is_gone(aws: LocalAW
     aws.advance(2.5 * DAY)
     said, renewed = build()
     assert renewed != first
-    assert "it was pushed again, for 30 more days" in said
+    assert "pushed again before ECR expires it, for 30 more days" in said
     assert "building" not in said
 
-    aws.advance(2.5 * DAY)  # now the first one is gone, and the renewed one is there
+    aws.advance(2.5 * DAY)  # the first one expires, the refreshed one does not
     assert list(images(aws)) == [renewed]
     aws.advance(40 * DAY)
     said, _ = build()
@@ -132,26 +136,26 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_what_has_no_wheel_for_the_architecture_is_an_error_before_anything_is_launched(
-    aws: LocalAWS, kitchen: Kitchen, index: Path
+def test_a_missing_wheel_for_the_architecture_is_an_error_before_a_launch(
+    aws: LocalAWS, image_fixtures: ImageFixtures, index: Path
 ):
     wheel(index, "starburst_test_fast", tag="py3-none-manylinux_2_17_x86_64")
-    ask_for("starburst-test-fast==1.0")
+    write_requirements("starburst-test-fast==1.0")
     before = aws.status().calls.get("autoscaling:CreateAutoScalingGroup", 0)
     with pytest.raises(NoWheels, match=r'starburst-test-fast 1\.0.*arch="x86_64"'):
-        cluster(aws, kitchen, "requirements.txt")
+        cluster(aws, image_fixtures, "requirements.txt")
     assert aws.status().calls.get("autoscaling:CreateAutoScalingGroup", 0) == before
-    # The one-word way out.
-    common = ("image", "build", "--environment", "requirements.txt", "--base", kitchen.base)
+    # The suggested solution.
+    common = ("image", "build", "--environment", "requirements.txt", "--base", image_fixtures.base)
     said = starburst(aws, *common, "--arch", "x86_64")
     assert "for linux/amd64, on" in said
     assert "the image is for linux/amd64 only" in said
 
 
-def test_a_name_to_leave_out_that_nothing_has_or_that_others_need_is_a_warning(kitchen: Kitchen):
+def test_excluding_an_unknown_or_required_package_is_a_warning(image_fixtures: ImageFixtures):
     told = []
-    ask_for("toolz", "iniconfig")
-    build = {"base": kitchen.base, "exclude": ["iniconfig", "toolz", "tools"]}
+    write_requirements("toolz", "iniconfig")
+    build = {"base": image_fixtures.base, "exclude": ["iniconfig", "toolz", "tools"]}
     order = plan_order(
         Settings.load(environment="requirements.txt", build=build), lambda *what, **facts: told.append(what)
     )
@@ -159,20 +163,29 @@ def test_a_name_to_leave_out_that_nothing_has_or_that_others_need_is_a_warning(k
     assert "toolz" in names
     assert "iniconfig" not in names
     assert [(what[2], what[3]) for what in told] == [
-        ("build.exclude names toolz; other packages need that, so it comes all the same", logging.WARNING),
+        ("build.exclude names toolz; other packages require it, so it is installed", logging.WARNING),
         ("build.exclude names tools, and requirements.txt has no such package: is the name right?", logging.WARNING),
     ]
 
 
-def test_docker_gets_the_users_dockerfile_and_debian_packages_which_make_another_image(
-    aws: LocalAWS, kitchen: Kitchen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_users_dockerfile_and_debian_packages_are_built_with_docker_into_another_image(
+    aws: LocalAWS, image_fixtures: ImageFixtures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    docker = StandIn(tmp_path)
+    docker = FakeDocker(tmp_path)
     monkeypatch.setenv("PATH", f"{docker.programs}{os.pathsep}{os.environ['PATH']}")
     (tmp_path / "worker").mkdir()
     (tmp_path / "worker" / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nENV OURS=1\n")
-    ask_for("toolz")
-    common = ("image", "build", "--environment", "requirements.txt", "--base", kitchen.base, "--builder", "buildx")
+    write_requirements("toolz")
+    common = (
+        "image",
+        "build",
+        "--environment",
+        "requirements.txt",
+        "--base",
+        image_fixtures.base,
+        "--builder",
+        "buildx",
+    )
     tags = []
     for more in ((), ("--dockerfile", "worker/Dockerfile", "--apt", "libgeos-c1v5", "--apt", "gcc")):
         starburst(aws, *common, *more, "--again")
@@ -180,14 +193,16 @@ def test_docker_gets_the_users_dockerfile_and_debian_packages_which_make_another
     assert tags[0] != tags[1]
     assert "ENV OURS=1" in docker.dockerfile
     assert "--no-install-recommends gcc libgeos-c1v5 &&" in docker.dockerfile
-    # What it may copy is in the folder of the Dockerfile.
+    # The build context is the folder of the Dockerfile.
     assert docker.said[-1][-1] == str(tmp_path / "worker")
 
 
-def test_a_base_without_this_python_is_an_error_before_anything_is_launched(aws: LocalAWS, kitchen: Kitchen):
-    ask_for("toolz")
+def test_a_missing_base_image_is_an_error_before_a_launch(aws: LocalAWS, image_fixtures: ImageFixtures):
+    write_requirements("toolz")
     with pytest.raises(ImageError, match=r"no-such-base:1.*does not exist"):
-        cluster(aws, kitchen, "requirements.txt", build={"base": f"{kitchen.registry.host}/no-such-base:1"})
+        cluster(
+            aws, image_fixtures, "requirements.txt", build={"base": f"{image_fixtures.registry.host}/no-such-base:1"}
+        )
     assert leftovers(aws) == {kind: [] for kind in leftovers(aws)}
 
 
@@ -195,9 +210,9 @@ def test_a_base_without_this_python_is_an_error_before_anything_is_launched(aws:
 
 
 @contextmanager
-def building(aws: LocalAWS, kitchen: Kitchen, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """A shell's `starburst image build`, with an empty cache of its own."""
-    command = [str(Path(sys.executable).with_name("starburst")), "image", "build", "--base", kitchen.base]
+def building(aws: LocalAWS, image_fixtures: ImageFixtures, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `starburst image build` in a subprocess with an empty cache."""
+    command = [str(Path(sys.executable).with_name("starburst")), "image", "build", "--base", image_fixtures.base]
     environment = {**os.environ, **aws.environment, "XDG_CACHE_HOME": str(Path("cold").absolute()), **variables}
     with subprocess.Popen(
         [*command, "--environment", "requirements.txt"],
@@ -214,33 +229,33 @@ def children(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
-def test_ctrl_c_in_the_middle_of_a_build_ends_it_and_what_it_has_started_and_nothing_is_tagged(
-    aws: LocalAWS, kitchen: Kitchen
+def test_ctrl_c_during_a_build_terminates_its_subprocesses_and_nothing_is_tagged(
+    aws: LocalAWS, image_fixtures: ImageFixtures
 ):
-    ask_for("toolz", "humanize")
+    write_requirements("toolz", "humanize")
     before = images(aws)
-    with building(aws, kitchen) as process:
+    with building(aws, image_fixtures) as process:
         assert process.stdout is not None
         while "building an image" not in (line := process.stdout.readline()):
-            assert line, "it has ended"
+            assert line, "the process has ended"
         wait_until(lambda: children(process), 60, "uv installs packages")
         uv = children(process)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Interrupted. An image gets its tag last" in said
+    assert "Interrupted. An image is tagged last" in said
     assert "Traceback" not in said
     assert not [each for each in uv if alive(each.pid)]
     assert images(aws) == before
     assert list(Path("cold/dask-starburst/layers/work").iterdir()) == []
 
 
-def test_ctrl_c_while_an_index_does_not_answer_is_heard_at_once(aws: LocalAWS, kitchen: Kitchen):
-    ask_for("toolz")
+def test_ctrl_c_ends_a_build_that_waits_for_an_index(aws: LocalAWS, image_fixtures: ImageFixtures):
+    write_requirements("toolz")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
         index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
-        with building(aws, kitchen, UV_DEFAULT_INDEX=index, UV_HTTP_TIMEOUT="3000", UV_NO_CACHE="1") as process:
+        with building(aws, image_fixtures, UV_DEFAULT_INDEX=index, UV_HTTP_TIMEOUT="3000", UV_NO_CACHE="1") as process:
             connection, _ = silent.accept()
             uv = children(process)
             process.send_signal(signal.SIGINT)
@@ -251,18 +266,18 @@ def test_ctrl_c_while_an_index_does_not_answer_is_heard_at_once(aws: LocalAWS, k
     assert not [each for each in uv if alive(each.pid)]
 
 
-# -- an image that the user has -------------------------------------------------------------------
+# -- a user's image -------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def account(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the embedded AWS look like a configured account: there, images are looked at."""
+    """Configure the embedded AWS like a real account, for which images are checked."""
     for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
 
 
-def pushed(kitchen: Kitchen, architecture: str, *, index: bool) -> str:
-    registry, repository = Registry(kitchen.registry.host), f"team/{uuid.uuid4().hex[:8]}"
+def pushed(image_fixtures: ImageFixtures, architecture: str, *, index: bool) -> str:
+    registry, repository = Registry(image_fixtures.registry.host), f"team/{uuid.uuid4().hex[:8]}"
     config = documents.canonical(
         {"architecture": architecture, "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
     )
@@ -278,24 +293,24 @@ def pushed(kitchen: Kitchen, architecture: str, *, index: bool) -> str:
 
 @pytest.mark.usefixtures("account")
 @pytest.mark.parametrize("index", [True, False])
-def test_an_image_for_another_architecture_is_refused_before_anything_is_launched(
-    aws: LocalAWS, kitchen: Kitchen, index: bool
+def test_an_image_for_another_architecture_is_an_error_before_a_launch(
+    aws: LocalAWS, image_fixtures: ImageFixtures, index: bool
 ):
-    image, before = pushed(kitchen, "amd64", index=index), launches(aws)
-    with pytest.raises(BadArgument, match=r"is made for linux/amd64, but arch='arm64'.*give arch='x86_64'"):
+    image, before = pushed(image_fixtures, "amd64", index=index), launches(aws)
+    with pytest.raises(BadArgument, match=r"is built for linux/amd64, but arch='arm64'.*give arch='x86_64'"):
         StarburstCluster(image=image, n_workers=1, quiet=True)
     assert launches(aws) == before
 
 
 @pytest.mark.usefixtures("account")
-def test_an_image_that_is_not_there_is_refused_before_anything_is_launched(aws: LocalAWS, kitchen: Kitchen):
+def test_a_missing_image_is_an_error_before_a_launch(aws: LocalAWS, image_fixtures: ImageFixtures):
     before = launches(aws)
     with pytest.raises(BadArgument, match="does not exist"):
-        StarburstCluster(image=f"{kitchen.registry.host}/team/nothing:v7", n_workers=1, quiet=True)
+        StarburstCluster(image=f"{image_fixtures.registry.host}/team/nothing:v7", n_workers=1, quiet=True)
     assert launches(aws) == before
 
 
 def launches(aws: LocalAWS) -> dict[str, int]:
-    """Count the calls that order something that costs money."""
+    """Count the calls that launch billed resources."""
     orders = ("autoscaling:CreateAutoScalingGroup", "autoscaling:UpdateAutoScalingGroup", "ecs:RunTask")
     return {call: aws.status().calls.get(call, 0) for call in orders}

@@ -1,4 +1,4 @@
-"""The image in use: a real container runtime runs it as a Dask worker, on this processor and on the other one."""
+"""Run the image as a Dask worker in a real container runtime, for both architectures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.cluster_asserts import wait_until
 from tests.support.containers import run, started
 from tests.support.image_fixtures import Built
 
-# The first of these tests waits for the image to be built.
+# The first test includes building the image.
 pytestmark = pytest.mark.timeout(300)
 
 WORKER = ("python", "-m", "distributed.cli.dask_worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard")
@@ -31,7 +31,7 @@ WORKER = ("python", "-m", "distributed.cli.dask_worker", "--host", "127.0.0.1", 
 
 @pytest.fixture(scope="module")
 def unpacked(built: Built, tmp_path_factory) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """The image for both platforms, as an engine has it before it runs it."""
+    """The image for both platforms, unpacked as an engine does."""
     folders = {name: tmp_path_factory.mktemp(architecture) for name, architecture in PLATFORMS.items()}
 
     def unpack(name: str) -> dict[str, Any]:
@@ -48,39 +48,39 @@ def scheduler() -> Iterator[LocalCluster]:
 
 
 @pytest.mark.parametrize(("name", "machine"), [("linux/amd64", "x86_64"), ("linux/arm64", "aarch64")])
-def test_a_worker_of_the_image_joins_and_computes_and_leaves_in_an_orderly_way(unpacked, scheduler, name, machine):
-    def where() -> tuple[str, int, str, str]:  # in here, so that it is sent by value: workers have no tests
+def test_a_worker_of_the_image_joins_computes_and_shuts_down_cleanly(unpacked, scheduler, name, machine):
+    def where() -> tuple[str, int, str, str]:  # local, so that it is pickled by value: workers do not have the tests
         return platform.machine(), os.getuid(), getpass.getuser(), sys.prefix
 
-    nanny = ("--nanny",) if platform.machine() == machine else ("--no-nanny",)  # the emulator runs one process
+    nanny = ("--nanny",) if platform.machine() == machine else ("--no-nanny",)  # the emulator supports one process
     folder, config = unpacked[name]
     with Client(scheduler) as client, started(folder, config, [*WORKER, *nanny, scheduler.scheduler_address]) as worker:
         wait_until(lambda: client.scheduler_info()["workers"] or worker.process.poll() is not None, 60, "the worker")
         assert client.submit(where).result(timeout=60) == (machine, 1000, "dask", "/opt/venv"), worker.log
         assert client.gather(client.map(lambda x: x**2, range(10))) == [x**2 for x in range(10)]
         worker.signal(signal.SIGTERM)
-        status = worker.wait(20 if machine == platform.machine() else 90)  # an emulated one on a busy computer
+        status = worker.wait(20 if machine == platform.machine() else 90)  # emulation on a busy computer is slow
         log = worker.log
         assert client.scheduler_info()["workers"] == {}
     assert "SIGTERM" in log or "signal 15" in log, log
     assert status in (0, 143), log
 
 
-def test_the_image_has_what_our_own_workers_are_started_with(unpacked):
+def test_the_image_has_the_worker_command(unpacked):
     folder, config = unpacked["linux/amd64"]
     status, said = run(folder, config, ["python", "-m", "dask_starburst.runtime", "worker", "--help"])
-    # It is asked for its certificates before anything else: it was found, and runs.
+    # Its first error is about missing certificates: so the command exists and runs.
     assert (status, f"{TLS_VARIABLE} is missing" in said) == (1, True), said
 
 
-def test_its_commands_are_run_by_its_own_python(unpacked):
+def test_commands_use_the_images_python(unpacked):
     folder, config = unpacked["linux/amd64"]
     assert run(folder, config, ["dask", "--version"])[0] == 0
     status, said = run(folder, config, ["starburst", "--help"])
     assert (status, "starburst" in said) == (0, True), said
 
 
-# What Python had to compile when it was imported: there is no file that it could have been read from.
+# Prints the modules that Python compiled at import: those without a compiled file.
 UNCOMPILED = """
 import os, sys
 import dask_starburst.runtime.worker.notices, distributed.cli.dask_worker
@@ -90,7 +90,7 @@ print(len(cached), sorted(name for name, path in cached.items() if path and not 
 
 
 @pytest.mark.parametrize("name", PLATFORMS)
-def test_nothing_is_left_to_compile_when_a_worker_starts(unpacked, name):
+def test_a_worker_starts_without_compiling(unpacked, name):
     folder, config = unpacked[name]
     status, said = run(folder, config, ["python", "-c", UNCOMPILED])
     number, _, uncompiled = said.partition(" ")
@@ -99,8 +99,8 @@ def test_nothing_is_left_to_compile_when_a_worker_starts(unpacked, name):
 
 
 @pytest.mark.slow
-def test_the_whole_image_built_in_another_place_has_the_same_layers(kitchen, built, tmp_path):
-    again = kitchen.build(built.order, tmp_path, "again")
+def test_a_build_in_another_folder_has_equal_layers(image_fixtures, built, tmp_path):
+    again = image_fixtures.build(built.order, tmp_path, "again")
     for name in PLATFORMS:
         one, two = ({x.annotations.get(LAYER, ""): x.digest for x in image.layers(name)} for image in (built, again))
         assert one == two

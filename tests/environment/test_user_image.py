@@ -1,4 +1,4 @@
-"""An image of the user's whose registry does not answer."""
+"""A user's image in an unresponsive registry."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dask_starburst import StarburstCluster
 from dask_starburst.local import LocalAWS
 
 
-def test_a_registry_that_does_not_answer_is_asked_once_beside_the_account_set_up(
+def test_an_unresponsive_registry_is_queried_once_during_the_account_set_up(
     clean: LocalAWS, monkeypatch: pytest.MonkeyPatch
 ):
-    for name, value in clean.environment.items():  # an account: there, images are looked up
+    for name, value in clean.environment.items():  # a configured account, for which images are checked
         monkeypatch.setenv(name, value)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         image = f"127.0.0.1:{silent.getsockname()[1]}/team/worker:v1"

@@ -1,4 +1,4 @@
-"""A base image for tests: Debian's own Python for both platforms, unpacked by mmdebstrap, which runs nothing of it."""
+"""A base image for tests: Debian's Python for both platforms, extracted by mmdebstrap without running any of it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from dask_starburst.environment.registry.documents import LAYER_GZIP
 
 PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
 _SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
-#: What no Python needs; it makes the base a fifth smaller.
+#: Files that Python does not need; omitting them makes the base a fifth smaller.
 _LEFT_OUT = ("dev/", "etc/apt", "usr/share/", "var/")
-#: Since Debian 12 these are links, which the package that makes them is not run for here.
+#: Links since Debian 12; the package scripts that create them are not run here.
 _MERGED = ("bin", "sbin", "lib", "lib64")
 _FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
@@ -38,7 +38,7 @@ _LINKS = {**{name: f"usr/{name}" for name in _MERGED}, "usr/bin/sh": "dash"}
 
 @dataclass(frozen=True)
 class Rootfs:
-    """The one layer of a base, gzipped, with what a manifest says of it."""
+    """The single gzip layer of a base, with its digests."""
 
     platform: str
     layer: Path
@@ -51,24 +51,24 @@ class Rootfs:
 
 
 def why_no_rootfs() -> str:
-    """What is missing on this computer to make the base, if anything is."""
+    """Return why the base cannot be built on this computer, or an empty string."""
     if shutil.which("mmdebstrap") is None:
         return "mmdebstrap is not installed"
     if os.geteuid() != 0:
-        return "mmdebstrap makes a root file system here only for root"
+        return "mmdebstrap requires root"
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     try:
         done = subprocess.run(["/usr/bin/python3", "-V"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return "there is no Debian Python to build on"
+        return "Debian's Python is not installed"
     debian = done.stdout.split()[1]
     if debian.rpartition(".")[0] != ours:
-        return f"this Debian has Python {debian}, the tests run with {ours}"
-    return "" if any(path.exists() for path in _SOURCES) else "there is no list of Debian's package sources"
+        return f"Debian's Python is {debian}, but the tests run with {ours}"
+    return "" if any(path.exists() for path in _SOURCES) else "Debian's package sources are not configured"
 
 
 def rootfs(folder: Path) -> dict[str, Rootfs]:
-    """Make the base for both platforms, or take what another process of the same test run has made."""
+    """Build the base for both platforms, or return the one that another process of the test run has built."""
     if why := why_no_rootfs():
         pytest.skip(why)
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def rootfs(folder: Path) -> dict[str, Rootfs]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time in."""
+    """Hold an exclusive lock between processes."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -106,12 +106,12 @@ def _extract(arch: str, folder: Path) -> Path:
         command, env={**os.environ, "SOURCE_DATE_EPOCH": "0"}, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        pytest.skip(f"mmdebstrap could not make a base for {arch}: {done.stderr.strip().splitlines()[-1:]}")
+        pytest.skip(f"mmdebstrap could not build a base for {arch}: {done.stderr.strip().splitlines()[-1:]}")
     return path
 
 
 def _pack(source: Path, layer: Path) -> str:
-    """Write what a Python needs as a layer; return the digest of its contents."""
+    """Write the files that Python needs as a layer; return the digest of its contents."""
     plain = layer.with_suffix("")
     with tarfile.open(source, "r:") as whole, tarfile.open(f"{plain}.partial", "w:") as lean:
         for member in whole:

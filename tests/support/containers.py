@@ -1,4 +1,4 @@
-"""An image out of a registry, unpacked and run by runc as an engine would: as its user, with its environment."""
+"""Unpack an image from a registry, and run it with runc as an engine does: with its user and environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from dask_starburst.environment.build.tar import opened
+from dask_starburst.environment.build.tar import open_layer
 from dask_starburst.environment.registry.client import Registry
 
 _QEMU = "qemu-aarch64-static"
@@ -28,7 +28,7 @@ _MOUNTS = [
 
 
 def unpack(registry: Registry, repository: str, digest: str, folder: Path) -> dict[str, Any]:
-    """Lay out the layers of a manifest one over the other; return the image's configuration."""
+    """Extract the layers of a manifest in order; return the image's configuration."""
     manifest = registry.manifest(repository, digest)
     assert manifest is not None
     blobs = folder / "blobs"
@@ -39,7 +39,7 @@ def unpack(registry: Registry, repository: str, digest: str, folder: Path) -> di
 
     for layer in manifest.document["layers"]:
         path = blob(layer)
-        with opened(path, layer["mediaType"]) as file, tarfile.open(fileobj=file, mode="r|") as archive:
+        with open_layer(path, layer["mediaType"]) as file, tarfile.open(fileobj=file, mode="r|") as archive:
             archive.extractall(folder / "rootfs", filter="fully_trusted", numeric_owner=True)
         path.unlink()
     config: dict[str, Any] = json.loads(blob(manifest.document["config"]).read_bytes())
@@ -47,7 +47,7 @@ def unpack(registry: Registry, repository: str, digest: str, folder: Path) -> di
 
 
 class Container:
-    """A running container; its output is in `log`."""
+    """A running container, with its output as `log`."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self.name = name
@@ -67,14 +67,14 @@ class Container:
 
 
 def run(folder: Path, config: dict[str, Any], arguments: Sequence[str]) -> tuple[int, str]:
-    """Run a command in the image to its end; return its status and what it said."""
+    """Run a command in the image to completion; return its status and output."""
     with started(folder, config, arguments) as container:
         return container.wait(90), container.log
 
 
 @contextmanager
 def started(folder: Path, config: dict[str, Any], arguments: Sequence[str]) -> Iterator[Container]:
-    """Run a command in the image while the context lasts; it shares the network of this computer."""
+    """Run a command in the image for the duration of the context, with the host's network."""
     if why := why_not(config["architecture"]):
         pytest.skip(why)
     name = f"starburst-{uuid.uuid4().hex[:12]}"
@@ -100,21 +100,21 @@ def started(folder: Path, config: dict[str, Any], arguments: Sequence[str]) -> I
 
 
 def why_not(architecture: str) -> str:
-    """What is missing on this computer to run an image."""
+    """Return why an image cannot run on this computer, or an empty string."""
     if os.geteuid() != 0 or shutil.which("runc") is None:
         return "runc is not installed, or this is not root"
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine)
     if architecture != machine and (architecture != "arm64" or shutil.which(_QEMU) is None):
-        return f"{_QEMU} is not installed, so nothing here runs {architecture}"
+        return f"{_QEMU} is not installed, so {architecture} cannot be emulated"
     return ""
 
 
 def _bundle(folder: Path, config: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
-    """Return the OCI runtime's configuration for what the image says."""
+    """Return the OCI runtime configuration for an image configuration."""
     image, mounts = config["config"], list(_MOUNTS)
     environment = dict(pair.split("=", 1) for pair in image["Env"])
     if config["architecture"] == "arm64" and os.uname().machine != "aarch64":
-        # The emulator runs the one process; this needs nothing registered with the kernel of this computer.
+        # The emulator runs the process directly; this needs no binfmt registration in the kernel.
         qemu = {"destination": "/qemu", "type": "bind", "source": shutil.which(_QEMU), "options": ["bind", "ro"]}
         mounts.append(qemu)
         arguments = ["/qemu", _found(folder, environment["PATH"], arguments[0]), *arguments[1:]]
@@ -136,6 +136,6 @@ def _bundle(folder: Path, config: dict[str, Any], arguments: list[str]) -> dict[
 
 
 def _found(folder: Path, path: str, command: str) -> str:
-    """Return where a command is, as an engine finds it."""
+    """Return the path of a command, as an engine finds it."""
     names = [f"{place}/{command}" for place in path.split(":")]
     return next(name for name in names if os.path.lexists(folder / "rootfs" / name.lstrip("/")))

@@ -1,9 +1,9 @@
-"""A real docker engine with buildx: Debian trixie's, unpacked into a folder and run there by root.
+"""A real docker engine with buildx: Debian trixie's, extracted into a folder and run there as root.
 
-Debian bookworm has no buildx, and no builder's own image can be had here. So the engine is trixie's, whose image store
-builds for several platforms by itself, and the builder is the one that docker makes of a context: named as ours, it is
-found, used and pushed with in the same way. The engine has a mount namespace of its own, with another root: in a plain
-chroot runc cannot remount it. Arm64 runs under qemu-user, which the kernel is told to use.
+Debian bookworm has no buildx, and BuildKit's image cannot be pulled here. So the engine is trixie's, whose image store
+builds for several platforms, and the builder is one that docker derives from a context. It has our builder's name, so
+it is found and used in the same way. The engine runs in its own mount namespace with another root: in a plain chroot,
+runc cannot remount it. Arm64 runs under qemu-user, registered with the kernel.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ _DAEMON = {
 
 @dataclass(frozen=True)
 class Engine:
-    """A running engine, and the environment variables that docker needs to find it, its buildx and our builder."""
+    """A running engine, and docker's environment variables for it, its buildx and our builder."""
 
     socket: Path
     environment: Mapping[str, str]
-    #: The engine has no network of its own: what is built uses this computer's.
+    #: The engine has no network of its own: builds use the host's.
     options: tuple[str, ...] = ("--network", "host", "--allow", "network.host")
 
     def docker(self, *words: str) -> str:
-        """Run docker and return what it said."""
+        """Run docker and return its output."""
         done = subprocess.run(
             ["docker", *words], env={**os.environ, **self.environment}, capture_output=True, text=True, check=False
         )
@@ -77,17 +77,17 @@ class Engine:
 
 
 def why_no_engine() -> str:
-    """What is missing on this computer to run the engine, if anything is."""
+    """Return why the engine cannot run on this computer, or an empty string."""
     if why := why_no_rootfs():
         return why
     if not _SOURCES.exists():
-        return f"there is no {_SOURCES}"
+        return f"{_SOURCES} does not exist"
     return "" if Path(_QEMU).exists() else "qemu-user-static is not installed"
 
 
 @contextmanager
 def running_engine(folder: Path) -> Iterator[Engine]:
-    """Unpack the engine into a folder and run it while the context lasts."""
+    """Extract the engine into a folder and run it for the duration of the context."""
     if why := why_no_engine():
         pytest.skip(why)
     root, work = folder / "root", folder / "work"
@@ -130,8 +130,8 @@ def _unpack(root: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"Debian trixie's docker could not be had: {done.stderr.strip().splitlines()[-1:]}")
-    for name in ("bin", "sbin", "lib", "lib64"):  # a package makes these links, which is not run here
+        pytest.skip(f"Debian trixie's docker could not be installed: {done.stderr.strip().splitlines()[-1:]}")
+    for name in ("bin", "sbin", "lib", "lib64"):  # links that a package script creates, which is not run here
         (root / "usr" / name).mkdir(exist_ok=True)
         (root / name).symlink_to(f"usr/{name}")
     for name in ("proc", "sys", "dev", "run", "tmp", "root", "old", "engine"):
@@ -151,7 +151,7 @@ def _environment(folder: Path, root: Path, socket: Path) -> dict[str, str]:
         check=True,
         capture_output=True,
     )
-    # Buildx takes a context for a builder only if it is the current one.
+    # Buildx uses a context as a builder only if it is the current one.
     (config / "config.json").write_text(json.dumps({"currentContext": BUILDER}))
     return environment
 

@@ -1,4 +1,4 @@
-"""Debian's docker-registry, on a port of this computer."""
+"""Run Debian's docker-registry on a local port."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ http: {{addr: "127.0.0.1:{port}"}}
 
 
 def why_no_registry() -> str:
-    """What is missing on this computer to serve images, if anything is."""
+    """Return why a registry cannot run on this computer, or an empty string."""
     return "" if shutil.which("docker-registry") else "docker-registry is not installed"
 
 
-def quick(host: str, credentials: Callable[[], Credentials | None] | None = None) -> Registry:
-    """Return a registry that is asked again at once when something went wrong."""
+def registry_without_pause(host: str, credentials: Callable[[], Credentials | None] | None = None) -> Registry:
+    """Return a registry client that retries almost without a pause."""
     return Registry(host, credentials, pause=0.01)
 
 
 @contextmanager
 def serving(folder: Path, more: str = "") -> Iterator[str]:
-    """Serve images from a folder while the context lasts; give the registry's host and port.
+    """Run a registry with a folder for its data; yield its host and port.
 
-    What is to be added to the registry's configuration may be given, such as who is let in.
+    `more` is added to its configuration, for example authentication.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -64,4 +64,4 @@ def _until_it_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> 
             time.sleep(0.05)
         else:
             return
-    raise AssertionError(f"docker-registry does not answer: {log.read_text()[-500:]}")
+    raise AssertionError(f"docker-registry does not respond: {log.read_text()[-500:]}")

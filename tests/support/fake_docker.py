@@ -1,4 +1,4 @@
-"""A program that answers as docker does, where there is none."""
+"""A fake docker command for tests without Docker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dask_starburst.environment.buildx.docker import Docker
 
-# A docker that keeps its builders in a file, and every command that it was given in another one.
+# A docker command that stores its builder in a file, and records every command in another one.
 DOCKER = """#!{python}
 import json, os, shutil, sys, time
 state = {state!r}
@@ -49,8 +49,8 @@ if words[:2] == ["buildx", "build"]:
 """
 
 
-class StandIn:
-    """A program that answers as docker does."""
+class FakeDocker:
+    """A fake docker command with a builder, and a record of its commands."""
 
     def __init__(self, folder: Path, buildx: bool = True, engine: bool = True) -> None:
         self.state = folder / "state"
@@ -69,10 +69,10 @@ class StandIn:
 
     @property
     def said(self) -> list[list[str]]:
-        """The words of every command."""
+        """The arguments of every command."""
         return [json.loads(line) for line in (self.state / "said").read_text().splitlines()]
 
     @property
     def dockerfile(self) -> str:
-        """What the last image was to be built of."""
+        """The Dockerfile of the last build."""
         return (self.state / "Dockerfile").read_text()

@@ -1,4 +1,4 @@
-"""What tests of builders share: a base in a registry, an environment, and one image that was built of them."""
+"""Shared fixtures of builder tests: a base in a registry, an environment, and an image built from them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ REPOSITORY = "starburst/worker"
 
 
 @dataclass(frozen=True)
-class Kitchen:
-    """A registry with a base image in it, and a place to build."""
+class ImageFixtures:
+    """A registry with a base image, and a cache folder."""
 
     registry: Registry
     base: str
@@ -39,8 +39,8 @@ class Kitchen:
 
     @property
     def cache(self) -> Path:
-        """Where the processes of a test run keep what they have made."""
-        return self.shared / "dask-starburst"  # what it is called in a user's cache folder
+        """The cache that the processes of a test run share."""
+        return self.shared / "dask-starburst"  # its name in a user's cache folder
 
     def order(self, environment: Environment, cache: Path, compression: str = "zstd") -> Order:
         """Resolve an environment for both platforms."""
@@ -58,7 +58,7 @@ class Kitchen:
         return Order(recipe, environment, locks, base)
 
     def build(self, order: Order, cache: Path, repository: str = REPOSITORY, tag: str | None = None) -> Built:
-        """Build with a registry client of its own, as another user's computer would."""
+        """Build with a separate registry client, as another user's computer would."""
         said: list[tuple[str, Mapping[str, Any]]] = []
         registry = Registry(self.registry.host)
         to = Destination(registry, repository, tag or recipe_hash(order.recipe))
@@ -68,7 +68,7 @@ class Kitchen:
 
 @dataclass(frozen=True)
 class Built:
-    """An image, with what was said while it was built."""
+    """An image, with the reports of its build."""
 
     image: Image
     order: Order
@@ -87,12 +87,12 @@ class Built:
         return documents.layers_of(self.manifest(platform))
 
     def made(self, platform: str) -> list[str]:
-        """The names of the layers that were not there before."""
+        """The names of layers that were not cached."""
         return [f["name"] for kind, f in self.said if kind == "layer" and f["platform"] == platform and not f["kept"]]
 
 
 def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
-    """A folder for all processes of this test run."""
+    """A folder shared by all processes of this test run."""
     base = tmp_path_factory.getbasetemp()
     folder = (base if worker == "master" else base.parent) / "images"
     folder.mkdir(exist_ok=True)
@@ -100,15 +100,15 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path
 
 
 def layer_of(folder: Path, files: Mapping[str, bytes]) -> Layer:
-    """A layer with these files, gzipped as base images have it."""
+    """A gzip layer with these files, as base images have."""
     entries = [Entry(name, data) for name, data in files.items()]
     return Layers(folder / "made", "gzip").get(str(sorted(files.items())), lambda work: entries)[0]
 
 
 def push_image(registry: Registry, repository: str, layers: Mapping[str, Sequence[Layer]], tag: str = "latest") -> str:
-    """Push an image by the layers of each platform, as one to build on; return its name.
+    """Push a base image with the layers of each platform; return its name.
 
-    It has an entry point, which would get in a worker's way. One for a single platform has no index.
+    It has an entry point, which builders must drop. With a single platform there is no index.
     """
     manifests = []
     for platform, made in layers.items():
@@ -134,25 +134,25 @@ def push_image(registry: Registry, repository: str, layers: Mapping[str, Sequenc
 
 
 def pins(*but: str) -> tuple[str, ...]:
-    """The versions that the tests run with, but for some packages."""
+    """Pins of the test environment's packages, except some."""
     names = ((d.metadata["Name"].lower(), d.version) for d in distributions())
     return tuple(sorted(f"{name}=={version}" for name, version in names if name not in but))
 
 
 def worker_environment(cache: Path) -> Environment:
-    """What a worker needs: dask_starburst as it is in this folder, and what comes with it."""
+    """A worker's environment: this repository's dask_starburst and its dependencies."""
     wheel = wheels.of_folder(ROOT, cache, "editable")
     return Environment(PYTHON, ("distributed",), pins("dask-starburst"), wheels=(wheel,))
 
 
-def new_kitchen(registry: Registry, shared: Path) -> Kitchen:
-    """Push Debian's Python as the base and give what to build with."""
+def debian_base(registry: Registry, shared: Path) -> ImageFixtures:
+    """Push Debian's Python as the base image, and return the fixtures."""
     layers = {platform: [made.as_layer] for platform, made in rootfs(shared / "base").items()}
-    return Kitchen(registry, push_image(registry, "base/python", layers, PYTHON), shared)
+    return ImageFixtures(registry, push_image(registry, "base/python", layers, PYTHON), shared)
 
 
-def doll_kitchen(registry: Registry, shared: Path) -> Kitchen:
-    """Push a base that looks like one with a Python, but which nothing can be run in."""
+def fake_base(registry: Registry, shared: Path) -> ImageFixtures:
+    """Push a base that looks like one with a Python, but cannot be run."""
     library = f"usr/local/lib/python{PYTHON}"
     program = f"usr/local/bin/python{PYTHON}"
     files = {"etc/passwd": b"root:x:0:0::/root:/bin/sh\n", f"{library}/json/decoder.py": b"a = 1\n"}
@@ -160,12 +160,12 @@ def doll_kitchen(registry: Registry, shared: Path) -> Kitchen:
         platform: [layer_of(shared, {**files, program: random.Random(platform).randbytes(3 << 20)})]
         for platform in PLATFORMS
     }
-    return Kitchen(registry, push_image(registry, "base/doll", layers, PYTHON), shared)
+    return ImageFixtures(registry, push_image(registry, "base/fake", layers, PYTHON), shared)
 
 
-def worker_image(kitchen: Kitchen) -> Built:
-    """Build a worker's image; the processes of a test run share what it is made of."""
-    cache = kitchen.cache
-    with locked(kitchen.shared / "building"):
-        order = kitchen.order(worker_environment(cache), cache)
-        return kitchen.build(order, cache)
+def worker_image(image_fixtures: ImageFixtures) -> Built:
+    """Build a worker image; the processes of a test run share its layers."""
+    cache = image_fixtures.cache
+    with locked(image_fixtures.shared / "building"):
+        order = image_fixtures.order(worker_environment(cache), cache)
+        return image_fixtures.build(order, cache)

@@ -1,4 +1,4 @@
-"""Packages that tests make themselves: wheels, sources and folders, and an index of files to find them in."""
+"""Write packages for tests: wheels, source distributions and project folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-#: This Python, as people and as wheels write it: the direct builder compiles with the one that it runs in.
+#: The running Python's version and its wheel tag: the direct builder compiles with this Python.
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 CPYTHON = f"cp{sys.version_info.major}{sys.version_info.minor}"
 
@@ -35,7 +35,7 @@ def wheel(folder: Path, name: str, version: str = "1.0", tag: str = "py3-none-an
 
 
 def source(folder: Path, name: str, version: str = "1.0", *, compiled: bool = False) -> Path:
-    """Write a source distribution that needs nothing to be built but itself."""
+    """Write a source distribution without build dependencies."""
     tree = project(folder / f"tree-{name}", name, version, compiled=compiled)
     path = folder / f"{name}-{version}.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
@@ -49,7 +49,7 @@ def source(folder: Path, name: str, version: str = "1.0", *, compiled: bool = Fa
 
 
 def project(folder: Path, name: str, version: str = "1.0", *, compiled: bool = False) -> Path:
-    """Write a folder with a package that builds itself, without anything from an index."""
+    """Write a project folder with its own build backend, which needs no index."""
     folder.mkdir(parents=True, exist_ok=True)
     tag = f"{CPYTHON}-{CPYTHON}-linux_x86_64" if compiled else "py3-none-any"
     (folder / f"{name}.py").write_text(f"VERSION = {version!r}\n")

@@ -1,4 +1,4 @@
-"""A door in front of a registry that can be told to behave badly, once or more often."""
+"""A proxy in front of a registry that injects faults."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Fault:
-    """What goes wrong with the requests that match, so many times: they are answered so, or broken off."""
+    """A fault for the next `times` matching requests: a fixed response, a cut connection or a changed body."""
 
     method: str
     path: str
     times: int = 1
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b'{"errors": [{"code": "PLAYED"}]}'
-    #: Bytes of a body, of the request or of the answer, after which the connection is cut.
+    body: bytes = b'{"errors": [{"code": "INJECTED"}]}'
+    #: Bytes of the request's or response's body after which the connection is cut.
     cut_after: int | None = None
-    #: What becomes of the answer's body.
+    #: Changes the body of the response.
     spoil: Callable[[bytes], bytes] | None = None
     seen: int = 0
 
@@ -32,7 +32,7 @@ class Fault:
 
 
 class Proxy:
-    """Passes requests on to a registry, but for those that a fault takes."""
+    """Forward requests to a registry, except those that match a fault."""
 
     def __init__(self, registry: str) -> None:
         self.registry = registry
@@ -56,7 +56,7 @@ class Proxy:
 
 @contextmanager
 def proxied(registry: str) -> Iterator[tuple[str, Proxy]]:
-    """Open such a door; give its host and port, and what it can be told."""
+    """Run a proxy; yield its host and port, and the proxy."""
     proxy = Proxy(registry)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": proxy}))
     server.daemon_threads = True
@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         answer = upstream.getresponse()
         content = answer.read()
         found = {n: v for n, v in answer.getheaders() if n.lower() not in ("content-length", "connection")}
-        if "Location" in found:  # the registry names itself
+        if "Location" in found:  # the registry gives its own address
             found["Location"] = found["Location"].replace(self.proxy.registry, self.headers["Host"])
         if fault and fault.spoil:
             content = fault.spoil(content)

@@ -1,4 +1,4 @@
-"""Who gives out tokens for a registry: what Docker Hub, GitHub and public ECR have beside theirs."""
+"""A token server for a registry, like those of Docker Hub, GitHub and public ECR."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from cryptography.x509.oid import NameOID
 SERVICE, ISSUER = "the registry", "tests"
 
 
-class Tokens:
-    """Signs what a registry believes.
+class TokenServer:
+    """Sign tokens that a registry accepts.
 
-    A password is needed for pushing; who has none gets a token that is good for reading.
+    Pushing requires a password; anonymous tokens allow pulling only.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Tokens:
         self.password = "open sesame"
         self.given: list[list[str]] = []
         self.status = 200
-        #: How long tokens hold. A registry is generous by a minute.
+        #: Lifetime of tokens in seconds. A registry tolerates another minute.
         self.seconds = 300.0
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, ISSUER)])
@@ -46,7 +46,7 @@ class Tokens:
         )
 
     def answer(self, url: str, authorization: str | None) -> tuple[int, dict[str, Any]]:
-        """Give a token, or not."""
+        """Return the status and response to a token request."""
         query = parse_qs(urlsplit(url).query)
         known = authorization == f"Basic {base64.b64encode(f'me:{self.password}'.encode()).decode()}"
         if self.status != 200 or (authorization and not known) or query["service"] != [SERVICE]:
@@ -70,9 +70,9 @@ class Tokens:
 
 
 @contextmanager
-def giving(folder: Path) -> Iterator[tuple[Tokens, str]]:
-    """Give out tokens while the context lasts; with what a registry's configuration says of it."""
-    tokens = Tokens()
+def serving_tokens(folder: Path) -> Iterator[tuple[TokenServer, str]]:
+    """Run a token server; yield it with the registry configuration that refers to it."""
+    tokens = TokenServer()
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -102,7 +102,7 @@ def giving(folder: Path) -> Iterator[tuple[Tokens, str]]:
 
 
 def _sorted(scope: str) -> str:
-    """The registry asks for the actions in any order."""
+    """Return a scope with sorted actions: the registry requests them in any order."""
     kind, name, actions = scope.split(":")
     return f"{kind}:{name}:{','.join(sorted(actions.split(',')))}"
 

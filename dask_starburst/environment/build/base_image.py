@@ -1,4 +1,4 @@
-"""What an image is built on: somebody's image with a Python, pinned by its digest."""
+"""Base images: an image with a Python, pinned by its digest."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from dask_starburst.environment.build.layers import Layer, Layers
 from dask_starburst.environment.tools.files import drop_unused, explain_full_disk
 from dask_starburst.paths import write_atomic
 from dask_starburst.environment.registry.client import Registry
-from dask_starburst.environment.build.image_tree import Tree, read_tree, write_files
+from dask_starburst.environment.build.image_tree import ImageFiles, read_image_files, write_files
 from dask_starburst.errors import ImageError, RegistryUnavailable
 from dask_starburst.paths import private_folder
 
-#: So long a tag is believed to mean what it meant, and no registry is asked.
+#: Seconds for which the digest of a tag is cached.
 MEMORY = 86_400.0
-#: Parts of the standard library that no worker runs.
+#: Parts of the standard library that workers do not run.
 _NOT_RUN = {"test", "tests", "idlelib", "turtledemo", "tkinter", "lib2to3", "ensurepip"}
-#: Its packages are hidden by the virtual environment's.
+#: Packages of the base, which the virtual environment hides.
 _HIDDEN = {"site-packages", "dist-packages"}
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What a base image has for one platform, as far as it matters to what is put on it.
+class BaseFacts:
+    """Facts about a base image on one platform that the layers above it depend on.
 
     Parameters
     ----------
     python : str
         Path of its interpreter.
     passwd, group : str
-        Its users and groups, as the files of those names have them.
+        Content of ``/etc/passwd`` and ``/etc/group``.
     """
 
     python: str
@@ -54,7 +54,7 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The image that a base is for one platform."""
+    """The image of a base for one platform."""
 
     digest: str
     layers: tuple[documents.Descriptor, ...]
@@ -62,25 +62,25 @@ class Part:
 
     @property
     def diff_ids(self) -> tuple[str, ...]:
-        """The digests of the layers' contents."""
+        """The digests of the uncompressed layers."""
         return tuple(self.config["rootfs"]["diff_ids"])
 
 
 class BaseImage:
     """A base image by its digest.
 
-    Nothing is asked of its registry before it has to be, and nothing twice: what has a digest does not change.
+    Its registry is queried on demand and once: content with a digest does not change.
 
     Parameters
     ----------
     name : str
-        As the user gave it.
+        The name as the user gave it.
     digest : str
-        Of its index, or of its manifest if it is for one platform only.
+        Digest of its index, or of its manifest if it has one platform only.
     registry : Registry
-        Where it is.
+        The registry of the image.
     cache : Path
-        Where what was fetched is kept; it may vanish at any time.
+        Cache folder; it may be deleted at any time.
     """
 
     def __init__(self, name: str, digest: str, registry: Registry, cache: Path) -> None:
@@ -89,7 +89,7 @@ class BaseImage:
         self.registry = registry
         self.repository = documents.Reference.parse(name).repository
         self._cache = cache
-        self._trees: dict[str, Tree] = {}
+        self._trees: dict[str, ImageFiles] = {}
         self._lock = threading.Lock()
         self._fetching: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -99,12 +99,12 @@ class BaseImage:
         return f"{documents.Reference.parse(self.name).name}@{self.digest}"
 
     def part(self, platform: str) -> Part:
-        """Return what the base is for a platform.
+        """Return the image of the base for a platform.
 
         Raises
         ------
         ImageError
-            It is not made for the platform.
+            The base lacks the platform.
         """
         found = self._manifest(self.digest)
         manifest = self._manifest(documents.choose(found, platform).digest) if found.is_index else found
@@ -112,15 +112,15 @@ class BaseImage:
         documents.check_config(config, platform, self.name)
         return Part(manifest.digest, documents.layers_of(manifest), config)
 
-    def ground(self, platform: str, python: str) -> Ground:
-        """Return where its Python is, and its users; the first time, its layers are fetched and looked through.
+    def facts(self, platform: str, python: str) -> BaseFacts:
+        """Return the path of its Python, and its users; the first call fetches and reads its layers.
 
         Parameters
         ----------
         platform : str
-            As OCI writes it.
+            In OCI's notation.
         python : str
-            The minor version that has to be there.
+            The required minor version.
 
         Raises
         ------
@@ -129,21 +129,21 @@ class BaseImage:
         """
         note = self._note(platform, python)
         if note.exists():
-            return Ground(**json.loads(note.read_text(encoding="utf-8")))
-        ground = self._look(self._tree(platform, python), python)
-        write_atomic(note, json.dumps(asdict(ground)).encode())
-        return ground
+            return BaseFacts(**json.loads(note.read_text(encoding="utf-8")))
+        facts = self._find_python(self._tree(platform, python), python)
+        write_atomic(note, json.dumps(asdict(facts)).encode())
+        return facts
 
     def to_fetch(self, platform: str, python: str) -> int:
-        """Return how many bytes `ground` is going to fetch."""
+        """Return the bytes that `facts` will fetch."""
         if self._note(platform, python).exists():
             return 0
         return sum(layer.size for layer in self.part(platform).layers if not self._blob(layer).exists())
 
     def standard_library(self, platform: str, python: str, layers: Layers, bytecode: Bytecode) -> tuple[Layer, bool]:
-        """Return the layer with its standard library compiled, and whether it was there already.
+        """Return the layer with the compiled standard library, and whether it was cached.
 
-        Official images are made small by leaving those files out, which every start of a worker then pays for.
+        Official images omit the compiled files to save space, which slows every start of a worker.
         """
 
         def entries(work: Path) -> Iterator[Entry]:
@@ -155,7 +155,7 @@ class BaseImage:
         return layers.get(f"standard library {COMPILER} {self.part(platform).digest}", entries)
 
     def fetch(self, blob: documents.Descriptor) -> Path:
-        """Return the file that a layer of the base is in, fetched the first time."""
+        """Return the file of a layer, fetched on first use."""
         path = self._blob(blob)
         with self._lock:
             one = self._fetching[blob.digest]
@@ -168,40 +168,40 @@ class BaseImage:
         return path
 
     def prune(self, now: float | None = None) -> None:
-        """Delete the fetched layers of bases that no image has used for a month."""
+        """Delete cached layers of bases that have not been used for a month."""
         drop_unused((self._cache / "blobs").glob("*"), now)
 
     def _blob(self, blob: documents.Descriptor) -> Path:
         return self._cache / "blobs" / documents.file_name(blob.digest)
 
     def _note(self, platform: str, python: str) -> Path:
-        return self._cache / "ground" / f"{documents.file_name(self.part(platform).digest)}-{python}.json"
+        return self._cache / "facts" / f"{documents.file_name(self.part(platform).digest)}-{python}.json"
 
-    def _tree(self, platform: str, python: str) -> Tree:
-        if platform not in self._trees:  # it is looked through twice
+    def _tree(self, platform: str, python: str) -> ImageFiles:
+        if platform not in self._trees:  # used twice
             layers = self.part(platform).layers
             files = ((self.fetch(layer), layer.media_type) for layer in layers)
-            self._trees[platform] = read_tree(files, _wanted(python), self.name)
+            self._trees[platform] = read_image_files(files, _selects(python), self.name)
         return self._trees[platform]
 
-    def _look(self, tree: Tree, python: str) -> Ground:
+    def _find_python(self, tree: ImageFiles, python: str) -> BaseFacts:
         names = [f"{folder}/python{python}" for folder in ("usr/local/bin", "usr/bin")]
         name = next((name for name in names if name in tree.names), None)
         if name is None:
             there = sorted(p for p in tree.names if "/bin/python3." in f"/{p}" and p.rpartition(".")[2].isdigit())
             raise ImageError(
-                f"the base image {self.name} has no Python {python}, which is yours: it has"
-                f" {', '.join(f'/{p}' for p in there) or 'no Python at all'}. Name one that has, with"
+                f"the base image {self.name} does not have Python {python}, your version: it has"
+                f" {', '.join(f'/{p}' for p in there) or 'no Python'}. Name a base that has it, with"
                 f' base="…:{python}-…".'
             )
         users = (tree.contents.get(f"etc/{kind}", b"").decode(errors="replace") for kind in ("passwd", "group"))
-        return Ground(f"/{name}", *users)
+        return BaseFacts(f"/{name}", *users)
 
     def _manifest(self, digest: str) -> documents.Manifest:
         path = self._cache / "manifests" / f"{documents.file_name(digest)}.json"
         if path.exists():
             body = path.read_bytes()
-            if documents.digest_of(body) == digest:  # else it is asked for again
+            if documents.digest_of(body) == digest:  # else it is fetched again
                 return documents.Manifest(documents.media_type_of(body), body)
         found = self.registry.manifest(self.repository, digest)
         if found is None:
@@ -211,10 +211,10 @@ class BaseImage:
 
     def _config(self, manifest: documents.Manifest) -> dict[str, Any]:
         described = manifest.config
-        if described.size > documents.MOST_DOCUMENT:
+        if described.size > documents.MAX_DOCUMENT_BYTES:
             raise ImageError(
-                f"the base image {self.name} has a configuration of {described.size} bytes; {documents.MOST_DOCUMENT} are the"
-                " most. Name another with base=…."
+                f"the base image {self.name} has a configuration of {described.size} bytes; the limit is"
+                f" {documents.MAX_DOCUMENT_BYTES}. Name another with base=…."
             )
         return documents.read_document(self.fetch(described).read_bytes(), "configuration")
 
@@ -227,27 +227,27 @@ def resolve_base(
     refresh: bool = False,
     now: float | None = None,
 ) -> BaseImage:
-    """Return a base image by the digest that its name means now, or meant within the last day.
+    """Return a base image pinned to the digest of its tag, looked up within the last day.
 
-    What it meant earlier is taken when its registry does not answer.
+    An older cached digest is used when the registry is unavailable.
 
     Parameters
     ----------
     reference : str
-        As docker takes it. One with a digest is not looked up at all.
+        An image name as docker accepts it. One with a digest needs no lookup.
     cache : Path, optional
-        Where what is fetched is kept; the user's cache folder if left out.
+        Cache folder; default: the user's.
     connect : callable, optional
-        Gives the registry of a host; if left out, with what ``docker login`` has left for it.
+        Returns the registry of a host; default: with the credentials stored by ``docker login``.
     refresh : bool
-        Whether to ask the registry although the answer is remembered.
+        Whether to bypass the cache.
     now : float, optional
         Seconds since the epoch.
 
     Raises
     ------
     ImageError
-        There is no such image, or its registry does not answer.
+        The image does not exist, or its registry is unavailable.
     """
     parsed = documents.Reference.parse(reference)
     registry, cache = (connect or _connect)(parsed.host), (cache or cache_dir()) / "bases"
@@ -260,7 +260,7 @@ def resolve_base(
         try:
             found = registry.manifest(parsed.repository, parsed.tag or "latest")
         except RegistryUnavailable:
-            # What it meant some time ago is better than nothing: the image of it may be in ECR.
+            # An outdated digest is better than a failure: ECR may have the image built on it.
             digest = None if refresh else _remembered(note, now, math.inf)
             if digest is None:
                 raise
@@ -284,20 +284,20 @@ def _remembered(note: Path, now: float, age: float) -> str | None:
         return None
 
 
-def _wanted(python: str) -> Callable[[str], bool]:
+def _selects(python: str) -> Callable[[str], bool]:
     libraries = tuple(f"{prefix}/lib/python{python}/" for prefix in ("usr/local", "usr"))
 
-    def wanted(name: str) -> bool:
+    def selects(name: str) -> bool:
         if name in ("etc/passwd", "etc/group"):
             return True
         unused = (_NOT_RUN | _HIDDEN).intersection(name.split("/"))
         return name.endswith(".py") and name.startswith(libraries) and not unused
 
-    return wanted
+    return selects
 
 
-def _uncompiled(tree: Tree) -> dict[str, bytes]:
-    """Return the Python files that have no compiled file beside them."""
+def _uncompiled(tree: ImageFiles) -> dict[str, bytes]:
+    """Return the Python files without a compiled file."""
     have = {name.replace("/__pycache__/", "/").rsplit(".", 2)[0] for name in tree.names if name.endswith(".pyc")}
     return {
         name: data

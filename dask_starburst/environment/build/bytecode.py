@@ -1,8 +1,7 @@
-"""Python files compiled ahead: a worker starts in a third of the time when nothing is left to compile.
+"""Compile Python files ahead of time: a worker then starts in a third of the time.
 
-The interpreter that runs this compiles for every platform: byte code depends on Python's minor version and on the
-source, not on the processor. What it made of a source is kept, so that the second platform, and the next build, find
-it done.
+The interpreter that runs this compiles for every platform: bytecode depends on Python's minor version and on the
+source, not on the processor. Compiled files are cached for the second platform and the next build.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from dask_starburst.environment.tools.files import drop_unused
 from dask_starburst.paths import write_atomic
 from dask_starburst.errors import ImageError
 
-#: What compiled a file; two patch releases may differ in a few of thousands.
+#: The compiler's version, part of cache keys; two patch releases may differ in a few of thousands of files.
 COMPILER = f"{sys.implementation.cache_tag} {sys.version.split()[0]}"
-#: Bytes before the code itself.
+#: Size of a compiled file's header in bytes.
 _HEADER = 16
 
 
@@ -36,44 +35,44 @@ class _Source:
 
 
 class Bytecode:
-    """What sources were compiled to on this computer.
+    """The cache of files compiled on this computer.
 
     Parameters
     ----------
     folder : Path
-        Where it is kept; it may vanish at any time.
+        Cache folder; it may be deleted at any time.
     jobs : int, optional
-        How many processes compile side by side.
+        Number of concurrent processes.
     """
 
     def __init__(self, folder: Path, jobs: int | None = None) -> None:
         self._folder = folder
         self._jobs = jobs or max(1, (os.cpu_count() or 1) // 2)
 
-    def compile(self, folder: Path, shown: str, wanted: Callable[[str], bool]) -> None:
-        """Put compiled files beside the Python files of a folder.
+    def compile(self, folder: Path, shown: str, select: Callable[[str], bool]) -> None:
+        """Compile the Python files of a folder.
 
-        They are taken without a look at the source's time or contents (``unchecked-hash``, PEP 552): in a layer,
-        times are gone and nothing changes. A file that is no Python of this version is left alone.
+        They are loaded without a check of the source's time or hash (``unchecked-hash``, PEP 552): a layer has no
+        times, and its files do not change. A file that is not valid Python of this version is skipped.
 
         Parameters
         ----------
         folder : Path
-            What to compile, all the way down.
+            The folder to compile, recursively.
         shown : str
-            What tracebacks name in place of the folder.
-        wanted : callable
+            The folder's path in tracebacks.
+        select : callable
             Whether to compile a file, by its path in the folder.
         """
         paths = ((path, path.relative_to(folder).as_posix()) for path in sorted(folder.rglob("*.py")))
-        sources = [self._source(path, f"{shown}/{name}") for path, name in paths if wanted(name) and path.is_file()]
+        sources = [self._source(path, f"{shown}/{name}") for path, name in paths if select(name) and path.is_file()]
         missing = [source for source in sources if not _taken(source)]
         _run(folder, shown, [missing[start :: self._jobs] for start in range(self._jobs)])
         for source in missing:
             _keep(source)
 
     def prune(self, now: float | None = None) -> None:
-        """Delete what no image has used for a month."""
+        """Delete files that have not been used for a month."""
         drop_unused(self._folder.glob("??/*"), now)
 
     def _source(self, path: Path, shown: str) -> _Source:
@@ -85,14 +84,14 @@ class Bytecode:
 
 
 def _taken(source: _Source) -> bool:
-    """Whether the compiled file was kept from before; it is put into its place."""
+    """Copy a compiled file from the cache; return whether it was cached."""
     try:
         data = source.kept.read_bytes()
         os.utime(source.kept)
     except OSError:
         return False
     if len(data) <= _HEADER or not data.startswith(importlib.util.MAGIC_NUMBER):
-        return False  # a computer that went down while it was written
+        return False  # truncated, for example by a crash while it was written
     source.compiled.parent.mkdir(exist_ok=True)
     source.compiled.write_bytes(data)
     return True
@@ -104,8 +103,8 @@ def _keep(source: _Source) -> None:
 
 
 def _run(folder: Path, shown: str, shares: Iterable[list[_Source]]) -> None:
-    """Compile in processes of their own: a pool of ``multiprocessing`` would import the user's script again."""
-    # -I: neither the user's environment variables nor the folder that they are in have a say.
+    """Compile in subprocesses: a pool of ``multiprocessing`` would import the user's script again."""
+    # -I: ignore the user's environment variables and current folder.
     command = [sys.executable, "-I", "-W", "ignore", "-m", "compileall", "-qq", "-s", str(folder), "-p", shown]
     command += ["--invalidation-mode", "unchecked-hash", "-i", "-"]
 
@@ -116,6 +115,6 @@ def _run(folder: Path, shown: str, shares: Iterable[list[_Source]]) -> None:
     with ThreadPoolExecutor() as pool:
         for job in [cancellation.submit(pool, run, share) for share in shares if share]:
             done = job.result()
-            # 1 says that a file was no Python of this version; packages bring such templates.
+            # 1: a file was not valid Python of this version; packages contain such templates.
             if done.returncode not in (0, 1) or done.stderr:
                 raise ImageError(f"compiling Python files failed: {done.stderr.strip() or done.returncode}")

@@ -1,7 +1,7 @@
-"""The builder that needs no Docker and no emulation: it puts layers together and pushes them, all of it in Python.
+"""The builder without Docker and emulation: it writes and pushes layers, all of it in Python.
 
-Packages come as wheels, which `uv` takes for whichever platform it is told. So nothing of the image is run while it is
-built, and both platforms take the same time.
+Packages are wheels, which `uv` installs for any platform. So nothing of the image runs during the build, and both
+platforms take the same time.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from typing import Any
 from dask_starburst.environment.tools import cancellation
 from dask_starburst.environment.registry import documents
 from dask_starburst.environment.build.tar import Entry
-from dask_starburst.environment.build.base_image import Ground, Part
+from dask_starburst.environment.build.base_image import BaseFacts, Part
 from dask_starburst.environment.build.interface import Destination, Image, Order, Report
 from dask_starburst.environment.build.bytecode import COMPILER, Bytecode
 from dask_starburst.paths import cache_dir
-from dask_starburst.environment.build.layer_groups import LAYOUT, Group, grouped
+from dask_starburst.environment.build.layer_groups import LAYOUT, LayerGroup, group_packages
 from dask_starburst.environment.build.layers import Layer, Layers
-from dask_starburst.environment.build.push import LAYER, RECIPE, TAG, Pushing
+from dask_starburst.environment.build.push import LAYER, RECIPE, TAG, ImagePush
 from dask_starburst.environment.build.venv_layout import VENV, packages, skeleton
 from dask_starburst.errors import BadArgument
 from dask_starburst.plan.images.recipe import TEMPLATE, recipe_hash
 
-#: Who the worker is in the container.
+#: The worker's user ID in the container.
 USER = 1000
 HOME = "home/dask"
-#: The same for all: the digest of the configuration is of it, too.
+#: Constant, because the digest of the configuration covers it.
 _CREATED = "1970-01-01T00:00:00Z"
-#: Layers that are made or sent side by side.
+#: Number of layers that are built or pushed concurrently.
 _AT_ONCE = 4
 
 
 class DirectBuilder:
-    """Builds by putting layers together.
+    """Build images by writing their layers.
 
     Parameters
     ----------
     cache : Path, optional
-        Where what was made and fetched is kept for the next time; the user's cache folder if left out.
+        Cache folder; default: the user's.
     """
 
     name = "direct"
@@ -55,26 +55,26 @@ class DirectBuilder:
         self._cache = cache or cache_dir()
 
     def build(self, order: Order, to: Destination, report: Report) -> Image:
-        """Build what is ordered, and give it its tag as the last thing, when all of it is there.
+        """Build and push an image; tag it last, when it is complete.
 
-        What the registry has is not sent, and what this computer made before is not made again; so a build that was
-        interrupted goes on where it was. Reported are ``"base"`` (`platform`, `bytes` to fetch, `text`), ``"layer"``
-        (`platform`, `name`, `bytes`, whether it was `kept` from before, which one it is in `of`: so many of so many),
-        and ``"sent"`` (`bytes` and `total`, of what is known to be missing so far).
+        Blobs that the registry has are not pushed, and cached layers are not rebuilt, so an interrupted build
+        continues where it stopped. Reports are ``"base"`` (`platform`, `bytes` to fetch, `text`), ``"layer"``
+        (`platform`, `name`, `bytes`, whether it was cached as `kept`, its number and their total as `of`), and
+        ``"sent"`` (`bytes` and `total`, of the blobs known to be missing so far).
 
         Raises
         ------
         BadArgument
-            It is for another Python than the one that this runs in, which compiles its files.
+            The image is for another Python version than the running one, which compiles its files.
         ImageError
-            It could not be built or pushed. Nothing half-made has the tag.
+            The build or push failed. An incomplete image has no tag.
         """
         _check_python(order.recipe.python)
         begin, before = time.monotonic(), to.registry.uploaded
-        build = _Build(order, Pushing(to, report), self._cache)
+        build = _Build(order, ImagePush(to, report), self._cache)
         build.layers()
         digest = build.publish()
-        build.tidy()
+        build.prune()
         return Image(
             reference=f"{to.registry.host}/{to.repository}@{digest}",
             tag=to.tag,
@@ -86,9 +86,9 @@ class DirectBuilder:
 
 
 class _Build:
-    """One build, and what has come of its layers so far."""
+    """One build and its layers so far."""
 
-    def __init__(self, order: Order, pushing: Pushing, cache: Path) -> None:
+    def __init__(self, order: Order, pushing: ImagePush, cache: Path) -> None:
         self._order = order
         self._base = order.base
         self._python = order.recipe.python
@@ -96,34 +96,34 @@ class _Build:
         self._pushing = pushing
         self._layers = Layers(cache / "layers", order.recipe.compression)
         self._bytecode = Bytecode(cache / "bytecode")
-        self._groups = {p: grouped(order.locks[p], order.environment) for p in self._platforms}
-        # By platform and name: what stands on the base, as soon as it is made.
+        self._groups = {p: group_packages(order.locks[p], order.environment) for p in self._platforms}
+        # Finished layers above the base, by platform and name.
         self._made: dict[str, dict[str, Layer]] = {platform: {} for platform in self._platforms}
 
     def layers(self) -> None:
-        """Make and push all layers.
+        """Build and push all layers.
 
-        Each kind is made for one platform after the other: most of what was compiled for the first does for the second.
+        Each group is built for one platform after the other: most bytecode of the first is reused for the second.
         """
-        alike: dict[str, list[Group]] = defaultdict(list)
+        by_name: dict[str, list[LayerGroup]] = defaultdict(list)
         for group in (group for groups in self._groups.values() for group in groups):
-            alike[group.name].append(group)
+            by_name[group.name].append(group)
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="image") as pool:
             submit = partial(cancellation.submit, pool)
-            jobs = [submit(self._foundation), *(submit(self._packages, groups) for groups in alike.values())]
-            jobs += [submit(self._bring, platform) for platform in self._platforms]
+            jobs = [submit(self._base_layers), *(submit(self._packages, groups) for groups in by_name.values())]
+            jobs += [submit(self._push_base, platform) for platform in self._platforms]
             _finish(jobs)
 
     def publish(self) -> str:
-        """Push the platforms' manifests, and as the last thing of all the index that names them, by its tag."""
+        """Push the platforms' manifests, and last the index, by its tag."""
         manifests = [self._manifest(platform) for platform in self._platforms]
         labels, tag = self._labels(), self._pushing.destination.tag
-        # ECR counts an image's days from its first push: one that is to live anew must not be the same as the old one.
+        # ECR counts an image's age from its first push: a rebuilt image needs another digest than the old one.
         new = {} if tag == labels[RECIPE] else {TAG: tag}
         return self._pushing.tag(documents.index(manifests, labels | new))
 
-    def tidy(self) -> None:
-        """Drop what no build has used for long."""
+    def prune(self) -> None:
+        """Delete unused files from the cache."""
         self._layers.prune()
         self._bytecode.prune()
         self._base.prune()
@@ -136,31 +136,31 @@ class _Build:
         manifest = documents.manifest(config, [*map(documents.as_oci, part.layers), *own], self._labels())
         return self._pushing.manifest(manifest, platform)
 
-    def _foundation(self) -> None:
+    def _base_layers(self) -> None:
         for platform in self._platforms:
             if size := self._base.to_fetch(platform, self._python):
                 text = f"fetching {self._base.name} for {platform}"
                 self._pushing.report("base", {"platform": platform, "bytes": size, "text": text})
-            ground = self._base.ground(platform, self._python)
-            self._take(platform, "system", *self._system(ground))
+            facts = self._base.facts(platform, self._python)
+            self._add(platform, "system", *self._system(facts))
             library = self._base.standard_library(platform, self._python, self._layers, self._bytecode)
-            self._take(platform, "standard library", *library)
+            self._add(platform, "standard library", *library)
 
-    def _bring(self, platform: str) -> None:
+    def _push_base(self, platform: str) -> None:
         for layer in self._base.part(platform).layers:
-            self._pushing.foreign(layer, self._base)
+            self._pushing.base_layer(layer, self._base)
 
-    def _packages(self, groups: Iterable[Group]) -> None:
+    def _packages(self, groups: Iterable[LayerGroup]) -> None:
         for group in groups:
             files = partial(packages, group, self._python, bytecode=self._bytecode)
             layer, kept = self._layers.get(f"packages {COMPILER} {group.key}", files)
-            self._take(group.lock.platform, group.name, layer, kept)
+            self._add(group.lock.platform, group.name, layer, kept)
 
-    def _system(self, ground: Ground) -> tuple[Layer, bool]:
-        entries = tuple(_system(self._python, ground))
+    def _system(self, facts: BaseFacts) -> tuple[Layer, bool]:
+        entries = tuple(_system(self._python, facts))
         return self._layers.get(f"system {LAYOUT} {entries}", lambda work: entries)
 
-    def _take(self, platform: str, name: str, layer: Layer, kept: bool) -> None:
+    def _add(self, platform: str, name: str, layer: Layer, kept: bool) -> None:
         self._made[platform][name] = layer
         of = sum(map(len, self._made.values())), sum(len(groups) + 2 for groups in self._groups.values())
         facts = {"platform": platform, "name": name, "bytes": layer.size, "kept": kept, "of": of}
@@ -168,7 +168,7 @@ class _Build:
         self._pushing.layer(layer)
 
     def _config(self, part: Part, own: list[Layer]) -> dict[str, Any]:
-        """Return what a container engine is to know, beginning with what the base says."""
+        """Return the image's configuration, which extends that of the base."""
         base = part.config.get("config") or {}
         inherited = dict(pair.split("=", 1) for pair in base.get("Env") or ())
         return {
@@ -200,8 +200,8 @@ def _check_python(python: str) -> None:
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     if python != ours:
         raise BadArgument(
-            f"the direct builder compiles what it installs with the Python that it runs in, {ours}, and the image is to"
-            f" have Python {python}; run it with Python {python}, or give build.builder='buildx'."
+            f"the direct builder compiles packages with the running Python, {ours}, but the image needs Python"
+            f" {python}; run it with Python {python}, or give build.builder='buildx'."
         )
 
 
@@ -211,33 +211,33 @@ def _environment(inherited: Mapping[str, str]) -> dict[str, str]:
         "PATH": f"/{VENV}/bin:{path}",
         "HOME": f"/{HOME}",
         "VIRTUAL_ENV": f"/{VENV}",
-        # Everything is compiled, and what is not was left out on purpose.
+        # All modules are compiled, except those left out on purpose.
         "PYTHONDONTWRITEBYTECODE": "1",
-        # The last lines of a worker that is killed are in its log.
+        # Keeps the last lines in the log of a worker that is killed.
         "PYTHONUNBUFFERED": "1",
     }
     return {**inherited, **own}
 
 
-def _system(python: str, ground: Ground) -> Iterator[Entry]:
-    """Give the user whom the worker runs as, and the virtual environment without packages."""
+def _system(python: str, facts: BaseFacts) -> Iterator[Entry]:
+    """Yield the worker's user, and the virtual environment without packages."""
     for name, text, line in (
-        ("passwd", ground.passwd, f"dask:x:{USER}:{USER}::/{HOME}:/bin/sh"),
-        ("group", ground.group, f"dask:x:{USER}:"),
+        ("passwd", facts.passwd, f"dask:x:{USER}:{USER}::/{HOME}:/bin/sh"),
+        ("group", facts.group, f"dask:x:{USER}:"),
     ):
         lines = text.splitlines()
         taken = any(known.split(":")[0] == "dask" or known.split(":")[2:3] == [str(USER)] for known in lines)
         yield Entry(f"etc/{name}", "".join(f"{each}\n" for each in (lines if taken else [*lines, line])).encode())
     yield Entry(HOME, owner=USER)
-    yield from skeleton(python, ground.python)
+    yield from skeleton(python, facts.python)
 
 
 def _finish(jobs: list[Future[None]]) -> None:
-    """Wait for all; on the first failure those that have not begun are dropped, and it is raised."""
+    """Wait for all jobs; on the first failure, cancel the pending ones and raise it."""
     try:
         for job in as_completed(jobs):
             job.result()
-    except BaseException:  # also an impatient Ctrl-C
+    except BaseException:  # including KeyboardInterrupt
         for job in jobs:
             job.cancel()
         raise

@@ -1,7 +1,7 @@
-"""The files of an image, read out of its layers as a container engine would lay them one over the other.
+"""Read the files of an image from its layers, stacked as a container engine stacks them.
 
-Nothing is unpacked: of a link, a device or a whiteout only the name counts, and no name is followed. An image may come
-from anybody, so names, sizes and numbers are bounded.
+Nothing is extracted: only the names of links, devices and whiteouts are used, and links are not followed. Images are
+untrusted, so names, sizes and counts are limited.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from dask_starburst.environment.tools import cancellation
-from dask_starburst.environment.build.tar import BROKEN, opened
+from dask_starburst.environment.build.tar import BROKEN, open_layer
 from dask_starburst.errors import ImageError
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
-#: What a layer may unpack to: this many times its size, and this many bytes in any case. Real ones are at about 3.
+#: Limit of an uncompressed layer: its size times the ratio, plus the bytes. Real layers have a ratio of about 3.
 _MOST_RATIO, _MOST_UNPACKED = 50, 1 << 30
-#: Bytes of one file, and of all files, whose contents are kept in memory: Python's standard library has 20 MB.
+#: Limit in bytes of one file, and of all files, held in memory: Python's standard library has 20 MB.
 _MOST_FILE, _MOST_CONTENTS = 16 << 20, 256 << 20
-#: Names that are kept in memory; large images have 200,000 files.
+#: Limit of names held in memory; large images have 200,000 files.
 _MOST_NAMES = 2_000_000
-#: Bytes of a header that says more of the next member, which tarfile reads into memory whole.
+#: Limit in bytes of an extended header, which tarfile reads into memory completely.
 _MOST_HEADER = 1 << 20
-#: Bytes of a path and of a name in it (Linux, limits.h).
+#: Limits in bytes of a path and of a name (Linux, limits.h).
 _MOST_PATH, _MOST_NAME = 4096, 255
 _EXTENDED = (
     tarfile.XHDTYPE,
@@ -38,34 +38,34 @@ _EXTENDED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
-    """What files there are, without the slash in front, and what is in those that were asked for."""
+class ImageFiles:
+    """The paths of an image's files, without a leading slash, and the contents of selected ones."""
 
     names: set[str] = field(default_factory=set)
     contents: dict[str, bytes] = field(default_factory=dict)
 
 
-def read_tree(layers: Iterable[tuple[Path, str]], wanted: Callable[[str], bool], image: str = "the image") -> Tree:
-    """Return the files that layers add up to.
+def read_image_files(layers: Iterable[tuple[Path, str]], select: Callable[[str], bool], image: str = "the image") -> ImageFiles:
+    """Return the files of stacked layers.
 
     Parameters
     ----------
     layers : iterable of tuple of Path and str
-        The files that the layers are in and their media types, from the lowest to the topmost.
-    wanted : callable
-        Whether the contents of a file matter, by its path.
+        Files and media types of the layers, lowest first.
+    select : callable
+        Whether to keep the contents of a file, by its path.
     image : str
-        What the image is called, for errors.
+        Name of the image, for errors.
 
     Raises
     ------
     ImageError
-        A layer cannot be read, is larger than any real one, or has a name that leads out of the image.
+        A layer cannot be read, exceeds a limit, or has a path outside of the image.
     """
-    tree = Tree()
+    tree = ImageFiles()
     for path, media_type in layers:
         try:
-            over, hidden = _read(path, media_type, wanted)
+            over, hidden = _read(path, media_type, select)
         except BROKEN as error:
             raise ImageError(f"a layer of {image} cannot be read ({error}); use another image.") from error
         except _HostileError as error:
@@ -79,7 +79,7 @@ def read_tree(layers: Iterable[tuple[Path, str]], wanted: Callable[[str], bool],
     return tree
 
 
-def _check_sums(tree: Tree, image: str) -> None:
+def _check_sums(tree: ImageFiles, image: str) -> None:
     try:
         _check_number(len(tree.names), sum(map(len, tree.contents.values())))
     except _HostileError as error:
@@ -87,12 +87,12 @@ def _check_sums(tree: Tree, image: str) -> None:
 
 
 def write_files(contents: Mapping[str, bytes], folder: Path) -> None:
-    """Write files of an image below an empty folder, which nothing gets out of.
+    """Write files of an image below an empty folder, and never outside of it.
 
     Raises
     ------
     ImageError
-        Two names cannot be there together: one is a file, and a folder of the other.
+        One path is a file and also a parent folder of another path.
     """
     for name, data in contents.items():
         path = folder / checked_name(name)
@@ -106,12 +106,12 @@ def write_files(contents: Mapping[str, bytes], folder: Path) -> None:
 
 
 def checked_name(name: str) -> str:
-    """Return the name of a member without the slash in front.
+    """Validate the name of a member, and return it without a leading slash.
 
     Raises
     ------
     ImageError
-        It leads out of the image, or is none that a file can have.
+        It leads out of the image, or is not a valid path.
     """
     try:
         return _checked(name)
@@ -120,15 +120,15 @@ def checked_name(name: str) -> str:
 
 
 class _HostileError(Exception):
-    """What no layer of a real image has; the message goes on from "the image"."""
+    """A layer that looks malicious; the message continues "the image"."""
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header; one that would fill the memory is refused before what belongs to it is read."""
+    """A member's header that rejects oversized extended headers before their data is read."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        """Read it out of a block."""
+        """Read a header from a block."""
         found = super().frombuf(buf, encoding, errors)
         if found.type in _EXTENDED and found.size > _MOST_HEADER:
             raise _HostileError(f"has a header of {found.size} bytes")
@@ -136,11 +136,11 @@ class _Header(tarfile.TarInfo):
 
 
 class _Bounded:
-    """A layer as it is unpacked, up to the number of bytes that it may have."""
+    """A decompressed layer with a size limit."""
 
     def __init__(self, path: Path, media_type: str) -> None:
         self._most = self._left = _MOST_UNPACKED + _MOST_RATIO * path.stat().st_size
-        self._opened = opened(path, media_type)
+        self._opened = open_layer(path, media_type)
 
     def __enter__(self) -> None:
         self._file = self._opened.__enter__()
@@ -152,13 +152,13 @@ class _Bounded:
         data = self._file.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise _HostileError(f"unpacks to more than {self._most >> 20} MiB, as a decompression bomb does")
+            raise _HostileError(f"decompresses to more than {self._most >> 20} MiB, like a decompression bomb")
         return data
 
 
-def _read(path: Path, media_type: str, wanted: Callable[[str], bool]) -> tuple[Tree, set[str]]:
-    """Return what a layer adds and what it hides of those below: paths, and folders' paths with a slash behind."""
-    tree, hidden, kept = Tree(), set(), 0
+def _read(path: Path, media_type: str, select: Callable[[str], bool]) -> tuple[ImageFiles, set[str]]:
+    """Return the files a layer adds and the paths it hides; paths of folders end with a slash."""
+    tree, hidden, kept = ImageFiles(), set(), 0
     bounded: Any = _Bounded(path, media_type)
     with bounded, tarfile.open(fileobj=bounded, mode="r|", tarinfo=_Header) as archive:
         for member in archive:
@@ -172,7 +172,7 @@ def _read(path: Path, media_type: str, wanted: Callable[[str], bool]) -> tuple[T
                 hidden.add(f"{folder}/{_checked(last.removeprefix(_WHITEOUT))}".lstrip("/"))
             elif not member.isdir():
                 tree.names.add(name)
-                if wanted(name):
+                if select(name):
                     kept += member.size
                     tree.contents[name] = _content(archive, member, tree, kept)
             _check_number(len(tree.names) + len(hidden), kept)
@@ -187,15 +187,15 @@ def _check_number(names: int, size: int) -> None:
 
 
 def _checked(name: str) -> str:
-    """Return a name without what goes without saying, if it is one that a file below a folder can have.
+    """Normalize a name; reject one that is not a valid path below a folder.
 
-    A line feed matters too: lists of files that are handed to other programs have one name a line.
+    Line feeds are rejected too: other programs receive lists of files with one name a line.
     """
     short = "/".join(part for part in name.split("/") if part not in ("", "."))
     parts = short.split("/")
     if ".." in parts:
         raise _HostileError(f"has a file {name!r:.200}, which is outside of it")
-    # Bytes that are no UTF-8 come as surrogates, which are not printable either and do no harm.
+    # Bytes that are not valid UTF-8 appear as surrogates, which are harmless.
     if any(ord(character) < 32 or ord(character) == 127 for character in short):
         raise _HostileError(f"has a file {name!r:.200}, whose name has control characters")
     if len(_encoded(short)) > _MOST_PATH or any(len(_encoded(part)) > _MOST_NAME for part in parts):
@@ -207,8 +207,8 @@ def _encoded(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, tree: Tree, kept: int) -> bytes:
-    if member.islnk():  # a second name of a file that came before
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, tree: ImageFiles, kept: int) -> bytes:
+    if member.islnk():  # a hard link to an earlier member
         return tree.contents.get(_checked(member.linkname), b"")
     if member.size > _MOST_FILE or kept > _MOST_CONTENTS:
         raise _HostileError(f"has a file {member.name!r:.200} of {member.size} bytes, which would be kept in memory")
@@ -216,7 +216,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, tree: Tree, kept
     return file.read() if file else b""
 
 
-def _hide(tree: Tree, hidden: set[str]) -> None:
+def _hide(tree: ImageFiles, hidden: set[str]) -> None:
     if not hidden:
         return
     folders = tuple(name if name.endswith("/") else f"{name}/" for name in hidden)

@@ -1,4 +1,4 @@
-"""What builders have in common: an order comes in, an image in a registry comes out."""
+"""The interface of builders: they turn an order into an image in a registry."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from dask_starburst.environment.registry.client import Registry
 from dask_starburst.environment.resolve.lock import Lock
 from dask_starburst.plan.images.recipe import Recipe
 
-#: Told what happens: a word for it, and the facts. Builders call it from one thread at a time.
+#: Receives progress: a kind and its facts. Builders call it from one thread at a time.
 Report = Callable[[str, Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to build: the recipe, and where its ingredients are.
+    """A build order: the recipe and its inputs.
 
     Parameters
     ----------
     recipe : Recipe
-        What is to come out.
+        The recipe of the image.
     environment : Environment
-        The packages, with the wheels and modules that only this computer has.
+        The packages, with local wheels and modules.
     locks : mapping of str to Lock
-        What to install, by platform: one for each of the recipe's.
+        The packages to install, for each platform of the recipe.
     base : BaseImage
-        What it is built on.
+        The base image.
     """
 
     recipe: Recipe
@@ -40,7 +40,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where the image goes: a repository, which is there already, and the tag to give it."""
+    """Where to push the image: an existing repository, and the tag."""
 
     registry: Registry
     repository: str
@@ -54,17 +54,17 @@ class Image:
     Parameters
     ----------
     reference : str
-        What to run: ``"host/repository@sha256:…"``.
+        The pinned name: ``"host/repository@sha256:…"``.
     tag : str
-        What it can be found by.
+        Its tag.
     digest : str
-        Of its index.
+        Digest of its index.
     platforms : tuple of str
-        As OCI writes them, such as ``"linux/arm64"``.
+        In OCI's notation, such as ``"linux/arm64"``.
     bytes_uploaded : int
-        What the registry did not have before.
+        Bytes that the registry did not have before.
     seconds : float
-        How long it took to build and push.
+        Duration of build and push.
     """
 
     reference: str
@@ -76,36 +76,36 @@ class Image:
 
 
 class Builder(Protocol):
-    """Makes an image and pushes it.
+    """Build an image and push it.
 
-    Calls block and may take minutes: a thread is the place for them.
+    Calls block and may take minutes: run them in a thread.
     """
 
     @property
     def name(self) -> str:
-        """The word that settings use for it."""
+        """The builder's name in settings."""
         ...
 
     @property
     def template(self) -> str:
-        """What of a recipe is the builder's own; see `Recipe`."""
+        """The builder's part of a recipe; see `Recipe`."""
         ...
 
     def build(self, order: Order, to: Destination, report: Report) -> Image:
-        """Build what is ordered, and give it its tag as the last thing, when all of it is there.
+        """Build and push an image; tag it last, when it is complete.
 
         Parameters
         ----------
         order : Order
-            What to build.
+            The build order.
         to : Destination
-            Where to push it.
+            Where to push the image.
         report : callable
-            Hears what happens.
+            Receives progress.
 
         Raises
         ------
         ImageError
-            It could not be built or pushed. Nothing half-made has the tag.
+            The build or push failed. An incomplete image has no tag.
         """
         ...

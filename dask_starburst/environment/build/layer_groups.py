@@ -1,7 +1,7 @@
-"""Which packages share a layer: those that change together, so that a change moves little.
+"""Group packages into layers: those that change together share one, so that a change uploads little.
 
-The layers lie in this order, what changes least at the bottom. A package that one user changes is most often none of
-the big ones, so those have layers of their own.
+The layers are stacked in this order, the most stable at the bottom. Users rarely change the large packages, so those
+have layers of their own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dask_starburst.environment.capture.model import Environment
 from dask_starburst.environment.resolve.lock import Lock
 from packaging.utils import canonicalize_name
 
-#: Raised by hand when `site` lays packages out in another way: layers made before are not taken again.
+#: Increment when `venv_layout` changes: cached layers are then invalid.
 LAYOUT = "1"
 # Compressed megabytes per platform on 2026-11-23: pyarrow 52, numpy 15, pandas 11.
 _LAYERS = {
@@ -26,12 +26,12 @@ _LAYERS = {
     "accelerators": ("nvidia-*", "cuda-*", "cupy*", "torch*", "triton", "tensorflow*", "jax*", "*-cu1[0-9]"),
     "numeric": ("numpy", "pandas", "scipy", "scikit-learn", "numba", "llvmlite", "polars*", "xgboost*", "statsmodels"),
     "plots": ("bokeh", "contourpy", "fonttools", "kiwisolver", "matplotlib", "pillow", "xyzservices"),
-    # What dask_starburst itself depends on, beside Dask.
+    # Dependencies of dask_starburst, other than Dask.
     "starburst": (
         *("boto3", "botocore", "cffi", "cryptography", "jmespath", "markdown-it-py", "mdurl", "pycparser", "pygments"),
         *("python-dateutil", "rich", "s3transfer", "six"),
     ),
-    # What Dask depends on. Each has releases of its own, and so the layer is to be small.
+    # Dependencies of Dask. They are released independently, so this layer should be small.
     "dask needs": (
         *("click", "cloudpickle", "fsspec", "importlib-metadata", "jinja2", "locket", "lz4", "markupsafe", "msgpack"),
         *("packaging", "partd", "psutil", "pyyaml", "sortedcontainers", "tblib", "toolz", "tornado", "urllib3", "zict"),
@@ -40,16 +40,16 @@ _LAYERS = {
     # These two are released together.
     "dask": ("dask", "distributed"),
 }
-#: What is made on this computer: it lies on top.
+#: Local wheels and modules: the top layer.
 OWN = "own"
-#: With so many packages the others are spread over more layers.
-_CROWD = 24
+#: Above this number of packages, the others are spread over more layers.
+_PER_LAYER = 24
 _MOST = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Packages of one layer: a lock and an environment of their own, as if there were no others."""
+class LayerGroup:
+    """The packages of one layer, with a lock and an environment of only these."""
 
     name: str
     lock: Lock
@@ -57,21 +57,21 @@ class Group:
 
     @property
     def key(self) -> str:
-        """Everything that the group's files follow from, but for the compiler of its Python files."""
+        """All inputs of the group's files, except the compiler of its Python files."""
         wheels = [(wheel.name, wheel.version, wheel.digest) for wheel in self.environment.wheels]
         modules = [(module.name, module.digest) for module in self.environment.modules]
         return f"{LAYOUT} {self.environment.python} {self.lock.platform} {self.lock.text} {wheels} {modules}"
 
 
-def grouped(lock: Lock, environment: Environment) -> tuple[Group, ...]:
-    """Return the packages of a lock in groups, lowest layer first; none is empty.
+def group_packages(lock: Lock, environment: Environment) -> tuple[LayerGroup, ...]:
+    """Split the packages of a lock into groups, lowest layer first; omit empty groups.
 
     Parameters
     ----------
     lock : Lock
-        What is installed on a platform.
+        The packages of a platform.
     environment : Environment
-        The wheels and modules of this computer that go with it.
+        Its local wheels and modules.
     """
     own: set[str] = {canonicalize_name(wheel.name) for wheel in environment.wheels}
     shared = [name for name, _ in lock.packages if canonicalize_name(name) not in own]
@@ -81,20 +81,20 @@ def grouped(lock: Lock, environment: Environment) -> tuple[Group, ...]:
         members[_layer(name) or _other(name, others)].add(canonicalize_name(name))
     order = [*_LAYERS, *sorted(members.keys() - _LAYERS.keys())]
     bare = replace(environment, wheels=(), modules=())
-    groups = [Group(name, select(lock, members[name]), bare) for name in order if name in members]
+    groups = [LayerGroup(name, select(lock, members[name]), bare) for name in order if name in members]
     if own or environment.modules:
-        groups.append(Group(OWN, select(lock, own), environment))
+        groups.append(LayerGroup(OWN, select(lock, own), environment))
     return tuple(groups)
 
 
 def select(lock: Lock, names: set[str]) -> Lock:
-    """Return the part of a lock that is about some packages, by their normalized names."""
+    """Return the part of a lock for some packages, by their normalized names."""
     text = "".join(piece for name, piece in _pieces(lock.text) if name in names)
     return Lock(lock.platform, text, tuple(pair for pair in lock.packages if canonicalize_name(pair[0]) in names))
 
 
 def _pieces(text: str) -> Iterator[tuple[str, str]]:
-    """Give each requirement of a lock, with its hashes, by its name."""
+    """Yield each requirement of a lock with its hashes, by name."""
     joined = ""
     for line in text.splitlines(keepends=True):
         if (not joined and line.lstrip().startswith(("#", "-"))) or not line.strip():
@@ -113,8 +113,8 @@ def _layer(name: str) -> str | None:
 
 
 def _other(name: str, others: int) -> str:
-    """Return the layer of a package that has none by its name; the same for as long as there are about as many."""
+    """Return the layer of a package that matches no pattern; stable while their number is about the same."""
     layers = 1
-    while layers < _MOST and others > _CROWD * layers:
+    while layers < _MOST and others > _PER_LAYER * layers:
         layers *= 2
     return f"others-{int(sha256(canonicalize_name(name).encode()).hexdigest(), 16) % layers + 1}-of-{layers}"

@@ -1,6 +1,6 @@
-"""Layers of an image, kept by what they were made of.
+"""A cache of image layers, keyed by their inputs.
 
-Not by what came out: that is known only when they are made, and another version of the compressor makes other bytes.
+The key is not the digest: it is known only after a build, and depends on the compressor's version.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pathlib import Path
 from dask_starburst.environment.tools import cancellation
 from dask_starburst.environment.tools.files import drop_unused, explain_full_disk
 from dask_starburst.environment.registry import documents
-from dask_starburst.environment.build.tar import Entry, Packed, write_tar
+from dask_starburst.environment.build.tar import Entry, CompressedWriter, write_tar
 from dask_starburst.errors import BadArgument, ImageError
 from dask_starburst.paths import private_folder, private_opener, write_atomic
 
-#: By the word that settings use for a compression.
+#: Media types by the name of the compression in settings.
 MEDIA_TYPES = {"zstd": documents.LAYER_ZSTD, "gzip": documents.LAYER_GZIP}
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer as a file: `digest` and `size` of its compressed bytes, `diff_id` of what is in them."""
+    """A layer as a file: `digest` and `size` of the compressed file, `diff_id` of its content."""
 
     diff_id: str
     digest: str
@@ -36,42 +36,42 @@ class Layer:
 
     @property
     def descriptor(self) -> documents.Descriptor:
-        """How a manifest names the layer."""
+        """The layer's descriptor in a manifest."""
         return documents.Descriptor(media_type=self.media_type, digest=self.digest, size=self.size)
 
 
 class Layers:
-    """The layers that were made on this computer, by what they were made of.
+    """The layers built on this computer, by their inputs.
 
     Parameters
     ----------
     folder : Path
-        Where they are kept; it may vanish at any time.
+        Cache folder; it may be deleted at any time.
     compression : str
-        ``"zstd"``, or ``"gzip"`` for container engines of before 2023.
+        ``"zstd"``, or ``"gzip"`` for container engines released before 2023.
     """
 
     def __init__(self, folder: Path, compression: str = "zstd") -> None:
         if compression not in MEDIA_TYPES:
-            raise BadArgument(f"compression={compression!r} is none of {', '.join(map(repr, MEDIA_TYPES))}.")
+            raise BadArgument(f"compression={compression!r} is not one of {', '.join(map(repr, MEDIA_TYPES))}.")
         self.folder = folder
         self.compression = compression
         self._media_type = MEDIA_TYPES[compression]
 
     def get(self, key: str, entries: Callable[[Path], Iterable[Entry]]) -> tuple[Layer, bool]:
-        """Return the layer with a key, and whether it was there already.
+        """Return the layer with a key, and whether it was cached.
 
         Parameters
         ----------
         key : str
-            The digest of everything that the members follow from.
+            All inputs of the layer's members.
         entries : callable
-            Gives the members. It is called with an empty folder to work in, and only if the layer is not there.
+            Yields the members. Called with an empty work folder, and only if the layer is not cached.
 
         Raises
         ------
         ImageError
-            The disk is full. Nothing half-written is left under a final name.
+            The disk is full. Incomplete files have no final name.
         """
         found = self._find(key)
         if found is not None:
@@ -82,7 +82,7 @@ class Layers:
         return layer, False
 
     def prune(self, now: float | None = None) -> None:
-        """Delete what no image has used for a month."""
+        """Delete layers that have not been used for a month."""
         for name in ("blobs", "keys", "work"):
             drop_unused(self._made(name).iterdir(), now)
 
@@ -96,13 +96,13 @@ class Layers:
             for used in (note, layer.path):
                 os.utime(used)
         except (OSError, ValueError, TypeError, KeyError, ImageError):
-            return None  # never made, or not any more, or by another version of ours
+            return None  # not cached, deleted, or written by another version
         return layer
 
     def _write(self, entries: Iterable[Entry], work: Path) -> Layer:
         target = work / "layer.partial"
         with open(target, "wb", opener=private_opener) as file:
-            packed = Packed(file, self.compression)
+            packed = CompressedWriter(file, self.compression)
 
             def write(data: bytes) -> None:
                 cancellation.check()

@@ -1,4 +1,4 @@
-"""How a build goes on, in sentences: not more than one every few seconds."""
+"""Turn a builder's reports into progress messages, at most one every few seconds."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from dask_starburst.hooks import Tell
 
-#: Seconds between two sentences about the same thing.
+#: Minimum seconds between two messages.
 _PACE = 3.0
 
 
 class Progress:
-    """What a builder reports to; it tells the cluster's events.
+    """Receive a builder's reports and emit them as cluster events.
 
     Parameters
     ----------
     tag : str
-        The image.
+        Tag of the image.
     tell : callable
         Emits an event.
     """
@@ -26,25 +26,24 @@ class Progress:
     def __init__(self, tag: str, tell: Tell) -> None:
         self._tag = tag
         self._tell = tell
-        self._said = time.monotonic()
+        self._reported_at = time.monotonic()
         self._sent = ""
 
     def __call__(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """Take what the builder says; see the reports of `DirectBuilder.build` and of `BuildLog`."""
+        """Handle a report; see `DirectBuilder.build` and `BuildLog`."""
         if kind == "sent":
-            self._sent = f"; {megabytes(facts['bytes'])} of {megabytes(facts['total'])} that are new so far are pushed"
-        if (
-            kind != "base" and time.monotonic() - self._said < _PACE
-        ):  # what is fetched may take long: it is said at once
+            self._sent = f"; pushed {megabytes(facts['bytes'])} of {megabytes(facts['total'])} so far"
+        # A fetch may take long, so it is reported at once.
+        if kind != "base" and time.monotonic() - self._reported_at < _PACE:
             return
-        self._said = time.monotonic()
-        self._tell("image-progress", self._tag, f"image: {_sentence(kind, facts)}{self._sent}", **facts)
+        self._reported_at = time.monotonic()
+        self._tell("image-progress", self._tag, f"image: {_message(kind, facts)}{self._sent}", **facts)
 
 
-def _sentence(kind: str, facts: Mapping[str, Any]) -> str:
+def _message(kind: str, facts: Mapping[str, Any]) -> str:
     if kind == "layer":
         number, total = facts["of"]
-        return f"layer {number} of {total} is made ({facts['name']} for {facts['platform']})"
+        return f"layer {number} of {total} built ({facts['name']} for {facts['platform']})"
     if kind == "step":
         where = f" for {facts['platform']}" if facts["platform"] else ""
         return f"step {facts['number']} of {facts['of']}{where}, {facts['name']}: {facts['state']}"
@@ -52,5 +51,5 @@ def _sentence(kind: str, facts: Mapping[str, Any]) -> str:
 
 
 def megabytes(size: float) -> str:
-    """Return a size in bytes for people."""
+    """Format a size in bytes."""
     return f"{size / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""What goes to the registry: only what it does not have, each thing once, and the tag last."""
+"""Push an image: each missing blob once, and the tag last."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from dask_starburst.errors import ImageError
 RECIPE = "io.dask-starburst.recipe"
 #: Annotation of an index that has another tag than the recipe's hash.
 TAG = "io.dask-starburst.tag"
-#: Annotation of a layer: what is in it.
+#: Annotation of a layer with its name.
 LAYER = "io.dask-starburst.layer"
 
 
-class Pushing:
-    """Pushes the parts of one image; from several threads, if that suits.
+class ImagePush:
+    """Push the parts of one image. Thread-safe.
 
     Parameters
     ----------
     to : Destination
-        Where to.
+        Where to push.
     report : callable
-        Hears of everything, from one thread at a time.
+        Receives progress, from one thread at a time.
     """
 
     def __init__(self, to: Destination, report: Report) -> None:
@@ -39,26 +39,26 @@ class Pushing:
         self._registry = to.registry
         self._repository = to.repository
         self._report = report
-        self._talking = threading.Lock()
-        self._looking = threading.Lock()
-        self._one_at_a_time: dict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._there: set[str] = set()
+        self._report_lock = threading.Lock()
+        self._locks_lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._existing: set[str] = set()
         # Bytes by digest.
         self._missing: dict[str, int] = {}
         self._sent: dict[str, int] = {}
 
     def report(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """Tell of something; nobody who is told of nothing any more is worked for."""
+        """Report progress; raise `Cancelled` if the build was cancelled."""
         cancellation.check()
-        with self._talking:
+        with self._report_lock:
             self._report(kind, dict(facts))
 
     def layer(self, layer: Layer) -> None:
-        """Push a layer of ours."""
+        """Push a layer that was built here."""
         self._once(layer.digest, lambda: self._push(layer.digest, layer.path, layer.size))
 
-    def foreign(self, layer: documents.Descriptor, base: BaseImage) -> None:
-        """Have the registry take a layer of the base over, or fetch it and push it."""
+    def base_layer(self, layer: documents.Descriptor, base: BaseImage) -> None:
+        """Mount a layer of the base in the registry, or fetch and push it."""
 
         def bring() -> None:
             if not self._mount(layer, base):
@@ -67,13 +67,13 @@ class Pushing:
         self._once(layer.digest, bring)
 
     def config(self, body: bytes) -> documents.Descriptor:
-        """Push the configuration of an image; return what a manifest says of it."""
+        """Push the configuration of an image; return its descriptor."""
         described = documents.Descriptor(media_type=documents.CONFIG, digest=documents.digest_of(body), size=len(body))
         self._once(described.digest, lambda: self._push(described.digest, body, len(body)))
         return described
 
     def manifest(self, manifest: documents.Manifest, platform: str) -> documents.Descriptor:
-        """Push the manifest of a platform, whose parts are all there; return what an index says of it."""
+        """Push the manifest of a platform, after its blobs; return its descriptor."""
         if self._registry.manifest(self._repository, manifest.digest) is None:
             self._registry.put_manifest(self._repository, manifest.digest, manifest)
         return documents.Descriptor(
@@ -81,9 +81,9 @@ class Pushing:
         )
 
     def tag(self, index: documents.Manifest) -> str:
-        """Push the index by its tag; return the digest that the tag means then.
+        """Push the index by its tag; return the digest of the tag afterwards.
 
-        Where tags cannot be moved and somebody else has built the same recipe meanwhile, theirs is as good as ours.
+        If tags are immutable and another build of the same recipe was tagged meanwhile, its image is used.
         """
         cancellation.check()
         there = self._registry.manifest(self._repository, self.destination.tag)
@@ -98,27 +98,27 @@ class Pushing:
             return there.digest
 
     def _once(self, digest: str, push: Callable[[], object]) -> None:
-        """Push what is not there yet; two platforms often share a layer."""
-        with self._looking:
-            lock = self._one_at_a_time[digest]
+        """Push a blob unless it exists; two platforms often share a layer."""
+        with self._locks_lock:
+            lock = self._locks[digest]
         with lock:
-            if digest not in self._there and not self._registry.has_blob(self._repository, digest):
+            if digest not in self._existing and not self._registry.has_blob(self._repository, digest):
                 push()
-            self._there.add(digest)
+            self._existing.add(digest)
 
     def _mount(self, layer: documents.Descriptor, base: BaseImage) -> bool:
         same = base.registry.host == self._registry.host
         return same and self._registry.mount_blob(self._repository, layer.digest, base.repository)
 
     def _push(self, digest: str, body: Path | bytes, size: int) -> None:
-        with self._talking:
+        with self._report_lock:
             self._missing[digest] = size
-        self._registry.push_blob(self._repository, digest, body, lambda sent: self._tell(digest, sent))
-        self._tell(digest, size)
+        self._registry.push_blob(self._repository, digest, body, lambda sent: self._report_sent(digest, sent))
+        self._report_sent(digest, size)
 
-    def _tell(self, digest: str, sent: int) -> None:
+    def _report_sent(self, digest: str, sent: int) -> None:
         cancellation.check()
-        with self._talking:
+        with self._report_lock:
             self._sent[digest] = sent
             self._report("sent", {"bytes": sum(self._sent.values()), "total": sum(self._missing.values())})
 

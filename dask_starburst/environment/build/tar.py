@@ -1,7 +1,7 @@
-"""Tar archives that come out the same, byte for byte, whoever makes them and where; and their compression.
+"""Write reproducible tar archives, and compress them.
 
-The digest of a layer decides whether a registry has it. So nothing of the computer that made it may be in it: members
-are sorted, times, owners and modes are fixed, the compressor's level and number of threads too.
+A registry finds a layer by its digest, so a layer must not depend on the computer that built it: members are sorted,
+and times, owners, modes, the compressor's level and its number of threads are fixed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ZSTD_LEVEL = 3
 _GZIP_LEVEL = 6
 _CHUNK = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
-#: What reading a file may raise that is not the layer that it should be.
+#: Exceptions of reading a corrupt layer.
 BROKEN = (tarfile.TarError, zlib.error, zstd.ZstdError, OSError, EOFError, ValueError, OverflowError)
 
 
@@ -39,15 +39,15 @@ class Entry:
     Parameters
     ----------
     path : str
-        In the image, without the slash in front.
+        Path in the image, without a leading slash.
     content : Path or bytes, optional
-        What a file holds, or where that is to be read. A member with neither content nor link is a folder.
+        Content of a file, or the path to read it from. A member with neither content nor link is a folder.
     link : str, optional
-        What a symbolic link points to.
+        Target of a symbolic link.
     executable : bool
-        Whether a file's mode is 0755, as a folder's is, and not 0644.
+        Whether a file's mode is 0755 instead of 0644.
     owner : int
-        User and group; root, unless the worker writes there.
+        User and group ID; root, unless the worker writes there.
     """
 
     path: str
@@ -62,13 +62,13 @@ class _Compressor(Protocol):
     def flush(self) -> bytes: ...
 
 
-class Packed:
-    """Takes a tar archive in pieces, writes it compressed, and reckons both digests on the way.
+class CompressedWriter:
+    """Compress a tar archive into a file, and compute the digests of both.
 
     Parameters
     ----------
     file : binary file
-        Where the compressed bytes go.
+        The compressed file.
     compression : str
         ``"zstd"`` or ``"gzip"``.
     """
@@ -81,12 +81,12 @@ class Packed:
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """Take the next piece."""
+        """Write the next piece of the archive."""
         self._inside.update(data)
         self._put(self._compressor.compress(data))
 
     def close(self) -> None:
-        """Write what is held back."""
+        """Write the rest of the compressed data."""
         self._put(self._compressor.flush())
 
     def _put(self, data: bytes) -> None:
@@ -96,19 +96,19 @@ class Packed:
 
     @property
     def diff_id(self) -> str:
-        """The digest of the archive."""
+        """The digest of the uncompressed archive."""
         return f"sha256:{self._inside.hexdigest()}"
 
     @property
     def digest(self) -> str:
-        """The digest of what was written."""
+        """The digest of the compressed file."""
         return f"sha256:{self._outside.hexdigest()}"
 
 
 def write_tar(entries: Iterable[Entry], write: Callable[[bytes], None]) -> None:
-    """Write members, and the folders that they stand in, as a tar archive in the order of their paths.
+    """Write members and their parent folders as a tar archive, sorted by path.
 
-    Of two members with the same path the later counts.
+    Of two members with the same path, the later one is written.
     """
     members = {entry.path: entry for entry in entries}
     for path in tuple(members):
@@ -123,20 +123,20 @@ def write_tar(entries: Iterable[Entry], write: Callable[[bytes], None]) -> None:
 
 
 class _Pieces:
-    """Gathers small pieces: a compressor and two digests cost more to call than to feed."""
+    """Buffer small pieces: each call of a compressor and two digests has a fixed cost."""
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self._write = write
-        self._held = bytearray()
+        self._buffer = bytearray()
 
     def add(self, data: bytes) -> None:
-        self._held += data
-        if len(self._held) >= _CHUNK:
+        self._buffer += data
+        if len(self._buffer) >= _CHUNK:
             self.flush()
 
     def flush(self) -> None:
-        self._write(bytes(self._held))
-        self._held.clear()
+        self._write(bytes(self._buffer))
+        self._buffer.clear()
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -176,18 +176,18 @@ def _header(info: tarfile.TarInfo) -> bytes:
 
 
 def _compressor(compression: str) -> _Compressor:
-    if compression == "gzip":  # 16: with gzip's header, which zlib leaves without time and name
+    if compression == "gzip":  # 16: write a gzip header, in which zlib sets neither time nor name
         return zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     parameter = zstd.CompressionParameter
-    # One worker thread, always: without one, the bytes are others.
+    # Always one worker thread: the output depends on this.
     options: dict[Any, int] = {parameter.compression_level: _ZSTD_LEVEL, parameter.nb_workers: 1}
     made: _Compressor = zstd.ZstdCompressor(options=options)
     return made
 
 
 @contextmanager
-def opened(path: Path, media_type: str) -> Iterator[IO[bytes]]:
-    """Open a layer of any media type, to read its tar archive."""
+def open_layer(path: Path, media_type: str) -> Iterator[IO[bytes]]:
+    """Open the tar archive of a layer with any media type."""
     openers: dict[str, Any] = {"zstd": zstd.open, "gzip": gzip.open}
     with openers.get(media_type[-4:], lambda path: path.open("rb"))(path) as file:
         yield file

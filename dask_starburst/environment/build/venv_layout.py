@@ -1,8 +1,8 @@
-"""Packages as the image has them: a virtual environment at ``/opt/venv``, in groups that change at their own pace.
+"""Lay out packages as a virtual environment at ``/opt/venv`` in the image.
 
-What an installer leaves is right for the folder on this computer, not for the image: scripts name the wrong Python,
-data files lie among the packages, and some notes say where a wheel came from. That is put right while the members of
-the layer are listed; the files themselves are left alone, for they may be the very files of the installer's cache.
+An installer writes files for a folder on this computer: scripts name the wrong Python, data files are among the
+packages, and some metadata names a local path. This module corrects that while it lists the members of the layer. The
+files themselves are not changed, as they may be links to the installer's cache.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 from dask_starburst.environment.build.tar import Entry
 from dask_starburst.environment.build.bytecode import Bytecode
 from dask_starburst.environment.capture.model import OwnModule
-from dask_starburst.environment.build.layer_groups import Group
+from dask_starburst.environment.build.layer_groups import LayerGroup
 from dask_starburst.environment.resolve.lock import install
 
-#: Where the virtual environment is in the image.
+#: Path of the virtual environment in the image.
 VENV = "opt/venv"
-#: What wheels bring for the virtual environment itself, and an installer with a target puts among the packages.
+#: Data folders of wheels, which an installer with ``--target`` puts among the packages.
 _DATA = ("bin", "etc", "include", "share")
-#: What says how and where from this computer got a package.
+#: Metadata that says how this computer installed a package.
 _NOTES = ("direct_url.json", "uv_build.json", "uv_cache.json")
 _NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
@@ -36,14 +36,14 @@ def site_packages(python: str) -> str:
 
 
 def skeleton(python: str, interpreter: str) -> Iterator[Entry]:
-    """Give the virtual environment without its packages.
+    """Yield the virtual environment without packages.
 
     Parameters
     ----------
     python : str
         The minor version.
     interpreter : str
-        Path of the base image's own.
+        Path of the base image's Python.
     """
     home = interpreter.rpartition("/")[0]
     settings = f"home = {home}\ninclude-system-site-packages = false\nversion = {python}\n"
@@ -54,19 +54,19 @@ def skeleton(python: str, interpreter: str) -> Iterator[Entry]:
     yield Entry(site_packages(python))
 
 
-def packages(group: Group, python: str, work: Path, bytecode: Bytecode) -> Iterator[Entry]:
-    """Install a group and give its files as they are in the image.
+def packages(group: LayerGroup, python: str, work: Path, bytecode: Bytecode) -> Iterator[Entry]:
+    """Install a group, and yield its files as members of the layer.
 
     Parameters
     ----------
-    group : Group
-        What to install, and for which platform.
+    group : LayerGroup
+        The packages and their platform.
     python : str
         The minor version.
     work : Path
         An empty folder.
     bytecode : Bytecode
-        Compiles what is imported; tests are not.
+        Compiles the modules, except tests.
     """
     folder = work / "site"
     folder.mkdir()
@@ -75,11 +75,11 @@ def packages(group: Group, python: str, work: Path, bytecode: Bytecode) -> Itera
     for module in group.environment.modules:
         _copy(module, folder)
     bytecode.compile(folder, f"/{site_packages(python)}", _is_imported)
-    yield from laid_out(folder, python)
+    yield from image_entries(folder, python)
 
 
-def laid_out(folder: Path, python: str) -> Iterator[Entry]:
-    """Give the files of a folder with installed packages as they are in the image."""
+def image_entries(folder: Path, python: str) -> Iterator[Entry]:
+    """Yield the files of a folder with installed packages as members of the layer."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     moved: dict[str, tuple[str, Path | bytes]] = {}
     for name, path in files.items():
@@ -118,12 +118,12 @@ def _is_note(name: str) -> bool:
 
 
 def _script(path: Path) -> bytes:
-    """Return a script that is run by the image's Python and not by the one that installed it."""
+    """Return a script with the path of the image's Python."""
     data = path.read_bytes()
     lines = data.split(b"\n")
     if not data.startswith(b"#!") or len(lines) < 3:
         return data
-    if lines[1].startswith(b"'''exec'"):  # how a path that is too long for the first line is written
+    if lines[1].startswith(b"'''exec'"):  # the form for a path that is too long for the first line
         del lines[1:3]
     elif b"python" not in lines[0]:
         return data
@@ -132,7 +132,7 @@ def _script(path: Path) -> bytes:
 
 
 def _record(path: Path, moved: dict[str, tuple[str, Path | bytes]]) -> bytes:
-    """Return the list of a package's files (PEP 627) with what was moved where it is now and as it is now."""
+    """Return a package's RECORD (PEP 627) with the new paths and hashes of moved files."""
     rows = []
     for name, *facts in csv.reader(io.StringIO(path.read_text(encoding="utf-8"))):
         if name in moved:

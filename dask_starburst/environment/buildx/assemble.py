@@ -1,6 +1,7 @@
-"""Steps of `worker.Dockerfile`, run by the Python of the image that is being built: nothing but its standard library.
+"""Steps of `worker.Dockerfile`, run by the Python of the image; they use its standard library only.
 
-It does with a running image what `site`, `base` and `direct` do without one, and the result is the same in use.
+They do in a running image what `venv_layout`, `base_image` and `direct` do without one; the resulting images behave the
+same.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ HOME = Path("/home/dask")
 USER = 1000
 PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 SITE = VENV / "lib" / PYTHON / "site-packages"
-# Parts of the standard library that no worker runs.
+# Parts of the standard library that workers do not run.
 NOT_COMPILED = {"test", "tests", "idlelib", "turtledemo", "tkinter", "lib2to3", "ensurepip"}
 NOT_COMPILED |= {"site-packages", "dist-packages"}
 
 
 def system() -> None:
-    """Make the user, an empty virtual environment, and compile the standard library."""
+    """Create the user and an empty virtual environment, and compile the standard library."""
     entry("/etc/passwd", f"dask:x:{USER}:{USER}::{HOME}:/bin/sh")
     entry("/etc/group", f"dask:x:{USER}:")
     HOME.mkdir(parents=True, exist_ok=True)
@@ -45,7 +46,7 @@ def system() -> None:
 
 
 def entry(file: str, line: str) -> None:
-    """Add a user or group, unless its name or number is taken."""
+    """Add a user or group, unless its name or ID is taken."""
     path = Path(file)
     lines = path.read_text().splitlines() if path.exists() else []
     if not any(each.split(":")[0] == "dask" or each.split(":")[2:3] == [str(USER)] for each in lines):
@@ -53,7 +54,7 @@ def entry(file: str, line: str) -> None:
 
 
 def packages() -> None:
-    """Install what the lock says, with its hashes; what has no wheel is built here."""
+    """Install the packages of the lock with their hashes; compile those without a wheel."""
     lock = MOUNTED / "lock.txt"
     if lock.stat().st_size:
         sources = MOUNTED / "sources.txt"
@@ -63,7 +64,7 @@ def packages() -> None:
 
 
 def own() -> None:
-    """Install the wheels that only the user's computer has, and put the user's modules beside them."""
+    """Install local wheels, and copy the user's modules."""
     wheels = sorted(map(str, (MOUNTED / "own").glob("wheels/*.whl")))
     if wheels:
         uv("--no-deps", "--no-index", *wheels)
@@ -74,7 +75,7 @@ def own() -> None:
 
 
 def uv(*arguments: str) -> None:
-    """Run uv with the user's indexes, which are in no command line and in no layer."""
+    """Run uv with the user's indexes, which appear neither on a command line nor in a layer."""
     environment = {**os.environ, "UV_LINK_MODE": "copy", "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never"}
     index, authorities = MOUNTED / "index.json", MOUNTED / "authorities.pem"
     if index.exists():
@@ -91,22 +92,22 @@ def uv(*arguments: str) -> None:
 
 
 def compile_packages() -> None:
-    """Compile what the step has installed; tests are not imported."""
+    """Compile the installed packages, except tests."""
     compile_all(path for path in SITE.rglob("*.py") if not {"test", "tests"}.intersection(path.relative_to(SITE).parts))
 
 
 def compile_all(paths: Iterable[Path]) -> None:
-    """Compile files that are not, without a look at their time when they are imported (PEP 552)."""
+    """Compile uncompiled files, with no check of the source at import (PEP 552)."""
     names = "\n".join(sorted(str(path) for path in paths if not compiled(path)))
     if names:
         command = [sys.executable, "-I", "-W", "ignore", "-m", "compileall", "-qq", "-j", "0"]
         done = subprocess.run([*command, "--invalidation-mode", "unchecked-hash", "-i", "-"], input=names, text=True)
-        if done.returncode not in (0, 1):  # 1: a file was no Python of this version; packages bring such templates
+        if done.returncode not in (0, 1):  # 1: a file was not valid Python of this version, as some templates are
             sys.exit(f"starburst: compiling Python files failed with status {done.returncode}")
 
 
 def compiled(path: Path) -> bool:
-    """Whether there is a compiled file already."""
+    """Whether a file has a compiled file."""
     return (path.parent / "__pycache__" / f"{path.stem}.{sys.implementation.cache_tag}.pyc").exists()
 
 

@@ -1,7 +1,7 @@
-"""The builder that is Docker's: for what the direct one cannot do, as it runs the image while it is built.
+"""The builder that uses Docker: for cases that require running the image during the build.
 
-That is Debian packages, a Dockerfile of the user's, and packages that have to be compiled. For another architecture
-than this computer's, all of it is emulated; so it takes several times as long.
+These are Debian packages, a user's Dockerfile, and packages that must be compiled. For another architecture than this
+computer's, all steps are emulated and take several times as long.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from dask_starburst.plan.images.recipe import TEMPLATE, recipe_hash
 
 
 class BuildxBuilder:
-    """Builds with ``docker buildx``.
+    """Build images with ``docker buildx``.
 
     Parameters
     ----------
     dockerfile : path, optional
-        The user's own. Its last stage is what the packages are put on, in place of the base image, which it gets as
-        ``BASE``: ``ARG BASE``, ``FROM ${BASE}``. The folder that it is in is what it can copy from.
+        The user's Dockerfile. Packages are installed on its last stage. It receives the base image as ``BASE``:
+        ``ARG BASE``, ``FROM ${BASE}``. Its folder is the build context.
     apt : sequence of str
         Debian packages to install on the base, such as ``("libgeos-c1v5",)``.
     options : sequence of str
-        Further words for ``docker buildx build``, such as ``("--cache-from", "…")``. They are seen by everybody who
-        lists the processes of this computer.
+        Further arguments of ``docker buildx build``, such as ``("--cache-from", "…")``. They are visible in this
+        computer's process list.
     cache : Path, optional
-        Where what was fetched is kept for the next time; the user's cache folder if left out.
+        Cache folder; default: the user's.
     """
 
     name = "buildx"
@@ -60,14 +60,14 @@ class BuildxBuilder:
 
     @property
     def template(self) -> str:
-        """What of a recipe is this builder's own: another Dockerfile or Debian package makes another image.
+        """The builder's part of a recipe: it changes with the Dockerfile and the Debian packages.
 
-        So does another file that the Dockerfile may copy.
+        It also changes with the files that the Dockerfile may copy.
 
         Raises
         ------
         BadArgument
-            The Dockerfile cannot be read, or has no stage; or a name is none of a Debian package.
+            The Dockerfile cannot be read or has no stage, or the name of a Debian package is invalid.
         """
         if self._dockerfile is None and not self._apt:
             return TEMPLATE
@@ -75,15 +75,15 @@ class BuildxBuilder:
         return f"{TEMPLATE} {sha256(f'{context} {self._text()}'.encode()).hexdigest()}"
 
     def build(self, order: Order, to: Destination, report: Report) -> Image:
-        """Build what is ordered and push it; docker gives it its tag as the last thing.
+        """Build and push an image; docker tags it last.
 
-        Reported are ``"step"`` and ``"pushing"``, see `BuildLog`. Docker does not say which layers the registry had
-        already: `Image.bytes_uploaded` counts all but the base's and those of an image that had the tag before.
+        Reports are ``"step"`` and ``"pushing"``, see `BuildLog`. Docker does not say which layers the registry already
+        had: `Image.bytes_uploaded` counts all but those of the base and of the tag's previous image.
 
         Raises
         ------
         ImageError
-            There is no docker, or it could not build or push. Nothing half-made has the tag.
+            Docker is missing, or the build or push failed. An incomplete image has no tag.
         """
         begin, text = time.monotonic(), self._text()
         before = to.registry.manifest(to.repository, to.tag)
@@ -98,7 +98,7 @@ class BuildxBuilder:
             command = [docker.program, *self._command(order, to, folder, context)]
             log = BuildLog(report)
             failed = _run(command, environment, log)
-            digest = self._theirs(log, to) if failed else _digest(folder / "metadata.json")
+            digest = self._existing_image(log, to) if failed else _digest(folder / "metadata.json")
         return Image(
             reference=f"{to.registry.host}/{to.repository}@{digest}",
             tag=to.tag,
@@ -112,25 +112,25 @@ class BuildxBuilder:
         return dockerfile(self._users() if self._dockerfile else None, self._apt)
 
     def _users(self) -> str:
-        """Return what is in the user's Dockerfile."""
+        """Return the content of the user's Dockerfile."""
         assert self._dockerfile is not None
         try:
             return self._dockerfile.read_text(encoding="utf-8")
         except OSError as error:
             raise BadArgument(
                 f"build.dockerfile={str(self._dockerfile)!r} cannot be read: {error.strerror}; give the path"
-                " of one that is there."
+                " of an existing one."
             ) from error
         except UnicodeDecodeError:
-            raise BadArgument(f"build.dockerfile={str(self._dockerfile)!r} is no text; give a Dockerfile.") from None
+            raise BadArgument(f"build.dockerfile={str(self._dockerfile)!r} is not text; give a Dockerfile.") from None
 
     def _command(self, order: Order, to: Destination, folder: Path, context: Path) -> list[str]:
-        """Return the words after ``docker``. None of them is a secret."""
+        """Return docker's arguments. They contain no secret."""
         recipe = order.recipe
         output = f"type=image,name={to.registry.host}/{to.repository}:{to.tag},oci-mediatypes=true"
         words = ["buildx", "build", "--builder", BUILDER, "--platform", ",".join(recipe.platforms), "--push"]
         words += ["--output", f"{output},compression={recipe.compression}", "--progress", "plain"]
-        # Attestations would be manifests of no platform in the index, which ECR's scans and lifecycle count as images.
+        # Attestations would be manifests without a platform, which ECR's scans and lifecycle rules count as images.
         words += ["--provenance=false", "--sbom=false", "--metadata-file", str(folder / "metadata.json")]
         words += ["--file", str(context / "Dockerfile"), "--build-context", f"starburst={context}"]
         words += ["--build-arg", f"BASE={order.base.reference}", "--build-arg", f"PYTHON={recipe.python}"]
@@ -139,8 +139,8 @@ class BuildxBuilder:
         words += write_secrets(folder, {**os.environ, **uv.indexes()}, order.environment.requirements)
         return [*words, *self._options, str(self._dockerfile.parent if self._dockerfile else context)]
 
-    def _theirs(self, log: BuildLog, to: Destination) -> str:
-        """Return the image of one who was faster, where a tag cannot be moved; else raise what went wrong."""
+    def _existing_image(self, log: BuildLog, to: Destination) -> str:
+        """Return the digest of an immutable tag that another build pushed meanwhile; else raise the build's error."""
         error = log.failure(f"{to.registry.host}/{to.repository}", to.registry.host)
         there = to.registry.manifest(to.repository, to.tag) if tag_taken(str(error)) else None
         if there is None:
@@ -155,24 +155,24 @@ def _labels(order: Order, tag: str) -> dict[str, str]:
         "org.opencontainers.image.base.name": order.base.name,
         "org.opencontainers.image.base.digest": order.base.digest,
         RECIPE: recipe,
-        # ECR counts an image's days from its first push: one that is to live anew must not be the same as the old one.
+        # ECR counts an image's age from its first push: a rebuilt image needs another digest than the old one.
         **({} if tag == recipe else {TAG: tag}),
     }
 
 
-def _check_platforms(wanted: Sequence[str], there: Sequence[str]) -> None:
-    missing = [platform for platform in wanted if platform not in there]
+def _check_platforms(required: Sequence[str], there: Sequence[str]) -> None:
+    missing = [platform for platform in required if platform not in there]
     if missing:
         raise ImageError(f"{no_emulation(', '.join(missing))} (It builds for {', '.join(there) or 'nothing'}.)")
 
 
 def _run(command: list[str], environment: dict[str, str], log: BuildLog) -> int:
-    """Run docker and hear it to the end; whoever interrupts us ends it too."""
+    """Run docker and parse its output; a cancellation terminates it."""
     how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "errors": "replace"}
     with cancellation.started(command, env=environment, **how) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            log.hear(line)
+            log.feed(line)
         return process.wait()
 
 
@@ -188,7 +188,7 @@ def _new_bytes(order: Order, to: Destination, digest: str, before: documents.Man
 
 
 def _blobs(to: Destination, manifest: documents.Manifest) -> dict[str, int]:
-    """Return digests and sizes of all that an image consists of."""
+    """Return digests and sizes of all blobs of an image."""
     if manifest.is_index:
         parts = [to.registry.manifest(to.repository, each.digest) for each in documents.manifests_of(manifest)]
         return {name: size for part in parts if part for name, size in _blobs(to, part).items()}

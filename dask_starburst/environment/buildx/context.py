@@ -1,4 +1,4 @@
-"""What docker is given to build from: a Dockerfile, and a folder with what no registry and no index has."""
+"""Write docker's build context: the Dockerfile, local wheels and modules, and secrets."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dask_starburst.environment.tools import uv
 from dask_starburst.errors import BadArgument, ImageError
 from dask_starburst.settings.checks import DEBIAN_PACKAGE
 
-#: What the user's Dockerfile may begin with: `FROM ${BASE}`.
+#: The first stage without a user's Dockerfile.
 _OURS = "ARG BASE\nFROM ${BASE} AS starburst-base\n"
 _FROM = re.compile(r"^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*\S+(?:[ \t]+AS[ \t]+(?P<name>\S+))?[ \t]*$", re.I | re.M)
-#: What takes files of the folder that the Dockerfile is in.
+#: Instructions that read files of the build context.
 _COPIES = re.compile(r"^[ \t]*(?:COPY|ADD)\b|--mount=\S*\btype=bind\b", re.I | re.M)
 _APT = (
     "USER 0:0\n"
     "RUN apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends {names}"
     " && rm -rf /var/lib/apt/lists/*\n"
 )
-#: What uv is told of the user's indexes and of how to reach them.
+#: Environment variables for uv: the user's indexes and proxies.
 _FOR_UV = re.compile(
     r"UV_(DEFAULT_INDEX|INDEX|INDEX_\w+|EXTRA_INDEX_URL|FIND_LINKS|INSECURE_HOST)|(HTTPS?|ALL|NO)_PROXY", re.I
 )
@@ -36,23 +36,23 @@ _NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
 def dockerfile(user: str | None, apt: Sequence[str]) -> str:
-    """Return the Dockerfile of a worker's image.
+    """Return the Dockerfile of a worker image.
 
     Parameters
     ----------
     user : str, optional
-        The text of the user's, whose last stage becomes the base.
+        The text of the user's Dockerfile, whose last stage becomes the base.
     apt : sequence of str
         Debian packages to install.
 
     Raises
     ------
     BadArgument
-        The user's has no stage, or a name is none of a Debian package.
+        The user's Dockerfile has no stage, or the name of a Debian package is invalid.
     """
     wrong = [name for name in apt if not DEBIAN_PACKAGE.fullmatch(name)]
     if wrong:
-        raise BadArgument(f"build.apt={wrong[0]!r} is no name of a Debian package; give names such as 'libgeos-c1v5'.")
+        raise BadArgument(f"build.apt={wrong[0]!r} is not a valid Debian package name; an example is 'libgeos-c1v5'.")
     before = _OURS if user is None else _continued(user)
     packages = _APT.format(names=" ".join(sorted(apt))) if apt else ""
     return (
@@ -61,7 +61,7 @@ def dockerfile(user: str | None, apt: Sequence[str]) -> str:
 
 
 def _continued(text: str) -> str:
-    """Return the user's Dockerfile with its last stage under the name that ours goes on from."""
+    """Return the user's Dockerfile with its last stage named ``starburst-base``."""
     stages = list(_FROM.finditer(text))
     if not stages:
         raise BadArgument("the Dockerfile has no FROM; begin it with: ARG BASE, and on the next line: FROM ${BASE}")
@@ -73,18 +73,18 @@ def _continued(text: str) -> str:
 
 
 def write_context(folder: Path, order: Order, text: str, cache: Path) -> None:
-    """Write what `worker.Dockerfile` takes from its context ``starburst``.
+    """Write the context ``starburst`` of `worker.Dockerfile`.
 
     Parameters
     ----------
     folder : Path
-        Where to.
+        The folder to write to.
     order : Order
-        What is to be built.
+        The build order.
     text : str
         The Dockerfile.
     cache : Path
-        Where uv for the image's platforms is kept.
+        Cache folder with uv for the image's platforms.
     """
     (folder / "Dockerfile").write_text(text, encoding="utf-8")
     source = files("dask_starburst.environment.buildx").joinpath("assemble.py")
@@ -111,14 +111,14 @@ def _write_own(folder: Path, order: Order) -> None:
 
 
 def uv_for(platform: str, cache: Path) -> Path:
-    """Return the uv that runs in the image, of the version that runs here; fetched the first time."""
+    """Return the uv program for the image, of the local version, fetched on first use."""
     folder = cache / "uv" / f"{uv.version()}-{platform.replace('/', '-')}"
     if not (folder / "bin/uv").exists():
         partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-        wanted = ["--python-platform", UV_PLATFORMS[platform], "--no-deps", "--only-binary", ":all:"]
-        done = uv.run(["pip", "install", "--quiet", "--target", str(partial), *wanted, f"uv=={uv.version()}"])
+        options = ["--python-platform", UV_PLATFORMS[platform], "--no-deps", "--only-binary", ":all:"]
+        done = uv.run(["pip", "install", "--quiet", "--target", str(partial), *options, f"uv=={uv.version()}"])
         if done.returncode:
-            raise ImageError(f"uv for {platform} could not be had; uv says:\n{uv.words(done)}")
+            raise ImageError(f"uv for {platform} could not be installed; uv says:\n{uv.words(done)}")
         _into_place(partial, folder)
     return folder / "bin/uv"
 
@@ -131,18 +131,18 @@ def _into_place(partial: Path, folder: Path) -> None:
 
 
 def write_secrets(folder: Path, environment: Mapping[str, str], requirements: Sequence[str] = ()) -> list[str]:
-    """Write what uv in the image is to know, and nobody else; return what tells docker of it.
+    """Write the secrets for uv in the image; return docker's arguments that mount them.
 
-    Secrets are mounted: they are in no layer, in no cache key, and on no command line but for the names of their files.
+    Mounted secrets are neither in a layer nor in a cache key, and only their file names are on the command line.
 
     Parameters
     ----------
     folder : Path
-        Where to: one that nobody else can read.
+        A private folder to write to.
     environment : mapping
-        The environment variables of this process, and what follows from pip's settings.
+        The environment variables of this process, and those for pip's settings.
     requirements : sequence of str
-        Those of the user, of which some may say where packages come from.
+        The user's requirements, which may include index options.
     """
     chosen = {name: value for name, value in environment.items() if _FOR_UV.fullmatch(name)}
     found = {name: _away(value) if name.startswith("UV_") else value for name, value in chosen.items()}
@@ -165,23 +165,23 @@ def write_secrets(folder: Path, environment: Mapping[str, str], requirements: Se
 
 
 def _away(value: str) -> str:
-    """Return addresses without those that are folders of this computer, which a container does not see."""
+    """Return URLs without local paths, which a container cannot access."""
     separator = "," if "," in value else " "
     words = filter(None, value.split(separator))
     return separator.join(w for w in words if not w.rpartition("=")[2].startswith(("file:", "/", ".", "~")))
 
 
 def digest(user: str, folder: Path) -> str:
-    """Return a hash over what a Dockerfile can copy: names, contents and modes of the files in its folder.
+    """Return a hash of the files that a Dockerfile can copy: their names, contents and modes.
 
-    Not over what git and Python keep for themselves. Of a folder that nothing is copied from, nothing counts.
+    ``.git`` and ``__pycache__`` are excluded. Without a copying instruction, no file is included.
 
     Parameters
     ----------
     user : str
         The Dockerfile's text.
     folder : Path
-        Where it is.
+        Its folder.
     """
     hashed = sha256()
     for path in sorted(folder.rglob("*")) if _COPIES.search(user) else ():

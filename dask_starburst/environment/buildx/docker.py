@@ -1,4 +1,4 @@
-"""Docker's command line: its builder, and a configuration with credentials that is gone when the work is done."""
+"""Docker's command line: the builder, and a temporary configuration with credentials."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from dask_starburst.environment.registry.documents import DOCKER_HUB
 from dask_starburst.errors import ImageError
 from dask_starburst.paths import private_folder
 
-#: The builder's name. It is always given as a flag: neither ``BUILDX_BUILDER`` nor ``docker buildx use`` has a say,
-#: and we change neither.
+#: The builder's name. It is always given as a flag: ``BUILDX_BUILDER`` and ``docker buildx use`` have no effect and are
+#: not changed.
 BUILDER = "starburst-builder"
-#: The network of the host: a registry may be on this computer, or behind its VPN.
+#: The host's network: a registry may be on this computer, or behind its VPN.
 _CREATE = ("create", "--name", BUILDER, "--driver", "docker-container", "--driver-opt", "network=host")
 _EXISTS = "existing instance for"
 _NO_BUILDER = re.compile(r"no builder .* found")
 _STATUS = re.compile(r"^Status:\s*(\S+)", re.M)
 _FAULT = re.compile(r"^(?:Last )?Error:\s*(.+)", re.M | re.I)
 _PLATFORMS = re.compile(r"^Platforms:\s*(.+)", re.M)
-#: What would make docker or buildx do something else than what we say.
+#: Variables that would override our arguments.
 _NOT_OURS = ("BUILDX_BUILDER", "DOCKER_DEFAULT_PLATFORM", "BUILDX_NO_DEFAULT_LOAD", "DOCKER_AUTH_CONFIG")
-#: Of docker's folder: where its engines are, and its commands.
+#: Shared folders of docker's configuration: its contexts and plugins.
 _SHARED = ("contexts", "cli-plugins")
 _HUB = "https://index.docker.io/v1/"
 _SECONDS = 60.0
@@ -47,7 +47,7 @@ class Docker:
     Parameters
     ----------
     environment : mapping of str to str
-        What it is run with; see `private`.
+        Its environment variables; see `private`.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -58,12 +58,12 @@ class Docker:
         self.program = program
 
     def check(self) -> None:
-        """Make sure that there is buildx, and an engine.
+        """Check that buildx is installed and the engine is running.
 
         Raises
         ------
         ImageError
-            There is not.
+            One of them is missing.
         """
         if self.run("buildx", "version").returncode:
             raise ImageError(
@@ -75,7 +75,7 @@ class Docker:
             raise ImageError(f"docker's engine does not answer ({last_line(engine)}); start it. {_DIRECT}")
 
     def run(self, *words: str, seconds: float = _SECONDS) -> subprocess.CompletedProcess[str]:
-        """Run a command and return what it said; errors and all in `stdout`."""
+        """Run a command and return the completed process; `stdout` includes its errors."""
         try:
             return subprocess.run(
                 [self.program, *words],
@@ -89,98 +89,102 @@ class Docker:
             )
         except subprocess.TimeoutExpired as error:
             what = " ".join(("docker", *words[:2]))
-            raise ImageError(f"`{what}` took longer than {seconds:g} s; is docker's engine well?") from error
+            raise ImageError(
+                f"`{what}` took longer than {seconds:g} s; check that docker's engine is healthy."
+            ) from error
 
     def builder(self, lock: Path) -> tuple[str, ...]:
-        """Make sure that our builder is there and runs; return the platforms that it builds for.
+        """Ensure that our builder exists and runs; return its platforms.
 
-        It is made once and used by all, whatever process and folder they are in. One that does not run any more, as
-        its engine was set up anew, is made anew; its cache is lost with it.
+        It is created once and shared by all processes. One that no longer runs, for example because its engine was
+        reinstalled, is recreated; its cache is lost.
 
         Parameters
         ----------
         lock : Path
-            A file: two who come at one moment would make it twice.
+            A lock file: concurrent processes would create it twice.
 
         Raises
         ------
         ImageError
-            It cannot be made, or does not start.
+            The builder cannot be created, or does not start.
         """
         private_folder(lock.parent)
         with lock.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             found = self._inspect()
             if _fault(found):
-                found = self._made_anew(known=not _NO_BUILDER.search(found.stdout))
+                found = self._recreate(known=not _NO_BUILDER.search(found.stdout))
         return platforms(found.stdout)
 
     def _inspect(self) -> subprocess.CompletedProcess[str]:
         return self.run("buildx", "inspect", "--builder", BUILDER, "--bootstrap", seconds=_BOOT_SECONDS)
 
-    def _made_anew(self, *, known: bool) -> subprocess.CompletedProcess[str]:
+    def _recreate(self, *, known: bool) -> subprocess.CompletedProcess[str]:
         if known:
             self.run("buildx", "rm", "--builder", BUILDER, "--force")
         made = self.run("buildx", *_CREATE)
         if made.returncode and _EXISTS in made.stdout:
-            # Somebody else has made it since we looked, on this computer but not with our lock; or it is a broken one
-            # that only `create` can see.
+            # It was created meanwhile by a process without our lock, or it is a broken one that only `create` sees.
             found = self._inspect()
             if not _fault(found):
                 return found
             self.run("buildx", "rm", "--builder", BUILDER, "--force")
             made = self.run("buildx", *_CREATE)
         if made.returncode:
-            raise ImageError(f"docker could not make the builder {BUILDER}: {last_line(made)}")
+            raise ImageError(f"docker could not create the builder {BUILDER}: {last_line(made)}")
         found = self._inspect()
         if fault := _fault(found):
             raise ImageError(
-                f"docker has made the builder {BUILDER}, but it does not start: {fault}. It is a container of"
-                f" moby/buildkit, which is pulled from Docker Hub the first time. {_DIRECT}"
+                f"docker created the builder {BUILDER}, but it does not start: {fault}. It is a container of"
+                f" moby/buildkit, which is pulled from Docker Hub on first use. {_DIRECT}"
             )
         return found
 
 
 def _fault(inspected: subprocess.CompletedProcess[str]) -> str:
-    """Return what is wrong with a builder, or nothing."""
+    """Return the fault of a builder, or an empty string."""
     if inspected.returncode:
         return last_line(inspected)
     if fault := _FAULT.search(inspected.stdout):
         return fault[1]
     states = _STATUS.findall(inspected.stdout)
-    return "" if states and all(state == "running" for state in states) else f"it is {', '.join(states) or 'nowhere'}"
+    return (
+        ""
+        if states and all(state == "running" for state in states)
+        else f"its status is {', '.join(states) or 'unknown'}"
+    )
 
 
 def platforms(inspected: str) -> tuple[str, ...]:
-    """Return for which platforms a builder builds, of what ``docker buildx inspect`` said."""
+    """Return a builder's platforms from the output of ``docker buildx inspect``."""
     found = (name.strip().rstrip("*") for line in _PLATFORMS.findall(inspected) for name in line.split(","))
     return tuple(dict.fromkeys(found))
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the last of what a command said, which is where it says what went wrong."""
+    """Return the last line of a command's output, which contains the error."""
     lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
     return lines[-1].removeprefix("ERROR: ").removeprefix("error: ") if lines else f"status {done.returncode}"
 
 
 @contextmanager
 def private(host: str, credentials: Credentials | None) -> Iterator[tuple[dict[str, str], Path]]:
-    """Give the environment of a docker that may push to a registry, and a folder that nobody else reads.
+    """Yield docker's environment variables with credentials for a registry, and a private folder.
 
-    ``docker login`` would leave the password in the user's own configuration, or put it on a command line. So docker
-    is given a configuration of its own: the user's, with the engines, builders and commands that belong to it, and the
-    credentials. It is deleted at the end.
+    ``docker login`` would store the password in the user's configuration, or put it on a command line. So docker gets a
+    temporary configuration: the user's, with its contexts, builders and plugins, plus the credentials.
 
     Parameters
     ----------
     host : str
         The registry.
     credentials : tuple of str, optional
-        User and password; None for what the user's own configuration has.
+        User and password; None to use the user's configuration.
     """
     named = os.environ.get("DOCKER_CONFIG")
     home = Path(named) if named else Path.home() / ".docker"
-    with tempfile.TemporaryDirectory(prefix="starburst-docker-") as name:  # made with mode 0700
+    with tempfile.TemporaryDirectory(prefix="starburst-docker-") as name:  # has mode 0700
         folder = Path(name)
         text = json.dumps(configuration(_read(home / "config.json"), host, credentials))
         (folder / "config.json").touch(0o600)
@@ -202,7 +206,7 @@ def configuration(users: Mapping[str, Any], host: str, credentials: Credentials 
     return {
         **users,
         "auths": {**users.get("auths", {}), key: {"auth": auth}},
-        # An empty name: for this registry, look into the file and ask no helper.
+        # An empty name disables the credential helper for this registry.
         "credHelpers": {**users.get("credHelpers", {}), key: ""},
     }
 

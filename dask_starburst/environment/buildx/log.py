@@ -1,4 +1,4 @@
-"""What ``docker buildx build --progress=plain`` says, read: how far it is, and in the end what went wrong."""
+"""Parse the output of ``docker buildx build --progress=plain``: progress and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OWN_WORDS = re.compile(r"#\d+ [\d.]+ starburst: (.+)")
 _KEPT_LINES = 200
 _QUOTED_LINES = 20
 _LONGEST = 80
-#: What runc says in place of a step's program; a line of the program's own would have other words before it.
+#: runc's error in place of a step's output; lines of the step's own program have a different prefix.
 _NO_EMULATION = re.compile(r"^(?:#\d+ (?:[\d.]+ )?)?exec /\S+: exec format error$", re.IGNORECASE)
 _DENIED = ("401 Unauthorized", "403 Forbidden", "authorization failed", "no basic auth credentials", "denied:")
 _AWAY = ("connection refused", "connection reset", "no such host", "timeout", "502 Bad", "503 Service")
@@ -33,13 +33,13 @@ _FULL = "no space left on device"
 
 
 class BuildLog:
-    """Hears docker line by line.
+    """Parse docker's output line by line.
 
     Parameters
     ----------
     report : callable
-        Is told of steps: ``"step"`` with `platform`, `name`, `number`, `of`, and `state`, which is ``"begun"``,
-        ``"done"`` (with `seconds`) or ``"kept"`` from an earlier build; and ``"pushing"`` with `text`.
+        Receives ``"step"`` with `platform`, `name`, `number`, `of`, and `state`, which is ``"begun"``, ``"done"`` (with
+        `seconds`) or ``"kept"`` (cached); and ``"pushing"`` with `text`.
     """
 
     def __init__(self, report: Callable[[str, Mapping[str, Any]], None]) -> None:
@@ -48,8 +48,8 @@ class BuildLog:
         self._said: set[str] = set()
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
 
-    def hear(self, line: str) -> None:
-        """Take in a line."""
+    def feed(self, line: str) -> None:
+        """Parse a line."""
         line = _SECRET.sub(r"\1***@", line.rstrip())
         self._lines.append(line)
         if step := _STEP.match(line):
@@ -62,12 +62,12 @@ class BuildLog:
             self._report("pushing", {"text": pushing[1]})
 
     def failure(self, destination: str, registry: str) -> ImageError:
-        """Return why it went wrong, with docker's last lines.
+        """Return the error of a failed build, with docker's last lines.
 
         Parameters
         ----------
         destination : str
-            Where the image was to go: ``"host/repository"``.
+            Destination of the image: ``"host/repository"``.
         registry : str
             The registry's host.
         """
@@ -81,7 +81,7 @@ class BuildLog:
 
     def _end(self, end: re.Match[str]) -> None:
         facts = self._steps.get(end["id"])
-        if facts is None or end["id"] in self._said:  # what is pulled is done several times
+        if facts is None or end["id"] in self._said:  # a pull reports DONE several times
             return
         self._said.add(end["id"])
         done = {"state": "kept"} if end["kept"] else {"state": "done", "seconds": float(end["seconds"])}
@@ -94,14 +94,14 @@ def _name(what: str) -> str:
 
 
 def explained(lines: list[str], destination: str, registry: str) -> ImageError:
-    """Return the error that docker's last lines mean.
+    """Return the error for docker's last lines.
 
     Parameters
     ----------
     lines : list of str
-        What it said.
+        Docker's last lines.
     destination, registry : str
-        Where the image was to go, and the host of that.
+        Destination of the image, and its host.
     """
     error = next((found[1] for line in reversed(lines) if (found := _ERROR.match(line))), "")
     said = "\n".join(lines[-_QUOTED_LINES:])
@@ -110,21 +110,23 @@ def explained(lines: list[str], destination: str, registry: str) -> ImageError:
     if any(_NO_EMULATION.match(line) for line in lines) or "exec format error" in error:
         return ImageError(f"{no_emulation('another architecture')} docker's last lines:\n{said}")
     if _FULL in everything:
-        return ImageError(f"docker's disk is full; `docker buildx prune` makes room. Its last lines:\n{said}")
-    # What failed is a push or pull only if docker says so in the end; a build step may have met a 401 of its own.
+        return ImageError(f"docker's disk is full; `docker buildx prune` frees space. Its last lines:\n{said}")
+    # It is a push or pull failure only if the final error says so; a build step may have received a 401 itself.
     if registry in error or destination in error or "push" in error:
         if any(words in error for words in _DENIED):
-            return RegistryDenied(f"{destination} refuses docker: {error}. Let your AWS identity push there.")
+            return RegistryDenied(
+                f"{destination} denied docker access: {error}. Allow your AWS identity to push there."
+            )
         if any(words in error for words in _AWAY):
             return RegistryUnavailable(f"docker cannot reach {registry}: {error}")
-    why = own or error or "it does not say why"
+    why = own or error or "it gives no reason"
     return ImageError(f"docker could not build the image: {why}. Its last lines:\n{said}")
 
 
 def no_emulation(platform: str) -> str:
-    """Say how to run another architecture's programs here."""
+    """Describe how to install emulation of another architecture."""
     return (
-        f"docker here cannot run programs of {platform}, which building with buildx needs. Install the emulator: apt"
+        f"docker here cannot run programs for {platform}, which the buildx builder requires. Install the emulator: apt"
         " install qemu-user-static binfmt-support, or: docker run --privileged --rm tonistiigi/binfmt --install all;"
-        ' or take the builder that needs none: build={"builder": "direct"}.'
+        ' or use the builder that needs none: build={"builder": "direct"}.'
     )

@@ -1,17 +1,17 @@
-# What the buildx builder puts on a base. Before this comes either the stage `starburst-base` of our own, or the user's
-# Dockerfile, whose last stage has that name then. The context `starburst` is a folder that environment/buildx/context.py writes.
+# The steps of the buildx builder. They follow a stage named `starburst-base`: our own, or the last stage of the user's
+# Dockerfile. environment/buildx/context.py writes the context `starburst`.
 #
-# Each step takes of that folder only what it needs: what is mounted is the key of a step in docker's cache. Nothing that
-# is mounted is in the image. `command -v` is the one thing taken for granted beside a Python: bases have no more.
+# Each step mounts only the files it needs: they are part of the step's key in docker's cache. Mounted files are not in
+# the image. The base needs a Python and a shell with `command -v`, nothing else.
 FROM starburst-base
 ARG PYTHON
 ARG TARGETARCH
 USER 0:0
 WORKDIR /
-# The first step says why, if there is no Python; the others would not be reached.
+# The first step fails with a clear message if the Python is missing.
 RUN --mount=type=bind,from=starburst,source=assemble.py,target=/starburst/assemble.py \
     python="$(command -v python${PYTHON})" \
-    || { echo "starburst: the base image has no Python ${PYTHON}, which is yours" >&2; exit 1; }; \
+    || { echo "starburst: the base image does not have Python ${PYTHON}, your version" >&2; exit 1; }; \
     "$python" -B /starburst/assemble.py system
 RUN --mount=type=bind,from=starburst,source=assemble.py,target=/starburst/assemble.py \
     --mount=type=bind,from=starburst,source=${TARGETARCH}/uv,target=/starburst/uv \
@@ -33,6 +33,6 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER 1000:1000
 WORKDIR /home/dask
 STOPSIGNAL SIGTERM
-# No shell and no init in between: SIGTERM reaches the worker itself.
+# No shell and no init: the worker receives SIGTERM directly.
 ENTRYPOINT []
 CMD ["python"]

@@ -1,4 +1,4 @@
-"""Packages that a user names by where they are, in a file or in ``build.add``: folders, archives, what is in git."""
+"""Packages given by location, in a file or in ``build.add``: folders, archives and git URLs."""
 
 from __future__ import annotations
 
@@ -17,57 +17,57 @@ from dask_starburst.errors import BadArgument, ImageError
 
 @dataclass(frozen=True, slots=True)
 class Additions:
-    """What ``build.add`` comes to: requirements for an index, and wheels of what no index has."""
+    """The parsed ``build.add``: requirements for an index, and wheels of other packages."""
 
     requirements: tuple[str, ...]
     wheels: tuple[LocalWheel, ...]
 
     @property
     def names(self) -> set[str]:
-        """The packages of the wheels: they take the place of any others by these names."""
+        """Names of the wheels, which replace other packages of the same name."""
         return {wheel.name for wheel in self.wheels}
 
 
 def additions(add: Iterable[str], cache: Path) -> Additions:
-    """Return what to add. What is in git is looked up each time, for a branch moves; uv keeps what it has fetched.
+    """Return the packages to add. Git URLs are resolved each time, as a branch moves; uv caches downloads.
 
     Parameters
     ----------
     add : iterable of str
-        As pip takes them on its command line: ``"s3fs>=2026"``, ``"git+https://…@v2"``, ``"./folder[extra]"``.
+        Arguments as pip accepts them: ``"s3fs>=2026"``, ``"git+https://…@v2"``, ``"./folder[extra]"``.
     cache : Path
-        Where wheels are kept.
+        Cache folder.
 
     Raises
     ------
     BadArgument
-        One is no requirement.
+        A requirement is invalid.
     ImageError
-        No wheel can be made of one.
+        A package cannot be built.
     """
     found = [_parsed(text) for text in add]
     local = [(built(what, Path.cwd(), cache), extras) for each in found for what, extras in each.local]
-    asked = [f"{wheel.name}[{extras}]" for wheel, extras in local if extras]
+    extras_of = [f"{wheel.name}[{extras}]" for wheel, extras in local if extras]
     lines = [line for each in found for line in each.lines]
-    return Additions((*lines, *asked), tuple(wheel for wheel, _ in local))
+    return Additions((*lines, *extras_of), tuple(wheel for wheel, _ in local))
 
 
 def built(what: str, folder: Path, cache: Path) -> LocalWheel:
-    """Return the wheel of a folder, a wheel file, an archive or something in git.
+    """Return the wheel of a folder, a wheel file, an archive or a git URL.
 
     Parameters
     ----------
     what : str
-        A path, or an address as pip takes it.
+        A path, or a URL as pip accepts it.
     folder : Path
-        Where a path begins.
+        The folder that relative paths start from.
     cache : Path
-        Where wheels are kept.
+        Cache folder.
 
     Raises
     ------
     ImageError
-        It cannot be had or built; uv's words say why.
+        It cannot be fetched or built; the message contains uv's output.
     """
     place = (folder / what.removeprefix("file://")).resolve()
     if place.is_dir():
@@ -75,12 +75,12 @@ def built(what: str, folder: Path, cache: Path) -> LocalWheel:
     if place.is_file() and place.suffix == ".whl":
         return wheels.of_file(place, cache, "local wheel")
     with tempfile.TemporaryDirectory() as name:
-        asked, target = Path(name) / "requirements.txt", Path(name) / "target"
-        asked.write_text(what, encoding="utf-8")  # it may hold a password, which others would see on a command line
-        done = uv.run(["pip", "install", "--quiet", "--target", str(target), "--no-deps", "-r", str(asked)])
+        requirement, target = Path(name) / "requirements.txt", Path(name) / "target"
+        requirement.write_text(what, encoding="utf-8")  # not an argument: it may contain a password
+        done = uv.run(["pip", "install", "--quiet", "--target", str(target), "--no-deps", "-r", str(requirement)])
         infos, shown = list(target.glob("*.dist-info")), uv.without_secrets(what)
         if done.returncode != 0 or not infos:
-            raise ImageError(f"no wheel can be made of {shown}; uv says:\n{uv.words(done)}")
+            raise ImageError(f"building a wheel of {shown} failed; uv says:\n{uv.words(done)}")
         return wheels.of_installed(PathDistribution(infos[0]), cache, shown)
 
 
@@ -92,5 +92,5 @@ def _parsed(text: str) -> Requirements:
         return parse(Path.cwd() / "build.add", text)
     except BadArgument:
         raise BadArgument(
-            f"{shown} is no requirement; give one such as 's3fs>=2026' or 'git+https://host/name.git@v2'."
+            f"{shown} is not a valid requirement; give one such as 's3fs>=2026' or 'git+https://host/name.git@v2'."
         ) from None

@@ -1,4 +1,4 @@
-"""What conda calls packages, in the words of PyPI."""
+"""Translate conda's package specifications to PyPI requirements."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-#: Where PyPI has it under another name.
+#: Packages with another name on PyPI.
 _NAMES = {
     "dask-core": "dask",
     "dask": "dask[complete]",
@@ -20,7 +20,7 @@ _NAMES = {
     "matplotlib-base": "matplotlib",
     "jupyterlab": "jupyterlab",
 }
-#: What is no package of Python's, or comes with the image.
+#: Packages that are not Python packages, or are part of the image.
 _NOT_TAKEN = {
     "python",
     "pip",
@@ -34,18 +34,18 @@ _NOT_TAKEN = {
     "openssl",
     "cudatoolkit",
 }
-#: Of those whose names begin like a library's in C, the ones of Python's.
+#: Python packages whose names start like a C library's.
 _PYTHONS = {"libarchive-c", "libclang", "libcloud", "libcst", "librosa", "libsass", "libtmux", "libusb1"}
 _SPEC = re.compile(r"^(?:[\w.-]+::)?(?P<name>[A-Za-z0-9][\w.-]*)\s*(?P<version>[=<>!~ ].*)?$")
 
 
 def as_requirements(specs: Iterable[str]) -> tuple[str, ...]:
-    """Return conda's packages as PyPI's requirements; what is none of Python's is left out.
+    """Return conda packages as PyPI requirements, without those that are not Python packages.
 
     Parameters
     ----------
     specs : iterable of str
-        As an ``environment.yml`` lists them: ``"numpy=2.1"``, ``"conda-forge::dask >=2026.8"``.
+        Specifications of an ``environment.yml``: ``"numpy=2.1"``, ``"conda-forge::dask >=2026.8"``.
     """
     parsed = (match for spec in specs if (match := _SPEC.match(spec.strip())))
     return tuple(
@@ -56,7 +56,7 @@ def as_requirements(specs: Iterable[str]) -> tuple[str, ...]:
 
 
 def left_out(specs: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of what is no package of Python's, but for Python and its installers, which nobody misses."""
+    """Return the packages that are not Python packages, except Python and its installers."""
     names = {match["name"] for spec in specs if (match := _SPEC.match(spec.strip()))}
     return tuple(sorted(name for name in names - {"python", "pip", "setuptools", "wheel"} if not _is_pythons(name)))
 
@@ -66,7 +66,7 @@ def _is_pythons(name: str) -> bool:
 
 
 def python_of(listed: Iterable[Any]) -> str:
-    """Return which Python an environment wants, as PEP 440 says it; empty when any will do."""
+    """Return the Python version specifier of an environment (PEP 440); empty if it has none."""
     for each in listed:
         match = _SPEC.match(each.strip()) if isinstance(each, str) else None
         if match and match["name"] == "python":
@@ -75,11 +75,11 @@ def python_of(listed: Iterable[Any]) -> str:
 
 
 def _version(text: str) -> str:
-    """Return conda's version as PEP 440 writes it; the build, which comes after a second ``=``, is dropped."""
+    """Return a conda version as a PEP 440 specifier, without the build after a second ``=``."""
     text = text.strip()
     if not text:
         return ""
-    if text.startswith("=") and not text.startswith("=="):  # "=2.1" means any 2.1; "=2.1=py311_0" one build of it
+    if text.startswith("=") and not text.startswith("=="):  # "=2.1": any 2.1; "=2.1=py311_0": one build of it
         version, _, build = text[1:].partition("=")
         return f"=={version.strip()}" if build or version.strip().endswith("*") else f"=={version.strip()}.*"
     if text[0].isdigit():

@@ -1,4 +1,4 @@
-"""Environments that a file says, in place of the packages of the running Python."""
+"""Read environments from files, such as lock and requirements files."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ def read(
     modules: str = "by-value",
     cache: Path | None = None,
 ) -> Environment:
-    """Return the environment of a file or of a folder with one.
+    """Read the environment of a file, or of a folder with one.
 
-    What Dask's own messages need comes at the versions of this client, and dask_starburst comes along.
+    Packages that Dask's protocol depends on get the client's versions, and dask_starburst is added.
 
     Parameters
     ----------
     name : str
         A ``requirements.txt`` (or any ``.txt``), ``pyproject.toml``, ``uv.lock``, ``pylock.toml`` or
-        ``environment.yml``; or a folder, in which the most exact of them is taken.
+        ``environment.yml``; or a folder, of which the most exact file is read.
     exclude : iterable of str
-        Names of packages not to ask for, though the file does. What others need comes all the same.
+        Packages of the file to leave out. Those that others require are still installed.
     add : iterable of str
         Requirements to add, see `additions`.
     modules : {"by-value", "package", "none"}
         Whether the user's own modules go into the image (``"package"``).
     cache : Path, optional
-        Where wheels are kept.
+        Cache folder.
 
     Raises
     ------
     BadArgument
-        There is no such file, or it is none that is understood.
+        The file does not exist, or its format is not supported.
     VersionMismatch
-        It wants another version of Python, dask or distributed than this client has.
+        It requires another version of Python, dask or distributed than the client's.
     ImageError
-        A local package cannot be made a wheel.
+        A local package cannot be built.
     """
     cache = cache or cache_dir()
     path = _file(name)
@@ -83,20 +83,20 @@ def read(
 
 
 def check(name: str) -> None:
-    """Refuse a file or folder that is not there, or that `read` does not understand; nothing of it is read.
+    """Check that a file or folder exists and has a format that `read` supports, without reading it.
 
     Raises
     ------
     BadArgument
-        It is so.
+        It does not exist, or its format is not supported.
     """
     _reader(_file(name))
 
 
 def _without(found: Environment, left_out: set[str], replaced: set[str]) -> Environment:
-    """Return an environment that does not ask for some packages, nor fixes those that come from elsewhere.
+    """Remove requested packages from an environment, and pins of packages that come from another source.
 
-    The versions of what is left out still hold: if others need it, it comes as the file has it.
+    Pins of excluded packages remain: if others require one, the file's version is installed.
     """
     dropped = left_out | replaced
     kept = [
@@ -121,13 +121,13 @@ def _file(name: str) -> Path:
         found = next((path / each for each in _READERS if (path / each).exists()), None)
         if found is None:
             raise BadArgument(
-                f"environment={name!r} is a folder with none of {', '.join(_READERS)}; give one that has."
+                f"environment={name!r} is a folder without any of {', '.join(_READERS)}; give one that has."
             )
         return found
     if not path.exists():
         raise BadArgument(
             f"environment={name!r} does not exist; give one of {', '.join(_READERS)}, a folder with one, or leave it"
-            " out for the packages of this Python."
+            " out to use the packages of this Python."
         )
     return path
 
@@ -142,7 +142,7 @@ def _reader(path: Path) -> Callable[[Path, Path], Environment]:
     if path.name.startswith("pylock.") and path.suffix == ".toml":
         ending = _pylock
     if (reader := named or ending) is None:
-        raise BadArgument(f"environment={str(path)!r} is not understood; give one of {', '.join(_READERS)}.")
+        raise BadArgument(f"environment={str(path)!r} is not supported; give one of {', '.join(_READERS)}.")
     return reader
 
 
@@ -159,7 +159,7 @@ def _requirements(path: Path, cache: Path, text: str | None = None) -> Environme
 
 def _pyproject(path: Path, cache: Path) -> Environment:
     document = _toml(path)
-    if "build-system" in document:  # what it depends on is in the metadata of its wheel
+    if "build-system" in document:  # its dependencies are in the metadata of its wheel
         return Environment(PYTHON, (), (), (wheels.of_folder(path.parent, cache, "local folder"),))
     if "project" not in document:
         raise BadArgument(f"environment={str(path)!r} has neither [project] nor [build-system]; give another file.")
@@ -180,7 +180,7 @@ def _uv_lock(path: Path, cache: Path) -> Environment:
 
 
 def _pylock(path: Path, cache: Path) -> Environment:
-    """Read a lock of PEP 751, as far as its packages come from an index."""
+    """Read a lock file of PEP 751."""
     lines, local = [], []
     for package in _toml(path).get("packages", ()):
         where = package.get("directory", {}).get("path") or (package.get("archive", {})).get("path")
@@ -212,11 +212,11 @@ def _conda(path: Path, cache: Path) -> Environment:
     found = _requirements(path, cache, "\n".join(pip))
     notes = [f"conda's packages are taken from PyPI: {', '.join(sorted(taken))}"] if taken else []
     if left := conda.left_out(plain):
-        notes.append(f"left out, for they are no packages of Python's: {', '.join(left)}")
+        notes.append(f"left out because they are not Python packages: {', '.join(left)}")
     return replace(found, requirements=(*found.requirements, *taken), notes=tuple(notes))
 
 
-#: What is read, the most exact first.
+#: Supported files, the most exact first.
 _READERS: dict[str, Callable[[Path, Path], Environment]] = {
     "uv.lock": _uv_lock,
     "pylock.toml": _pylock,
@@ -230,24 +230,26 @@ def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadArgument(f"environment={str(path)!r} is no TOML ({error}); mend it, or give another file.") from None
+        raise BadArgument(
+            f"environment={str(path)!r} is not valid TOML: {error}; correct it, or give another."
+        ) from None
 
 
 def _check_python(path: Path) -> None:
-    wanted = ""
+    required = ""
     if path.suffix == ".toml" or path.name == "uv.lock":
         document = _toml(path)
-        wanted = str(document.get("requires-python") or document.get("project", {}).get("requires-python") or "")
+        required = str(document.get("requires-python") or document.get("project", {}).get("requires-python") or "")
     elif path.suffix in (".yml", ".yaml"):
-        wanted = conda.python_of(yaml.safe_load(path.read_text(encoding="utf-8")).get("dependencies", ()))
+        required = conda.python_of(yaml.safe_load(path.read_text(encoding="utf-8")).get("dependencies", ()))
     try:
-        fits = not wanted or f"{PYTHON}.{sys.version_info.micro}" in SpecifierSet(wanted)
+        fits = not required or f"{PYTHON}.{sys.version_info.micro}" in SpecifierSet(required)
     except InvalidSpecifier:
         fits = True
     if not fits:
         raise VersionMismatch(
-            f"{path} wants Python {wanted}, and this client runs {PYTHON}: they would not understand each other. Run"
-            f" this in a Python {wanted}, or change the file."
+            f"{path} requires Python {required}, and this client runs {PYTHON}: client and workers would be"
+            f" incompatible. Run this with Python {required}, or change the file."
         )
 
 
@@ -259,23 +261,23 @@ def _here(package: str) -> str | None:
 
 
 def _check_versions(environment: Environment) -> None:
-    """Refuse a file that fixes something else than what this client has of what has to match."""
+    """Reject a file that pins another version than the client's of a package that must match."""
     ours = {name: version for name in MUST_MATCH[1:] if (version := _here(name))}
     pinned = pins_of(environment)
     wrong = {f"{n}=={v} (here {ours[n]})": n for n, v in pinned.items() if n in ours and ours[n] != v}
     for text in environment.requirements:
         try:
-            wanted = Requirement(text)
+            requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        name = canonicalize_name(wanted.name)
-        if name in ours and name not in pinned and not wanted.specifier.contains(ours[name], prereleases=True):
+        name = canonicalize_name(requirement.name)
+        if name in ours and name not in pinned and not requirement.specifier.contains(ours[name], prereleases=True):
             wrong[f"{text} (here {ours[name]})"] = name
     if wrong:
         install = " ".join(f"{name}=={ours[name]}" for name in dict.fromkeys(wrong.values()))
         raise VersionMismatch(
-            f"{environment.origin} wants {', '.join(sorted(wrong))}: client and workers would not understand each"
-            f" other. Have the file say {install}, or install here what it says."
+            f"{environment.origin} requires {', '.join(sorted(wrong))}: client and workers would be incompatible."
+            f" Change the file to {install}, or install its versions here."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a user has, as values: packages, wheels that only this computer has, modules of their own."""
+"""The user's environment as values: packages, local wheels, and the user's own modules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class LocalWheel:
-    """A package that no index has, as a wheel that was built here.
+    """A package that is not on an index, as a wheel that was built here.
 
     Parameters
     ----------
@@ -17,9 +17,9 @@ class LocalWheel:
     path : Path
         The wheel.
     digest : str
-        Hex SHA-256 over names and contents of its files: the same for two builds at two times.
+        Hex SHA-256 over the names and contents of its files: equal for two builds of the same source.
     pure : bool
-        Whether it can be installed on every platform.
+        Whether it installs on every platform.
     origin : str
         ``"editable"``, ``"git+https://…@commit"``, ``"local folder"``.
     """
@@ -34,7 +34,7 @@ class LocalWheel:
 
 @dataclass(frozen=True, slots=True)
 class OwnModule:
-    """A module of the user's on ``sys.path`` that belongs to no package: a file or a folder."""
+    """A module of the user on ``sys.path`` that is not part of an installed package: a file or a folder."""
 
     name: str
     path: Path
@@ -43,28 +43,28 @@ class OwnModule:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The packages that workers are to have.
+    """The packages that workers need.
 
     Parameters
     ----------
     python : str
         The minor version: ``"3.12"``.
     requirements : tuple of str
-        What is asked for, as PEP 508 writes it, sorted.
+        Requested packages, in PEP 508 syntax, sorted.
     constraints : tuple of str
-        ``name==version`` of everything, sorted; what of it is needed follows from the requirements and the platform.
+        ``name==version`` of all packages, sorted; requirements and platform decide which of them are installed.
     wheels : tuple of LocalWheel
-        Packages that no index has.
+        Packages that are not on an index.
     modules : tuple of OwnModule
-        Modules that go into the image as they are.
+        Modules that are copied into the image.
     lock : str, optional
-        Requirements with hashes, when the source is a lock already.
+        Requirements with hashes, if the source is a lock.
     origin : str
         ``"this Python"``, or the file as the user named it.
     left_out : tuple of str
-        Packages that it has and that are not asked for; what others need of them comes all the same.
+        Excluded packages of the source; those that others require are still installed.
     notes : tuple of str
-        What the user ought to know of it, each a sentence.
+        Notes for the user, one sentence each.
     """
 
     python: str
@@ -78,6 +78,6 @@ class Environment:
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        # Requirements may hold addresses of indexes, and those passwords.
+        # Requirements may contain index URLs with passwords.
         count = f"{len(self.requirements)} requirements, {len(self.wheels)} local wheels, {len(self.modules)} modules"
         return f"<Environment {self.origin!r}: Python {self.python}, {count}>"

@@ -1,4 +1,4 @@
-"""Versions that requirements and lock files pin."""
+"""Versions pinned by requirements and lock files."""
 
 from __future__ import annotations
 

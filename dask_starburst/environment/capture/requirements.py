@@ -1,4 +1,4 @@
-"""pip's requirements files, as far as an image needs to know what is in them."""
+"""Parse pip's requirements files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _COMMENT = re.compile(r"(^|\s)#.*$")
 _HASH = re.compile(r"\s--hash=\S+")
 _NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 _EXTRAS = re.compile(r"^(?P<place>[^\[]+)\[(?P<extras>[^\]]*)\]$")
-#: What markers are about: the system of the workers, not that of this computer.
+#: Marker values of the workers' system, not of this computer's.
 _WORKERS = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
-#: Options that say where packages come from; uv reads them as pip does.
+#: Index options; uv reads them as pip does.
 _INDEXES = ("--index-url", "-i", "--extra-index-url", "--find-links", "-f", "--no-index")
-#: Options that change nothing about which packages these are.
+#: Options that do not change the set of packages.
 _IGNORED = (
     "--require-hashes",
     "--prefer-binary",
@@ -35,18 +35,18 @@ _IGNORED = (
 
 @dataclass
 class Requirements:
-    """What a file asks for.
+    """The contents of a requirements file.
 
     Attributes
     ----------
     lines : list of str
-        Packages of an index, with their hashes if they have any.
+        Packages of an index, with hashes if given.
     local : list of tuple of str
-        Folders, archives, and what is in git; each with its extras, as they stand in brackets, or an empty text.
+        Folders, archives and git URLs, each with its extras, or an empty string.
     constraints : list of str
-        Versions that hold if the package is needed.
+        Version constraints.
     options : list of str
-        Where packages come from.
+        Index options.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -56,24 +56,24 @@ class Requirements:
 
     @property
     def hashed(self) -> bool:
-        """Whether it is a lock: every package has a hash."""
+        """Whether the file is a lock: every package has a hash."""
         return bool(self.lines) and all("--hash=" in line for line in self.lines)
 
 
 def parse(path: Path, text: str | None = None) -> Requirements:
-    """Read a file and those that it names.
+    """Read a file and the files that it includes.
 
     Parameters
     ----------
     path : Path
-        The file. What it names is looked for from there.
+        The file. Relative paths in it start at its folder.
     text : str, optional
-        What to read in place of what is in the file.
+        Content to parse instead of the file's.
 
     Raises
     ------
     BadArgument
-        A file is missing, or a line is none that pip reads.
+        A file is missing, or a line is invalid.
     """
     found = Requirements()
     _read(path, found, set(), text)
@@ -86,14 +86,14 @@ def bare(line: str) -> str:
 
 
 def split(lock: str, names: set[str]) -> tuple[str, list[str]]:
-    """Return a lock without some packages, and their lines, hashes and all.
+    """Return a lock without some packages, and the removed lines with their hashes.
 
     Parameters
     ----------
     lock : str
         Its text.
     names : set of str
-        In their normal form.
+        Normalized names.
     """
     kept: list[str] = []
     dropped: list[str] = []
@@ -121,7 +121,7 @@ def _read(path: Path, found: Requirements, seen: set[Path], text: str | None = N
         elif option in _IGNORED:
             continue
         elif line.startswith("-"):
-            raise BadArgument(f"{path} has the line {without_secrets(line)!r}, which is not understood; take it out.")
+            raise BadArgument(f"{path} has the line {without_secrets(line)!r}, which is not supported; remove it.")
         else:
             _package(line, path, found)
 
@@ -134,8 +134,8 @@ def _package(line: str, path: Path, found: Requirements) -> None:
         if "/" in text or text.startswith("."):
             found.local.append(_place(text, path))
             return
-        said = without_secrets(line)
-        raise BadArgument(f"{path} has the line {said!r}, which is no requirement; mend it.") from None
+        shown = without_secrets(line)
+        raise BadArgument(f"{path} has the line {shown!r}, which is not a valid requirement; correct it.") from None
     if requirement.url is None:
         found.lines.append(line)
     elif requirement.marker is None or requirement.marker.evaluate(_WORKERS):
@@ -143,7 +143,7 @@ def _package(line: str, path: Path, found: Requirements) -> None:
 
 
 def _place(value: str, path: Path) -> tuple[str, str]:
-    """Return a folder or file of this computer by its whole path, and anything else as it is; and the extras."""
+    """Return the absolute path of a local folder or file, or the value unchanged; and the extras."""
     place, extras = value, ""
     if both := _EXTRAS.match(value):
         place, extras = both["place"], both["extras"]

@@ -1,4 +1,4 @@
-"""What the running Python has, and which modules of the user's own are loaded."""
+"""Capture the packages of the running Python, and the user's own loaded modules."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from dask_starburst.environment.tools import uv
 from dask_starburst.errors import BadArgument, ImageError
 from dask_starburst.paths import cache_dir
 
-#: What installs packages; workers need it only where something of theirs asks for it.
+#: Package installers, which workers need only as a dependency.
 INSTALLERS = {"pip", "setuptools", "wheel", "uv"}
-#: Without these nothing runs, whatever is left out.
+#: This package, which cannot be excluded.
 OURS = "dask-starburst"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -35,26 +35,26 @@ def capture(
 ) -> Environment:
     """Return the packages of the running Python, with their exact versions.
 
-    What is asked for are those that no other one needs; the rest follows from them on each platform, at the versions
-    that are installed here. So what only macOS or Windows need stays behind, and what only Linux needs comes along.
+    Only packages that no other package requires are requested; their dependencies are resolved for each platform, at
+    the installed versions. So packages for macOS or Windows only are omitted, and those for Linux only are added.
 
     Parameters
     ----------
     exclude : iterable of str
-        Names of packages that workers do not need, nor what only these need. What others need comes all the same.
+        Packages to leave out, with dependencies that only they require. Those that others require are still installed.
     add : iterable of str
-        Requirements of packages that are not here, see `additions`.
+        Requirements to add, see `additions`.
     modules : {"by-value", "package", "none"}
         Whether the user's own modules go into the image (``"package"``).
     cache : Path, optional
-        Where wheels are kept.
+        Cache folder.
 
     Raises
     ------
     BadArgument
-        `exclude` names dask_starburst, or a requirement in `add` is none.
+        `exclude` names dask_starburst, or a requirement in `add` is invalid.
     ImageError
-        A local package cannot be made a wheel.
+        A local package cannot be built.
     """
     cache = cache or cache_dir()
     left_out: set[str] = {canonicalize_name(name) for name in exclude}
@@ -64,13 +64,13 @@ def capture(
     kept = {name: each for name, each in installed.items() if name not in left_out}
     local = {name: wheel for name, each in kept.items() if (wheel := local_wheel(each, cache))}
     local |= {wheel.name: wheel for wheel in more.wheels}
-    # Of the excluded ones too: what comes all the same, since others need it, comes as it is here.
+    # Excluded packages are pinned too: one that others require is installed at the local version.
     of_index = {n for n, each in installed.items() if n in kept or not each.read_text("direct_url.json")} - local.keys()
     pins = [f"{name}=={installed[name].version}" for name in of_index]
-    # Of all that is installed: what only the excluded ones need is not asked for either.
+    # Roots of all installed packages: dependencies that only excluded packages require are not requested.
     roots = [name for name in _roots(installed) if name in kept and name not in local and name not in INSTALLERS]
     conda = sorted(name for name, each in kept.items() if (each.read_text("INSTALLER") or "").strip() == "conda")
-    notes = (f"from conda, taken from PyPI by the same name: {', '.join(conda)}",) if conda else ()
+    notes = (f"installed by conda, taken from PyPI by the same name: {', '.join(conda)}",) if conda else ()
     own = own_modules() if modules == "package" else ()
     return Environment(
         python=PYTHON,
@@ -85,7 +85,7 @@ def capture(
 
 
 def local_wheel(distribution: Distribution, cache: Path) -> LocalWheel | None:
-    """Return the wheel of an installed package that no index has; None for one that was installed from an index."""
+    """Return the wheel of an installed package that is not on an index; None if it was installed from an index."""
     text = distribution.read_text("direct_url.json")
     if not text:
         return None
@@ -99,42 +99,42 @@ def local_wheel(distribution: Distribution, cache: Path) -> LocalWheel | None:
     editable = facts.get("dir_info", {}).get("editable", False)
     if url.startswith("file:") and folder.is_dir() and editable:
         return wheels.of_folder(folder, cache, "editable")
-    if editable:  # what is installed is no more than the way to the folder
+    if editable:  # only a link to the folder is installed
         name = distribution.metadata["Name"]
-        raise ImageError(f"{name} is installed editable from {folder}, which is gone; install it again, or exclude it.")
+        raise ImageError(f"{name} is installed editable from {folder}, which is missing; reinstall or exclude it.")
     if url.startswith("file:") and folder.is_file() and folder.suffix == ".whl":
         return wheels.of_file(folder, cache, "local wheel")
-    # Not editable: what is installed is what the user runs, whatever has become of the folder.
+    # Not editable: the user runs the installed files, even if the folder has changed.
     return wheels.of_installed(
         distribution, cache, "local folder" if url.startswith("file:") else uv.without_secrets(url)
     )
 
 
 def this_package(cache: Path) -> tuple[str | None, LocalWheel | None]:
-    """Return dask_starburst as workers have to have it: a pin if it came from an index, else a wheel."""
+    """Return dask_starburst for workers: a pin if it was installed from an index, else a wheel."""
     distribution = importlib.metadata.distribution(OURS)
     wheel = local_wheel(distribution, cache)
     return (None, wheel) if wheel else (f"{OURS}=={distribution.version}", None)
 
 
 def own_modules() -> tuple[OwnModule, ...]:
-    """Return the loaded modules that belong to no package: files and folders of the user's beside a script, say."""
+    """Return loaded modules that are not part of an installed package, such as files beside a script."""
     found = {name: path for name, path in _loaded() if not _is_installed(path)}
     return tuple(OwnModule(name, path, _digest(path)) for name, path in sorted(found.items()))
 
 
 def register_by_value(names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """Have functions of the user's own modules sent with their code, for workers that cannot import them.
+    """Pickle functions of the user's own modules by value, for workers that cannot import them.
 
     Parameters
     ----------
     names : iterable of str, optional
-        Modules that have been imported; all of `own_modules` without it.
+        Imported modules; default: all of `own_modules`.
 
     Returns
     -------
     tuple of str
-        Which ones they were.
+        The registered modules.
     """
     chosen = tuple(names) if names is not None else tuple(module.name for module in own_modules())
     for name in chosen:
@@ -153,7 +153,7 @@ def _installed() -> dict[str, Distribution]:
 
 
 def _roots(installed: dict[str, Distribution]) -> list[str]:
-    """Return the packages that lead to all others: those that nobody needs, and one of each ring of packages."""
+    """Return packages that reach all others: those that none requires, and one of each dependency cycle."""
     needs = {name: _needs(each, installed) for name, each in installed.items()}
     needed = {other for name, others in needs.items() for other in others if other != name}
     roots = [name for name in sorted(installed) if name not in needed]
@@ -174,7 +174,7 @@ def _reach(name: str, needs: dict[str, set[str]], reached: set[str]) -> None:
 
 
 def _needs(distribution: Distribution, installed: dict[str, Distribution]) -> set[str]:
-    """Return what a package needs without its extras, which nobody knows whether they were asked for."""
+    """Return a package's installed dependencies without extras, which are not recorded."""
     found: set[str] = set()
     for text in distribution.requires or ():
         try:
@@ -188,19 +188,19 @@ def _needs(distribution: Distribution, installed: dict[str, Distribution]) -> se
 
 
 def check_excluded(names: Iterable[str]) -> None:
-    """Refuse to leave out what workers are started with.
+    """Check that this package is not excluded.
 
     Raises
     ------
     BadArgument
-        One of the names, in their normal form, is this package.
+        One of the normalized names is this package.
     """
     if OURS in names:
-        raise BadArgument(f"build.exclude names {OURS}, which workers are started with; leave it out there.")
+        raise BadArgument(f"build.exclude names {OURS}, which workers require; remove it from the list.")
 
 
 def _loaded() -> Iterator[tuple[str, Path]]:
-    """Give the top of each loaded module or package that comes from a folder of ``sys.path``."""
+    """Yield each loaded top-level module or package in a folder of ``sys.path``."""
     folders = [Path(entry or ".").resolve() for entry in sys.path]
     for name, module in list(sys.modules.items()):
         if "." in name or name == "__main__" or name in sys.stdlib_module_names:
@@ -222,17 +222,17 @@ def _is_installed(path: Path) -> bool:
     parts = set(path.parts)
     if {"site-packages", "dist-packages"} & parts or path.is_relative_to(Path(sys.base_prefix).resolve() / "lib"):
         return True
-    # Editable packages are on sys.path by a .pth file or a finder of their own.
+    # Editable packages are on sys.path through a .pth file or a finder.
     return any(_normal_module(path) in names for names in _top_levels().values())
 
 
 def _top_levels() -> dict[str, set[str]]:
-    """Return the modules of each installed package by its name."""
+    """Return the top-level modules of each installed package."""
     found: dict[str, set[str]] = {}
     for module, packages in importlib.metadata.packages_distributions().items():
         for package in packages:
             found.setdefault(package, set()).add(module)
-    for each in importlib.metadata.distributions():  # editable ones list no modules; they are called as the package
+    for each in importlib.metadata.distributions():  # editable ones list no modules; assume the package's name
         name = each.metadata["Name"]
         if name:
             found.setdefault(name, set()).add(canonicalize_name(name).replace("-", "_"))

@@ -1,4 +1,4 @@
-"""Wheels of what no index has: editable and local packages, and what was installed from git."""
+"""Build wheels of packages that are not on an index: editable and local packages, and those installed from git."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from dask_starburst.environment.tools import uv
 from dask_starburst.errors import ImageError
 from dask_starburst.paths import private_folder, write_atomic
 
-#: Folders of a source tree that no wheel is made of.
+#: Folders of a source tree that are not part of a wheel.
 _SKIPPED = {".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".tox", ".nox", "build", "dist"}
-#: A tree that is larger holds data, not a package: reading it at every launch would be slow (files, bytes).
+#: Limits of a source tree (files, bytes): hashing a larger one at every launch would be slow.
 _MOST_FILES, _MOST_BYTES = 20_000, 512 << 20
-#: The time that every file of a wheel gets: the first that a zip file can hold.
+#: The time of every file in a wheel: the earliest that a zip file supports.
 _EPOCH = "315532800"
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def of_folder(folder: Path, cache: Path, origin: str) -> LocalWheel:
-    """Return the wheel of a source tree; built only when the tree has changed since the last time.
+    """Return the wheel of a source tree, rebuilt only when the tree has changed.
 
     Parameters
     ----------
     folder : Path
-        Where its ``pyproject.toml`` or ``setup.py`` is.
+        The folder of its ``pyproject.toml`` or ``setup.py``.
     cache : Path
-        Where wheels are kept.
+        Cache folder.
     origin : str
-        For people: where the package comes from.
+        Where the package comes from, for messages.
 
     Raises
     ------
     ImageError
-        It cannot be built; uv's words say why.
+        The build failed; the message contains uv's output.
     """
     note = cache / "wheels" / f"{_tree_digest(folder)}.json"
     if (kept := _kept(note)) is not None:
@@ -58,29 +58,29 @@ def of_folder(folder: Path, cache: Path, origin: str) -> LocalWheel:
         done = uv.run(["build", "--wheel", "--out-dir", name, str(folder)], {"SOURCE_DATE_EPOCH": _EPOCH})
         built = list(Path(name).glob("*.whl"))
         if done.returncode != 0 or not built:
-            raise ImageError(f"no wheel can be built of {folder}; uv says:\n{uv.words(done)}")
+            raise ImageError(f"building a wheel of {folder} failed; uv says:\n{uv.words(done)}")
         return _keep(built[0], note, origin)
 
 
 def of_file(wheel: Path, cache: Path, origin: str) -> LocalWheel:
-    """Return a wheel that is there already, kept where it cannot vanish before it is used."""
+    """Return an existing wheel, copied to the cache in case the original is deleted."""
     note = cache / "wheels" / f"{hashlib.sha256(wheel.read_bytes()).hexdigest()[:32]}.json"
     return _kept(note) or _keep(wheel, note, origin)
 
 
 def of_installed(distribution: Distribution, cache: Path, origin: str) -> LocalWheel:
-    """Return a wheel of the files of an installed package, for one whose source is not to be had here any more.
+    """Return a wheel made of the files of an installed package, whose source may no longer exist.
 
     Raises
     ------
     ImageError
-        Its files are not known, or not there.
+        The list of its files is missing, or a file is.
     """
     listed = [path for path in _listed(distribution) if _belongs(path)]
     files = {path: Path(str(distribution.locate_file(path))) for path in listed}
     name, version = canonicalize_name(distribution.metadata["Name"]), distribution.version
     if not files or not all(path.is_file() for path in files.values()):
-        raise ImageError(f"{name} {version} ({origin}) has no list of its files; install it again, or exclude it.")
+        raise ImageError(f"{name} {version} ({origin}) lacks its files or their list; reinstall or exclude it.")
     contents = {name: path.read_bytes() for name, path in files.items()}
     digest = hashlib.sha256(repr(sorted((n, hashlib.sha256(b).hexdigest()) for n, b in contents.items())).encode())
     note = cache / "wheels" / f"{digest.hexdigest()[:32]}.json"
@@ -94,9 +94,9 @@ def of_installed(distribution: Distribution, cache: Path, origin: str) -> LocalW
 
 
 def _listed(distribution: Distribution) -> list[str]:
-    """Return the files that were installed, also those that are gone: from Python 3.12 on `files` passes over them."""
+    """Return all recorded files, including missing ones, which `files` omits since Python 3.12."""
     record = distribution.read_text("RECORD")
-    if record is None:  # an installer that is older than wheels
+    if record is None:  # an installer that predates wheels
         return [str(path) for path in distribution.files or ()]
     return [row[0] for row in csv.reader(record.splitlines()) if row]
 
@@ -105,7 +105,7 @@ def _keep(built: Path, note: Path, origin: str) -> LocalWheel:
     folder = note.with_suffix("")
     private_folder(folder)
     path = folder / built.name
-    with tempfile.TemporaryDirectory(dir=folder) as here:  # another process may be reading it
+    with tempfile.TemporaryDirectory(dir=folder) as here:  # replace atomically: another process may be reading it
         copy = shutil.copyfile(built, Path(here) / built.name)
         copy.chmod(0o600)
         os.replace(copy, path)
@@ -127,9 +127,9 @@ def _kept(note: Path) -> LocalWheel | None:
 
 
 def _content_digest(wheel: Path) -> str:
-    """Return a hash over names and contents of a wheel's files: zip files differ in times and order."""
+    """Return a hash of the names and contents of a wheel's files: zip files differ in times and order."""
     with zipfile.ZipFile(wheel) as archive:
-        # RECORD lists the others; its order is the build tool's.
+        # RECORD lists the other files; its order depends on the build tool.
         names = sorted(name for name in archive.namelist() if not name.endswith((".dist-info/RECORD", "/")))
         found = [(name, hashlib.sha256(archive.read(name)).hexdigest()) for name in names]
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()
@@ -141,8 +141,8 @@ def _tree_digest(folder: Path) -> str:
         total += path.stat().st_size
         if number >= _MOST_FILES or total > _MOST_BYTES:
             raise ImageError(
-                f"{folder} is too large for a package: over {_MOST_FILES} files or {_MOST_BYTES >> 20} MB. Keep data"
-                " out of it, or have git ignore them."
+                f"{folder} is too large for a package: more than {_MOST_FILES} files or {_MOST_BYTES >> 20} MB. Move"
+                " data out of it, or add it to .gitignore."
             )
         hashed.update(f"{path.relative_to(folder).as_posix()}\0{os.access(path, os.X_OK)}\0".encode())
         hashed.update(hashlib.sha256(path.read_bytes()).digest())
@@ -151,7 +151,7 @@ def _tree_digest(folder: Path) -> str:
 
 
 def _sources(folder: Path) -> Iterable[Path]:
-    """Return the files that a wheel may be made of: what git does not ignore, or all but the usual litter."""
+    """Return the files that a wheel may contain: those git does not ignore, or all but the usual build artifacts."""
     command = ["git", "-C", str(folder), "ls-files", "-co", "--exclude-standard", "-z"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
@@ -159,14 +159,14 @@ def _sources(folder: Path) -> Iterable[Path]:
         return _walk(folder)
     paths = [folder / name for name in done.stdout.split("\0") if name]
     found = [path for path in paths if path.suffix != ".pyc" and path.is_file()]
-    # Nothing: the folder is one that a repository around it ignores.
+    # Empty: an enclosing repository ignores the folder.
     return found or _walk(folder)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
         if path.is_dir():
-            # A link may lead out of the tree, or in a circle.
+            # A link may lead out of the tree or form a loop.
             if path.name not in _SKIPPED and not path.is_symlink() and not path.name.endswith(".egg-info"):
                 yield from _walk(path)
         elif path.is_file() and path.suffix != ".pyc":
@@ -174,14 +174,14 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _belongs(name: str) -> bool:
-    """Whether a file of an installed package was in its wheel; scripts were made when it was installed."""
+    """Whether a file of an installed package was in its wheel; scripts are created on installation."""
     last = name.rpartition("/")[2]
     left = last in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json")
     return not (left or name.startswith("..") or name.endswith(".pyc"))
 
 
 def _tag(distribution: Distribution) -> str:
-    """Return the tag of the wheel that a package was installed from: pure ones run everywhere."""
+    """Return the tag of a package's wheel, preferring a pure one."""
     text = distribution.read_text("WHEEL") or ""
     tags = re.findall(r"^Tag: (\S+)", text, re.MULTILINE)
     return next((tag for tag in tags if tag.endswith("-none-any")), tags[0] if tags else "py3-none-any")

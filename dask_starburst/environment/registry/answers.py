@@ -1,4 +1,4 @@
-"""The answers of registries, of which no more is read than they may hold."""
+"""Limit the size of registries' responses."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dask_starburst.errors import ImageError
 
 
 def limit(answer: httpx.Response, most: int) -> None:
-    """Let no more than `most` bytes of an answer be read, and those as they were sent.
+    """Limit a response to `most` bytes, without decompression.
 
-    Nothing is asked for packed: a few kB that unpack to many GB would be held in memory.
+    Requests do not accept encodings: a few kB that decompress to many GB would be held in memory.
     """
     answer.headers.pop("Content-Encoding", None)
     stream = answer.stream
@@ -21,7 +21,7 @@ def limit(answer: httpx.Response, most: int) -> None:
 
 
 class _Limited(httpx.SyncByteStream):
-    """An answer's body, which ends with an error where it is longer than it may be."""
+    """A response body that raises when it exceeds its limit."""
 
     def __init__(self, stream: httpx.SyncByteStream, most: int, host: str) -> None:
         self._stream = stream
@@ -33,7 +33,7 @@ class _Limited(httpx.SyncByteStream):
         for piece in self._stream:
             had += len(piece)
             if had > self._most:
-                raise ImageError(f"{self._host} sends more than the {self._most} bytes that it may send here.")
+                raise ImageError(f"{self._host} sent more than the {self._most} bytes allowed for this response.")
             yield piece
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""How a registry wants to be asked: with a password, with a token that a password buys, or not at all."""
+"""Authenticate with a registry: basic authentication, bearer tokens, or anonymous access."""
 
 from __future__ import annotations
 
@@ -12,133 +12,135 @@ from typing import TypeAlias
 import httpx
 
 from dask_starburst.environment.registry.answers import limit
-from dask_starburst.environment.registry.retry import Busy
+from dask_starburst.environment.registry.retry import TooManyRequests
 from dask_starburst.errors import RegistryDenied, RegistryUnavailable
 
 #: User and password.
 Credentials: TypeAlias = tuple[str, str]
-#: Bytes of an answer with a token; some kB are usual.
-_MOST_TOKEN = 1 << 20
-#: One of the ways in that a header offers, and what it says of it. There may be several, one after the other.
+#: Limit of a token response in bytes; a few kB are usual.
+_MAX_TOKEN_BYTES = 1 << 20
+#: One challenge of a ``WWW-Authenticate`` header with its parameters; a header may have several.
 _SCHEME = re.compile(r"(?:^|,)\s*(basic|bearer)\b(.*?)(?=,\s*(?:basic|bearer)\b|$)", re.I)
 _PARAMETER = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s,"]+))')
 
 
-class Login:
-    """What is known of a registry's wishes. Safe from several threads.
+class Authenticator:
+    """Credentials and tokens for one registry. Thread-safe.
 
     Parameters
     ----------
     host : str
         The registry.
     credentials : callable, optional
-        Gives user and password, or None.
+        Returns user and password, or None.
     """
 
     def __init__(self, host: str, credentials: Callable[[], Credentials | None] | None) -> None:
         self._host = host
-        self._ask = credentials or (lambda: None)
+        self._keychain = credentials or (lambda: None)
         self._lock = threading.Lock()
-        self._taking_up = threading.Lock()
+        self._answering = threading.Lock()
         self._basic: str | None = None
         self._used: Credentials | None = None
         self._tokens: dict[str, str] = {}
 
     def credentials(self) -> Credentials | None:
-        """Return user and password, asked for anew."""
-        return self._ask()
+        """Return user and password, freshly looked up."""
+        return self._keychain()
 
     @property
     def user(self) -> str | None:
-        """Who we have said that we are."""
+        """The user name of the last credentials."""
         return self._used[0] if self._used else None
 
     @property
-    def who(self) -> str:
-        """The same in words, without any secret."""
+    def identity(self) -> str:
+        """The user name for error messages, without a secret."""
         return f"as {self.user}" if self.user else "without credentials"
 
     def headers(self, scopes: Sequence[str]) -> dict[str, str]:
-        """Return what goes along with a request."""
+        """Return the authorization header of a request."""
         with self._lock:
             found = self._tokens.get(" ".join(scopes)) or self._basic
         return {"Authorization": found} if found else {}
 
-    def take_up(self, challenge: str, scopes: Sequence[str], client: httpx.Client, refused: Mapping[str, str]) -> bool:
-        """Do what a 401 asks for; whether there is a point in trying again.
+    def answer_challenge(
+        self, challenge: str, scopes: Sequence[str], client: httpx.Client, refused: Mapping[str, str]
+    ) -> bool:
+        """Answer the challenge of a 401; return whether a retry may succeed.
 
         Parameters
         ----------
         challenge : str
-            The header ``WWW-Authenticate``.
+            The ``WWW-Authenticate`` header.
         scopes : sequence of str
-            What the request needs.
+            Scopes of the request.
         client : httpx.Client
-            Asks for a token.
+            The client for the token request.
         refused : mapping of str to str
-            What went along with the request that was answered so.
+            The authorization header of the refused request.
         """
-        with self._taking_up:
-            # Another thread may have done it while this one's request was under way.
-            return self.headers(scopes) != refused or self._take_up(challenge, scopes, client)
+        with self._answering:
+            # Another thread may have answered it in the meantime.
+            return self.headers(scopes) != refused or self._answer_challenge(challenge, scopes, client)
 
-    def _take_up(self, challenge: str, scopes: Sequence[str], client: httpx.Client) -> bool:
+    def _answer_challenge(self, challenge: str, scopes: Sequence[str], client: httpx.Client) -> bool:
         offered = {kind.lower(): rest for kind, rest in _SCHEME.findall(challenge)}
         if not offered:
             return False
-        used, self._used = self._used, self._ask()
+        used, self._used = self._used, self._keychain()
         if "bearer" not in offered:
             fresh = _basic(self._used) if self._used else None
             with self._lock:
                 changed, self._basic = fresh != self._basic, fresh
             return changed and fresh is not None
-        wanted = {name: quoted or plain for name, quoted, plain in _PARAMETER.findall(offered["bearer"])}
-        token = self._token(wanted, scopes, client)
+        parameters = {name: quoted or plain for name, quoted, plain in _PARAMETER.findall(offered["bearer"])}
+        token = self._token(parameters, scopes, client)
         key = " ".join(scopes)
         with self._lock:
             changed, self._tokens[key] = self._tokens.get(key) != token, token
         return changed or used != self._used
 
-    def _token(self, wanted: Mapping[str, str], scopes: Sequence[str], client: httpx.Client) -> str:
-        realm = self._realm(wanted.get("realm", ""))
-        asked = [("service", wanted["service"])] if "service" in wanted else []
-        asked += [("scope", scope) for scope in (wanted.get("scope", "").split() or scopes)]
+    def _token(self, parameters: Mapping[str, str], scopes: Sequence[str], client: httpx.Client) -> str:
+        realm = self._realm(parameters.get("realm", ""))
+        query = [("service", parameters["service"])] if "service" in parameters else []
+        query += [("scope", scope) for scope in (parameters.get("scope", "").split() or scopes)]
         headers = {"Authorization": _basic(self._used)} if self._used else {}
-        with client.stream("GET", realm, params=[*realm.params.multi_items(), *asked], headers=headers) as answer:
-            limit(answer, _MOST_TOKEN)
+        with client.stream("GET", realm, params=[*realm.params.multi_items(), *query], headers=headers) as answer:
+            limit(answer, _MAX_TOKEN_BYTES)
             answer.read()
         if answer.status_code == 429:
-            raise Busy(
-                f"{realm.host}, where {self._host} gives tokens, answered 429", answer.headers.get("Retry-After")
+            raise TooManyRequests(
+                f"{realm.host}, the token server of {self._host}, answered 429", answer.headers.get("Retry-After")
             )
         if answer.status_code in (400, 401, 403, 404):
             raise RegistryDenied(
-                f"{self._host} gives no token ({self.who}): {answer.status_code}. Log in with"
+                f"{self._host} refused a token ({self.identity}): {answer.status_code}. Log in with"
                 f" `docker login {self._host}`."
             )
         try:
             found = answer.raise_for_status().json()
             return f"Bearer {found.get('token') or found['access_token']}"
         except (httpx.HTTPStatusError, ValueError, KeyError, AttributeError):
-            # Not chained: what was asked for with a password is nobody's to see.
+            # Not chained: the request contains a password.
             raise RegistryUnavailable(
-                f"{realm.host}, where {self._host} gives tokens, answered {answer.status_code} and no token"
+                f"{realm.host}, the token server of {self._host}, answered {answer.status_code} without a token"
             ) from None
 
     def _realm(self, text: str) -> httpx.URL:
-        """Return where tokens are given, if a password may be sent there."""
+        """Return the URL of the token server, if a password may be sent there."""
         try:
             realm = httpx.URL(text)
         except httpx.InvalidURL:
             realm = httpx.URL()
-        near = is_loopback(self._host) and is_loopback(realm.host)
-        if realm.host and (realm.scheme == "https" or (realm.scheme == "http" and near)):
+        local = is_loopback(self._host) and is_loopback(realm.host)
+        if realm.host and (realm.scheme == "https" or (realm.scheme == "http" and local)):
             return realm
-        raise RegistryDenied(f"{self._host} wants its token asked for at {text!r}, which is not safe to do.")
+        raise RegistryDenied(f"{self._host} requests tokens from {text!r}, which is not a safe address for a password.")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, maybe with a port, is this computer itself."""
+    """Whether a host, with or without a port, is a loopback address."""
     name = re.sub(r":\d+$", "", host).strip("[]") if not host.count(":") > 1 or "]" in host else host
     try:
         return ipaddress.ip_address(name).is_loopback

@@ -1,4 +1,4 @@
-"""What ``docker login`` left on this computer for a registry."""
+"""Credentials stored by ``docker login``."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 from dask_starburst.environment.registry.auth import Credentials
 from dask_starburst.environment.registry.documents import DOCKER_HUB
 
-#: What docker and others call docker's own hub.
+#: Names of Docker Hub in docker's configuration.
 _HUB_KEYS = ("https://index.docker.io/v1/", "docker.io", "index.docker.io", DOCKER_HUB)
 _HELPER_SECONDS = 20.0
 
 
 def stored_credentials(host: str) -> Callable[[], Credentials | None]:
-    """Return what gives user and password for a registry, or None when nobody has logged in.
+    """Return a function that looks up user and password of a registry; it returns None without a login.
 
-    They come from docker's ``config.json``, or from the credential helper that it names, over its standard input.
+    Credentials come from docker's ``config.json``, or from the credential helper that it names.
     """
     return lambda: _stored(host)
 
@@ -43,7 +43,7 @@ def _config() -> dict[str, Any]:
     try:
         path = (Path(folder) if folder else Path.home() / ".docker") / "config.json"
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):  # the last: a user without a home
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: a user without a home
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -56,7 +56,7 @@ def _table(config: dict[str, Any], name: str) -> dict[str, Any]:
 def _from_entry(entry: Any) -> Credentials | None:
     try:
         user, _, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
-    except (ValueError, KeyError, TypeError):  # nothing, or what some other program has made of it
+    except (ValueError, KeyError, TypeError):  # missing, or written by another program in another format
         return None
     return (user, password.rstrip("\0")) if user and password else None
 

@@ -1,4 +1,4 @@
-"""The documents of container images, as the OCI image specification 1.1 has them: values in, canonical JSON out."""
+"""Image manifests, indexes and configurations of the OCI image specification 1.1, written as canonical JSON."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ LAYER_GZIP = f"{LAYER_TAR}+gzip"
 LAYER_ZSTD = f"{LAYER_TAR}+zstd"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-#: What we understand, the preferred first: the Accept header of a request for a manifest.
+#: Supported media types in order of preference: the Accept header of a request for a manifest.
 MANIFESTS = (INDEX, DOCKER_LIST, MANIFEST, DOCKER_MANIFEST)
-#: Docker's layers are OCI's by another name.
+#: Docker's layer media types and their OCI equivalents.
 _AS_OCI = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": LAYER_GZIP,
     "application/vnd.docker.image.rootfs.diff.tar": LAYER_TAR,
 }
-#: Where docker takes an image from whose name says no host.
+#: The registry of image names without a host.
 DOCKER_HUB = "registry-1.docker.io"
 _HUB_NAMES = ("docker.io", "index.docker.io", DOCKER_HUB)
-#: Bytes of a manifest or of a configuration, which are held in memory: what registries take of a manifest at the most
+#: Limit in bytes of a manifest or configuration, which is held in memory: the limit of registries for manifests
 #: (OCI distribution specification 1.1, "Pushing Manifests").
-MOST_DOCUMENT = 4 << 20
-#: Bytes of a layer: Amazon ECR takes none larger than 52,000 MiB (AmazonECR/latest/userguide/service-quotas).
-MOST_LAYER = 52_000 << 20
+MAX_DOCUMENT_BYTES = 4 << 20
+#: Limit in bytes of a layer: Amazon ECR's is 52,000 MiB (AmazonECR/latest/userguide/service-quotas).
+MAX_LAYER_BYTES = 52_000 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Read a name as docker does: without a host it is on Docker Hub.
+        """Parse an image name as docker does: without a host it is on Docker Hub.
 
         Raises
         ------
         BadArgument
-            It is no name of an image.
+            The text is not a valid image name.
         """
         rest, _, digest = text.partition("@")
         first, slash, below = rest.partition("/")
@@ -64,7 +64,7 @@ class Reference:
         sound = REPOSITORY.fullmatch(repository) and (not tag or TAG.fullmatch(tag))
         if not sound or ("@" in text and not DIGEST.fullmatch(digest)) or path.endswith(":"):
             raise BadArgument(
-                f"{text!r} is no name of an image; give one such as 'public.ecr.aws/docker/library/python:3.12-slim'."
+                f"{text!r} is not a valid image name; an example is 'public.ecr.aws/docker/library/python:3.12'."
             )
         return cls(host, repository, tag or None, digest or None)
 
@@ -80,20 +80,20 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What points to a blob or a manifest.
+    """An OCI descriptor, which points to a blob or a manifest.
 
     Parameters
     ----------
     media_type : str
-        What it is.
+        Media type of the target.
     digest : str
-        ``"sha256:…"`` of its bytes.
+        ``"sha256:…"`` of its content.
     size : int
-        Bytes.
+        Size in bytes.
     platform : str, optional
-        As OCI writes it: ``"linux/arm64"``.
+        In OCI's notation: ``"linux/arm64"``.
     annotations : mapping, optional
-        Notes.
+        Annotations.
     """
 
     media_type: str
@@ -104,7 +104,7 @@ class Descriptor:
 
     @property
     def document(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The descriptor as a JSON object."""
         found: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
         if self.platform:
             found["platform"] = dict(zip(("os", "architecture", "variant"), self.platform.split("/"), strict=False))
@@ -114,17 +114,19 @@ class Descriptor:
 
     @classmethod
     def of(cls, document: object) -> Descriptor:
-        """Read one that comes from a registry.
+        """Read and validate a descriptor from a registry.
 
         Raises
         ------
         ImageError
-            Its digest is not one, or its size is impossible.
+            Its digest or size is invalid.
         """
         found = as_mapping(document, "descriptor")
         platform, size, annotations = found.get("platform"), found.get("size"), found.get("annotations")
-        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MOST_LAYER:
-            raise ImageError(f"a manifest gives {size!r:.40} as the size of a part; {MOST_LAYER} bytes are the most.")
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_LAYER_BYTES:
+            raise ImageError(
+                f"a manifest gives {size!r:.40} as the size of a blob; it must be 0 to {MAX_LAYER_BYTES} bytes."
+            )
         return cls(
             str(found.get("mediaType", "")),
             check_digest(found.get("digest")),
@@ -136,39 +138,39 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest or an index: its media type and its very bytes, which its digest is of."""
+    """A manifest or an index: its media type and the exact bytes that its digest covers."""
 
     media_type: str
     body: bytes
 
     @property
     def digest(self) -> str:
-        """What it is found by."""
+        """The digest of the body."""
         return digest_of(self.body)
 
     @property
     def document(self) -> dict[str, Any]:
-        """What it says."""
+        """The parsed body."""
         return read_document(self.body, "manifest")
 
     @property
     def config(self) -> Descriptor:
-        """Where the configuration of its image is."""
+        """The descriptor of the image's configuration."""
         return Descriptor.of(self.document.get("config"))
 
     @property
     def is_index(self) -> bool:
-        """Whether it names manifests of platforms."""
+        """Whether it is an index of platform manifests."""
         return self.media_type in (INDEX, DOCKER_LIST)
 
 
 def digest_of(body: bytes) -> str:
-    """Return what a blob is called."""
+    """Return the digest of a blob."""
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def check_digest(digest: object) -> str:
-    """Return a digest that comes from outside, before it is part of a URL or of a path.
+    """Validate an external digest before it becomes part of a URL or path.
 
     Raises
     ------
@@ -181,7 +183,7 @@ def check_digest(digest: object) -> str:
 
 
 def check_reference(reference: str) -> str:
-    """Return a tag or a digest, before it is part of a URL.
+    """Validate a tag or digest before it becomes part of a URL.
 
     Raises
     ------
@@ -192,7 +194,7 @@ def check_reference(reference: str) -> str:
 
 
 def check_repository(repository: str) -> str:
-    """Return the path of a repository, before it is part of a URL.
+    """Validate a repository name before it becomes part of a URL.
 
     Raises
     ------
@@ -205,17 +207,17 @@ def check_repository(repository: str) -> str:
 
 
 def file_name(digest: str) -> str:
-    """Return what the file with a blob is called."""
+    """Return the file name of a cached blob."""
     return check_digest(digest).removeprefix("sha256:")
 
 
 def as_mapping(document: object, what: str) -> Mapping[str, Any]:
-    """Return a part of a document that has to be a JSON object.
+    """Validate that a part of a document is a JSON object.
 
     Raises
     ------
     ImageError
-        It is something else.
+        It is not a JSON object.
     """
     if not isinstance(document, Mapping):
         raise ImageError(
@@ -225,15 +227,15 @@ def as_mapping(document: object, what: str) -> Mapping[str, Any]:
 
 
 def read_document(body: bytes, what: str) -> dict[str, Any]:
-    """Return a JSON object that comes from a registry.
+    """Parse a JSON object from a registry.
 
     Raises
     ------
     ImageError
-        It is too large, or something else.
+        It is too large, or not a JSON object.
     """
-    if len(body) > MOST_DOCUMENT:
-        raise ImageError(f"the {what} of the image has {len(body)} bytes; {MOST_DOCUMENT} are the most.")
+    if len(body) > MAX_DOCUMENT_BYTES:
+        raise ImageError(f"the {what} of the image has {len(body)} bytes; the limit is {MAX_DOCUMENT_BYTES}.")
     try:
         found = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -242,7 +244,7 @@ def read_document(body: bytes, what: str) -> dict[str, Any]:
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:
-    """Return JSON of which there is one form only."""
+    """Return canonical JSON: one form for equal documents."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -267,13 +269,13 @@ def _signed(media_type: str, document: dict[str, Any], annotations: Mapping[str,
 
 
 def media_type_of(body: bytes) -> str:
-    """Return what a manifest says that it is, or is known to be by its parts."""
+    """Return the media type that a manifest declares, or infer it from its fields."""
     document = read_document(body, "manifest")
     return str(document.get("mediaType") or (INDEX if "manifests" in document else MANIFEST))
 
 
 def manifests_of(found: Manifest) -> tuple[Descriptor, ...]:
-    """Return what an index names, without attestations, which are manifests of no platform."""
+    """Return the manifests of an index, without attestations, which have no platform."""
     named = map(Descriptor.of, _list(found.document.get("manifests", []), "manifests"))
     return tuple(each for each in named if each.platform and not each.platform.startswith("unknown/"))
 
@@ -281,8 +283,8 @@ def manifests_of(found: Manifest) -> tuple[Descriptor, ...]:
 def layers_of(found: Manifest) -> tuple[Descriptor, ...]:
     """Return the layers of a manifest, the lowest first."""
     layers = tuple(map(Descriptor.of, _list(found.document.get("layers"), "layers")))
-    if (size := sum(layer.size for layer in layers)) > MOST_LAYER:
-        raise ImageError(f"the layers of an image have {size} bytes together; {MOST_LAYER} are the most.")
+    if (size := sum(layer.size for layer in layers)) > MAX_LAYER_BYTES:
+        raise ImageError(f"the layers of an image have {size} bytes in total; the limit is {MAX_LAYER_BYTES}.")
     return layers
 
 
@@ -293,31 +295,31 @@ def _list(value: object, what: str) -> list[Any]:
 
 
 def choose(found: Manifest, platform: str) -> Descriptor:
-    """Return what an index has for a platform.
+    """Return an index's manifest for a platform.
 
     Raises
     ------
     ImageError
-        It has nothing for it; the message says what it has.
+        The index lacks the platform; the message lists those that it has.
     """
     there = manifests_of(found)
     chosen = next((each for each in there if each.platform == platform), None)
     if chosen is None:
         names = ", ".join(sorted({each.platform or "" for each in there})) or "nothing"
-        raise ImageError(f"the image {found.digest} is not made for {platform}; it is for {names}.")
+        raise ImageError(f"the image {found.digest} is not built for {platform}; it is for {names}.")
     return chosen
 
 
 def check_config(config: Mapping[str, Any], platform: str, name: str) -> None:
-    """Refuse the configuration of an image that is for another platform, or that says what none may.
+    """Validate an image's configuration and its platform.
 
     Raises
     ------
     ImageError
-        It is.
+        The configuration is invalid or for another platform.
     """
     if platform_of(config) != platform:
-        raise ImageError(f"the image {name} is not made for {platform}; it is for {platform_of(config)} only.")
+        raise ImageError(f"the image {name} is not built for {platform}; it is for {platform_of(config)} only.")
     for digest in _list(as_mapping(config.get("rootfs"), "rootfs").get("diff_ids"), "diff_ids"):
         check_digest(digest)
     inner = as_mapping(config.get("config") or {}, "config")
@@ -332,7 +334,7 @@ def _is_text(value: object) -> bool:
 
 
 def platform_of(document: Mapping[str, Any]) -> str:
-    """Return ``"linux/arm64"`` of a platform or a configuration; arm64's usual variant, v8, goes without saying."""
+    """Return the platform of a descriptor or configuration: ``"linux/arm64"``; arm64's variant v8 is omitted."""
     system, architecture = document.get("os", "unknown"), document.get("architecture", "unknown")
     variant = document.get("variant")
     usual = not variant or (architecture == "arm64" and variant == "v8")
@@ -340,5 +342,5 @@ def platform_of(document: Mapping[str, Any]) -> str:
 
 
 def as_oci(layer: Descriptor) -> Descriptor:
-    """Return a layer of a Docker image as one that may stand among OCI's; the bytes are the same."""
+    """Return a layer with its OCI media type; the content is the same."""
     return replace(layer, media_type=_AS_OCI.get(layer.media_type, layer.media_type), annotations={})

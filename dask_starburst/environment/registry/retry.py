@@ -1,4 +1,4 @@
-"""Trying again what may work the next time, and not for ever."""
+"""Retry requests to a registry, a limited number of times."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from dask_starburst.errors import RegistryUnavailable
 T = TypeVar("T")
 
 ATTEMPTS = 4
-#: Seconds before the second attempt; twice as many before each further one.
+#: Seconds before the second attempt; doubled for each further one.
 FIRST_PAUSE = 0.5
-#: So long we wait when a registry says how long; one that wants more, wants us to go.
-_LONGEST_PAUSE = 60.0
+#: The longest ``Retry-After`` that is waited for, in seconds.
+_MAX_PAUSE = 60.0
 
 
-class Busy(Exception):
-    """A registry has had too many requests, and may say when to come again.
+class TooManyRequests(Exception):
+    """A registry answered 429, optionally with a delay.
 
     Parameters
     ----------
     message : str
-        What it said.
+        The registry's message.
     after : str, optional
-        Its header ``Retry-After``: seconds, or a date, which we do not heed.
+        The ``Retry-After`` header: seconds, or a date, which is ignored.
     """
 
     def __init__(self, message: str, after: str | None) -> None:
@@ -36,58 +36,58 @@ class Busy(Exception):
         self.seconds = float(after) if after and after.isdecimal() else 0.0
 
 
-def patiently(
+def retry(
     attempt: Callable[[], T],
     what: str,
     progress: Callable[[], int] = lambda: 0,
     first: float = FIRST_PAUSE,
     attempts: int = ATTEMPTS,
 ) -> T:
-    """Return what an attempt gives; after a lost connection, a timeout or a server's error try again.
+    """Call a function; retry it after a lost connection, a timeout or a server error.
 
     Parameters
     ----------
     attempt : callable
-        May be called several times.
+        The function, called several times.
     what : str
-        What it does, for the error.
+        Description of the operation, for the error.
     progress : callable, optional
-        How far it is. Attempts are counted from the last one that came further.
+        Returns a measure of progress. An attempt that makes progress resets the count.
     first : float
         Seconds before the second attempt.
     attempts : int
-        How many attempts in a row may fail.
+        Number of consecutive attempts.
 
     Raises
     ------
     RegistryUnavailable
-        None of the attempts came through.
+        All attempts failed.
     """
     number, had = 1, progress()
     while True:
         try:
             return attempt()
-        except (httpx.TransportError, RegistryUnavailable, Busy) as error:
+        except (httpx.TransportError, RegistryUnavailable, TooManyRequests) as error:
             if (have := progress()) > had:
                 number, had = 1, have
             pause = _pause(error, number, first)
-            if number >= attempts or pause > _LONGEST_PAUSE:
-                raise _given_up(what, number, error) from error
+            if number >= attempts or pause > _MAX_PAUSE:
+                raise _retries_exhausted(what, number, error) from error
         number += 1
         cancellation.pause(pause)
 
 
 def _pause(error: Exception, number: int, first: float) -> float:
     own = first * 2.0 ** (number - 1) * random.uniform(0.5, 1.0)
-    return max(own, error.seconds) if isinstance(error, Busy) else own
+    return max(own, error.seconds) if isinstance(error, TooManyRequests) else own
 
 
-def _given_up(what: str, number: int, error: Exception) -> RegistryUnavailable:
+def _retries_exhausted(what: str, number: int, error: Exception) -> RegistryUnavailable:
     times = f" {number} times" if number > 1 else ""
-    if isinstance(error, Busy):
+    if isinstance(error, TooManyRequests):
         wait = f"in {error.seconds:.0f} s" if error.seconds else "later"
-        way = f"Try again {wait}; who has logged in is often allowed more."
+        hint = f"Try again {wait}; registries often allow more requests after a login."
     else:
-        way = "Look whether it is up and can be reached from here (HTTPS_PROXY=… if there is a proxy), and start again."
-    said = (str(error) or type(error).__name__).rstrip(".")
-    return RegistryUnavailable(f"{what} failed{times}: {said}. {way}")
+        hint = "Check that the registry is up and reachable from here (HTTPS_PROXY=… behind a proxy), and try again."
+    reason = (str(error) or type(error).__name__).rstrip(".")
+    return RegistryUnavailable(f"{what} failed{times}: {reason}. {hint}")

@@ -1,4 +1,4 @@
-"""Which files to install on which platform, decided and done by uv."""
+"""Resolve and install packages for a platform, with uv."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from dask_starburst.paths import write_atomic
 
 #: uv's names of the platforms: every wheel for the glibc of Amazon Linux 2 (2.26) and later bases is for 2.28 or less.
 UV_PLATFORMS = {"linux/arm64": "aarch64-manylinux_2_28", "linux/amd64": "x86_64-manylinux_2_28"}
-#: Raised by hand when this module asks uv something else than before: what was kept is no answer to that.
-_ASKED = 3
+#: Increment when this module calls uv differently: cached locks are then invalid.
+_CACHE_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """What is installed on one platform.
+    """The packages installed on one platform.
 
     Parameters
     ----------
     platform : str
-        As OCI writes it: ``"linux/arm64"``.
+        In OCI's notation: ``"linux/arm64"``.
     text : str
-        Requirements with hashes, as pip and uv read them; without the wheels that only this computer has.
+        Requirements with hashes, as pip and uv read them; without local wheels.
     packages : tuple of tuple of str
-        Name and version of all, sorted; local wheels included.
+        Name and version of each package, sorted; local wheels included.
     """
 
     platform: str
@@ -45,27 +45,27 @@ class Lock:
 def resolve(
     environment: Environment, platform: str, cache: Path, without: tuple[str, ...] = (), *, source: bool = False
 ) -> Lock:
-    """Return what the environment is on a platform; without a question to anybody if it was asked before.
+    """Resolve an environment for a platform; a cached result needs no network access.
 
     Parameters
     ----------
     environment : Environment
-        What is asked for.
+        The environment to resolve.
     platform : str
         ``"linux/arm64"`` or ``"linux/amd64"``.
     cache : Path
-        Where answers are kept.
+        The folder of cached locks.
     without : tuple of str
-        Packages to do as if nobody needed them.
+        Packages to leave out even if others require them.
     source : bool
-        Whether a package without a wheel may be there as source, which the buildx builder compiles in the image.
+        Whether to accept source distributions, which the buildx builder compiles in the image.
 
     Raises
     ------
     NoWheels
-        Packages have no wheel for the platform; `architecture.settle` finds out which ones, and what helps.
+        Packages have no wheel for the platform; `resolve_platforms` finds out which ones.
     ImageError
-        uv says that it cannot be: versions that exclude each other, or no index that answers.
+        uv found no solution: conflicting versions, or an unavailable index.
     """
     note = cache / "locks" / f"{key(environment, platform, without, source=source)}.json"
     if note.exists():
@@ -76,7 +76,7 @@ def resolve(
     local = {wheel.name for wheel in environment.wheels}
     found = [(canonicalize_name(name), version) for name, version in PINNED.findall(text)]
     packages = {*((n, v) for n, v in found if n not in local), *((w.name, w.version) for w in environment.wheels)}
-    # Constraints have hashes where a lock's package was left out, and comes as others need it.
+    # Constraints have hashes where a package of the lock was excluded but is still required by others.
     hashed = "\n".join([environment.lock or "", *environment.constraints])
     text = _with_hashes_of(hashed, _without(text, local))
     lock = Lock(platform, text, tuple(sorted(packages)))
@@ -85,7 +85,7 @@ def resolve(
 
 
 def compiled(environment: Environment, platform: str, without: tuple[str, ...] = (), *, source: bool = False) -> str:
-    """Return uv's answer: requirements with hashes.
+    """Return uv's output: requirements with hashes.
 
     Raises
     ------
@@ -94,16 +94,16 @@ def compiled(environment: Environment, platform: str, without: tuple[str, ...] =
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        wanted, pins = folder / "requirements.in", folder / "constraints.txt"
+        requirements, pins = folder / "requirements.in", folder / "constraints.txt"
         wheels = [f"{wheel.name} @ {wheel.path.as_uri()}" for wheel in environment.wheels]
         if environment.lock is not None:
-            wanted.write_text(environment.lock, encoding="utf-8")
+            requirements.write_text(environment.lock, encoding="utf-8")
             extra = folder / "wheels.in"
             extra.write_text("\n".join([*environment.requirements, *wheels]), encoding="utf-8")
-            inputs = [wanted, extra]
+            inputs = [requirements, extra]
         else:
-            wanted.write_text("\n".join([*environment.requirements, *wheels]), encoding="utf-8")
-            inputs = [wanted]
+            requirements.write_text("\n".join([*environment.requirements, *wheels]), encoding="utf-8")
+            inputs = [requirements]
         pins.write_text("\n".join(environment.constraints), encoding="utf-8")
         arguments = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--generate-hashes"]
         arguments += ["--python-version", environment.python, "--python-platform", UV_PLATFORMS[platform]]
@@ -124,12 +124,12 @@ def compiled(environment: Environment, platform: str, without: tuple[str, ...] =
 
 
 def install(lock: Lock, environment: Environment, into: Path) -> None:
-    """Put what a lock says into a folder, as `pip install --target` does; nothing is built and nothing else comes.
+    """Install the packages of a lock into a folder, as `pip install --target` does; without builds or dependencies.
 
     Raises
     ------
     ImageError
-        A file is gone from its index, or is not what the lock says.
+        A file is missing from its index, or does not match the lock's hash.
     """
     names = dict(lock.packages)
     wheels = [str(w.path) for w in environment.wheels if names.get(w.name) == w.version]
@@ -138,7 +138,7 @@ def install(lock: Lock, environment: Environment, into: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         pinned = Path(name) / "requirements.txt"
         if lock.text.strip():
-            # Where the environment's own file says that packages come from, they still do.
+            # Index options of the environment's own file still apply.
             sources = [text for text in environment.requirements if text.startswith("-")]
             pinned.write_text("\n".join([*sources, lock.text]), encoding="utf-8")
             _install([*common, "--require-hashes", "--only-binary", ":all:", "-r", str(pinned)], lock)
@@ -153,20 +153,20 @@ def _install(arguments: list[str], lock: Lock) -> None:
 
 
 def foreign(environment: Environment, platform: str) -> tuple[LocalWheel, ...]:
-    """Return the wheels that were compiled on this computer and cannot run on a platform."""
+    """Return the local wheels whose compiled parts cannot run on a platform."""
     return () if platform == uv.own_platform() else tuple(wheel for wheel in environment.wheels if not wheel.pure)
 
 
 def _refuse_foreign(environment: Environment, platform: str) -> None:
     if found := [f"{wheel.name} ({wheel.origin})" for wheel in foreign(environment, platform)]:
         raise NoWheels(
-            f"{', '.join(found)} has compiled parts that were built on this computer, for {uv.own_platform()}; on"
-            f" {platform} it cannot run. Take the other architecture, or exclude it if nothing needs it."
+            f"{', '.join(found)} has compiled parts that were built on this computer, for {uv.own_platform()}, and"
+            f" cannot run on {platform}. Use the other architecture, or exclude the package if it is not needed."
         )
 
 
 def _without(text: str, local: set[str]) -> str:
-    """Return a lock without the packages whose wheels are only here: what follows `name @ file` is theirs."""
+    """Return a lock without local wheels: `name @ file`, and the lines that continue it."""
     kept, skipping = [], False
     for line in text.splitlines(keepends=True):
         if line[:1].strip():
@@ -178,9 +178,9 @@ def _without(text: str, local: set[str]) -> str:
 
 
 def _with_hashes_of(lock: str, text: str) -> str:
-    """Return requirements with the hashes of a user's own lock, where it has any, in place of what the index says.
+    """Return requirements with the hashes of the user's lock, where it has any, in place of the index's.
 
-    An index that has other files than the lock was made of is then found out when they are installed.
+    Installing then fails if the index has other files than those in the lock.
     """
     found = ((m[1], re.findall(r"--hash=(\S+)", m[0])) for m in re.finditer(rf"{PINNED.pattern}.*", lock, re.M))
     own = {canonicalize_name(name): hashes for name, hashes in found if hashes}
@@ -194,18 +194,18 @@ def _with_hashes_of(lock: str, text: str) -> str:
 
 
 def key(environment: Environment, platform: str, without: tuple[str, ...] = (), *, source: bool = False) -> str:
-    """Return what an answer is kept by: everything that decides it."""
+    """Return the cache key of a lock: a hash of all inputs."""
     facts = {
         "platform": platform,
         "python": environment.python,
         "without": sorted(without),
         "source": source,
-        "asked": sorted(environment.requirements),
+        "requirements": sorted(environment.requirements),
         "pins": sorted(environment.constraints),
         "lock": environment.lock,
         "wheels": sorted((w.name, w.version, w.digest) for w in environment.wheels),
         "uv": uv.version(),
-        "asked how": _ASKED,
+        "cache version": _CACHE_VERSION,
         "indexes": uv.indexes_digest(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

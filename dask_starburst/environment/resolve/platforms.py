@@ -1,4 +1,4 @@
-"""Packages that have no wheel for a platform: made one where that is possible anywhere, named where it is not."""
+"""Resolve an environment for every platform: build missing wheels where they are portable, report the others."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _NO_WHEEL = re.compile(
     r" (?:usable wheels|wheels with)"
 )
 _DEPENDS = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*?)(?:[=<>!~]=?\S+)? depends on ")
-#: A package is looked at once for each platform; more rounds than this mean that uv does not say what we think.
+#: Each round handles the packages that uv names; more rounds than this mean that uv's output was misread.
 _ROUNDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A package that cannot be had for a platform, and why."""
+    """A package that cannot be installed on a platform, and why."""
 
     name: str
     version: str | None
@@ -44,17 +44,17 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """An environment of which every platform knows what to install.
+class ResolvedPlatforms:
+    """An environment with a lock for each platform.
 
     Parameters
     ----------
     environment : Environment
-        With wheels in place of the packages of which the index has only sources.
+        With local wheels in place of packages that the index has as source only.
     locks : mapping of str to Lock
-        By platform; only of those on which nothing is missing.
+        By platform; only those without missing packages.
     missing : mapping of str to tuple of Missing
-        By platform, of the others.
+        By platform, for the others.
     """
 
     environment: Environment
@@ -62,70 +62,70 @@ class Settled:
     missing: Mapping[str, tuple[Missing, ...]]
 
 
-def settle(environment: Environment, platforms: Iterable[str], cache: Path) -> Settled:
-    """Find out what is installed on each platform.
+def resolve_platforms(environment: Environment, platforms: Iterable[str], cache: Path) -> ResolvedPlatforms:
+    """Resolve an environment for each platform.
 
-    A package that is there as source only is built here; what comes out is used if it runs everywhere.
+    A package that has only a source distribution is built here; its wheel is used if it is pure Python.
 
     Parameters
     ----------
     environment : Environment
-        What is asked for.
+        The environment to resolve.
     platforms : iterable of str
         Such as ``"linux/arm64"``.
     cache : Path
-        Where answers and wheels are kept: the second time costs nothing.
+        The folder of cached locks and wheels.
 
     Raises
     ------
     ImageError
-        The packages exclude each other, or no index answers.
+        Versions conflict, or no index is available.
     """
     note = cache / "sources" / f"{key(environment, 'any')}.json"
-    settled = _as_before(environment, note)
+    resolved = _as_before(environment, note)
     missing = {}
     for platform in platforms:
-        settled, missing[platform] = _settle_one(settled, platform, cache)
-    added = [asdict(wheel) for wheel in settled.wheels if wheel not in environment.wheels]
+        resolved, missing[platform] = _resolve_one(resolved, platform, cache)
+    added = [asdict(wheel) for wheel in resolved.wheels if wheel not in environment.wheels]
     if added:
         write_atomic(note, json.dumps(added, default=str).encode())
-    # Wheels that were made for the second platform are the first one's too.
-    locks = {p: resolve(settled, p, cache) for p in platforms if not missing[p]}
-    return Settled(settled, locks, {platform: found for platform, found in missing.items() if found})
+    # Wheels that were built for the second platform are used on the first one too.
+    locks = {p: resolve(resolved, p, cache) for p in platforms if not missing[p]}
+    return ResolvedPlatforms(resolved, locks, {platform: found for platform, found in missing.items() if found})
 
 
-def from_source(settled: Settled, cache: Path) -> Settled:
-    """Return what is installed when packages without a wheel are compiled in the image, as the buildx builder does.
+def from_source(resolved: ResolvedPlatforms, cache: Path) -> ResolvedPlatforms:
+    """Resolve again with source distributions, which the buildx builder compiles in the image.
 
     Raises
     ------
     ImageError
-        There is no source either.
+        A package has no source distribution either.
     """
-    # Of a local package that was compiled here, the image has no source.
-    lost = {p: lacking for p, lacking in settled.missing.items() if foreign(settled.environment, p)}
-    made = {p: resolve(settled.environment, p, cache, source=True) for p in settled.missing if p not in lost}
-    return Settled(settled.environment, {**settled.locks, **made}, lost)
+    # The image has no source of a local package that was compiled here.
+    lost = {p: lacking for p, lacking in resolved.missing.items() if foreign(resolved.environment, p)}
+    made = {p: resolve(resolved.environment, p, cache, source=True) for p in resolved.missing if p not in lost}
+    return ResolvedPlatforms(resolved.environment, {**resolved.locks, **made}, lost)
 
 
 def explain(missing: Iterable[Missing], platform: str, origin: str) -> str:
-    """Say which packages are missing, and the ways out.
+    """Describe which packages are missing, and what the user can do.
 
     Parameters
     ----------
     missing : iterable of Missing
         At least one.
     platform : str
-        For which they are missing.
+        The platform.
     origin : str
-        Where the environment comes from.
+        The source of the environment.
     """
     named = ", ".join(map(str, missing))
     other = next(arch for arch, each in PLATFORMS.items() if each != platform)
     return (
         f"{origin or 'the environment'} has packages that cannot be installed on {platform}: {named}. Give"
         f' arch="{other}" if they have wheels for it, leave them out with build={{"exclude": […]}} if neither'
-        " workers nor other packages need them, or have them built from source under emulation with"
+        " workers nor other packages need them, or build them from source under emulation with"
         ' build={"builder": "buildx"}.'
     )
 
@@ -142,7 +142,7 @@ def _as_before(environment: Environment, note: Path) -> Environment:
     return environment
 
 
-def _settle_one(environment: Environment, platform: str, cache: Path) -> tuple[Environment, tuple[Missing, ...]]:
+def _resolve_one(environment: Environment, platform: str, cache: Path) -> tuple[Environment, tuple[Missing, ...]]:
     why = f"compiled on this computer, for {uv.own_platform()}"
     missing = {wheel.name: Missing(wheel.name, wheel.version, why) for wheel in foreign(environment, platform)}
     for _ in range(_ROUNDS):
@@ -161,18 +161,21 @@ def _settle_one(environment: Environment, platform: str, cache: Path) -> tuple[E
                     environment = with_wheel(environment, wheel)
         else:
             return environment, tuple(missing.values())
-    raise ImageError(f"no end was found to what {platform} lacks; so far: {', '.join(map(str, missing.values()))}")
+    raise ImageError(
+        f"resolving for {platform} did not finish in {_ROUNDS} rounds; missing so far:"
+        f" {', '.join(map(str, missing.values()))}"
+    )
 
 
 def _named(text: str, environment: Environment, known: Mapping[str, Missing]) -> list[str]:
-    # One of which uv says what it depends on has wheels: only some old version, which nobody wants, has none.
+    # A package whose dependencies uv names has wheels: only an old version, which is not requested, has none.
     fine = {wheel.name for wheel in environment.wheels} | {canonicalize_name(name) for name in _DEPENDS.findall(text)}
     found = dict.fromkeys(canonicalize_name(match["name"]) for match in _NO_WHEEL.finditer(text))
     return [name for name in found if name not in known and name not in fine]
 
 
 def with_wheel(environment: Environment, wheel: LocalWheel) -> Environment:
-    """Return an environment that takes a package from a wheel of this computer."""
+    """Return an environment that installs a package from a local wheel."""
     rest = [
         text
         for text in environment.requirements
@@ -184,21 +187,21 @@ def with_wheel(environment: Environment, wheel: LocalWheel) -> Environment:
 
 
 def _made(environment: Environment, name: str, cache: Path) -> LocalWheel | Missing:
-    """Make a wheel of a package that the index has the source of: of the installed files, or by building it."""
+    """Make a wheel of a package that has only a source distribution: from its installed files, or by a build."""
     version = pins_of(environment).get(name)
     here = _installed(name)
     if here is not None and version in (None, here.version):
         made = wheels.of_installed(here, cache, "built from source")
     else:
         with tempfile.TemporaryDirectory() as folder:
-            wanted = f"{name}=={version}" if version else name
+            requirement = f"{name}=={version}" if version else name
             options = ["--target", folder, "--no-deps", "--no-binary", name, "--python-version", environment.python]
-            done = uv.run(["pip", "install", "--quiet", *options, wanted])
+            done = uv.run(["pip", "install", "--quiet", *options, requirement])
             infos = list(Path(folder).glob("*.dist-info"))
             if done.returncode != 0 or not infos:
                 return Missing(name, version, "no wheel, and no source that could be built here")
             made = wheels.of_installed(PathDistribution(infos[0]), cache, "built from source")
-    # What was compiled here wants this computer's libraries, which the image may not have.
+    # A wheel compiled here links to this computer's libraries, which the image may not have.
     return made if made.pure else Missing(name, version, "no wheel for it, and its source has parts to compile")
 
 

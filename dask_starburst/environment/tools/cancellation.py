@@ -1,7 +1,7 @@
-"""Work in threads that ends when nobody waits for it any more: after Ctrl-C, or since another part of it has failed.
+"""Cancel work in threads: after Ctrl-C, or when another part of it has failed.
 
-Nobody can end a thread from outside. So the work looks from time to time whether it is still wanted, and the programs
-that it waits for are ended. Who has not said `interruptible` is never interrupted.
+A thread cannot be ended from outside. So the work checks regularly whether it was cancelled, and the subprocesses that
+it waits for are terminated. Work outside of a `cancellable` block is never cancelled.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Interrupted(Exception):
-    """The work is not wanted any more. Nobody sees it: who waited for the work has gone."""
+class Cancelled(Exception):
+    """The work was cancelled. Only its own threads see this: the caller has already left."""
 
 
-class Interruption:
-    """Whether some work is still wanted, and which programs it waits for."""
+class Cancellation:
+    """Whether some work was cancelled, and which subprocesses it waits for."""
 
     def __init__(self) -> None:
-        self._unwanted = threading.Event()
+        self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[str]] = set()
 
-    def stop(self) -> None:
-        """End the work soon, and its programs at once."""
+    def cancel(self) -> None:
+        """Cancel the work, and terminate its subprocesses at once."""
         with self._lock:
-            self._unwanted.set()
+            self._cancelled.set()
             for process in self._running:
                 _end(process)
 
     def check(self) -> None:
-        """Raise `Interrupted` if the work is not wanted."""
-        if self._unwanted.is_set():
-            raise Interrupted
+        """Raise `Cancelled` if the work was cancelled."""
+        if self._cancelled.is_set():
+            raise Cancelled
 
     def wait(self, seconds: float) -> None:
-        """Wait, and raise `Interrupted` as soon as the work is not wanted."""
-        if self._unwanted.wait(seconds):
-            raise Interrupted
+        """Wait, and raise `Cancelled` as soon as the work is cancelled."""
+        if self._cancelled.wait(seconds):
+            raise Cancelled
 
     @contextmanager
     def watching(self, process: subprocess.Popen[str]) -> Iterator[None]:
-        """End a program too when the work is not wanted."""
+        """Terminate a subprocess when the work is cancelled."""
         with self._lock:
             self._running.add(process)
-            if self._unwanted.is_set():
+            if self._cancelled.is_set():
                 _end(process)
         try:
             yield
@@ -63,43 +63,43 @@ class Interruption:
         self.check()
 
 
-_current: ContextVar[Interruption] = ContextVar("interruption", default=Interruption())  # noqa: B039 -- nobody stops it
+_current: ContextVar[Cancellation] = ContextVar("cancellation", default=Cancellation())  # noqa: B039 -- never cancelled
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Have whatever is begun in here, in threads as well, end when this is left by an exception."""
-    own = Interruption()
+def cancellable() -> Iterator[None]:
+    """Cancel the work started in this block, also in threads, when an exception leaves it."""
+    own = Cancellation()
     token = _current.set(own)
     try:
         yield
     except BaseException:
-        own.stop()
+        own.cancel()
         raise
     finally:
         _current.reset(token)
 
 
 def check() -> None:
-    """Raise `Interrupted` if the work is not wanted any more."""
+    """Raise `Cancelled` if the work was cancelled."""
     _current.get().check()
 
 
 def pause(seconds: float) -> None:
-    """Wait, but not longer than the work is wanted."""
+    """Sleep; raise `Cancelled` as soon as the work is cancelled."""
     _current.get().wait(seconds)
 
 
 def submit(pool: Executor, work: Callable[..., T], *arguments: Any) -> Future[T]:
-    """Have a thread of a pool do a part of the work."""
+    """Submit a part of the work to a pool, in the current context."""
     return pool.submit(copy_context().run, work, *arguments)
 
 
 @contextmanager
 def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Run a program as long as the work is wanted; it is ended with what it has started.
+    """Run a subprocess that is terminated, with its own children, when the work is cancelled.
 
-    It is in a process group of its own: Ctrl-C reaches this process only, which then ends the program.
+    It has its own process group: Ctrl-C reaches this process only, which then terminates the subprocess.
 
     Parameters
     ----------
@@ -124,17 +124,17 @@ def run(
     timeout: float | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, as `subprocess.run` does, as long as the work is wanted.
+    """Run a subprocess to completion, as `subprocess.run` does; terminate it when the work is cancelled.
 
     Raises
     ------
     subprocess.TimeoutExpired
-        It took too long, and was ended.
+        It took too long, and was terminated.
     """
     stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
     with started(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
-        said, complained = process.communicate(input, timeout)
-    return subprocess.CompletedProcess(list(command), process.returncode, said, complained)
+        stdout, stderr = process.communicate(input, timeout)
+    return subprocess.CompletedProcess(list(command), process.returncode, stdout, stderr)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

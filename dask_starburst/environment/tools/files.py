@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dask_starburst.errors import ImageError
 
-#: Seconds after which an unused file is deleted; it is built again when it is needed.
+#: Seconds after which an unused file is deleted; it is rebuilt on demand.
 _KEPT = 30 * 86_400.0
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

@@ -1,4 +1,4 @@
-"""uv, which resolves, builds and installs packages; pip's own configuration of indexes is passed on to it."""
+"""Run uv, which resolves, builds and installs packages, with pip's configuration of indexes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from uv import find_uv_bin
 from dask_starburst.environment.tools import cancellation
 from dask_starburst.errors import ImageError
 
-#: Seconds that one call may take: downloads of large packages are in it.
+#: Timeout of one call in seconds, including downloads of large packages.
 _MOST = 1800.0
-#: pip's settings that uv has by another name, and whether there may be several.
+#: uv's environment variables for pip's settings.
 _SETTINGS = {
     "index-url": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
     "extra-index-url": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
@@ -33,12 +33,12 @@ _LINES = 25
 
 
 def run(arguments: Sequence[str], extra: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run uv and return what it said; a failure is for the caller to explain.
+    """Run uv and return the completed process; the caller handles a failure.
 
     Parameters
     ----------
     arguments : sequence of str
-        Its own. Addresses of indexes are none of them: they may hold passwords, which others could see there.
+        uv's arguments. Index URLs are not among them: they may contain passwords, which other users could read.
     extra : mapping, optional
         Further environment variables.
 
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str], extra: Mapping[str, str] | None = None) -> sub
         It took longer than half an hour.
     """
     environment = {**os.environ, **indexes(), **(extra or {}), "NO_COLOR": "1"}
-    # A virtual environment of the caller has no say in what is resolved for another platform.
+    # The caller's virtual environment must not affect the resolution for another platform.
     environment.pop("VIRTUAL_ENV", None)
     try:
         return cancellation.run([find_uv_bin(), *arguments], timeout=_MOST, env=environment)
@@ -57,35 +57,35 @@ def run(arguments: Sequence[str], extra: Mapping[str, str] | None = None) -> sub
 
 
 def words(done: subprocess.CompletedProcess[str]) -> str:
-    """Return what uv said, its last lines, without passwords in the addresses of indexes."""
+    """Return the last lines of uv's output, without passwords in index URLs."""
     said = without_secrets(done.stderr.strip() or done.stdout.strip())
     return "\n".join(said.splitlines()[-_LINES:])
 
 
 def without_secrets(text: str) -> str:
-    """Return a text without the user names and passwords of the addresses in it."""
+    """Return a text without the user names and passwords in its URLs."""
     return _SECRET.sub(r"\1***@", text)
 
 
 def version() -> str:
-    """Return uv's version: another one may decide otherwise."""
+    """Return uv's version, which is part of cache keys: another version may resolve differently."""
     return importlib.metadata.version("uv")
 
 
 def own_platform() -> str:
-    """Return what this computer's own wheels run on, as OCI writes it."""
+    """Return the platform of wheels built on this computer, in OCI's notation."""
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     return f"{platform.system().lower()}/{machine}"
 
 
 def indexes_digest() -> str:
-    """Return a hash of where packages come from; the addresses may hold passwords."""
+    """Return a hash of the configured indexes; a hash because URLs may contain passwords."""
     chosen = {name: value for name, value in {**os.environ, **indexes()}.items() if name.startswith("UV_")}
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def indexes() -> dict[str, str]:
-    """Return the variables that tell uv of pip's indexes, where nothing tells it of its own."""
+    """Return environment variables that pass pip's indexes to uv, where uv has no setting of its own."""
     found: dict[str, str] = {}
     configured = _pip_settings()
     for setting, names in _SETTINGS.items():
@@ -93,13 +93,13 @@ def indexes() -> dict[str, str]:
         if value and not any(name in os.environ for name in names):
             found[names[0]] = (",".join if setting == "find-links" else " ".join)(value.split())
     if "UV_INDEX" in found and "UV_INDEX_STRATEGY" not in os.environ:
-        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # what pip does with several indexes
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # pip's behaviour with several indexes
     return found
 
 
 @functools.lru_cache(maxsize=1)
 def _pip_settings() -> Mapping[str, str]:
-    """Return pip's settings of indexes from its files: the computer's, the user's, the environment's."""
+    """Return pip's index settings from its configuration files: global, user and site."""
     parser = configparser.ConfigParser(interpolation=None)
     named = os.environ.get("PIP_CONFIG_FILE")
     home, xdg = Path.home(), os.environ.get

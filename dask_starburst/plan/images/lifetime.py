@@ -1,7 +1,7 @@
-"""Images in ECR: how long one holds, which may go, and what keeping them costs.
+"""Images in ECR: their lifetime, which can be pruned, and storage cost.
 
-ECR expires an image by the day on which it was pushed, however often it is used, within 24 hours after its time is
-over. An image that an index names stays for as long as the index does (aws-facts §7).
+ECR expires an image by its push date, regardless of use, within 24 hours after the end of its lifetime. An image that
+an index names stays as long as the index (aws-facts §7).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from dask_starburst.errors import ImageError
 
-#: What to do about an image at a launch.
+#: The action for an image at a launch.
 Decision = Literal["use", "warn", "refresh", "rebuild"]
 #: Annotation with the time at which an image was pushed again.
 REFRESHED = "io.dask-starburst.refreshed"
@@ -23,13 +23,13 @@ REFRESHED = "io.dask-starburst.refreshed"
 USD_PER_GB_MONTH = 0.10
 
 DAY = 86_400.0
-#: A cluster that starts now should be able to add workers for so long.
+#: Seconds for which a cluster that starts now must be able to add workers.
 REFRESH_BEFORE = 2 * DAY
-#: And so long before that, somebody who plans a long run should know.
+#: Remaining seconds below which the user of a long-running cluster is warned.
 WARN_BEFORE = 5 * DAY
-#: Nobody knows whether an image is still there after so short a time, for our clock and AWS's.
+#: Remaining seconds below which an image may already be deleted: clocks differ.
 REBUILD_BEFORE = 3_600.0
-#: What was pushed within it may be on the way to a launch: neither tag nor task definition names it yet.
+#: Seconds for which a pushed image is kept: a launch may be about to use it, before a task definition names it.
 YOUNG = 3_600.0
 
 _REFRESH = re.compile(r"-r\d{14}$")
@@ -43,23 +43,23 @@ class StoredImage:
     Parameters
     ----------
     digest : str
-        Of its manifest.
+        Digest of its manifest.
     tags : tuple of str
-        None for the images of an index's platforms.
+        Empty for an index's platform images.
     pushed_at : float
         Seconds since the epoch.
     size : int
-        Bytes, as ECR counts them: for an index, those of its largest image.
+        Bytes, as ECR reports them: for an index, those of its largest image.
     media_type : str
-        Of its manifest.
+        Media type of its manifest.
     platforms : tuple of str
-        What an index has, such as ``"linux/arm64"``.
+        Platforms of an index, such as ``"linux/arm64"``.
     children : tuple of str
         Digests of the images that an index names.
     blobs : tuple of tuple of str and int
-        Digest and size of each layer and of the configuration; an index has none.
+        Digest and size of each layer and of the configuration; empty for an index.
     pulled_at : float, optional
-        When it was last pulled; ECR may be a day late with it.
+        Time of the last pull; ECR updates it with up to a day's delay.
     """
 
     digest: str
@@ -75,31 +75,31 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class Prunable:
-    """An image that may go, and why."""
+    """An image that can be deleted, and why."""
 
     image: StoredImage
     why: str
 
 
 def lifecycle_policy(ttl_days: int | None) -> dict[str, Any]:
-    """Return the lifecycle policy of our repository.
+    """Return the lifecycle policy of the worker repository.
 
-    The images of an index that has expired are left without a tag: they need a rule of their own, and ECR allows one
-    for untagged images. The rule for any image has to come last.
+    The platform images of an expired index remain untagged and need a rule of their own; ECR allows one for untagged
+    images. The rule for any image must be last.
 
     Parameters
     ----------
     ttl_days : int, optional
-        How long an image is kept; None for ever. What has no tag and is in no index goes after a day in any case.
+        Lifetime of an image; None keeps it forever. Untagged images outside of an index expire after a day regardless.
     """
-    rules = [_rule(1, "what a push left behind, and the parts of expired images", "untagged", 1)]
+    rules = [_rule(1, "leftovers of failed pushes and parts of expired images", "untagged", 1)]
     if ttl_days is not None:
         rules.append(_rule(2, "images expire", "any", ttl_days))
     return {"rules": rules}
 
 
 def ttl_of(policy: Mapping[str, Any]) -> int | None:
-    """Return how many days a lifecycle policy keeps tagged images; None for ever."""
+    """Return the days for which a lifecycle policy keeps tagged images; None if forever."""
     selections = [rule["selection"] for rule in policy.get("rules", [])]
     days = [
         int(each["countNumber"])
@@ -110,27 +110,27 @@ def ttl_of(policy: Mapping[str, Any]) -> int | None:
 
 
 def seconds_left(image: StoredImage, now: float, ttl_days: int | None) -> float | None:
-    """Return after how many seconds ECR may delete an image; None when it does not."""
+    """Return the seconds until ECR may delete an image; None if never."""
     return None if ttl_days is None else image.pushed_at + ttl_days * DAY - now
 
 
 def decide(image: StoredImage | None, now: float, ttl_days: int | None) -> Decision:
-    """Return what to do about an image before a launch.
+    """Return the action for an image before a launch.
 
     Parameters
     ----------
     image : StoredImage, optional
-        The newest of the recipe, if there is one.
+        The newest image of the recipe, if any.
     now : float
         AWS's time.
     ttl_days : int, optional
-        How long ECR keeps it.
+        Days for which ECR keeps it.
 
     Returns
     -------
     {"use", "warn", "refresh", "rebuild"}
-        ``"warn"``: it is fine now, but a cluster that runs for days would outlive it. ``"refresh"``: push it again.
-        ``"rebuild"``: it is not there, or may go at any moment.
+        ``"warn"``: use it, but a cluster that runs for days would outlive it. ``"refresh"``: push it again.
+        ``"rebuild"``: it does not exist, or may expire at any moment.
     """
     if image is None:
         return "rebuild"
@@ -141,39 +141,39 @@ def decide(image: StoredImage | None, now: float, ttl_days: int | None) -> Decis
         return "rebuild"
     if left < REFRESH_BEFORE:
         return "refresh"
-    # With a short time to live, an image that was just pushed is nothing to warn of.
+    # With a short lifetime, a newly pushed image needs no warning.
     return "warn" if left < min(WARN_BEFORE, ttl_days * DAY / 2) else "use"
 
 
 def recipe_of(tag: str) -> str:
-    """Return the hash of the recipe that a tag stands for."""
+    """Return the recipe hash of a tag."""
     return _REFRESH.sub("", tag)
 
 
 def refresh_tag(tag: str, now: float) -> str:
-    """Return the tag for pushing again what has a tag already: tags are immutable."""
+    """Return the tag of a refreshed image: tags are immutable."""
     return f"{recipe_of(tag)}-r{datetime.fromtimestamp(now, UTC):%Y%m%d%H%M%S}"
 
 
 def free_tag(images: Iterable[StoredImage], recipe: str, now: float) -> str:
-    """Return the tag for an image of a recipe: its hash, or what a refresh has when that is taken."""
+    """Return the tag for a new image of a recipe: its hash, or a refresh tag if the hash is taken."""
     taken = {tag for image in images for tag in image.tags}
     return refresh_tag(recipe, now) if recipe in taken else recipe
 
 
 def refreshed(manifest: str, now: float) -> str:
-    """Return a manifest of the same content with another digest, for ECR to count its days from now.
+    """Return a manifest with the same content but another digest, which restarts its lifetime in ECR.
 
     Raises
     ------
     ImageError
-        It is of Docker's own format, which has no annotations.
+        It has Docker's format, which does not support annotations.
     """
     document = json.loads(manifest)
     if document.get("mediaType") not in _ANNOTATED:
         raise ImageError(
-            f"a manifest of the type {document.get('mediaType')} has no annotations, so that it cannot be pushed again"
-            " as another one; build the image anew."
+            f"a manifest of type {document.get('mediaType')} does not support annotations, so the image cannot be"
+            " refreshed; rebuild it."
         )
     when = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
     document["annotations"] = {**document.get("annotations", {}), REFRESHED: when}
@@ -181,45 +181,45 @@ def refreshed(manifest: str, now: float) -> str:
 
 
 def newest(images: Iterable[StoredImage], recipe: str) -> StoredImage | None:
-    """Return the image of a recipe that was pushed last, if there is one."""
+    """Return the latest image of a recipe, if any."""
     found = [image for image in images if recipe in map(recipe_of, image.tags)]
     return max(found, key=lambda image: image.pushed_at, default=None)
 
 
 def in_repository(in_use: Mapping[str, tuple[str, ...]], repository: str) -> dict[str, tuple[str, ...]]:
-    """Return those references that are of a repository, whatever their host: one registry has several names."""
+    """Return the references to a repository, on any host: one registry has several names."""
     return {name: users for name, users in in_use.items() if _repository_of(name) == repository}
 
 
 def users_of(image: StoredImage, in_use: Mapping[str, Collection[str]]) -> tuple[str, ...]:
-    """Return who uses an image, of what they use by reference."""
+    """Return the users of an image, given users by reference."""
     return tuple(sorted({user for name, users in in_use.items() if _names(name, image) for user in users}))
 
 
 def prunable(
     images: Sequence[StoredImage], in_use: Collection[str], now: float, ttl_days: int | None, keep: int = 1
 ) -> tuple[Prunable, ...]:
-    """Return the images that may go, those that name others first, as ECR wants it.
+    """Return the images that can be deleted, indexes first, as ECR requires.
 
-    Never one that is in use, has just been pushed or belongs to an index that stays.
+    Images that are in use, newly pushed, or part of an index that stays are kept.
 
     Parameters
     ----------
     images : sequence of StoredImage
-        All of the repository.
+        All images of the repository.
     in_use : collection of str
-        References: of running tasks and of the pools' task definitions.
+        References of running tasks and of the pools' task definitions.
     now : float
         AWS's time.
     ttl_days : int, optional
-        How long ECR keeps images.
+        Days for which ECR keeps images.
     keep : int
-        Of how many recipes, the newest first, to keep the latest image though nothing uses it.
+        Number of newest recipes whose latest image is kept even if unused.
     """
     used = {image.digest for image in images if any(_names(name, image) for name in in_use)}
     kept = used | {image.digest for image in images if now - image.pushed_at < YOUNG}
     kept |= {image.digest for image in _latest(images)[:keep]}
-    # The workers to come want the index, though it is a platform's image that runs.
+    # Future workers pull by the index, although a platform's image runs.
     kept |= {image.digest for image in images if used.intersection(image.children)}
     kept |= {child for image in images if image.digest in kept for child in image.children}
     gone = [image for image in images if image.digest not in kept]
@@ -228,17 +228,17 @@ def prunable(
 
 
 def members(image: StoredImage, images: Iterable[StoredImage]) -> tuple[StoredImage, ...]:
-    """Return an image with those that it names."""
+    """Return an image with its children."""
     return (image, *(each for each in images if each.digest in image.children))
 
 
 def stored_bytes(images: Iterable[StoredImage]) -> int:
-    """Return how much images take together: ECR keeps a layer that several have once in a repository."""
+    """Return the total size of images: ECR stores shared layers once per repository."""
     return sum({digest: size for image in images for digest, size in image.blobs}.values())
 
 
 def monthly_cost(size: int) -> float:
-    """Return what it costs to keep so many bytes for a month (US dollars)."""
+    """Return the storage cost of a size in bytes for a month (US dollars)."""
     return size / 1e9 * USD_PER_GB_MONTH
 
 
@@ -254,12 +254,12 @@ def _repository_of(reference: str) -> str:
 
 
 def _names(reference: str, image: StoredImage) -> bool:
-    """Whether a reference may mean an image; of which repository it is does not matter."""
+    """Whether a reference may name an image, in any repository."""
     return reference.endswith((f"@{image.digest}", *(f":{tag}" for tag in image.tags)))
 
 
 def _latest(images: Iterable[StoredImage]) -> list[StoredImage]:
-    """Return the latest image of each recipe, the newest first."""
+    """Return the latest image of each recipe, newest first."""
     found: dict[str, StoredImage] = {}
     for image in sorted(images, key=lambda image: image.pushed_at):
         found |= {recipe_of(tag): image for tag in image.tags}
@@ -268,13 +268,13 @@ def _latest(images: Iterable[StoredImage]) -> list[StoredImage]:
 
 def _why(image: StoredImage, images: Sequence[StoredImage], now: float, ttl_days: int | None) -> str:
     if any(image.digest in each.children for each in images):
-        return "part of an image that goes"
+        return "part of a deleted index"
     left = seconds_left(image, now, ttl_days)
     if left is not None and left < 0:
-        return "its time is over"
+        return "expired"
     if not image.tags:
-        return "has no tag and is part of nothing"
+        return "untagged, and not part of an index"
     latest = newest(images, recipe_of(image.tags[-1]))
     if latest is not None and latest.digest != image.digest:
-        return "pushed again since"
-    return "nothing uses it"
+        return "refreshed since"
+    return "unused"

@@ -1,4 +1,4 @@
-"""What an image is made of, and the hash by which an equal one is found again."""
+"""The recipe of an image, and its hash, by which an equal image is found."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-#: The platforms of images, as OCI writes them, by the words that settings use.
+#: Platforms in OCI's notation, by the architecture names of settings.
 PLATFORMS = {"arm64": "linux/arm64", "x86_64": "linux/amd64"}
-#: Raised by hand whenever the builders put something else into an image than before.
+#: Increment when the builders change the content of images.
 TEMPLATE = "1"
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides what comes out.
+    """All inputs of an image.
 
     Parameters
     ----------
@@ -24,17 +24,17 @@ class Recipe:
     platforms : tuple of str
         Such as ``"linux/arm64"``.
     packages : mapping of str to tuple of tuple of str
-        By platform the name and version of each. Not the hashes of their files: an index may add files to a release.
+        Name and version of each package, by platform. Not the hashes of files: an index may add files to a release.
     wheels : tuple of tuple of str
-        Name, version and content of packages that no index has.
+        Name, version and content hash of local wheels.
     modules : tuple of tuple of str
-        Name and content of the user's own modules.
+        Name and content hash of the user's own modules.
     base : str
-        The image that it stands on, by digest.
+        The base image, by digest.
     compression : str
-        Of the layers.
+        Compression of the layers.
     template : str
-        What our builders do beside.
+        Version of the builder's own steps.
     """
 
     python: str
@@ -48,12 +48,12 @@ class Recipe:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Return 32 hex digits: equal for equal recipes, on any machine and in any order of their parts."""
+    """Return 32 hex digits, equal for equal recipes on any computer and in any order of their parts."""
     facts = asdict(recipe)
     facts["packages"] = {platform: sorted(map(list, found)) for platform, found in recipe.packages.items()}
     facts["platforms"] = sorted(recipe.platforms)
     for unordered in ("wheels", "modules"):
         facts[unordered] = sorted(map(list, facts[unordered]))
-    # Of its name only the digest counts: the same image may be had from several registries.
+    # Only the digest of the base: several registries may have the same image.
     facts["base"] = recipe.base.partition("@")[2] or recipe.base
     return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]

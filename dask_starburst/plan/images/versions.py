@@ -1,18 +1,17 @@
-"""Which versions client, scheduler and workers have to share, and what to type when they do not."""
+"""Versions that must match between client, scheduler and workers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: Where a difference makes messages or pickles unreadable, not only slower: an error before the first task. Of Python
-#: the minor version counts.
+#: Packages whose versions must match for messages and pickles to be readable. Python's minor version is compared.
 MUST_MATCH = ("python", "dask", "distributed", "msgpack", "cloudpickle", "lz4")
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """One package: its version here and there; None where it is missing."""
+    """A package with different versions here and there; None if missing."""
 
     package: str
     here: str | None
@@ -23,12 +22,12 @@ class Mismatch:
 
 
 def mismatches(here: Mapping[str, str | None], there: Mapping[str, str | None]) -> tuple[Mismatch, ...]:
-    """Return what of `MUST_MATCH` differs.
+    """Return the packages of `MUST_MATCH` that differ.
 
     Parameters
     ----------
     here, there : mapping of str to str
-        Versions by package, as distributed tells them: Python's as ``"3.12.3.final.0"``.
+        Versions by package, as distributed reports them: Python's as ``"3.12.3.final.0"``.
     """
     compared = ((name, _relevant(name, here.get(name)), _relevant(name, there.get(name))) for name in MUST_MATCH)
     return tuple(Mismatch(name, ours, theirs) for name, ours, theirs in compared if ours != theirs)
@@ -40,26 +39,26 @@ def minor(python: str) -> str:
 
 
 def explain(found: tuple[Mismatch, ...], what: str, *, built: bool) -> str:
-    """Say what differs and how to mend it.
+    """Describe the differences and how to fix them.
 
     Parameters
     ----------
     found : tuple of Mismatch
         At least one.
     what : str
-        What the other side is: ``"the image …"``.
+        The other side: ``"the image …"``.
     built : bool
-        Whether it was built by us from an environment, and not brought by the user.
+        Whether it was built from an environment, and not provided by the user.
     """
     facts = "; ".join(map(str, found))
     pins = [f"{m.package}=={m.there}" for m in found if m.package != "python" and m.there]
-    ways = [f"install what it has: pip install {' '.join(pins)}"] if pins else []
+    ways = [f"install its versions: pip install {' '.join(pins)}"] if pins else []
     python = next((m.there for m in found if m.package == "python" and m.there), None)
     if python:
         ways = [f"use Python {python}", *ways]
-    other = "leave image= out, and one is built of your packages" if not built else "give an environment= with yours"
+    other = "leave out image= to build one of your packages" if not built else "give an environment= with yours"
     return (
-        f"{what} does not fit this client: {facts}. Dask's messages would not be understood; {other}, or "
+        f"{what} is incompatible with this client: {facts}. Dask's messages would be unreadable; {other}, or "
         + (", and ".join(ways) or "install what is missing")
         + "."
     )

@@ -1,4 +1,4 @@
-"""Layers: the same bytes from everybody, and nothing made twice."""
+"""Layers are reproducible and cached."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from dask_starburst.environment.build.tar import Entry, opened, write_tar
+from dask_starburst.environment.build.tar import Entry, open_layer, write_tar
 from dask_starburst.environment.build.layers import Layer, Layers
-from dask_starburst.environment.build.image_tree import read_tree
+from dask_starburst.environment.build.image_tree import read_image_files
 from dask_starburst.errors import BadArgument
 
 FILES = {"usr/share/a.txt": "a", "usr/b/c.py": "print()\n", "usr/b.py": ""}
@@ -23,7 +23,7 @@ LONG = f"opt/{'x' * 90}/{'é' * 60}.py"
 
 
 def entries(folder: Path, names: list[str]) -> Iterator[Entry]:
-    """Real files, listed in the order that is given."""
+    """Real files, in the given order."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,12 +32,12 @@ def entries(folder: Path, names: list[str]) -> Iterator[Entry]:
 
 
 def members(layer: Layer) -> list[tarfile.TarInfo]:
-    with opened(layer.path, layer.media_type) as file, tarfile.open(fileobj=file, mode="r|") as archive:
+    with open_layer(layer.path, layer.media_type) as file, tarfile.open(fileobj=file, mode="r|") as archive:
         return list(archive)
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])
-def test_the_same_files_in_two_folders_make_the_same_layer(tmp_path, compression):
+def test_equal_files_in_two_folders_make_equal_layers(tmp_path, compression):
     names = list(FILES)
     one, _ = Layers(tmp_path / "one", compression).get("k", lambda work: entries(work, names))
     os.utime(tmp_path)
@@ -47,28 +47,28 @@ def test_the_same_files_in_two_folders_make_the_same_layer(tmp_path, compression
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])
-def test_the_digests_are_those_of_the_bytes(tmp_path, compression):
+def test_the_digests_match_the_bytes(tmp_path, compression):
     layer, _ = Layers(tmp_path, compression).get("k", lambda work: entries(work, list(FILES)))
     data = layer.path.read_bytes()
     assert layer.digest == f"sha256:{hashlib.sha256(data).hexdigest()}"
     assert layer.size == len(data)
-    with opened(layer.path, layer.media_type) as file:
+    with open_layer(layer.path, layer.media_type) as file:
         assert layer.diff_id == f"sha256:{hashlib.sha256(file.read()).hexdigest()}"
 
 
-def test_nothing_of_this_computer_is_in_a_layer(tmp_path):
+def test_a_layer_contains_nothing_specific_to_this_computer(tmp_path):
     layer, _ = Layers(tmp_path).get("k", lambda work: entries(work, list(FILES)))
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members(layer)} == {(0, 0, 0, "", "")}
 
 
-def test_every_folder_comes_before_what_is_in_it(tmp_path):
+def test_every_folder_precedes_its_contents(tmp_path):
     layer, _ = Layers(tmp_path).get("k", lambda work: entries(work, list(FILES)))
     assert [m.name for m in members(layer)] == [
         "usr", "usr/b", "usr/b/c.py", "usr/b.py", "usr/share", "usr/share/a.txt",
     ]  # fmt: skip
 
 
-def test_modes_owners_links_and_long_names_survive(tmp_path):
+def test_modes_owners_links_and_long_names_are_preserved(tmp_path):
     given = [
         Entry("home/dask", owner=1000),
         Entry("bin/run", b"#!/bin/sh\n", executable=True),
@@ -82,7 +82,7 @@ def test_modes_owners_links_and_long_names_survive(tmp_path):
     assert found["bin/python"].linkname == "/usr/bin/python3.11"
 
 
-def test_a_layer_with_a_known_key_is_not_made_again(tmp_path):
+def test_a_layer_with_a_known_key_is_not_rebuilt(tmp_path):
     first, kept = Layers(tmp_path).get("k", lambda work: [Entry("a", b"1")])
     assert not kept
 
@@ -92,7 +92,7 @@ def test_a_layer_with_a_known_key_is_not_made_again(tmp_path):
     assert Layers(tmp_path).get("k", never) == (first, True)
 
 
-def test_a_key_means_another_layer_with_another_compression(tmp_path):
+def test_another_compression_is_another_layer(tmp_path):
     zstd, _ = Layers(tmp_path, "zstd").get("k", lambda work: [Entry("a", b"1")])
     gzip, kept = Layers(tmp_path, "gzip").get("k", lambda work: [Entry("a", b"1")])
     assert not kept
@@ -100,7 +100,7 @@ def test_a_key_means_another_layer_with_another_compression(tmp_path):
     assert zstd.digest != gzip.digest
 
 
-def test_a_layer_that_was_damaged_is_made_again(tmp_path):
+def test_a_damaged_layer_is_rebuilt(tmp_path):
     layer, _ = Layers(tmp_path).get("k", lambda work: [Entry("a", b"1" * 1000)])
     layer.path.write_bytes(b"half")
     again, kept = Layers(tmp_path).get("k", lambda work: [Entry("a", b"1" * 1000)])
@@ -109,7 +109,7 @@ def test_a_layer_that_was_damaged_is_made_again(tmp_path):
     assert again.path.stat().st_size == layer.size
 
 
-def test_what_was_not_used_for_a_month_is_dropped(tmp_path):
+def test_layers_unused_for_a_month_are_deleted(tmp_path):
     layers = Layers(tmp_path)
     layer, _ = layers.get("k", lambda work: [Entry("a", b"1")])
     layers.prune(layer.path.stat().st_mtime + 29 * 86_400)
@@ -118,8 +118,8 @@ def test_what_was_not_used_for_a_month_is_dropped(tmp_path):
     assert not layer.path.exists()
 
 
-def test_an_unknown_compression_says_which_there_are(tmp_path):
-    with pytest.raises(BadArgument, match="compression='lzma' is none of 'zstd', 'gzip'"):
+def test_the_error_for_an_unknown_compression_lists_the_known_ones(tmp_path):
+    with pytest.raises(BadArgument, match="compression='lzma' is not one of 'zstd', 'gzip'"):
         Layers(tmp_path, "lzma")
 
 
@@ -140,7 +140,7 @@ print([p.name for p in folder.rglob("*") if p.is_file()])
 """
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path):
+def test_a_full_disk_is_an_error_and_leaves_no_incomplete_file(tmp_path):
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
     said, left = done.stdout.splitlines()
@@ -156,8 +156,8 @@ def layer_of(folder: Path, name: str, *files: tuple[str, bytes]) -> tuple[Path, 
     return folder / name, "application/vnd.oci.image.layer.v1.tar"
 
 
-def test_an_upper_layer_hides_what_it_says_and_no_more(tmp_path):
-    tree = read_tree(
+def test_whiteouts_of_an_upper_layer_hide_only_their_targets(tmp_path):
+    tree = read_image_files(
         [
             layer_of(tmp_path, "1", ("a/x.py", b"1"), ("a/y.py", b"1"), ("b/z.py", b"1"), ("b/c/d.py", b"1")),
             layer_of(tmp_path, "2", ("a/.wh.x.py", b""), ("b/.wh..wh..opq", b""), ("b/new.py", b"2")),

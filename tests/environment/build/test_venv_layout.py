@@ -1,4 +1,4 @@
-"""Packages laid out as the image has them, from what uv really leaves behind."""
+"""The layout of packages that uv installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 from dask_starburst.environment.build.tar import Entry
 from dask_starburst.environment.build.bytecode import Bytecode
 from dask_starburst.environment.capture.model import Environment, LocalWheel
-from dask_starburst.environment.build.layer_groups import OWN, Group, grouped
+from dask_starburst.environment.build.layer_groups import OWN, LayerGroup, group_packages
 from dask_starburst.environment.resolve.lock import Lock
 from dask_starburst.environment.build.venv_layout import packages, skeleton
 
@@ -41,7 +41,7 @@ FILES = {
 
 
 def a_wheel(folder: Path) -> LocalWheel:
-    """A wheel with everything that wheels can have."""
+    """A wheel with all kinds of files that wheels support."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "made_up-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
@@ -51,15 +51,15 @@ def a_wheel(folder: Path) -> LocalWheel:
     return LocalWheel("made-up", "1.0", path, "digest", True, "editable")
 
 
-def a_group(folder: Path) -> Group:
+def a_group(folder: Path) -> LayerGroup:
     wheel = a_wheel(folder)
     lock = Lock("linux/arm64", "", ((wheel.name, wheel.version),))
-    (group,) = grouped(lock, Environment(PYTHON, (), (), wheels=(wheel,)))
+    (group,) = group_packages(lock, Environment(PYTHON, (), (), wheels=(wheel,)))
     assert group.name == OWN
     return group
 
 
-def laid(folder: Path) -> dict[str, Entry]:
+def layer_entries(folder: Path) -> dict[str, Entry]:
     work = folder / "work"
     work.mkdir(parents=True)
     entries = packages(a_group(folder / "wheels"), PYTHON, work, Bytecode(folder / "bytecode"))
@@ -73,10 +73,10 @@ def content(entry: Entry) -> bytes:
 
 @pytest.fixture(scope="module")
 def entries(tmp_path_factory) -> dict[str, Entry]:
-    return laid(tmp_path_factory.mktemp("site"))
+    return layer_entries(tmp_path_factory.mktemp("site"))
 
 
-def test_scripts_are_run_by_the_images_python(entries):
+def test_scripts_name_the_images_python(entries):
     for name in ("made-up", "old-style"):
         script = entries[f"opt/venv/bin/{name}"]
         assert content(script).splitlines()[0] == b"#!/opt/venv/bin/python"
@@ -85,13 +85,13 @@ def test_scripts_are_run_by_the_images_python(entries):
     assert content(entries["opt/venv/bin/of-the-shell"]) == b"#!/bin/sh\necho\necho shell\n"
 
 
-def test_data_files_are_beside_the_packages_and_not_among_them(entries):
+def test_data_files_are_outside_of_site_packages(entries):
     assert content(entries["opt/venv/share/made-up/notes.txt"]) == b"notes\n"
     assert content(entries["opt/venv/etc/made-up.conf"]) == b"conf\n"
     assert not [path for path in entries if path.startswith((f"{SITE}/share", f"{SITE}/etc", f"{SITE}/bin"))]
 
 
-def test_the_list_of_a_packages_files_is_right(entries):
+def test_the_record_of_a_package_is_correct(entries):
     rows = list(csv.reader(io.StringIO(content(entries[f"{SITE}/made_up-1.0.dist-info/RECORD"]).decode())))
     for name, digest, size in rows:
         path = os.path.normpath(f"{SITE}/{name}")
@@ -103,19 +103,19 @@ def test_the_list_of_a_packages_files_is_right(entries):
     assert {path for path in entries if not path.endswith(".pyc")} == listed
 
 
-def test_nothing_tells_of_the_computer_that_built_it(entries, tmp_path_factory):
+def test_no_file_mentions_the_computer_that_built_it(entries, tmp_path_factory):
     here = str(tmp_path_factory.getbasetemp()).encode()
     for path, entry in entries.items():
         assert here not in content(entry), path
         assert sys.executable.encode() not in content(entry), path
 
 
-def test_two_folders_give_the_same_files(entries, tmp_path):
-    again = laid(tmp_path / "another")
+def test_two_folders_yield_equal_files(entries, tmp_path):
+    again = layer_entries(tmp_path / "another")
     assert {path: content(entry) for path, entry in entries.items()} == {p: content(e) for p, e in again.items()}
 
 
-def test_modules_are_compiled_as_the_files_that_they_will_be(entries):
+def test_compiled_modules_have_their_path_in_the_image(entries):
     compiled = entries[f"{SITE}/made_up/__pycache__/__init__.{sys.implementation.cache_tag}.pyc"]
     data = content(compiled)
     assert data[:4] == importlib.util.MAGIC_NUMBER
@@ -123,13 +123,13 @@ def test_modules_are_compiled_as_the_files_that_they_will_be(entries):
     assert marshal.loads(data[16:]).co_filename == f"/{SITE}/made_up/__init__.py"
 
 
-def test_tests_are_not_compiled_and_what_is_no_python_does_no_harm(entries):
+def test_tests_are_not_compiled_and_invalid_files_are_skipped(entries):
     compiled = [path for path in entries if path.endswith(".pyc")]
     assert [path.rpartition("/")[2].partition(".")[0] for path in compiled] == ["__init__"]
     assert {f"{SITE}/made_up/template.py", f"{SITE}/made_up/tests/test_it.py"} <= entries.keys()
 
 
-def test_a_compiled_file_is_kept_and_taken_again_for_the_same_source_only(tmp_path):
+def test_a_compiled_file_is_cached_by_its_source(tmp_path):
     bytecode = Bytecode(tmp_path / "kept")
     for name, text in (("one", "a = 1\n"), ("two", "a = 1\n"), ("three", "a = 2\n")):
         (tmp_path / name).mkdir()
@@ -140,17 +140,17 @@ def test_a_compiled_file_is_kept_and_taken_again_for_the_same_source_only(tmp_pa
     assert len([path for path in (tmp_path / "kept").rglob("*") if path.is_file()]) == 2
 
 
-def test_the_virtual_environment_stands_on_the_images_python():
+def test_the_virtual_environment_uses_the_images_python():
     entries = {entry.path: entry for entry in skeleton("3.12", "/usr/local/bin/python3.12")}
     assert b"home = /usr/local/bin\n" in content(entries["opt/venv/pyvenv.cfg"])
     assert entries["opt/venv/bin/python"].link == "/usr/local/bin/python3.12"
     assert entries["opt/venv/bin/python3.12"].link == entries["opt/venv/bin/python3"].link == "python"
 
 
-def test_the_layout_is_a_virtual_environment_that_python_accepts(entries, tmp_path):
-    """Here it stands on this computer's Python, at another place than in the image."""
+def test_python_accepts_the_layout_as_a_virtual_environment(entries, tmp_path):
+    """Here it uses this computer's Python, at another path than in the image."""
     root = tmp_path / "opt" / "venv"
-    # What PYTHONHOME and the like say does not count: a virtual environment is found by its pyvenv.cfg.
+    # PYTHONHOME and similar variables are ignored: a virtual environment is found by its pyvenv.cfg.
     base = os.path.realpath(sys.executable)
     for entry in (*skeleton(PYTHON, base), *entries.values()):
         path = tmp_path / entry.path

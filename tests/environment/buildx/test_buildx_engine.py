@@ -40,7 +40,7 @@ from tests.support.base_rootfs import PLATFORMS
 from tests.support.containers import run, unpack
 from tests.support.docker_engine import Engine, running_engine
 from tests.support.docker_registry import serving, why_no_registry
-from tests.support.image_fixtures import ROOT, Built, Kitchen, new_kitchen
+from tests.support.image_fixtures import ROOT, Built, ImageFixtures, debian_base
 
 pytestmark = [pytest.mark.buildx, pytest.mark.timeout(600)]
 SMALL = Environment("3.11", ("toolz==1.0.0",), ())
@@ -55,29 +55,29 @@ def engine(tmp_path_factory) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def kitchen(tmp_path_factory) -> Iterator[Kitchen]:
+def image_fixtures(tmp_path_factory) -> Iterator[ImageFixtures]:
     if why := why_no_registry():
         pytest.skip(why)
     with serving(tmp_path_factory.mktemp("registry")) as host:
-        yield new_kitchen(Registry(host), tmp_path_factory.mktemp("kitchen"))
+        yield debian_base(Registry(host), tmp_path_factory.mktemp("image_fixtures"))
 
 
 @dataclass
-class Shop:
-    """Builds with docker, and hears what is told."""
+class DockerBuilds:
+    """Build with docker, and record the reports."""
 
     engine: Engine
-    kitchen: Kitchen
+    image_fixtures: ImageFixtures
     cache: Path
     said: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def order(self, environment: Environment, *platforms: str) -> Order:
-        order = self.kitchen.order(environment, self.cache)
+        order = self.image_fixtures.order(environment, self.cache)
         return replace(order, recipe=replace(order.recipe, platforms=platforms or tuple(PLATFORMS)))
 
     def build(self, order: Order, repository: str, registry: Registry | None = None, **how: Any) -> Built:
         self.said.clear()
-        registry = registry or Registry(self.kitchen.registry.host)
+        registry = registry or Registry(self.image_fixtures.registry.host)
         builder = BuildxBuilder(options=self.engine.options, cache=self.cache, **how)
         to = Destination(registry, repository, recipe_hash(order.recipe))
         image: Image = builder.build(order, to, lambda kind, facts: self.said.append((kind, dict(facts))))
@@ -85,13 +85,13 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def shop(engine, kitchen) -> Shop:
-    return Shop(engine, kitchen, kitchen.shared / "cache")
+def docker_builds(engine, image_fixtures) -> DockerBuilds:
+    return DockerBuilds(engine, image_fixtures, image_fixtures.shared / "cache")
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> Environment:
-    """A package of an index, one of this computer, and a module of the user's."""
+    """An index package, a local package, and a module of the user."""
     folder = tmp_path_factory.mktemp("mine")
     (folder / "pyproject.toml").write_text('[project]\nname = "mine"\nversion = "1.0"\n')
     (folder / "mine.py").write_text("answer = 42\n")
@@ -103,8 +103,8 @@ def environment(tmp_path_factory) -> Environment:
 
 
 @pytest.fixture(scope="module")
-def built(shop, environment) -> Built:
-    return shop.build(shop.order(environment), "worker")
+def built(docker_builds, environment) -> Built:
+    return docker_builds.build(docker_builds.order(environment), "worker")
 
 
 def config_of(built: Built, platform: str) -> dict[str, Any]:
@@ -130,9 +130,9 @@ def test_the_index_has_both_platforms_and_nothing_else_and_skopeo_agrees(built):
     assert there == [{"os": "linux", "architecture": "amd64"}, {"os": "linux", "architecture": "arm64"}]
 
 
-def test_it_is_run_as_the_image_of_the_direct_builder_is(built, kitchen, environment, tmp_path):
-    order = kitchen.order(environment, tmp_path)
-    to = Destination(Registry(kitchen.registry.host), "direct", "1")
+def test_it_runs_like_an_image_of_the_direct_builder(built, image_fixtures, environment, tmp_path):
+    order = image_fixtures.order(environment, tmp_path)
+    to = Destination(Registry(image_fixtures.registry.host), "direct", "1")
     direct = Built(DirectBuilder(tmp_path).build(order, to, lambda kind, facts: None), order, to.registry, "direct")
     for platform in PLATFORMS:
         ours, theirs = config_of(built, platform)["config"], config_of(direct, platform)["config"]
@@ -143,7 +143,7 @@ def test_it_is_run_as_the_image_of_the_direct_builder_is(built, kitchen, environ
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_packages_of_an_index_of_this_computer_and_modules_are_in_it_compiled(built, platform, tmp_path):
+def test_index_packages_local_packages_and_modules_are_installed_and_compiled(built, platform, tmp_path):
     script = (
         "import getpass, os, sys, json, mine, helpers, toolz;"
         "compiled = [os.path.exists(m.__cached__) for m in (mine, helpers, toolz, json)];"
@@ -153,38 +153,40 @@ def test_packages_of_an_index_of_this_computer_and_modules_are_in_it_compiled(bu
     assert said.split() == ["dask", "1000", "/opt/venv", "42", "hello", "1.0.0", "True"]
 
 
-def test_each_step_is_told_with_its_platform(built):
+def test_each_step_is_reported_with_its_platform(built):
     done = {(f["platform"], f["name"]) for kind, f in built.said if kind == "step" and f["state"] == "done"}
     assert done >= {(platform, name) for platform in PLATFORMS for name in ("system", "packages", "own packages")}
     assert ("pushing", {"text": "pushing manifest"}) in built.said
 
 
-def test_what_has_not_changed_is_neither_built_nor_pushed_again(built, shop, environment):
-    again = shop.build(shop.order(environment), "worker")
+def test_an_unchanged_image_is_neither_rebuilt_nor_pushed(built, docker_builds, environment):
+    again = docker_builds.build(docker_builds.order(environment), "worker")
     assert (again.image.digest, again.image.bytes_uploaded) == (built.image.digest, 0)
     ends = {f["state"] for kind, f in again.said if kind == "step" and "assemble" in f["name"]}
     assert ends <= {"begun", "kept"}
     assert built.image.bytes_uploaded > 1_000_000
 
 
-def test_it_works_from_any_folder_and_the_users_choice_of_a_builder_has_no_say(built, shop, environment, monkeypatch):
+def test_it_works_from_any_folder_and_ignores_the_users_selected_builder(
+    built, docker_builds, environment, monkeypatch
+):
     monkeypatch.chdir("/")
-    monkeypatch.setenv("BUILDX_BUILDER", "somebody-elses")
-    assert shop.build(shop.order(environment), "worker").image.digest == built.image.digest
+    monkeypatch.setenv("BUILDX_BUILDER", "another")
+    assert docker_builds.build(docker_builds.order(environment), "worker").image.digest == built.image.digest
 
 
-def test_an_image_that_is_built_anew_under_another_tag_is_another_one(built, shop, environment):
-    order = shop.order(environment)
-    to = Destination(Registry(shop.kitchen.registry.host), "worker", "another")
-    builder = BuildxBuilder(options=shop.engine.options, cache=shop.cache)
+def test_a_rebuild_under_another_tag_has_another_digest(built, docker_builds, environment):
+    order = docker_builds.order(environment)
+    to = Destination(Registry(docker_builds.image_fixtures.registry.host), "worker", "another")
+    builder = BuildxBuilder(options=docker_builds.engine.options, cache=docker_builds.cache)
     assert builder.build(order, to, lambda kind, facts: None).digest != built.image.digest
 
 
-def test_the_users_dockerfile_is_what_the_packages_are_put_on(shop, tmp_path):
+def test_packages_are_installed_on_the_users_dockerfile(docker_builds, tmp_path):
     (tmp_path / "data.txt").write_text("carried along")
     (tmp_path / "Dockerfile").write_text("ARG BASE\nFROM ${BASE} AS mine\nCOPY data.txt /data.txt\nENV ANSWER=42\n")
-    built = shop.build(shop.order(SMALL, "linux/amd64"), "users", dockerfile=tmp_path / "Dockerfile")
-    # One platform only: docker pushes no index then.
+    built = docker_builds.build(docker_builds.order(SMALL, "linux/amd64"), "users", dockerfile=tmp_path / "Dockerfile")
+    # With one platform, docker pushes no index.
     assert built.image.platforms == ("linux/amd64",)
     manifest = built.registry.manifest("users", built.image.digest)
     assert manifest is not None
@@ -193,34 +195,40 @@ def test_the_users_dockerfile_is_what_the_packages_are_put_on(shop, tmp_path):
     assert run(tmp_path / "image", config, ["python", "-c", script]) == (0, "carried along 42 1.0.0\n")
 
 
-def test_a_step_that_fails_is_told_with_dockers_last_lines_and_nothing_has_the_tag(shop, tmp_path):
+def test_the_error_of_a_failed_step_has_dockers_last_lines_and_nothing_is_tagged(docker_builds, tmp_path):
     (tmp_path / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nRUN echo what went wrong; exit 3\n")
-    order = shop.order(SMALL, "linux/amd64")
+    order = docker_builds.order(SMALL, "linux/amd64")
     with pytest.raises(ImageError, match=r"(?s)exit code: 3.*what went wrong"):
-        shop.build(order, "failing", dockerfile=tmp_path / "Dockerfile")
-    assert shop.kitchen.registry.manifest("failing", recipe_hash(order.recipe)) is None
+        docker_builds.build(order, "failing", dockerfile=tmp_path / "Dockerfile")
+    assert docker_builds.image_fixtures.registry.manifest("failing", recipe_hash(order.recipe)) is None
 
 
-def test_a_base_without_the_right_python_is_told_in_words(shop):
-    order = shop.order(SMALL, "linux/amd64")
+def test_a_base_without_the_required_python_is_an_error(docker_builds):
+    order = docker_builds.order(SMALL, "linux/amd64")
     other = replace(order, recipe=replace(order.recipe, python="3.12"))
-    with pytest.raises(ImageError, match=r"image: the base image has no Python 3\.12, which is yours"):
-        shop.build(other, "failing")
+    with pytest.raises(ImageError, match=r"image: the base image does not have Python 3\.12, your version"):
+        docker_builds.build(other, "failing")
 
 
-def test_a_platform_that_the_engine_cannot_run_is_told_before_anything_is_built(shop):
-    order = shop.order(SMALL, "linux/amd64", "linux/s390x")
-    with pytest.raises(ImageError, match=r"cannot run programs of linux/s390x.*It builds for linux/amd64"):
-        shop.build(order, "failing")
+def test_an_unsupported_platform_is_an_error_before_the_build(docker_builds):
+    order = docker_builds.order(SMALL, "linux/amd64", "linux/s390x")
+    with pytest.raises(ImageError, match=r"cannot run programs for linux/s390x.*It builds for linux/amd64"):
+        docker_builds.build(order, "failing")
 
 
-def test_the_base_image_of_this_repository_is_compiled_and_its_user_is_not_root(engine, kitchen, tmp_path):
-    name = f"{kitchen.registry.host}/bases/python:3.11"
+def test_the_base_image_of_this_repository_is_compiled_and_its_user_is_not_root(engine, image_fixtures, tmp_path):
+    name = f"{image_fixtures.registry.host}/bases/python:3.11"
     words = ["--builder", BUILDER, "--platform", ",".join(PLATFORMS), "--provenance=false", "--push", "--tag", name]
     said = engine.docker(
-        "buildx", "build", *words, "--build-arg", f"BASE={kitchen.base}", *engine.options, str(ROOT / "images/base")
+        "buildx",
+        "build",
+        *words,
+        "--build-arg",
+        f"BASE={image_fixtures.base}",
+        *engine.options,
+        str(ROOT / "images/base"),
     )
-    index = kitchen.registry.manifest("bases/python", "3.11")
+    index = image_fixtures.registry.manifest("bases/python", "3.11")
     assert index is not None, said
     script = (
         "import asyncio, getpass, json, os;"
@@ -229,13 +237,13 @@ def test_the_base_image_of_this_repository_is_compiled_and_its_user_is_not_root(
     )
     for platform in PLATFORMS:
         folder = tmp_path / platform
-        config = unpack(kitchen.registry, "bases/python", documents.choose(index, platform).digest, folder)
+        config = unpack(image_fixtures.registry, "bases/python", documents.choose(index, platform).digest, folder)
         assert run(folder, config, ["python3", "-c", script]) == (0, "dask 1000 True\n")
         assert (config["config"]["Cmd"], config["config"].get("Entrypoint")) == (["python3"], None)
 
 
 def like_ubuntu(folder: Path) -> Path:
-    """Write the Dockerfile of a base with what Ubuntu has and ours has not, but for packages to install."""
+    """Write the Dockerfile of a base with the tools of Ubuntu that ours lacks, except installable packages."""
     usr = folder / "usr"
     (usr / "bin").mkdir(parents=True)
     for tool in ("chown", "grep", "mkdir", "rm"):
@@ -252,17 +260,17 @@ def like_ubuntu(folder: Path) -> Path:
     return folder
 
 
-def test_the_gpu_image_of_this_repository_can_be_built_and_its_user_is_not_root(engine, kitchen, tmp_path):
-    """On a base that is like Ubuntu: NVIDIA's cannot be had here, and nothing of this runs on a GPU."""
+def test_the_gpu_image_of_this_repository_can_be_built_and_its_user_is_not_root(engine, image_fixtures, tmp_path):
+    """On a base that resembles Ubuntu: NVIDIA's is not available here, and the test does not use a GPU."""
     common = ["--builder", BUILDER, "--platform", "linux/amd64", "--provenance=false", "--push", *engine.options]
-    base = f"{kitchen.registry.host}/bases/ubuntu:1"
-    built = {base: (kitchen.base, like_ubuntu(tmp_path / "ubuntu"))}
-    built[f"{kitchen.registry.host}/bases/gpu:1"] = (base, ROOT / "images/gpu")
+    base = f"{image_fixtures.registry.host}/bases/ubuntu:1"
+    built = {base: (image_fixtures.base, like_ubuntu(tmp_path / "ubuntu"))}
+    built[f"{image_fixtures.registry.host}/bases/gpu:1"] = (base, ROOT / "images/gpu")
     for name, (below, folder) in built.items():
         engine.docker("buildx", "build", *common, "--tag", name, "--build-arg", f"BASE={below}", str(folder))
-    found = kitchen.registry.manifest("bases/gpu", "1")
+    found = image_fixtures.registry.manifest("bases/gpu", "1")
     assert found is not None
-    config = unpack(kitchen.registry, "bases/gpu", found.digest, tmp_path / "image")
+    config = unpack(image_fixtures.registry, "bases/gpu", found.digest, tmp_path / "image")
     script = (
         "import getpass, os; open(os.path.expanduser('~/file'), 'w').close(); print(getpass.getuser(), os.getuid())"
     )
@@ -272,34 +280,34 @@ def test_the_gpu_image_of_this_repository_can_be_built_and_its_user_is_not_root(
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in config["config"]["Env"]
 
 
-# -- a registry that wants a password -----------------------------------------------------------
+# -- a registry with a password -----------------------------------------------------------------
 
 
 @contextmanager
-def guarded(kitchen: Kitchen, user: str, password: str) -> Iterator[str]:
-    """Give the registry another address, at which it wants a password."""
-    wanted = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+def password_protected(image_fixtures: ImageFixtures, user: str, password: str) -> Iterator[str]:
+    """Serve the registry at another address, with a password."""
+    required = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
     class Guard(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        # Docker tries TLS first, and plain HTTP if the answer is some.
+        # Docker tries TLS first, and plain HTTP if the response is HTTP.
         default_request_version = "HTTP/1.1"
 
         def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if self.headers.get("Authorization") != wanted:
+            if self.headers.get("Authorization") != required:
                 self.answer(401, {"WWW-Authenticate": 'Basic realm="registry"'}, b"{}")
                 return
             names = ("Authorization", "Host", "Connection")
             headers = [(name, value) for name, value in self.headers.items() if name not in names]
-            url = f"http://{kitchen.registry.host}{self.path}"
+            url = f"http://{image_fixtures.registry.host}{self.path}"
             found = httpx.request(self.command, url, headers=headers, content=body)
             given = dict(found.headers)
             if "location" in given:
-                given["location"] = given["location"].replace(kitchen.registry.host, self.headers["Host"])
+                given["location"] = given["location"].replace(image_fixtures.registry.host, self.headers["Host"])
             self.answer(found.status_code, given, found.content)
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = forward  # noqa: N815 (as http.server wants it)
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = forward  # noqa: N815 (names of http.server)
 
         def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
             self.send_response(status)
@@ -329,45 +337,45 @@ def command_lines() -> str:
     return "\n".join(found)
 
 
-def test_a_password_opens_the_registry_and_is_on_no_command_line(shop, engine):
+def test_a_password_is_used_but_never_on_a_command_line(docker_builds, engine):
     config = Path(engine.environment["DOCKER_CONFIG"], "config.json")
     before, seen = config.read_text(), []
-    with guarded(shop.kitchen, "AWS", "s3cret-word") as host:
+    with password_protected(docker_builds.image_fixtures, "AWS", "s3cret-word") as host:
         registry = Registry(host, lambda: ("AWS", "s3cret-word"))
-        order = shop.order(SMALL, "linux/amd64")
-        to = Destination(registry, "guarded", recipe_hash(order.recipe))
-        builder = BuildxBuilder(options=engine.options, cache=shop.cache)
+        order = docker_builds.order(SMALL, "linux/amd64")
+        to = Destination(registry, "password_protected", recipe_hash(order.recipe))
+        builder = BuildxBuilder(options=engine.options, cache=docker_builds.cache)
         image = builder.build(order, to, lambda kind, facts: seen.append(command_lines()))
-        assert registry.manifest("guarded", image.digest) is not None
+        assert registry.manifest("password_protected", image.digest) is not None
     assert "buildx" in "".join(seen)
     assert "s3cret-word" not in "".join(seen)
     assert config.read_text() == before
 
 
-def test_a_wrong_password_is_told_as_a_refusal(shop):
+def test_a_wrong_password_is_reported_as_denied(docker_builds):
     answers = iter([("AWS", "right")])
-    with guarded(shop.kitchen, "AWS", "right") as host:
-        # Right for us, and expired by the time that docker uses it.
+    with password_protected(docker_builds.image_fixtures, "AWS", "right") as host:
+        # Valid for our client, and expired when docker uses it.
         registry = Registry(host, lambda: next(answers, ("AWS", "expired")))
-        with pytest.raises(RegistryDenied, match="refuses docker"):
-            shop.build(shop.order(SMALL, "linux/amd64"), "guarded", registry)
+        with pytest.raises(RegistryDenied, match="denied docker access"):
+            docker_builds.build(docker_builds.order(SMALL, "linux/amd64"), "password_protected", registry)
 
 
-def test_ecr_takes_it_and_knows_it(shop):
+def test_ecr_accepts_and_lists_the_image(docker_builds):
     with LocalAWS() as aws:
         ecr = aws.client("ecr")
         ecr.create_repository(repositoryName="starburst/worker")
         given = ecr.get_authorization_token()["authorizationData"][0]
         user, _, password = base64.b64decode(given["authorizationToken"]).decode().partition(":")
         registry = Registry(given["proxyEndpoint"].partition("//")[2], lambda: (user, password))
-        built = shop.build(shop.order(SMALL), "starburst/worker", registry)
+        built = docker_builds.build(docker_builds.order(SMALL), "starburst/worker", registry)
         found = ecr.describe_images(repositoryName="starburst/worker")["imageDetails"]
     tagged = {image["imageDigest"]: image["imageTags"] for image in found if "imageTags" in image}
     assert tagged == {built.image.digest: [built.image.tag]}
-    assert len(found) == 3  # the index, and what it has for each platform
+    assert len(found) == 3  # the index and its two platform images
 
 
-# -- an index that wants a password, with a package that has no wheel ------------------------------
+# -- an index with a password and a source distribution -------------------------------------------
 
 
 SOURCE = {
@@ -397,7 +405,7 @@ def build_wheel(folder, settings=None, metadata=None):
 
 @contextmanager
 def index(user: str, password: str) -> Iterator[tuple[str, str]]:
-    """Serve a package that is there as source only; give the index' address and the file's hash."""
+    """Serve a source distribution; yield the index's URL and the file's hash."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, text in SOURCE.items():
@@ -405,11 +413,11 @@ def index(user: str, password: str) -> Iterator[tuple[str, str]]:
             member.size = len(text)
             archive.addfile(member, io.BytesIO(text.encode()))
     data = packed.getvalue()
-    wanted = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+    required = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
     class Index(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.headers.get("Authorization") != wanted:
+            if self.headers.get("Authorization") != required:
                 self.send_response(401)
                 self.send_header("WWW-Authenticate", 'Basic realm="index"')
                 self.end_headers()
@@ -430,14 +438,14 @@ def index(user: str, password: str) -> Iterator[tuple[str, str]]:
         server.shutdown()
 
 
-def test_what_has_no_wheel_is_built_in_the_image_and_the_indexs_password_is_not_in_it(shop, monkeypatch, tmp_path):
-    order = shop.order(SMALL, "linux/arm64")
+def test_a_source_distribution_is_built_in_the_image_without_the_indexs_password(docker_builds, monkeypatch, tmp_path):
+    order = docker_builds.order(SMALL, "linux/arm64")
     with index("me", "s3cret-index") as (address, digest):
-        context.uv_for("linux/arm64", shop.cache)  # from the usual index
+        context.uv_for("linux/arm64", docker_builds.cache)  # from the usual index
         monkeypatch.setenv("UV_DEFAULT_INDEX", address)
         monkeypatch.delenv("UV_INDEX", raising=False)
         lock = Lock("linux/arm64", f"onlysource==1.0 --hash=sha256:{digest}\n", (("onlysource", "1.0"),))
-        built = shop.build(replace(order, locks={"linux/arm64": lock}), "source")
+        built = docker_builds.build(replace(order, locks={"linux/arm64": lock}), "source")
     config = unpack(built.registry, "source", built.image.digest, tmp_path)
     assert run(tmp_path, config, ["python", "-c", "import onlysource; print(onlysource.machine)"]) == (0, "aarch64\n")
     assert "s3cret-index" not in json.dumps(config)
@@ -445,12 +453,12 @@ def test_what_has_no_wheel_is_built_in_the_image_and_the_indexs_password_is_not_
     assert not [path for path in files if b"s3cret-index" in path.read_bytes()]
 
 
-# -- the builder itself, made and repaired with the real command line ------------------------------
+# -- the builder itself, created and repaired with the real command line ---------------------------
 
 
 @pytest.fixture
 def own_builder(engine, tmp_path) -> Docker:
-    """A docker for which our builder's name is not taken by a context."""
+    """A docker without a context of our builder's name."""
     (tmp_path / "cli-plugins").symlink_to(Path(engine.environment["DOCKER_CONFIG"], "cli-plugins"))
     environment = {**engine.environment, "DOCKER_CONFIG": str(tmp_path), "DOCKER_HOST": f"unix://{engine.socket}"}
     return Docker(environment)
@@ -460,23 +468,23 @@ def said_of(docker: Docker) -> str:
     return docker.run("buildx", "inspect", "--builder", BUILDER).stdout
 
 
-def test_a_builder_is_made_and_one_that_does_not_start_is_told_in_words(own_builder, tmp_path):
-    # BuildKit's own image cannot be pulled here, so it does not start.
+def test_a_builder_is_created_and_one_that_does_not_start_is_an_error(own_builder, tmp_path):
+    # BuildKit's image cannot be pulled here, so the builder does not start.
     with pytest.raises(
-        ImageError, match=r"has made the builder starburst-builder, but it does not start:.*moby/buildkit"
+        ImageError, match=r"created the builder starburst-builder, but it does not start:.*moby/buildkit"
     ):
         own_builder.builder(tmp_path / "lock")
     assert re.search(r"Driver:\s+docker-container", said_of(own_builder))
 
 
-def test_a_builder_whose_engine_is_gone_is_made_anew_on_the_one_that_is_there(own_builder, engine, tmp_path):
+def test_a_builder_of_a_removed_engine_is_recreated_on_the_current_one(own_builder, engine, tmp_path):
     create = ("buildx", "create", "--name", BUILDER, "--driver", "docker-container")
     own_builder.run("context", "create", "gone", "--docker", f"host=unix://{engine.socket}")
     made = own_builder.run(*create, "gone")
     assert made.returncode == 0, made.stdout
     own_builder.run("context", "rm", "--force", "gone")
     again = own_builder.run(*create)
-    assert "existing instance for" in again.stdout  # what one meets who does not look first
+    assert "existing instance for" in again.stdout  # what `create` reports for an existing builder
     before = said_of(own_builder)
     with pytest.raises(ImageError, match="does not start"):
         own_builder.builder(tmp_path / "lock")

@@ -1,4 +1,4 @@
-"""What the running Python has: captured in Pythons of their own, with packages that the tests make."""
+"""Capture of the running Python, in separate Pythons with packages that the tests write."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with dask_starburst from here and some packages of ours; it sees what this one has as well."""
+    """A Python with this dask_starburst and some test packages; it also sees this environment's packages."""
     folder = tmp_path_factory.mktemp("python")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
     site = next((folder / "venv").rglob("site-packages"))
-    # Our own environment's packages, after those of the new one.
+    # This environment's packages, after those of the new one.
     (site / "ours.pth").write_text("\n".join([str(Path(pytest.__file__).parent.parent), str(ROOT)]))
     index = folder / "index"
     index.mkdir()
@@ -44,7 +44,7 @@ def other_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _install_editable(site: Path, folder: Path) -> None:
-    """What an installer leaves of an editable package."""
+    """Write the files that an installer creates for an editable package."""
     info = site / "worked_on-0.3.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: worked-on\nVersion: 0.3\n")
@@ -55,12 +55,12 @@ def _install_editable(site: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all: a wheel is made once."""
+    """A shared cache: wheels are built once."""
     return tmp_path_factory.mktemp("cache")
 
 
-def in_it(python: Path, code: str, *arguments: str) -> Any:
-    """Run code there, and return what it says as JSON."""
+def run_in(python: Path, code: str, *arguments: str) -> Any:
+    """Run code in a Python, and return its output as JSON."""
     done = subprocess.run(
         [str(python), "-c", textwrap.dedent(code), *arguments], capture_output=True, text=True, check=False
     )
@@ -76,18 +76,20 @@ print(json.dumps(dataclasses.asdict(found), default=str))
 """
 
 
-def test_what_nobody_needs_is_asked_for_and_everything_is_fixed(other_python: Path, cache: Path):
-    found = in_it(other_python, CAPTURE, str(cache))
+def test_root_packages_are_requested_and_all_packages_are_pinned(other_python: Path, cache: Path):
+    found = run_in(other_python, CAPTURE, str(cache))
     asked, pins = found["requirements"], found["constraints"]
     assert "trunk==2.0" in asked
     assert "leaf==1.5" not in asked
     assert {"trunk==2.0", "leaf==1.5", "ring-a==1.0", "ring-b==1.0"} <= set(pins)
-    assert len([name for name in asked if name.startswith("ring-")]) == 1  # or else none of the ring would come
+    assert (
+        len([name for name in asked if name.startswith("ring-")]) == 1
+    )  # otherwise none of the cycle would be installed
     assert not [name for name in asked if name.startswith(("pip==", "uv=="))]
 
 
-def test_packages_that_no_index_has_are_wheels(other_python: Path, cache: Path):
-    found = in_it(other_python, CAPTURE, str(cache))
+def test_packages_that_are_not_on_an_index_are_wheels(other_python: Path, cache: Path):
+    found = run_in(other_python, CAPTURE, str(cache))
     wheels = {each["name"]: each for each in found["wheels"]}
     assert {"worked-on", "from-folder", "dask-starburst"} <= set(wheels)
     assert wheels["worked-on"]["origin"] == "editable"
@@ -99,15 +101,15 @@ def test_packages_that_no_index_has_are_wheels(other_python: Path, cache: Path):
 EXCLUDE = CAPTURE.replace("capture(cache", "capture(['trunk'], cache")
 
 
-def test_what_only_an_excluded_package_needs_is_not_asked_for_either(other_python: Path, cache: Path):
-    found = in_it(other_python, EXCLUDE, str(cache))
+def test_dependencies_of_only_an_excluded_package_are_not_requested(other_python: Path, cache: Path):
+    found = run_in(other_python, EXCLUDE, str(cache))
     assert not [name for name in found["requirements"] if name.startswith(("trunk", "leaf"))]
-    assert "trunk==2.0" in found["constraints"]  # if others need it, it comes as it is here
+    assert "trunk==2.0" in found["constraints"]  # if others require it, the local version is installed
 
 
-def test_a_change_in_an_editable_package_is_seen_and_nothing_else_makes_another_wheel(other_python: Path, cache: Path):
+def test_only_a_change_in_an_editable_package_makes_another_wheel(other_python: Path, cache: Path):
     def digest() -> str:
-        found = in_it(other_python, CAPTURE, str(cache))
+        found = run_in(other_python, CAPTURE, str(cache))
         return str(next(each["digest"] for each in found["wheels"] if each["name"] == "worked-on"))
 
     before = digest()
@@ -140,9 +142,9 @@ def own_folder(folder: Path) -> Path:
     return folder
 
 
-def test_the_users_own_modules_are_those_that_belong_to_no_package(other_python: Path, tmp_path: Path):
+def test_own_modules_are_those_outside_of_packages(other_python: Path, tmp_path: Path):
     folder = own_folder(tmp_path / "mine")
-    found = in_it(other_python, OWN, str(folder))
+    found = run_in(other_python, OWN, str(folder))
     assert found == [["helpers", str(folder / "helpers")], ["one_file", str(folder / "one_file.py")]]
 
 
@@ -157,22 +159,25 @@ print(json.dumps(names))
 """
 
 
-def test_a_function_of_an_own_module_runs_where_the_module_is_not(other_python: Path, tmp_path: Path):
+def test_a_function_of_an_own_module_runs_without_the_module(other_python: Path, tmp_path: Path):
     folder = own_folder(tmp_path / "mine")
     pickled = tmp_path / "pickled"
-    assert in_it(other_python, BY_VALUE, str(folder), str(pickled)) == ["helpers", "one_file"]
+    assert run_in(other_python, BY_VALUE, str(folder), str(pickled)) == ["helpers", "one_file"]
     code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb'))(3))"
-    assert in_it(other_python, code, str(pickled)) == 12
+    assert run_in(other_python, code, str(pickled)) == 12
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"exclude": ["dask-starburst"]}, "which workers are started with"),
-        ({"add": ["not a requirement"]}, "build.add='not a requirement' is no requirement; give one such as 's3fs"),
+        ({"exclude": ["dask-starburst"]}, "which workers require"),
+        (
+            {"add": ["not a requirement"]},
+            "build.add='not a requirement' is not a valid requirement; give one such as 's3fs",
+        ),
         ({"add": ["-r more.txt"]}, "is an option, not a package"),
     ],
 )
-def test_what_cannot_be_left_out_or_added_is_said(tmp_path: Path, arguments: dict[str, Any], said: str):
+def test_an_invalid_exclusion_or_addition_is_an_error(tmp_path: Path, arguments: dict[str, Any], said: str):
     with pytest.raises(BadArgument, match=said):
         capture(cache=tmp_path, **arguments)

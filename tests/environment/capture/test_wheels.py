@@ -1,4 +1,4 @@
-"""Wheels of what no index has: of folders, of files, of what is installed."""
+"""Wheels of folders, wheel files and installed packages."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from tests.support.packages import project, wheel
 
 
 def git(folder: Path, *arguments: str) -> None:
-    who = ["-c", "user.name=t", "-c", "user.email=t@test.invalid"]
-    subprocess.run(["git", *who, "-C", str(folder), *arguments], check=True, capture_output=True)
+    author = ["-c", "user.name=t", "-c", "user.email=t@test.invalid"]
+    subprocess.run(["git", *author, "-C", str(folder), *arguments], check=True, capture_output=True)
 
 
-def test_two_folders_with_the_same_package_make_the_same_wheel(tmp_path: Path):
+def test_equal_packages_in_two_folders_make_equal_wheels(tmp_path: Path):
     one = of_folder(project(tmp_path / "a" / "x", "same"), tmp_path / "cache-1", "editable")
     other = of_folder(project(tmp_path / "b" / "y", "same"), tmp_path / "cache-2", "editable")
     assert one.digest == other.digest
 
 
-def test_a_folder_that_has_not_changed_is_not_built_again(tmp_path: Path):
+def test_an_unchanged_folder_is_not_rebuilt(tmp_path: Path):
     tree = project(tmp_path / "x", "mine")
     first = of_folder(tree, tmp_path / "cache", "editable")
     made = first.path.stat().st_mtime_ns
-    (tree / "__pycache__").mkdir(exist_ok=True)  # Python may have made it for the build
+    (tree / "__pycache__").mkdir(exist_ok=True)  # Python may have created it for the build
     (tree / "__pycache__" / "mine.pyc").write_bytes(b"whatever")
     assert of_folder(tree, tmp_path / "cache", "editable") == first
     assert first.path.stat().st_mtime_ns == made
 
 
-def test_what_git_ignores_makes_no_other_wheel_and_a_new_file_does(tmp_path: Path):
+def test_a_new_file_makes_another_wheel_unless_git_ignores_it(tmp_path: Path):
     tree = project(tmp_path / "x", "mine")
     git(tree, "init", "--quiet")
     (tree / ".gitignore").write_text("*.csv\n")
@@ -51,28 +51,28 @@ def test_what_git_ignores_makes_no_other_wheel_and_a_new_file_does(tmp_path: Pat
     assert of_folder(tree, tmp_path / "cache", "editable").path != first.path
 
 
-def test_packages_in_a_folder_that_the_repository_around_ignores_are_told_apart(tmp_path: Path):
+def test_packages_in_an_ignored_folder_have_different_wheels(tmp_path: Path):
     git(tmp_path, "init", "--quiet")
     (tmp_path / ".gitignore").write_text("vendor/\n")
     for name in ("one", "other"):
         assert of_folder(project(tmp_path / "vendor" / name, name), tmp_path / "cache", "editable").name == name
 
 
-def test_links_that_lead_in_a_circle_do_no_harm(tmp_path: Path):
+def test_symlink_loops_are_skipped(tmp_path: Path):
     tree = project(tmp_path / "x", "mine")
     (tree / "again").symlink_to(tree)
     assert of_folder(tree, tmp_path / "cache", "editable").name == "mine"
 
 
-def test_a_folder_full_of_data_is_refused(tmp_path: Path):
+def test_a_folder_with_too_much_data_is_an_error(tmp_path: Path):
     tree = project(tmp_path / "x", "mine")
     with (tree / "data.bin").open("wb") as file:
-        file.truncate(513 << 20)  # takes no room on the disk
+        file.truncate(513 << 20)  # a sparse file
     with pytest.raises(ImageError, match="is too large for a package"):
         of_folder(tree, tmp_path / "cache", "editable")
 
 
-def test_a_wheel_file_is_kept_where_it_cannot_vanish(tmp_path: Path):
+def test_a_wheel_file_is_copied_to_the_cache(tmp_path: Path):
     path = wheel(tmp_path, "mine")
     kept = of_file(path, tmp_path / "cache", "local wheel")
     path.unlink()
@@ -91,7 +91,7 @@ def installed(folder: Path, path: Path) -> PathDistribution:
     return PathDistribution(next(folder.glob("*.dist-info")))
 
 
-def test_what_is_installed_becomes_a_wheel_again_that_installs_the_same(tmp_path: Path):
+def test_an_installed_package_becomes_an_equivalent_wheel(tmp_path: Path):
     first = installed(tmp_path / "site", wheel(tmp_path, "mine", "1.5"))
     made = of_installed(first, tmp_path / "cache", "git+https://example.test/mine@1234")
     assert (made.name, made.version, made.pure) == ("mine", "1.5", True)
@@ -101,10 +101,10 @@ def test_what_is_installed_becomes_a_wheel_again_that_installs_the_same(tmp_path
     assert (tmp_path / "again" / "mine.py").read_text() == (tmp_path / "site" / "mine.py").read_text()
 
 
-def test_an_installed_package_whose_files_are_gone_is_said(tmp_path: Path):
+def test_an_installed_package_with_missing_files_is_an_error(tmp_path: Path):
     found = installed(tmp_path / "site", wheel(tmp_path, "mine"))
     (tmp_path / "site" / "mine.py").unlink()
-    with pytest.raises(ImageError, match=r"mine 1\.0 \(git\) has no list of its files; install it again, or exclude"):
+    with pytest.raises(ImageError, match=r"mine 1\.0 \(git\) lacks its files or their list; reinstall or exclude"):
         of_installed(found, tmp_path / "cache", "git")
 
 
@@ -112,14 +112,14 @@ def direct(site: Path, facts: object) -> None:
     (next(site.glob("*.dist-info")) / "direct_url.json").write_text(json.dumps(facts))
 
 
-def test_an_editable_package_whose_folder_is_gone_is_said(tmp_path: Path):
+def test_an_editable_package_with_a_missing_folder_is_an_error(tmp_path: Path):
     found = installed(tmp_path / "site", wheel(tmp_path, "mine"))
     direct(tmp_path / "site", {"url": (tmp_path / "gone").as_uri(), "dir_info": {"editable": True}})
-    with pytest.raises(ImageError, match=r"mine is installed editable from .*gone, which is gone"):
+    with pytest.raises(ImageError, match=r"mine is installed editable from .*gone, which is missing"):
         local_wheel(found, tmp_path / "cache")
 
 
-def test_what_was_installed_from_git_names_its_commit_and_no_password(tmp_path: Path):
+def test_the_origin_of_a_git_package_has_its_commit_and_no_password(tmp_path: Path):
     found = installed(tmp_path / "site", wheel(tmp_path, "mine"))
     url = "https://me:s3cret-word@example.test/mine"
     direct(tmp_path / "site", {"url": url, "vcs_info": {"vcs": "git", "commit_id": "1234"}})

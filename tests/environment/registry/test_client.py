@@ -1,4 +1,4 @@
-"""The registry client against Debian's docker-registry, and what becomes of a push or a pull when things go wrong."""
+"""The registry client against Debian's docker-registry, also with failing pushes and pulls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dask_starburst.environment.registry import documents
 from dask_starburst.environment.registry.client import Registry
 from dask_starburst.environment.registry.docker_credentials import stored_credentials
 from dask_starburst.errors import ImageError, RegistryDenied, RegistryUnavailable
-from tests.support.docker_registry import quick, serving, why_no_registry
+from tests.support.docker_registry import registry_without_pause, serving, why_no_registry
 from tests.support.registry_proxy import Fault, Proxy, proxied
 
 BLOB = os.urandom(3_000_000)
@@ -35,7 +35,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def door(host: str) -> Iterator[tuple[str, Proxy]]:
+def proxied_registry(host: str) -> Iterator[tuple[str, Proxy]]:
     with proxied(host) as found:
         yield found
 
@@ -65,11 +65,11 @@ def image(registry: Registry, repository: str, architecture: str = "arm64") -> d
     return made
 
 
-# -- when all is well -----------------------------------------------------------------------------
+# -- without faults -------------------------------------------------------------------------------
 
 
-def test_what_was_pushed_comes_back_and_is_counted(host: str, repository: str, blob: Path, tmp_path: Path):
-    registry = quick(host)
+def test_a_pushed_blob_is_pulled_unchanged_and_counted(host: str, repository: str, blob: Path, tmp_path: Path):
+    registry = registry_without_pause(host)
     heard: list[int] = []
     assert not registry.has_blob(repository, DIGEST)
     registry.push_blob(repository, DIGEST, blob, heard.append)
@@ -78,16 +78,16 @@ def test_what_was_pushed_comes_back_and_is_counted(host: str, repository: str, b
     assert registry.pull_blob(repository, DIGEST, tmp_path / "back").read_bytes() == BLOB
 
 
-def test_a_layer_is_taken_over_from_another_repository_of_the_same_registry(host: str, repository: str):
-    registry = quick(host)
+def test_a_layer_is_mounted_from_another_repository_of_the_same_registry(host: str, repository: str):
+    registry = registry_without_pause(host)
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.mount_blob(f"{repository}-2", DIGEST, repository)
     assert registry.has_blob(f"{repository}-2", DIGEST)
-    assert not registry.mount_blob(f"{repository}-3", documents.digest_of(b"nobody has it"), repository)
+    assert not registry.mount_blob(f"{repository}-3", documents.digest_of(b"missing"), repository)
 
 
-def test_an_index_for_both_platforms_is_pushed_and_skopeo_reads_the_same(host: str, repository: str):
-    registry = quick(host)
+def test_an_index_for_both_platforms_is_readable_by_skopeo(host: str, repository: str):
+    registry = registry_without_pause(host)
     parts = {f"linux/{name}": image(registry, repository, name) for name in ("amd64", "arm64")}
     index = documents.index([documents.Descriptor(m.media_type, m.digest, len(m.body), p) for p, m in parts.items()])
     assert registry.put_manifest(repository, "both", index) == index.digest
@@ -101,8 +101,8 @@ def test_an_index_for_both_platforms_is_pushed_and_skopeo_reads_the_same(host: s
     assert subprocess.run(command, check=True, capture_output=True).stdout == index.body
 
 
-def test_many_threads_push_at_once(host: str, repository: str):
-    registry = quick(host)
+def test_concurrent_pushes_succeed(host: str, repository: str):
+    registry = registry_without_pause(host)
     blobs = [os.urandom(200_000) for _ in range(12)]
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda body: registry.push_blob(repository, documents.digest_of(body), body), blobs))
@@ -117,22 +117,22 @@ def header(user: str, password: str) -> str:
     return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
-def test_a_password_that_expires_in_the_middle_of_a_push_is_asked_for_again(door, repository: str, blob: Path):
-    where, proxy = door
+def test_credentials_that_expire_during_a_push_are_requested_again(proxied_registry, repository: str, blob: Path):
+    where, proxy = proxied_registry
     valid = [header("AWS", "first")]
     proxy.password = lambda given: given == valid[0]
     passwords = iter(["first", "second"])
-    registry = quick(where, lambda: ("AWS", next(passwords)))
+    registry = registry_without_pause(where, lambda: ("AWS", next(passwords)))
     registry.push_blob(repository, DIGEST, blob)
     valid[0] = header("AWS", "second")
     image(registry, repository)
     assert registry.has_blob(repository, DIGEST)
 
 
-def test_a_wrong_password_is_said_without_showing_it(door, repository: str):
-    where, proxy = door
+def test_an_error_for_a_wrong_password_does_not_show_it(proxied_registry, repository: str):
+    where, proxy = proxied_registry
     proxy.password = lambda given: False
-    registry = quick(where, lambda: ("someone", "s3cret-word"))
+    registry = registry_without_pause(where, lambda: ("someone", "s3cret-word"))
     with pytest.raises(RegistryDenied) as caught:
         registry.push_blob(repository, DIGEST, BLOB)
     said = str(caught.value)
@@ -141,7 +141,7 @@ def test_a_wrong_password_is_said_without_showing_it(door, repository: str):
     assert "s3cret-word" not in said + repr(registry) + repr(caught.value.__cause__)
 
 
-def test_what_docker_login_left_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_credentials_of_docker_login_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     auth = base64.b64encode(b"me:pass:word").decode()
     (tmp_path / "config.json").write_text(json.dumps({"auths": {"127.0.0.1:5000": {"auth": auth}}}))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
@@ -149,7 +149,7 @@ def test_what_docker_login_left_is_used(tmp_path: Path, monkeypatch: pytest.Monk
     assert stored_credentials("127.0.0.1:5001")() is None
 
 
-def test_a_credential_helper_is_asked_over_its_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_credential_helper_reads_the_host_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     helper = tmp_path / "docker-credential-played"
     helper.write_text(
         f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(dict(Username=sys.stdin.read(), Secret='x')))\n"
@@ -161,14 +161,14 @@ def test_a_credential_helper_is_asked_over_its_standard_input(tmp_path: Path, mo
     assert stored_credentials("127.0.0.1:5000")() == ("127.0.0.1:5000", "x")
 
 
-# -- when things go wrong -------------------------------------------------------------------------
+# -- with faults ----------------------------------------------------------------------------------
 
 
-def test_a_push_that_is_cut_off_is_begun_anew_and_comes_whole(door, repository: str, blob: Path):
-    where, proxy = door
+def test_an_interrupted_push_restarts_and_completes(proxied_registry, repository: str, blob: Path):
+    where, proxy = proxied_registry
     cut = Fault("PUT", "/blobs/uploads/", cut_after=500_000)
     proxy.faults = [cut]
-    registry = quick(where)
+    registry = registry_without_pause(where)
     registry.push_blob(repository, DIGEST, blob)
     assert cut.seen == 1
     assert registry.has_blob(repository, DIGEST)
@@ -176,56 +176,56 @@ def test_a_push_that_is_cut_off_is_begun_anew_and_comes_whole(door, repository: 
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_a_registry_that_is_busy_is_asked_again(door, repository: str, status: int):
-    where, proxy = door
+def test_a_server_error_is_retried(proxied_registry, repository: str, status: int):
+    where, proxy = proxied_registry
     proxy.faults = [Fault("POST", "/blobs/uploads/", status=status), Fault("HEAD", "/blobs/", status=status)]
-    registry = quick(where)
+    registry = registry_without_pause(where)
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.has_blob(repository, DIGEST)
 
 
-def test_a_pull_that_is_cut_off_goes_on_where_it_was(door, host: str, repository: str, tmp_path: Path):
-    where, proxy = door
-    quick(host).push_blob(repository, DIGEST, BLOB)
+def test_an_interrupted_pull_is_resumed(proxied_registry, host: str, repository: str, tmp_path: Path):
+    where, proxy = proxied_registry
+    registry_without_pause(host).push_blob(repository, DIGEST, BLOB)
     cut = Fault("GET", "/blobs/", cut_after=1_500_000)
     proxy.faults = [cut]
-    assert quick(where).pull_blob(repository, DIGEST, tmp_path / "back").read_bytes() == BLOB
+    assert registry_without_pause(where).pull_blob(repository, DIGEST, tmp_path / "back").read_bytes() == BLOB
     assert cut.seen == 1
     assert [path.name for path in tmp_path.iterdir()] == ["back"]
 
 
-def test_something_else_than_was_asked_for_is_thrown_away(door, host: str, repository: str, tmp_path: Path):
-    where, proxy = door
-    quick(host).push_blob(repository, DIGEST, BLOB)
+def test_a_blob_with_a_wrong_digest_is_discarded(proxied_registry, host: str, repository: str, tmp_path: Path):
+    where, proxy = proxied_registry
+    registry_without_pause(host).push_blob(repository, DIGEST, BLOB)
     proxy.faults = [Fault("GET", "/blobs/", spoil=lambda body: b"X" + body[1:])]
-    with pytest.raises(ImageError, match="something else than sha256"):
-        quick(where).pull_blob(repository, DIGEST, tmp_path / "back")
+    with pytest.raises(ImageError, match="does not match sha256"):
+        registry_without_pause(where).pull_blob(repository, DIGEST, tmp_path / "back")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_manifest_that_is_another_one_is_refused(door, host: str, repository: str):
-    where, proxy = door
-    made = image(quick(host), repository)
+def test_a_manifest_with_a_wrong_digest_is_rejected(proxied_registry, host: str, repository: str):
+    where, proxy = proxied_registry
+    made = image(registry_without_pause(host), repository)
     proxy.faults = [Fault("GET", "/manifests/", spoil=lambda body: body + b" ")]
-    with pytest.raises(ImageError, match="something else than sha256"):
-        quick(where).manifest(repository, made.digest)
+    with pytest.raises(ImageError, match="does not match sha256"):
+        registry_without_pause(where).manifest(repository, made.digest)
 
 
-def test_a_registry_that_is_down_is_said_after_some_attempts(repository: str):
+def test_an_unavailable_registry_is_an_error_after_four_attempts(repository: str):
     with pytest.raises(RegistryUnavailable, match=r"failed 4 times"):
-        quick("127.0.0.1:9").push_blob(repository, DIGEST, BLOB)
+        registry_without_pause("127.0.0.1:9").push_blob(repository, DIGEST, BLOB)
 
 
-def test_a_manifest_whose_parts_are_missing_gets_no_tag(host: str, repository: str):
-    registry = quick(host)
+def test_a_manifest_with_missing_blobs_is_not_tagged(host: str, repository: str):
+    registry = registry_without_pause(host)
     described = documents.Descriptor(documents.CONFIG, DIGEST, len(BLOB))
     with pytest.raises(ImageError, match="refused it"):
         registry.put_manifest(repository, "half", documents.manifest(described, []))
     assert registry.manifest(repository, "half") is None
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(host: str, repository: str, tmp_path: Path):
-    quick(host).push_blob(repository, DIGEST, BLOB)
+def test_a_full_disk_is_an_error_and_leaves_no_file(host: str, repository: str, tmp_path: Path):
+    registry_without_pause(host).push_blob(repository, DIGEST, BLOB)
     full = tmp_path / "full"
     full.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(full)]
@@ -233,7 +233,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(host: str, repository: str, tmp_
         pytest.skip("only root can mount a small disk")
     try:
         with pytest.raises(ImageError, match="No space left on device"):
-            quick(host).pull_blob(repository, DIGEST, full / "back")
+            registry_without_pause(host).pull_blob(repository, DIGEST, full / "back")
         assert list(full.iterdir()) == []
     finally:
         subprocess.run(["umount", str(full)], check=True)

@@ -1,4 +1,4 @@
-"""Names and documents of images."""
+"""Image names, manifests, indexes and configurations."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ DIGEST = f"sha256:{'ab' * 32}"
         ),
     ],
 )
-def test_a_name_is_read_as_docker_reads_it(text: str, parsed: Reference):
+def test_image_names_are_parsed_as_docker_does(text: str, parsed: Reference):
     assert Reference.parse(text) == parsed
 
 
 @pytest.mark.parametrize(
     "text", ["", "UPPER", "a:b:c", "a@sha256:12", "host.test/", "a b", "a:", "../x", f"a@{DIGEST}0"]
 )
-def test_what_is_no_name_is_refused_with_an_example(text: str):
-    with pytest.raises(BadArgument, match=r"such as 'public\.ecr\.aws"):
+def test_an_invalid_image_name_is_an_error_with_an_example(text: str):
+    with pytest.raises(BadArgument, match=r"an example is 'public\.ecr\.aws"):
         Reference.parse(text)
 
 
@@ -46,13 +46,13 @@ def descriptor(platform: str, digest: str = DIGEST) -> Descriptor:
     return Descriptor(documents.MANIFEST, digest, 7, platform)
 
 
-def test_the_same_parts_make_the_same_bytes():
+def test_equal_indexes_have_equal_bytes():
     one = documents.index([descriptor("linux/arm64")], {"b": "2", "a": "1"})
     assert one.body == documents.index([descriptor("linux/arm64")], {"a": "1", "b": "2"}).body
     assert b" " not in one.body
 
 
-def test_what_buildx_adds_to_an_index_is_no_platform():
+def test_attestations_of_buildx_are_not_platforms():
     index = documents.index([descriptor("linux/amd64"), descriptor("unknown/unknown")])
     assert [each.platform for each in documents.manifests_of(index)] == ["linux/amd64"]
 
@@ -66,7 +66,7 @@ def test_arm64_is_found_with_and_without_its_variant():
     )
 
 
-def test_a_variant_that_matters_is_kept():
+def test_a_significant_variant_is_kept():
     index = documents.index([descriptor("linux/arm/v7"), descriptor("linux/arm64")])
     said = [each["platform"] for each in index.document["manifests"]]
     assert said[0] == {"os": "linux", "architecture": "arm", "variant": "v7"}
@@ -74,12 +74,12 @@ def test_a_variant_that_matters_is_kept():
     assert [each.platform for each in documents.manifests_of(index)] == ["linux/arm/v7", "linux/arm64"]
 
 
-def test_a_platform_that_is_missing_is_answered_with_those_that_are_there():
-    with pytest.raises(ImageError, match="not made for linux/arm64; it is for linux/amd64"):
+def test_the_error_for_a_missing_platform_lists_the_existing_ones():
+    with pytest.raises(ImageError, match="not built for linux/arm64; it is for linux/amd64"):
         documents.choose(documents.index([descriptor("linux/amd64")]), "linux/arm64")
 
 
-def test_dockers_layers_may_stand_among_ocis():
+def test_docker_layers_get_oci_media_types():
     layer = Descriptor("application/vnd.docker.image.rootfs.diff.tar.gzip", DIGEST, 7)
     assert documents.as_oci(layer).media_type == documents.LAYER_GZIP
     assert documents.as_oci(layer).digest == DIGEST

@@ -1,4 +1,4 @@
-"""Who is let in by a registry and with what, where a password may not go, and how long we are patient."""
+"""Registry authentication, redirects to other hosts, and retries."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from dask_starburst.environment.registry.auth import is_loopback
 from dask_starburst.environment.registry.client import Registry
 from dask_starburst.environment.registry.docker_credentials import stored_credentials
 from dask_starburst.errors import ImageError, RegistryDenied, RegistryUnavailable
-from tests.support.docker_registry import quick, serving, why_no_registry
+from tests.support.docker_registry import registry_without_pause, serving, why_no_registry
 from tests.support.registry_proxy import Fault, Proxy, proxied
-from tests.support.token_server import Tokens, giving
+from tests.support.token_server import TokenServer, serving_tokens
 
 BLOB = os.urandom(1_500_000)
 DIGEST = documents.digest_of(BLOB)
 PASSWORD = "open sesame"
-# bcrypt, the only kind that the registry reads
+# bcrypt, the only format that the registry supports
 _HTPASSWD = "me:$2b$04$abcdefghijklmnopqrstuu/LVz6MZlItEy42I2juLihZ66HnQx/cy\n"
 
 
@@ -41,60 +41,64 @@ def repository() -> str:
 
 
 @pytest.fixture
-def door(registry_server: str) -> Iterator[tuple[str, Proxy]]:
+def proxied_registry(registry_server: str) -> Iterator[tuple[str, Proxy]]:
     with proxied(registry_server) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A registry that wants a password."""
+def password_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry with basic authentication."""
     if why := why_no_registry():
         pytest.skip(why)
-    folder = tmp_path_factory.mktemp("closed")
+    folder = tmp_path_factory.mktemp("password_registry")
     (folder / "htpasswd").write_text(_HTPASSWD)
     with serving(folder, f'auth: {{htpasswd: {{realm: tests, path: "{folder}/htpasswd"}}}}') as host:
         yield host
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Tokens]]:
-    """A registry that wants tokens, as Docker Hub does, and who gives them."""
+def token_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, TokenServer]]:
+    """A registry with token authentication, as Docker Hub has, and its token server."""
     if why := why_no_registry():
         pytest.skip(why)
-    folder = tmp_path_factory.mktemp("guarded")
-    with giving(folder) as (tokens, more), serving(folder, more) as host:
+    folder = tmp_path_factory.mktemp("token_registry")
+    with serving_tokens(folder) as (tokens, more), serving(folder, more) as host:
         yield host, tokens
 
 
 # -- passwords ------------------------------------------------------------------------------------
 
 
-def test_a_registry_with_a_password_lets_in_who_has_it(closed: str, repository: str):
-    registry = quick(closed, lambda: ("me", PASSWORD))
+def test_a_registry_accepts_valid_credentials(password_registry: str, repository: str):
+    registry = registry_without_pause(password_registry, lambda: ("me", PASSWORD))
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.blob(repository, DIGEST) == BLOB
 
 
-@pytest.mark.parametrize(("credentials", "who"), [(("me", "wrong"), "as me"), (None, "without credentials")])
-def test_who_has_no_password_or_a_wrong_one_is_told_to_log_in(closed: str, repository: str, credentials, who: str):
-    registry = quick(closed, lambda: credentials)
+@pytest.mark.parametrize(("credentials", "identity"), [(("me", "wrong"), "as me"), (None, "without credentials")])
+def test_missing_or_wrong_credentials_are_an_error_that_says_to_log_in(
+    password_registry: str, repository: str, credentials, identity: str
+):
+    registry = registry_without_pause(password_registry, lambda: credentials)
     for refused in (
         lambda: registry.push_blob(repository, DIGEST, BLOB),
         lambda: registry.manifest(repository, "latest"),
         lambda: registry.mount_blob(repository, DIGEST, "other"),
     ):
-        with pytest.raises(RegistryDenied, match=f"{closed}/{repository} refuses us .{who}.: 401 UNAUTHORIZED") as said:
+        with pytest.raises(
+            RegistryDenied, match=f"{password_registry}/{repository} denied access .{identity}.: 401 UNAUTHORIZED"
+        ) as said:
             refused()
-        assert f"docker login {closed}" in str(said.value)
+        assert f"docker login {password_registry}" in str(said.value)
 
 
-def test_who_is_refused_by_ecr_is_told_what_to_allow(closed: str, repository: str):
+def test_an_access_denied_error_of_ecr_lists_the_permissions_to_allow(password_registry: str, repository: str):
     with pytest.raises(RegistryDenied, match="ecr:PutImage"):
-        quick(closed, lambda: ("AWS", "wrong")).push_blob(repository, DIGEST, BLOB)
+        registry_without_pause(password_registry, lambda: ("AWS", "wrong")).push_blob(repository, DIGEST, BLOB)
 
 
-def test_threads_that_are_refused_at_once_ask_for_a_password_once(closed: str, repository: str):
+def test_concurrent_401_responses_request_credentials_once(password_registry: str, repository: str):
     asked: list[int] = []
     lock, barrier = Lock(), Barrier(6)
 
@@ -103,7 +107,7 @@ def test_threads_that_are_refused_at_once_ask_for_a_password_once(closed: str, r
             asked.append(1)
         return "me", PASSWORD
 
-    registry = quick(closed, credentials)
+    registry = registry_without_pause(password_registry, credentials)
 
     def push(number: int) -> bool:
         body = f"{repository} {number}".encode()
@@ -119,43 +123,43 @@ def test_threads_that_are_refused_at_once_ask_for_a_password_once(closed: str, r
 # -- tokens ---------------------------------------------------------------------------------------
 
 
-def test_a_password_buys_a_token_and_the_token_opens_the_registry(guarded, repository: str):
-    host, tokens = guarded
-    registry = quick(host, lambda: ("me", PASSWORD))
+def test_credentials_are_exchanged_for_a_token(token_registry, repository: str):
+    host, tokens = token_registry
+    registry = registry_without_pause(host, lambda: ("me", PASSWORD))
     before = len(tokens.given)
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.blob(repository, DIGEST) == BLOB
     assert tokens.given[before:] == [[f"repository:{repository}:pull,push"], [f"repository:{repository}:pull"]]
 
 
-def test_who_only_reads_needs_no_password(guarded, repository: str):
-    host, _ = guarded
-    quick(host, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
-    stranger = quick(host)
-    assert stranger.blob(repository, DIGEST) == BLOB
-    assert stranger.manifest(repository, "latest") is None
+def test_a_pull_needs_no_credentials(token_registry, repository: str):
+    host, _ = token_registry
+    registry_without_pause(host, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
+    anonymous = registry_without_pause(host)
+    assert anonymous.blob(repository, DIGEST) == BLOB
+    assert anonymous.manifest(repository, "latest") is None
     with pytest.raises(RegistryDenied, match="without credentials"):
-        stranger.push_blob(repository, documents.digest_of(b"x"), b"x")
+        anonymous.push_blob(repository, documents.digest_of(b"x"), b"x")
 
 
-def test_a_layer_is_taken_over_with_a_token_for_both_repositories(guarded, repository: str):
-    host, _ = guarded
-    registry = quick(host, lambda: ("me", PASSWORD))
+def test_a_mount_uses_a_token_for_both_repositories(token_registry, repository: str):
+    host, _ = token_registry
+    registry = registry_without_pause(host, lambda: ("me", PASSWORD))
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.mount_blob(f"{repository}-2", DIGEST, repository)
 
 
 @pytest.mark.parametrize("status", [202, 400, 403, 404, 405])
-def test_where_a_layer_may_not_be_taken_over_it_is_pushed(door, repository: str, status: int):
-    where, proxy = door
+def test_a_refused_mount_falls_back_to_a_push(proxied_registry, repository: str, status: int):
+    where, proxy = proxied_registry
     proxy.faults = [Fault("POST", "mount=", 1, status, {"Location": "/v2/unused"})]
-    assert not quick(where).mount_blob(repository, DIGEST, "other")
+    assert not registry_without_pause(where).mount_blob(repository, DIGEST, "other")
 
 
-def test_a_token_that_expires_in_the_middle_of_a_push_is_bought_anew(guarded, repository: str):
-    host, tokens = guarded
-    registry = quick(host, lambda: ("me", PASSWORD))
-    tokens.seconds = -300.0  # nobody waits here for five minutes: it gets one that is over
+def test_a_token_that_expires_during_a_push_is_renewed(token_registry, repository: str):
+    host, tokens = token_registry
+    registry = registry_without_pause(host, lambda: ("me", PASSWORD))
+    tokens.seconds = -300.0  # issues expired tokens, so that the test need not wait
     try:
         with pytest.raises(RegistryDenied):
             registry.push_blob(repository, DIGEST, BLOB)
@@ -167,50 +171,50 @@ def test_a_token_that_expires_in_the_middle_of_a_push_is_bought_anew(guarded, re
     assert tokens.given[before] == [f"repository:{repository}:pull,push"]
 
 
-def test_a_password_that_is_refused_for_the_very_bytes_is_asked_for_again(door, repository: str):
-    where, proxy = door
+def test_credentials_refused_for_an_upload_are_requested_again(proxied_registry, repository: str):
+    where, proxy = proxied_registry
     proxy.password = lambda given: given is not None
     proxy.faults = [Fault("PUT", "/uploads/", 1, 401, {"WWW-Authenticate": 'Basic realm="tests"'})]
     passwords = iter(["first", "second"])
-    registry = quick(where, lambda: ("me", next(passwords)))
+    registry = registry_without_pause(where, lambda: ("me", next(passwords)))
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.blob(repository, DIGEST) == BLOB
     assert registry.uploaded == len(BLOB)
     assert next(passwords, None) is None
 
 
-def test_a_wrong_password_buys_no_token(guarded, repository: str):
-    host, _ = guarded
-    with pytest.raises(RegistryDenied, match=r"gives no token \(as me\): 401.*docker login") as said:
-        quick(host, lambda: ("me", "wrong-word")).push_blob(repository, DIGEST, BLOB)
+def test_wrong_credentials_get_no_token(token_registry, repository: str):
+    host, _ = token_registry
+    with pytest.raises(RegistryDenied, match=r"refused a token \(as me\): 401.*docker login") as said:
+        registry_without_pause(host, lambda: ("me", "wrong-word")).push_blob(repository, DIGEST, BLOB)
     assert "wrong-word" not in str(said.value)
 
 
-def test_who_gives_tokens_may_be_down_for_a_while(guarded, repository: str):
-    host, tokens = guarded
+def test_an_unavailable_token_server_is_reported_as_unavailable(token_registry, repository: str):
+    host, tokens = token_registry
     tokens.status = 503
     try:
-        with pytest.raises(RegistryUnavailable, match=r"where .* gives tokens, answered 503"):
-            quick(host, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
+        with pytest.raises(RegistryUnavailable, match=r"the token server of .*, answered 503"):
+            registry_without_pause(host, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
     finally:
         tokens.status = 200
 
 
 @pytest.mark.parametrize("realm", ["http://tokens.test/", "http://127.0.0.1.tokens.test/", "ftp://127.0.0.1/", "token"])
-def test_a_password_is_not_sent_where_everybody_can_read_it(door, repository: str, realm: str):
-    where, proxy = door
+def test_a_password_is_not_sent_to_an_unencrypted_token_server(proxied_registry, repository: str, realm: str):
+    where, proxy = proxied_registry
     proxy.faults = [Fault("POST", "/", 9, 401, {"WWW-Authenticate": f'Bearer realm="{realm}",service="x"'})]
-    with pytest.raises(RegistryDenied, match="not safe"):
-        quick(where, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
+    with pytest.raises(RegistryDenied, match="not a safe address"):
+        registry_without_pause(where, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
 
 
-def test_of_several_ways_in_the_token_is_taken(guarded, registry_server: str, repository: str):
-    """Some offer both in one answer; the word realm is in both then."""
-    _, tokens = guarded
+def test_bearer_is_preferred_over_basic_authentication(token_registry, registry_server: str, repository: str):
+    """Some registries offer both in one response; both have a realm."""
+    _, tokens = token_registry
     with proxied(registry_server) as (where, proxy):
         proxy.password = lambda given: bool(given and given.startswith("Bearer "))
         proxy.challenge = f'Bearer realm="http://{tokens.host}/",service="the registry", Basic realm="Some Realm"'
-        quick(where, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
+        registry_without_pause(where, lambda: ("me", PASSWORD)).push_blob(repository, DIGEST, BLOB)
         assert not [given for given in proxy.authorizations if given and given.startswith("Basic")]
 
 
@@ -218,7 +222,7 @@ def test_of_several_ways_in_the_token_is_taken(guarded, registry_server: str, re
 
 
 class Storage:
-    """Where a registry has its blobs, at another address; whoever has the link may read."""
+    """The blob storage of a registry on another host, open to anyone with the link."""
 
     def __init__(self) -> None:
         self.host = ""
@@ -238,7 +242,7 @@ class Storage:
 
 
 @contextmanager
-def elsewhere() -> Iterator[Storage]:
+def serving_storage() -> Iterator[Storage]:
     storage = Storage()
 
     class Handler(BaseHTTPRequestHandler):
@@ -260,61 +264,63 @@ def elsewhere() -> Iterator[Storage]:
         server.server_close()
 
 
-def sent_on(door: tuple[str, Proxy], storage: Storage, method: str, status: int) -> Registry:
-    """A registry with a password, whose next answers send us to another host."""
-    where, proxy = door
+def redirecting_registry(proxied_registry: tuple[str, Proxy], storage: Storage, method: str, status: int) -> Registry:
+    """A registry with a password whose next responses redirect to another host."""
+    where, proxy = proxied_registry
     proxy.password = lambda given: given is not None
     proxy.faults = [Fault(method, "/blobs/", 9, status, {"Location": f"http://{storage.host}/signed?by=them"})]
-    return quick(where, lambda: ("me", PASSWORD))
+    return registry_without_pause(where, lambda: ("me", PASSWORD))
 
 
-def test_a_blob_at_another_host_is_fetched_without_the_password(door, repository: str, tmp_path: Path):
-    with elsewhere() as storage:
-        registry = sent_on(door, storage, "GET", 307)
+def test_a_redirected_pull_does_not_send_credentials_to_the_other_host(
+    proxied_registry, repository: str, tmp_path: Path
+):
+    with serving_storage() as storage:
+        registry = redirecting_registry(proxied_registry, storage, "GET", 307)
         assert registry.pull_blob(repository, DIGEST, tmp_path / "back").read_bytes() == BLOB
         assert registry.blob(repository, DIGEST) == BLOB
         assert len(storage.heads) == 2
         assert not [head for head in storage.heads if "authorization" in head]
 
 
-def test_a_blob_at_another_host_is_seen_to_be_there(door, repository: str):
-    with elsewhere() as storage:
-        registry = sent_on(door, storage, "HEAD", 307)
+def test_has_blob_follows_redirects_to_another_host(proxied_registry, repository: str):
+    with serving_storage() as storage:
+        registry = redirecting_registry(proxied_registry, storage, "HEAD", 307)
         assert registry.has_blob(repository, DIGEST)
         storage.status = 404
         assert not registry.has_blob(repository, DIGEST)
         assert not [head for head in storage.heads if "authorization" in head]
 
 
-def test_a_blob_that_is_to_be_put_elsewhere_goes_there_without_the_password(door, repository: str):
-    with elsewhere() as storage:
+def test_an_upload_to_another_host_does_not_send_credentials(proxied_registry, repository: str):
+    with serving_storage() as storage:
         storage.status = 201
-        sent_on(door, storage, "POST", 202).push_blob(repository, DIGEST, BLOB)
+        redirecting_registry(proxied_registry, storage, "POST", 202).push_blob(repository, DIGEST, BLOB)
         assert [head["content-length"] for head in storage.heads] == [str(len(BLOB))]
         assert "authorization" not in storage.heads[0]
 
 
 @pytest.mark.parametrize("kind", ["Basic", "Bearer"])
-def test_another_host_that_asks_for_the_password_does_not_get_it(door, repository: str, tmp_path: Path, kind: str):
-    with elsewhere() as storage:
+def test_a_401_of_another_host_gets_no_credentials(proxied_registry, repository: str, tmp_path: Path, kind: str):
+    with serving_storage() as storage:
         storage.status = 401
         storage.challenge = f'{kind} realm="http://{storage.host}/token",service="theirs"'
-        registry = sent_on(door, storage, "GET", 307)
+        registry = redirecting_registry(proxied_registry, storage, "GET", 307)
         with pytest.raises(RegistryUnavailable, match=r"the storage of .* answered 401"):
             registry.pull_blob(repository, DIGEST, tmp_path / "back")
         assert not [head for head in storage.heads if "authorization" in head]
-        assert len(storage.heads) == 4, "a link may be too old: each attempt asks for a new one"
+        assert len(storage.heads) == 4, "each attempt requests a new link, as one may expire"
 
 
-def test_a_registry_that_sends_us_in_circles_is_left(door, repository: str):
-    where, proxy = door
+def test_a_redirect_loop_ends_with_an_error(proxied_registry, repository: str):
+    where, proxy = proxied_registry
     proxy.faults = [Fault("GET", "/manifests/", 99, 307, {"Location": f"/v2/{repository}/manifests/latest"})]
-    with pytest.raises(RegistryUnavailable, match="without an end"):
-        quick(where).manifest(repository, "latest")
+    with pytest.raises(RegistryUnavailable, match="redirected more than 5 times"):
+        registry_without_pause(where).manifest(repository, "latest")
 
 
 @pytest.mark.parametrize(
-    ("host", "near"),
+    ("host", "local"),
     [
         ("localhost", True),
         ("localhost:5000", True),
@@ -330,79 +336,82 @@ def test_a_registry_that_sends_us_in_circles_is_left(door, repository: str):
         ("", False),
     ],
 )
-def test_only_this_computer_itself_is_spoken_to_without_encryption(host: str, near: bool):
-    assert is_loopback(host) is near
+def test_only_loopback_addresses_use_plain_http(host: str, local: bool):
+    assert is_loopback(host) is local
 
 
-def test_a_proxy_is_not_asked_for_what_is_on_this_computer(registry_server: str, repository: str, monkeypatch):
+def test_loopback_addresses_bypass_the_proxy(registry_server: str, repository: str, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    assert not quick(registry_server).has_blob(repository, DIGEST)
+    assert not registry_without_pause(registry_server).has_blob(repository, DIGEST)
 
 
-def test_no_password_and_no_token_is_in_a_log(closed: str, guarded, repository: str, caplog):
+def test_logs_contain_neither_passwords_nor_tokens(password_registry: str, token_registry, repository: str, caplog):
     caplog.set_level(logging.DEBUG)
-    for host in (closed, guarded[0]):
-        registry = quick(host, lambda: ("me", PASSWORD))
+    for host in (password_registry, token_registry[0]):
+        registry = registry_without_pause(host, lambda: ("me", PASSWORD))
         registry.push_blob(repository, DIGEST, BLOB)
         assert registry.manifest(repository, "latest") is None
     said = caplog.text
-    assert closed.partition(":")[2] in said, "the library does log"
+    assert password_registry.partition(":")[2] in said, "httpx logs requests"
     assert PASSWORD not in said
     assert base64.b64encode(f"me:{PASSWORD}".encode()).decode() not in said
-    assert "eyJ" not in said, "which every token begins with"
+    assert "eyJ" not in said, "every token begins with this"
 
 
-# -- patience -------------------------------------------------------------------------------------
+# -- retries --------------------------------------------------------------------------------------
 
 
-def test_a_registry_that_says_when_to_come_again_is_given_the_time(door, repository: str):
-    where, proxy = door
+def test_retry_after_is_respected(proxied_registry, repository: str):
+    where, proxy = proxied_registry
     proxy.faults = [Fault("HEAD", "/blobs/", 1, 429, {"Retry-After": "2"})]
     began = time.monotonic()
-    assert not quick(where).has_blob(repository, DIGEST)
+    assert not registry_without_pause(where).has_blob(repository, DIGEST)
     assert time.monotonic() - began >= 2
 
 
-def test_a_registry_that_wants_an_hour_is_not_waited_for(door, repository: str):
-    where, proxy = door
+def test_a_retry_after_of_an_hour_is_an_error(proxied_registry, repository: str):
+    where, proxy = proxied_registry
     proxy.faults = [Fault("GET", "/manifests/", 9, 429, {"Retry-After": "3600"})]
     began = time.monotonic()
     with pytest.raises(RegistryUnavailable, match="Try again in 3600 s"):
-        quick(where).manifest(repository, "latest")
+        registry_without_pause(where).manifest(repository, "latest")
     assert time.monotonic() - began < 2
 
 
-def test_a_pull_that_is_cut_off_again_and_again_goes_on_as_long_as_it_comes_further(door, repository: str, tmp_path):
-    where, proxy = door
+def test_an_interrupted_pull_is_resumed_as_long_as_it_makes_progress(proxied_registry, repository: str, tmp_path):
+    where, proxy = proxied_registry
     body = os.urandom(7_000_000)
-    quick(proxy.registry).push_blob(repository, documents.digest_of(body), body)
+    registry_without_pause(proxy.registry).push_blob(repository, documents.digest_of(body), body)
     cut = Fault("GET", "/blobs/", 5, cut_after=1_200_000)
     proxy.faults = [cut]
-    assert quick(where).pull_blob(repository, documents.digest_of(body), tmp_path / "back").read_bytes() == body
+    assert (
+        registry_without_pause(where).pull_blob(repository, documents.digest_of(body), tmp_path / "back").read_bytes()
+        == body
+    )
     assert cut.seen == 5
 
 
-def test_an_upload_that_the_registry_has_forgotten_is_begun_anew(door, repository: str):
-    where, proxy = door
+def test_an_upload_session_that_was_lost_restarts(proxied_registry, repository: str):
+    where, proxy = proxied_registry
     proxy.faults = [Fault("PUT", "/uploads/", 1, 404, body=b'{"errors": [{"code": "BLOB_UPLOAD_UNKNOWN"}]}')]
-    registry = quick(where)
+    registry = registry_without_pause(where)
     registry.push_blob(repository, DIGEST, BLOB)
     assert registry.has_blob(repository, DIGEST)
 
 
-def test_what_somebody_else_has_pushed_meanwhile_is_as_good(door, repository: str):
-    where, proxy = door
-    quick(proxy.registry).push_blob(repository, DIGEST, BLOB)
+def test_a_failed_push_succeeds_if_another_client_pushed_the_blob(proxied_registry, repository: str):
+    where, proxy = proxied_registry
+    registry_without_pause(proxy.registry).push_blob(repository, DIGEST, BLOB)
     proxy.faults = [Fault("PUT", "/uploads/", 1, 400, body=b'{"errors": [{"code": "LayerAlreadyExists"}]}')]
-    quick(where).push_blob(repository, DIGEST, BLOB)
+    registry_without_pause(where).push_blob(repository, DIGEST, BLOB)
 
 
-def test_bytes_that_were_spoiled_on_the_way_are_not_taken(registry_server: str, repository: str):
-    with pytest.raises(ImageError, match=rf"got something else than {DIGEST}"):
-        quick(registry_server).push_blob(repository, DIGEST, BLOB[::-1])
-    assert not quick(registry_server).has_blob(repository, DIGEST)
+def test_corrupted_content_is_rejected(registry_server: str, repository: str):
+    with pytest.raises(ImageError, match=rf"received content that does not match {DIGEST}"):
+        registry_without_pause(registry_server).push_blob(repository, DIGEST, BLOB[::-1])
+    assert not registry_without_pause(registry_server).has_blob(repository, DIGEST)
 
 
 @pytest.mark.parametrize(
@@ -414,10 +423,12 @@ def test_bytes_that_were_spoiled_on_the_way_are_not_taken(registry_server: str, 
         ("POST", 202, {"Location": "http://[nonsense"}, b""),
     ],
 )
-def test_what_is_no_registry_is_called_so(door, repository: str, method: str, status: int, headers, body: bytes):
-    where, proxy = door
+def test_a_server_that_is_not_a_registry_is_an_error(
+    proxied_registry, repository: str, method: str, status: int, headers, body: bytes
+):
+    where, proxy = proxied_registry
     proxy.faults = [Fault(method, "/v2/", 9, status, headers, body)]
-    registry = quick(where)
+    registry = registry_without_pause(where)
     asked = {
         "GET": lambda: registry.manifest(repository, "latest"),
         "POST": lambda: registry.push_blob(repository, DIGEST, BLOB),
@@ -426,25 +437,25 @@ def test_what_is_no_registry_is_called_so(door, repository: str, method: str, st
         asked[method]()
 
 
-def test_a_file_that_has_gone_is_said(registry_server: str, repository: str, tmp_path: Path):
+def test_pushing_a_missing_file_is_an_error(registry_server: str, repository: str, tmp_path: Path):
     with pytest.raises(ImageError, match="No such file"):
-        quick(registry_server).push_blob(repository, DIGEST, tmp_path / "gone")
+        registry_without_pause(registry_server).push_blob(repository, DIGEST, tmp_path / "gone")
 
 
 @pytest.mark.parametrize("where", ["/uploads/", "/manifests/sha256:", "/manifests/latest"])
-def test_a_tag_is_seen_when_all_of_its_image_is_there_and_not_before(door, repository: str, where: str):
-    """Whatever request of a push is the last to come through, the tag means a whole image or nothing."""
-    host, proxy = door
+def test_a_tag_appears_only_when_its_image_is_complete(proxied_registry, repository: str, where: str):
+    """Whichever request of a push fails, the tag names a complete image or does not exist."""
+    host, proxy = proxied_registry
     refused = Fault("PUT", where, 99, 503)
     proxy.faults = [refused]
     with pytest.raises(RegistryUnavailable):
-        push_image(quick(host), repository)
-    assert quick(proxy.registry).manifest(repository, "latest") is None
+        push_image(registry_without_pause(host), repository)
+    assert registry_without_pause(proxy.registry).manifest(repository, "latest") is None
     proxy.faults = []
-    again = quick(host)
+    again = registry_without_pause(host)
     index = push_image(again, repository)
     assert refused.seen == 4
-    assert again.uploaded < len(BLOB) or where == "/uploads/", "what was there is not sent again"
+    assert again.uploaded < len(BLOB) or where == "/uploads/", "existing blobs are not pushed again"
     if shutil.which("skopeo") is None:
         pytest.skip("skopeo is not installed")
     name = f"docker://{proxy.registry}/{repository}:latest"
@@ -453,7 +464,7 @@ def test_a_tag_is_seen_when_all_of_its_image_is_there_and_not_before(door, repos
 
 
 def push_image(registry: Registry, repository: str) -> documents.Manifest:
-    """Push as builders do: blobs, what names them, and then what has the tag."""
+    """Push as builders do: blobs, then manifests, then the tagged index."""
     config = documents.canonical({"architecture": "arm64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}})
     for body in (config, BLOB):
         if not registry.has_blob(repository, documents.digest_of(body)):
@@ -466,7 +477,7 @@ def push_image(registry: Registry, repository: str) -> documents.Manifest:
     return index
 
 
-# -- what docker left -----------------------------------------------------------------------------
+# -- docker's credentials -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -482,13 +493,13 @@ def push_image(registry: Registry, repository: str) -> documents.Manifest:
         '{"credHelpers": {"127.0.0.1:5001": "other"}}',
     ],
 )
-def test_who_has_not_logged_in_comes_without_a_password(config: str, tmp_path: Path, monkeypatch):
+def test_without_a_docker_login_there_are_no_credentials(config: str, tmp_path: Path, monkeypatch):
     (tmp_path / "config.json").write_text(config)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     assert stored_credentials("127.0.0.1:5000")() is None
 
 
-def test_dockers_own_hub_has_another_name_in_its_configuration(tmp_path: Path, monkeypatch):
+def test_docker_hub_credentials_are_found_under_its_other_names(tmp_path: Path, monkeypatch):
     auth = base64.b64encode(b"me:secret").decode()
     (tmp_path / "config.json").write_text(json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": auth}}}))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))

@@ -1,4 +1,4 @@
-"""How long images hold, and which may go."""
+"""The lifetime of images, and pruning."""
 
 from __future__ import annotations
 
@@ -74,62 +74,62 @@ def gone(
         (3.6, 7, "warn"),
     ],
 )
-def test_an_image_is_used_warned_of_refreshed_and_rebuilt_by_its_age(age: float, ttl: int | None, decision: str):
+def test_the_decision_depends_on_the_age_of_an_image(age: float, ttl: int | None, decision: str):
     assert decide(aged(age, HASH), NOW, ttl) == decision
 
 
-def test_what_is_not_there_is_built():
+def test_a_missing_image_is_built():
     assert decide(None, NOW, 30) == "rebuild"
     assert decide(None, NOW, None) == "rebuild"
 
 
 @given(st.integers(3, 365), st.floats(0, 400), st.floats(0, 400))
-def test_an_image_never_gets_better_with_age(ttl: int, age: float, more: float):
+def test_decisions_only_escalate_with_age(ttl: int, age: float, more: float):
     order = ["use", "warn", "refresh", "rebuild"]
     young, old = (order.index(decide(aged(days, HASH), NOW, ttl)) for days in (age, age + more))
     assert young <= old
 
 
 @given(st.integers(3, 365), st.floats(0, 400))
-def test_what_is_used_can_add_workers_for_two_days(ttl: int, age: float):
+def test_an_image_in_use_lasts_at_least_two_days(ttl: int, age: float):
     image = aged(age, HASH)
     left = seconds_left(image, NOW, ttl)
     assert left is not None
     assert (decide(image, NOW, ttl) in ("use", "warn")) == (left >= 2 * DAY)
 
 
-def test_a_policy_has_one_rule_for_untagged_images_and_the_one_for_any_comes_last():
+def test_a_policy_has_one_rule_for_untagged_images_and_ends_with_the_one_for_any():
     rules = lifecycle_policy(14)["rules"]
     assert [rule["selection"]["tagStatus"] for rule in rules] == ["untagged", "any"]
     assert [rule["rulePriority"] for rule in rules] == [1, 2]
     assert ttl_of(lifecycle_policy(14)) == 14
 
 
-def test_images_that_are_kept_for_ever_leave_no_rubbish_all_the_same():
+def test_untagged_images_expire_even_if_images_are_kept_forever():
     (rule,) = lifecycle_policy(None)["rules"]
     assert rule["selection"]["tagStatus"] == "untagged"
     assert ttl_of(lifecycle_policy(None)) is None
 
 
-def test_the_image_of_a_recipe_is_the_one_pushed_last():
+def test_the_newest_image_of_a_recipe_is_the_one_pushed_last():
     first, again, foreign = aged(20, HASH), aged(1, refresh_tag(HASH, NOW)), aged(0, OTHER)
     assert newest([first, again, foreign], HASH) == again
     assert newest([foreign], HASH) is None
 
 
-def test_a_tag_of_a_refresh_stands_for_the_same_recipe_and_can_be_refreshed_again():
+def test_a_refresh_tag_has_the_same_recipe_and_can_be_refreshed_again():
     tag = refresh_tag(HASH, NOW)
     assert tag == f"{HASH}-r20261118110640"
     assert recipe_of(tag) == recipe_of(HASH) == HASH
     assert refresh_tag(tag, NOW + DAY) == f"{HASH}-r20261119110640"
 
 
-def test_a_rebuild_takes_another_tag_where_the_first_one_is_still_there():
+def test_a_rebuild_gets_another_tag_if_the_first_one_exists():
     assert free_tag([], HASH, NOW) == HASH
     assert free_tag([aged(40, HASH)], HASH, NOW) == refresh_tag(HASH, NOW)
 
 
-def test_a_refreshed_manifest_is_another_one_with_the_same_content():
+def test_a_refreshed_manifest_has_another_digest_and_the_same_content():
     index = {"mediaType": INDEX, "manifests": [{"digest": "sha256:a"}], "annotations": {"a": "b"}}
     again = json.loads(refreshed(json.dumps(index), NOW))
     assert again.pop("annotations") == {"a": "b", REFRESHED: "2026-11-18T11:06:40+00:00"}
@@ -137,27 +137,27 @@ def test_a_refreshed_manifest_is_another_one_with_the_same_content():
     assert refreshed(json.dumps(index), NOW) != refreshed(json.dumps(index), NOW + 1)
 
 
-def test_a_manifest_of_docker_cannot_be_refreshed_and_says_what_to_do():
-    with pytest.raises(ImageError, match="build the image anew"):
+def test_refreshing_a_docker_manifest_is_an_error_that_says_what_to_do():
+    with pytest.raises(ImageError, match="cannot be refreshed; rebuild it"):
         refreshed(json.dumps({"mediaType": "application/vnd.docker.distribution.manifest.list.v2+json"}), NOW)
 
 
-def test_an_index_goes_before_its_images():
+def test_an_index_is_deleted_before_its_images():
     assert gone(multi(10, HASH)) == ["sha256:a", "sha256:a-amd64", "sha256:a-arm64"]
 
 
 @pytest.mark.parametrize("reference", [f"{URI}@sha256:a", f"{URI}:{HASH}", f"{URI}@sha256:a-arm64"])
-def test_what_a_task_or_a_pool_uses_stays_with_all_that_belongs_to_it(reference: str):
+def test_an_image_in_use_is_kept_with_its_index_and_children(reference: str):
     assert gone(multi(400, HASH), {reference}) == []
 
 
-def test_what_was_just_pushed_stays_for_it_may_be_on_its_way_to_a_launch():
+def test_a_newly_pushed_image_is_kept_for_a_launch():
     assert gone(multi(0.02, HASH)) == []
     assert gone([aged(0.02, digest="sha256:x")]) == []
     assert gone([aged(0.05, digest="sha256:x")]) == ["sha256:x"]
 
 
-def test_the_images_of_an_old_index_stay_while_a_refreshed_one_names_them():
+def test_images_of_an_old_index_are_kept_while_a_refreshed_one_names_them():
     old = multi(29, HASH)
     fresh = replace(old[0], digest="sha256:b", tags=(refresh_tag(HASH, NOW),), pushed_at=NOW)
     assert gone([*old, fresh]) == ["sha256:a"]
@@ -171,7 +171,7 @@ def test_of_the_newest_recipes_the_latest_image_is_kept():
     assert heads.intersection(gone(images, keep=0)) == heads
 
 
-def test_each_says_why_it_may_go():
+def test_each_prunable_image_has_a_reason():
     images = [
         *multi(31, "over", name="o"),
         *multi(20, HASH, name="a"),
@@ -180,11 +180,11 @@ def test_each_says_why_it_may_go():
         aged(2, digest="sha256:lost"),
     ]
     why = {each.image.digest: each.why for each in prunable(images, set(), NOW, 30, keep=0)}
-    assert why["sha256:o"] == "its time is over"
-    assert why["sha256:a"] == "pushed again since"
-    assert why["sha256:a-arm64"] == "part of an image that goes"
-    assert why["sha256:lost"] == "has no tag and is part of nothing"
-    assert why[f"sha256:{OTHER}"] == "nothing uses it"
+    assert why["sha256:o"] == "expired"
+    assert why["sha256:a"] == "refreshed since"
+    assert why["sha256:a-arm64"] == "part of a deleted index"
+    assert why["sha256:lost"] == "untagged, and not part of an index"
+    assert why[f"sha256:{OTHER}"] == "unused"
 
 
 _ages = st.floats(0, 60)
@@ -192,7 +192,7 @@ _ages = st.floats(0, 60)
 
 @st.composite
 def repositories(draw: st.DrawFn) -> list[StoredImage]:
-    """Return images with and without indexes, some of whose parts are in several."""
+    """Return images with and without indexes; some images are in several."""
     parts = [aged(draw(_ages), digest=f"sha256:p{n}") for n in range(draw(st.integers(0, 5)))]
     names = [part.digest for part in parts]
     heads = []
@@ -204,7 +204,7 @@ def repositories(draw: st.DrawFn) -> list[StoredImage]:
 
 
 @given(repositories(), st.data(), st.integers(0, 3))
-def test_whatever_there_is_nothing_in_use_goes_and_no_index_that_stays_loses_a_part(
+def test_pruning_never_deletes_an_image_in_use_or_a_part_of_a_kept_index(
     images: list[StoredImage], data: st.DataObject, keep: int
 ):
     digests = [image.digest for image in images]
@@ -225,14 +225,14 @@ def test_users_are_found_by_tag_and_by_digest():
     assert users_of(image, in_use) == ("pool-0", "pool-1")
 
 
-def test_what_is_used_of_another_repository_is_no_reason_to_keep_ours_but_another_host_is_no_other_repository():
+def test_references_match_by_repository_on_any_host():
     ours, same = f"{URI}@sha256:a", "123456789012.dkr-ecr.us-east-1.on.aws/starburst/worker:x"
     others = ("host:5000/other@sha256:a", "host/starburst/worker/deeper:x", "python:3.12", "worker")
     in_use = dict.fromkeys((ours, same, *others), ("pool",))
     assert set(in_repository(in_use, "starburst/worker")) == {ours, same}
 
 
-def test_a_layer_that_several_have_is_stored_and_paid_once():
+def test_a_shared_layer_is_stored_and_billed_once():
     shared, own = ("sha256:base", 3_000_000_000), ("sha256:own", 1_000_000_000)
     one = replace(aged(1, digest="sha256:1"), blobs=(shared,))
     two = replace(aged(1, digest="sha256:2"), blobs=(shared, own))

@@ -1,4 +1,4 @@
-"""The hash by which an equal image is found again."""
+"""The hash that identifies equal images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECIPE = Recipe(
 )
 
 
-def test_it_is_32_hex_digits_and_stays_the_same_from_release_to_release():
+def test_the_hash_has_32_hex_digits_and_is_stable_across_releases():
     assert recipe_hash(RECIPE) == recipe_hash(replace(RECIPE))
     assert len(recipe_hash(RECIPE)) == 32
     assert int(recipe_hash(RECIPE), 16)
@@ -31,7 +31,7 @@ def test_it_is_32_hex_digits_and_stays_the_same_from_release_to_release():
 @given(
     st.permutations(RECIPE.wheels), st.permutations(RECIPE.platforms), st.permutations(RECIPE.packages["linux/amd64"])
 )
-def test_no_order_matters(wheels: Any, platforms: Any, packages: Any):
+def test_the_hash_does_not_depend_on_order(wheels: Any, platforms: Any, packages: Any):
     same = replace(
         RECIPE,
         wheels=tuple(wheels),
@@ -56,9 +56,9 @@ def test_no_order_matters(wheels: Any, platforms: Any, packages: Any):
     ],
     ids=lambda change: ", ".join(change),
 )
-def test_whatever_changes_the_image_changes_the_hash(change: dict[str, Any]):
+def test_every_input_of_the_image_changes_the_hash(change: dict[str, Any]):
     assert recipe_hash(replace(RECIPE, **change)) != recipe_hash(RECIPE)
 
 
-def test_the_same_base_from_another_registry_is_the_same_base():
+def test_the_same_base_from_another_registry_has_the_same_hash():
     assert recipe_hash(replace(RECIPE, base=BASE.replace("registry.test", "mirror.test"))) == recipe_hash(RECIPE)

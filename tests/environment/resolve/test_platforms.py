@@ -1,4 +1,4 @@
-"""What is installed on which platform, decided by uv, on an index of files that the tests make."""
+"""Resolution for each platform with uv, on an index of files that the tests write."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dask_starburst.environment.resolve.platforms import explain, from_source, settle
 from dask_starburst.environment.capture.model import Environment
-from dask_starburst.environment.resolve.lock import install, resolve
-from dask_starburst.environment.tools.uv import own_platform
 from dask_starburst.environment.capture.wheels import of_folder
+from dask_starburst.environment.resolve.lock import install, resolve
+from dask_starburst.environment.resolve.platforms import explain, from_source, resolve_platforms
+from dask_starburst.environment.tools.uv import own_platform
 from dask_starburst.errors import ImageError
 from tests.support.packages import project, source, wheel
 
@@ -39,24 +39,24 @@ def asking(*requirements: str, pins: tuple[str, ...] = ()) -> Environment:
     return Environment("3.11", requirements, pins, origin="requirements.txt")
 
 
-def test_each_platform_gets_what_it_needs_at_the_versions_that_are_fixed(index: Path, cache: Path):
+def test_each_platform_gets_its_packages_at_the_pinned_versions(index: Path, cache: Path):
     wheel(
         index, "app", needs=["common", "onlyarm ; platform_machine == 'aarch64'", "notlinux ; sys_platform == 'win32'"]
     )
     for version in ("1.0", "2.0"):
         wheel(index, "common", version)
     wheel(index, "onlyarm")
-    found = settle(asking("app", pins=("common==1.0", "notlinux==1.0")), BOTH, cache)
+    found = resolve_platforms(asking("app", pins=("common==1.0", "notlinux==1.0")), BOTH, cache)
     assert found.locks[AMD].packages == (("app", "1.0"), ("common", "1.0"))
     assert found.locks[ARM].packages == (("app", "1.0"), ("common", "1.0"), ("onlyarm", "1.0"))
 
 
-def test_every_package_that_lacks_a_wheel_is_named_and_the_way_out(index: Path, cache: Path):
+def test_the_error_names_every_package_without_a_wheel_and_what_to_do(index: Path, cache: Path):
     for name in ("fast", "faster"):
         wheel(index, name, tag=TAGS[AMD])
     source(index, "compiled", compiled=True)
     wheel(index, "fine")
-    found = settle(asking("fast==1.0", "faster==1.0", "compiled==1.0", "fine"), BOTH, cache)
+    found = resolve_platforms(asking("fast==1.0", "faster==1.0", "compiled==1.0", "fine"), BOTH, cache)
     assert {each.name for each in found.missing[ARM]} == {"fast", "faster", "compiled"}
     assert {each.name for each in found.missing[AMD]} == {"compiled"}
     said = explain(found.missing[ARM], ARM, "requirements.txt")
@@ -65,9 +65,9 @@ def test_every_package_that_lacks_a_wheel_is_named_and_the_way_out(index: Path, 
     assert "buildx" in said
 
 
-def test_a_package_of_which_there_is_only_source_becomes_a_wheel_for_both_if_it_is_pure(index: Path, cache: Path):
+def test_a_pure_source_distribution_becomes_a_wheel_for_both_platforms(index: Path, cache: Path):
     source(index, "pure")
-    found = settle(asking("pure==1.0"), BOTH, cache)
+    found = resolve_platforms(asking("pure==1.0"), BOTH, cache)
     assert found.missing == {}
     assert [each.name for each in found.environment.wheels] == ["pure"]
     for platform in BOTH:
@@ -83,14 +83,14 @@ def test_a_local_package_with_compiled_parts_is_only_for_this_computers_architec
     other = next(platform for platform in BOTH if platform != here)
     local = of_folder(project(tmp_path / "fast", "fast", compiled=True), cache, "editable")
     environment = replace(asking("app"), wheels=(local,))
-    found = settle(environment, BOTH, cache)
+    found = resolve_platforms(environment, BOTH, cache)
     assert found.locks.keys() == {here}
     assert ("fast", "1.0") in found.locks[here].packages
     assert "fast 1.0 (compiled on this computer" in explain(found.missing[other], other, "")
     assert from_source(found, cache).locks.keys() == {here}
 
 
-def test_what_is_asked_for_beside_a_lock_comes_too(index: Path, cache: Path):
+def test_additions_to_a_lock_are_installed(index: Path, cache: Path):
     wheel(index, "locked")
     wheel(index, "added", "3.0")
     environment = Environment("3.11", ("added",), (), lock=f"locked==1.0 --hash=sha256:{'0' * 64}")
@@ -99,16 +99,16 @@ def test_what_is_asked_for_beside_a_lock_comes_too(index: Path, cache: Path):
     assert "0" * 64 in lock.text
 
 
-def test_what_was_decided_once_is_not_asked_again(index: Path, cache: Path):
+def test_a_second_resolution_uses_the_cache(index: Path, cache: Path):
     wheel(index, "app")
     source(index, "pure")
-    first = settle(asking("app", "pure==1.0"), BOTH, cache)
+    first = resolve_platforms(asking("app", "pure==1.0"), BOTH, cache)
     for path in index.iterdir():
         path.unlink() if path.is_file() else None
-    assert settle(asking("app", "pure==1.0"), BOTH, cache) == first
+    assert resolve_platforms(asking("app", "pure==1.0"), BOTH, cache) == first
 
 
-def test_each_platform_gets_the_files_made_for_it(index: Path, cache: Path):
+def test_each_platform_gets_its_own_files(index: Path, cache: Path):
     for tag in TAGS.values():
         wheel(index, "fast", tag=tag)
     environment = asking("fast")
@@ -118,15 +118,15 @@ def test_each_platform_gets_the_files_made_for_it(index: Path, cache: Path):
         assert f"Tag: {tag}" in (info / "WHEEL").read_text()
 
 
-def test_versions_that_exclude_each_other_are_said_in_uvs_words(index: Path, cache: Path):
+def test_the_error_for_conflicting_versions_contains_uvs_output(index: Path, cache: Path):
     wheel(index, "app", needs=["common>=2"])
     for version in ("1.0", "2.0"):
         wheel(index, "common", version)
     with pytest.raises(ImageError, match=r"(?s)requirements\.txt cannot be installed.*common"):
-        settle(asking("app", "common<2"), BOTH, cache)
+        resolve_platforms(asking("app", "common<2"), BOTH, cache)
 
 
-def test_a_wheel_that_has_vanished_is_said(index: Path, cache: Path):
+def test_a_wheel_missing_from_the_index_is_an_error(index: Path, cache: Path):
     made = wheel(index, "gone")
     environment = asking("gone")
     lock = resolve(environment, ARM, cache)
@@ -135,7 +135,7 @@ def test_a_wheel_that_has_vanished_is_said(index: Path, cache: Path):
         install(lock, environment, cache / "site")
 
 
-def test_the_users_own_lock_is_held_to(index: Path, cache: Path):
+def test_the_hashes_of_the_users_lock_are_enforced(index: Path, cache: Path):
     wheel(index, "locked")
     lock = f"locked==1.0 --hash=sha256:{'0' * 64}"
     environment = Environment("3.11", (), (), lock=lock)
@@ -143,7 +143,7 @@ def test_the_users_own_lock_is_held_to(index: Path, cache: Path):
         install(resolve(environment, ARM, cache), environment, cache / "site")
 
 
-def test_passwords_of_an_index_are_in_no_error(index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+def test_errors_do_not_contain_passwords_of_an_index(index: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://me:s3cret-word@127.0.0.1:9/simple")
     monkeypatch.setenv("UV_HTTP_TIMEOUT", "1")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
