@@ -27,9 +27,9 @@ from typing import Any
 from benchmarks.stand_in import StandIn
 from dask_starburst import StarburstCluster
 from dask_starburst.aws.session import AWS
-from dask_starburst.cost.keeper import BookKeeper
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
+from dask_starburst.cost.updater import LedgerUpdater
 from dask_starburst.events import EventLog
 from dask_starburst.fleet.blueprint import blueprint
 from dask_starburst.fleet.session import Session
@@ -117,11 +117,11 @@ async def close_played(local: LocalAWS, workers: int) -> dict[str, Any]:
     book = PriceBook(aws.region, now=aws.now)
     ledger = Ledger(book, settings.storage.volume_size, simulated=True)
     events.listen(ledger.note)
-    keeper = BookKeeper(aws, book, ledger)
+    updater = LedgerUpdater(aws, book, ledger)
     session, dask = Session(aws, plan, events, ledger), StandIn(local)
     watch = asyncio.ensure_future(dask.watch())
     try:
-        await keeper.begin()
+        await updater.begin()
         fleet = await session.start(dask, range(workers))
         await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
         with Closing(local, workers) as closing:
@@ -129,8 +129,8 @@ async def close_played(local: LocalAWS, workers: int) -> dict[str, Any]:
             watch.cancel()  # what it asks the embedded AWS for is no call of a cluster
             # The last instance ends the stand-in's scheduler, which acts on nothing.
             await session.end(ended=lambda: True)
-            await keeper.stop()
-            await keeper.close()
+            await updater.stop()
+            await updater.close()
         return closing.result()
     finally:
         watch.cancel()

@@ -78,7 +78,7 @@ class StandIn:
         """Renew nothing."""
         return 0.0
 
-    async def account(self, spent: float, rate: float) -> dict[Name, float]:
+    async def report_spending(self, spent: float, rate: float) -> dict[Name, float]:
         """Nobody works here."""
         return {}
 
@@ -96,7 +96,7 @@ class StandIn:
         """Nobody has followed."""
         raise AssertionError(f"{new} has followed {old}")
 
-    async def forgive(self, names: Collection[Name]) -> None:
+    async def clear_suspicion(self, names: Collection[Name]) -> None:
         """Nothing is held against anybody."""
 
     async def forget(self, name: Name) -> None:

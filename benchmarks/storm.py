@@ -47,7 +47,7 @@ from dask_starburst.plan.loop.state import SCHEDULER, Limits, Name, Observed, Wo
 from dask_starburst.plan.requests.pool import FALLBACK_GROUPS
 from dask_starburst.plan.requests.sizing import worker_types
 from dask_starburst.plan.scheduler.moving import bandwidth
-from dask_starburst.plan.scheduler.notices import LONGEST, MARGIN
+from dask_starburst.plan.scheduler.notices import MARGIN, NOTICE_SECONDS
 from tests.support.simulated import TICK, Process, SimulatedAWS, SimulatedFleet
 
 #: Interruptions of one instance in an hour: the band of c7g (aws-facts §4.3), and far beyond it.
@@ -115,7 +115,7 @@ class StormyAWS(SimulatedAWS):
             if machine.terminating:
                 self.ledger.instance_ended(machine.id, self.now)
             elif machine.group == SPOT and machine.id not in self.taken and self.random.random() < chance:
-                self.taken[machine.id] = self.now + LONGEST
+                self.taken[machine.id] = self.now + NOTICE_SECONDS
             elif self.now >= self.taken.get(machine.id, math.inf):
                 machine.terminating, machine.gone = True, self.now
 

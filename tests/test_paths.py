@@ -34,9 +34,9 @@ def open_to_others(folder: Path) -> dict[str, str]:
 def test_bills_prices_and_layers_are_for_their_owner_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.chmod(0o700)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "new" / "state"))
-    record.keep(BILL)
-    record.keep(BILL)
-    assert len(record.kept()) == 2
+    record.save_record(BILL)
+    record.save_record(BILL)
+    assert len(record.load_records()) == 2
     PriceCache(tmp_path / "cache" / "prices" / "us-east-1.json").write({"c7g.large": Known(1.0, 2.0, 3.0)})
     write_atomic(tmp_path / "cache" / "notes" / "a.json", b"{}")
     Layers(tmp_path / "cache" / "layers").get("a", lambda work: [Entry("a", b"b")])
@@ -45,11 +45,11 @@ def test_bills_prices_and_layers_are_for_their_owner_only(tmp_path: Path, monkey
 
 def test_a_bill_that_others_could_read_is_closed_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    private_folder(record.file().parent)
-    record.file().write_text("")
-    record.file().chmod(0o644)
-    record.keep(BILL)
-    assert record.file().stat().st_mode & 0o777 == 0o600
+    private_folder(record.records_path().parent)
+    record.records_path().write_text("")
+    record.records_path().chmod(0o644)
+    record.save_record(BILL)
+    assert record.records_path().stat().st_mode & 0o777 == 0o600
 
 
 def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from dask_starburst.aws.cost_explorer import REQUEST_USD, billed
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.cost.bill import dollars
-from dask_starburst.cost.record import Record, kept
+from dask_starburst.cost.record import Record, load_records
 from dask_starburst.plan.requests.policies import MANAGED_TAG
 from dask_starburst.views.bill import explorer_query, shares
 
@@ -36,7 +36,7 @@ def report(name: str | None, days: int, as_json: bool) -> None:
     It is reckoned from when each instance ran, and at which price. What AWS bills is a day later in Cost Explorer,
     where `starburst cost billed` asks for it.
     """
-    found = [r for r in kept(time.time() - days * _DAY) if name is None or r.name == name]
+    found = [r for r in load_records(time.time() - days * _DAY) if name is None or r.name == name]
     if as_json:
         click.echo(json.dumps([asdict(record) for record in found], indent=2))
     elif not found:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.cli.pool import account_options, run
-from dask_starburst.cost.kept import kept
+from dask_starburst.cost.idle_resources import idle_resources
 from dask_starburst.fleet.pool import discovery
 from dask_starburst.plan.money.idle import idle_bill
 from dask_starburst.settings import UNSET, Settings
@@ -31,5 +31,5 @@ def status(as_json: bool, **account: str | None) -> None:
 
 async def _look(aws: AWS, settings: Settings) -> Status:
     pools = await discovery.find(aws, count_warm=True)
-    found = await kept(aws, settings.build.repository)
+    found = await idle_resources(aws, settings.build.repository)
     return Status(aws.region, pools, idle_bill(found), found.trouble)

@@ -13,7 +13,7 @@ from dask.system import CPU_COUNT
 from dask.utils import format_bytes
 
 from dask_starburst.cluster.quote import quote
-from dask_starburst.cost.record import Record, kept
+from dask_starburst.cost.record import Record, load_records
 from dask_starburst.errors import BadArgument
 from dask_starburst.fleet.blueprint import blueprint
 from dask_starburst.plan.loop.adaptive import Patience
@@ -96,7 +96,7 @@ def estimate(
     threads = blueprint(Settings.load(**settings), "").size.nthreads
     tried = try_out(fn, items)
     plan = quote(**{**settings, "n_workers": max(sizes)})
-    boot, whence = start_of(kept()) if startup is None else (startup, "as given")
+    boot, whence = start_of(load_records()) if startup is None else (startup, "as given")
     ways = [
         Way("here, one after another", 1),
         Way(f"here, on {CPU_COUNT} cores", CPU_COUNT),

@@ -25,8 +25,8 @@ from dask_starburst.settings import Settings, check_names
 if TYPE_CHECKING:
     from dask_starburst.cluster.cloud import Cloud
     from dask_starburst.cost.bill import Cost
-    from dask_starburst.cost.keeper import BookKeeper
     from dask_starburst.cost.ledger import Ledger
+    from dask_starburst.cost.updater import LedgerUpdater
     from dask_starburst.fleet.blueprint import Blueprint
     from dask_starburst.fleet.controller.loop import Fleet
     from dask_starburst.fleet.session import Session
@@ -54,7 +54,7 @@ class CloudCluster(OwnedCluster):
     _cloud: Cloud | None = None
     _session: Session | None = None
     _ledger: Ledger | None = None
-    _keeper: BookKeeper | None = None
+    _ledger_updater: LedgerUpdater | None = None
     #: Whether `scale` has said how many workers there are to be, and `adapt` nothing since.
     _sized: bool = False
     #: How many workers each call of `wait_for_workers` waits for.
@@ -106,10 +106,10 @@ class CloudCluster(OwnedCluster):
         return fleet
 
     async def _open_books(self, cloud: Cloud) -> Ledger:
-        """Open the books, and refuse what a cap does not allow before anything is launched."""
-        from dask_starburst.cost.keeper import BookKeeper
+        """Open the cost_tracker, and refuse what a cap does not allow before anything is launched."""
         from dask_starburst.cost.ledger import Ledger
         from dask_starburst.cost.price_book import PriceBook
+        from dask_starburst.cost.updater import LedgerUpdater
         from dask_starburst.fleet.blueprint import caps_of, within_caps
 
         settings, aws, blueprint = self.settings, cloud.aws, self._blueprint
@@ -118,8 +118,8 @@ class CloudCluster(OwnedCluster):
         types = tuple(dict.fromkeys(blueprint.types))
         self._ledger = Ledger(book, settings.storage.volume_size, cloud.simulated, caps, types)
         self.events.listen(self._ledger.note)
-        self._keeper = BookKeeper(aws, book, self._ledger)
-        await self._keeper.begin()
+        self._ledger_updater = LedgerUpdater(aws, book, self._ledger)
+        await self._ledger_updater.begin()
         if caps.binding:
             self._ledger.require_prices()
             self._blueprint = within_caps(self._blueprint, caps, self._ledger.rates())
@@ -148,12 +148,12 @@ class CloudCluster(OwnedCluster):
         if ready:
             await self._part("the hooks", self._hooks.close(self, self._hook_failed))
         if self._fleet is not None:
-            await self._part("the last word of the scheduler", self._fleet.budget.last_word())
+            await self._part("the last word of the scheduler", self._fleet.budget.final_report())
             await self._part("the loop", self._fleet.stop())  # it would take what follows for losses
         if self._session is not None:
             await self._part("giving the pool back", self._end(self._session, warm))
-        if self._keeper is not None:
-            await self._part("the prices", self._keeper.stop())
+        if self._ledger_updater is not None:
+            await self._part("the prices", self._ledger_updater.stop())
         if self._cloud is not None:
             await self._part("the books", self._tell_the_end())
             await self._part("the connection to AWS", self._cloud.close())
@@ -199,20 +199,20 @@ class CloudCluster(OwnedCluster):
         self._tell("hook-failed", self.name, message, logging.WARNING)
 
     async def _tell_the_end(self) -> None:
-        if self._keeper is not None:
-            await self._keeper.close()
+        if self._ledger_updater is not None:
+            await self._ledger_updater.close()
         if self._session is not None:
             self._keep_record(self._session)
         self._tell("cluster-closed", self.name, f"cluster {self.name} is closed; it cost {self.cost}")
 
     def _keep_record(self, session: Session) -> None:
-        from dask_starburst.cost.record import keep, record_of
+        from dask_starburst.cost.record import record_of, save_record
 
         pool, now, cost = session.pool, session.aws.now(), self.cost
         if pool is not None and cost.usd:
             opened = now if self.events.began is None else self.events.began
             startups = session.fleet.startups.seen(now).measured if session.fleet is not None else ()
-            keep(record_of(self.name, pool.name, opened, now, cost, startups))
+            save_record(record_of(self.name, pool.name, opened, now, cost, startups))
 
     async def _end(self, session: Session, warm: bool) -> None:
         """Let the scheduler end, as long as it answers, and give the pool back."""

@@ -11,7 +11,7 @@ from typing import Any
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog import Price, fargate_rates
 from dask_starburst.cluster.cloud import Cloud, has_region, open_cloud
-from dask_starburst.cost.kept import kept
+from dask_starburst.cost.idle_resources import idle_resources
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import BudgetExceeded, NoCredentials, PriceUnknown, QuotaExceeded, StarburstError
@@ -154,7 +154,7 @@ async def _account(aws: AWS, planned: Blueprint, pool: str) -> _Account:
     except QuotaExceeded as error:
         found.refusals.append(str(error))
     with suppress(StarburstError):
-        rows = idle_bill(await kept(aws, planned.settings.build.repository))
+        rows = idle_bill(await idle_resources(aws, planned.settings.build.repository))
         found.idle = [(row.what, row.usd_per_month) for row in rows if row.usd_per_month]
     return found
 

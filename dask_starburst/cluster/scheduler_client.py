@@ -11,7 +11,7 @@ from distributed.core import Status
 
 from dask_starburst.plan.loop.interruptions import Notice
 from dask_starburst.plan.loop.state import SCHEDULER, Name
-from dask_starburst.plan.scheduler.notices import DRAINING, LONGEST
+from dask_starburst.plan.scheduler.notices import DRAINING, NOTICE_SECONDS
 
 #: Seconds that the scheduler waits for a notice before it answers that there is none.
 _LONG_POLL = 20.0
@@ -90,16 +90,16 @@ class DaskSchedulerClient:
         except (OSError, TimeoutError):
             return 0.0
 
-    async def account(self, spent: float, rate: float) -> dict[Name, float]:
+    async def report_spending(self, spent: float, rate: float) -> dict[Name, float]:
         """Tell the scheduler what was spent and what an hour may cost; return each worker's busy seconds."""
         comm = self._comm()
-        return {} if comm is None else dict(await comm.starburst_account(spent=spent, rate=rate))
+        return {} if comm is None else dict(await comm.starburst_report_spending(spent=spent, rate=rate))
 
-    async def forgive(self, names: Collection[Name]) -> None:
+    async def clear_suspicion(self, names: Collection[Name]) -> None:
         """Have the scheduler not blame tasks for the loss of these workers."""
         comm = self._comm()
         if comm is not None:
-            await comm.starburst_forgive(names=list(names))
+            await comm.starburst_clear_suspicion(names=list(names))
 
     async def announce(self, name: Name) -> None:
         """Have the scheduler retire a worker that somebody drains, as it does after a notice.
@@ -112,7 +112,7 @@ class DaskSchedulerClient:
             return
         for address, worker in dict(cluster.scheduler_info["workers"]).items():
             if worker["name"] == name:
-                await comm.starburst_notice(worker=address, kind="stop", seconds=LONGEST, action=DRAINING)
+                await comm.starburst_notice(worker=address, kind="stop", seconds=NOTICE_SECONDS, action=DRAINING)
 
     async def replace(self, name: Name) -> Name:
         """Wish for another worker in the place of this one; as many as before are wished for."""

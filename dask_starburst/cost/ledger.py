@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR, Price
-from dask_starburst.cost.account import Account, Market
 from dask_starburst.cost.bill import Cost
+from dask_starburst.cost.instance_cost import InstanceCost, Market
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import PriceUnknown
 from dask_starburst.events import Event
@@ -34,7 +34,7 @@ class Prices(Protocol):
 
 #: An instance that ended longer ago is only counted (seconds): EC2 itself forgets it after about an hour, and so
 #: corrects it no more (docs.aws.amazon.com/AWSEC2/latest/UserGuide/terminating-instances.html).
-_SETTLED = 2 * 3600.0
+_FOLD_AFTER = 2 * 3600.0
 
 
 @dataclass
@@ -60,18 +60,18 @@ class _Sums:
             unpriced=self.unpriced.copy(),
         )
 
-    def add(self, account: Account, usd: float, saved: float, now: float) -> None:
+    def add(self, instance: InstanceCost, usd: float, saved: float, now: float) -> None:
         """Add one instance, with all that it has cost and what was saved."""
         self.usd += usd
-        self.instances += account.usd(now)
-        self.hours += account.hours(now)
+        self.instances += instance.usd(now)
+        self.hours += instance.hours(now)
         self.saved += saved
-        self.groups[account.group] += usd
-        for cause, share in account.shares(now).items():
+        self.groups[instance.group] += usd
+        for cause, share in instance.shares(now).items():
             self.causes[cause] += usd * share
-        for _, price in account.priced(now):
+        for _, price in instance.priced(now):
             if price is None:
-                self.unpriced.add(account.instance_type)
+                self.unpriced.add(instance.instance_type)
             else:
                 self.prices[price] = None
 
@@ -99,7 +99,7 @@ class Ledger:
     simulated: bool = False
     caps: Caps = field(default_factory=Caps)
     types: Iterable[str] = ()
-    accounts: dict[str, Account] = field(default_factory=dict)
+    instances: dict[str, InstanceCost] = field(default_factory=dict)
     _runs_on: dict[Name, str] = field(default_factory=dict)
     _left: set[Name] = field(default_factory=set)
     _busy: dict[Name, float] = field(default_factory=dict)
@@ -122,11 +122,11 @@ class Ledger:
         group : str, optional
             The group that it is in; by default that of its market.
         """
-        if instance_id not in self.accounts:
-            account = Account(instance_type, market, group or market, at)
-            account.reprice(self._price(account), at)
-            account.mark("scheduler" if group == HEAD else "boot", at)
-            self.accounts[instance_id] = account
+        if instance_id not in self.instances:
+            instance = InstanceCost(instance_type, market, group or market, at)
+            instance.reprice(self._price(instance), at)
+            instance.mark("scheduler" if group == HEAD else "boot", at)
+            self.instances[instance_id] = instance
 
     def instance_ended(self, instance_id: str, at: float) -> None:
         """Close the account of one instance.
@@ -140,9 +140,9 @@ class Ledger:
         at : float
             When it was terminated, in seconds.
         """
-        account = self.accounts.get(instance_id)
-        if account is not None and account.ended is None:
-            account.ended = at
+        instance = self.instances.get(instance_id)
+        if instance is not None and instance.ended is None:
+            instance.ended = at
 
     def correct(self, instance_id: str, started: float, ended: float | None, zone: str, taken: bool = False) -> None:
         """Put what EC2 says of an instance in the place of what was seen from outside: when, and where.
@@ -157,14 +157,14 @@ class Ledger:
         taken : bool
             Whether AWS has interrupted it.
         """
-        account = self.accounts.get(instance_id)
-        if account is None:
+        instance = self.instances.get(instance_id)
+        if instance is None:
             return
-        account.started, account.zone, account.taken = started, zone, taken
-        account.ended = account.ended if ended is None else ended
-        price = self._price(account)
-        if account.ended is None and len(account.prices) == 1 and not account.settled:
-            account.prices = [(started, price)]
+        instance.started, instance.zone, instance.taken = started, zone, taken
+        instance.ended = instance.ended if ended is None else ended
+        price = self._price(instance)
+        if instance.ended is None and len(instance.prices) == 1 and not instance.settled:
+            instance.prices = [(started, price)]
 
     def close(self, at: float) -> None:
         """Close every account that is still open, as when a whole pool is emptied.
@@ -174,15 +174,15 @@ class Ledger:
         at : float
             When the last instance was terminated, in seconds.
         """
-        for instance_id in self.accounts:
+        for instance_id in self.instances:
             self.instance_ended(instance_id, at)
 
     def reprice(self, at: float) -> None:
         """Look prices up anew for all that runs: from `at` (seconds) on they count as they are now."""
-        self._settle(at)
-        for account in self.accounts.values():
-            if account.ended is None:
-                account.reprice(self._price(account), at)
+        self._fold_ended(at)
+        for instance in self.instances.values():
+            if instance.ended is None:
+                instance.reprice(self._price(instance), at)
 
     def note(self, event: Event) -> None:
         """Book an event, if it is about an instance that comes or goes, or about what runs on it.
@@ -193,7 +193,7 @@ class Ledger:
             Any event of a cluster.
         """
         facts, at, subject = event.facts, event.time, str(event.subject)
-        account = self.accounts.get(str(facts.get("instance", "")))
+        instance = self.instances.get(str(facts.get("instance", "")))
         if event.kind in ("worker-stopped", "worker-lost"):
             self._left.add(event.subject)
         match event.kind:
@@ -203,21 +203,21 @@ class Ledger:
                 self.correct(subject, facts["launched"], facts["ended"], facts["zone"], facts["taken"])
             case "instance-terminated":
                 self.instance_ended(subject, at)
-            case "worker-ready" if account is not None:
+            case "worker-ready" if instance is not None:
                 self._runs_on[event.subject] = facts["instance"]
                 self._left.discard(event.subject)
-                account.mark("up", at)
-            case "worker-stopped" | "worker-lost" if account is not None:
-                account.mark("idle", at)
-            case "spot-interruption" | "worker-leaving" if account is not None:
-                account.mark("interrupted", at)
+                instance.mark("up", at)
+            case "worker-stopped" | "worker-lost" if instance is not None:
+                instance.mark("idle", at)
+            case "spot-interruption" | "worker-leaving" if instance is not None:
+                instance.mark("interrupted", at)
 
-    def worked(self, seconds: Mapping[Name, float]) -> None:
+    def record_busy(self, seconds: Mapping[Name, float]) -> None:
         """Hear for how many seconds each worker has been busy in all, by its name."""
         for name, busy in seconds.items():
-            account = self.accounts.get(self._runs_on.get(name, ""))
-            if account is not None:
-                account.busy += max(0.0, busy - self._busy.get(name, 0.0))
+            instance = self.instances.get(self._runs_on.get(name, ""))
+            if instance is not None:
+                instance.busy += max(0.0, busy - self._busy.get(name, 0.0))
         self._busy = dict(seconds)
         over = self._left - seconds.keys()  # the scheduler has told the last of them
         self._runs_on = {name: instance for name, instance in self._runs_on.items() if name not in over}
@@ -256,7 +256,7 @@ class Ledger:
 
     def spent(self, now: float) -> float:
         """Return what everything has cost up to `now` (seconds), in USD."""
-        return self._past.usd + sum(self._all(account, now) for account in self.accounts.values())
+        return self._past.usd + sum(self._all(instance, now) for instance in self.instances.values())
 
     def total(self, now: float) -> Cost:
         """Give what everything has cost up to `now`.
@@ -271,8 +271,8 @@ class Ledger:
         Cost
         """
         sums = self._past.copy()
-        for account in self.accounts.values():
-            sums.add(account, self._all(account, now), self._saved(account, now), now)
+        for instance in self.instances.values():
+            sums.add(instance, self._all(instance, now), self._saved(instance, now), now)
         return Cost(
             instances=sums.instances,
             public_ipv4=PUBLIC_IPV4_HOUR * sums.hours,
@@ -287,20 +287,22 @@ class Ledger:
             simulated=self.simulated,
         )
 
-    def _settle(self, now: float) -> None:
+    def _fold_ended(self, now: float) -> None:
         """Turn into sums what is long over, instances and the past of others: a cluster may live for months."""
-        for account in self.accounts.values():
-            for price in account.settle(now - _SETTLED):
+        for instance in self.instances.values():
+            for price in instance.settle(now - _FOLD_AFTER):
                 if price is None:
-                    self._past.unpriced.add(account.instance_type)
+                    self._past.unpriced.add(instance.instance_type)
                 else:
                     self._past.prices[price] = None
-        past = [name for name, each in self.accounts.items() if each.ended is not None and now - each.ended > _SETTLED]
+        past = [
+            name for name, each in self.instances.items() if each.ended is not None and now - each.ended > _FOLD_AFTER
+        ]
         for name in past:
-            account = self.accounts.pop(name)
-            self._past.add(account, self._all(account, now), self._saved(account, now), now)
+            instance = self.instances.pop(name)
+            self._past.add(instance, self._all(instance, now), self._saved(instance, now), now)
         if past:
-            self._runs_on = {worker: name for worker, name in self._runs_on.items() if name in self.accounts}
+            self._runs_on = {worker: name for worker, name in self._runs_on.items() if name in self.instances}
         if len(self._past.prices) > 1:
             # One for each source and kind is enough to name them; else each change of a Spot price would be kept.
             self._past.prices = dict.fromkeys({(p.source, p.kind): p for p in self._past.prices}.values())
@@ -309,17 +311,17 @@ class Ledger:
     def _volume_hour(self) -> float:
         return EBS_GP3_GB_MONTH / HOURS_A_MONTH * self.volume_gb
 
-    def _all(self, account: Account, now: float) -> float:
-        return account.usd(now) + account.hours(now) * (PUBLIC_IPV4_HOUR + self._volume_hour)
+    def _all(self, instance: InstanceCost, now: float) -> float:
+        return instance.usd(now) + instance.hours(now) * (PUBLIC_IPV4_HOUR + self._volume_hour)
 
-    def _saved(self, account: Account, now: float) -> float:
-        on_demand = self._known(account.instance_type, "on-demand")
-        if account.market != "spot" or on_demand is None:
+    def _saved(self, instance: InstanceCost, now: float) -> float:
+        on_demand = self._known(instance.instance_type, "on-demand")
+        if instance.market != "spot" or on_demand is None:
             return 0.0
-        return on_demand.usd_per_hour * account.hours(now) - account.usd(now)
+        return on_demand.usd_per_hour * instance.hours(now) - instance.usd(now)
 
-    def _price(self, account: Account) -> Price | None:
-        return self._known(account.instance_type, account.market, account.zone)
+    def _price(self, instance: InstanceCost) -> Price | None:
+        return self._known(instance.instance_type, instance.market, instance.zone)
 
     def _known(self, kind: str, market: str, zone: str = "") -> Price | None:
         try:

@@ -23,7 +23,7 @@ ON_DEMAND_SECONDS = 24 * 3600.0
 SPOT_SECONDS = 300.0
 """How long a Spot price counts as live: AWS changes them by the hour."""
 
-PATIENCE = 300.0
+RETRY_AFTER_REFUSAL = 300.0
 """How long AWS is not asked again for what it has refused, in seconds."""
 
 
@@ -51,9 +51,9 @@ class PriceBook:
         self._table = price_table(region)
         self._cache = PriceCache((cache or cache_dir() / "prices") / f"{region}.json")
         self._known: dict[str, Known] = self._cache.read()
-        self._asked: dict[str, float] = {}
-        self._why: dict[str, str] = {}
-        self._played = ""  # what is said before the sources of another AWS than the real one
+        self._requested: dict[str, float] = {}
+        self._refusals: dict[str, str] = {}
+        self._simulated = ""  # what is said before the sources of another AWS than the real one
 
     def on_demand(self, instance_type: str) -> Price:
         """Give the on-demand price of a type, from what is known now.
@@ -70,7 +70,7 @@ class PriceBook:
         known = self._known.get(instance_type)
         if known is not None:
             return self._price(known, "AWS price list", ON_DEMAND_SECONDS, "on-demand")
-        why = self._why.get("on-demand", "")
+        why = self._refusals.get("on-demand", "")
         try:
             return dataclasses.replace(self._table.on_demand(instance_type), why=why)
         except PriceUnknown as error:
@@ -102,7 +102,7 @@ class PriceBook:
             where = max(zones, key=lambda name: zones[name].usd)
             return self._price(zones[where], f"AWS Spot price history ({where})", SPOT_SECONDS, "Spot")
         estimate = self._table.spot_estimate(instance_type, self.on_demand(instance_type))
-        return dataclasses.replace(estimate, why=self._why.get("Spot", ""))
+        return dataclasses.replace(estimate, why=self._refusals.get("Spot", ""))
 
     async def refresh(self, aws: AWS, types: Iterable[str], zones: Iterable[str], *, spot: bool = True) -> None:
         """Ask AWS for what is not known, or not lately. What AWS refuses is remembered, not raised.
@@ -117,7 +117,7 @@ class PriceBook:
         spot : bool, optional
             False if only on-demand prices are wanted.
         """
-        real = await self._look_at(aws)
+        real = await self._check_real(aws)
         names, places = sorted(set(types)), sorted(set(zones))
         listed = [name for name in names if self._stale(name, ON_DEMAND_SECONDS)]
         spot_keys = {name: [f"{name} {zone}" for zone in places] or [f"{name} *"] for name in names}
@@ -129,26 +129,26 @@ class PriceBook:
         if real and (listed or moving):
             await asyncio.to_thread(self._cache.write, dict(self._known))
 
-    async def _look_at(self, aws: AWS) -> bool:
+    async def _check_real(self, aws: AWS) -> bool:
         """Return whether this is the real AWS; if not, put aside what the real one has said."""
         try:
             real = await aws.is_real("pricing")
         except StarburstError:
             return False  # no credentials or no region: the calls will say so
-        if not real and not self._played:
-            self._played = "simulated "
+        if not real and not self._simulated:
+            self._simulated = "simulated "
             self._known = {}
         return real
 
     async def _ask_on_demand(self, aws: AWS, types: list[str]) -> None:
         found, now = await pricing.on_demand(aws, self.region, types), self._now()
-        self._learn({name: Known(usd, now, now) for name, usd in found.items()})
+        self._store({name: Known(usd, now, now) for name, usd in found.items()})
 
     async def _ask_spot(self, aws: AWS, types: list[str], zones: list[str]) -> None:
         found, now = await pricing.spot(aws, types, zones, aws.now()), self._now()
-        self._learn({f"{name} {zone}": Known(usd, now, since) for (name, zone), (usd, since) in found.items()})
+        self._store({f"{name} {zone}": Known(usd, now, since) for (name, zone), (usd, since) in found.items()})
 
-    def _learn(self, news: dict[str, Known]) -> None:
+    def _store(self, news: dict[str, Known]) -> None:
         # Another dict, because another thread may be reading the old one.
         self._known = {**self._known, **news}
 
@@ -156,30 +156,30 @@ class PriceBook:
         if not keys:
             ask.close()
             return
-        self._asked.update(dict.fromkeys(keys, self._now()))
+        self._requested.update(dict.fromkeys(keys, self._now()))
         try:
             await ask
         except StarburstError as error:
-            self._why[kind] = _words(kind, error)
+            self._refusals[kind] = _reason(kind, error)
         else:
-            self._why.pop(kind, None)
+            self._refusals.pop(kind, None)
 
     def _stale(self, key: str, seconds: float) -> bool:
         """Whether to ask: not known lately, and not asked in vain just now."""
         now, known = self._now(), self._known.get(key)
         if known is not None and now - known.asked < seconds:
             return False
-        return key not in self._asked or now - self._asked[key] >= min(seconds, PATIENCE)
+        return key not in self._requested or now - self._requested[key] >= min(seconds, RETRY_AFTER_REFUSAL)
 
     def _price(self, known: Known, source: str, seconds: float, kind: str) -> Price:
         fresh = self._now() - known.asked < seconds
         date = datetime.fromtimestamp(known.asked, UTC).strftime("%Y-%m-%d")
-        why = "" if fresh else self._why.get(kind, "")
+        why = "" if fresh else self._refusals.get(kind, "")
         since = known.since if kind == "Spot" else None
-        return Price(known.usd, self._played + source, date, "live" if fresh else "cached", why, since)
+        return Price(known.usd, self._simulated + source, date, "live" if fresh else "cached", why, since)
 
 
-def _words(kind: str, error: StarburstError) -> str:
+def _reason(kind: str, error: StarburstError) -> str:
     if isinstance(error, PermissionDenied):
         return f"live {'Spot ' if kind == 'Spot' else ''}price denied: {error.operation}"
     return f"no live {'Spot ' if kind == 'Spot' else ''}price: {error}"

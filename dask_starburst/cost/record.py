@@ -58,26 +58,26 @@ def record_of(name: str, pool: str, opened: float, closed: float, cost: Cost, bo
     )
 
 
-def file() -> Path:
+def records_path() -> Path:
     """Return where the records are. The file may be deleted at any time."""
     return state_dir() / "costs.jsonl"
 
 
-def keep(record: Record) -> None:
+def save_record(record: Record) -> None:
     """Add a record; a computer that cannot keep it loses nothing but the report."""
     line = json.dumps({name: getattr(record, name) for name in Record.__dataclass_fields__})
     try:
-        private_folder(file().parent)
-        with open(file(), "a", encoding="utf-8", opener=private_opener) as out:
+        private_folder(records_path().parent)
+        with open(records_path(), "a", encoding="utf-8", opener=private_opener) as out:
             out.write(line + "\n")
     except OSError as error:
         logger.warning("what the cluster has cost is not kept for `starburst cost report`: %s", error)
 
 
-def kept(since: float = 0.0) -> list[Record]:
+def load_records(since: float = 0.0) -> list[Record]:
     """Return the records of clusters that were closed after `since` (seconds), the newest first."""
     try:
-        lines = file().read_text("utf-8").splitlines()
+        lines = records_path().read_text("utf-8").splitlines()
     except OSError:
         return []
     found = [record for line in lines if (record := _read(line)) is not None]

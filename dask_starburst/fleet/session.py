@@ -14,7 +14,7 @@ from dask_starburst.cancellation import together
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet.blueprint import Blueprint, available_types
 from dask_starburst.fleet.checkin import Release
-from dask_starburst.fleet.controller.budget import Books, NoBooks
+from dask_starburst.fleet.controller.budget import CostTracker, NullCostTracker
 from dask_starburst.fleet.controller.launch import Launcher
 from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
 from dask_starburst.fleet.pool import preflight
@@ -28,7 +28,7 @@ from dask_starburst.plan.requests.reuse import SHORTEST_WARM, price_of_spares
 from dask_starburst.plan.requests.sizing import WorkerSize, worker_size
 from dask_starburst.plan.requests.tasks import (
     Container,
-    guardian_arguments,
+    lease_keeper_arguments,
     scheduler_process,
     task_definition,
     worker_process,
@@ -47,11 +47,13 @@ class Session:
         What to build.
     events : EventLog
         Where everything that happens is told.
-    books : Books, optional
+    cost_tracker : CostTracker, optional
         What things cost, and what may be spent.
     """
 
-    def __init__(self, aws: AWS, blueprint: Blueprint, events: EventLog, books: Books | None = None) -> None:
+    def __init__(
+        self, aws: AWS, blueprint: Blueprint, events: EventLog, cost_tracker: CostTracker | None = None
+    ) -> None:
         self.aws = aws
         self.id = uuid.uuid4().hex
         self.fleet: Fleet | None = None
@@ -62,7 +64,7 @@ class Session:
         self._entrance: str | None = None
         self._blueprint = blueprint
         self._events = events
-        self._books = books or NoBooks()
+        self._cost_tracker = cost_tracker or NullCostTracker()
 
     @property
     def image(self) -> str | None:
@@ -156,7 +158,7 @@ class Session:
             retire=timeouts.retire,
             warm=settings.warm_timeout,
             spare={self.worker_group: settings.warm},
-            capped=self._books.caps.binding,
+            capped=self._cost_tracker.caps.binding,
         )
         launcher = Launcher(definitions, settings.scheduler.port, self._sizes())
         self.fleet = Fleet(
@@ -168,15 +170,15 @@ class Session:
             self.lease,
             timeouts.poll,
             settings.on_rebalance,
-            self._books,
+            self._cost_tracker,
         )
         return self.fleet
 
     def _first_rate(self) -> float:
         """Return the most that the pool costs an hour before the scheduler hears more."""
-        if self._books.caps.total is None:
+        if self._cost_tracker.caps.total is None:
             return 0.0
-        blueprint, rates = self._blueprint, self._books.rates()
+        blueprint, rates = self._blueprint, self._cost_tracker.rates()
         dearest = max(rates.ceiling([t.name for t in blueprint.worker_types], g) for g in self.worker_groups)
         wanted = (blueprint.settings.n_workers or 0) + blueprint.settings.warm
         return rates.of(blueprint.head_type.name, HEAD) + wanted * dearest
@@ -193,7 +195,7 @@ class Session:
         head = worker_size((blueprint.head_type,), None, None)
         size = blueprint.size
         groups = [pool.names.group(group) for group in (*self.worker_groups, HEAD)]
-        cap, rate = self._books.caps.total, self._first_rate()
+        cap, rate = self._cost_tracker.caps.total, self._first_rate()
         lifetimes = Lifetimes(settings.lease, settings.idle_timeout, settings.no_client_timeout, cap, rate)
         container = Container(
             pool=pool.name,
@@ -210,7 +212,7 @@ class Session:
                 head.task_cpu,
                 head.task_memory,
                 (settings.scheduler.port, settings.scheduler.dashboard_port),
-                guardian_arguments(account.region, groups, lifetimes),
+                lease_keeper_arguments(account.region, groups, lifetimes),
                 dashboard=settings.scheduler.dashboard,
             ),
             worker_process(

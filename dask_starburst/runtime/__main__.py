@@ -69,8 +69,8 @@ def main() -> None:
 @click.option("--port", required=True)
 @click.option("--dashboard-port", required=True)
 @click.option("--dashboard/--no-dashboard", default=True)
-@click.argument("guardian", nargs=-1, type=click.UNPROCESSED)
-def scheduler(port: str, dashboard_port: str, dashboard: bool, guardian: tuple[str, ...]) -> None:
+@click.argument("lease_keeper", nargs=-1, type=click.UNPROCESSED)
+def scheduler(port: str, dashboard_port: str, dashboard: bool, lease_keeper: tuple[str, ...]) -> None:
     """Run the scheduler on this instance's own address, with the guardian of its pool and what retires its workers.
 
     What stands after ``--`` is for the guardian. Dask's own ``--idle-timeout`` is not used: it would
@@ -84,7 +84,7 @@ def scheduler(port: str, dashboard_port: str, dashboard: bool, guardian: tuple[s
     arguments += [] if dashboard else ["--no-dashboard"]
     for module in ("retirement", "demand", "lease_keeper"):
         arguments += ["--preload", f"dask_starburst.runtime.scheduler.{module}"]
-    dask_scheduler([*arguments, *guardian])
+    dask_scheduler([*arguments, *lease_keeper])
 
 
 @main.command()

@@ -19,7 +19,7 @@ _TOKEN_SECONDS = 21_600
 _SPARE = 60
 
 #: What a read may fail with when the service is not well; it may answer the next time.
-Trouble = (OSError, HTTPException, ValueError)
+METADATA_ERRORS = (OSError, HTTPException, ValueError)
 
 _opener = build_opener(ProxyHandler({}))  # never through a proxy
 
@@ -56,7 +56,7 @@ class Metadata:
         Raises
         ------
         OSError, http.client.HTTPException, ValueError
-            The service does not answer, or not with this; see `Trouble`.
+            The service does not answer, or not with this; see `METADATA_ERRORS`.
         """
         used = self._until > 0
         try:

@@ -109,7 +109,7 @@ def _rate(fleet: Any) -> str:
     """Say what the cluster costs an hour as it stands, and what it may."""
     if fleet is None or not fleet.budget.rate:
         return ""
-    caps = fleet.budget.books.caps
+    caps = fleet.budget.cost_tracker.caps
     hourly = f", of max_hourly_cost={caps.hourly:g}" if caps.hourly is not None else ""
     total = f"; max_total_cost={caps.total:g}" if caps.total is not None else ""
     return f"{dollars(fleet.budget.rate)} an hour{hourly}{total}"

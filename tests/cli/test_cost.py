@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from dask_starburst.cli import main
 from dask_starburst.cost import Cost
-from dask_starburst.cost.record import keep, record_of
+from dask_starburst.cost.record import record_of, save_record
 from dask_starburst.local import LocalAWS, endpoints
 from dask_starburst.local.backend.keys import TOKEN_HEADER
 from dask_starburst.local.faults.events import Quota
@@ -84,8 +84,8 @@ def bill(**more: Any) -> Cost:
 
 
 def test_the_report_lists_what_was_closed_and_counts_only_what_was_paid(state: Path):
-    keep(record_of("real", "starburst-1-0", NOW - 60, NOW, bill()))
-    keep(record_of("played", "starburst-2-0", NOW - 60, NOW, bill(simulated=True)))
+    save_record(record_of("real", "starburst-1-0", NOW - 60, NOW, bill()))
+    save_record(record_of("played", "starburst-2-0", NOW - 60, NOW, bill(simulated=True)))
     lines = typed("cost", "report").output.splitlines()
     assert any("real" in line and "$1.20" in line for line in lines)
     assert any("played" in line and "$1.20 simulated" in line for line in lines)
@@ -93,7 +93,7 @@ def test_the_report_lists_what_was_closed_and_counts_only_what_was_paid(state: P
 
 
 def test_the_report_of_one_cluster_says_where_the_money_went_and_how_to_ask_aws(state: Path):
-    keep(record_of("real", "starburst-1-0", NOW - 60, NOW, bill()))
+    save_record(record_of("real", "starburst-1-0", NOW - 60, NOW, bill()))
     text = " ".join(typed("cost", "report", "real", COLUMNS="400").output.split())
     assert "spot $1.00 (83%), head $0.2000 (17%)" in text
     assert "work $0.9000 (75%), idle $0.3000 (25%)" in text

@@ -12,7 +12,7 @@ import dask_starburst
 from dask_starburst import StarburstCluster
 from dask_starburst.cluster.estimate import start_of
 from dask_starburst.cost import Cost
-from dask_starburst.cost.record import Record, keep, kept, record_of
+from dask_starburst.cost.record import Record, load_records, record_of, save_record
 from dask_starburst.errors import BadArgument
 from dask_starburst.local import LocalAWS
 from dask_starburst.local.faults.events import Quota
@@ -73,7 +73,7 @@ def test_a_start_takes_as_long_as_the_last_ones_did_on_aws() -> None:
 
 
 def test_what_was_measured_here_before_counts_without_being_given() -> None:
-    keep(closed(64.0))
+    save_record(closed(64.0))
     found = dask_starburst.estimate(len, ["a"], 10, workers=2)
     assert found.rows[-1].way.startup == 64.0
     assert "Start-up 64 s, measured" in repr(found)
@@ -108,7 +108,7 @@ def test_a_cluster_that_is_closed_has_said_how_long_its_workers_booted_and_an_es
     where: dict[str, Any] = {"cloud": "local", "endpoint_url": aws.endpoint_url}
     with StarburstCluster(n_workers=1, quiet=True, **where) as cluster:
         cluster.wait_for_workers(1)
-    (record,) = kept()
+    (record,) = load_records()
     assert record.simulated
     assert 0 < record.boot_seconds < record.closed - record.opened
     assert start_of([record])[1].startswith("assumed")  # the embedded AWS says nothing of AWS

@@ -164,8 +164,8 @@ def test_time_is_split_by_what_it_went_into():
     ]
     for event in happened:
         ledger.note(event)
-    ledger.worked({"0": 200.0, "strange": 5.0})
-    ledger.worked({"0": 450.0})
+    ledger.record_busy({"0": 200.0, "strange": 5.0})
+    ledger.record_busy({"0": 450.0})
     cost = ledger.total(800)
     worker = cost.by_group["spot"]
     assert cost.by_cause["boot"] == pytest.approx(worker * 100 / 800)

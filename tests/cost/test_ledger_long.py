@@ -18,7 +18,7 @@ def churn(ledger: Ledger, hours: int) -> None:
         facts = {"type": "c7g.xlarge", "market": "spot", "group": "spot"}
         ledger.note(Event(at, "instance-launched", instance, "", facts=facts))
         ledger.note(Event(at + 60, "worker-ready", f"worker-{number}", "", facts={"instance": instance}))
-        ledger.worked({f"worker-{number}": 1000.0})
+        ledger.record_busy({f"worker-{number}": 1000.0})
         ledger.note(Event(at + HOUR, "instance-terminated", instance, ""))
         ledger.reprice(at + HOUR)
 
@@ -27,7 +27,7 @@ def test_a_month_of_churn_costs_what_it_costs_and_holds_no_more_than_a_day():
     day, month = Ledger(), Ledger()
     churn(day, 24)
     churn(month, 30 * 24)
-    assert len(month.accounts) == len(day.accounts) < 10
+    assert len(month.instances) == len(day.instances) < 10
     assert len(month._runs_on) == len(day._runs_on) < 10
     assert len(month._busy) == 1
     one, all_of_it = day.total(DAY), month.total(30 * DAY)

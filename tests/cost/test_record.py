@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dask_starburst.cost import Cost
-from dask_starburst.cost.record import Record, file, keep, kept, record_of
+from dask_starburst.cost.record import Record, load_records, record_of, records_path, save_record
 
 COST = Cost(instances=1.0, public_ipv4=0.1, storage=0.05, saved=2.0, by_group={"spot": 1.15}, region="eu-west-1")
 
@@ -23,26 +23,26 @@ def record(name: str = "mine", closed: float = 100.0) -> Record:
 
 
 def test_what_is_kept_is_read_again_the_newest_first():
-    keep(record("old", 100.0))
-    keep(record("new", 200.0))
-    assert kept() == [record("new", 200.0), record("old", 100.0)]
-    assert [r.name for r in kept(since=150.0)] == ["new"]
-    assert kept()[0].usd == pytest.approx(1.15)
+    save_record(record("old", 100.0))
+    save_record(record("new", 200.0))
+    assert load_records() == [record("new", 200.0), record("old", 100.0)]
+    assert [r.name for r in load_records(since=150.0)] == ["new"]
+    assert load_records()[0].usd == pytest.approx(1.15)
 
 
 def test_nothing_is_kept_before_anything_was_closed():
-    assert kept() == []
+    assert load_records() == []
 
 
 def test_a_line_that_was_cut_off_or_is_of_another_version_is_passed_over():
-    keep(record())
-    with file().open("a", encoding="utf-8") as out:
+    save_record(record())
+    with records_path().open("a", encoding="utf-8") as out:
         out.write('{"name": "half"\n[]\n{"name": "lacks the rest"}\n')
-    keep(record("later", 300.0))
-    assert [r.name for r in kept()] == ["later", "mine"]
+    save_record(record("later", 300.0))
+    assert [r.name for r in load_records()] == ["later", "mine"]
 
 
 def test_a_computer_that_cannot_keep_it_says_so_and_goes_on(state: Path, caplog: pytest.LogCaptureFixture):
     (state / "dask-starburst").write_text("a file where a folder should be")
-    keep(record())
+    save_record(record())
     assert "not kept" in caplog.text

@@ -25,7 +25,7 @@ _LOG_EVERY = 900.0
 _LAST = 2.0
 
 
-class Books(Protocol):
+class CostTracker(Protocol):
     """Who knows what things cost: the ledger of the cluster."""
 
     caps: Caps
@@ -36,12 +36,12 @@ class Books(Protocol):
     def spent(self, now: float) -> float:
         """Return what the cluster has cost so far, in USD."""
 
-    def worked(self, seconds: Mapping[Name, float]) -> None:
+    def record_busy(self, seconds: Mapping[Name, float]) -> None:
         """Hear for how many seconds each worker has been busy so far, by name."""
 
 
-class NoBooks:
-    """Books of a fleet for which nobody counts: everything is free."""
+class NullCostTracker:
+    """CostTracker of a fleet for which nobody counts: everything is free."""
 
     caps = Caps()
 
@@ -53,14 +53,14 @@ class NoBooks:
         """Return nothing."""
         return 0.0
 
-    def worked(self, seconds: Mapping[Name, float]) -> None:
+    def record_busy(self, seconds: Mapping[Name, float]) -> None:
         """Forget it."""
 
 
 class BudgetClient(Protocol):
     """What is told to the scheduler about money, and asked of it."""
 
-    async def account(self, spent: float, rate: float) -> dict[Name, float]:
+    async def report_spending(self, spent: float, rate: float) -> dict[Name, float]:
         """Tell what was spent (USD) and what an hour may cost at the most; return each worker's busy seconds."""
 
 
@@ -74,13 +74,13 @@ class BudgetControl:
         Whose workers.
     dask : BudgetSide
         The scheduler: it goes by the last word that it heard when the client is gone.
-    books : Books
+    cost_tracker : CostTracker
         What things cost.
     """
 
     fleet: Fleet
     dask: BudgetClient
-    books: Books
+    cost_tracker: CostTracker
     rate: float = 0.0
     _waiting: int = 0
     _warned: set[str] = field(default_factory=set)
@@ -102,8 +102,8 @@ class BudgetControl:
         BudgetExceeded
             ``max_total_cost`` is reached: the cluster closes.
         """
-        fleet, caps = self.fleet, self.books.caps
-        rates, spent = self.books.rates(), self.books.spent(now)
+        fleet, caps = self.fleet, self.cost_tracker.caps
+        rates, spent = self.cost_tracker.rates(), self.cost_tracker.spent(now)
         self.rate = hourly(fleet.observed, rates, now, limits)
         self._date(fleet.observed)
         if now - self._told >= INTERVAL and not self._telling:
@@ -124,19 +124,19 @@ class BudgetControl:
         over = caps.hourly is not None and self.rate > caps.hourly
         return replace(limits, warm=0.0) if over else limits
 
-    async def last_word(self) -> None:
+    async def final_report(self) -> None:
         """Hear from the scheduler for the last time what its workers have done."""
         now = self.fleet.pool.aws.now()
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(_LAST):
-                await self._account(self.books.spent(now))
+                await self._account(self.cost_tracker.spent(now))
 
     def hopeless(self) -> BudgetExceeded | None:
         """Return why no further worker can come; None while one is on its way or none waits for money."""
         waits = [w for w in self.fleet.workers.values() if w.over_budget]
         if not waits or any(_coming(w) for w in self.fleet.workers.values()):
             return None
-        return BudgetExceeded(self._words(len(waits), self.books.caps))
+        return BudgetExceeded(self._words(len(waits), self.cost_tracker.caps))
 
     def _log(self, now: float, spent: float) -> None:
         """Say now and then what it has cost: who looks at the log only shall see it too."""
@@ -190,7 +190,7 @@ class BudgetControl:
         """Tell the scheduler how things stand, and note what its workers have done."""
         try:
             with suppress(OSError):  # it is gone, or not yet there; the next time is soon
-                self.books.worked(await self.dask.account(spent, self.rate))
+                self.cost_tracker.record_busy(await self.dask.report_spending(spent, self.rate))
         finally:
             self._telling = False
 

@@ -46,7 +46,7 @@ class InterruptionsClient(Protocol):
     async def take_back(self, new: Name, old: Name) -> None:
         """Wish for the old worker again in the place of the new one."""
 
-    async def forgive(self, names: Collection[Name]) -> None:
+    async def clear_suspicion(self, names: Collection[Name]) -> None:
         """Have the scheduler not blame tasks for the loss of these workers."""
 
 
@@ -188,11 +188,11 @@ class Interruptions:
         """Have no task blamed for a worker whose instance AWS took without a word."""
         instance = self._instance(worker)
         if instance is None or instance.terminating:
-            self.fleet.spawn(self._forgive(worker.name))
+            self.fleet.spawn(self._clear_suspicion(worker.name))
 
-    async def _forgive(self, name: Name) -> None:
+    async def _clear_suspicion(self, name: Name) -> None:
         with suppress(OSError):  # then the scheduler is gone, and nothing is left to be blamed
-            await self.dask.forgive([name])
+            await self.dask.clear_suspicion([name])
 
     def look(self, draining: Collection[str]) -> None:
         """See how things stand after each look of the fleet; `draining` holds container instances that ECS drains."""

@@ -15,7 +15,7 @@ from dask_starburst.aws import faults, logs
 from dask_starburst.errors import BudgetExceeded, LeaseExpired, SchedulerFailed, StarburstError
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet.controller import explain, observe
-from dask_starburst.fleet.controller.budget import Books, BudgetClient, BudgetControl, NoBooks
+from dask_starburst.fleet.controller.budget import CostTracker, BudgetClient, BudgetControl, NullCostTracker
 from dask_starburst.fleet.controller.execute import Executor
 from dask_starburst.fleet.controller.interruptions import Interruptions, InterruptionsClient
 from dask_starburst.fleet.controller.launch import Launcher
@@ -82,7 +82,7 @@ class Fleet:
         Seconds between two looks while something is under way.
     on_rebalance : {"replace", "ignore"}
         What follows from a rebalance recommendation.
-    books : Books, optional
+    cost_tracker : CostTracker, optional
         What things cost, and what may be spent.
     """
 
@@ -96,7 +96,7 @@ class Fleet:
         lease: Lease,
         poll: float,
         on_rebalance: str = "replace",
-        books: Books | None = None,
+        cost_tracker: CostTracker | None = None,
     ) -> None:
         self.pool = pool
         self.launcher = launcher
@@ -124,7 +124,7 @@ class Fleet:
         self._observer = Observer(pool, poll)
         self._perform = Executor(self, dask)
         self.spot = Interruptions(self, dask, limits, on_rebalance)
-        self.budget = BudgetControl(self, dask, books or NoBooks())
+        self.budget = BudgetControl(self, dask, cost_tracker or NullCostTracker())
         self._task: asyncio.Task[None] | None = None
 
     # -- wishes ---------------------------------------------------------------------------------

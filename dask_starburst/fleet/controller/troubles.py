@@ -16,7 +16,7 @@ from dask_starburst.errors import (
     StarburstError,
 )
 from dask_starburst.plan.loop.state import SCHEDULER, Worker, WorkerState
-from dask_starburst.plan.scheduler.shutdown_rules import told_reason
+from dask_starburst.plan.scheduler.shutdown_rules import shutdown_reason
 
 if TYPE_CHECKING:
     from dask_starburst.fleet.controller.loop import Fleet
@@ -88,7 +88,7 @@ class Troubles:
             return error
         for n in range(_LOG_LATE if isinstance(error, LeaseExpired) else 1):
             await asyncio.sleep(min(n, 1))
-            reason = told_reason(await self._fleet.log_tail(scheduler, _LAST_WORDS))
+            reason = shutdown_reason(await self._fleet.log_tail(scheduler, _LAST_WORDS))
             if reason is not None:
                 return SchedulerFailed(f"the scheduler has ended the cluster: {reason}. Start a new one.")
         return error

@@ -54,16 +54,22 @@ class Process:
 
 
 def scheduler_process(
-    task_role: str, cpu: int, memory: int, ports: tuple[int, int], guardian: tuple[str, ...], *, dashboard: bool = True
+    task_role: str,
+    cpu: int,
+    memory: int,
+    ports: tuple[int, int],
+    lease_keeper: tuple[str, ...],
+    *,
+    dashboard: bool = True,
 ) -> Process:
     """Return the scheduler: its own port and the dashboard's, whether it has one, and what its guardian is told."""
     port, second = map(str, ports)
     without = () if dashboard else ("--no-dashboard",)
-    command = ("scheduler", "--port", port, "--dashboard-port", second, *without, "--", *guardian)
+    command = ("scheduler", "--port", port, "--dashboard-port", second, *without, "--", *lease_keeper)
     return Process("scheduler", task_role, command, cpu, memory)
 
 
-def guardian_arguments(region: str, groups: Sequence[str], lifetimes: Lifetimes) -> tuple[str, ...]:
+def lease_keeper_arguments(region: str, groups: Sequence[str], lifetimes: Lifetimes) -> tuple[str, ...]:
     """Return what the scheduler has to know to guard its pool; nothing of it is secret.
 
     Parameters

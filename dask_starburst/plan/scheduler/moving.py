@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dask_starburst.plan.scheduler.notices import EVERY, LONGEST, MARGIN
+from dask_starburst.plan.scheduler.notices import MARGIN, NOTICE_SECONDS, POLL_INTERVAL
 
 #: Bytes a second that an instance may send for as long as it likes, for each vCPU. The network baseline of the
 #: sixth and seventh Graviton generation is 1.876 Gb/s for ``xlarge`` and grows with the size [from memory]; aws-facts
@@ -19,7 +19,7 @@ def bandwidth(vcpus: int) -> float:
     return vcpus * BANDWIDTH_PER_VCPU
 
 
-def most_bytes(rate: float, notice: float = LONGEST) -> float:
+def most_bytes(rate: float, notice: float = NOTICE_SECONDS) -> float:
     """Return how many bytes can be moved from one worker in a notice.
 
     Parameters
@@ -34,7 +34,7 @@ def most_bytes(rate: float, notice: float = LONGEST) -> float:
     >>> f"{most_bytes(bandwidth(4)) / 1e9:.1f} GB"
     '15.2 GB'
     """
-    return max(notice - MARGIN - EVERY - REACTION, 0.0) * rate
+    return max(notice - MARGIN - POLL_INTERVAL - REACTION, 0.0) * rate
 
 
 def must_move(held: float, rate: float, left: float) -> bool:
@@ -57,12 +57,14 @@ def must_move(held: float, rate: float, left: float) -> bool:
     return left <= REACTION + RESERVE * held / rate
 
 
-def may_run_on(wish: frozenset[str] | None, loose: bool, staying: frozenset[str]) -> tuple[frozenset[str] | None, bool]:
+def restrict_to_staying(
+    requested: frozenset[str] | None, loose: bool, staying: frozenset[str]
+) -> tuple[frozenset[str] | None, bool]:
     """Return to which workers a task is restricted, and whether loosely, so that workers that leave are avoided.
 
     Parameters
     ----------
-    wish : frozenset of str, optional
+    requested : frozenset of str, optional
         Addresses that the user restricts it to; None is all.
     loose : bool
         Whether the user lets it run elsewhere when none of them is there.
@@ -71,21 +73,21 @@ def may_run_on(wish: frozenset[str] | None, loose: bool, staying: frozenset[str]
 
     Examples
     --------
-    >>> sorted(may_run_on(None, False, frozenset({"b", "c"}))[0])
+    >>> sorted(restrict_to_staying(None, False, frozenset({"b", "c"}))[0])
     ['b', 'c']
-    >>> may_run_on(frozenset({"a", "b"}), False, frozenset({"b", "c"}))
+    >>> restrict_to_staying(frozenset({"a", "b"}), False, frozenset({"b", "c"}))
     (frozenset({'b'}), False)
     """
     if not staying:
-        return wish, loose
-    if wish is None:
+        return requested, loose
+    if requested is None:
         return staying, True
-    if wish & staying:
-        return wish & staying, loose
-    return (staying, True) if loose else (wish, loose)
+    if requested & staying:
+        return requested & staying, loose
+    return (staying, True) if loose else (requested, loose)
 
 
-def too_much(held: float, rate: float, notice: float = LONGEST) -> str | None:
+def too_much(held: float, rate: float, notice: float = NOTICE_SECONDS) -> str | None:
     """Return the sentence that warns of a worker with more than can be moved, or None.
 
     Parameters

@@ -16,7 +16,7 @@ KINDS = (INTERRUPTION, REBALANCE, STOP)
 #: What a client says in place of AWS's own word when it sees ECS drain the instance.
 DRAINING = "draining"
 #: What the scheduler answers to a notice that it has taken.
-TAKEN = "taken"
+ACCEPTED = "taken"
 
 #: Where instance metadata has them; 404 as long as there is nothing to say
 #: (EC2 User Guide: spot-instance-termination-notices.html, rebalance-recommendations.html).
@@ -24,9 +24,9 @@ ACTION_PATH = "latest/meta-data/spot/instance-action"
 REBALANCE_PATH = "latest/meta-data/events/recommendations/rebalance"
 
 #: How long before the interruption AWS says so (seconds; the same page).
-LONGEST = 120.0
+NOTICE_SECONDS = 120.0
 #: Seconds between two looks. AWS advises five; a notice is worth more.
-EVERY = 2.0
+POLL_INTERVAL = 2.0
 #: A worker is gone so many seconds before the end, whatever it still holds: Dask then knows at once what to
 #: compute again, in place of finding out by a connection that hangs.
 MARGIN = 15.0
@@ -70,4 +70,4 @@ def seconds_left(seconds: float) -> float:
     They disagree if that is over, or longer than AWS ever gives. Then only AWS's promise is left, less the
     time in which nobody looked.
     """
-    return seconds if 0 <= seconds <= LONGEST else LONGEST - EVERY
+    return seconds if 0 <= seconds <= NOTICE_SECONDS else NOTICE_SECONDS - POLL_INTERVAL

@@ -13,7 +13,7 @@ _TRIES_WITH_CREDENTIALS = 3
 
 #: The line in the scheduler's log that says why it ended its pool begins so. The client looks for it there:
 #: a log outlives the instance, and the connection may be gone when the client asks.
-ENDING = "starburst ends its own pool: "
+SHUTDOWN_PREFIX = "starburst ends its own pool: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Lifetimes:
     rate: float = 0.0
 
 
-def why_end(lifetimes: Lifetimes, idle: float, alone: float, spent: float = 0.0) -> str | None:
+def why_end(lifetimes: Lifetimes, idle: float, unattended: float, spent: float = 0.0) -> str | None:
     """Return why the pool is to end now, or None.
 
     Parameters
@@ -39,7 +39,7 @@ def why_end(lifetimes: Lifetimes, idle: float, alone: float, spent: float = 0.0)
         What the user chose.
     idle : float
         Seconds without any work.
-    alone : float
+    unattended : float
         Seconds without a client and without a task that runs.
     spent : float
         USD that were spent, as far as nobody else looks after that.
@@ -48,14 +48,14 @@ def why_end(lifetimes: Lifetimes, idle: float, alone: float, spent: float = 0.0)
         return f"it has cost ${spent:.4f}, and max_total_cost={lifetimes.usd:g}"
     if lifetimes.idle is not None and idle >= lifetimes.idle:
         return f"there was no work for {lifetimes.idle:g} s (idle_timeout)"
-    if lifetimes.no_client is not None and alone >= lifetimes.no_client:
+    if lifetimes.no_client is not None and unattended >= lifetimes.no_client:
         return f"no client was connected for {lifetimes.no_client:g} s (no_client_timeout)"
     return None
 
 
-def told_reason(lines: list[str]) -> str | None:
+def shutdown_reason(lines: list[str]) -> str | None:
     """Return the reason that a scheduler's log gives for the end of its pool, if it gives one."""
-    found = [line.partition(ENDING)[2].strip() for line in lines if ENDING in line]
+    found = [line.partition(SHUTDOWN_PREFIX)[2].strip() for line in lines if SHUTDOWN_PREFIX in line]
     return found[-1] if found else None
 
 

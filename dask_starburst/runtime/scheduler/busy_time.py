@@ -15,12 +15,12 @@ from dask_starburst.plan.money.budget import extrapolated
 from dask_starburst.runtime.plugin import LoopingPlugin
 
 #: Seconds between two looks at who works.
-_LOOK = 0.5
+_POLL_INTERVAL = 0.5
 #: So often the client is told of a worker that is gone: of answers some may be lost.
 _TOLD = 3
 
 
-class Accounts(LoopingPlugin):
+class BusyTime(LoopingPlugin):
     """Counts for how long each worker is busy, and remembers what the client says of money.
 
     Parameters
@@ -31,18 +31,18 @@ class Accounts(LoopingPlugin):
         USD an hour that the pool costs at the most, until the client says more.
     """
 
-    name = "starburst-accounts"
+    name = "starburst-busy-time"
 
     def __init__(self, scheduler: Any, rate: float = 0.0) -> None:
         self._scheduler = scheduler
         self._busy: defaultdict[Name, float] = defaultdict(float)
-        self._told = (0.0, rate, time.monotonic())
+        self._reported = (0.0, rate, time.monotonic())
         self._told_of: Counter[Name] = Counter()
-        scheduler.handlers["starburst_account"] = self.starburst_account
+        scheduler.handlers["starburst_report_spending"] = self.starburst_report_spending
 
-    async def starburst_account(self, spent: float, rate: float) -> dict[Name, float]:
+    async def starburst_report_spending(self, spent: float, rate: float) -> dict[Name, float]:
         """Hear what was spent, in USD, and what an hour costs at the most; return the busy seconds by worker."""
-        self._told = (spent, rate, time.monotonic())
+        self._reported = (spent, rate, time.monotonic())
         told = dict(self._busy)
         self._forget()
         return told
@@ -50,7 +50,7 @@ class Accounts(LoopingPlugin):
     @property
     def spent(self) -> float:
         """USD that were spent by now, if nobody has told for long; 0 while the client looks after it itself."""
-        spent, rate, at = self._told
+        spent, rate, at = self._reported
         return extrapolated(spent, rate, time.monotonic() - at)
 
     def _forget(self) -> None:
@@ -63,7 +63,7 @@ class Accounts(LoopingPlugin):
     async def _run(self) -> None:
         before = time.monotonic()
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL_INTERVAL)
             now = time.monotonic()
             for worker in self._scheduler.workers.values():
                 if worker.processing:

@@ -18,14 +18,14 @@ import dask.config
 from dask.utils import parse_timedelta
 
 #: Seconds between two looks for a worker, as in Dask's own `scatter`.
-_LOOK = 0.1
+_POLL_INTERVAL = 0.1
 #: Seconds for which a client that scatters directly counts as waiting after it has asked: it asks every 0.1 s.
-_ASKED = 2.0
+_DIRECT_SCATTER_WINDOW = 2.0
 #: Seconds after a look of adaptive scaling for which it counts as there; it looks every second or so.
-_ADAPTS = 60.0
+_ADAPTIVE_WINDOW = 60.0
 #: Seconds that a scatter waits where the user has given no timeout and workers may come: Dask's own 30 s are less than
 #: one boot (75 to 105 s for 50 workers, aws-facts §2.1), and the longest that adaptive scaling reckons with is 300 s.
-_BOOT = 300.0
+_BOOT_TIMEOUT = 300.0
 
 
 class Demand:
@@ -39,12 +39,12 @@ class Demand:
         Seconds that a scatter without a timeout of its own waits while adaptive scaling is on.
     """
 
-    def __init__(self, scheduler: Any, boot: float = _BOOT) -> None:
+    def __init__(self, scheduler: Any, boot: float = _BOOT_TIMEOUT) -> None:
         self._scheduler = scheduler
         self._boot = boot
-        self._usual = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
+        self._default_timeout = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
         self._waiting = 0
-        self._asked = self._adapted = float("-inf")
+        self._last_direct_scatter = self._last_adaptive_poll = float("-inf")
         handlers = scheduler.handlers
         self._scatter, self._target = handlers["scatter"], handlers["adaptive_target"]
         self._ncores = handlers["ncores_running"]
@@ -65,9 +65,9 @@ class Demand:
 
     def adaptive_target(self, **request: Any) -> int:
         """Return what Dask asks for, and for a scatter one worker at least that takes data."""
-        self._adapted = time.monotonic()
+        self._last_adaptive_poll = time.monotonic()
         target = int(self._target(**request))
-        if not self._waiting and time.monotonic() - self._asked >= _ASKED:
+        if not self._waiting and time.monotonic() - self._last_direct_scatter >= _DIRECT_SCATTER_WINDOW:
             return target
         return max(target, 1 if self._scheduler.running else len(self._scheduler.workers) + 1)
 
@@ -75,22 +75,22 @@ class Demand:
         """Return what Dask does; who finds nobody is about to ask again, as a client that scatters directly does."""
         found = self._ncores(**request)
         if not found:
-            self._asked = time.monotonic()
+            self._last_direct_scatter = time.monotonic()
         return found
 
     async def _worker(self, started: float, timeout: float, client: Any) -> bool:
         """Wait until a worker takes data or the time is over; return False if the client has gone."""
         scheduler = self._scheduler
-        while not scheduler.running and time.monotonic() - started <= self._patience(timeout):
+        while not scheduler.running and time.monotonic() - started <= self._effective_timeout(timeout):
             if client not in scheduler.clients:
                 return False
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL_INTERVAL)
         return True
 
-    def _patience(self, timeout: float) -> float:
+    def _effective_timeout(self, timeout: float) -> float:
         """Return the seconds to wait. A timeout that the user has given holds, unless it is the same as Dask's own."""
-        adapts = time.monotonic() - self._adapted < _ADAPTS
-        return max(timeout, self._boot) if adapts and timeout == self._usual else timeout
+        adapts = time.monotonic() - self._last_adaptive_poll < _ADAPTIVE_WINDOW
+        return max(timeout, self._boot) if adapts and timeout == self._default_timeout else timeout
 
 
 def dask_setup(scheduler: Any) -> None:

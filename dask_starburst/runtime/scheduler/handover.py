@@ -25,9 +25,9 @@ from dask_starburst.plan.scheduler.moving import bandwidth, must_move
 from dask_starburst.runtime.scheduler.shuffles import Shuffles
 
 #: Seconds until a copy that has not arrived is asked of another worker.
-_PATIENCE = 20.0
-#: Seconds from when a worker was told to begin nothing more to when it surely does not.
-_OBEYED = 1.0
+_COPY_TIMEOUT = 20.0
+#: Seconds from when a worker was closing_since to begin nothing more to when it surely does not.
+_CLOSING_DELAY = 1.0
 _STAYS = (Status.running, Status.paused)
 
 
@@ -40,9 +40,9 @@ class Leaving:
     deadline: float
     kind: str
     since: float = field(default_factory=time.monotonic)
-    told: float = field(default_factory=time.time)
-    #: Whether it was told to begin nothing more, at `told`.
-    held: bool = False
+    closing_since: float = field(default_factory=time.time)
+    #: Whether it was closing_since to begin nothing more, at `closing_since`.
+    closing: bool = False
     keys_moved: int = 0
     bytes_moved: int = 0
     #: Tasks that it was asked to give back; those that it had begun it keeps.
@@ -71,7 +71,7 @@ class Handover(ActiveMemoryManagerPolicy):
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
-        self._under_way: dict[Any, _Copy] = {}
+        self._in_flight: dict[Any, _Copy] = {}
         self.leaving: dict[str, Leaving] = {}
         self._shuffles = Shuffles(scheduler)
         # One of our own, run when we want it to. Dask's may be switched off, and looks at everything each time.
@@ -84,36 +84,36 @@ class Handover(ActiveMemoryManagerPolicy):
         would begin again.
         """
         if not self.leaving:
-            self._shuffles.learn(list(self._scheduler.tasks))
+            self._shuffles.record_barriers(list(self._scheduler.tasks))
         self.leaving[leaving.address] = leaving
-        self._shuffles.do_without(self.leaving)
-        self._hold_unless_needed(self._scheduler.workers[leaving.address], leaving)
+        self._shuffles.exclude(self.leaving)
+        self._close_unless_needed(self._scheduler.workers[leaving.address], leaving)
 
     def end(self, leaving: Leaving) -> None:
         """Look after a worker no more: it is about to be removed, or has gone."""
         del self.leaving[leaving.address]
         if not self.leaving:
-            self._under_way.clear()  # what has not arrived is nobody's any more
-        self._shuffles.let_go(leaving.address)
-        self._shuffles.do_without(self.leaving)
+            self._in_flight.clear()  # what has not arrived is nobody's any more
+        self._shuffles.release(leaving.address)
+        self._shuffles.exclude(self.leaving)
 
     def workers_changed(self) -> None:
         """Hear that a worker has come or gone: shuffles begin on those that are there and stay."""
-        self._shuffles.do_without(self.leaving)
+        self._shuffles.exclude(self.leaving)
 
-    def tasks_came(self, keys: Iterable[Any]) -> None:
+    def tasks_added(self, keys: Iterable[Any]) -> None:
         """Hear of new tasks: shuffles among them do without the workers that leave."""
         if self.leaving:
-            self._shuffles.learn(keys)
-            self._shuffles.do_without(self.leaving)
+            self._shuffles.record_barriers(keys)
+            self._shuffles.exclude(self.leaving)
 
     def step(self) -> None:
         """Ask for copies, for those that have not come from another, and give to others what has not begun."""
-        self._arrived()
+        self._count_arrived()
         self._manager.run_once()
         for leaving in self.leaving.values():
             ws = self._scheduler.workers.get(leaving.address)
-            if ws is not None and self._hold_unless_needed(ws, leaving):
+            if ws is not None and self._close_unless_needed(ws, leaving):
                 self._give_back(ws, leaving)
 
     def done(self, leaving: Leaving) -> bool:
@@ -144,55 +144,55 @@ class Handover(ActiveMemoryManagerPolicy):
         for leaving in self.leaving.values() if recipients else ():
             ws = self._scheduler.workers.get(leaving.address)
             for ts in list(self.only_here(ws)) if ws is not None else ():
-                copy = self._under_way.get(ts)
-                if copy is not None and copy.to in recipients and now - copy.since < _PATIENCE:
+                copy = self._in_flight.get(ts)
+                if copy is not None and copy.to in recipients and now - copy.since < _COPY_TIMEOUT:
                     continue
                 recipient = yield Suggestion("replicate", ts, recipients)
                 if recipient is not None:
-                    self._under_way[ts] = _Copy(leaving, recipient, now)
+                    self._in_flight[ts] = _Copy(leaving, recipient, now)
 
     def _is_needed(self, ws: Any, leaving: Leaving) -> bool:
         """Whether a shuffle that is not over needs a worker, and there is time left for it to go on."""
-        if leaving.held or not self._shuffles.with_part_of(ws.address):
+        if leaving.closing or not self._shuffles.needs(ws.address):
             return False
         held = sum(ts.nbytes for ts in self.only_here(ws))
         return not must_move(held, bandwidth(ws.nthreads), leaving.deadline - time.monotonic())
 
-    def _hold_unless_needed(self, ws: Any, leaving: Leaving) -> bool:
+    def _close_unless_needed(self, ws: Any, leaving: Leaving) -> bool:
         """Hold a worker, unless a shuffle needs it; whether it is held."""
         if self._is_needed(ws, leaving):
             return False
-        self._hold(ws, leaving)
+        self._start_closing(ws, leaving)
         return True
 
-    def _hold(self, ws: Any, leaving: Leaving) -> None:
+    def _start_closing(self, ws: Any, leaving: Leaving) -> None:
         """See to it that a worker starts none of its tasks, as `Scheduler.retire_workers` does.
 
         Again if it has come back: it was still starting, or somebody's own `retire_workers` found no place.
         """
         if ws.status is Status.closing_gracefully:
             return
-        if not leaving.held:
-            leaving.held, leaving.told = True, time.time()
-        stimulus = f"starburst-leaving-{leaving.told}"
+        if not leaving.closing:
+            leaving.closing, leaving.closing_since = True, time.time()
+        stimulus = f"starburst-leaving-{leaving.closing_since}"
         self._scheduler.handle_worker_status_change(Status.closing_gracefully, ws, stimulus)
         message = {"op": "worker-status-change", "status": ws.status.name, "stimulus_id": stimulus}
         self._scheduler.stream_comms[ws.address].send(message)
 
-    def _arrived(self) -> None:
-        for ts, copy in list(self._under_way.items()):
+    def _count_arrived(self) -> None:
+        for ts, copy in list(self._in_flight.items()):
             if copy.to in (ts.who_has or ()):
-                del self._under_way[ts]
+                del self._in_flight[ts]
                 copy.of.keys_moved += 1
                 copy.of.bytes_moved += ts.nbytes
             elif ts.state != "memory":
-                del self._under_way[ts]  # nobody wants it any more, or it is lost
+                del self._in_flight[ts]  # nobody wants it any more, or it is lost
 
     def _busy(self, ws: Any, leaving: Leaving) -> bool:
         """Whether a worker still works on something. What it has not begun it will not begin."""
         if not ws.processing:
             return False
-        obeys = ws.last_seen > leaving.told + _OBEYED
+        obeys = ws.last_seen > leaving.closing_since + _CLOSING_DELAY
         return not obeys or any(ts in ws.processing for ts in ws.executing)
 
     def _give_back(self, ws: Any, leaving: Leaving) -> None:
@@ -204,12 +204,12 @@ class Handover(ActiveMemoryManagerPolicy):
         if stealing is None:
             return
         for ts in [ts for ts in ws.processing if ts not in leaving.asked_back and ts not in ws.executing]:
-            thief = self._thief(ts)
-            if thief is not None:
+            target = self._target(ts)
+            if target is not None:
                 leaving.asked_back.add(ts)
-                stealing.move_task_request(ts, ws, thief)
+                stealing.move_task_request(ts, ws, target)
 
-    def _thief(self, ts: Any) -> Any:
+    def _target(self, ts: Any) -> Any:
         valid, running = self._scheduler.valid_workers(ts), self._recipients
         able = running if valid is None else running & valid
         if ts.loose_restrictions:

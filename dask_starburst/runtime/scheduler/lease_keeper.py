@@ -14,26 +14,26 @@ from typing import Any
 import click
 
 from dask_starburst.errors import StarburstError
-from dask_starburst.plan.scheduler.shutdown_rules import ENDING, Lifetimes, why_end
+from dask_starburst.plan.scheduler.shutdown_rules import SHUTDOWN_PREFIX, Lifetimes, why_end
 from dask_starburst.runtime.plugin import LoopingPlugin
 from dask_starburst.runtime.scheduler import aws_process
-from dask_starburst.runtime.scheduler.busy_time import Accounts
+from dask_starburst.runtime.scheduler.busy_time import BusyTime
 from dask_starburst.runtime.scheduler.unrunnable import Unrunnable
 
 # Below "distributed", whose handler Dask has set up: so it is in the scheduler's log.
 logger = logging.getLogger("distributed.starburst")
 
 #: Seconds between two looks at the scheduler, which cost nothing.
-_LOOK = 1.0
+_POLL_INTERVAL = 1.0
 #: Seconds before a call that AWS refused is made again.
 _RETRY = 10.0
 #: Renewed three times in its length, so that two failures in a row do no harm.
 _RENEWALS = 3
 #: Clients that tasks open on workers (`get_client`) are called so. They outlive whoever sent the task.
-_WORKERS_OWN = "Client-worker-"
+_WORKER_CLIENT = "Client-worker-"
 
 
-class Guardian(LoopingPlugin):
+class LeaseKeeper(LoopingPlugin):
     """Renews the lease of a pool as long as its scheduler is needed; then ends it.
 
     Parameters
@@ -46,13 +46,13 @@ class Guardian(LoopingPlugin):
         The Auto Scaling groups of the pool, the scheduler's own last: it takes this process with it.
     lifetimes : Lifetimes
         How long to go on.
-    accounts : Accounts
+    busy_time : BusyTime
         What was spent.
     unrunnable : Unrunnable, optional
         Which tasks are no work.
     """
 
-    name = "starburst-guardian"
+    name = "starburst-lease-keeper"
 
     def __init__(
         self,
@@ -60,16 +60,16 @@ class Guardian(LoopingPlugin):
         region: str,
         groups: tuple[str, ...],
         lifetimes: Lifetimes,
-        accounts: Accounts,
+        busy_time: BusyTime,
         unrunnable: Unrunnable | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._region = region
         self._groups = groups
         self._lifetimes = lifetimes
-        self._accounts = accounts
+        self._busy_time = busy_time
         self._unrunnable = unrunnable or Unrunnable(scheduler)
-        self._seen = time.monotonic()
+        self._last_attended = time.monotonic()
         self._reason: str | None = None
         self._renewed = float("-inf")
         self._until = 0.0
@@ -83,21 +83,21 @@ class Guardian(LoopingPlugin):
     async def _run(self) -> None:
         while self._reason is None or self._groups:
             try:
-                await self._look()
+                await self._poll()
             except StarburstError as error:
                 logger.warning("the guardian tries again in %g s: %s", _RETRY, error)
                 self._not_before = time.monotonic() + _RETRY
             except Exception:  # the loop's edge: the scheduler must not die of its guardian
                 logger.exception("the guardian stumbled and goes on")
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL_INTERVAL)
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         if self._reason is None:
-            self._reason = why_end(self._lifetimes, self._idle(), self._alone(), self._accounts.spent)
+            self._reason = why_end(self._lifetimes, self._idle(), self._unattended(), self._busy_time.spent)
             if self._reason is not None:
                 self._not_before = 0.0
                 # Before the first call, so that the line is out when the instance goes.
-                logger.warning("%s%s", ENDING, self._reason)
+                logger.warning("%s%s", SHUTDOWN_PREFIX, self._reason)
         if time.monotonic() < self._not_before:
             return
         # Once it has begun to end, the lease is not renewed any more: should AWS refuse what
@@ -120,9 +120,9 @@ class Guardian(LoopingPlugin):
     async def _call(self, *arguments: str) -> None:
         """Have AWS called for all groups that are left."""
         groups = [word for group in self._groups for word in ("--group", group)]
-        await aws_process.call(self._told, "--region", self._region, *arguments, *groups)
+        await aws_process.call(self._handle, "--region", self._region, *arguments, *groups)
 
-    def _told(self, said: dict[str, Any]) -> None:
+    def _handle(self, said: dict[str, Any]) -> None:
         match said:
             case {"until": until}:
                 self._until = until
@@ -134,15 +134,15 @@ class Guardian(LoopingPlugin):
         """Return for how many seconds there has been no work, as Dask counts it but for what no worker can run."""
         return self._unrunnable.idle()
 
-    def _alone(self) -> float:
+    def _unattended(self) -> float:
         """Return for how many seconds nobody has been there and no task has run.
 
         Work that was sent off to go on alone (`fire_and_forget`) may finish. What waits for workers
         does not count: without a StarburstCluster nobody brings any.
         """
         if self._attended() or any(worker.processing for worker in self._scheduler.workers.values()):
-            self._seen = time.monotonic()
-        return time.monotonic() - self._seen
+            self._last_attended = time.monotonic()
+        return time.monotonic() - self._last_attended
 
     def _attended(self) -> bool:
         """Whether somebody is there: a Client of a person, or the StarburstCluster itself.
@@ -151,7 +151,7 @@ class Guardian(LoopingPlugin):
         connection by which it watches the workers counts. A notebook that stays open without work is
         ended by the idle timeout. Dashboards, and what tasks open on workers, do not count.
         """
-        if any(not str(client).startswith(_WORKERS_OWN) for client in self._scheduler.client_comms):
+        if any(not str(client).startswith(_WORKER_CLIENT) for client in self._scheduler.client_comms):
             return True
         watcher = self._scheduler.plugins.get("worker-status")
         return watcher is not None and not watcher.bcomm.closed()
@@ -177,9 +177,9 @@ def dask_setup(
 ) -> None:
     """Guard the pool of this scheduler; called by Dask when the scheduler has started."""
     lifetimes = Lifetimes(lease, end_when_idle, end_when_alone, end_at_cost, hourly_cost)
-    accounts = Accounts(scheduler, hourly_cost)
+    busy_time = BusyTime(scheduler, hourly_cost)
     unrunnable = Unrunnable(scheduler)
-    guardian = Guardian(scheduler, region, groups, lifetimes, accounts, unrunnable)
-    for plugin in (accounts, unrunnable, guardian):
+    keeper = LeaseKeeper(scheduler, region, groups, lifetimes, busy_time, unrunnable)
+    for plugin in (busy_time, unrunnable, keeper):
         scheduler.add_plugin(plugin)
         plugin.begin()

@@ -20,22 +20,22 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from dask_starburst import cancellation
 from dask_starburst.plan.loop.state import Name
 from dask_starburst.plan.scheduler.moving import bandwidth, too_much
-from dask_starburst.plan.scheduler.notices import DRAINING, INTERRUPTION, KINDS, MARGIN, REBALANCE, TAKEN
+from dask_starburst.plan.scheduler.notices import ACCEPTED, DRAINING, INTERRUPTION, KINDS, MARGIN, REBALANCE
 from dask_starburst.runtime.scheduler.handover import Handover, Leaving
-from dask_starburst.runtime.scheduler.suspicion import Blame
+from dask_starburst.runtime.scheduler.suspicion import Suspicion
 
 logger = logging.getLogger("distributed.starburst")
 
 #: The topic of Dask's events under which there is what happens here: ``client.get_events("starburst")``.
 TOPIC = "starburst"
 #: Seconds between two looks at workers that leave: more where there is more to look at.
-_LOOK, _SLOWEST_LOOK, _KEYS_A_SECOND = 0.1, 1.0, 4000
+_POLL_INTERVAL, _MAX_POLL_INTERVAL, _KEYS_A_SECOND = 0.1, 1.0, 4000
 #: Seconds for a nanny to look for a Spot notice; its watch goes on in any case.
-_ANSWER = 3.0
+_NANNY_TIMEOUT = 3.0
 #: How the stimulus begins by which `Scheduler.retire_workers` removes a worker; the cluster's own calls give another.
 _RETIRED = "retire-workers-"
 #: More notices than these are forgotten; the client reads them as they come.
-_REMEMBERED = 10_000
+_HISTORY = 10_000
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Counts:
     bytes_moved: int = 0
     results_lost: int = 0
     recomputed: int = 0
-    forgiven: int = 0
+    cleared: int = 0
     seconds: float = 0.0
     longest: float = 0.0
     watched: int = 0
@@ -71,33 +71,33 @@ class Retirement(SchedulerPlugin):
         The one that runs in this process.
     margin : float
         Seconds before the end of a notice at which a worker is closed with what it still has.
-    weigh : float
+    warn_interval : float
         Seconds between two looks for workers that hold too much to move.
     """
 
     name = "starburst-retirement"
 
-    def __init__(self, scheduler: Any, margin: float = MARGIN, weigh: float = 10.0) -> None:
+    def __init__(self, scheduler: Any, margin: float = MARGIN, warn_interval: float = 10.0) -> None:
         self._scheduler = scheduler
-        self._weigh_every = weigh
+        self._warn_interval = warn_interval
         self._margin = margin
         self._handover = Handover(scheduler)
-        self._blame = Blame(scheduler)
+        self._suspicion = Suspicion(scheduler)
         self._counts = Counts()
-        self._notices: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
+        self._notices: deque[dict[str, Any]] = deque(maxlen=_HISTORY)
         self._number = 0
-        self._news = asyncio.Event()
+        self._new_notice = asyncio.Event()
         self._names: dict[str, Name] = {}
         self._on_spot: set[Name] = set()
         self._warned: set[Name] = set()
         self._tasks: list[asyncio.Task[None]] = []
         handlers = (self.starburst_notice, self.starburst_watched, self.starburst_next_notices)
-        for handler in (*handlers, self.starburst_forgive, self.starburst_spot_counts):
+        for handler in (*handlers, self.starburst_clear_suspicion, self.starburst_spot_counts):
             scheduler.handlers[handler.__name__] = handler
 
     def begin(self) -> None:
         """Look after workers from now on."""
-        self._tasks = [asyncio.ensure_future(self._retire()), asyncio.ensure_future(self._weigh())]
+        self._tasks = [asyncio.ensure_future(self._retire()), asyncio.ensure_future(self._warn_of_large_workers())]
 
     async def before_close(self) -> None:
         """Retire nobody any more: everything ends."""
@@ -121,7 +121,7 @@ class Retirement(SchedulerPlugin):
             the instance.
         """
         if action == DRAINING:
-            await self._look_for_a_notice(worker)
+            await self._poll_for_notice(worker)
         ws = self._scheduler.workers.get(worker)
         if ws is None or kind not in KINDS:
             return f"{worker} is not known" if ws is None else f"{kind!r} is no notice"
@@ -129,17 +129,17 @@ class Retirement(SchedulerPlugin):
         if kind == REBALANCE:
             self._counts.rebalances += 1
         else:
-            self._blame.excuse(worker)
+            self._suspicion.exempt(worker)
             self._leave(ws, kind, seconds)
-        return TAKEN
+        return ACCEPTED
 
-    async def _look_for_a_notice(self, worker: str) -> None:
+    async def _poll_for_notice(self, worker: str) -> None:
         """Have a worker's nanny look at once: ECS drains what Spot takes, and a client may hear of that first."""
         ws = self._scheduler.workers.get(worker)
         if ws is not None and ws.nanny and ws.name in self._on_spot and worker not in self._handover.leaving:
             with suppress(OSError, TimeoutError, ValueError, AttributeError):  # a nanny that is gone or does not watch
-                async with asyncio.timeout(_ANSWER):
-                    await self._scheduler.rpc(ws.nanny).starburst_look()
+                async with asyncio.timeout(_NANNY_TIMEOUT):
+                    await self._scheduler.rpc(ws.nanny).starburst_poll()
 
     async def starburst_watched(self, name: Name) -> None:
         """Hear of a worker on Spot that watches for notices."""
@@ -157,20 +157,20 @@ class Retirement(SchedulerPlugin):
         if self._number <= after:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
-                    await self._news.wait()
+                    await self._new_notice.wait()
         now = time.time()
         new = [dict(notice) for notice in self._notices if notice["number"] > after]
         return [notice | {"seconds": max(notice.pop("until") - now, 0.0)} for notice in new]
 
-    async def starburst_forgive(self, names: Iterable[Name]) -> int:
+    async def starburst_clear_suspicion(self, names: Iterable[Name]) -> int:
         """Take back the blame for the loss of workers that AWS took without a notice; for how many tasks."""
-        forgiven = self._blame.forgive(names)
-        self._counts.forgiven += forgiven
-        return forgiven
+        cleared = self._suspicion.clear(names)
+        self._counts.cleared += cleared
+        return cleared
 
     async def starburst_spot_counts(self) -> dict[str, Any]:
         """Return what notices came to so far; see `Counts`."""
-        self._counts.results_lost, self._counts.recomputed = self._blame.lost, self._blame.recomputed
+        self._counts.results_lost, self._counts.recomputed = self._suspicion.lost, self._suspicion.recomputed
         self._counts.watched = len(self._on_spot & {ws.name for ws in self._scheduler.workers.values()})
         return asdict(self._counts)
 
@@ -179,7 +179,7 @@ class Retirement(SchedulerPlugin):
     def add_worker(self, scheduler: Any, worker: str) -> None:
         """Learn the name of a worker; when it is removed only the address is told."""
         self._names[worker] = scheduler.workers[worker].name
-        self._blame.joined(worker, self._names[worker])
+        self._suspicion.joined(worker, self._names[worker])
         self._handover.workers_changed()
 
     def remove_worker(self, scheduler: Any, worker: str, *, stimulus_id: str = "", **_: Any) -> None:
@@ -191,16 +191,16 @@ class Retirement(SchedulerPlugin):
 
     def update_graph(self, scheduler: Any, *, tasks: list[Any], **_: Any) -> None:
         """Hear of new tasks."""
-        self._handover.tasks_came(tasks)
+        self._handover.tasks_added(tasks)
 
     def log_event(self, topic: str, msg: Any) -> None:
         """Hear what the loss of a worker has done, at the moment at which Dask has counted it."""
         if topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
-            self._blame.removed(msg)
+            self._suspicion.removed(msg)
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
         """Count what is computed again."""
-        self._blame.computed(key, finish)
+        self._suspicion.computed(key, finish)
 
     # -- what comes of it -----------------------------------------------------------------------
 
@@ -209,7 +209,7 @@ class Retirement(SchedulerPlugin):
         self._number += 1
         notice = {"number": self._number, "name": name, "address": address, "kind": kind, "action": action}
         self._notices.append({**notice, "time": now, "until": now + seconds})
-        news, self._news = self._news, asyncio.Event()
+        news, self._new_notice = self._new_notice, asyncio.Event()
         news.set()
 
     def _leave(self, ws: Any, kind: str, seconds: float) -> None:
@@ -232,9 +232,9 @@ class Retirement(SchedulerPlugin):
         text += f"are on no other worker and {len(ws.processing)} tasks are on it"
         if ws.actors:
             text += f"; {len(ws.actors)} actors cannot be moved and are lost with it"
-        self._tell("notice", ws, text, too_much(held, bandwidth(ws.nthreads), seconds))
+        self._log("notice", ws, text, too_much(held, bandwidth(ws.nthreads), seconds))
 
-    def _tell(self, action: str, ws: Any, *parts: str | None) -> None:
+    def _log(self, action: str, ws: Any, *parts: str | None) -> None:
         text = ". ".join(filter(None, parts))
         logger.warning(text)
         self._scheduler.log_event(TOPIC, {"action": action, "worker": ws.address, "name": ws.name, "text": text})
@@ -243,12 +243,12 @@ class Retirement(SchedulerPlugin):
         while True:
             try:
                 if self._handover.leaving:
-                    await self._look()
+                    await self._poll()
             except Exception:  # the loop's edge: the scheduler must not die of this
                 logger.exception("retiring workers stumbled and goes on")
             await asyncio.sleep(self._pause())
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         # Who has no time left goes first, whatever becomes of the others.
         await self._close_if(lambda leaving: time.monotonic() >= leaving.deadline)
         self._handover.step()
@@ -263,7 +263,7 @@ class Retirement(SchedulerPlugin):
         """Return the seconds until the next look; without anybody who leaves it costs nothing."""
         there = (self._scheduler.workers.get(address) for address in self._handover.leaving)
         keys = sum(len(ws.has_what) for ws in there if ws is not None)
-        return min(max(keys / _KEYS_A_SECOND, _LOOK), _SLOWEST_LOOK)
+        return min(max(keys / _KEYS_A_SECOND, _POLL_INTERVAL), _MAX_POLL_INTERVAL)
 
     async def _close(self, leaving: Leaving) -> None:
         """Close a worker and its nanny. `remove_worker` does what counts before it waits for anything."""
@@ -279,22 +279,22 @@ class Retirement(SchedulerPlugin):
         left = sum(1 for _ in self._handover.only_here(ws))
         moved = f"{leaving.keys_moved} results ({leaving.bytes_moved / 1e6:.1f} MB) were moved"
         lost = f"{left} could not be" if left else None
-        self._tell("retired", ws, f"worker {leaving.name} closes after {seconds:.1f} s; {moved}", lost)
+        self._log("retired", ws, f"worker {leaving.name} closes after {seconds:.1f} s; {moved}", lost)
         stimulus = f"starburst-retired-{time.time()}"
         await self._scheduler.remove_worker(leaving.address, stimulus_id=stimulus, expected=True, close=True)
 
-    async def _weigh(self) -> None:
+    async def _warn_of_large_workers(self) -> None:
         while True:
-            await asyncio.sleep(self._weigh_every)
-            self._forget_the_gone()
+            await asyncio.sleep(self._warn_interval)
+            self._forget_removed_workers()
             for ws in list(self._scheduler.workers.values()):
                 if ws.name in self._on_spot - self._warned:
                     self._warn(ws)
 
-    def _forget_the_gone(self) -> None:
+    def _forget_removed_workers(self) -> None:
         """Drop names of workers that are gone, once they are many: one that has lost its connection may come back."""
         names = {ws.name for ws in self._scheduler.workers.values()}
-        if len(self._on_spot) > 2 * len(names) + _REMEMBERED:
+        if len(self._on_spot) > 2 * len(names) + _HISTORY:
             self._on_spot &= names
             self._warned &= names
 
@@ -306,7 +306,7 @@ class Retirement(SchedulerPlugin):
         warning = too_much(sum(ts.nbytes for ts in self._handover.only_here(ws)), rate)
         if warning is not None:
             self._warned.add(ws.name)
-            self._tell("too-much", ws, f"should AWS take worker {ws.name}: {warning}")
+            self._log("too-much", ws, f"should AWS take worker {ws.name}: {warning}")
 
 
 def dask_setup(scheduler: Any) -> None:

@@ -15,11 +15,11 @@ from typing import Any
 from distributed.core import Status
 from distributed.shuffle._core import barrier_key, id_from_key
 
-from dask_starburst.plan.scheduler.moving import may_run_on
+from dask_starburst.plan.scheduler.moving import restrict_to_staying
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _Restriction:
     """What restricted a barrier (a `TaskState`) before workers had to leave; it is put back afterwards."""
 
     barrier: Any
@@ -38,9 +38,9 @@ class Shuffles:
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
-        self._wishes: dict[Any, _Wish] = {}
+        self._restrictions: dict[Any, _Restriction] = {}
 
-    def with_part_of(self, address: str) -> bool:
+    def needs(self, address: str) -> bool:
         """Whether a worker has data of a shuffle that is not over, or is to make outputs of it."""
         return any(
             address in shuffle.run_spec.worker_for.values() or not self._barrier_passed(shuffle)
@@ -48,7 +48,7 @@ class Shuffles:
             if address in shuffle.participating_workers
         )
 
-    def let_go(self, address: str) -> None:
+    def release(self, address: str) -> None:
         """Let shuffles go on without a worker that has nothing of theirs any more.
 
         A worker that has only put data in takes part until the end for Dask, although its data are on other workers
@@ -58,19 +58,21 @@ class Shuffles:
             if address not in shuffle.run_spec.worker_for.values() and self._barrier_passed(shuffle):
                 shuffle.participating_workers.discard(address)
 
-    def learn(self, keys: Iterable[Any]) -> None:
-        """Learn which of these tasks are barriers of shuffles, for `do_without`."""
+    def record_barriers(self, keys: Iterable[Any]) -> None:
+        """Learn which of these tasks are barriers of shuffles, for `exclude`."""
         for key in keys:
             if id_from_key(key) is None:
                 continue
-            barrier, known = self._scheduler.tasks.get(key), self._wishes.get(key)
+            barrier, known = self._scheduler.tasks.get(key), self._restrictions.get(key)
             # What is bound to hosts has no worker that it may be bound to instead.
             if barrier is None or barrier.host_restrictions or (known is not None and known.barrier is barrier):
                 continue
             workers = barrier.worker_restrictions
-            self._wishes[key] = _Wish(barrier, frozenset(workers) if workers else None, barrier.loose_restrictions)
+            self._restrictions[key] = _Restriction(
+                barrier, frozenset(workers) if workers else None, barrier.loose_restrictions
+            )
 
-    def do_without(self, leaving: Collection[str]) -> None:
+    def exclude(self, leaving: Collection[str]) -> None:
         """Let shuffles that begin, or begin again, choose among the workers that stay.
 
         Dask spreads the outputs over the workers that the shuffle's barrier may run on, and that is all workers, also
@@ -83,14 +85,16 @@ class Shuffles:
             Addresses of the workers that leave.
         """
         staying = self._staying(leaving) if leaving else frozenset()
-        for key, wish in list(self._wishes.items()):
-            if self._scheduler.tasks.get(key) is not wish.barrier:
-                del self._wishes[key]
+        for key, restriction in list(self._restrictions.items()):
+            if self._scheduler.tasks.get(key) is not restriction.barrier:
+                del self._restrictions[key]
                 continue
-            workers, wish.barrier.loose_restrictions = may_run_on(wish.workers, wish.loose, staying)
+            workers, restriction.barrier.loose_restrictions = restrict_to_staying(
+                restriction.workers, restriction.loose, staying
+            )
             self._scheduler.set_restrictions({key: workers})
         if not leaving:
-            self._wishes.clear()
+            self._restrictions.clear()
 
     def _staying(self, leaving: Collection[str]) -> frozenset[str]:
         # One that has just come is not running yet, but will be.

@@ -12,8 +12,8 @@ from typing import Any
 
 from dask_starburst.plan.loop.state import Name
 
-#: Losses that nobody has forgiven are forgotten after so many more.
-_REMEMBERED = 1000
+#: Losses that nobody has cleared are forgotten after so many more.
+_HISTORY = 1000
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class _Loss:
     results: int
 
 
-class Blame:
+class Suspicion:
     """Takes suspicion from tasks whose worker AWS took, and counts what was lost with it.
 
     Parameters
@@ -44,7 +44,7 @@ class Blame:
         self.recomputed = 0
         self._scheduler = scheduler
         self._names: dict[str, Name] = {}
-        self._excused: set[str] = set()
+        self._exempt: set[str] = set()
         self._losses: dict[Name, _Loss] = {}
         self._missing: set[Any] = set()
 
@@ -52,9 +52,9 @@ class Blame:
         """Learn who is at an address."""
         self._names[address] = name
 
-    def excuse(self, address: str) -> None:
+    def exempt(self, address: str) -> None:
         """Count the loss of the worker at this address, when it comes, as AWS's."""
-        self._excused.add(address)
+        self._exempt.add(address)
 
     def removed(self, event: Mapping[str, Any]) -> None:
         """Hear that a worker was removed; `event` is Dask's own ``remove-worker``."""
@@ -63,19 +63,19 @@ class Blame:
         recompute, scattered = event["lost-computed-tasks"], event["lost-scattered-tasks"]
         suspected = [] if event["expected"] else event["processing-tasks"]
         loss = _Loss(suspected, recompute, len(recompute) + len(scattered))
-        if address in self._excused:
-            self._excused.discard(address)
-            self._forgive(loss)
+        if address in self._exempt:
+            self._exempt.discard(address)
+            self._clear(loss)
             return
         self._losses.pop(name, None)
         self._losses[name] = loss
-        if len(self._losses) > _REMEMBERED:
+        if len(self._losses) > _HISTORY:
             del self._losses[next(iter(self._losses))]
 
-    def forgive(self, names: Iterable[Name]) -> int:
+    def clear(self, names: Iterable[Name]) -> int:
         """Count the last losses of these workers as AWS's; return from how many tasks a suspicion was taken."""
         losses = [self._losses.pop(name, None) for name in names]
-        return sum(self._forgive(loss) for loss in losses if loss is not None)
+        return sum(self._clear(loss) for loss in losses if loss is not None)
 
     def computed(self, key: Any, state: str) -> None:
         """Hear that a task has come to a state."""
@@ -83,12 +83,12 @@ class Blame:
             self._missing.discard(key)
             self.recomputed += state == "memory"
 
-    def _forgive(self, loss: _Loss) -> int:
+    def _clear(self, loss: _Loss) -> int:
         self.lost += loss.results
         self._missing.update(loss.recompute)
-        return sum(map(self._absolve, loss.suspected))
+        return sum(map(self._clear_task, loss.suspected))
 
-    def _absolve(self, key: Any) -> bool:
+    def _clear_task(self, key: Any) -> bool:
         """Take one suspicion back.
 
         Dask has no call for it, so this sets what `Scheduler.remove_worker` has raised. With ``allowed-failures: 0`` it

@@ -17,9 +17,9 @@ from dask_starburst.plan.scheduler.unrunnable import Restricted, advice, hopeles
 from dask_starburst.runtime.plugin import LoopingPlugin
 
 #: Seconds between two looks.
-_LOOK = 1.0
+_POLL_INTERVAL = 1.0
 #: So many workers are named to somebody who has named none that is there.
-_NAMED = 5
+_MAX_NAMES = 5
 #: What an image may configure to run in each worker before it registers.
 _PRELOADS = ("distributed.worker.preload", "distributed.nanny.preload")
 #: Plugins of Dask's, by the beginning of their names, that give a worker no resources: P2P shuffles, uploaded files.
@@ -64,12 +64,12 @@ class Unrunnable(LoopingPlugin):
         alike: defaultdict[str, list[Restricted]] = defaultdict(list)
         for task in (*self._hopeless.values(), *self._suspects):
             alike[task.restriction].append(task)
-        names = tuple(str(w.name) for w in list(self._scheduler.workers.values())[:_NAMED])
+        names = tuple(str(w.name) for w in list(self._scheduler.workers.values())[:_MAX_NAMES])
         return {said: advice(tasks[0], len(tasks), names) for said, tasks in alike.items()}
 
     def adaptive_target(self, target_duration: Any = None) -> int:
         """Return how many workers the work asks for, as Dask itself does, but for what no worker can run."""
-        self.look()  # what was submitted since the last look must not buy a worker
+        self.poll()  # what was submitted since the last look must not buy a worker
         scheduler, whole = self._scheduler, self._scheduler.unrunnable
         scheduler.unrunnable = {task: since for task, since in whole.items() if task not in self._out_of_reach}
         try:
@@ -79,10 +79,10 @@ class Unrunnable(LoopingPlugin):
 
     async def _run(self) -> None:
         while True:
-            self.look()
-            await asyncio.sleep(_LOOK)
+            self.poll()
+            await asyncio.sleep(_POLL_INTERVAL)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Find out anew which tasks cannot run, and since when there is nothing else."""
         scheduler, known = self._scheduler, self._knows_offers()
         for name, supplied in scheduler.resources.items():

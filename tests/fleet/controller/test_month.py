@@ -1,6 +1,6 @@
 """A cluster that lives for a month: what it holds, and what it goes through at each look, does not grow.
 
-Virtual time: the loop of `tests.support.simulated` with all that follows a fleet: events, books, Spot, budget, boots.
+Virtual time: the loop of `tests.support.simulated` with all that follows a fleet: events, ledger, Spot, budget, boots.
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ class Scheduler:
     async def announce(self, name: Name) -> None:
         await self.fleet.spot.heard(Notice(1, name, "stop", 120.0))
 
-    async def forgive(self, names: Collection[Name]) -> None:
+    async def clear_suspicion(self, names: Collection[Name]) -> None:
         """There is nothing to forgive."""
 
-    async def account(self, spent: float, rate: float) -> dict[Name, float]:
+    async def report_spending(self, spent: float, rate: float) -> dict[Name, float]:
         self.busy = {name: self.busy.get(name, 0.0) + 1 for name in self.fleet.workers if name != SCHEDULER}
         return dict(self.busy)
 
@@ -257,7 +257,7 @@ def test_after_a_month_a_cluster_holds_no_more_and_each_look_costs_no_more_than_
         days.append(here | {name: steps(look) for name, look in looks.items()})
     assert fleet.aws.started > 24 * DAYS, "workers came and went"
     assert fleet.spot.counts.interruptions > 24 * DAYS / 3
-    assert len(fleet.ledger.accounts) < 10
+    assert len(fleet.ledger.instances) < 10
     assert len(fleet.events) <= REMEMBERED
     assert max(day["asked"] for day in days) == 0
     # The first week, because the 50 boots that are remembered take some days. How an hour ends is left to chance, so
@@ -277,14 +277,14 @@ def test_what_a_long_lived_instance_has_cost_is_the_same_to_the_cent_when_its_pa
         ledger.reprice(market.now)
         usd += market.spot("c7g.xlarge").usd_per_hour
         ledger.note(Event(market.now, "worker-ready", hour, "", facts={"instance": "i-0"}))
-        ledger.worked({hour - 1: 900.0, hour: 900.0})
+        ledger.record_busy({hour - 1: 900.0, hour: 900.0})
         ledger.note(Event(market.now + HOUR / 2, "worker-stopped", hour, "", facts={"instance": "i-0"}))
     cost = ledger.total(24 * DAYS * HOUR)
     assert cost.instances == pytest.approx(usd)
     assert cost.instance_hours == pytest.approx(24 * DAYS)
     assert cost.by_cause["work"] / cost.usd == pytest.approx(900 / HOUR)
     assert sum(cost.by_cause.values()) == pytest.approx(cost.usd)
-    account = ledger.accounts["i-0"]
+    account = ledger.instances["i-0"]
     assert len(account.prices) < 5
     assert len(account.marks) < 10
     assert len(ledger._runs_on) < 5

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from dask_starburst.plan.scheduler.moving import RESERVE, bandwidth, may_run_on, most_bytes, must_move, too_much
+from dask_starburst.plan.scheduler.moving import (
+    RESERVE,
+    bandwidth,
+    most_bytes,
+    must_move,
+    restrict_to_staying,
+    too_much,
+)
 
 
 def test_an_xlarge_moves_about_fifteen_gigabytes_and_a_larger_one_more():
@@ -42,13 +49,13 @@ def test_who_holds_much_has_to_stop_in_time_to_move_all_of_it():
 
 def test_a_task_is_kept_from_workers_that_leave_but_runs_there_when_all_do():
     staying = frozenset({"b", "c"})
-    assert may_run_on(None, False, staying) == (staying, True)
-    assert may_run_on(None, False, frozenset()) == (None, False)
+    assert restrict_to_staying(None, False, staying) == (staying, True)
+    assert restrict_to_staying(None, False, frozenset()) == (None, False)
 
 
 def test_what_the_user_restricts_a_task_to_holds():
     staying = frozenset({"b", "c"})
-    assert may_run_on(frozenset({"a", "b"}), False, staying) == (frozenset({"b"}), False)
-    assert may_run_on(frozenset({"a"}), False, staying) == (frozenset({"a"}), False)
-    assert may_run_on(frozenset({"a"}), True, staying) == (staying, True)
-    assert may_run_on(frozenset({"a"}), True, frozenset()) == (frozenset({"a"}), True)
+    assert restrict_to_staying(frozenset({"a", "b"}), False, staying) == (frozenset({"b"}), False)
+    assert restrict_to_staying(frozenset({"a"}), False, staying) == (frozenset({"a"}), False)
+    assert restrict_to_staying(frozenset({"a"}), True, staying) == (staying, True)
+    assert restrict_to_staying(frozenset({"a"}), True, frozenset()) == (frozenset({"a"}), True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dask_starburst.plan.scheduler.notices import EVERY, LONGEST, Notice, read_action, seconds_left
+from dask_starburst.plan.scheduler.notices import NOTICE_SECONDS, POLL_INTERVAL, Notice, read_action, seconds_left
 
 NOW = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 
@@ -17,7 +17,7 @@ def test_a_notice_says_what_happens_and_how_many_seconds_are_left(action: str):
 
 @pytest.mark.parametrize("seconds", [-300.0, -1.0, 121.0, 86400.0])
 def test_when_clocks_disagree_aws_s_promise_counts(seconds: float):
-    assert seconds_left(seconds) == LONGEST - EVERY
+    assert seconds_left(seconds) == NOTICE_SECONDS - POLL_INTERVAL
 
 
 def test_hibernation_begins_at_once():

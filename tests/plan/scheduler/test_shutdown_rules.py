@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from dask_starburst.errors import AWSError, BadArgument, CredentialsExpired, NoCredentials, PermissionDenied, Throttled
-from dask_starburst.plan.scheduler.shutdown_rules import ENDING, Lifetimes, repeat_after, told_reason, why_end
+from dask_starburst.plan.scheduler.shutdown_rules import (
+    SHUTDOWN_PREFIX,
+    Lifetimes,
+    repeat_after,
+    shutdown_reason,
+    why_end,
+)
 
 LIFETIMES = Lifetimes(lease=1800, idle=1200, no_client=300)
 
@@ -24,8 +30,8 @@ def test_none_means_never():
 
 
 def test_the_reason_is_found_in_a_log_among_other_lines():
-    assert told_reason(["a", f"12:00 - WARNING - {ENDING}there was no work\n", "b"]) == "there was no work"
-    assert told_reason(["a", "b"]) is None
+    assert shutdown_reason(["a", f"12:00 - WARNING - {SHUTDOWN_PREFIX}there was no work\n", "b"]) == "there was no work"
+    assert shutdown_reason(["a", "b"]) is None
 
 
 @pytest.mark.parametrize("error", [PermissionDenied("no"), NoCredentials("none"), BadArgument("wrong")])

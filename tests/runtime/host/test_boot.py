@@ -15,7 +15,7 @@ from dask_starburst.runtime.host import reaper
 from tests.support.reaper_fixtures import INTERVAL, UNITS, command, install, unit
 
 #: Before base64 (docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html).
-LONGEST = 16 * 1024
+NOTICE_SECONDS = 16 * 1024
 SPEC = PoolSpec(
     region="us-east-1",
     arch="arm64",
@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_it_is_a_boothook_and_fits_into_user_data():
     assert SCRIPT.startswith("#cloud-boothook\n#!/bin/sh\n")
-    assert len(SCRIPT.encode()) <= LONGEST
+    assert len(SCRIPT.encode()) <= NOTICE_SECONDS
     assert not re.findall(r"@[A-Z_]+@", SCRIPT), "everything is filled in"
 
 

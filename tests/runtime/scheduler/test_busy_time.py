@@ -6,7 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from dask_starburst.runtime.scheduler.busy_time import Accounts
+from dask_starburst.runtime.scheduler.busy_time import BusyTime
 
 
 def scheduler(*names: int) -> Any:
@@ -16,12 +16,12 @@ def scheduler(*names: int) -> Any:
 
 def test_workers_that_are_gone_are_told_a_few_times_and_forgotten_however_many_there_were():
     here = scheduler(0, 1)
-    accounts = Accounts(here)
+    busy_time = BusyTime(here)
     for name in range(1000):
-        accounts._busy[name] = 1.0 + name
+        busy_time._busy[name] = 1.0 + name
 
     async def ask() -> dict[Any, float]:
-        return await accounts.starburst_account(0.0, 0.0)
+        return await busy_time.starburst_report_spending(0.0, 0.0)
 
     told = [asyncio.run(ask()) for _ in range(5)]
     assert told[0] == told[1] == told[2] == {name: 1.0 + name for name in range(1000)}
@@ -30,11 +30,11 @@ def test_workers_that_are_gone_are_told_a_few_times_and_forgotten_however_many_t
 
 def test_a_worker_whose_connection_was_lost_and_that_comes_back_is_remembered():
     here = scheduler(0)
-    accounts = Accounts(here)
-    accounts._busy.update({0: 5.0, 1: 7.0})
+    busy_time = BusyTime(here)
+    busy_time._busy.update({0: 5.0, 1: 7.0})
 
     async def ask() -> dict[Any, float]:
-        return await accounts.starburst_account(0.0, 0.0)
+        return await busy_time.starburst_report_spending(0.0, 0.0)
 
     asyncio.run(ask())
     here.workers.update(scheduler(1).workers)

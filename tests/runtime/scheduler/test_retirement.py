@@ -37,11 +37,11 @@ def in_a_loop(test: Callable[..., Any]) -> Callable[..., None]:
 
 @asynccontextmanager
 async def dask_cluster(
-    workers: int, margin: float = 0.5, weigh: float = 10
+    workers: int, margin: float = 0.5, warn_interval: float = 10
 ) -> AsyncIterator[tuple[Client, list[Worker]]]:
     with dask.config.set(QUICK):
         async with Scheduler(dashboard=False, host="127.0.0.1", port=0) as scheduler:
-            retirement = Retirement(scheduler, margin, weigh)
+            retirement = Retirement(scheduler, margin, warn_interval)
             scheduler.add_plugin(retirement)
             retirement.begin()
             made = [await join(scheduler, n) for n in range(workers)]
@@ -247,7 +247,7 @@ class Huge:
 
 @in_a_loop
 async def test_it_warns_once_of_a_worker_on_spot_that_holds_more_than_can_be_moved() -> None:
-    async with dask_cluster(2, weigh=0.05) as (client, [one, two]):
+    async with dask_cluster(2, warn_interval=0.05) as (client, [one, two]):
         await client.scheduler.starburst_watched(name=0)
         held = [client.submit(Huge, workers=[worker.address], pure=False) for worker in (one, two)]
         await asyncio.gather(*held)
@@ -273,7 +273,7 @@ async def test_a_task_is_not_killed_because_aws_took_four_of_its_workers_one_aft
             else:  # without a notice, and the client finds out that AWS took it
                 await vanish(worker)
                 await until_removed(client)
-                assert await client.scheduler.starburst_forgive(names=[f"w{n}"]) == 1
+                assert await client.scheduler.starburst_clear_suspicion(names=[f"w{n}"]) == 1
             await until_removed(client)
         last = await join(client.scheduler.address, "last")
         assert await future == 5

@@ -88,7 +88,7 @@ async def test_once_a_worker_with_the_plugins_has_come_what_it_lacks_is_known():
         await waiting(scheduler, 1)
         assert await client.scheduler.adaptive_target() == 1
         worker = await join(scheduler, 0)
-        unrunnable.look()
+        unrunnable.poll()
         await worker.close()
         assert await client.scheduler.adaptive_target() == 0
         assert gpu.status == "pending"

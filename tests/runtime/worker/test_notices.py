@@ -25,7 +25,7 @@ from distributed import Nanny as DaskNanny
 from dask_starburst.plan.scheduler.notices import ACTION_PATH, REBALANCE_PATH
 from dask_starburst.runtime.metadata import Metadata
 from dask_starburst.runtime.scheduler.retirement import Retirement
-from dask_starburst.runtime.worker.notices import Watcher
+from dask_starburst.runtime.worker.notices import NoticeWatcher
 from tests.support.cluster_asserts import read_until, wait_until
 
 TICK = 0.02
@@ -122,7 +122,7 @@ def watch(service: Service, nanny: Nanny, until: Callable[[], bool], then: Calla
     """Let a watcher run until something is true, and, after `then`, for some looks more."""
 
     async def run() -> None:
-        watcher = Watcher(nanny, Metadata(service.url, timeout=0.3), TICK)
+        watcher = NoticeWatcher(nanny, Metadata(service.url, timeout=0.3), TICK)
         watcher.begin()
         await wait(until)
         if then is not None:
@@ -200,7 +200,7 @@ def test_a_service_that_hangs_does_not_hold_up_the_loop(service: Service):
     nanny = Nanny()
 
     async def run() -> None:
-        watcher = Watcher(nanny, Metadata(service.url, timeout=60.0), TICK)  # longer than this test hangs
+        watcher = NoticeWatcher(nanny, Metadata(service.url, timeout=60.0), TICK)  # longer than this test hangs
         service.well.clear()
         watcher.begin()
         await wait(lambda: service.hanging == 1)  # the loop goes round: this is asked in it
@@ -217,7 +217,7 @@ def test_a_service_that_hangs_is_given_up_and_asked_again(service: Service):
     nanny = Nanny()
 
     async def run() -> None:
-        watcher = Watcher(nanny, Metadata(service.url, timeout=0.05), TICK)
+        watcher = NoticeWatcher(nanny, Metadata(service.url, timeout=0.05), TICK)
         service.well.clear()
         watcher.begin()
         await wait(lambda: service.hanging >= 2)
@@ -253,7 +253,7 @@ def test_nobody_watches_on_demand(service: Service):
     service.interrupt(100)
 
     async def run() -> None:
-        watcher = Watcher(nanny, Metadata(service.url), TICK)
+        watcher = NoticeWatcher(nanny, Metadata(service.url), TICK)
         watcher.begin()
         await wait(lambda: bool(service.asked))
         await asyncio.sleep(5 * TICK)
@@ -275,8 +275,8 @@ def test_a_worker_that_ecs_drains_is_looked_at_for_a_notice_which_its_watch_has_
                 retirement = Retirement(scheduler)
                 scheduler.add_plugin(retirement)
                 retirement.begin()
-                watcher = Watcher(nanny, Metadata(service.url), every=3600)
-                nanny.handlers["starburst_look"] = watcher.look
+                watcher = NoticeWatcher(nanny, Metadata(service.url), every=3600)
+                nanny.handlers["starburst_poll"] = watcher.poll
                 watcher.begin()
                 await wait(lambda: retirement._on_spot == {0})
                 service.interrupt(100)

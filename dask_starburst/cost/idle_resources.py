@@ -16,7 +16,7 @@ from dask_starburst.plan.requests.tasks import LOG_GROUP
 T = TypeVar("T")
 
 
-async def kept(aws: AWS, repository: str) -> Kept:
+async def idle_resources(aws: AWS, repository: str) -> Kept:
     """Return what there is of images and logs; what the user may not ask is unknown.
 
     Parameters
@@ -28,14 +28,14 @@ async def kept(aws: AWS, repository: str) -> Kept:
     """
     trouble: list[str] = []
     images, log_bytes = await asyncio.gather(
-        _told(ecr.images(aws, repository), trouble), _told(logs.stored_bytes(aws, LOG_GROUP), trouble)
+        _allowed(ecr.images(aws, repository), trouble), _allowed(logs.stored_bytes(aws, LOG_GROUP), trouble)
     )
     tagged = [image for image in images or () if image.tags]
     size = None if images is None else stored_bytes(images)
     return Kept(size, len(tagged), log_bytes, tuple(trouble))
 
 
-async def _told(question: Awaitable[T], trouble: list[str]) -> T | None:
+async def _allowed(question: Awaitable[T], trouble: list[str]) -> T | None:
     """Return the answer; None, and a sentence more, if the user may not ask."""
     try:
         return await question

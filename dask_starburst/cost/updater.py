@@ -16,16 +16,16 @@ from dask_starburst.errors import StarburstError
 logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at how old the prices are; AWS is asked only for those that are too old.
-_LOOK = 5.0
+_REFRESH_INTERVAL = 5.0
 #: Seconds before AWS is asked for the first time where no cap depends on it: a start has enough to ask for.
-_FIRST = 10.0
+_FIRST_REFRESH = 10.0
 #: Seconds that a launch with a cap waits for current prices; then it goes by those that there are.
-_PATIENCE = 15.0
+_START_TIMEOUT = 15.0
 #: Seconds that AWS has at the end to tell the times of all instances; those that were seen are nearly as good.
-_LAST = 3.0
+_CLOSE_TIMEOUT = 3.0
 
 
-class BookKeeper:
+class LedgerUpdater:
     """Looks after the ledger of one cluster.
 
     Parameters
@@ -35,7 +35,7 @@ class BookKeeper:
     book : PriceBook
         The prices.
     ledger : Ledger
-        The books.
+        The cost_tracker.
     """
 
     def __init__(self, aws: AWS, book: PriceBook, ledger: Ledger) -> None:
@@ -48,9 +48,11 @@ class BookKeeper:
         """Get current prices, now if something depends on them, and keep them so."""
         if self._ledger.caps.binding:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE):
+                async with asyncio.timeout(_START_TIMEOUT):
                     await self._refresh()
-        self._task = asyncio.ensure_future(self._run(_LOOK if self._ledger.caps.binding else _FIRST))
+        self._task = asyncio.ensure_future(
+            self._run(_REFRESH_INTERVAL if self._ledger.caps.binding else _FIRST_REFRESH)
+        )
 
     async def stop(self) -> None:
         """Ask for no more prices."""
@@ -58,10 +60,10 @@ class BookKeeper:
 
     async def close(self) -> None:
         """Close the books at the times that AWS gives for what it has terminated, and now for the rest."""
-        if self._ledger.accounts:
+        if self._ledger.instances:
             try:
-                async with asyncio.timeout(_LAST):
-                    lives = await ec2.lives(self._aws, self._ledger.accounts)
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    lives = await ec2.lives(self._aws, self._ledger.instances)
                 for life in lives:
                     self._ledger.correct(life.id, life.launched, life.ended, life.zone, life.taken)
             except (StarburstError, TimeoutError) as error:
@@ -75,9 +77,9 @@ class BookKeeper:
                 await self._refresh()
             except Exception:  # the loop's edge: prices that are a little old harm nobody
                 logger.exception("the prices stay as they are")
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_REFRESH_INTERVAL)
 
     async def _refresh(self) -> None:
-        zones = {account.zone for account in self._ledger.accounts.values() if account.zone}
+        zones = {instance.zone for instance in self._ledger.instances.values() if instance.zone}
         await self._book.refresh(self._aws, self._ledger.types, sorted(zones))
         self._ledger.reprice(self._aws.now())

@@ -36,7 +36,7 @@ class _Past:
 
 
 @dataclass
-class Account:
+class InstanceCost:
     """One instance. Times are seconds on any clock, the same for all; ``ended`` is None while it runs.
 
     ``taken``: whether AWS has interrupted it. ``price`` may change while it runs, as Spot does: ``prices`` holds from
