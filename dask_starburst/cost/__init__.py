@@ -1,4 +1,4 @@
-"""What a cluster costs."""
+"""The cost of a cluster."""
 
 from dask_starburst.cost.bill import Cost
 from dask_starburst.cost.instance_cost import Market

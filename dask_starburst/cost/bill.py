@@ -1,4 +1,4 @@
-"""What a cluster has cost, as a value."""
+"""The cost of a cluster, as a value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dask_starburst.catalog import Price, sources
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Cost:
-    """What some usage costs, in US dollars without tax and discounts.
+    """The cost of some usage in US dollars, without tax and discounts.
 
     Attributes
     ----------
@@ -19,19 +19,19 @@ class Cost:
     instance_hours : float
         Billed hours of all instances together.
     saved : float
-        By how much the instances that were bought on Spot were cheaper than on demand.
+        Savings of Spot instances against on-demand prices.
     by_group : mapping of str to float
-        All of it by group: ``head``, ``spot``, ``on-demand``.
+        Total cost by group: ``head``, ``spot``, ``on-demand``.
     by_cause : mapping of str to float
-        All of it by what the time went into: ``scheduler``, ``boot``, ``work``, ``idle``, ``interrupted``.
+        Total cost by use of the time: ``scheduler``, ``boot``, ``work``, ``idle``, ``interrupted``.
     prices : tuple of Price
-        The instance prices that it was reckoned with, each with its source and date.
+        The instance prices used, each with its source and date.
     unpriced : tuple of str
-        Types that ran and that nobody knows a price of: they are missing in the sum.
+        Types that ran and have no known price. They are not in the sum.
     region : str
-        The region whose prices they are.
+        The region of the prices.
     simulated : bool
-        True if the instances were those of the embedded AWS, so that nobody pays.
+        Whether the instances were those of the embedded AWS, which cost nothing.
     """
 
     instances: float = 0.0
@@ -48,18 +48,18 @@ class Cost:
 
     @property
     def usd(self) -> float:
-        """All parts together."""
+        """The total."""
         return self.instances + self.public_ipv4 + self.storage
 
     @property
     def source(self) -> str:
-        """Where the worst of its prices is from, and of when."""
+        """Source and date of the least reliable price."""
         return sources(self.prices)
 
     def __str__(self) -> str:
         caveats = [self.source or "nothing was launched"]
         if self.unpriced:
-            caveats.append(f"without {', '.join(self.unpriced)}, whose price nobody knows")
+            caveats.append(f"without {', '.join(self.unpriced)}, whose price is unknown")
         if self.simulated:
             caveats.append("simulated run")
         return f"{dollars(self.usd)} ({'; '.join(caveats)})"
@@ -72,5 +72,5 @@ class Cost:
 
 
 def dollars(usd: float) -> str:
-    """Write an amount so that it has three digits that matter: ``"$12.34"``, ``"$0.0123"``."""
+    """Format an amount with about three significant digits: ``"$12.34"``, ``"$0.0123"``."""
     return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}"

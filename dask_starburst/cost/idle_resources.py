@@ -1,4 +1,4 @@
-"""Asking AWS what is kept in an account and costs something."""
+"""Find the resources of an account that cost money while no cluster runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 async def idle_resources(aws: AWS, repository: str) -> Kept:
-    """Return what there is of images and logs; what the user may not ask is unknown.
+    """Return the stored images and logs; sizes that the user has no permission to read are unknown.
 
     Parameters
     ----------
     aws : AWS
         The account and region.
     repository : str
-        Where the images of workers are.
+        The ECR repository of the workers' images.
     """
     trouble: list[str] = []
     images, log_bytes = await asyncio.gather(
@@ -36,7 +36,7 @@ async def idle_resources(aws: AWS, repository: str) -> Kept:
 
 
 async def _allowed(question: Awaitable[T], trouble: list[str]) -> T | None:
-    """Return the answer; None, and a sentence more, if the user may not ask."""
+    """Return the answer; None if permission is denied, with the error appended to `trouble`."""
     try:
         return await question
     except PermissionDenied as error:

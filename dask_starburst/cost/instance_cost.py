@@ -1,4 +1,4 @@
-"""The account of one instance: when it ran, at which prices, and what it did meanwhile."""
+"""The cost of one instance: when it ran, at which prices, and how its time was used."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Literal, TypeVar
 from dask_starburst.catalog import Price
 from dask_starburst.plan.money.budget import MINIMUM_SECONDS
 
-#: A Spot instance that AWS interrupts in its first hour is not charged, though its address and its volume are
+#: A Spot instance that AWS interrupts in its first hour is free of charge; its address and its volume are not
 #: (EC2 User Guide, "Billing for interrupted Spot Instances"; Linux other than SUSE).
 _FREE = 3600.0
 
 Market = Literal["spot", "on-demand"]
-#: What an instance's time went into. ``scheduler``: the head's, all of it. ``boot``: until its worker is up.
-#: ``work``: its worker had tasks. ``idle``: it had none, or there was no worker on it. ``interrupted``: from the
-#: moment at which it was known that AWS takes it, or ECS drains it, to its end.
+#: How an instance's time was used. ``scheduler``: all of the head's time. ``boot``: until its worker is up.
+#: ``work``: its worker had tasks. ``idle``: its worker had none, or it had no worker. ``interrupted``: from the
+#: notice that AWS interrupts it, or ECS drains it, to its end.
 Cause = Literal["scheduler", "boot", "work", "idle", "interrupted"]
 T = TypeVar("T")
-#: Between ``boot`` and the end a worker is ``up``: what of that is work, the scheduler counts.
+#: A worker is ``up`` between ``boot`` and the end; the scheduler counts how much of that is work.
 _Mark = Literal["scheduler", "boot", "up", "idle", "interrupted"]
 
 
 @dataclass
 class _Past:
-    """Sums of what was before a time, from which on the changes themselves are kept; None: from the start."""
+    """Sums up to a time; later changes are kept one by one. None: from the start."""
 
     priced: float | None = None
     marked: float | None = None
@@ -39,8 +39,8 @@ class _Past:
 class InstanceCost:
     """One instance. Times are seconds on any clock, the same for all; ``ended`` is None while it runs.
 
-    ``taken``: whether AWS has interrupted it. ``price`` may change while it runs, as Spot does: ``prices`` holds from
-    when on which was asked for. None: nobody knows its price. What is long over is only summed up: `settle`.
+    ``taken``: whether AWS has interrupted it. ``prices``: each price with its start, as Spot prices change; None is an
+    unknown price. Old changes are folded into sums: `settle`.
     """
 
     instance_type: str
@@ -56,7 +56,7 @@ class InstanceCost:
     _past: _Past = field(default_factory=_Past)
 
     def until(self, now: float) -> float:
-        """Return the moment up to which AWS bills it: a minute after its start at the least."""
+        """Return the time up to which AWS bills it, at least a minute after its start."""
         return max(self.started + MINIMUM_SECONDS, now if self.ended is None else self.ended)
 
     def hours(self, now: float) -> float:
@@ -64,12 +64,12 @@ class InstanceCost:
         return (self.until(now) - self.started) / 3600
 
     def priced(self, now: float) -> Iterator[tuple[float, Price | None]]:
-        """Return the billed hours at each price, as far as they are not summed up."""
+        """Return the billed hours at each price, without those folded into sums."""
         for seconds, price in _parts(self.prices, self._priced_from, self.until(now)):
             yield seconds / 3600, price
 
     def usd(self, now: float) -> float:
-        """Return what the instance alone has cost: neither its address nor its volume."""
+        """Return the cost of the instance in USD, without its address and its volume."""
         if self.taken and self.ended is not None and self.ended - self.started < _FREE:
             return 0.0
         return self._past.usd + _usd_of(self.priced(now))
@@ -80,13 +80,13 @@ class InstanceCost:
 
     @property
     def settled(self) -> bool:
-        """Whether some of it is only summed up."""
+        """Whether some changes have been folded into sums."""
         return self._past.priced is not None
 
     def settle(self, before: float) -> list[Price | None]:
-        """Sum up what was before a time (seconds), of which nothing new is heard any more; return its prices.
+        """Fold the changes before a time (seconds) into sums, and return their prices.
 
-        A Spot price may change every hour, and workers come and go, on an instance that lives for months.
+        On an instance that runs for months the Spot price may change every hour, and workers start and stop.
         """
         if before - self.started < _FREE:
             return []
@@ -101,7 +101,7 @@ class InstanceCost:
         return [price for _, price in parts]
 
     def reprice(self, price: Price | None, at: float) -> None:
-        """Count at another price from when AWS says that it holds, else from `at`; AWS's first word from the start."""
+        """Apply a price from the time that AWS gives, else from `at`; the first live price applies from the start."""
         known = self._past.live or any(p and p.kind == "live" for _, p in self.prices)
         if price is not None and price.kind == "live" and not known:
             self.prices = [(self._priced_from, price)]
@@ -110,12 +110,12 @@ class InstanceCost:
             self.prices.append((at if since is None else min(at, max(since, self.prices[-1][0])), price))
 
     def mark(self, what: _Mark, at: float) -> None:
-        """Say what its time goes into from now on; what is interrupted stays so."""
+        """Set how its time is used from now on; an interrupted instance stays interrupted."""
         if not self.marks or self.marks[-1][1] not in (what, "interrupted", "scheduler"):
             self.marks.append((at, what))
 
     def shares(self, now: float) -> Mapping[Cause, float]:
-        """Return which part of its time went into what; they add up to 1."""
+        """Return the share of each cause in its time; the shares add up to 1."""
         marked, begin = self._past.seconds.copy(), self._past.marked
         for part, what in _parts(self.marks, self.started if begin is None else begin, self.until(now)):
             marked[what] += part
@@ -132,7 +132,7 @@ class InstanceCost:
 
 
 def _parts(changes: list[tuple[float, T]], start: float, end: float) -> Iterator[tuple[float, T]]:
-    """Cut the time from `start` to `end` where something changes; what is first counts from the start."""
+    """Cut the time from `start` to `end` at the changes; the first value applies from the start."""
     for number, (at, what) in enumerate(changes):
         begins = start if number == 0 else max(at, start)
         ends = changes[number + 1][0] if number + 1 < len(changes) else end
@@ -143,7 +143,7 @@ def _parts(changes: list[tuple[float, T]], start: float, end: float) -> Iterator
 def _cut(
     changes: list[tuple[float, T]], start: float, before: float
 ) -> tuple[list[tuple[float, T]], list[tuple[float, T]], float]:
-    """Return what is over before a time, in parts as `_parts` does; the changes that are left; and their start."""
+    """Return the parts that ended before a time (as `_parts`), the remaining changes, and the start of these."""
     count = max(0, sum(at <= before for at, _ in changes) - 1)
     if not count:
         return [], changes, start

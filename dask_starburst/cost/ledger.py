@@ -1,4 +1,4 @@
-"""The books of one cluster: which instance ran for how long, and what AWS asks for that."""
+"""The cost of one cluster: which instance ran for how long, and at which price."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from dask_starburst.plan.money.quote import HOURS_A_MONTH
 
 
 class Prices(Protocol):
-    """Who knows what an hour of an instance costs, such as a :class:`.PriceBook`."""
+    """A source of hourly prices, such as a :class:`.PriceBook`."""
 
     @property
     def region(self) -> str:
-        """The region whose prices they are."""
+        """The region of the prices."""
 
     def on_demand(self, instance_type: str) -> Price:
         """Return the on-demand price of a type."""
@@ -32,14 +32,14 @@ class Prices(Protocol):
         """Return the Spot price of a type in a zone."""
 
 
-#: An instance that ended longer ago is only counted (seconds): EC2 itself forgets it after about an hour, and so
-#: corrects it no more (docs.aws.amazon.com/AWSEC2/latest/UserGuide/terminating-instances.html).
+#: Seconds after its end from which an instance is folded into sums. EC2 lists a terminated instance for about an hour,
+#: so it cannot be corrected later (docs.aws.amazon.com/AWSEC2/latest/UserGuide/terminating-instances.html).
 _FOLD_AFTER = 2 * 3600.0
 
 
 @dataclass
 class _Sums:
-    """What some instances have cost together."""
+    """The cost of several instances together."""
 
     usd: float = 0.0
     instances: float = 0.0
@@ -51,7 +51,7 @@ class _Sums:
     unpriced: set[str] = field(default_factory=set)
 
     def copy(self) -> _Sums:
-        """Return sums that can go on from here."""
+        """Return an independent copy."""
         return replace(
             self,
             groups=self.groups.copy(),
@@ -61,7 +61,7 @@ class _Sums:
         )
 
     def add(self, instance: InstanceCost, usd: float, saved: float, now: float) -> None:
-        """Add one instance, with all that it has cost and what was saved."""
+        """Add one instance with its total cost and its saving."""
         self.usd += usd
         self.instances += instance.usd(now)
         self.hours += instance.hours(now)
@@ -78,18 +78,18 @@ class _Sums:
 
 @dataclass
 class Ledger:
-    """Adds up what instances cost. It is told; it asks nobody, and knows no clock.
+    """Adds up the cost of instances from events. It makes no calls and reads no clock.
 
     Parameters
     ----------
     prices : Prices, optional
-        Those of us-east-1 by default.
+        By default those of us-east-1.
     volume_gb : float, optional
         Size of the gp3 volume that each instance has, in GB.
     simulated : bool, optional
         Whether the instances are those of the embedded AWS.
     caps : Caps, optional
-        What may be spent.
+        The cost limits.
     types : iterable of str, optional
         The types that the cluster may launch.
     """
@@ -108,9 +108,9 @@ class Ledger:
     def instance_started(
         self, instance_id: str, instance_type: str, market: Market, at: float, group: str = ""
     ) -> None:
-        """Open the account of one instance.
+        """Start to count the cost of an instance.
 
-        A second word about the same instance changes nothing, so that a repeated event costs nothing.
+        A repeated event about the same instance has no effect.
 
         Parameters
         ----------
@@ -129,10 +129,10 @@ class Ledger:
             self.instances[instance_id] = instance
 
     def instance_ended(self, instance_id: str, at: float) -> None:
-        """Close the account of one instance.
+        """Stop counting the cost of an instance.
 
-        An instance that never started here belongs to another cluster and is passed over; one that has ended
-        keeps its first end.
+        An unknown instance, which belongs to another cluster, is ignored. An instance that has ended keeps its first
+        end.
 
         Parameters
         ----------
@@ -145,7 +145,7 @@ class Ledger:
             instance.ended = at
 
     def correct(self, instance_id: str, started: float, ended: float | None, zone: str, taken: bool = False) -> None:
-        """Put what EC2 says of an instance in the place of what was seen from outside: when, and where.
+        """Replace the observed times and zone of an instance by those that EC2 returns.
 
         Parameters
         ----------
@@ -153,7 +153,7 @@ class Ledger:
         started, ended : float
             Seconds; ``ended`` is None where EC2 says nothing.
         zone : str
-            Its availability zone, which has a Spot price of its own.
+            Its Availability Zone, which has its own Spot price.
         taken : bool
             Whether AWS has interrupted it.
         """
@@ -167,7 +167,7 @@ class Ledger:
             instance.prices = [(started, price)]
 
     def close(self, at: float) -> None:
-        """Close every account that is still open, as when a whole pool is emptied.
+        """Stop counting the cost of all instances, when the pool is emptied.
 
         Parameters
         ----------
@@ -178,14 +178,14 @@ class Ledger:
             self.instance_ended(instance_id, at)
 
     def reprice(self, at: float) -> None:
-        """Look prices up anew for all that runs: from `at` (seconds) on they count as they are now."""
+        """Apply the current prices to all running instances from `at` (seconds)."""
         self._fold_ended(at)
         for instance in self.instances.values():
             if instance.ended is None:
                 instance.reprice(self._price(instance), at)
 
     def note(self, event: Event) -> None:
-        """Book an event, if it is about an instance that comes or goes, or about what runs on it.
+        """Record an event about an instance or the worker on it; ignore all others.
 
         Parameters
         ----------
@@ -213,20 +213,20 @@ class Ledger:
                 instance.mark("interrupted", at)
 
     def record_busy(self, seconds: Mapping[Name, float]) -> None:
-        """Hear for how many seconds each worker has been busy in all, by its name."""
+        """Record the total busy seconds of each worker, by name."""
         for name, busy in seconds.items():
             instance = self.instances.get(self._runs_on.get(name, ""))
             if instance is not None:
                 instance.busy += max(0.0, busy - self._busy.get(name, 0.0))
         self._busy = dict(seconds)
-        over = self._left - seconds.keys()  # the scheduler has told the last of them
+        over = self._left - seconds.keys()  # the scheduler no longer reports them
         self._runs_on = {name: instance for name, instance in self._runs_on.items() if name not in over}
         self._left -= over
 
     def rates(self) -> Rates:
-        """Return what an hour of each type costs now, its address and volume included.
+        """Return the current hourly cost of each type, with its address and volume.
 
-        A Spot price that is not known counts as that on demand. A type that has neither is left out.
+        An unknown Spot price is replaced by the on-demand price. A type without either is left out.
         """
         usd: dict[tuple[str, str], float] = {}
         extra = PUBLIC_IPV4_HOUR + self._volume_hour
@@ -238,7 +238,7 @@ class Ledger:
         return Rates(usd)
 
     def require_prices(self) -> None:
-        """Refuse to keep a cap without knowing what things cost.
+        """Raise an error if a type has no price, because then no cost cap can be enforced.
 
         Raises
         ------
@@ -250,21 +250,21 @@ class Ledger:
                 self.prices.on_demand(kind)
             except PriceUnknown as error:
                 raise PriceUnknown(
-                    f"no cap can be kept on a cluster that may launch {kind}, for {error}"
-                    " Leave it out with instance_types=[…], or launch without a cap."
+                    f"a cost cap cannot be enforced on a cluster that may launch {kind}: {error}"
+                    " Exclude the type with instance_types=[…], or launch without a cap."
                 ) from None
 
     def spent(self, now: float) -> float:
-        """Return what everything has cost up to `now` (seconds), in USD."""
+        """Return the total cost up to `now` (seconds), in USD."""
         return self._past.usd + sum(self._all(instance, now) for instance in self.instances.values())
 
     def total(self, now: float) -> Cost:
-        """Give what everything has cost up to `now`.
+        """Return the total cost up to `now` with its parts.
 
         Parameters
         ----------
         now : float
-            Seconds on the clock of the other calls.
+            Seconds, on the same clock as the other calls.
 
         Returns
         -------
@@ -288,7 +288,7 @@ class Ledger:
         )
 
     def _fold_ended(self, now: float) -> None:
-        """Turn into sums what is long over, instances and the past of others: a cluster may live for months."""
+        """Fold ended instances, and old changes of running ones, into sums: a cluster may run for months."""
         for instance in self.instances.values():
             for price in instance.settle(now - _FOLD_AFTER):
                 if price is None:
@@ -304,7 +304,7 @@ class Ledger:
         if past:
             self._runs_on = {worker: name for worker, name in self._runs_on.items() if name in self.instances}
         if len(self._past.prices) > 1:
-            # One for each source and kind is enough to name them; else each change of a Spot price would be kept.
+            # One for each source and kind is enough to name them, instead of every change of a Spot price.
             self._past.prices = dict.fromkeys({(p.source, p.kind): p for p in self._past.prices}.values())
 
     @property

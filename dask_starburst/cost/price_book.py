@@ -1,4 +1,4 @@
-"""What things cost, as well as it can be known: live, cached, bundled, derived, assumed; never zero, never made up."""
+"""Prices from the best available source: live, cached, bundled, derived or assumed. An unknown price is an error."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from dask_starburst.errors import PermissionDenied, PriceUnknown, StarburstError
 from dask_starburst.paths import cache_dir
 
 ON_DEMAND_SECONDS = 24 * 3600.0
-"""How long a list price counts as live: AWS changes them a few times a year."""
+"""Seconds for which a list price counts as live: AWS changes them a few times a year."""
 
 SPOT_SECONDS = 300.0
-"""How long a Spot price counts as live: AWS changes them by the hour."""
+"""Seconds for which a Spot price counts as live: AWS changes them by the hour."""
 
 RETRY_AFTER_REFUSAL = 300.0
-"""How long AWS is not asked again for what it has refused, in seconds."""
+"""Seconds before a refused request is repeated."""
 
 
 class PriceBook:
-    """The prices of one region, from the best source that there is for each.
+    """The prices of one region, each from the best available source.
 
-    What AWS has said lately (on demand a day, Spot five minutes), else what it has said once and was kept on disk,
-    however old; else the bundled list; else what follows from the family's price; else `PriceUnknown`. A Spot price
-    that AWS has never told is assumed from the on-demand one.
+    The sources in order: a live price from AWS (on-demand: one day, Spot: five minutes), a cached one of any age, the
+    bundled list, a price derived from the family's; else `PriceUnknown`. A Spot price that AWS has never returned is
+    assumed from the on-demand price.
 
     Parameters
     ----------
     region : str
         Such as ``"eu-central-1"``.
     cache : Path, optional
-        The folder to keep prices in; by default one of this user. What another AWS than the real one says, such as
-        the embedded one, is not kept, and what was kept is then put aside.
+        The cache folder; by default the user's. With another AWS than the real one, such as the embedded one, the cache
+        is neither read nor written.
     now : callable, optional
         Returns seconds since the epoch.
     """
@@ -53,10 +53,10 @@ class PriceBook:
         self._known: dict[str, Known] = self._cache.read()
         self._requested: dict[str, float] = {}
         self._refusals: dict[str, str] = {}
-        self._simulated = ""  # what is said before the sources of another AWS than the real one
+        self._simulated = ""  # a prefix of the sources if this is not the real AWS
 
     def on_demand(self, instance_type: str) -> Price:
-        """Give the on-demand price of a type, from what is known now.
+        """Return the on-demand price of a type, as known now.
 
         Parameters
         ----------
@@ -65,7 +65,7 @@ class PriceBook:
         Raises
         ------
         PriceUnknown
-            No source has one.
+            No source has a price.
         """
         known = self._known.get(instance_type)
         if known is not None:
@@ -77,18 +77,18 @@ class PriceBook:
             raise PriceUnknown(f"{error} ({why})" if why else str(error)) from None
 
     def spot(self, instance_type: str, zone: str = "") -> Price:
-        """Give the Spot price of a type, from what is known now.
+        """Return the Spot price of a type, as known now.
 
         Parameters
         ----------
         instance_type : str
         zone : str, optional
-            Such as ``"us-east-1a"``. Without, or where it is not known: that of the dearest zone that is.
+            Such as ``"us-east-1a"``. Without a zone, or if its price is unknown: the highest price of the known zones.
 
         Raises
         ------
         PriceUnknown
-            No source has one, nor one of on demand.
+            No source has a Spot or an on-demand price.
         """
         zones = {
             place: known
@@ -105,17 +105,17 @@ class PriceBook:
         return dataclasses.replace(estimate, why=self._refusals.get("Spot", ""))
 
     async def refresh(self, aws: AWS, types: Iterable[str], zones: Iterable[str], *, spot: bool = True) -> None:
-        """Ask AWS for what is not known, or not lately. What AWS refuses is remembered, not raised.
+        """Request unknown and stale prices. A refusal is recorded, not raised.
 
         Parameters
         ----------
         aws : AWS
         types : iterable of str
-            The instance types; none of a region are asked for if it is empty.
+            The instance types. Nothing is requested if it is empty.
         zones : iterable of str
-            The zones for Spot; empty for all of the region.
+            The zones for Spot; empty for all zones of the region.
         spot : bool, optional
-            False if only on-demand prices are wanted.
+            False to request on-demand prices only.
         """
         real = await self._check_real(aws)
         names, places = sorted(set(types)), sorted(set(zones))
@@ -130,11 +130,11 @@ class PriceBook:
             await asyncio.to_thread(self._cache.write, dict(self._known))
 
     async def _check_real(self, aws: AWS) -> bool:
-        """Return whether this is the real AWS; if not, put aside what the real one has said."""
+        """Return whether this is the real AWS; if not, discard the cached prices."""
         try:
             real = await aws.is_real("pricing")
         except StarburstError:
-            return False  # no credentials or no region: the calls will say so
+            return False  # no credentials or no region: the calls raise the error
         if not real and not self._simulated:
             self._simulated = "simulated "
             self._known = {}
@@ -149,7 +149,7 @@ class PriceBook:
         self._store({f"{name} {zone}": Known(usd, now, since) for (name, zone), (usd, since) in found.items()})
 
     def _store(self, news: dict[str, Known]) -> None:
-        # Another dict, because another thread may be reading the old one.
+        # A new dict, because another thread may be reading the old one.
         self._known = {**self._known, **news}
 
     async def _attempt(self, kind: str, ask: Coroutine[Any, Any, None], keys: list[str]) -> None:
@@ -165,7 +165,7 @@ class PriceBook:
             self._refusals.pop(kind, None)
 
     def _stale(self, key: str, seconds: float) -> bool:
-        """Whether to ask: not known lately, and not asked in vain just now."""
+        """Return whether to request a price: it is not known or too old, and was not just refused."""
         now, known = self._now(), self._known.get(key)
         if known is not None and now - known.asked < seconds:
             return False

@@ -1,4 +1,4 @@
-"""Prices that AWS has told, kept on disk. All of it may be deleted at any time."""
+"""A cache on disk of prices from AWS. It may be deleted at any time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One price: USD an hour, when AWS was asked, and since when it counts (seconds since the epoch)."""
+    """One price: USD an hour, when it was requested, and since when it applies (seconds since the epoch)."""
 
     usd: float
     asked: float
@@ -34,25 +34,25 @@ class PriceCache:
         self._path = path
 
     def read(self) -> dict[str, Known]:
-        """Return what the file has; nothing, with a warning in the log, if it cannot be read."""
+        """Return the prices in the file; none, with a warning in the log, if it cannot be read."""
         try:
             kept = json.loads(self._path.read_text(encoding="utf-8"))
             return {str(key): _sound(*map(float, values)) for key, values in kept["prices"].items()}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            logger.warning("the kept prices in %s cannot be read and are not used: %s", self._path, error)
+            logger.warning("the cached prices in %s cannot be read and are not used: %s", self._path, error)
             return {}
 
     def write(self, prices: dict[str, Known]) -> None:
-        """Keep these beside what another process has kept meanwhile; of two the later one."""
+        """Merge prices into the file, which other processes write too; the later of two prices wins."""
         both = self.read()
         both |= {key: known for key, known in prices.items() if key not in both or both[key].asked <= known.asked}
         text = json.dumps({"prices": {key: astuple(known) for key, known in sorted(both.items())}})
         try:
             write_atomic(self._path, text.encode())
         except OSError as error:
-            logger.warning("prices cannot be kept in %s: %s", self._path, error)
+            logger.warning("prices cannot be cached in %s: %s", self._path, error)
 
 
 def _sound(usd: float, asked: float, since: float) -> Known:

@@ -1,4 +1,4 @@
-"""What clusters of this user have cost, kept on this computer: one line of JSON for each that was closed."""
+"""The costs of closed clusters, stored on this computer as one line of JSON each."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 class Record:
     """The final bill of one cluster.
 
-    Times are seconds since the epoch, amounts US dollars. ``source`` says where its prices are from. ``boot_seconds``
-    is what its workers took from the order of an instance until they were up, the median; 0 if none was booted.
+    Times are seconds since the epoch, amounts US dollars. ``source`` is the source of the prices. ``boot_seconds`` is
+    the median time from the request of an instance until its worker was up; 0 if no worker was started.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Record:
 
 
 def record_of(name: str, pool: str, opened: float, closed: float, cost: Cost, boots: Sequence[float] = ()) -> Record:
-    """Return the record of a cluster that is closed."""
+    """Return the record of a closed cluster."""
     return Record(
         name=name,
         pool=pool,
@@ -59,23 +59,23 @@ def record_of(name: str, pool: str, opened: float, closed: float, cost: Cost, bo
 
 
 def records_path() -> Path:
-    """Return where the records are. The file may be deleted at any time."""
+    """Return the path of the file with the records. It may be deleted at any time."""
     return state_dir() / "costs.jsonl"
 
 
 def save_record(record: Record) -> None:
-    """Add a record; a computer that cannot keep it loses nothing but the report."""
+    """Append a record. A failure is logged; only the cost report depends on it."""
     line = json.dumps({name: getattr(record, name) for name in Record.__dataclass_fields__})
     try:
         private_folder(records_path().parent)
         with open(records_path(), "a", encoding="utf-8", opener=private_opener) as out:
             out.write(line + "\n")
     except OSError as error:
-        logger.warning("what the cluster has cost is not kept for `starburst cost report`: %s", error)
+        logger.warning("the cost of the cluster is not stored for `starburst cost report`: %s", error)
 
 
 def load_records(since: float = 0.0) -> list[Record]:
-    """Return the records of clusters that were closed after `since` (seconds), the newest first."""
+    """Return the records of clusters that were closed after `since` (seconds), newest first."""
     try:
         lines = records_path().read_text("utf-8").splitlines()
     except OSError:
@@ -89,4 +89,4 @@ def _read(line: str) -> Record | None:
         values: dict[str, Any] = json.loads(line)
         return Record(**{name: value for name, value in values.items() if name in Record.__dataclass_fields__})
     except (ValueError, TypeError, AttributeError):
-        return None  # a line that was cut off, or of another version
+        return None  # a truncated line, or one of another version

@@ -1,4 +1,4 @@
-"""Keeping the books of a cluster true while it runs: prices as they are now, and times as AWS has them."""
+"""Keep a cluster's ledger up to date: current prices, and instance times from EC2."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dask_starburst.errors import StarburstError
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at how old the prices are; AWS is asked only for those that are too old.
+#: Seconds between two checks of the prices' age; only stale ones are requested.
 _REFRESH_INTERVAL = 5.0
-#: Seconds before AWS is asked for the first time where no cap depends on it: a start has enough to ask for.
+#: Seconds before the first request if no cap depends on it: a start makes many other calls.
 _FIRST_REFRESH = 10.0
-#: Seconds that a launch with a cap waits for current prices; then it goes by those that there are.
+#: Seconds that a launch with a cap waits for current prices; then it uses the known ones.
 _START_TIMEOUT = 15.0
-#: Seconds that AWS has at the end to tell the times of all instances; those that were seen are nearly as good.
+#: Seconds to wait at the end for the times of all instances; the observed times are close to them.
 _CLOSE_TIMEOUT = 3.0
 
 
@@ -45,7 +45,7 @@ class LedgerUpdater:
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Get current prices, now if something depends on them, and keep them so."""
+        """Start to refresh prices; wait for the first ones if a cap depends on them."""
         if self._ledger.caps.binding:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_START_TIMEOUT):
@@ -55,11 +55,11 @@ class LedgerUpdater:
         )
 
     async def stop(self) -> None:
-        """Ask for no more prices."""
+        """Stop refreshing prices."""
         await cancellation.end([self._task])
 
     async def close(self) -> None:
-        """Close the books at the times that AWS gives for what it has terminated, and now for the rest."""
+        """Close the ledger with the times that EC2 gives for terminated instances, and now for the others."""
         if self._ledger.instances:
             try:
                 async with asyncio.timeout(_CLOSE_TIMEOUT):
@@ -67,7 +67,7 @@ class LedgerUpdater:
                 for life in lives:
                     self._ledger.correct(life.id, life.launched, life.ended, life.zone, life.taken)
             except (StarburstError, TimeoutError) as error:
-                logger.debug("the books are closed at the times that were seen: %r", error)
+                logger.debug("closing the ledger with the observed times: %r", error)
         self._ledger.close(self._aws.now())
 
     async def _run(self, first: float) -> None:
@@ -75,8 +75,8 @@ class LedgerUpdater:
         while True:
             try:
                 await self._refresh()
-            except Exception:  # the loop's edge: prices that are a little old harm nobody
-                logger.exception("the prices stay as they are")
+            except Exception:  # the loop's edge: slightly old prices are harmless
+                logger.exception("refreshing prices failed; retrying")
             await asyncio.sleep(_REFRESH_INTERVAL)
 
     async def _refresh(self) -> None:

@@ -1,1 +1,1 @@
-"""What runs on the other side: in the containers and on the instances."""
+"""Code that runs in the scheduler and worker containers and on the EC2 instances."""

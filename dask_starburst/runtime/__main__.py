@@ -1,7 +1,7 @@
-"""What a container runs: ``python -m dask_starburst.runtime scheduler|worker …``.
+"""Entry point of the containers: ``python -m dask_starburst.runtime scheduler|worker …``.
 
-A thin door in front of Dask's own command line: it takes the certificates out of the environment
-before anything else happens, and finds out the instance's own address.
+A thin wrapper around Dask's command line. It first moves the certificates out of the environment and looks up the
+address of the instance.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import dask.config
 from dask_starburst.plan.requests.tasks import TLS_VARIABLE, WORKERS_VARIABLE, Place, places_of
 from dask_starburst.runtime.metadata import own_address, own_instance
 
-#: A worker that finds no scheduler for so long ends; the scheduler may still be booting.
+#: Seconds after which a worker that finds no scheduler exits. The scheduler may still be booting.
 _DEATH_TIMEOUT = "180"
 
 
 def wipe(variable: str) -> None:
-    """Overwrite the value of an environment variable where the kernel has put it.
+    """Overwrite the value of an environment variable in the memory of the process.
 
-    ``os.environ`` is a copy: without this ``/proc/PID/environ`` shows the value for as long as the process lives, to
-    the user's code in the worker as well, which has the same user.
+    ``os.environ`` is a copy. Without this, ``/proc/PID/environ`` shows the value for the lifetime of the process, also
+    to the user's code in the worker, which runs as the same user.
     """
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_void_p
@@ -37,13 +37,13 @@ def wipe(variable: str) -> None:
 def take_secrets() -> None:
     """Move the certificates from the environment into Dask's configuration in memory.
 
-    Every child process inherits the environment, and user code prints it. The nanny hands its
-    configuration to the worker through a pipe.
+    Every child process inherits the environment, and user code may print it. The nanny passes its configuration to
+    the worker through a pipe.
     """
     wipe(TLS_VARIABLE)
     secret = os.environ.pop(TLS_VARIABLE, None)
     if not secret:
-        sys.exit(f"{TLS_VARIABLE} is missing: this is meant to run as an ECS task of dask_starburst")
+        sys.exit(f"{TLS_VARIABLE} is missing: run this only as an ECS task that dask_starburst has started")
     parts = json.loads(secret)
     settings = {"distributed.comm.require-encryption": True, "distributed.comm.tls.ca-file": parts["ca"]}
     for role in ("scheduler", "worker", "client"):
@@ -53,7 +53,7 @@ def take_secrets() -> None:
 
 
 def own_place(batch: str, instance: str) -> Place:
-    """Return which worker of its batch the container on this instance is."""
+    """Return which worker of its batch this container is, by its instance."""
     places = {place.instance: place for place in places_of(batch)}
     if instance not in places:
         sys.exit(f"{WORKERS_VARIABLE} names {', '.join(places)}, but this is {instance}: ECS placed it elsewhere")
@@ -71,10 +71,10 @@ def main() -> None:
 @click.option("--dashboard/--no-dashboard", default=True)
 @click.argument("lease_keeper", nargs=-1, type=click.UNPROCESSED)
 def scheduler(port: str, dashboard_port: str, dashboard: bool, lease_keeper: tuple[str, ...]) -> None:
-    """Run the scheduler on this instance's own address, with the guardian of its pool and what retires its workers.
+    """Run the scheduler on the address of this instance, with the lease keeper and the other preloads.
 
-    What stands after ``--`` is for the guardian. Dask's own ``--idle-timeout`` is not used: it would
-    end the process and leave the instances.
+    Arguments after ``--`` go to the lease keeper. Dask's own ``--idle-timeout`` is not used: it would end the process
+    and leave the instances running.
     """
     from distributed.cli.dask_scheduler import main as dask_scheduler
 
@@ -91,10 +91,10 @@ def scheduler(port: str, dashboard_port: str, dashboard: bool, lease_keeper: tup
 @click.option("--nthreads", required=True)
 @click.option("--notices/--no-notices", default=True)
 def worker(nthreads: str, notices: bool) -> None:
-    """Run a worker with its nanny, which listens for Spot notices, on this instance's own address.
+    """Run a worker and its nanny, which polls for Spot notices, on the address of this instance.
 
-    ECS tells every container of a batch the same; which worker this is follows from its instance. It has no
-    dashboard of its own, which nobody outside could reach and which takes a second to import; it still has its metrics.
+    All containers of a batch get the same command; the instance decides which worker this is. The worker has no
+    dashboard, which would take a second to import and is not reachable from outside. It still serves metrics.
     """
     from distributed.cli.dask_worker import main as dask_worker
 
@@ -105,7 +105,7 @@ def worker(nthreads: str, notices: bool) -> None:
             os.environ["STARBURST_SCHEDULER"],
             *("--name", str(own.worker)),  # `dask worker` makes it a number again
             *("--protocol", "tls", "--host", host),
-            # Also without a dashboard there is an HTTP server, for health and metrics; Dask's default is every address.
+            # The HTTP server for health and metrics runs without a dashboard too. Dask binds it to all addresses.
             *("--dashboard-address", f"{host}:0"),
             *("--nthreads", nthreads, "--memory-limit", str(own.memory_limit)),
             *("--death-timeout", _DEATH_TIMEOUT, "--no-dashboard", *listen),

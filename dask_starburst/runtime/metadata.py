@@ -1,4 +1,4 @@
-"""Asking the instance metadata service (IMDSv2) about the instance that we run on."""
+"""A client of the instance metadata service (IMDSv2)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 #: The link-local address of every instance's metadata service.
 _DEFAULT = "http://169.254.169.254/"
-#: What a token may live for at most (docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html).
+#: The longest lifetime of a token (docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html).
 _TOKEN_SECONDS = 21_600
-#: A token is not used any more so shortly before its end.
+#: Seconds before its expiry from which a token is not used.
 _SPARE = 60
 
-#: What a read may fail with when the service is not well; it may answer the next time.
+#: Errors of a read that may succeed when it is repeated.
 METADATA_ERRORS = (OSError, HTTPException, ValueError)
 
 _opener = build_opener(ProxyHandler({}))  # never through a proxy
@@ -26,21 +26,21 @@ _opener = build_opener(ProxyHandler({}))  # never through a proxy
 
 @dataclass(frozen=True)
 class Answer:
-    """One value, and when the service says it is (seconds since 1970)."""
+    """One value, and the time by the service's clock (seconds since the epoch)."""
 
     text: str
     now: float
 
 
 class Metadata:
-    """The metadata service, asked again and again with one token.
+    """The metadata service, with a token that is reused until it expires.
 
     Parameters
     ----------
     root : str, optional
-        Where it is; by default where the AWS SDKs look for it.
+        URL of the service. Defaults to the one that the AWS SDKs use.
     timeout : float
-        Seconds until it counts as hanging; a service on the same host answers at once or not at all.
+        Timeout of a request in seconds.
     """
 
     def __init__(self, root: str | None = None, timeout: float = 5.0) -> None:
@@ -56,7 +56,7 @@ class Metadata:
         Raises
         ------
         OSError, http.client.HTTPException, ValueError
-            The service does not answer, or not with this; see `METADATA_ERRORS`.
+            The service does not answer, or the answer is not valid; see `METADATA_ERRORS`.
         """
         used = self._until > 0
         try:
@@ -67,7 +67,7 @@ class Metadata:
                 return None
             if error.code != HTTPStatus.UNAUTHORIZED or not used:
                 raise
-        self._until = 0.0  # the token is not good any more: once more with a new one
+        self._until = 0.0  # the token has expired: retry with a new one
         return self.get(path)
 
     def _get(self, path: str) -> Answer:
@@ -87,8 +87,8 @@ class Metadata:
 def own_address() -> str:
     """Return the private IPv4 address of this instance.
 
-    In host mode it is the container's own. It has to be given to Dask, which would else listen
-    everywhere and guess which address others can reach.
+    A container in host mode has the same address. Without it Dask would listen on all addresses and guess which one
+    other hosts can reach.
     """
     return _read("latest/meta-data/local-ipv4")
 

@@ -1,4 +1,4 @@
-"""What is done all the time: beside a scheduler as long as it lives, or beside a nanny."""
+"""Background loops of a scheduler or a nanny."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from dask_starburst import cancellation
 
 
 class Loop(ABC):
-    """Runs from `begin` to `end`."""
+    """A background loop that runs from `begin` to `end`."""
 
     _loop_task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Run from now on."""
+        """Start the loop."""
         self._loop_task = asyncio.ensure_future(self._run())
 
     async def end(self) -> None:
-        """Run no more."""
+        """Stop the loop."""
         await cancellation.end([self._loop_task])
 
     @abstractmethod
     async def _run(self) -> None:
-        """Do it, for ever."""
+        """Run until cancelled."""
 
 
 class LoopingPlugin(Loop, SchedulerPlugin):
-    """Runs a loop beside the scheduler, from `begin` until the scheduler closes."""
+    """A loop in the scheduler's process, from `begin` until the scheduler closes."""
 
     async def before_close(self) -> None:
-        """Run no more."""
+        """Stop the loop."""
         await self.end()

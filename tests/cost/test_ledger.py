@@ -69,7 +69,7 @@ def test_a_type_without_a_price_is_booked_and_owned_up_to():
     cost = ledger.total(now=HOUR)
     assert cost.instances == pytest.approx(0.145)
     assert cost.unpriced == ("x99.huge",)
-    assert "without x99.huge, whose price nobody knows" in str(cost)
+    assert "without x99.huge, whose price is unknown" in str(cost)
 
 
 def test_the_line_says_whose_prices_of_when_and_that_nobody_pays():
@@ -179,7 +179,7 @@ def test_time_is_split_by_what_it_went_into():
 def test_an_unknown_spot_price_counts_as_the_one_on_demand():
     class Unknown(Market):
         def spot(self, instance_type: str, zone: str = "") -> Price:
-            raise PriceUnknown("nobody knows")
+            raise PriceUnknown("no source has a price")
 
     rates = Ledger(Unknown(0.0), types=("c7g.xlarge",)).rates()
     assert rates.of("c7g.xlarge", "spot") == rates.of("c7g.xlarge", "on-demand") > 0.4
@@ -188,7 +188,7 @@ def test_an_unknown_spot_price_counts_as_the_one_on_demand():
 def test_a_type_without_any_price_has_no_rate_and_no_cap_can_be_kept_with_it():
     ledger = Ledger(types=("c7g.xlarge", "x99.huge"))
     assert {kind for kind, _ in ledger.rates().usd} == {"c7g.xlarge"}
-    with pytest.raises(PriceUnknown, match=r"no cap can be kept on a cluster that may launch x99\.huge"):
+    with pytest.raises(PriceUnknown, match=r"a cost cap cannot be enforced on a cluster that may launch x99\.huge"):
         ledger.require_prices()
 
 

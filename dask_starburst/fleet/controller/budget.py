@@ -1,4 +1,4 @@
-"""Keeping a fleet within what it may cost, and its books with what the scheduler knows."""
+"""Keep a fleet within its cost limits, and exchange cost and busy time with the scheduler."""
 
 from __future__ import annotations
 
@@ -26,42 +26,42 @@ _LAST = 2.0
 
 
 class CostTracker(Protocol):
-    """Who knows what things cost: the ledger of the cluster."""
+    """What the fleet needs of the cluster's ledger."""
 
     caps: Caps
 
     def rates(self) -> Rates:
-        """Return what an instance of each type costs an hour now."""
+        """Return the current hourly cost of each type."""
 
     def spent(self, now: float) -> float:
-        """Return what the cluster has cost so far, in USD."""
+        """Return the cost of the cluster so far, in USD."""
 
     def record_busy(self, seconds: Mapping[Name, float]) -> None:
-        """Hear for how many seconds each worker has been busy so far, by name."""
+        """Record the total busy seconds of each worker, by name."""
 
 
 class NullCostTracker:
-    """CostTracker of a fleet for which nobody counts: everything is free."""
+    """A cost tracker for a fleet without a ledger: everything is free."""
 
     caps = Caps()
 
     def rates(self) -> Rates:
-        """Return that nothing has a price."""
+        """Return no prices."""
         return Rates()
 
     def spent(self, now: float) -> float:
-        """Return nothing."""
+        """Return 0."""
         return 0.0
 
     def record_busy(self, seconds: Mapping[Name, float]) -> None:
-        """Forget it."""
+        """Do nothing."""
 
 
 class BudgetClient(Protocol):
-    """What is told to the scheduler about money, and asked of it."""
+    """The calls to the scheduler that concern cost."""
 
     async def report_spending(self, spent: float, rate: float) -> dict[Name, float]:
-        """Tell what was spent (USD) and what an hour may cost at the most; return each worker's busy seconds."""
+        """Report the amount spent (USD) and the highest hourly cost; return each worker's busy seconds."""
 
 
 @dataclass
@@ -125,7 +125,7 @@ class BudgetControl:
         return replace(limits, warm=0.0) if over else limits
 
     async def final_report(self) -> None:
-        """Hear from the scheduler for the last time what its workers have done."""
+        """Exchange cost and busy time with the scheduler for the last time."""
         now = self.fleet.pool.aws.now()
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(_LAST):

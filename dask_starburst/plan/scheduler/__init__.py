@@ -1,1 +1,1 @@
-"""What is decided beside the scheduler: notices, moving data, shutting down, tasks that cannot run."""
+"""Decisions of the scheduler's plugins: notices, moving data, shutdown, tasks that cannot run."""

@@ -1,33 +1,33 @@
-"""How much data a worker can hand over before its instance is taken."""
+"""How much data a worker can transfer before its instance is interrupted."""
 
 from __future__ import annotations
 
 from dask_starburst.plan.scheduler.notices import MARGIN, NOTICE_SECONDS, POLL_INTERVAL
 
-#: Bytes a second that an instance may send for as long as it likes, for each vCPU. The network baseline of the
+#: Sustained network bandwidth in bytes a second for each vCPU. The network baseline of the
 #: sixth and seventh Graviton generation is 1.876 Gb/s for ``xlarge`` and grows with the size [from memory]; aws-facts
 #: §4.2 makes 0.15 to 0.23 GB/s of it. This is the lower end, a quarter of it for each of the four vCPUs.
 BANDWIDTH_PER_VCPU = 0.15e9 / 4
-#: What is moved while others work takes longer than alone: so many times the time is kept for it.
+#: Factor on the transfer time, because other workers use the network too.
 RESERVE = 1.5
-#: Seconds until the first byte moves: the scheduler's look, the request, the connection.
+#: Seconds until the first byte moves: the scheduler's poll, the request, the connection.
 REACTION = 2.0
 
 
 def bandwidth(vcpus: int) -> float:
-    """Return the bytes a second that a worker on so many vCPUs can count on."""
+    """Return the bandwidth of a worker in bytes a second."""
     return vcpus * BANDWIDTH_PER_VCPU
 
 
 def most_bytes(rate: float, notice: float = NOTICE_SECONDS) -> float:
-    """Return how many bytes can be moved from one worker in a notice.
+    """Return how many bytes can be moved from one worker within a notice.
 
     Parameters
     ----------
     rate : float
         Bandwidth in bytes a second.
     notice : float
-        Seconds from when AWS says it to when it takes the instance.
+        Seconds from the notice to the interruption.
 
     Examples
     --------
@@ -38,16 +38,16 @@ def most_bytes(rate: float, notice: float = NOTICE_SECONDS) -> float:
 
 
 def must_move(held: float, rate: float, left: float) -> bool:
-    """Whether a worker that still works for others has to stop now, if what it holds is to be moved in time.
+    """Return whether a worker that still takes part in a shuffle has to stop now, so that its data can be moved.
 
     Parameters
     ----------
     held : float
-        Bytes of what only this worker holds.
+        Bytes without another copy.
     rate : float
         Bandwidth in bytes a second.
     left : float
-        Seconds until it is closed with what it still has.
+        Seconds until the worker is closed, even if it still holds data.
 
     Examples
     --------
@@ -60,14 +60,14 @@ def must_move(held: float, rate: float, left: float) -> bool:
 def restrict_to_staying(
     requested: frozenset[str] | None, loose: bool, staying: frozenset[str]
 ) -> tuple[frozenset[str] | None, bool]:
-    """Return to which workers a task is restricted, and whether loosely, so that workers that leave are avoided.
+    """Return the workers that a task is restricted to, and whether loosely, so that it avoids leaving workers.
 
     Parameters
     ----------
     requested : frozenset of str, optional
         Addresses that the user restricts it to; None is all.
     loose : bool
-        Whether the user lets it run elsewhere when none of them is there.
+        Whether it may run elsewhere if none of them is available.
     staying : frozenset of str
         Addresses of the workers that stay.
 
@@ -88,12 +88,12 @@ def restrict_to_staying(
 
 
 def too_much(held: float, rate: float, notice: float = NOTICE_SECONDS) -> str | None:
-    """Return the sentence that warns of a worker with more than can be moved, or None.
+    """Return a warning about a worker with more data than can be moved, or None.
 
     Parameters
     ----------
     held : float
-        Bytes of what only this worker holds.
+        Bytes without another copy.
     rate, notice : float
         As for `most_bytes`.
     """
@@ -101,6 +101,6 @@ def too_much(held: float, rate: float, notice: float = NOTICE_SECONDS) -> str | 
     if held <= most:
         return None
     return (
-        f"it alone holds {held / 1e9:.2f} GB, and about {most / 1e9:.2f} GB can be moved in a notice of {notice:.0f} s"
-        f" at {rate / 1e9:.2f} GB/s; Dask computes the rest again. More and smaller workers can move more."
+        f"{held / 1e9:.2f} GB have no other copy, and about {most / 1e9:.2f} GB can be moved within {notice:.0f} s"
+        f" at {rate / 1e9:.2f} GB/s; Dask recomputes the rest. Use more and smaller workers to move more."
     )

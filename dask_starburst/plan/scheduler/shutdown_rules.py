@@ -1,4 +1,4 @@
-"""When a scheduler ends its own pool, and the words in which it says so."""
+"""When a scheduler shuts down its own pool, and how it logs the reason."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 from dask_starburst.errors import BadArgument, CredentialsExpired, NoCredentials, PermissionDenied
 
-#: Seconds before a clean-up that failed is repeated: more each time, up to the last.
+#: Seconds before a failed shutdown is retried, by the number of failures.
 _PAUSES = (0.5, 0.5, 1.0, 2.0, 3.0)
-#: New credentials may be there by now; a login that is over comes back only by hand.
+#: Retries with expired credentials. They may have been renewed, but an expired login needs the user.
 _TRIES_WITH_CREDENTIALS = 3
 
-#: The line in the scheduler's log that says why it ended its pool begins so. The client looks for it there:
-#: a log outlives the instance, and the connection may be gone when the client asks.
-SHUTDOWN_PREFIX = "starburst ends its own pool: "
+#: Prefix of the log line with the reason of a shutdown. The client searches the log for it: the log outlives the
+#: instance, and the connection to the scheduler may be gone.
+SHUTDOWN_PREFIX = "starburst is shutting down its pool: "
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """How long a pool lives, in seconds: ``lease``; without work; without anybody connected. None: for ever.
+    """Limits on a pool's lifetime, in seconds: ``lease``; without work; without a client. None: no limit.
 
-    ``usd``: what it may cost in all. ``rate``: USD an hour that it costs at the most when it starts.
+    ``usd``: the highest total cost. ``rate``: the highest hourly cost (USD) at the start.
     """
 
     lease: float
@@ -31,18 +31,18 @@ class Lifetimes:
 
 
 def why_end(lifetimes: Lifetimes, idle: float, unattended: float, spent: float = 0.0) -> str | None:
-    """Return why the pool is to end now, or None.
+    """Return the reason to shut the pool down now, or None.
 
     Parameters
     ----------
     lifetimes : Lifetimes
-        What the user chose.
+        The limits.
     idle : float
-        Seconds without any work.
+        Seconds without work.
     unattended : float
-        Seconds without a client and without a task that runs.
+        Seconds without a client and without a running task.
     spent : float
-        USD that were spent, as far as nobody else looks after that.
+        USD spent; 0 while the client enforces the cap.
     """
     if lifetimes.usd is not None and spent >= lifetimes.usd:
         return f"it has cost ${spent:.4f}, and max_total_cost={lifetimes.usd:g}"
@@ -54,13 +54,13 @@ def why_end(lifetimes: Lifetimes, idle: float, unattended: float, spent: float =
 
 
 def shutdown_reason(lines: list[str]) -> str | None:
-    """Return the reason that a scheduler's log gives for the end of its pool, if it gives one."""
+    """Return the reason for the shutdown of a pool from its scheduler's log, or None."""
     found = [line.partition(SHUTDOWN_PREFIX)[2].strip() for line in lines if SHUTDOWN_PREFIX in line]
     return found[-1] if found else None
 
 
 def repeat_after(error: Exception, tries: int) -> float | None:
-    """Return after how many seconds a clean-up is repeated that has failed `tries` times; None: it is hopeless."""
+    """Return the seconds before a shutdown that failed `tries` times is retried; None: do not retry."""
     if isinstance(error, PermissionDenied | NoCredentials | BadArgument):
         return None
     if isinstance(error, CredentialsExpired) and tries >= _TRIES_WITH_CREDENTIALS:

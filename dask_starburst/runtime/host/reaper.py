@@ -1,8 +1,8 @@
-"""End the instance that this runs on when it has had no task for too long.
+"""Terminate the instance that this runs on when it has had no ECS task for too long.
 
-The boot script installs it, and systemd starts it every 30 s. It is a program of its own and needs
-what Amazon Linux 2023 has: Python 3.9 as /usr/bin/python3, for the life of that release
-(docs.aws.amazon.com/linux/al2023/ug/python.html), and nothing else, no boto3 and no AWS CLI.
+The boot script installs this program, and systemd runs it every 30 s. It needs only what Amazon Linux 2023 provides:
+Python 3.9 as /usr/bin/python3, for the lifetime of that release (docs.aws.amazon.com/linux/al2023/ug/python.html).
+It uses neither boto3 nor the AWS CLI.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from urllib.request import ProxyHandler, Request, build_opener
 #: docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-agent-introspection.html
 AGENT = "http://localhost:51678"
 METADATA = "http://169.254.169.254/"
-#: Under /run, which is empty after every boot, like the clock that it goes with.
+#: Under /run, which is cleared at boot, when the monotonic clock restarts.
 STATE = "/run/starburst-reaper.json"
-#: The tag of a group whose instances are kept though they have no task: until when, in seconds since the epoch.
-KEPT = "starburst:warm-until"
+#: The tag of a group that keeps idle instances. Its value is the end of that time in seconds since the epoch.
+KEEP_IDLE_TAG = "starburst:warm-until"
 ATTEMPTS = 3
 _TIMEOUT = 5
 _TROUBLE = (OSError, HTTPException, ValueError, KeyError, TypeError)
@@ -39,16 +39,16 @@ _open = build_opener(ProxyHandler({})).open  # never through a proxy
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What one look leaves to the next, times in seconds since the boot.
+    """State that is saved between two runs. Times are seconds since boot.
 
     Parameters
     ----------
     busy : float
-        When a task was last there. The boot counts as one.
+        When a task was last present. The boot counts as one.
     answered : float
-        When the agent last said what is there.
+        When the agent last listed its tasks.
     failures : int
-        How often in a row AWS has not taken the instance.
+        How many requests to terminate the instance have failed in a row.
     """
 
     busy: float = 0.0
@@ -56,11 +56,11 @@ class State:
     failures: int = 0
 
 
-def look(state: State, tasks: bool | None, now: float) -> tuple[State, float]:
-    """Return the next state, and for how many seconds there has been no task, for certain.
+def idle_time(state: State, tasks: bool | None, now: float) -> tuple[State, float]:
+    """Return the next state, and for how many seconds the instance has been idle.
 
-    `tasks` is whether there is one, None if the agent does not say. Then a task may have come since it
-    last did, so only what it has been silent for counts.
+    `tasks` is whether the agent has a task, None if it does not answer. Then only the time since its last answer
+    counts, because it may have had a task in between.
     """
     if tasks:
         return State(now, now), 0.0
@@ -70,10 +70,10 @@ def look(state: State, tasks: bool | None, now: float) -> tuple[State, float]:
 
 
 def any_task(agent: str) -> bool | None:
-    """Return whether the agent has a task that has not stopped; None if it does not say.
+    """Return whether the agent has a task that has not stopped; None if it does not answer.
 
-    It does not before it has registered, and it answers 404 while a task pulls its image (and for hours
-    after a pull that failed): it finds no containers then (amazon-ecs-agent, GetTasksMetadata).
+    The agent does not answer before it has registered. It answers 404 while a task pulls its image, and for hours after
+    a failed pull, because it finds no containers then (amazon-ecs-agent, GetTasksMetadata).
     """
     try:
         with _open(f"{agent}/v1/tasks", timeout=_TIMEOUT) as reply:
@@ -82,14 +82,14 @@ def any_task(agent: str) -> bool | None:
         return None
 
 
-def kept(group: str) -> bool:
-    """Return whether the group still keeps instances that have no task, warm for the next; no if AWS does not say."""
+def keeps_idle_instances(group: str) -> bool:
+    """Return whether the group keeps idle instances for the next cluster; False if AWS does not answer."""
     form = {
         "Action": "DescribeTags",
         "Filters.member.1.Name": "auto-scaling-group",
         "Filters.member.1.Values.member.1": group,
         "Filters.member.2.Name": "key",
-        "Filters.member.2.Values.member.1": KEPT,
+        "Filters.member.2.Values.member.1": KEEP_IDLE_TAG,
     }
     try:
         answer, now = _call(form)
@@ -99,7 +99,7 @@ def kept(group: str) -> bool:
 
 
 def terminate() -> None:
-    """Ask Auto Scaling to terminate this instance, and not to replace it."""
+    """Terminate this instance through Auto Scaling, without a replacement."""
     form = {
         "Action": "TerminateInstanceInAutoScalingGroup",
         "InstanceId": _metadata("instance-id"),
@@ -109,7 +109,7 @@ def terminate() -> None:
 
 
 def _call(form: dict[str, str]) -> tuple[str, float]:
-    """Return Auto Scaling's answer, and its time in seconds since the epoch."""
+    """Call Auto Scaling; return the answer and AWS's time in seconds since the epoch."""
     region = _metadata("placement/region")
     url = os.environ.get("AWS_ENDPOINT_URL", f"https://autoscaling.{region}.amazonaws.com").rstrip("/") + "/"
     role = _metadata("iam/security-credentials/")
@@ -124,10 +124,10 @@ def _call(form: dict[str, str]) -> tuple[str, float]:
 
 
 def signed(url: str, body: str, region: str, credentials: dict[str, str], stamp: str) -> dict[str, str]:
-    """Return the headers of a POST to Auto Scaling, with its signature.
+    """Return the signed headers of a POST to Auto Scaling.
 
-    AWS's Signature Version 4, docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
-    Not by curl, which would have the secret on its command line.
+    Signature Version 4, docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. curl would
+    show the secret on its command line.
     """
     headers = {
         "content-type": "application/x-www-form-urlencoded; charset=utf-8",
@@ -169,7 +169,7 @@ def _load(path: str, now: float, limit: float) -> State:
             return state
     except _TROUBLE:
         pass
-    # The first look comes soon after the boot. One that comes later has lost what others saw: begin again.
+    # The first run follows soon after the boot. A later run without a state has lost it and starts the time again.
     return State() if now < limit else State(now, now)
 
 
@@ -180,38 +180,37 @@ def _save(path: str, state: State) -> None:
 
 
 def main() -> None:
-    """Look once, and end the instance if it is time."""
+    """Check once, and terminate the instance if it has been idle too long."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--idle-limit", type=float, required=True, help="seconds without a task")
-    parser.add_argument("--group", default="", help="the instance's Auto Scaling group, which may keep it")
-    parser.add_argument("--agent", default=AGENT, help="where the ECS agent tells of itself")
-    parser.add_argument("--state", default=STATE, help="a file to remember by")
-    parser.add_argument("--shutdown", default="shutdown -h now", help="what ends the instance if AWS does not")
-    parser.add_argument("--uptime", type=float, default=None, help="seconds since the boot")
+    parser.add_argument("--group", default="", help="the instance's Auto Scaling group, which may keep it when idle")
+    parser.add_argument("--agent", default=AGENT, help="URL of the ECS agent's introspection endpoint")
+    parser.add_argument("--state", default=STATE, help="state file")
+    parser.add_argument("--shutdown", default="shutdown -h now", help="last resort, a shell command")
+    parser.add_argument("--uptime", type=float, default=None, help="seconds since boot")
     given = parser.parse_args()
-    # Monotonic time, on Linux that since the boot, stands still while an instance hibernates.
+    # Monotonic time, on Linux the time since boot, stops while an instance hibernates.
     now = time.monotonic() if given.uptime is None else given.uptime
     before = _load(given.state, now, given.idle_limit)
-    state, idle = look(before, any_task(given.agent), now)
+    state, idle = idle_time(before, any_task(given.agent), now)
     if idle < given.idle_limit:
         _save(given.state, dataclasses.replace(state, failures=0))
         return
-    if given.group and kept(given.group):
-        _save(given.state, State(now, now))  # as if a task had been there: asked again when the limit is over
+    if given.group and keeps_idle_instances(given.group):
+        _save(given.state, State(now, now))  # counts as busy: checked again after the idle limit
         return
     failures = state.failures + 1
-    _save(given.state, dataclasses.replace(state, failures=failures))  # an attempt that hangs fails too
+    _save(given.state, dataclasses.replace(state, failures=failures))  # first: a hanging attempt has failed too
     try:
         terminate()
-        print(f"no task for {idle:.0f} s: this instance is being terminated", flush=True)
+        print(f"no task for {idle:.0f} s: terminating this instance", flush=True)
         _save(given.state, dataclasses.replace(state, failures=0))
         return
     except _TROUBLE as error:
         print(f"no task for {idle:.0f} s, but AWS did not terminate this instance: {error!r}", flush=True)
     if failures >= ATTEMPTS:
-        # The group replaces an instance that shuts down by itself, so this is not the way to begin with. But one
-        # that cannot reach AWS helps nobody, and what replaces it can do better. Launch templates of ours say
-        # that a shutdown terminates.
+        # The last resort: the group replaces an instance that shuts down by itself. But an instance that cannot reach
+        # AWS is unusable, and its replacement may work. Our launch templates terminate on shutdown.
         print(f"shutting down: {given.shutdown}", flush=True)
         subprocess.run(shlex.split(given.shutdown), check=True)
 

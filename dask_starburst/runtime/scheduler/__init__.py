@@ -1,1 +1,1 @@
-"""What runs beside the scheduler."""
+"""Scheduler preloads and plugins."""

@@ -1,8 +1,8 @@
-"""What the scheduler has to ask of AWS, as a program of its own that ends when it is done.
+"""The scheduler's AWS calls, as a short-lived program.
 
-``python -m dask_starburst.runtime.scheduler.aws_calls renew|zero …``; see `aws_process`, which runs it. For each call
-that succeeded it prints one line, a JSON object; the last one says why it failed, if it did. The credentials are those
-of the task's role, which boto3 asks the container's endpoint for.
+``python -m dask_starburst.runtime.scheduler.aws_calls renew|zero …``, run by `aws_process`. It prints one JSON object a
+line for each successful call; on failure the last line holds the error. boto3 gets the credentials of the task role
+from the container credentials endpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _say(**facts: Any) -> None:
 @click.option("--region", required=True)
 @click.pass_context
 def main(context: click.Context, region: str) -> None:
-    """Call AWS once."""
+    """Call AWS and exit."""
     context.obj = AWS(region=region)
 
 
@@ -38,12 +38,12 @@ def main(context: click.Context, region: str) -> None:
 @_groups
 @click.pass_obj
 def renew(aws: AWS, groups: tuple[str, ...], lease: float) -> None:
-    """Have Auto Scaling empty the groups when the lease ends, counted from now by AWS's clock."""
+    """Schedule the groups to be set to zero at the end of the lease, counted from now by AWS's clock."""
     asyncio.run(_renew(aws, groups, lease))
 
 
 async def _renew(aws: AWS, groups: tuple[str, ...], lease: float) -> None:
-    await identity.caller(aws)  # needs no permission, and tells what AWS's clock says
+    await identity.caller(aws)  # needs no permission, and returns AWS's time
     until = aws.now() + lease
     for group in groups:
         await autoscaling.put_lease(aws, group, LEASE_ACTION, until)
@@ -54,7 +54,7 @@ async def _renew(aws: AWS, groups: tuple[str, ...], lease: float) -> None:
 @_groups
 @click.pass_obj
 def zero(aws: AWS, groups: tuple[str, ...]) -> None:
-    """Empty the groups, the last of which is the scheduler's own."""
+    """Set the groups to zero. The last one is the scheduler's own."""
     asyncio.run(_zero(aws, groups))
 
 

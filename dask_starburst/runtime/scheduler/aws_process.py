@@ -1,7 +1,7 @@
-"""Calling AWS without boto3 in one's own process.
+"""Call AWS from a subprocess, so that the scheduler does not import boto3.
 
-boto3 adds a quarter to the memory of a scheduler and takes a second of its event loop to import, for a few calls each
-ten minutes. So a process of its own makes them, and ends.
+boto3 adds a quarter to the scheduler's memory and blocks its event loop for a second while it is imported, for a few
+calls every ten minutes.
 """
 
 from __future__ import annotations
@@ -16,61 +16,61 @@ from typing import Any
 from dask_starburst.errors import AWSError
 
 _PROGRAM = "dask_starburst.runtime.scheduler.aws_calls"
-#: Seconds after which the calls have failed: boto3's own retries, and its import on a small instance, take less.
+#: Timeout of the calls in seconds. boto3's import on a small instance and its retries take less.
 _TIMEOUT = 120.0
 
 
 async def call(
-    told: Callable[[Any], None],
+    handle: Callable[[Any], None],
     *arguments: str,
     timeout: float = _TIMEOUT,
     program: Iterable[str] = ("-m", _PROGRAM),
 ) -> None:
-    """Run the program `aws_calls`. The process is gone when this ends, also where it is cancelled.
+    """Run the program `aws_calls`. The process has ended when this returns or is cancelled.
 
     Parameters
     ----------
-    told : callable
-        Called with each mapping that the program prints, as soon as it does: the instance may be gone soon after.
+    handle : callable
+        Called with each object that the program prints, at once: the instance may terminate soon after.
     *arguments : str
-        Of the program.
+        Arguments of the program.
     timeout : float
         Seconds after which the process is killed.
     program : iterable of str
-        What the interpreter runs.
+        Arguments of the Python interpreter.
 
     Raises
     ------
     AWSError
-        What AWS refused, or why it was not called.
+        AWS refused a call, or the program could not be run.
     """
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable, *program, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
         )
     except OSError as error:
-        raise AWSError(f"AWS was not called, because no process could be started for it: {error}") from error
+        raise AWSError(f"AWS was not called: cannot start a process: {error}") from error
     try:
         async with asyncio.timeout(timeout):
-            await _listen(process, told)
+            await _listen(process, handle)
     except TimeoutError:
-        raise AWSError(f"AWS has not answered within {timeout:g} s") from None
+        raise AWSError(f"AWS did not answer within {timeout:g} s") from None
     finally:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
 
 
-async def _listen(process: asyncio.subprocess.Process, told: Callable[[Any], None]) -> None:
+async def _listen(process: asyncio.subprocess.Process, handle: Callable[[Any], None]) -> None:
     assert process.stdout is not None
     async for line in process.stdout:
         try:
-            said = json.loads(line)
+            message = json.loads(line)
         except ValueError:
-            raise AWSError(f"what calls AWS printed {line!r}, which is not JSON") from None
-        if "error" in said:
-            raise AWSError(said["error"])
-        told(said)
+            raise AWSError(f"the program that calls AWS printed {line!r}, which is not JSON") from None
+        if "error" in message:
+            raise AWSError(message["error"])
+        handle(message)
     code = await process.wait()
     if code:
-        raise AWSError(f"what calls AWS ended with exit code {code}; the reason is in the log above")
+        raise AWSError(f"the program that calls AWS ended with exit code {code}; the reason is in the log above")

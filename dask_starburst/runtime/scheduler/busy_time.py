@@ -1,6 +1,6 @@
-"""The scheduler's side of the books: who works, and what the client said last of what was spent.
+"""Busy seconds of each worker, and the amount spent as last reported by the client.
 
-Loaded by the guardian, in the scheduler's process.
+Loaded by the lease keeper, in the scheduler's process.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from dask_starburst.plan.loop.state import Name
 from dask_starburst.plan.money.budget import extrapolated
 from dask_starburst.runtime.plugin import LoopingPlugin
 
-#: Seconds between two looks at who works.
+#: Seconds between two samples of busy workers.
 _POLL_INTERVAL = 0.5
-#: So often the client is told of a worker that is gone: of answers some may be lost.
-_TOLD = 3
+#: How often a removed worker is reported to the client; some answers may be lost.
+_REPORTS = 3
 
 
 class BusyTime(LoopingPlugin):
-    """Counts for how long each worker is busy, and remembers what the client says of money.
+    """Counts the busy seconds of each worker, and stores the amount spent that the client reports.
 
     Parameters
     ----------
     scheduler : distributed.Scheduler
-        The one that runs in this process.
+        The scheduler in this process.
     rate : float
-        USD an hour that the pool costs at the most, until the client says more.
+        The highest cost of the pool in USD an hour, until the client reports one.
     """
 
     name = "starburst-busy-time"
@@ -37,28 +37,28 @@ class BusyTime(LoopingPlugin):
         self._scheduler = scheduler
         self._busy: defaultdict[Name, float] = defaultdict(float)
         self._reported = (0.0, rate, time.monotonic())
-        self._told_of: Counter[Name] = Counter()
+        self._reports: Counter[Name] = Counter()
         scheduler.handlers["starburst_report_spending"] = self.starburst_report_spending
 
     async def starburst_report_spending(self, spent: float, rate: float) -> dict[Name, float]:
-        """Hear what was spent, in USD, and what an hour costs at the most; return the busy seconds by worker."""
+        """Store the amount spent (USD) and the highest hourly cost; return the busy seconds of each worker."""
         self._reported = (spent, rate, time.monotonic())
-        told = dict(self._busy)
+        busy = dict(self._busy)
         self._forget()
-        return told
+        return busy
 
     @property
     def spent(self) -> float:
-        """USD that were spent by now, if nobody has told for long; 0 while the client looks after it itself."""
+        """USD spent by now, extrapolated if the last report is old; 0 while the client reports and enforces the cap."""
         spent, rate, at = self._reported
         return extrapolated(spent, rate, time.monotonic() - at)
 
     def _forget(self) -> None:
-        """Forget the workers that are gone, once the client has surely been told how long they were busy."""
+        """Drop removed workers that were reported often enough."""
         here = {worker.name for worker in self._scheduler.workers.values()}
-        self._told_of = Counter({name: self._told_of[name] + 1 for name in self._busy if name not in here})
-        for name in [name for name, times in self._told_of.items() if times >= _TOLD]:
-            del self._busy[name], self._told_of[name]
+        self._reports = Counter({name: self._reports[name] + 1 for name in self._busy if name not in here})
+        for name in [name for name, times in self._reports.items() if times >= _REPORTS]:
+            del self._busy[name], self._reports[name]
 
     async def _run(self) -> None:
         before = time.monotonic()

@@ -1,11 +1,10 @@
-"""Workers that a waiting ``scatter`` needs: adaptive scaling has to know of them, and Dask does not count them.
+"""Count waiting ``scatter`` calls in the adaptive target.
 
-Loaded by ``dask scheduler --preload``. Without a worker ``Client.scatter`` waits in the scheduler, or asks it again and
-again, and is no task; so ``Scheduler.adaptive_target`` asks for none, and it fails in the end. There is no hook for
-this in a `SchedulerPlugin`. So three handlers of the scheduler are wrapped: ``scatter`` and ``ncores_running``, by
-which a wait is seen, here and nowhere else, and ``adaptive_target``, which adds it; `unrunnable` wraps that one too,
-and the order does not matter. A client and adaptive scaling call all three by these names, with the same arguments in
-distributed 2026.7.0 and 2026.8.0.
+Loaded by ``dask scheduler --preload``. Without a worker, ``Client.scatter`` waits in the scheduler or polls it. It is
+not a task, so ``Scheduler.adaptive_target`` requests no worker and the call times out. `SchedulerPlugin` has no hook,
+so three handlers are wrapped: ``scatter`` and ``ncores_running``, which show that a client waits, and
+``adaptive_target``, which adds a worker. `unrunnable` wraps the last one too; the order does not matter. Clients and
+adaptive scaling call all three by these names, with the same arguments in distributed 2026.7.0 and 2026.8.0.
 """
 
 from __future__ import annotations
@@ -17,26 +16,26 @@ from typing import Any
 import dask.config
 from dask.utils import parse_timedelta
 
-#: Seconds between two looks for a worker, as in Dask's own `scatter`.
+#: Seconds between two checks for a worker, as in Dask's own `scatter`.
 _POLL_INTERVAL = 0.1
-#: Seconds for which a client that scatters directly counts as waiting after it has asked: it asks every 0.1 s.
+#: Seconds for which a client with ``direct=True`` counts as waiting after a request; it polls every 0.1 s.
 _DIRECT_SCATTER_WINDOW = 2.0
-#: Seconds after a look of adaptive scaling for which it counts as there; it looks every second or so.
+#: Seconds after a request of adaptive scaling for which it counts as active; it polls about every second.
 _ADAPTIVE_WINDOW = 60.0
-#: Seconds that a scatter waits where the user has given no timeout and workers may come: Dask's own 30 s are less than
-#: one boot (75 to 105 s for 50 workers, aws-facts §2.1), and the longest that adaptive scaling reckons with is 300 s.
+#: Seconds that a scatter without an explicit timeout waits while workers may still start. Dask's 30 s are shorter than
+#: one boot (75 to 105 s for 50 workers, aws-facts §2.1); 300 s is the longest boot that adaptive scaling allows for.
 _BOOT_TIMEOUT = 300.0
 
 
 class Demand:
-    """Counts the scatters that are not over, and adds a worker for them to what adaptive scaling is told.
+    """Counts pending scatters, and adds a worker for them to the adaptive target.
 
     Parameters
     ----------
     scheduler : distributed.Scheduler
         The one that runs in this process.
     boot : float
-        Seconds that a scatter without a timeout of its own waits while adaptive scaling is on.
+        Seconds that a scatter without an explicit timeout waits while adaptive scaling is on.
     """
 
     def __init__(self, scheduler: Any, boot: float = _BOOT_TIMEOUT) -> None:
@@ -51,7 +50,7 @@ class Demand:
         handlers.update(scatter=self.scatter, adaptive_target=self.adaptive_target, ncores_running=self.ncores_running)
 
     async def scatter(self, timeout: float = 2, **request: Any) -> Any:
-        """Wait for a worker, then do what Dask does; addresses that are given Dask looks for by itself."""
+        """Wait for a worker, then call Dask's handler, which itself waits for workers that are given by address."""
         started = time.monotonic()
         self._waiting += 1
         try:
@@ -61,10 +60,10 @@ class Demand:
                 left = max(0.0, timeout - (time.monotonic() - started)) if there else 0.0
             return await self._scatter(timeout=left, **request)
         finally:
-            self._waiting -= 1  # by now a worker has the data, and Dask keeps the last one that has some
+            self._waiting -= 1  # a worker has the data now, and Dask keeps the last worker that holds data
 
     def adaptive_target(self, **request: Any) -> int:
-        """Return what Dask asks for, and for a scatter one worker at least that takes data."""
+        """Return Dask's target, or enough workers that one accepts data if a scatter is pending."""
         self._last_adaptive_poll = time.monotonic()
         target = int(self._target(**request))
         if not self._waiting and time.monotonic() - self._last_direct_scatter >= _DIRECT_SCATTER_WINDOW:
@@ -72,14 +71,14 @@ class Demand:
         return max(target, 1 if self._scheduler.running else len(self._scheduler.workers) + 1)
 
     def ncores_running(self, **request: Any) -> Any:
-        """Return what Dask does; who finds nobody is about to ask again, as a client that scatters directly does."""
+        """Return Dask's answer; record an empty one, which a client with ``direct=True`` polls for."""
         found = self._ncores(**request)
         if not found:
             self._last_direct_scatter = time.monotonic()
         return found
 
     async def _worker(self, started: float, timeout: float, client: Any) -> bool:
-        """Wait until a worker takes data or the time is over; return False if the client has gone."""
+        """Wait until a worker accepts data or the timeout expires; return False if the client is gone."""
         scheduler = self._scheduler
         while not scheduler.running and time.monotonic() - started <= self._effective_timeout(timeout):
             if client not in scheduler.clients:
@@ -88,11 +87,11 @@ class Demand:
         return True
 
     def _effective_timeout(self, timeout: float) -> float:
-        """Return the seconds to wait. A timeout that the user has given holds, unless it is the same as Dask's own."""
+        """Return the seconds to wait: the user's timeout, unless it equals Dask's default."""
         adapts = time.monotonic() - self._last_adaptive_poll < _ADAPTIVE_WINDOW
         return max(timeout, self._boot) if adapts and timeout == self._default_timeout else timeout
 
 
 def dask_setup(scheduler: Any) -> None:
-    """Count the scatters of this scheduler that wait; called by Dask when it has started."""
+    """Count the pending scatters of this scheduler; called by Dask when it has started."""
     Demand(scheduler)

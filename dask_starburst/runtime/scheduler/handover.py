@@ -1,8 +1,8 @@
-"""How a worker that has to leave hands over what it holds and what it has not begun.
+"""Move the data and the queued tasks of a leaving worker to the workers that stay.
 
-Dask's own `Scheduler.retire_workers` is for workers that may stay: when nobody can take over what one holds, it sets
-it running again; and it asks for a copy anew every two seconds, of others too, while the first is still under way.
-Here there is no way back, and little time.
+Dask's own `Scheduler.retire_workers` suits workers that may stay: if no worker can take the data, it sets the worker
+running again, and it requests another copy every two seconds while the first is still in flight. A worker whose
+instance is being interrupted cannot stay, and has little time.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from dask_starburst.plan.loop.state import Name
 from dask_starburst.plan.scheduler.moving import bandwidth, must_move
 from dask_starburst.runtime.scheduler.shuffles import Shuffles
 
-#: Seconds until a copy that has not arrived is asked of another worker.
+#: Seconds after which a copy that has not arrived is requested on another worker.
 _COPY_TIMEOUT = 20.0
-#: Seconds from when a worker was closing_since to begin nothing more to when it surely does not.
+#: Seconds after which a worker that was set to ``closing_gracefully`` starts no more tasks.
 _CLOSING_DELAY = 1.0
 _STAYS = (Status.running, Status.paused)
 
 
 @dataclass
 class Leaving:
-    """A worker that has to leave: why, when (by `time.monotonic`), and what came of it so far."""
+    """A worker that has to leave: the reason, the deadline (`time.monotonic`), and what was moved so far."""
 
     address: str
     name: Name
@@ -41,17 +41,17 @@ class Leaving:
     kind: str
     since: float = field(default_factory=time.monotonic)
     closing_since: float = field(default_factory=time.time)
-    #: Whether it was closing_since to begin nothing more, at `closing_since`.
+    #: Whether it was set to ``closing_gracefully``, at `closing_since`.
     closing: bool = False
     keys_moved: int = 0
     bytes_moved: int = 0
-    #: Tasks that it was asked to give back; those that it had begun it keeps.
+    #: Tasks that it was asked to give back; it keeps those that it has started.
     asked_back: set[Any] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """What is on its way: of which worker, to which (a `WorkerState`), and since when."""
+    """A copy in flight: the leaving worker, the recipient (a `WorkerState`), and the start time."""
 
     of: Leaving
     to: Any
@@ -59,14 +59,14 @@ class _Copy:
 
 
 class Handover(ActiveMemoryManagerPolicy):
-    """Copies to workers that stay what only workers that leave hold.
+    """Replicates results that only leaving workers hold to workers that stay.
 
-    It drops nothing: Dask's own policy does, which takes superfluous copies from workers that leave first.
+    It drops no copies. Dask's own policy does, and drops those on leaving workers first.
 
     Parameters
     ----------
     scheduler : distributed.Scheduler
-        Whose workers they are.
+        The scheduler of the workers.
     """
 
     def __init__(self, scheduler: Any) -> None:
@@ -74,14 +74,14 @@ class Handover(ActiveMemoryManagerPolicy):
         self._in_flight: dict[Any, _Copy] = {}
         self.leaving: dict[str, Leaving] = {}
         self._shuffles = Shuffles(scheduler)
-        # One of our own, run when we want it to. Dask's may be switched off, and looks at everything each time.
+        # A separate manager, run on demand. Dask's own may be switched off, and examines all tasks each time.
         self._manager = ActiveMemoryManagerExtension(scheduler, policies={self}, register=False, start=False)
 
     def begin(self, leaving: Leaving) -> None:
-        """Let nothing new land on a worker, and copy what it holds from now on.
+        """Keep new tasks and data off a worker, and start to copy its data.
 
-        One that takes part in a P2P shuffle goes on until that is over, if there is time: without it the whole shuffle
-        would begin again.
+        A worker that takes part in a P2P shuffle continues until the shuffle is over, if there is time: removing it
+        would restart the whole shuffle.
         """
         if not self.leaving:
             self._shuffles.record_barriers(list(self._scheduler.tasks))
@@ -90,25 +90,25 @@ class Handover(ActiveMemoryManagerPolicy):
         self._close_unless_needed(self._scheduler.workers[leaving.address], leaving)
 
     def end(self, leaving: Leaving) -> None:
-        """Look after a worker no more: it is about to be removed, or has gone."""
+        """Stop the handover of a worker that is about to be removed, or is gone."""
         del self.leaving[leaving.address]
         if not self.leaving:
-            self._in_flight.clear()  # what has not arrived is nobody's any more
+            self._in_flight.clear()  # copies in flight have no leaving worker to be counted for
         self._shuffles.release(leaving.address)
         self._shuffles.exclude(self.leaving)
 
     def workers_changed(self) -> None:
-        """Hear that a worker has come or gone: shuffles begin on those that are there and stay."""
+        """Update the restrictions of shuffles after a worker was added or removed."""
         self._shuffles.exclude(self.leaving)
 
     def tasks_added(self, keys: Iterable[Any]) -> None:
-        """Hear of new tasks: shuffles among them do without the workers that leave."""
+        """Restrict shuffles among new tasks to the workers that stay."""
         if self.leaving:
             self._shuffles.record_barriers(keys)
             self._shuffles.exclude(self.leaving)
 
     def step(self) -> None:
-        """Ask for copies, for those that have not come from another, and give to others what has not begun."""
+        """Request missing copies, and move tasks that have not started to other workers."""
         self._count_arrived()
         self._manager.run_once()
         for leaving in self.leaving.values():
@@ -117,7 +117,7 @@ class Handover(ActiveMemoryManagerPolicy):
                 self._give_back(ws, leaving)
 
     def done(self, leaving: Leaving) -> bool:
-        """Whether nothing holds a worker back any more."""
+        """Return whether the worker can be closed: nothing to move, nothing running, no shuffle that needs it."""
         ws = self._scheduler.workers.get(leaving.address)
         if ws is None:
             return True
@@ -126,7 +126,7 @@ class Handover(ActiveMemoryManagerPolicy):
         return next(self.only_here(ws), None) is None
 
     def only_here(self, ws: Any) -> Iterator[Any]:
-        """Yield the tasks whose results no other worker that stays holds; without actors, which cannot be copied."""
+        """Yield the tasks whose results are on no worker that stays, except actors, which cannot be copied."""
         for ts in ws.has_what:
             if not ts.actor and not any(other is not ws and self._stays(other) for other in ts.who_has):
                 yield ts
@@ -139,7 +139,7 @@ class Handover(ActiveMemoryManagerPolicy):
         return {ws for ws in self._scheduler.running if ws.address not in self.leaving}
 
     def run(self) -> SuggestionGenerator:
-        """Suggest to the memory manager what to copy; it chooses who gets it."""
+        """Suggest replicas to the memory manager, which chooses the recipients."""
         now, recipients = time.monotonic(), self._recipients
         for leaving in self.leaving.values() if recipients else ():
             ws = self._scheduler.workers.get(leaving.address)
@@ -152,23 +152,23 @@ class Handover(ActiveMemoryManagerPolicy):
                     self._in_flight[ts] = _Copy(leaving, recipient, now)
 
     def _is_needed(self, ws: Any, leaving: Leaving) -> bool:
-        """Whether a shuffle that is not over needs a worker, and there is time left for it to go on."""
+        """Return whether a running shuffle needs the worker and there is time left to continue."""
         if leaving.closing or not self._shuffles.needs(ws.address):
             return False
         held = sum(ts.nbytes for ts in self.only_here(ws))
         return not must_move(held, bandwidth(ws.nthreads), leaving.deadline - time.monotonic())
 
     def _close_unless_needed(self, ws: Any, leaving: Leaving) -> bool:
-        """Hold a worker, unless a shuffle needs it; whether it is held."""
+        """Start to close a worker gracefully unless a shuffle needs it; return whether it is closing."""
         if self._is_needed(ws, leaving):
             return False
         self._start_closing(ws, leaving)
         return True
 
     def _start_closing(self, ws: Any, leaving: Leaving) -> None:
-        """See to it that a worker starts none of its tasks, as `Scheduler.retire_workers` does.
+        """Keep a worker from starting tasks, as `Scheduler.retire_workers` does.
 
-        Again if it has come back: it was still starting, or somebody's own `retire_workers` found no place.
+        Repeat it if the worker is running again: it was still starting, or a user's own `retire_workers` failed.
         """
         if ws.status is Status.closing_gracefully:
             return
@@ -186,19 +186,19 @@ class Handover(ActiveMemoryManagerPolicy):
                 copy.of.keys_moved += 1
                 copy.of.bytes_moved += ts.nbytes
             elif ts.state != "memory":
-                del self._in_flight[ts]  # nobody wants it any more, or it is lost
+                del self._in_flight[ts]  # no longer needed, or lost
 
     def _busy(self, ws: Any, leaving: Leaving) -> bool:
-        """Whether a worker still works on something. What it has not begun it will not begin."""
+        """Return whether a worker still runs a task. Tasks that have not started will not start."""
         if not ws.processing:
             return False
-        obeys = ws.last_seen > leaving.closing_since + _CLOSING_DELAY
-        return not obeys or any(ts in ws.processing for ts in ws.executing)
+        closing = ws.last_seen > leaving.closing_since + _CLOSING_DELAY
+        return not closing or any(ts in ws.processing for ts in ws.executing)
 
     def _give_back(self, ws: Any, leaving: Leaving) -> None:
-        """Let others do what a worker has not begun: they steal it, the way in which nothing is done twice.
+        """Move tasks that have not started to other workers by work stealing, which runs no task twice.
 
-        Where work stealing is switched off, it waits until the worker has gone.
+        If work stealing is switched off, these tasks wait until the worker is removed.
         """
         stealing = self._scheduler.extensions.get("stealing")
         if stealing is None:

@@ -1,7 +1,7 @@
-"""The scheduler guards its own pool: it renews the lease, and ends the pool that nobody needs any more.
+"""Renew the lease of the scheduler's own pool, and shut the pool down when it is not needed.
 
-Loaded by ``dask scheduler --preload``. It may do two things in the account: put off the scheduled
-action of its pool's groups, and set these groups to zero. A process of its own does that (`aws_calls`), and ends.
+Loaded by ``dask scheduler --preload``. Its role allows two actions: postpone the scheduled action of the pool's groups,
+and set these groups to zero. A short-lived subprocess (`aws_calls`) makes the calls.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from dask_starburst.runtime.scheduler import aws_process
 from dask_starburst.runtime.scheduler.busy_time import BusyTime
 from dask_starburst.runtime.scheduler.unrunnable import Unrunnable
 
-# Below "distributed", whose handler Dask has set up: so it is in the scheduler's log.
+# A child of "distributed", whose handler writes to the scheduler's log.
 logger = logging.getLogger("distributed.starburst")
 
-#: Seconds between two looks at the scheduler, which cost nothing.
+#: Seconds between two checks of the scheduler's state, which are cheap.
 _POLL_INTERVAL = 1.0
-#: Seconds before a call that AWS refused is made again.
+#: Seconds before a failed AWS call is retried.
 _RETRY = 10.0
-#: Renewed three times in its length, so that two failures in a row do no harm.
+#: Renewals for each length of the lease; two failures in a row are harmless.
 _RENEWALS = 3
-#: Clients that tasks open on workers (`get_client`) are called so. They outlive whoever sent the task.
+#: Prefix of the ids of clients that tasks open on workers (`get_client`). They outlive the client of the task.
 _WORKER_CLIENT = "Client-worker-"
 
 
 class LeaseKeeper(LoopingPlugin):
-    """Renews the lease of a pool as long as its scheduler is needed; then ends it.
+    """Renews the lease of a pool while its scheduler is needed, then shuts the pool down.
 
     Parameters
     ----------
     scheduler : distributed.Scheduler
         The one that runs in this process.
     region : str
-        Where the pool is.
+        The region of the pool.
     groups : tuple of str
-        The Auto Scaling groups of the pool, the scheduler's own last: it takes this process with it.
+        The Auto Scaling groups of the pool. The scheduler's own is last: setting it to zero ends this process.
     lifetimes : Lifetimes
-        How long to go on.
+        When to shut down.
     busy_time : BusyTime
-        What was spent.
+        The source of the amount spent.
     unrunnable : Unrunnable, optional
-        Which tasks are no work.
+        The source of the idle time, which excludes tasks that cannot run.
     """
 
     name = "starburst-lease-keeper"
@@ -77,7 +77,7 @@ class LeaseKeeper(LoopingPlugin):
         scheduler.handlers["starburst_lease"] = self.starburst_lease
 
     async def starburst_lease(self) -> float:
-        """Return until when the pool may have capacity, as far as it was renewed here (seconds, AWS's clock)."""
+        """Return the end of the lease that was renewed last (seconds since the epoch, AWS's clock), 0 if none."""
         return self._until if self._reason is None else 0.0
 
     async def _run(self) -> None:
@@ -85,10 +85,10 @@ class LeaseKeeper(LoopingPlugin):
             try:
                 await self._poll()
             except StarburstError as error:
-                logger.warning("the guardian tries again in %g s: %s", _RETRY, error)
+                logger.warning("AWS call failed: %s; retrying in %g s", error, _RETRY)
                 self._not_before = time.monotonic() + _RETRY
-            except Exception:  # the loop's edge: the scheduler must not die of its guardian
-                logger.exception("the guardian stumbled and goes on")
+            except Exception:  # the loop's edge: the scheduler must survive
+                logger.exception("the lease keeper failed; retrying")
             await asyncio.sleep(_POLL_INTERVAL)
 
     async def _poll(self) -> None:
@@ -96,17 +96,16 @@ class LeaseKeeper(LoopingPlugin):
             self._reason = why_end(self._lifetimes, self._idle(), self._unattended(), self._busy_time.spent)
             if self._reason is not None:
                 self._not_before = 0.0
-                # Before the first call, so that the line is out when the instance goes.
+                # Before the first call, so that the line is in the log when the instance terminates.
                 logger.warning("%s%s", SHUTDOWN_PREFIX, self._reason)
         if time.monotonic() < self._not_before:
             return
-        # Once it has begun to end, the lease is not renewed any more: should AWS refuse what
-        # follows, the lease still does it.
+        # Do not renew the lease during a shutdown: if AWS refuses these calls, the lease empties the pool.
         await (self._renew() if self._reason is None else self._zero())
 
     async def _renew(self) -> None:
         length = self._lifetimes.lease
-        # By the clock that does not jump; it also says no less than the lease has really left when this takes long.
+        # Monotonic, and taken before the call: a slow call makes the next renewal earlier, never later.
         now = time.monotonic()
         if now - self._renewed < length / _RENEWALS:
             return
@@ -118,7 +117,7 @@ class LeaseKeeper(LoopingPlugin):
         await self._call("zero")
 
     async def _call(self, *arguments: str) -> None:
-        """Have AWS called for all groups that are left."""
+        """Run `aws_calls` for the remaining groups."""
         groups = [word for group in self._groups for word in ("--group", group)]
         await aws_process.call(self._handle, "--region", self._region, *arguments, *groups)
 
@@ -131,25 +130,25 @@ class LeaseKeeper(LoopingPlugin):
                 self._groups = tuple(name for name in self._groups if name != group)
 
     def _idle(self) -> float:
-        """Return for how many seconds there has been no work, as Dask counts it but for what no worker can run."""
+        """Return the seconds without work, as Dask counts it but without tasks that no worker can run."""
         return self._unrunnable.idle()
 
     def _unattended(self) -> float:
-        """Return for how many seconds nobody has been there and no task has run.
+        """Return the seconds without a client and without a running task.
 
-        Work that was sent off to go on alone (`fire_and_forget`) may finish. What waits for workers
-        does not count: without a StarburstCluster nobody brings any.
+        Work without a client (`fire_and_forget`) may finish. Tasks that wait for workers do not count: without a
+        StarburstCluster no worker is started.
         """
         if self._attended() or any(worker.processing for worker in self._scheduler.workers.values()):
             self._last_attended = time.monotonic()
         return time.monotonic() - self._last_attended
 
     def _attended(self) -> bool:
-        """Whether somebody is there: a Client of a person, or the StarburstCluster itself.
+        """Return whether a user's Client or the StarburstCluster is connected.
 
-        A StarburstCluster is no Client, but its process is alive and may open one at any time; so the
-        connection by which it watches the workers counts. A notebook that stays open without work is
-        ended by the idle timeout. Dashboards, and what tasks open on workers, do not count.
+        The connection by which a StarburstCluster watches its workers counts: its process is alive and may open a
+        Client at any time. An open notebook without work is ended by the idle timeout. Dashboards, and clients that
+        tasks open on workers, do not count.
         """
         if any(not str(client).startswith(_WORKER_CLIENT) for client in self._scheduler.client_comms):
             return True
@@ -175,7 +174,7 @@ def dask_setup(
     end_at_cost: float | None,
     hourly_cost: float,
 ) -> None:
-    """Guard the pool of this scheduler; called by Dask when the scheduler has started."""
+    """Keep the lease of this scheduler's pool; called by Dask when the scheduler has started."""
     lifetimes = Lifetimes(lease, end_when_idle, end_when_alone, end_at_cost, hourly_cost)
     busy_time = BusyTime(scheduler, hourly_cost)
     unrunnable = Unrunnable(scheduler)

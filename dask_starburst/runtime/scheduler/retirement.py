@@ -1,7 +1,6 @@
-"""The scheduler's side of a Spot notice: nothing is lost that can be moved, and no task is blamed.
+"""Retire workers that got a Spot notice: move their data, and keep their tasks from being marked suspicious.
 
-Loaded by ``dask scheduler --preload`` beside the guardian. Nannies tell it of notices (`notices`), and the
-client asks it what there was.
+Loaded by ``dask scheduler --preload``. Nannies send notices (`notices`); the client polls for them.
 """
 
 from __future__ import annotations
@@ -26,26 +25,27 @@ from dask_starburst.runtime.scheduler.suspicion import Suspicion
 
 logger = logging.getLogger("distributed.starburst")
 
-#: The topic of Dask's events under which there is what happens here: ``client.get_events("starburst")``.
+#: The topic of these events in Dask's event log: ``client.get_events("starburst")``.
 TOPIC = "starburst"
-#: Seconds between two looks at workers that leave: more where there is more to look at.
+#: Seconds between two polls of leaving workers; the interval grows with the number of keys.
 _POLL_INTERVAL, _MAX_POLL_INTERVAL, _KEYS_A_SECOND = 0.1, 1.0, 4000
-#: Seconds for a nanny to look for a Spot notice; its watch goes on in any case.
+#: Seconds to wait for a nanny to poll for a Spot notice; its own polling continues.
 _NANNY_TIMEOUT = 3.0
-#: How the stimulus begins by which `Scheduler.retire_workers` removes a worker; the cluster's own calls give another.
+#: Stimulus prefix of `Scheduler.retire_workers`. The cluster's own calls use another.
 _RETIRED = "retire-workers-"
-#: More notices than these are forgotten; the client reads them as they come.
+#: How many notices are kept; the client reads them as they come.
 _HISTORY = 10_000
 
 
 @dataclass
 class Counts:
-    """What notices came to, for ``starburst_spot_counts``.
+    """Counters of notices and their outcome, for ``starburst_spot_counts``.
 
-    A worker is counted once of ``interruptions`` and ``stops``: ECS drains what Spot takes, and stops its tasks.
-    ``results_lost`` are keys of which nobody else had a copy when a worker with a notice went, or one that AWS took
-    without; ``recomputed`` how many of them have been computed again. ``seconds`` is the sum from notice to closed over
-    all ``retired`` workers, ``longest`` the longest. ``watched`` are the workers on Spot that watch for notices.
+    A worker counts as one of ``interruptions`` or ``stops``, not both: ECS drains an instance that Spot interrupts, and
+    stops its tasks. ``results_lost`` counts keys without another copy when AWS took their worker, with or without a
+    notice; ``recomputed`` counts those that were computed again. ``cleared`` counts tasks whose suspicion was cleared.
+    ``seconds`` sums the time from notice to close over all ``retired`` workers; ``longest`` is the maximum.
+    ``watched`` counts the Spot workers that poll for notices.
     """
 
     interruptions: int = 0
@@ -63,16 +63,16 @@ class Counts:
 
 
 class Retirement(SchedulerPlugin):
-    """Takes notices, retires the workers that they are about, and tells the client.
+    """Receives notices, retires their workers, and reports to the client.
 
     Parameters
     ----------
     scheduler : distributed.Scheduler
         The one that runs in this process.
     margin : float
-        Seconds before the end of a notice at which a worker is closed with what it still has.
+        Seconds before the end of a notice at which a worker is closed, even if it still holds data.
     warn_interval : float
-        Seconds between two looks for workers that hold too much to move.
+        Seconds between two checks for workers that hold too much data to move.
     """
 
     name = "starburst-retirement"
@@ -96,35 +96,35 @@ class Retirement(SchedulerPlugin):
             scheduler.handlers[handler.__name__] = handler
 
     def begin(self) -> None:
-        """Look after workers from now on."""
+        """Start the loops."""
         self._tasks = [asyncio.ensure_future(self._retire()), asyncio.ensure_future(self._warn_of_large_workers())]
 
     async def before_close(self) -> None:
-        """Retire nobody any more: everything ends."""
+        """Stop the loops."""
         await cancellation.end(self._tasks)
 
     # -- handlers -------------------------------------------------------------------------------
 
     async def starburst_notice(self, worker: str, kind: str, seconds: float, action: str = "") -> str:
-        """Take a notice from a nanny.
+        """Handle a notice from a nanny.
 
         Parameters
         ----------
         worker : str
             The address of its worker.
         kind : {"interruption", "rebalance", "stop"}
-            What was announced.
+            Kind of the notice.
         seconds : float
-            How long from now until the worker is gone.
+            Seconds from now until the worker is gone.
         action : str
-            AWS's own word, ``terminate``, ``stop`` or ``hibernate``; or ``draining``, from a client that sees ECS drain
+            AWS's action ``terminate``, ``stop`` or ``hibernate``; or ``draining``, from a client that sees ECS drain
             the instance.
         """
         if action == DRAINING:
             await self._poll_for_notice(worker)
         ws = self._scheduler.workers.get(worker)
         if ws is None or kind not in KINDS:
-            return f"{worker} is not known" if ws is None else f"{kind!r} is no notice"
+            return f"{worker} is not known" if ws is None else f"{kind!r} is not a kind of notice"
         self._remember(ws.name, worker, kind, seconds, action)
         if kind == REBALANCE:
             self._counts.rebalances += 1
@@ -134,15 +134,15 @@ class Retirement(SchedulerPlugin):
         return ACCEPTED
 
     async def _poll_for_notice(self, worker: str) -> None:
-        """Have a worker's nanny look at once: ECS drains what Spot takes, and a client may hear of that first."""
+        """Request a poll from the worker's nanny: a client may see ECS drain the instance before the notice arrives."""
         ws = self._scheduler.workers.get(worker)
         if ws is not None and ws.nanny and ws.name in self._on_spot and worker not in self._handover.leaving:
-            with suppress(OSError, TimeoutError, ValueError, AttributeError):  # a nanny that is gone or does not watch
+            with suppress(OSError, TimeoutError, ValueError, AttributeError):  # the nanny is gone or does not poll
                 async with asyncio.timeout(_NANNY_TIMEOUT):
                     await self._scheduler.rpc(ws.nanny).starburst_poll()
 
     async def starburst_watched(self, name: Name) -> None:
-        """Hear of a worker on Spot that watches for notices."""
+        """Register a Spot worker that polls for notices."""
         self._on_spot.add(name)
 
     async def starburst_next_notices(self, after: int = 0, timeout: float = 30.0) -> list[dict[str, Any]]:
@@ -151,8 +151,8 @@ class Retirement(SchedulerPlugin):
         Returns
         -------
         sequence of dict
-            ``number``, ``name`` and ``address`` of the worker, ``kind``, ``action``, ``seconds`` that are left now,
-            and ``time`` (seconds since 1970, by the scheduler's clock) when it came. Empty after the timeout.
+            ``number``, ``name`` and ``address`` of the worker, ``kind``, ``action``, ``seconds`` that are left,
+            and ``time`` of arrival (seconds since the epoch, scheduler's clock). Empty after the timeout.
         """
         if self._number <= after:
             with suppress(TimeoutError):
@@ -163,13 +163,13 @@ class Retirement(SchedulerPlugin):
         return [notice | {"seconds": max(notice.pop("until") - now, 0.0)} for notice in new]
 
     async def starburst_clear_suspicion(self, names: Iterable[Name]) -> int:
-        """Take back the blame for the loss of workers that AWS took without a notice; for how many tasks."""
+        """Clear the suspicion of tasks whose worker AWS took without a notice; return the number of tasks."""
         cleared = self._suspicion.clear(names)
         self._counts.cleared += cleared
         return cleared
 
     async def starburst_spot_counts(self) -> dict[str, Any]:
-        """Return what notices came to so far; see `Counts`."""
+        """Return the counters; see `Counts`."""
         self._counts.results_lost, self._counts.recomputed = self._suspicion.lost, self._suspicion.recomputed
         self._counts.watched = len(self._on_spot & {ws.name for ws in self._scheduler.workers.values()})
         return asdict(self._counts)
@@ -177,32 +177,32 @@ class Retirement(SchedulerPlugin):
     # -- Dask's hooks ---------------------------------------------------------------------------
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
-        """Learn the name of a worker; when it is removed only the address is told."""
+        """Store the name of a worker: `remove_worker` gets only the address."""
         self._names[worker] = scheduler.workers[worker].name
         self._suspicion.joined(worker, self._names[worker])
         self._handover.workers_changed()
 
     def remove_worker(self, scheduler: Any, worker: str, *, stimulus_id: str = "", **_: Any) -> None:
-        """Hear that a worker has gone; if a client had Dask retire it, no other one is to come in its place."""
+        """Record a removed worker; one that a client retired through Dask must not be replaced."""
         name = self._names.pop(worker, None)
         if name is not None and stimulus_id.startswith(_RETIRED):
             self._remember(name, worker, "retired", 0.0, "")
         self._handover.workers_changed()
 
     def update_graph(self, scheduler: Any, *, tasks: list[Any], **_: Any) -> None:
-        """Hear of new tasks."""
+        """Pass new tasks to the handover."""
         self._handover.tasks_added(tasks)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Hear what the loss of a worker has done, at the moment at which Dask has counted it."""
+        """Handle Dask's ``remove-worker`` event, logged right after it has raised the suspicion counts."""
         if topic == "all" and isinstance(msg, dict) and msg.get("action") == "remove-worker":
             self._suspicion.removed(msg)
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
-        """Count what is computed again."""
+        """Count recomputed results."""
         self._suspicion.computed(key, finish)
 
-    # -- what comes of it -----------------------------------------------------------------------
+    # -- retirement -----------------------------------------------------------------------------
 
     def _remember(self, name: Name, address: str, kind: str, seconds: float, action: str) -> None:
         now = time.time()
@@ -228,10 +228,10 @@ class Retirement(SchedulerPlugin):
         unique = list(self._handover.only_here(ws))
         self._handover.begin(Leaving(ws.address, ws.name, deadline, kind))
         held = sum(ts.nbytes for ts in unique)
-        text = f"worker {ws.name} has to go in {seconds:.0f} s ({kind}); {len(unique)} results ({held / 1e6:.1f} MB) "
-        text += f"are on no other worker and {len(ws.processing)} tasks are on it"
+        text = f"worker {ws.name} will be closed within {seconds:.0f} s ({kind}); moving {len(unique)} results"
+        text += f" ({held / 1e6:.1f} MB) without another copy and {len(ws.processing)} tasks"
         if ws.actors:
-            text += f"; {len(ws.actors)} actors cannot be moved and are lost with it"
+            text += f"; {len(ws.actors)} actors cannot be moved and will be lost"
         self._log("notice", ws, text, too_much(held, bandwidth(ws.nthreads), seconds))
 
     def _log(self, action: str, ws: Any, *parts: str | None) -> None:
@@ -244,12 +244,12 @@ class Retirement(SchedulerPlugin):
             try:
                 if self._handover.leaving:
                     await self._poll()
-            except Exception:  # the loop's edge: the scheduler must not die of this
-                logger.exception("retiring workers stumbled and goes on")
+            except Exception:  # the loop's edge: the scheduler must survive
+                logger.exception("retiring workers failed; retrying")
             await asyncio.sleep(self._pause())
 
     async def _poll(self) -> None:
-        # Who has no time left goes first, whatever becomes of the others.
+        # Close workers whose deadline has passed first.
         await self._close_if(lambda leaving: time.monotonic() >= leaving.deadline)
         self._handover.step()
         await self._close_if(self._handover.done)
@@ -260,13 +260,13 @@ class Retirement(SchedulerPlugin):
                 await self._close(leaving)
 
     def _pause(self) -> float:
-        """Return the seconds until the next look; without anybody who leaves it costs nothing."""
+        """Return the seconds until the next poll, which is cheap while no worker is leaving."""
         there = (self._scheduler.workers.get(address) for address in self._handover.leaving)
         keys = sum(len(ws.has_what) for ws in there if ws is not None)
         return min(max(keys / _KEYS_A_SECOND, _POLL_INTERVAL), _MAX_POLL_INTERVAL)
 
     async def _close(self, leaving: Leaving) -> None:
-        """Close a worker and its nanny. `remove_worker` does what counts before it waits for anything."""
+        """Close a worker and its nanny. `remove_worker` updates the state before it awaits anything."""
         self._handover.end(leaving)
         ws, seconds = self._scheduler.workers.get(leaving.address), time.monotonic() - leaving.since
         counts = self._counts
@@ -278,8 +278,8 @@ class Retirement(SchedulerPlugin):
             return
         left = sum(1 for _ in self._handover.only_here(ws))
         moved = f"{leaving.keys_moved} results ({leaving.bytes_moved / 1e6:.1f} MB) were moved"
-        lost = f"{left} could not be" if left else None
-        self._log("retired", ws, f"worker {leaving.name} closes after {seconds:.1f} s; {moved}", lost)
+        lost = f"{left} could not be moved; Dask recomputes them" if left else None
+        self._log("retired", ws, f"worker {leaving.name} retired after {seconds:.1f} s; {moved}", lost)
         stimulus = f"starburst-retired-{time.time()}"
         await self._scheduler.remove_worker(leaving.address, stimulus_id=stimulus, expected=True, close=True)
 
@@ -292,25 +292,25 @@ class Retirement(SchedulerPlugin):
                     self._warn(ws)
 
     def _forget_removed_workers(self) -> None:
-        """Drop names of workers that are gone, once they are many: one that has lost its connection may come back."""
+        """Drop names of removed workers once there are many. A worker that lost its connection may come back."""
         names = {ws.name for ws in self._scheduler.workers.values()}
         if len(self._on_spot) > 2 * len(names) + _HISTORY:
             self._on_spot &= names
             self._warned &= names
 
     def _warn(self, ws: Any) -> None:
-        """Say once of a worker that it holds more than could be moved; what it holds at all is known at a glance."""
+        """Warn once about a worker that holds more data than can be moved. Check the total first, which is cheap."""
         rate = bandwidth(ws.nthreads)
         if too_much(ws.nbytes, rate) is None:
             return
         warning = too_much(sum(ts.nbytes for ts in self._handover.only_here(ws)), rate)
         if warning is not None:
             self._warned.add(ws.name)
-            self._log("too-much", ws, f"should AWS take worker {ws.name}: {warning}")
+            self._log("too-much", ws, f"worker {ws.name} holds too much data to survive a Spot interruption: {warning}")
 
 
 def dask_setup(scheduler: Any) -> None:
-    """Look after the workers of this scheduler; called by Dask when it has started."""
+    """Install the plugin; called by Dask when the scheduler has started."""
     retirement = Retirement(scheduler)
     scheduler.add_plugin(retirement)
     retirement.begin()

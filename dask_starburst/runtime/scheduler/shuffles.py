@@ -1,9 +1,9 @@
-"""Dask's P2P shuffles, as far as a worker that leaves matters to them.
+"""P2P shuffles and leaving workers.
 
-A P2P shuffle is bound to its workers: each keeps its share on its disk and makes certain outputs of it, and when one of
-them is removed the whole shuffle begins again. Dask has no public way to ask which workers take part, nor to say which
-ones a shuffle that has not begun should do without. So what is private of `distributed.shuffle` is used here, and only
-here; `tests/runtime/scheduler/test_shuffles.py` runs on the oldest and the newest release that we support.
+A P2P shuffle is bound to its workers: each stores its share on disk and produces certain outputs, and when one of them
+is removed the whole shuffle restarts. Dask has no public API for which workers take part, or for excluding workers from
+a shuffle that has not started. So this module, and only this one, uses private parts of `distributed.shuffle`;
+`tests/runtime/scheduler/test_shuffles.py` runs on the oldest and the newest supported release.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dask_starburst.plan.scheduler.moving import restrict_to_staying
 
 @dataclass(frozen=True)
 class _Restriction:
-    """What restricted a barrier (a `TaskState`) before workers had to leave; it is put back afterwards."""
+    """The user's restriction of a barrier (a `TaskState`), restored when no worker is leaving."""
 
     barrier: Any
     workers: frozenset[str] | None
@@ -33,7 +33,7 @@ class Shuffles:
     Parameters
     ----------
     scheduler : distributed.Scheduler
-        Whose they are.
+        The scheduler that runs in this process.
     """
 
     def __init__(self, scheduler: Any) -> None:
@@ -41,7 +41,7 @@ class Shuffles:
         self._restrictions: dict[Any, _Restriction] = {}
 
     def needs(self, address: str) -> bool:
-        """Whether a worker has data of a shuffle that is not over, or is to make outputs of it."""
+        """Return whether a running shuffle has data or outputs on a worker."""
         return any(
             address in shuffle.run_spec.worker_for.values() or not self._barrier_passed(shuffle)
             for shuffle in self._active.values()
@@ -49,22 +49,22 @@ class Shuffles:
         )
 
     def release(self, address: str) -> None:
-        """Let shuffles go on without a worker that has nothing of theirs any more.
+        """Remove a worker from shuffles that no longer need it.
 
-        A worker that has only put data in takes part until the end for Dask, although its data are on other workers
-        once the barrier is passed.
+        For Dask a worker that only contributed input takes part until the end, although its data are on other workers
+        once the barrier has passed.
         """
         for shuffle in self._active.values():
             if address not in shuffle.run_spec.worker_for.values() and self._barrier_passed(shuffle):
                 shuffle.participating_workers.discard(address)
 
     def record_barriers(self, keys: Iterable[Any]) -> None:
-        """Learn which of these tasks are barriers of shuffles, for `exclude`."""
+        """Record which of these tasks are barriers of shuffles, for `exclude`."""
         for key in keys:
             if id_from_key(key) is None:
                 continue
             barrier, known = self._scheduler.tasks.get(key), self._restrictions.get(key)
-            # What is bound to hosts has no worker that it may be bound to instead.
+            # A barrier that is bound to hosts cannot be bound to workers instead.
             if barrier is None or barrier.host_restrictions or (known is not None and known.barrier is barrier):
                 continue
             workers = barrier.worker_restrictions
@@ -73,16 +73,16 @@ class Shuffles:
             )
 
     def exclude(self, leaving: Collection[str]) -> None:
-        """Let shuffles that begin, or begin again, choose among the workers that stay.
+        """Restrict shuffles that start or restart to the workers that stay.
 
-        Dask spreads the outputs over the workers that the shuffle's barrier may run on, and that is all workers, also
-        those that leave, unless the barrier is restricted. It does so to workers that are long gone as well: so this
-        has to be called whenever a worker comes or goes, and takes the restriction back when nobody leaves any more.
+        Dask spreads the outputs over the workers that the shuffle's barrier may run on: by default all workers, also
+        leaving and removed ones. Call this whenever a worker is added or removed. It lifts the restriction when no
+        worker is leaving.
 
         Parameters
         ----------
         leaving : collection of str
-            Addresses of the workers that leave.
+            Addresses of the leaving workers.
         """
         staying = self._staying(leaving) if leaving else frozenset()
         for key, restriction in list(self._restrictions.items()):
@@ -97,7 +97,7 @@ class Shuffles:
             self._restrictions.clear()
 
     def _staying(self, leaving: Collection[str]) -> frozenset[str]:
-        # One that has just come is not running yet, but will be.
+        # A new worker is not running yet, but will be.
         coming = {ws.address for ws in self._scheduler.workers.values() if ws.status is Status.init}
         return frozenset({ws.address for ws in self._scheduler.running} | coming) - frozenset(leaving)
 

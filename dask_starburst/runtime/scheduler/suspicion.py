@@ -1,7 +1,7 @@
-"""Whose fault the loss of a worker was: AWS's, or that of a task which ran on it.
+"""Clear Dask's suspicion of tasks whose worker AWS took.
 
-Dask suspects every task that ran on a lost worker, and after ``allowed-failures`` (3) of them gives it up with
-`KilledWorker`. That is right for a task that takes too much memory, and wrong when AWS took the instance.
+Dask marks every task that was running on a lost worker as suspicious, and fails it with `KilledWorker` after
+``allowed-failures`` (3) losses. That is right for a task that runs out of memory, and wrong when AWS took the instance.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from dask_starburst.plan.loop.state import Name
 
-#: Losses that nobody has cleared are forgotten after so many more.
+#: How many losses are kept in case they are cleared later.
 _HISTORY = 1000
 
 
@@ -24,19 +24,19 @@ class _Loss:
 
 
 class Suspicion:
-    """Takes suspicion from tasks whose worker AWS took, and counts what was lost with it.
+    """Clears the suspicion of tasks whose worker AWS took, and counts the results lost with the worker.
 
     Parameters
     ----------
     scheduler : distributed.Scheduler
-        Whose tasks they are.
+        The scheduler of the tasks.
 
     Attributes
     ----------
     lost : int
-        Results of which nobody else had a copy when AWS took a worker.
+        Results without another copy when AWS took their worker.
     recomputed : int
-        How many of these have been computed again.
+        How many of these were computed again.
     """
 
     def __init__(self, scheduler: Any) -> None:
@@ -49,15 +49,15 @@ class Suspicion:
         self._missing: set[Any] = set()
 
     def joined(self, address: str, name: Name) -> None:
-        """Learn who is at an address."""
+        """Store the name of the worker at an address."""
         self._names[address] = name
 
     def exempt(self, address: str) -> None:
-        """Count the loss of the worker at this address, when it comes, as AWS's."""
+        """Exempt the tasks of the worker at this address from suspicion when it is lost."""
         self._exempt.add(address)
 
     def removed(self, event: Mapping[str, Any]) -> None:
-        """Hear that a worker was removed; `event` is Dask's own ``remove-worker``."""
+        """Handle the removal of a worker; `event` is Dask's ``remove-worker`` event."""
         address = event["worker"]
         name = self._names.pop(address, address)
         recompute, scattered = event["lost-computed-tasks"], event["lost-scattered-tasks"]
@@ -73,12 +73,12 @@ class Suspicion:
             del self._losses[next(iter(self._losses))]
 
     def clear(self, names: Iterable[Name]) -> int:
-        """Count the last losses of these workers as AWS's; return from how many tasks a suspicion was taken."""
+        """Clear the suspicion from the last loss of these workers; return the number of tasks."""
         losses = [self._losses.pop(name, None) for name in names]
         return sum(self._clear(loss) for loss in losses if loss is not None)
 
     def computed(self, key: Any, state: str) -> None:
-        """Hear that a task has come to a state."""
+        """Count a lost result that was computed again; `state` is the task's new state."""
         if key in self._missing and state in ("memory", "forgotten"):
             self._missing.discard(key)
             self.recomputed += state == "memory"
@@ -89,10 +89,10 @@ class Suspicion:
         return sum(map(self._clear_task, loss.suspected))
 
     def _clear_task(self, key: Any) -> bool:
-        """Take one suspicion back.
+        """Decrement the suspicion of a task and return whether there was one.
 
-        Dask has no call for it, so this sets what `Scheduler.remove_worker` has raised. With ``allowed-failures: 0`` it
-        comes too late: the first suspicion has failed the task.
+        Dask has no API for it, so this lowers the counters that `Scheduler.remove_worker` has raised. With
+        ``allowed-failures: 0`` it is too late: the first suspicion has failed the task.
         """
         ts = self._scheduler.tasks.get(key)
         if ts is None or not ts.suspicious:

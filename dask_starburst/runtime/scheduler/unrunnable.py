@@ -1,7 +1,7 @@
-"""Looks after tasks that no worker can ever run: they are told, and hold neither worker nor scheduler.
+"""Report tasks that no worker can run, and exclude them from the idle timeout and adaptive scaling.
 
-Loaded by the guardian, in the scheduler's process. This is the only place that changes what distributed counts as
-work: there is no public way to leave tasks out (distributed 2026.7, ``Scheduler.check_idle``, ``adaptive_target``).
+Loaded by the lease keeper, in the scheduler's process. Only this module changes what distributed counts as work: there
+is no public API to exclude tasks (distributed 2026.7, ``Scheduler.check_idle``, ``adaptive_target``).
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ import dask.config
 from dask_starburst.plan.scheduler.unrunnable import Restricted, advice, hopeless, out_of_reach, suspect
 from dask_starburst.runtime.plugin import LoopingPlugin
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 _POLL_INTERVAL = 1.0
-#: So many workers are named to somebody who has named none that is there.
+#: How many existing workers a message names if a task names only missing ones.
 _MAX_NAMES = 5
-#: What an image may configure to run in each worker before it registers.
+#: Settings by which an image can run code in each worker before it registers.
 _PRELOADS = ("distributed.worker.preload", "distributed.nanny.preload")
-#: Plugins of Dask's, by the beginning of their names, that give a worker no resources: P2P shuffles, uploaded files.
+#: Name prefixes of Dask's own plugins, which add no resources to a worker: P2P shuffles, uploaded files.
 _DASKS_OWN = ("shuffle", "upload_file", "upload-directory-")
 
 
 class Unrunnable(LoopingPlugin):
-    """Knows which tasks of a scheduler no worker can ever run.
+    """Tracks the tasks of a scheduler that no worker can run.
 
     Parameters
     ----------
     scheduler : distributed.Scheduler
-        The one that runs in this process.
+        The scheduler in this process.
     """
 
     name = "starburst-unrunnable"
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
-        # Scheduler and workers have one image and no environment of their own, so they read the same configuration.
+        # Scheduler and workers run the same image with the same environment, so they read the same configuration.
         configured = dask.config.get("distributed.worker.resources", {}) or {}
         self._offered: dict[str, float] = {name: float(amount) for name, amount in configured.items()}
         self._extended_by: frozenset[str] | None = None if any(map(dask.config.get, _PRELOADS)) else frozenset()
@@ -53,14 +53,14 @@ class Unrunnable(LoopingPlugin):
         scheduler.handlers["adaptive_target"] = self.adaptive_target
 
     def idle(self) -> float:
-        """Return for how many seconds there has been no work that a worker could do."""
+        """Return the seconds without work that a worker could do."""
         since = self._scheduler.idle_since
         if since:
             return time.time() - float(since)
         return 0.0 if self._idle_since is None else time.time() - self._idle_since
 
     async def starburst_unrunnable(self) -> dict[str, str]:
-        """Return what there is to say of the tasks that cannot run, by what they were submitted with."""
+        """Return a message about the tasks that cannot run, for each restriction they were submitted with."""
         alike: defaultdict[str, list[Restricted]] = defaultdict(list)
         for task in (*self._hopeless.values(), *self._suspects):
             alike[task.restriction].append(task)
@@ -68,8 +68,8 @@ class Unrunnable(LoopingPlugin):
         return {said: advice(tasks[0], len(tasks), names) for said, tasks in alike.items()}
 
     def adaptive_target(self, target_duration: Any = None) -> int:
-        """Return how many workers the work asks for, as Dask itself does, but for what no worker can run."""
-        self.poll()  # what was submitted since the last look must not buy a worker
+        """Return Dask's adaptive target without the tasks that no worker can run."""
+        self.poll()  # a task that was submitted since the last poll must not start a worker
         scheduler, whole = self._scheduler, self._scheduler.unrunnable
         scheduler.unrunnable = {task: since for task, since in whole.items() if task not in self._out_of_reach}
         try:
@@ -83,7 +83,7 @@ class Unrunnable(LoopingPlugin):
             await asyncio.sleep(_POLL_INTERVAL)
 
     def poll(self) -> None:
-        """Find out anew which tasks cannot run, and since when there is nothing else."""
+        """Update which tasks cannot run, and since when there is no other work."""
         scheduler, known = self._scheduler, self._knows_offers()
         for name, supplied in scheduler.resources.items():
             self._offered[name] = max([self._offered.get(name, 0.0), *supplied.values()])
@@ -101,10 +101,10 @@ class Unrunnable(LoopingPlugin):
         self._transitions = scheduler.transition_counter
 
     def _knows_offers(self) -> bool:
-        """Whether a new worker has no other resources than those that are known.
+        """Return whether the resources of a new worker are known.
 
-        Only preloads and plugins of users can give it more than its configuration does: the first worker with them
-        shows what they do.
+        Only preloads and users' plugins can add to the configured resources; the first worker with them shows what
+        they add.
         """
         registered = {*self._scheduler.worker_plugins, *self._scheduler.nanny_plugins}
         plugins = frozenset(name for name in registered if not name.startswith(_DASKS_OWN))

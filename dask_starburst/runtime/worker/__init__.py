@@ -1,1 +1,1 @@
-"""What runs beside each worker, in its nanny."""
+"""Nanny preloads."""

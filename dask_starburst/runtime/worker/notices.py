@@ -1,7 +1,7 @@
-"""Beside every worker: hears that its instance is to be taken, and tells the scheduler.
+"""Watch for Spot interruption notices in the nanny, and forward them to the scheduler.
 
-Loaded by ``dask worker --preload-nanny``. The nanny's event loop is free when user code holds the
-GIL of the worker. What comes of a notice is decided by the scheduler (`retirement`).
+Loaded by ``dask worker --preload-nanny``: the nanny's event loop stays free while user code holds the worker's GIL.
+The scheduler decides what to do about a notice (`retirement`).
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from dask_starburst.plan.scheduler.notices import (
 from dask_starburst.runtime.metadata import METADATA_ERRORS, Metadata
 from dask_starburst.runtime.plugin import Loop
 
-# Below "distributed", whose handler Dask has set up: so it is in the worker's log.
+# A child of "distributed", whose handler writes to the worker's log.
 logger = logging.getLogger("distributed.starburst")
 
 _MARKET_PATH = "latest/meta-data/instance-life-cycle"
 _SPOT = "spot"
-#: A metadata service that hangs is asked again after so many seconds.
+#: Timeout of a metadata request in seconds.
 _METADATA_TIMEOUT = 2.0
-#: The scheduler answers at once, before it does anything; longer than this and it is gone.
+#: Seconds to wait for the scheduler's answer. It answers before it acts on a notice.
 _SCHEDULER_TIMEOUT = 3.0
 
 
 class NoticeWatcher(Loop):
-    """Looks at the instance's metadata every two seconds and passes on what AWS announces, each thing once.
+    """Polls the instance metadata and forwards each notice to the scheduler once.
 
     Parameters
     ----------
     nanny : distributed.Nanny
-        Whose worker it is about.
+        The nanny of the worker on this instance.
     metadata : Metadata
-        Of the instance that this runs on.
+        The metadata service of this instance.
     every : float
-        Seconds between two looks.
+        Polling interval in seconds.
     """
 
     def __init__(self, nanny: Any, metadata: Metadata, every: float = POLL_INTERVAL) -> None:
@@ -64,26 +64,26 @@ class NoticeWatcher(Loop):
         self._market = ""
 
     async def poll(self) -> None:
-        """Look now: the scheduler asks for it when ECS drains the instance, which it does after a Spot notice too."""
+        """Poll now. The scheduler requests it when ECS drains the instance, which also follows a Spot notice."""
         if self._market == _SPOT:
             await self._poll()
 
     async def _run(self) -> None:
-        while self._market in ("", _SPOT):  # there is nothing to watch for on another kind of instance
+        while self._market in ("", _SPOT):  # only Spot instances get notices
             try:
                 if not self._market and (market := await self._attempt(_MARKET_PATH)) is not None:
                     self._market = market.text
                 if self._market == _SPOT:
                     await self._poll()
                     await self._announce()
-            except Exception:  # the loop's edge: the next look may be the one that matters
-                logger.exception("the watch for Spot notices stumbled and goes on")
+            except Exception:  # the loop's edge: the next poll may find a notice
+                logger.exception("polling for Spot notices failed; retrying in %g s", self._every)
             await asyncio.sleep(self._every)
 
     async def _announce(self) -> None:
-        """Let the scheduler know, once, which worker may be taken, so that it can warn of what is too much to move."""
+        """Report once that this worker runs on Spot, so that the scheduler can warn when it holds too much data."""
         if not self._announced:
-            with suppress(Exception):  # only a warning depends on it, and there is a next time
+            with suppress(Exception):  # only a warning depends on it; retried at the next poll
                 async with asyncio.timeout(_SCHEDULER_TIMEOUT):
                     await self._nanny.scheduler.starburst_watched(name=self._nanny.name)
                 self._announced = True
@@ -99,7 +99,7 @@ class NoticeWatcher(Loop):
                 self._warn_once(str(error))
 
     async def _send(self, notice: Notice) -> None:
-        """Tell the scheduler, until it has taken it: once for each worker process that the nanny starts."""
+        """Send a notice until the scheduler accepts it, once for each worker process that the nanny starts."""
         worker = self._nanny.worker_address
         if worker is None or (notice.kind, worker) in self._sent:
             return
@@ -107,7 +107,7 @@ class NoticeWatcher(Loop):
             self._sent.add((notice.kind, worker))
 
     async def _attempt(self, path: str) -> Any:
-        """Return what there is at a path, or None; the loop goes on meanwhile."""
+        """Read a metadata path in a thread; return None if it is missing or the read fails."""
         try:
             return await asyncio.to_thread(self._metadata.get, path)
         except METADATA_ERRORS as error:
@@ -116,20 +116,20 @@ class NoticeWatcher(Loop):
 
     def _warn_once(self, text: str) -> None:
         if text != self._last_warning:
-            logger.warning("the watch for Spot notices goes on after: %s", text)
+            logger.warning("polling for Spot notices failed: %s; retrying in %g s", text, self._every)
         self._last_warning = text
 
 
 async def send_notice(nanny: Any, notice: Notice) -> bool:
-    """Tell the scheduler of a notice; whether it has taken it.
+    """Send a notice to the scheduler and return whether it was accepted.
 
-    It is told how many seconds are left, not until when: clocks differ.
+    The message carries the seconds that are left rather than a time, because clocks differ.
     """
     said = {"worker": nanny.worker_address, "kind": notice.kind, "seconds": notice.seconds, "action": notice.action}
     try:
         async with asyncio.timeout(_SCHEDULER_TIMEOUT):
             answer = await nanny.scheduler.starburst_notice(**said)
-    except Exception as error:  # noqa: BLE001 -- the loop's edge: gone, busy, or without our handler; it is told again
+    except Exception as error:  # noqa: BLE001 -- the loop's edge: gone, busy, or without our handler; sent again
         answer = repr(error)
     if answer != ACCEPTED:
         logger.warning("the scheduler did not take the notice %s: %s", notice, answer)
@@ -137,18 +137,18 @@ async def send_notice(nanny: Any, notice: Notice) -> bool:
 
 
 class SigtermHandler:
-    """Has the scheduler retire the worker before SIGTERM does to it what it does to any ``dask worker``.
+    """Retires the worker through the scheduler before Dask's own SIGTERM handler closes the nanny.
 
-    That is to close the nanny, and to lose what the worker holds. A second SIGTERM does it at once.
+    Dask's handler alone would lose the worker's data. A second SIGTERM runs it at once.
 
     Parameters
     ----------
     nanny : distributed.Nanny
-        Whose worker it is about.
+        The nanny of the worker.
     watcher : NoticeWatcher
-        Looks for a notice first: ECS stops the tasks of an instance that Spot takes.
+        Polled first: ECS stops the tasks of an instance that Spot interrupts.
     dask_handler : callable
-        The signal handler that ``dask worker`` has set.
+        The signal handler that ``dask worker`` has installed.
     """
 
     def __init__(self, nanny: Any, watcher: NoticeWatcher, dask_handler: Callable[[int, Any], Any]) -> None:
@@ -159,7 +159,7 @@ class SigtermHandler:
         self._task: asyncio.Task[None] | None = None
 
     def handle(self, signum: int, frame: Any) -> None:
-        """Be the signal handler. Nothing may be logged here: see `distributed._signals`."""
+        """Handle the signal. Logging is not allowed here, see `distributed._signals`."""
         signal.signal(signum, self._dask_handler)
         self._loop.call_soon_threadsafe(self._begin, signum)
 
@@ -173,9 +173,9 @@ class SigtermHandler:
             self._dask_handler(signum, None)
 
     async def _until_retired(self) -> None:
-        """Wait for the scheduler to move everything and close the nanny, as long as the container may live.
+        """Wait until the scheduler has moved the data and closed the nanny, within the container's stop timeout.
 
-        If the scheduler is gone, or does not know the worker, there is nothing to wait for.
+        Return at once if the scheduler is gone or does not know the worker.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(_SCHEDULER_TIMEOUT):
@@ -189,7 +189,7 @@ class SigtermHandler:
 
 
 def _rebalance(body: str, now: float) -> Notice:
-    """A recommendation has no end; when an interruption follows it says so itself."""
+    """Return a rebalance notice, which has no deadline of its own."""
     return Notice(REBALANCE, NOTICE_SECONDS)
 
 
@@ -197,18 +197,18 @@ _installed: dict[int, tuple[NoticeWatcher, Any]] = {}
 
 
 def dask_setup(nanny: Any) -> None:
-    """Watch over the worker of this nanny; called by Dask when the nanny starts."""
+    """Start the watch for this nanny; called by Dask when the nanny starts."""
     watcher, before = NoticeWatcher(nanny, Metadata(timeout=_METADATA_TIMEOUT)), signal.getsignal(signal.SIGTERM)
     _installed[id(nanny)] = watcher, before
     nanny.handlers["starburst_poll"] = watcher.poll
     watcher.begin()
-    # Only under `dask worker`, which has set its handler by now; elsewhere the process is not ours to end.
+    # Only under `dask worker`, which has installed its handler by now. Elsewhere this package must not end the process.
     if callable(before) and _in_main_thread():
         signal.signal(signal.SIGTERM, SigtermHandler(nanny, watcher, before).handle)
 
 
 async def dask_teardown(nanny: Any) -> None:
-    """Watch no more; called by Dask when the nanny closes."""
+    """Stop the watch; called by Dask when the nanny closes."""
     watcher, before = _installed.pop(id(nanny), (None, None))
     if watcher is not None:
         await watcher.end()

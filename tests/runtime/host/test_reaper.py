@@ -21,7 +21,7 @@ from dask_starburst.fleet.pool.pool import boot_script
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.requests.reuse import WARM_TAG
 from dask_starburst.runtime.host import reaper
-from dask_starburst.runtime.host.reaper import State, look, signed
+from dask_starburst.runtime.host.reaper import State, idle_time, signed
 from tests.support.cluster_asserts import wait_until
 from tests.support.reaper_fixtures import INTERVAL, Reapers
 
@@ -29,25 +29,25 @@ LIMIT = 300
 NOWHERE = "http://127.0.0.1:9"  # nobody listens there
 AMI = "/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_id"
 ROLE = "reaped"
-GONE = "is being terminated"
+GONE = "terminating this instance"
 
 
 def test_the_boot_counts_as_the_last_task():
-    assert look(State(), False, 45) == (State(0, 45), 45)
+    assert idle_time(State(), False, 45) == (State(0, 45), 45)
 
 
 def test_a_task_begins_it_all_again():
-    assert look(State(busy=10, answered=200, failures=2), True, 230) == (State(230, 230), 0)
+    assert idle_time(State(busy=10, answered=200, failures=2), True, 230) == (State(230, 230), 0)
 
 
 def test_an_agent_that_is_silent_for_a_moment_may_have_a_task():
     state = State(busy=0, answered=290)
-    assert look(state, None, 320) == (state, 30)
-    assert look(state, False, 350)[1] == 350
+    assert idle_time(state, None, 320) == (state, 30)
+    assert idle_time(state, False, 350)[1] == 350
 
 
 def test_an_agent_that_has_never_answered_has_no_task():
-    assert look(State(), None, 300) == (State(), 300)
+    assert idle_time(State(), None, 300) == (State(), 300)
 
 
 @pytest.mark.parametrize("url", ["https://autoscaling.eu-west-1.amazonaws.com/", "http://127.0.0.1:4566/"])
@@ -230,7 +230,7 @@ def test_an_instance_whose_first_task_starts_stays(pool: Pool):
 def test_an_instance_that_its_group_keeps_warm_stays_until_that_is_over(pool: Pool):
     tag = {"ResourceId": pool.name, "ResourceType": "auto-scaling-group", "PropagateAtLaunch": False}
     until = f"{pool.aws.now() + 3 * LIMIT:.0f}"
-    pool.autoscaling.create_or_update_tags(Tags=[{**tag, "Key": reaper.KEPT, "Value": until}])
+    pool.autoscaling.create_or_update_tags(Tags=[{**tag, "Key": reaper.KEEP_IDLE_TAG, "Value": until}])
     instance = pool.instance
     assert pool.reapers.after(LIMIT) == {instance: ""}
     assert pool.reapers.after(LIMIT) == {instance: ""}
@@ -239,7 +239,7 @@ def test_an_instance_that_its_group_keeps_warm_stays_until_that_is_over(pool: Po
 
 
 def test_the_tag_that_keeps_an_instance_is_the_one_that_pools_get():
-    assert reaper.KEPT == WARM_TAG
+    assert reaper.KEEP_IDLE_TAG == WARM_TAG
 
 
 def test_an_instance_that_cannot_reach_aws_three_times_shuts_down(pool: Pool):

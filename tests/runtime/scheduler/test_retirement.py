@@ -59,7 +59,7 @@ async def join(scheduler: Any, name: Name, nthreads: int = 1) -> Worker:
 
 async def notice(client: Client, worker: Worker, seconds: float, kind: str = "interruption") -> None:
     answer = await client.scheduler.starburst_notice(worker=worker.address, kind=kind, seconds=seconds)
-    assert answer == "taken"
+    assert answer == "accepted"
 
 
 async def gone(worker: Worker, within: float = 20.0) -> float:
@@ -257,7 +257,7 @@ async def test_it_warns_once_of_a_worker_on_spot_that_holds_more_than_can_be_mov
         assert said == await client.get_events("starburst"), "once, and not of one on demand"
         [(_, event)] = said
         assert (event["action"], event["name"]) == ("too-much", 0)
-        assert "it alone holds 5.00 GB, and about 3.79 GB can be moved" in event["text"]
+        assert "5.00 GB have no other copy, and about 3.79 GB can be moved" in event["text"]
 
 
 @in_a_loop

@@ -115,7 +115,7 @@ class Nanny:
             self.refusals -= 1
             raise OSError("no scheduler")
         self.told.append((worker, kind, seconds, action))
-        return "taken"
+        return "accepted"
 
 
 def watch(service: Service, nanny: Nanny, until: Callable[[], bool], then: Callable[[], None] | None = None) -> None:
@@ -281,7 +281,7 @@ def test_a_worker_that_ecs_drains_is_looked_at_for_a_notice_which_its_watch_has_
                 await wait(lambda: retirement._on_spot == {0})
                 service.interrupt(100)
                 asked = {"worker": nanny.worker_address, "kind": "stop", "seconds": 60, "action": "draining"}
-                assert await client.scheduler.starburst_notice(**asked) == "taken"
+                assert await client.scheduler.starburst_notice(**asked) == "accepted"
                 await nanny.finished()
                 said: dict[str, float] = await client.scheduler.starburst_spot_counts()
                 await watcher.end()
@@ -366,7 +366,7 @@ def test_a_second_sigterm_ends_a_worker_that_waits_for_somebody_to_take_what_it_
         future = client.scatter(1)
         begun = time.monotonic()
         worker.send_signal(signal.SIGTERM)
-        assert "1 results" in read_until(scheduler, "has to go in 120 s (stop)")
+        assert "1 results" in read_until(scheduler, "will be closed within 120 s (stop)")
         with pytest.raises(subprocess.TimeoutExpired):
             worker.wait(1)
         end(worker)
