@@ -1,9 +1,8 @@
-"""Ending tasks within a bound, and ending together what was begun together.
+"""Cancel tasks within a time limit, and run tasks as a group.
 
-``asyncio.wait_for`` is used nowhere in this package: before Python 3.12 it discards a cancellation that arrives when
-the inner future is done already (https://github.com/python/cpython/issues/86296), and the task goes on.
-`asyncio.timeout` does not. Code that is not ours may still call it, or catch what it should not: so a task is cancelled
-until it ends.
+This package does not use ``asyncio.wait_for``: before Python 3.12 it discards a cancellation that arrives when the
+inner future is done (https://github.com/python/cpython/issues/86296), and the task continues. `asyncio.timeout` does
+not. Third-party code may still call it, or catch a cancellation, so a task is cancelled repeatedly until it ends.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-#: Seconds that cancelled tasks have to end.
+#: Seconds to wait for cancelled tasks to end.
 PATIENCE = 10.0
-#: Seconds before a task that has not ended is cancelled once more.
+#: Seconds before a task that has not ended is cancelled again.
 _AGAIN = 0.5
 
 
@@ -28,14 +27,14 @@ async def end(tasks: Iterable[asyncio.Future[Any] | None], within: float = PATIE
     Parameters
     ----------
     tasks : iterable of Future or None
-        None, what has ended and the task that runs this are passed over. What they raise goes to the log.
+        The tasks. None, ended tasks and the current task are skipped. Their exceptions are logged.
     within : float
-        Seconds to wait at the most.
+        Timeout in seconds.
 
     Returns
     -------
     bool
-        Whether all of them have ended.
+        Whether all tasks have ended.
     """
     left = {task for task in tasks if task is not None and task is not asyncio.current_task()}
     loop = asyncio.get_running_loop()
@@ -46,17 +45,19 @@ async def end(tasks: Iterable[asyncio.Future[Any] | None], within: float = PATIE
         done, left = await asyncio.wait(left, timeout=max(0.0, min(_AGAIN, deadline - loop.time())))
         for task in done:
             if not task.cancelled() and (error := task.exception()) is not None:
-                logger.debug("%r failed while it was ended", task, exc_info=error)
+                logger.debug("%r failed while it was cancelled", task, exc_info=error)
         if left and loop.time() >= deadline:
-            logger.warning("given up, for they do not end within %g s: %s", within, ", ".join(map(repr, left)))
+            logger.warning(
+                "tasks did not end within %g s of their cancellation: %s", within, ", ".join(map(repr, left))
+            )
             return False
     return True
 
 
 async def together(*parts: Awaitable[Any]) -> list[Any]:
-    """Run all parts at once, as `asyncio.gather` does; when one fails, the others have ended before that is raised.
+    """Run all parts concurrently, as `asyncio.gather` does. If one fails, cancel the others before raising its error.
 
-    Where parts change something in an account, none of them goes on beside the clean-up.
+    So no part still changes the account while the clean-up runs.
     """
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
@@ -66,19 +67,19 @@ async def together(*parts: Awaitable[Any]) -> list[Any]:
 
 
 async def outlast(work: asyncio.Future[T], within: float | None = None) -> T:
-    """Wait until `work` is done, also when the waiting task is cancelled; the cancellation follows then.
+    """Wait until `work` is done, even if the waiting task is cancelled; raise the cancellation afterwards.
 
     Parameters
     ----------
     work : Future
-        What has to come to its end. It is never cancelled from here.
+        The work to finish. It is never cancelled here.
     within : float, optional
-        Seconds to wait at the most. `work` goes on then.
+        Timeout in seconds, after which `work` continues.
 
     Raises
     ------
     TimeoutError
-        It is not done within `within`.
+        `work` is not done after `within` seconds.
     asyncio.CancelledError
         The waiting task was cancelled; `work` is done.
     """
@@ -93,6 +94,6 @@ async def outlast(work: asyncio.Future[T], within: float | None = None) -> T:
             raise TimeoutError
     if cancelled is not None:
         if not work.cancelled():
-            work.exception()  # seen: asyncio has nothing to warn of
+            work.exception()  # retrieved, so that asyncio does not warn
         raise cancelled
     return work.result()

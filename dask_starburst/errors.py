@@ -1,49 +1,49 @@
-"""Every error that a user can meet, as one tree.
+"""The exceptions of this package.
 
 ::
 
-    StarburstError                  anything this package says went wrong
-    ├── BadArgument (ValueError)    a wrong argument or setting; nothing was launched
-    │   └── UnknownArgument         the argument or setting is unknown (a TypeError, too)
-    ├── NoCredentials               no AWS credentials, and the embedded AWS was not asked for
+    StarburstError                  the base class
+    ├── BadArgument (ValueError)    an argument or setting is invalid; nothing was launched
+    │   └── UnknownArgument         the argument or setting is unknown (also a TypeError)
+    ├── NoCredentials               no AWS credentials, and the embedded AWS was not requested
     ├── CredentialsExpired          AWS refused the token
-    ├── PermissionDenied            AWS refused one action; ``operation`` names it
+    ├── PermissionDenied            AWS denied an action; ``operation`` names it
     ├── AWSError                    any other failure of an AWS call
-    │   ├── Throttled               AWS asked us to slow down, longer than we were willing to wait
-    │   └── AWSUnavailable          AWS did not answer, or failed itself; the same call may work in a moment
-    ├── PriceUnknown                nobody says what something costs there, so it is not counted as nothing
-    ├── CapacityUnavailable         AWS had no instance to give in time
-    ├── BudgetExceeded              a cap of the user's does not allow it; ``max_hourly_cost``, ``max_total_cost``
-    ├── QuotaExceeded               the account's vCPU quota has no room; nothing was launched
+    │   ├── Throttled               AWS throttled a call until its retries were used up
+    │   └── AWSUnavailable          AWS did not answer or answered 5xx; the call may succeed when repeated
+    ├── PriceUnknown                no source has a price; it does not count as zero
+    ├── CapacityUnavailable         AWS had no capacity for an instance in time
+    ├── BudgetExceeded              a cost cap is exceeded: ``max_hourly_cost``, ``max_total_cost``
+    ├── QuotaExceeded               a vCPU quota of the account is too small; nothing was launched
     ├── SchedulerFailed             the scheduler could not be started, or was lost
-    ├── WorkerFailed                a worker could not be started, three times over
-    ├── LeaseExpired                nobody renewed the lease, so AWS has emptied the pool
-    ├── VersionMismatch             client and workers have versions that do not understand each other
-    ├── ImageError                  the workers' image could not be made, found or used
-    │   ├── NoWheels                packages have nothing that can be installed for an architecture
-    │   ├── RegistryDenied          a registry refused us
-    │   └── RegistryUnavailable     a registry did not answer, or not sensibly
+    ├── WorkerFailed                a worker could not be started in three attempts
+    ├── LeaseExpired                the lease was not renewed, so AWS has emptied the pool
+    ├── VersionMismatch             client and workers have incompatible versions
+    ├── ImageError                  the workers' image could not be built, found or used
+    │   ├── NoWheels                packages have no wheels for an architecture
+    │   ├── RegistryDenied          a registry denied access
+    │   └── RegistryUnavailable     a registry did not answer, or its answer was not valid
     └── LocalAWSError               the embedded AWS could not be started
 
-Each message says what failed, the facts, and what to type instead.
+Each message says what failed, the facts, and the next step.
 """
 
 from __future__ import annotations
 
 
 class StarburstError(Exception):
-    """What every error of this package derives from.
+    """Base class of the errors of this package.
 
     Parameters
     ----------
     message : str
-        One sentence or a few: what failed, the facts, the next step.
+        What failed, the facts, and the next step.
     code : str, optional
-        AWS's own error code, such as ``"AccessDeniedException"``.
+        AWS's error code, such as ``"AccessDeniedException"``.
     operation : str, optional
         The AWS action that failed, as IAM writes it: ``"ecs:RunTask"``.
     request_id : str, optional
-        AWS's request id, for a support case.
+        AWS's request ID, for a support case.
     """
 
     def __init__(
@@ -61,62 +61,62 @@ class StarburstError(Exception):
 
 
 class BadArgument(StarburstError, ValueError):
-    """An argument or a setting is wrong. Nothing was launched."""
+    """An argument or a setting is invalid. Nothing was launched."""
 
 
 class UnknownArgument(BadArgument, TypeError):
-    """An argument or a setting of this name does not exist. The message names the nearest one that does."""
+    """An argument or a setting does not exist. The message names the closest one that does."""
 
 
 class NoCredentials(StarburstError):
-    """There are no AWS credentials and nobody asked for the embedded AWS."""
+    """There are no AWS credentials, and the embedded AWS was not requested."""
 
 
 class CredentialsExpired(StarburstError):
-    """AWS says that the credentials are expired or not valid."""
+    """The AWS credentials are expired or not valid."""
 
 
 class PermissionDenied(StarburstError):
-    """AWS refused one action. ``operation`` is the action to allow."""
+    """AWS denied an action. ``operation`` is the action to allow."""
 
 
 class AWSError(StarburstError):
-    """An AWS call failed for a reason that has no class of its own."""
+    """An AWS call failed for any other reason."""
 
 
 class Throttled(AWSError):
-    """AWS throttled a call longer than we were willing to wait."""
+    """AWS throttled a call until its retries were used up."""
 
 
 class AWSUnavailable(AWSError):
-    """AWS could not be reached, did not answer or answered 5xx: the same call may work in a moment."""
+    """AWS could not be reached, did not answer or answered 5xx. The call may succeed when repeated."""
 
 
 class PriceUnknown(StarburstError):
-    """Neither AWS nor the bundled list says what something costs in a region. It is never taken for nothing."""
+    """Neither AWS nor the bundled list has a price. It does not count as zero."""
 
 
 class CapacityUnavailable(StarburstError):
-    """AWS had no instance of the allowed types to give in time."""
+    """AWS had no capacity for the allowed instance types in time."""
 
 
 class BudgetExceeded(StarburstError):
-    """A cap on what the cluster may cost does not allow it, or has been reached."""
+    """A cost cap of the cluster would be exceeded, or has been reached."""
 
 
 class QuotaExceeded(StarburstError):
-    """What was asked for does not fit in a vCPU quota of the account. Nothing was launched.
+    """The request does not fit in a vCPU quota of the account. Nothing was launched.
 
     Parameters
     ----------
     message : str
-        As for all.
+        As for `StarburstError`.
     quota : str
-        Its code in Service Quotas: ``"L-1216C47A"``.
+        The quota code in Service Quotas: ``"L-1216C47A"``.
     limit, used : float
-        What it allows, and what of that is in use (vCPUs).
+        The quota and its current use in vCPUs.
     workers : int
-        How many workers would fit.
+        Number of workers that would fit.
     """
 
     def __init__(self, message: str, *, quota: str, limit: float, used: float, workers: int) -> None:
@@ -132,31 +132,31 @@ class SchedulerFailed(StarburstError):
 
 
 class WorkerFailed(StarburstError):
-    """A worker could not be started after every attempt."""
+    """A worker could not be started in any of its attempts."""
 
 
 class LeaseExpired(StarburstError):
-    """Nobody renewed the lease in time, so AWS has emptied the pool."""
+    """The lease was not renewed in time, so AWS has emptied the pool."""
 
 
 class VersionMismatch(StarburstError):
-    """Client and workers have versions of Dask's own packages that do not understand each other."""
+    """Client and workers have incompatible versions of Dask's packages."""
 
 
 class ImageError(StarburstError):
-    """The workers' image could not be made, found or used."""
+    """The workers' image could not be built, found or used."""
 
 
 class NoWheels(ImageError):
-    """Packages of the environment have nothing that can be installed for an architecture."""
+    """Packages of the environment have no wheels for an architecture."""
 
 
 class RegistryDenied(ImageError):
-    """A registry refused the credentials, or what we asked for with them."""
+    """A registry denied access."""
 
 
 class RegistryUnavailable(ImageError):
-    """A registry did not answer after every attempt, or not as a registry does."""
+    """A registry did not answer in any attempt, or its answer was not valid."""
 
 
 class LocalAWSError(StarburstError):

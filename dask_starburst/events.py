@@ -1,4 +1,4 @@
-"""One stream of what happened: log, widget, report and cost ledger all listen to it."""
+"""The event stream of a cluster, which feeds its log, widget, report and cost ledger."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 logger = logging.getLogger("dask_starburst")
 
-#: How many events a cluster remembers; older ones have been logged.
+#: How many events a cluster keeps; older ones are only in the log.
 REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened.
+    """An event.
 
     Parameters
     ----------
@@ -27,13 +27,13 @@ class Event:
     kind : str
         What happened, as ``noun-verb``: ``"instance-launched"``.
     subject : int or str
-        To whom: a worker's name, an instance id, a pool.
+        A worker's name, an instance ID or a pool.
     message : str
-        One sentence for people.
+        One sentence.
     level : int
         A :mod:`logging` level.
     facts : mapping
-        The same for programs.
+        The values in the message, for programs.
     """
 
     time: float
@@ -49,10 +49,7 @@ class Event:
 
 
 def show_progress() -> None:
-    """Print events to standard error, unless the program has its own idea of logging.
-
-    As distributed does: a library that starts slowly and says nothing is taken for dead.
-    """
+    """Print events to standard error, as distributed does, unless the program has configured logging."""
     if logger.handlers or logging.getLogger().handlers:
         return
     handler = logging.StreamHandler()
@@ -63,22 +60,22 @@ def show_progress() -> None:
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
-    """Whether a record is printed: what a quiet cluster does is not, but what it warns of is."""
+    """Return whether to print a record. Of a quiet cluster only warnings are printed."""
     return record.levelno >= logging.WARNING or not getattr(record, "quiet", False)
 
 
 class EventLog:
-    """The events of one cluster, in the order in which they were seen.
+    """The events of one cluster, in order of arrival.
 
     Parameters
     ----------
     quiet : bool
-        Whether its progress is kept from being printed by `show_progress`, which other clusters may have asked for.
+        Whether its progress is not printed by `show_progress`, which other clusters may have called.
 
     Attributes
     ----------
     began : float or None
-        The time of the first event (seconds since the epoch, AWS's clock), which is not kept for ever itself.
+        The time of the first event (seconds since the epoch, AWS's clock), which may no longer be kept.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -88,18 +85,18 @@ class EventLog:
         self._listeners: list[Callable[[Event], None]] = []
 
     def emit(self, event: Event) -> None:
-        """Remember the event, log it and tell everybody who listens."""
+        """Store an event, log it and pass it to the listeners."""
         self.began = event.time if self.began is None else min(self.began, event.time)
         self._events.append(event)
         logger.log(event.level, "%s", event.message, extra={"quiet": self._quiet})
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:  # a listener is beside the matter: what has happened goes on
-                logger.exception("a listener failed with the event %s", event.kind)
+            except Exception:  # a failing listener must not stop the cluster
+                logger.exception("a listener failed on event %s", event.kind)
 
     def listen(self, listener: Callable[[Event], None]) -> None:
-        """Call `listener` with every event from now on."""
+        """Call `listener` with every new event."""
         self._listeners.append(listener)
 
     def __iter__(self) -> Iterator[Event]:

@@ -1,4 +1,4 @@
-"""Optional dependencies: which are missing, and which extra brings them, read from what is installed."""
+"""Missing optional dependencies and the extras that install them, read from the installed metadata."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ DISTRIBUTION = "dask-starburst"
 
 
 def explain(what: str, error: ImportError, *extras: str) -> str:
-    """Say which packages are missing and what to type, for an import of optional dependencies that failed.
+    """Return a message about an import that failed: which packages are missing and how to install them.
 
     Parameters
     ----------
     what : str
-        What needs them, as the beginning of the sentence: ``"The demo"``.
+        What needs the packages, as the start of the sentence: ``"The demo"``.
     error : ImportError
-        How the import failed. Dask raises some without a module's name.
+        The error. Dask raises some without a module name.
     extras : str
-        The extras that bring what is needed.
+        The extras that contain the packages.
 
     Returns
     -------
     str
-        Whole sentences. An extra is named only if it brings something that is missing: installing it again would
-        not help otherwise.
+        One or more sentences. An extra is named only if one of its packages is missing.
     """
     try:
         missing = {extra: lacking(extra) for extra in extras}
-    except PackageNotFoundError:  # a folder on sys.path that was never installed: nothing says what an extra brings
+    except PackageNotFoundError:  # a folder on sys.path without metadata, so the extras are unknown
         return f"{what} needs {error.name or error}, which is not installed: {install(*extras)}"
     names = sorted({name for lacks in missing.values() for name in lacks})
     if names:
@@ -41,8 +40,8 @@ def explain(what: str, error: ImportError, *extras: str) -> str:
         return f"{what} needs {' and '.join(names)}, which {verb} not installed: {install(*wanted)}"
     own = f"{DISTRIBUTION}[{','.join(extras)}]"
     return (
-        f"{what} needs {error.name or 'more than is there'}, which no package of {own} brings, though all of them are"
-        f" installed ({error}). Install the package that has it, or the packages that import it anew."
+        f"{what} needs {error.name or 'a missing package'}, which is not part of {own}, although all its packages are"
+        f" installed ({error}). Install the missing package, or reinstall the packages that import it."
     )
 
 
@@ -52,7 +51,7 @@ def install(*extras: str) -> str:
 
 
 def lacking(extra: str) -> list[str]:
-    """Return the packages that an extra brings, by itself or through others, and this Python lacks.
+    """Return the direct and indirect dependencies of an extra that are not installed.
 
     Parameters
     ----------
@@ -62,13 +61,12 @@ def lacking(extra: str) -> list[str]:
     Returns
     -------
     list of str
-        In alphabetical order; with the versions that are needed where another one is installed: ``"moto~=5.2.5 (5.1.0
-        is here)"``.
+        In alphabetical order. A package in a wrong version is given as ``"moto~=5.2.5 (5.1.0 is installed)"``.
 
     Raises
     ------
     importlib.metadata.PackageNotFoundError
-        This package itself was never installed.
+        This package itself is not installed.
     """
     found, seen = set(), set()
     todo = [(DISTRIBUTION, frozenset({extra}))]
@@ -85,13 +83,13 @@ def lacking(extra: str) -> list[str]:
                 found.add(requirement.name)
                 continue
             if not requirement.specifier.contains(version, prereleases=True):
-                found.add(f"{requirement.name}{requirement.specifier} ({version} is here)")
+                found.add(f"{requirement.name}{requirement.specifier} ({version} is installed)")
             todo.append(wanted)
     return sorted(found)
 
 
 def _requirements(name: str, extras: frozenset[str]) -> Iterator[Requirement]:
-    """Read what an installed package requires here, with those extras of it."""
+    """Yield the requirements of an installed package with these extras on this platform."""
     from packaging.requirements import Requirement
 
     for text in distribution(name).requires or ():

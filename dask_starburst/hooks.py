@@ -1,4 +1,4 @@
-"""What happens at the turns of a cluster's life: our own part of it, and what users add."""
+"""Lifecycle hooks of a cluster."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.errors import BadArgument
 from dask_starburst.settings import Settings
 
-#: The turns, in the order in which they come.
-TURNS = ("on_before_launch", "on_ready", "on_close")
-#: Seconds that one hook may take when the cluster is ready, and when it closes: nothing waits for ever.
+#: The hook methods, in the order of their calls.
+METHODS = ("on_before_launch", "on_ready", "on_close")
+#: Timeout in seconds of ``on_ready`` and ``on_close``.
 PATIENCE = 60.0
 
 
 class Tell(Protocol):
-    """Emits an event of the cluster."""
+    """A function that emits an event of the cluster."""
 
     def __call__(self, kind: str, subject: str, message: str, level: int = ..., **facts: Any) -> None:
-        """Say what happened; see `events.Event`."""
+        """Emit an event; see `events.Event`."""
 
 
 @dataclass
 class Launch:
-    """A cluster that is about to be launched. Nothing of it costs money yet.
+    """A cluster that is about to be launched. It does not cost anything yet.
 
     Attributes
     ----------
     settings : Settings
-        What was asked for. A hook may put others in their place, with :func:`dataclasses.replace`; of what is known
-        already (`arch`, the types and the size of the workers, `n_workers`) a change has no effect any more.
+        The settings. A hook may replace them by :func:`dataclasses.replace`. Changes of `arch`, `n_workers`, and the
+        instance types and size of workers have no effect at this point.
     aws : AWS
-        The account; ``await launch.aws.call("ecr", "DescribeRepositories")``.
+        The AWS account; ``await launch.aws.call("ecr", "DescribeRepositories")``.
     simulated : bool
-        Whether it is the embedded AWS.
+        Whether this is the embedded AWS.
     tell : callable
         ``tell(kind, subject, message, level, **facts)`` emits an event.
     image : asyncio.Future of str, optional
-        The image that takes the place of ``settings.image``. It is awaited once the account is set up and before
-        anything is launched; what it raises ends the start.
+        The image to use instead of ``settings.image``. It is awaited after the account is set up and before the launch;
+        an exception aborts the start.
     """
 
     settings: Settings
@@ -55,20 +55,20 @@ class Launch:
 
 
 class LifecycleHook:
-    """What a hook may do; give those of yours as ``StarburstCluster(hooks=[MyHook()])``.
+    """The interface of a lifecycle hook. Pass your own as ``StarburstCluster(hooks=[MyHook()])``.
 
-    Each method may be a coroutine function or a plain one, which runs in the cluster's event loop. A hook need not
-    derive from this class, nor have all methods.
+    Each method may be a coroutine function, or a plain function, which runs in the cluster's event loop. A hook may
+    omit methods, and need not derive from this class.
     """
 
     async def on_before_launch(self, launch: Launch) -> None:
-        """Look at what is about to be launched, change its settings, or refuse it by raising an error."""
+        """Inspect the launch, change its settings, or abort it by raising an error."""
 
     async def on_ready(self, cluster: Any) -> None:
-        """Hear that the scheduler answers. An error here is told as an event, and the cluster goes on."""
+        """Run when the scheduler is connected. An error is reported as an event; the cluster continues."""
 
     async def on_close(self, cluster: Any) -> None:
-        """Hear that the cluster closes, while it still stands. An error here is told as an event."""
+        """Run before the cluster closes. An error is reported as an event; the cluster closes."""
 
 
 class Hooks:
@@ -77,46 +77,46 @@ class Hooks:
     Parameters
     ----------
     hooks : iterable
-        Objects, classes, or the names of such as ``"package.module:Name"``.
+        Objects, classes, or their names as ``"package.module:Name"``.
 
     Raises
     ------
     BadArgument
-        One of them cannot be found, or has none of the methods of `LifecycleHook`.
+        A hook cannot be imported, or has none of the methods of `LifecycleHook`.
     """
 
     def __init__(self, hooks: Iterable[Any]) -> None:
         self._hooks = tuple(_loaded(hook) for hook in hooks)
 
     async def before_launch(self, launch: Launch) -> None:
-        """Run all of ``on_before_launch``; what one of them raises is the answer to the launch."""
+        """Run ``on_before_launch`` of all hooks; an exception aborts the launch."""
         for hook in self._hooks:
             await _call(hook, "on_before_launch", launch)
 
     async def ready(self, cluster: Any, failed: Callable[[str], None]) -> None:
-        """Run all of ``on_ready``; `failed` is told of those that fail, and the others run."""
+        """Run ``on_ready`` of all hooks; call `failed` with a message for each one that fails."""
         await self._run("on_ready", cluster, failed)
 
     async def close(self, cluster: Any, failed: Callable[[str], None]) -> None:
-        """Run all of ``on_close``, as `ready` does."""
+        """Run ``on_close`` of all hooks, as `ready` does."""
         await self._run("on_close", cluster, failed)
 
-    async def _run(self, turn: str, cluster: Any, failed: Callable[[str], None]) -> None:
+    async def _run(self, method: str, cluster: Any, failed: Callable[[str], None]) -> None:
         for hook in self._hooks:
-            # A task of its own: code of a user that catches its cancellation must not keep a cluster from closing.
-            running = asyncio.ensure_future(_call(hook, turn, cluster))
+            # A separate task: user code that catches its cancellation must not keep the cluster from closing.
+            running = asyncio.ensure_future(_call(hook, method, cluster))
             try:
                 await asyncio.wait([running], timeout=PATIENCE)
                 if not running.done():
-                    failed(f"{turn} of the hook {_title(hook)} failed: took longer than {PATIENCE:.0f} s")
+                    failed(f"{method} of the hook {_title(hook)} failed: took longer than {PATIENCE:.0f} s")
                 elif (error := _error_of(running)) is not None:
-                    failed(f"{turn} of the hook {_title(hook)} failed: {error!r}")
+                    failed(f"{method} of the hook {_title(hook)} failed: {error!r}")
             finally:
                 await cancellation.end([running])
 
 
 def named_hooks(value: Any) -> tuple[Any, ...]:
-    """Return the hooks that the setting ``hooks`` names: none, one, or a list of them."""
+    """Return the hooks of the setting ``hooks``: none, one, or a list."""
     if value is None:
         return ()
     return tuple(value) if isinstance(value, list | tuple) else (value,)
@@ -126,9 +126,9 @@ def _error_of(ended: asyncio.Future[None]) -> BaseException | None:
     return asyncio.CancelledError() if ended.cancelled() else ended.exception()
 
 
-async def _call(hook: Any, turn: str, argument: Any) -> None:
-    method = getattr(hook, turn, None)
-    result = method(argument) if method is not None else None
+async def _call(hook: Any, method: str, argument: Any) -> None:
+    function = getattr(hook, method, None)
+    result = function(argument) if function is not None else None
     if inspect.isawaitable(result):
         await result
 
@@ -136,8 +136,8 @@ async def _call(hook: Any, turn: str, argument: Any) -> None:
 def _loaded(hook: Any) -> Any:
     found = _imported(hook) if isinstance(hook, str) else hook
     made = found() if inspect.isclass(found) else found
-    if not any(callable(getattr(made, turn, None)) for turn in TURNS):
-        raise BadArgument(f"hooks={hook!r} has none of {', '.join(TURNS)}; give an object with some of them.")
+    if not any(callable(getattr(made, method, None)) for method in METHODS):
+        raise BadArgument(f"hooks={hook!r} has none of {', '.join(METHODS)}; give an object with some of them.")
     return made
 
 

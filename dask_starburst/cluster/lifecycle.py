@@ -106,7 +106,7 @@ class CloudCluster(OwnedCluster):
         return fleet
 
     async def _open_books(self, cloud: Cloud) -> Ledger:
-        """Open the cost_tracker, and refuse what a cap does not allow before anything is launched."""
+        """Start the cost ledger, and raise an error before the launch if a cost cap would be exceeded."""
         from dask_starburst.cost.ledger import Ledger
         from dask_starburst.cost.price_book import PriceBook
         from dask_starburst.cost.updater import LedgerUpdater

@@ -26,16 +26,16 @@ _CLOSE_TIMEOUT = 3.0
 
 
 class LedgerUpdater:
-    """Looks after the ledger of one cluster.
+    """Keeps the ledger of one cluster up to date.
 
     Parameters
     ----------
     aws : AWS
-        Where to ask.
+        The AWS account and region.
     book : PriceBook
         The prices.
     ledger : Ledger
-        The cost_tracker.
+        The ledger to update.
     """
 
     def __init__(self, aws: AWS, book: PriceBook, ledger: Ledger) -> None:

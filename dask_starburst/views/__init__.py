@@ -1,1 +1,1 @@
-"""One report of a cluster, drawn as text and as HTML."""
+"""The report of a cluster, as text and as HTML."""

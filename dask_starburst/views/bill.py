@@ -1,4 +1,4 @@
-"""Where the money went, for people."""
+"""The parts of a cluster's cost, as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dask_starburst.plan.requests.policies import MANAGED_TAG
 
 
 def money_rows(cost: Cost) -> list[tuple[str, str]]:
-    """Return where the money went as titled rows; none while nothing was spent."""
+    """Return the parts of the cost as titled rows; no rows while the cost is zero."""
     if not cost.usd:
         return []
     parts = {"instances": cost.instances, "public IPv4": cost.public_ipv4, "volumes": cost.storage}
@@ -26,14 +26,14 @@ def money_rows(cost: Cost) -> list[tuple[str, str]]:
 
 
 def shares(parts: Mapping[str, float]) -> str:
-    """Return amounts by name, the largest first, each with its share."""
+    """Format amounts by name, largest first, each with its share."""
     total = sum(parts.values()) or 1.0
     ordered = sorted(parts.items(), key=lambda part: -part[1])
     return ", ".join(f"{name} {dollars(usd)} ({usd / total:.0%})" for name, usd in ordered if usd)
 
 
 def explorer_query(pool: str, opened: float, closed: float) -> str:
-    """Return the command that asks Cost Explorer what AWS has billed for a pool on the days of a cluster."""
+    """Return the command that queries Cost Explorer for what AWS has billed for a pool on the days of a cluster."""
     start = datetime.fromtimestamp(opened, UTC).date()
     end = datetime.fromtimestamp(closed, UTC).date() + timedelta(days=1)
     return (

@@ -1,4 +1,4 @@
-"""A cluster in a notebook."""
+"""The HTML representation of a cluster in a notebook."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CELL = 'style="text-align: left; padding: 2px 12px 2px 0"'
 
 
 def as_html(report: ClusterReport, controls: str = "") -> str:
-    """Return the HTML of a cluster; `controls` is HTML that the widget adds."""
+    """Return the HTML of a cluster; `controls` is the widget's HTML."""
     cells = "".join(
         f"<tr><th {_CELL}>{escape(title)}</th><td {_CELL}>{escape(text)}</td></tr>" for title, text in rows(report)
     )

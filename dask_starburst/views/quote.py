@@ -1,4 +1,4 @@
-"""What a launch would cost, for people."""
+"""The cost of a launch, as a table."""
 
 from __future__ import annotations
 

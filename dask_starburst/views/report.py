@@ -1,4 +1,4 @@
-"""What there is to say about a cluster at one moment."""
+"""A snapshot of a cluster's state."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from dask.utils import format_bytes
 from dask_starburst.cost.bill import Cost, dollars
 from dask_starburst.views.bill import explorer_query, money_rows
 
-#: So many instance types are named; more are counted.
+#: How many instance types are named; more are counted.
 _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClusterReport:
-    """A cluster at one moment; counts are workers.
+    """A snapshot of a cluster; counts are numbers of workers.
 
-    ``cost``, ``spot``, ``rate`` and ``lease`` are sentences; ``money`` holds where the money went, as
-    titled rows. ``members`` is what the scheduler says of each worker that is up; ``kind`` is the name of the
-    cluster's class. Its text is for people.
+    ``cost``, ``spot``, ``rate`` and ``lease`` are text; ``money`` holds the parts of the cost as titled rows.
+    ``members`` is the scheduler's information about each connected worker; ``kind`` is the name of the cluster's class.
     """
 
     name: str
@@ -48,7 +47,7 @@ class ClusterReport:
 
     @property
     def ready(self) -> int:
-        """How many workers are up."""
+        """Number of connected workers."""
         return len(self.members)
 
     @property
@@ -58,18 +57,18 @@ class ClusterReport:
 
     @property
     def memory(self) -> int:
-        """Bytes that all workers together may use."""
+        """Memory limit of all workers together, in bytes."""
         return sum(w["memory_limit"] for w in self.members)
 
     @property
     def workers(self) -> str:
-        """How many workers are up, of how many wished for, and how many were given up."""
+        """Number of connected workers, of requested workers, and of failed ones."""
         text = str(self.ready) if self.ready == self.requested else f"{self.ready} of {self.requested}"
         return f"{text} ({self.failed} failed)" if self.failed else text
 
 
 def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> ClusterReport:
-    """Return the report of a StarburstCluster as it stands, also of one that never came up."""
+    """Return the report of a StarburstCluster, even if it has never started."""
     running = cluster.status.name == "running"
     cost = cluster.cost
     fleet, lease = (session.fleet, session.lease) if session else (None, None)
@@ -79,7 +78,7 @@ def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> Clust
         status=cluster.status.name,
         address=cluster.scheduler_address if running else "",
         dashboard=cluster.dashboard_link if running else "",
-        where=str(cloud) if cloud else "nowhere yet",
+        where=str(cloud) if cloud else "not launched",
         types=_some(types),
         members=tuple(cluster.scheduler_info.get("workers", {}).values()),
         requested=len(cluster.worker_spec),
@@ -93,12 +92,12 @@ def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> Clust
 
 
 def _some(types: list[str]) -> str:
-    """Return the types in few words: the first stands for those like it."""
-    return ", ".join(types) if len(types) <= _SHOWN else f"{types[0]} and {len(types) - 1} types like it"
+    """Name a few types, or the first and the number of others."""
+    return ", ".join(types) if len(types) <= _SHOWN else f"{types[0]} and {len(types) - 1} similar types"
 
 
 def _spot(fleet: Any, saved: float) -> str:
-    """Say what Spot has done to the cluster so far; empty when it has done nothing."""
+    """Describe what happened on Spot so far; empty if nothing happened."""
     parts = [str(fleet.spot.counts)] if fleet is not None and fleet.spot.counts else []
     if saved > 0:
         parts.append(f"${saved:.4f} less than on demand")
@@ -106,7 +105,7 @@ def _spot(fleet: Any, saved: float) -> str:
 
 
 def _rate(fleet: Any) -> str:
-    """Say what the cluster costs an hour as it stands, and what it may."""
+    """Describe the current hourly cost and its caps."""
     if fleet is None or not fleet.budget.rate:
         return ""
     caps = fleet.budget.cost_tracker.caps
@@ -116,7 +115,7 @@ def _rate(fleet: Any) -> str:
 
 
 def _query(session: Any, events: Any, cost: Cost) -> tuple[tuple[str, str], ...]:
-    """Return how to ask AWS what it has billed, where it bills something."""
+    """Return the Cost Explorer command if AWS bills the cluster."""
     if session is None or session.pool is None or cost.simulated or not cost.usd:
         return ()
     began = min(event.time for event in events)
@@ -124,7 +123,7 @@ def _query(session: Any, events: Any, cost: Cost) -> tuple[tuple[str, str], ...]
 
 
 def as_text(report: ClusterReport) -> str:
-    """Return the one line of the cluster's repr."""
+    """Return the repr of the cluster."""
     spot = f"; Spot: {report.spot}" if report.spot else ""
     money = f"; {report.cost.partition(' ')[0]} so far" + (f", {report.rate}" if report.rate else "")
     return (
@@ -135,14 +134,14 @@ def as_text(report: ClusterReport) -> str:
 
 
 def as_table(report: ClusterReport) -> str:
-    """Return what there is to say as lines, one for each row."""
+    """Return the report as lines of text, one a row."""
     lines = [("Cluster", f"{report.kind} {report.name}"), *rows(report), ("Dashboard", report.dashboard or "none")]
     width = max(len(title) for title, _ in lines)
     return "\n".join(f"{title:<{width}}  {text}" for title, text in lines)
 
 
 def rows(report: ClusterReport) -> list[tuple[str, str]]:
-    """Return the same as titled rows."""
+    """Return the report as titled rows."""
     return [
         ("Status", report.status),
         ("Workers", report.workers),

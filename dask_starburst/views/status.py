@@ -1,4 +1,4 @@
-"""What there is in an account and region, and what it costs."""
+"""The pools and stored resources of an account and region, with their cost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dask_starburst.plan.requests.garbage import PoolFound
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The pools of a region, and the bill of what is kept there."""
+    """The pools of a region, and the cost of its stored resources."""
 
     region: str
     pools: tuple[PoolFound, ...]
@@ -25,17 +25,17 @@ class Status:
 
     @property
     def running(self) -> int:
-        """Instances that run."""
+        """Number of running instances."""
         return sum(pool.running for pool in self.pools)
 
     @property
     def usd_per_hour(self) -> float | None:
-        """What runs now, with its public addresses; None when a type has no price."""
+        """Current hourly cost with public addresses; None if a type has no price."""
         prices = [pool.usd_per_hour for pool in self.pools]
         return None if None in prices else sum(price for price in prices if price is not None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for programs."""
+        """Return the status as JSON-compatible values."""
         return {
             "region": self.region,
             "running": self.running,
@@ -48,7 +48,7 @@ class Status:
 
 
 def as_renderable(status: Status) -> RenderableType:
-    """Return a status for a terminal."""
+    """Render a status for a terminal."""
     return Group(_running(status), Text(""), _bill(status.idle, status.trouble))
 
 
@@ -61,7 +61,7 @@ def _running(status: Status) -> RenderableType:
     usd = status.usd_per_hour
     hour = "unknown" if usd is None else f"${usd:.4f}"
     table = Table(title=f"Running in {status.region}", title_justify="left", show_footer=True)
-    table.add_column("pool", footer="in all")
+    table.add_column("pool", footer="total")
     table.add_column("state")
     table.add_column("instances", justify="right", footer=str(status.running))
     table.add_column("warm", justify="right")
@@ -74,7 +74,7 @@ def _running(status: Status) -> RenderableType:
 
 def _bill(rows: Sequence[IdleRow], trouble: Sequence[str]) -> RenderableType:
     table = Table(title="The idle bill: what a month costs when nothing runs", title_justify="left", show_footer=True)
-    table.add_column("what", footer="in all")
+    table.add_column("what", footer="total")
     table.add_column("how much")
     table.add_column("a GB and month", justify="right")
     table.add_column("a month", justify="right", footer=total_text(rows))

@@ -216,7 +216,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(
     book = PriceBook("us-east-1", cache=tmp_path / "file" / "folder", now=clock)
     refresh(book, far, "c7g.xlarge")
     assert book.on_demand("c7g.xlarge").kind == "live"
-    assert "cannot be kept" in caplog.text
+    assert "cannot be cached" in caplog.text
 
 
 def test_a_region_without_a_bundled_list_has_what_aws_says_or_nothing(tmp_path: Path) -> None:

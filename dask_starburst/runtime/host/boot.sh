@@ -1,6 +1,6 @@
 #cloud-boothook
 #!/bin/sh
-# Runs early in every boot, before the ECS agent starts, and takes no time: no packages, no network.
+# Runs early in every boot, before the ECS agent starts. It is fast: no packages, no network.
 root=${STARBURST_ROOT:-} # for tests of what this writes
 mkdir -p "$root/etc/ecs" "$root/etc/systemd/system" "$root/opt/starburst"
 cat > "$root/etc/ecs/ecs.config" <<'CONFIG'
@@ -12,7 +12,7 @@ ECS_ENABLE_SPOT_INSTANCE_DRAINING=true
 ECS_CONTAINER_STOP_TIMEOUT=30s
 CONFIG
 
-# The reaper: it ends this instance when there has been no task for too long.
+# The reaper terminates this instance when it has had no task for too long.
 cat > "$root/opt/starburst/reaper.py" <<'REAPER'
 @REAPER@
 REAPER
@@ -24,12 +24,12 @@ Description=Terminate this instance when it has had no ECS task for @IDLE_LIMIT@
 Type=oneshot
 ExecStart=/usr/bin/python3 -I /opt/starburst/reaper.py --idle-limit @IDLE_LIMIT@ --group @GROUP@
 TimeoutStartSec=60
-# To the console too: its output can be read after the instance has gone.
+# Also to the console, whose output can be read after the instance has terminated.
 StandardOutput=journal+console
 SERVICE
 cat > "$root/etc/systemd/system/starburst-reaper.timer" <<'TIMER'
 [Unit]
-Description=Look every 30 s whether this instance has an ECS task
+Description=Check every 30 s whether this instance has an ECS task
 
 [Timer]
 OnBootSec=30s
@@ -39,5 +39,5 @@ AccuracySec=1s
 [Install]
 WantedBy=timers.target
 TIMER
-# --no-block: the boot that is going on would wait for this script, and this script for the boot.
+# --no-block: else the boot and this script would wait for each other.
 systemctl enable --now --no-block starburst-reaper.timer
