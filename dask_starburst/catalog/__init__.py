@@ -1,4 +1,4 @@
-"""What AWS sells: instance types and what they cost. Bundled, so that nothing is asked and nothing is guessed."""
+"""The bundled catalogue of instance types, prices and quotas."""
 
 from dask_starburst.catalog.fargate import FargateRates, fargate_rates
 from dask_starburst.catalog.instance_types import Arch, InstanceType, catalogue, find

@@ -1,4 +1,4 @@
-"""What Fargate charges: by the vCPU and by the GB, the same for every size."""
+"""Fargate prices by vCPU and GB."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _HOME = "us-east-1"
 
 @dataclass(frozen=True, slots=True)
 class FargateRates:
-    """USD an hour of Fargate in a region.
+    """Hourly prices of Fargate in a region.
 
     Attributes
     ----------
     vcpu, gb : Price
-        One vCPU, one GB of memory.
+        Price of one vCPU, and of one GB of memory.
     """
 
     vcpu: Price
@@ -27,16 +27,16 @@ class FargateRates:
 
     @property
     def spot(self) -> FargateRates:
-        """What Fargate Spot is assumed to cost: the same.
+        """The assumed price of Fargate Spot: the same as on-demand.
 
-        AWS promises up to 70 % less and publishes no list of it: this may be too high, never too low.
+        AWS offers up to 70 % less without a bundled price list, so this may be too high, never too low.
         """
         words = "the Fargate price, as Fargate Spot (up to 70 % less) is not in the list,"
         return FargateRates(*(replace(each, source=words, kind="assumed") for each in (self.vcpu, self.gb)))
 
 
 def fargate_rates(region: str, arch: Arch) -> FargateRates:
-    """Give what Fargate costs in a region.
+    """Return the Fargate prices of a region.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ def fargate_rates(region: str, arch: Arch) -> FargateRates:
     Returns
     -------
     FargateRates
-        Bundled for us-east-1. Elsewhere assumed: dearer than there by what EC2 is dearer in the middle of its families.
+        Bundled for us-east-1. For other regions scaled by the median ratio of the EC2 prices.
 
     Raises
     ------
     PriceUnknown
-        If the bundled list has no prices of the region at all.
+        If the bundled list has no prices of the region.
     """
     usd = next(row for row in rows("fargate.csv") if row["arch"] == arch)
     about = sources_of_data()["fargate"]
@@ -69,7 +69,5 @@ def _dearer(region: str) -> float:
     home, there = price_table(_HOME).rates, price_table(region).rates
     ratios = [rate.usd / home[family].usd for family, rate in there.items() if family in home]
     if not ratios:
-        raise PriceUnknown(
-            f"nobody says what Fargate costs in {region}: the bundled list has no prices of that region."
-        )
+        raise PriceUnknown(f"the Fargate price in {region} is unknown: the bundled list has no prices of that region.")
     return statistics.median(ratios)

@@ -1,4 +1,4 @@
-"""The instance types that a cluster may use."""
+"""The bundled EC2 instance types."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ Arch = Literal["arm64", "x86_64"]
 
 @dataclass(frozen=True, slots=True)
 class InstanceType:
-    """One EC2 instance type, as DescribeInstanceTypes gives it.
+    """One EC2 instance type, with data of DescribeInstanceTypes.
 
     Attributes
     ----------
     name : str
-        As AWS writes it: ``"c7g.xlarge"``.
+        The name, such as ``"c7g.xlarge"``.
     arch : {"arm64", "x86_64"}
-        What its processor runs. Graviton is ``"arm64"``.
+        The architecture. Graviton is ``"arm64"``.
     vcpus : int
-        On Graviton a whole core each, on Intel a hyperthread.
+        Number of vCPUs: a core each on Graviton, a hyperthread on Intel.
     memory_mib : int
         Nominal memory in MiB; ECS registers a little less.
     cores : int
-        Physical cores: as many as vCPUs where a vCPU is a whole core, else half.
+        Physical cores: the number of vCPUs if a vCPU is a core, else half of it.
     gpus : int
-        GPUs; a part of one counts as one.
+        Number of GPUs; a fraction of a GPU counts as one.
     gpu_name : str
-        Such as ``"L40S"``; empty without.
+        Such as ``"L40S"``; empty without a GPU.
     network : str
-        In AWS's words: ``"Up to 12.5 Gigabit"``.
+        Network performance as AWS gives it: ``"Up to 12.5 Gigabit"``.
     local_disk_gb : int
-        All its local disks together, in GB.
+        Total size of the local disks in GB.
     burstable : bool
-        True if its processor runs on credits.
+        True if it uses CPU credits.
     units : float
-        What it costs, in prices of its family's xlarge; zero if nobody has said. See `catalog.prices`.
+        Its price relative to its family's xlarge; zero if unknown. See `catalog.prices`.
     """
 
     name: str
@@ -64,21 +64,21 @@ class InstanceType:
 
     @property
     def family(self) -> str:
-        """What stands before the dot: ``"c7g"``."""
+        """The part before the dot: ``"c7g"``."""
         return self.name.partition(".")[0]
 
     @property
     def size(self) -> str:
-        """What stands after the dot: ``"xlarge"``."""
+        """The part after the dot: ``"xlarge"``."""
         return self.name.partition(".")[2]
 
 
 @functools.cache
 def catalogue() -> Mapping[str, InstanceType]:
-    """Every type that may be chosen, by name.
+    """Return all instance types by name.
 
-    All current types of EC2, those with GPUs and burstable ones too. Bare metal is left out because it boots for
-    minutes. What a cluster chooses by itself is fewer: see `plan.requests.sizing`.
+    These are all current EC2 types, including those with GPUs and burstable ones. Bare metal is left out because it
+    takes minutes to boot. A cluster chooses from fewer types by default: see `plan.requests.sizing`.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def catalogue() -> Mapping[str, InstanceType]:
 
 
 def size_units(name: str) -> float:
-    """Return what a type costs in prices of its family's xlarge, by the size in its name; zero if that says nothing.
+    """Return the price of a type relative to its family's xlarge, by the size in its name; zero if unknown.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def size_units(name: str) -> float:
 
 
 def find(name: str) -> InstanceType:
-    """Look one type up.
+    """Return one instance type.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def find(name: str) -> InstanceType:
     Raises
     ------
     BadArgument
-        If it is not in the catalogue. The message offers the closest names.
+        If it is not in the catalogue. The message gives the closest names.
     """
     known = catalogue()
     if (found := known.get(name)) is not None:
@@ -128,7 +128,7 @@ def find(name: str) -> InstanceType:
 
 
 def rows(name: str) -> list[dict[str, str]]:
-    """Read one of the bundled tables."""
+    """Read a bundled table."""
     text = files("dask_starburst.catalog").joinpath("data", name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 

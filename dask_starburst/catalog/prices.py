@@ -1,4 +1,4 @@
-"""What AWS charges, by region, from small bundled tables: list prices, and what Spot is assumed to cost."""
+"""Bundled prices by region: on-demand list prices, and assumed Spot prices."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ PUBLIC_IPV4_HOUR = 0.005
 
 Kind = Literal["live", "cached", "bundled", "derived", "assumed"]
 
-#: From the best to the worst.
+#: From the most to the least reliable.
 _KINDS: tuple[Kind, ...] = ("live", "cached", "bundled", "derived", "assumed")
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What one hour of something costs, and how we know.
+    """An hourly price with its source.
 
     Attributes
     ----------
     usd_per_hour : float
         US dollars, before tax and discounts.
     source : str
-        Where the number is from, in words: ``"AWS price list"``.
+        The source, such as ``"AWS price list"``.
     date : str
-        When it was right: ``"2026-07-20"`` or ``"2025-06"``.
+        The date of the price: ``"2026-07-20"`` or ``"2025-06"``.
     kind : {"live", "cached", "bundled", "derived", "assumed"}
-        AWS has just said so; has said so some time ago; a list in this package says so; it follows from that list
-        by the size of the type; nobody has said so.
+        Just returned by AWS; returned by AWS earlier; from the list in this package; derived from that list by the size
+        of the type; not published.
     why : str
-        Why nothing better was to be had: ``"live price denied: pricing:GetProducts"``.
+        Why there is no better source: ``"live price denied: pricing:GetProducts"``.
     since : float, optional
-        From when on it counts, in seconds since the epoch, if AWS says so: it does for Spot.
+        Start of the price in seconds since the epoch, for Spot prices from AWS.
     """
 
     usd_per_hour: float
@@ -56,17 +56,17 @@ class Price:
 
     @property
     def assumed(self) -> bool:
-        """True if nobody published it."""
+        """True if the price is not published."""
         return self.kind == "assumed"
 
 
 def sources(prices: Iterable[Price]) -> str:
-    """Say where a total comes from: its worst source, with the date and what stood in the way of a better one.
+    """Describe the source of a total: its least reliable price, with its date and why there is no better one.
 
     Parameters
     ----------
     prices : iterable of Price
-        Those that were added up.
+        The prices in the total.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def sources(prices: Iterable[Price]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """USD an hour of one unit of a family: of its xlarge, where its sizes cost in proportion."""
+    """Hourly price of one unit of a family: of its xlarge, if prices are proportional to the size."""
 
     usd: float
     source: str
@@ -92,19 +92,19 @@ class Rate:
 class PriceTable:
     """The bundled prices of one region.
 
-    Within a family AWS's prices are in proportion to the size, so one number a family and region is enough. Types
-    with accelerators are in proportion to what they cost in us-east-1 (see ``docs/explanation/prices.md``).
+    Within a family AWS's prices are proportional to the size, so one number a family and region is enough. Types with
+    accelerators are scaled from their prices in us-east-1 (see ``docs/explanation/prices.md``).
 
     Attributes
     ----------
     region : str
-        The region that the prices are of.
+        The region of the prices.
     rates : mapping of str to Rate
-        By family: what is known there. Empty for a region that the list does not have.
+        The rates by family. Empty for a region that is not in the list.
     savings : mapping of str to float
-        By family: the middle of the published Spot savings, as a fraction.
+        The middle of the published Spot savings by family, as a fraction.
     spot_date : str
-        When the savings were published.
+        The date of the savings.
     """
 
     region: str
@@ -113,7 +113,7 @@ class PriceTable:
     spot_date: str
 
     def has(self, instance_type: InstanceType | str) -> bool:
-        """Whether there is a price for a type.
+        """Return whether a type has a price.
 
         Parameters
         ----------
@@ -122,12 +122,12 @@ class PriceTable:
         return self._price(_name(instance_type)) is not None
 
     def on_demand(self, instance_type: InstanceType | str) -> Price:
-        """Give the on-demand price of a type.
+        """Return the on-demand price of a type.
 
         Parameters
         ----------
         instance_type : InstanceType or str
-            One that the catalogue does not have is priced by the size in its name, if its family has a price.
+            A type that is not in the catalogue is priced by the size in its name, if its family has a price.
 
         Returns
         -------
@@ -145,16 +145,16 @@ class PriceTable:
         return found
 
     def spot_estimate(self, instance_type: InstanceType | str, on_demand: Price | None = None) -> Price:
-        """Assume a Spot price of a type: the middle of its published savings.
+        """Estimate the Spot price of a type from the middle of its published savings.
 
-        Real Spot prices move by zone and hour. Where no savings were published the on-demand price is taken: an
-        assumption may be too high, never too low for want of data.
+        Real Spot prices vary by zone and hour. Without published savings the on-demand price is used: the estimate may
+        be too high, but lack of data never makes it too low.
 
         Parameters
         ----------
         instance_type : InstanceType or str
         on_demand : Price, optional
-            Its on-demand price if that is known better than here.
+            Its on-demand price, if a better one than the bundled price is known.
 
         Returns
         -------
@@ -187,15 +187,15 @@ class PriceTable:
         return Price(family.usd * size_units(name), source, family.date, "derived")
 
     def _unknown(self, name: str) -> str:
-        start = f"nobody says what {name} costs in {self.region}"
+        start = f"the price of {name} in {self.region} is unknown"
         command = f"starburst prices {name} --region {self.region}"
-        ask = f"With credentials that may pricing:GetProducts, `{command}` asks AWS."
+        ask = f"With credentials that allow pricing:GetProducts, `{command}` requests it from AWS."
         if not self.rates:
             return f"{start}: the bundled list has no prices of that region, only of {', '.join(regions())}. {ask}"
         if name not in catalogue():
             near = get_close_matches(name.strip().lower(), catalogue(), 3, cutoff=0.6)
-            return f"{start}: there is no such type in the catalogue.{f' Did you mean {_or(near)}?' if near else ''}"
-        return f"{start}: the bundled list has no price of it there, so it may not be sold there. {ask}"
+            return f"{start}: the type is not in the catalogue.{f' Did you mean {_or(near)}?' if near else ''}"
+        return f"{start}: the bundled list has no price, so the type may not be available there. {ask}"
 
 
 @functools.cache
@@ -210,12 +210,12 @@ def price_table(region: str = "us-east-1") -> PriceTable:
     Returns
     -------
     PriceTable
-        Without any prices if the region is not in the list: a cluster runs there all the same.
+        Without prices if the region is not in the list. A cluster can still run there.
     """
     about = sources_of_data()
     rates = {
         row["family"]: Rate(float(row[region]), origin["words"], origin["date"])
-        for row in _price_rows()  # of two rows of a family the later one counts: it is the newer
+        for row in _price_rows()  # the later of two rows of a family is newer and wins
         if row.get(region)
         for origin in [about["prices"][row["source"]]]
     }
@@ -229,13 +229,13 @@ def price_table(region: str = "us-east-1") -> PriceTable:
 
 @functools.cache
 def regions() -> tuple[str, ...]:
-    """Every region that the bundled prices are of."""
+    """Return the regions with bundled prices."""
     return tuple(name for name in _price_rows()[0] if name not in ("family", "source"))
 
 
 @functools.cache
 def sources_of_data() -> Mapping[str, Any]:
-    """What ``SOURCES.json`` says of the bundled tables: origin, version, date, licence, sha256."""
+    """Return ``SOURCES.json``, which describes the bundled tables: origin, version, date, licence, sha256."""
     text = files("dask_starburst.catalog").joinpath("data/SOURCES.json").read_text(encoding="utf-8")
     about: dict[str, Any] = json.loads(text)
     return MappingProxyType(about)

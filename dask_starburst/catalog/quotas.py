@@ -15,22 +15,22 @@ Service = Literal["ec2", "fargate"]
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """One quota of Service Quotas. Its unit is a vCPU, and it is one for the account in a region.
+    """A quota in Service Quotas, in vCPUs for an account and region.
 
     Attributes
     ----------
     code : str
-        As Service Quotas has it: ``"L-1216C47A"``.
+        The quota code: ``"L-1216C47A"``.
     service : {"ec2", "fargate"}
-        The service code that it stands under.
+        The service code.
     name : str
-        AWS's own name.
+        AWS's name.
     label : str
-        The same for tables.
+        A short name for tables.
     market : {"on-demand", "spot"}
-        What is bought in it.
+        The purchase option that it limits.
     default : float
-        What AWS gives a new account, in vCPUs. Most accounts have more: AWS raises it with use and on request.
+        Quota of a new account in vCPUs. Most accounts have more: AWS raises it with use and on request.
     families : str
         A regular expression for the families of its instance types; empty for Fargate.
     """
@@ -50,7 +50,7 @@ _G = r"(?:g|gr|vt)\d"
 #: Codes and names: "Amazon EC2 instance type quotas" (docs.aws.amazon.com/ec2/latest/instancetypes/
 #: ec2-instance-quotas.html) and "AWS Fargate service quotas" (docs.aws.amazon.com/AmazonECS/latest/developerguide/
 #: service-quotas.html), as accounts list them: those of Fargate under the service code ``fargate``, not ``ecs``.
-#: Defaults: aws-facts §1.6. All read 2026-11. Left out are families that nobody runs Dask on (F, Inf, Trn, DL, HPC).
+#: Defaults: aws-facts §1.6. All read 2026-11. Families that do not suit Dask are left out (F, Inf, Trn, DL, HPC).
 QUOTAS: Mapping[str, Quota] = MappingProxyType(
     {
         each.code: each
@@ -104,7 +104,7 @@ def quota_of(instance_type: str, market: Market) -> Quota | None:
     instance_type : str
         Such as ``"c7g.xlarge"``.
     market : {"on-demand", "spot"}
-        How it is bought.
+        The purchase option.
     """
     mine = (each for each in QUOTAS.values() if each.service == "ec2" and each.market == market)
     return next((each for each in mine if re.match(each.families, instance_type)), None)

@@ -1,4 +1,4 @@
-"""``starburst advise``: which instance type to choose for a worker."""
+"""``starburst advise``: rank instance types for a worker."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ from dask_starburst.plan.money.advice import Candidate, Measured, Need, Sort
 
 _HOME = "us-east-1"
 _ANY = "any"
-#: With fewer columns the cells of the table stand close together.
+#: Below this width the table has no padding.
 _WIDE = 100
 
 
 @click.command()
-@click.option("--vcpus", type=click.IntRange(min=1), default=4, show_default=True, help="Threads of a worker.")
-@click.option("--memory", default="7 GiB", show_default=True, help="What it may use.")
+@click.option("--vcpus", type=click.IntRange(min=1), default=4, show_default=True, help="Threads per worker.")
+@click.option("--memory", default="7 GiB", show_default=True, help="Memory per worker.")
 @click.option("--arch", type=click.Choice(["arm64", "x86_64", _ANY]), default=_ANY, show_default=True)
-@click.option("--spot/--on-demand", default=True, help="Which price counts; Spot unless said.")
-@click.option("--gpu", is_flag=True, help="Types with GPUs, and no others; for comparison.")
+@click.option("--spot/--on-demand", default=True, help="Market of the price.", show_default=True)
+@click.option("--gpu", is_flag=True, help="Only types with GPUs, for comparison.")
 @click.option("--sort", type=click.Choice(get_args(Sort)), default="price", show_default=True)
-@click.option("--top", type=click.IntRange(min=1), default=15, show_default=True, help="How many are shown.")
-@click.option("--results", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Benchmark results.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--top", type=click.IntRange(min=1), default=15, show_default=True, help="Number of types to show.")
+@click.option(
+    "--results", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="JSON file with benchmark results."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @account_options
 def advise(
     vcpus: int,
@@ -51,20 +53,22 @@ def advise(
     as_json: bool,
     **account: str | None,
 ) -> None:
-    """Rank the instance types that hold a worker: by price, by core, by interruptions, by what was measured.
+    """Rank the instance types that fit a worker by price, price per core, interruptions or measured time.
 
-    With credentials AWS is asked for prices; without, bundled ones count. RESULTS is a JSON list of objects with
-    "type", "seconds" and "date": the time that the same work took on each type.
+    With credentials the prices come from AWS, else from the bundled list. RESULTS is a JSON list of objects with
+    "type", "seconds" and "date": the time of the same work on each type.
     """
     need = Need(vcpus, _bytes(memory), None if arch == _ANY else arch, gpu)
     types = advice.fitting(need, catalogue().values())
     if not types:
-        raise BadArgument(f"no instance type holds a worker of {vcpus} threads and {memory}; ask for less.")
+        raise BadArgument(
+            f"no instance type fits a worker with {vcpus} threads and {memory}; reduce --vcpus or --memory."
+        )
     book = asyncio.run(book_of(account, [kind.name for kind in types]))
     measured = read_results(results) if results is not None else {}
     found = candidates(book, need, "spot" if spot else "on-demand", measured)
     if sort == "measured" and not any(one.measured for one in found):
-        raise BadArgument("--sort measured: none of the types that fit was measured; give --results with some of them.")
+        raise BadArgument("--sort measured: no fitting type was measured; give --results that contain one.")
     ranked = advice.rank(found, sort)[:top]
     if as_json:
         click.echo(json.dumps([plain(one) for one in ranked], indent=2))
@@ -72,7 +76,7 @@ def advise(
     console = Console()
     console.print(as_renderable(ranked, book.region, sort, narrow=console.width < _WIDE))
     if gpu:
-        click.echo("- StarburstCluster does not start types with accelerators yet; for comparison.")
+        click.echo("- StarburstCluster does not launch types with accelerators yet; for comparison only.")
     if missing := sorted(measured.keys() - {one.type.name for one in ranked}):
         click.echo(f"- Measured, but not listed: {', '.join(missing)}.")
 
@@ -80,19 +84,19 @@ def advise(
 def candidates(
     book: PriceBook, need: Need, market: Literal["spot", "on-demand"], measured: Mapping[str, Measured]
 ) -> list[Candidate]:
-    """Return the types that fit, with all that is known of them.
+    """Return the types that fit, with their prices and measurements.
 
     Raises
     ------
     PriceUnknown
-        Nobody knows what any of them costs in the region.
+        No type has a price in the region.
     """
     found, trouble = [], None
     for kind in advice.fitting(need, catalogue().values()):
         try:
             on_demand, spot = book.on_demand(kind.name), book.spot(kind.name)
         except PriceUnknown as error:
-            trouble = error  # it is not sold there, as far as is known
+            trouble = error  # probably not available in the region
             continue
         found.append(Candidate(kind, on_demand, spot, market, advice.band(kind), measured.get(kind.name)))
     if not found and trouble is not None:
@@ -101,7 +105,7 @@ def candidates(
 
 
 async def book_of(account: Mapping[str, str | None], types: list[str]) -> PriceBook:
-    """Return prices as good as they can be had."""
+    """Return the best available prices."""
     aws = AWS(**account)
     book = PriceBook(aws.region or _HOME)
     try:
@@ -109,7 +113,7 @@ async def book_of(account: Mapping[str, str | None], types: list[str]) -> PriceB
         if aws.region:
             await book.refresh(aws, types, ())
     except StarburstError:
-        pass  # each price says where it is from
+        pass  # each price names its source
     finally:
         aws.close()
     return book
@@ -121,13 +125,13 @@ def read_results(path: Path) -> dict[str, Measured]:
     Raises
     ------
     BadArgument
-        It is not a list of objects with a type and seconds.
+        The file is not a list of objects with a type and seconds.
     """
     try:
         rows = json.loads(path.read_text("utf-8"))
         found = {row["type"]: Measured(float(row["seconds"]), str(row.get("date", ""))) for row in rows}
         if not all(0 < one.seconds < float("inf") for one in found.values()):
-            raise ValueError("seconds have to be above zero")
+            raise ValueError("seconds must be above zero")
         return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadArgument(
@@ -137,13 +141,13 @@ def read_results(path: Path) -> dict[str, Measured]:
 
 
 def as_renderable(ranked: list[Candidate], region: str, sort: Sort, *, narrow: bool = False) -> RenderableType:
-    """Return the ranking for a terminal."""
-    title = f"Instance types for such a worker in {region}, by {sort}; USD an hour"
+    """Render the ranking for a terminal."""
+    title = f"Instance types for this worker in {region}, by {sort}; USD an hour"
     table = Table(title=title, title_justify="left", padding=0 if narrow else (0, 1))
     measured = any(one.measured for one in ranked)
-    # Both do not fit in a hundred columns; --json has all.
+    # Both do not fit in 100 columns; --json has all.
     rates = ("measured",) if measured else ("a core", "a GiB")
-    for title in ("type", "vCPU", "cores", "GiB", "on demand", "Spot", *rates, "taken"):
+    for title in ("type", "vCPU", "cores", "GiB", "on demand", "Spot", *rates, "interrupted"):
         table.add_column(title, justify="left" if title == "type" else "right", no_wrap=True)
     for one in ranked:
         table.add_row(*_cells(one, measured=measured))
@@ -154,7 +158,7 @@ def as_renderable(ranked: list[Candidate], region: str, sort: Sort, *, narrow: b
 
 
 def plain(one: Candidate) -> dict[str, Any]:
-    """Return a candidate for programs."""
+    """Return a candidate as JSON-compatible values."""
     assert one.on_demand is not None
     assert one.spot is not None
     return {
@@ -200,4 +204,4 @@ def _bytes(text: str) -> int:
     try:
         return int(parse_bytes(text))
     except (ValueError, TypeError):
-        raise BadArgument(f"--memory {text!r} is no size; give one such as '8 GiB'.") from None
+        raise BadArgument(f"--memory {text!r} is not a size; give one such as '8 GiB'.") from None

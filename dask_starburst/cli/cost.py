@@ -1,4 +1,4 @@
-"""``starburst cost``: what clusters have cost."""
+"""``starburst cost``: the cost of clusters."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ _DAY = 86400.0
 
 @click.group()
 def cost() -> None:
-    """What your clusters have cost."""
+    """Show the cost of your clusters."""
 
 
 @cost.command()
 @click.argument("name", required=False)
-@click.option("--days", type=click.IntRange(min=1, max=365), default=30, show_default=True, help="How far back.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--days", type=click.IntRange(min=1, max=365), default=30, show_default=True, help="Number of days to look back."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def report(name: str | None, days: int, as_json: bool) -> None:
-    """Show what the clusters that were closed on this computer have cost; all about one with its NAME.
+    """Show the cost of the clusters that were closed on this computer; with NAME the details of one.
 
-    It is reckoned from when each instance ran, and at which price. What AWS bills is a day later in Cost Explorer,
-    where `starburst cost billed` asks for it.
+    The cost is computed from the running time and price of each instance. A day later, `starburst cost billed` shows
+    what AWS has billed.
     """
     found = [r for r in load_records(time.time() - days * _DAY) if name is None or r.name == name]
     if as_json:
@@ -50,23 +52,25 @@ def report(name: str | None, days: int, as_json: bool) -> None:
 
 
 @cost.command("billed")
-@click.option("--days", type=click.IntRange(min=1, max=365), default=30, show_default=True, help="How far back.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option(
+    "--days", type=click.IntRange(min=1, max=365), default=30, show_default=True, help="Number of days to look back."
+)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 @account_options
 def ask_billed(days: int, yes: bool, **account: str | None) -> None:
-    """Ask Cost Explorer what AWS has billed for each pool. AWS charges a cent for the question."""
+    """Show what AWS has billed for each pool, from Cost Explorer. AWS charges $0.01 for the request."""
     if not yes:
-        click.confirm(f"AWS charges ${REQUEST_USD:.2f} for it. Go ahead?", abort=True)
+        click.confirm(f"AWS charges ${REQUEST_USD:.2f} for the request. Continue?", abort=True)
     end = datetime.now(UTC).date() + timedelta(days=1)
     found = run(account, lambda aws: billed(aws, MANAGED_TAG, _before(end, days), end))
     if not found:
         click.echo(
-            f"Cost Explorer knows of no charges with the tag {MANAGED_TAG}. Activate it once as a cost allocation tag"
+            f"Cost Explorer has no charges with the tag {MANAGED_TAG}. Activate it once as a cost allocation tag"
             " in the billing console; charges appear within a day."
         )
         return
     table = Table(title=f"Billed in the last {days} days, by pool", show_footer=True)
-    table.add_column("pool", footer="in all")
+    table.add_column("pool", footer="total")
     table.add_column("USD", justify="right", footer=dollars(sum(found.values())))
     for pool, usd in sorted(found.items(), key=lambda one: -one[1]):
         table.add_row(pool, dollars(usd))
@@ -97,7 +101,7 @@ def _one(record: Record) -> Table:
     whole = record.usd + record.saved
     rows = {
         "ran": f"{_clock(record.opened)} to {_clock(record.closed)} in {record.region}, pool {record.pool}",
-        "cost": f"{dollars(record.usd)}{' (simulated: nobody pays)' if record.simulated else ''}",
+        "cost": f"{dollars(record.usd)}{' (simulated, not billed)' if record.simulated else ''}",
         "prices": record.source,
         "spent in": shares(record.by_group),
         "spent while": shares(record.by_cause),

@@ -1,4 +1,4 @@
-"""``starburst pool`` and ``starburst gc``: what there is in the account, and removing what is left over."""
+"""``starburst pool`` and ``starburst gc``: show pools, and delete leftover resources."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ T = TypeVar("T")
 
 
 def account_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which AWS is meant."""
+    """Add the options that select the AWS account, region and endpoint."""
     for option in (
-        click.option("--endpoint-url", metavar="URL", help="Another endpoint than AWS's own."),
+        click.option("--endpoint-url", metavar="URL", help="An endpoint other than AWS's."),
         click.option("--profile", help="A profile of your AWS configuration."),
-        click.option("--region", help="Where to look; default: your AWS configuration's."),
+        click.option("--region", help="AWS region. [default: that of your AWS configuration]"),
     ):
         command = option(command)
     return command
 
 
-_yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+_yes = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 
 
 _WARM = (
@@ -42,13 +42,13 @@ _WARM = (
 
 @click.group(cls=LazyGroup, lazy={"warm": _WARM})
 def pool() -> None:
-    """The pools of your account: an ECS cluster with its Auto Scaling groups, kept for the next Dask cluster."""
+    """Manage the pools of your account: ECS clusters with their Auto Scaling groups, reused by Dask clusters."""
 
 
 @pool.command("list")
 @account_options
 def list_pools(**account: str | None) -> None:
-    """Show every pool of the region: who has it, what runs, what of it is warm, what that costs."""
+    """List the pools of the region with their owner, instances, warm instances and cost."""
     pools = run(account, lambda aws: discovery.find(aws, count_warm=True))
     if not pools:
         click.echo("No pools.")
@@ -70,12 +70,12 @@ def status(name: str, **account: str | None) -> None:
 @_yes
 @account_options
 def stop(name: str, yes: bool, **account: str | None) -> None:
-    """Terminate all instances of a pool that is yours or expired. A cluster that still uses it is lost."""
+    """Terminate all instances of a pool that is yours or expired. A cluster that uses it stops working."""
     found = run(account, lambda aws: _stoppable(aws, name))
     if not yes:
         click.confirm(f"Terminate {found.running} instances of {name} ({found.state})?", abort=True)
     run(account, lambda aws: discovery.stop(aws, found))
-    click.echo(f"{name}: every group is set to zero; AWS terminates its instances now.")
+    click.echo(f"{name}: all groups set to zero; AWS is terminating the instances.")
 
 
 @pool.command()
@@ -83,20 +83,20 @@ def stop(name: str, yes: bool, **account: str | None) -> None:
 @_yes
 @account_options
 def delete(name: str, yes: bool, **account: str | None) -> None:
-    """Remove a free or expired pool with everything that belongs to it."""
+    """Delete a free or expired pool with all of its resources."""
     if not yes:
-        click.confirm(f"Delete {name} with everything that belongs to it?", abort=True)
+        click.confirm(f"Delete {name} with all of its resources?", abort=True)
     there = run(account, lambda aws: discovery.delete(aws, name))
-    click.echo(f"{name}: {'deleted' if there else 'was not there'}.")
+    click.echo(f"{name}: {'deleted' if there else 'does not exist'}.")
 
 
 @click.command()
-@click.option("--delete", "really", is_flag=True, help="Delete what is listed.")
+@click.option("--delete", "really", is_flag=True, help="Delete the listed resources.")
 @account_options
 def gc(really: bool, **account: str | None) -> None:
-    """List what clusters have left behind and no cluster uses; delete it with --delete.
+    """List leftover resources that no cluster uses; delete them with --delete.
 
-    Never a pool that is in use or whose lease still runs, whoever's it is, and nothing without our tag or prefix.
+    A pool that is in use or has a valid lease is never deleted, nor a resource without our tag or prefix.
     """
     garbage = run(account, discovery.garbage)
     if not garbage:
@@ -107,7 +107,7 @@ def gc(really: bool, **account: str | None) -> None:
         table.add_row(found.name, found.why)
     Console().print(table)
     if not really:
-        click.echo("Nothing was deleted. To delete it: starburst gc --delete")
+        click.echo("Nothing was deleted. To delete these: starburst gc --delete")
         return
     failed = [found for found in garbage if not _collected(account, found)]
     if failed:
@@ -117,10 +117,10 @@ def gc(really: bool, **account: str | None) -> None:
 def _collected(account: dict[str, str | None], found: Removal) -> bool:
     try:
         done = run(account, lambda aws: discovery.collect(aws, found))
-    except StarburstError as error:  # one that AWS does not let go must not keep the others
+    except StarburstError as error:  # continue with the others
         click.echo(f"{found.name}: {error}", err=True)
         return False
-    click.echo(f"{found.name}: {'deleted' if done else 'gone or in use again, left alone'}.")
+    click.echo(f"{found.name}: {'deleted' if done else 'skipped, gone or in use again'}.")
     return True
 
 
@@ -131,7 +131,7 @@ async def _stoppable(aws: AWS, name: str) -> PoolFound:
 
 
 def run(account: Mapping[str, str | None], work: Callable[[AWS], Awaitable[T]]) -> T:
-    """Do something with an account, and close its connections."""
+    """Run a function with an AWS session, and close its connections."""
 
     async def work_with() -> T:
         aws = AWS(**account)
@@ -160,7 +160,7 @@ def _overview(one: PoolFound) -> Table:
     table.add_row("session", one.claim.session if one.claim else "–")
     table.add_row("claimed since", since)
     table.add_row("instances", f"{one.running} running, {one.desired} desired")
-    table.add_row("warm", f"{one.warm} instances for workers are connected and empty")
+    table.add_row("warm", f"{one.warm} idle instances for workers are connected")
     table.add_row("lease until", _time(one.lease))
     table.add_row("$/h now", f"{_usd(one)} (bundled prices; instances and public addresses)")
     return table

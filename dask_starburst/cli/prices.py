@@ -1,4 +1,4 @@
-"""``starburst prices``: what instances cost an hour, where the number is from, and when it was right."""
+"""``starburst prices``: hourly prices of instance types, with their source and date."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import BadArgument, PriceUnknown, StarburstError
 
 _HOME = "us-east-1"
-#: With fewer columns the cells of a table stand close together.
+#: Below this width the table has no padding.
 _WIDE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A type with its prices; without them, why not."""
+    """A type with its prices, or the reason why they are unknown."""
 
     type: InstanceType
     on_demand: Price | None
@@ -34,21 +34,21 @@ class _Line:
 
 @click.command()
 @click.argument("types", nargs=-1, metavar="[TYPE]...")
-@click.option("--spot", is_flag=True, help="Spot prices too: those of the dearest zone.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--spot", is_flag=True, help="Also show Spot prices, of the most expensive zone.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @account_options
 def prices(types: tuple[str, ...], spot: bool, as_json: bool, **account: str | None) -> None:
-    """Show what instance types cost an hour in a region, with the source and date of each price.
+    """Show the hourly prices of instance types in a region, with the source and date of each price.
 
-    TYPE is a type or a family: c7g.xlarge or c7g; without any, all that have a price. With credentials AWS is asked
-    (pricing:GetProducts, with --spot ec2:DescribeSpotPriceHistory); without, the bundled list is shown.
+    TYPE is a type or a family: c7g.xlarge or c7g. Without TYPE, show all types that have a price. With credentials the
+    prices come from AWS (pricing:GetProducts, with --spot ec2:DescribeSpotPriceHistory), else from the bundled list.
     """
     chosen = _chosen(types)
     book, note = asyncio.run(_book(account, [kind.name for kind in chosen], spot))
     lines = [_line(book, kind, spot) for kind in chosen]
     unknown = [line for line in lines if line.on_demand is None]
     if len(unknown) == len(lines) and not types:
-        book.on_demand(chosen[0].name)  # a region of which nothing is known: it says so, and which there are
+        book.on_demand(chosen[0].name)  # an unknown region: raise the error that lists the known ones
     if as_json:
         click.echo(json.dumps([_plain(line, book.region) for line in lines if types or line.on_demand], indent=2))
     else:
@@ -62,12 +62,12 @@ def prices(types: tuple[str, ...], spot: bool, as_json: bool, **account: str | N
 
 
 def _chosen(words: tuple[str, ...]) -> list[InstanceType]:
-    """Return the types that are meant, each once.
+    """Return the types of the arguments without duplicates.
 
     Raises
     ------
     BadArgument
-        A word is neither a type nor a family.
+        An argument is neither a type nor a family.
     """
     known = catalogue()
     if not words:
@@ -81,7 +81,7 @@ def _chosen(words: tuple[str, ...]) -> list[InstanceType]:
 
 
 async def _book(account: Mapping[str, str | None], types: list[str], spot: bool) -> tuple[PriceBook, str]:
-    """Return prices as good as they can be had, and a sentence on what is missing."""
+    """Return the best available prices, and a note about what is missing."""
     try:
         aws = AWS(**account)
     except BadArgument as error:
@@ -89,12 +89,15 @@ async def _book(account: Mapping[str, str | None], types: list[str], spot: bool)
             raise
         return PriceBook(account.get("region") or _HOME), str(error)
     try:
-        region, note = aws.region or _HOME, "" if aws.region else f"no AWS region is configured: these are of {_HOME}."
+        region, note = (
+            aws.region or _HOME,
+            "" if aws.region else f"no AWS region is configured; these are the prices in {_HOME}.",
+        )
         book = PriceBook(region)
         try:
             aws.require_credentials()
         except StarburstError as error:
-            return book, f"{note} AWS was not asked: {str(error).partition('. ')[0]}.".strip()
+            return book, f"{note} No live prices: {str(error).partition('. ')[0]}.".strip()
         if aws.region:
             await book.refresh(aws, types, [], spot=spot)
         return book, note
@@ -141,7 +144,7 @@ def _usd(price: Price) -> str:
 
 
 def _explain(known: list[_Line], unknown: list[_Line], note: str, *, named: bool) -> None:
-    """Say where the prices of a table are from: each source once, with what stood in the way of a better one."""
+    """Print the source of the prices in a table, each once, with why there is no better one."""
     for price in dict.fromkeys(
         (price.kind, price.source if price.kind != "assumed" else "", price.why)
         for line in known
@@ -149,7 +152,7 @@ def _explain(known: list[_Line], unknown: list[_Line], note: str, *, named: bool
         if price is not None
     ):
         kind, source, why = price
-        words = source or "Spot from on demand by the published savings of the family, or as on demand without any"
+        words = source or "Spot estimated from on demand by the family's published savings, or the on-demand price"
         click.echo(f"{kind}: {words}" + (f" ({why})" if why else ""))
     if note:
         click.echo(note)
@@ -157,4 +160,4 @@ def _explain(known: list[_Line], unknown: list[_Line], note: str, *, named: bool
         for line in unknown:
             click.echo(line.trouble, err=True)
     elif unknown:
-        click.echo(f"{len(unknown)} more types have no price here: they are not sold in the region, or too new.")
+        click.echo(f"{len(unknown)} more types have no price: they are not available in the region, or too new.")

@@ -1,4 +1,4 @@
-"""``starburst quota``: how many vCPUs the account may run, how many of them are in use, and asking AWS for more."""
+"""``starburst quota``: show vCPU quotas and their use, and request increases."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from dask_starburst.fleet.blueprint import Blueprint, blueprint
 from dask_starburst.plan.requests.quotas import Increase, Standing, number, usage
 from dask_starburst.settings import UNSET, Settings
 
-#: How long it takes is what users tell; AWS promises nothing.
+#: The times are users' experience; AWS gives none.
 _HOW_LONG = (
-    "AWS looks at each request: small ones are often granted within minutes, others go to AWS Support and take hours to"
-    " days, and some are denied. Asking costs nothing, and so does a higher quota. The quota is the account's in this"
-    " region, for everybody in it."
+    "AWS reviews each request: small increases are often approved within minutes, others go to AWS Support and take"
+    " hours to days, and some are denied. Requests and quotas are free. The quota applies to the whole account in this"
+    " region."
 )
 
 _NUMBERS = ("limit", "used", "free")
@@ -34,7 +34,7 @@ _NUMBERS = ("limit", "used", "free")
 
 @dataclass(frozen=True)
 class _Row:
-    """A quota, and what of yours still fits in it: `room` of `what`, None where there is no example."""
+    """A quota, and how many of your instances or tasks still fit: `room` of `what`, None without an example."""
 
     standing: Standing
     what: str | None
@@ -50,14 +50,14 @@ class _Row:
 
 @click.group()
 def quota() -> None:
-    """The vCPU quotas of your account: what may run in a region at the same time, whoever launches it."""
+    """Show and raise the vCPU quotas of your account in a region."""
 
 
 @quota.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @account_options
 def status(as_json: bool, **account: str | None) -> None:
-    """Show every quota that clusters count against: its limit, what is in use, and how many workers that leaves."""
+    """Show the quotas that apply to clusters: limit, current use, and how many workers still fit."""
     plan = blueprint(Settings.load(region=account["region"] or UNSET), "")
     region, rows, hidden = run(account, lambda aws: _rows(aws, plan))
     if as_json:
@@ -66,24 +66,22 @@ def status(as_json: bool, **account: str | None) -> None:
     Console().print(_table(region, rows))
     for row in rows:
         if row.asked:
-            click.echo(f"{row.standing.quota.label}: asked for on {_day(row.asked.at)}: {row.asked}")
+            click.echo(f"{row.standing.quota.label}: requested on {_day(row.asked.at)}: {row.asked}")
     head = quota_of(plan.head_type.name, "on-demand")
     if head is not None:
         click.echo(f"A scheduler takes {plan.head_type.vcpus} of {head.code} ({plan.head_type.name}, on demand).")
     if hidden:
-        click.echo(f"What was asked for is not shown: {hidden}")
-    click.echo("For more: starburst quota request VCPUS --spot, --on-demand or --fargate")
+        click.echo(f"Requests are not shown: {hidden}")
+    click.echo("To request more: starburst quota request VCPUS with --spot, --on-demand or --fargate")
 
 
 @quota.command()
 @click.argument("vcpus", type=click.IntRange(min=1))
 @click.option("--spot", is_flag=True, help="The quota of Spot instances.")
-@click.option(
-    "--on-demand", is_flag=True, help="That of on-demand instances; the default is what workers are bought as."
-)
-@click.option("--fargate", is_flag=True, help="That of tasks on Fargate; with --spot of Fargate Spot.")
-@click.option("--instance-type", metavar="NAME", help="That of its family, such as g5.xlarge; default: your workers'.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--on-demand", is_flag=True, help="The quota of on-demand instances. [default: that of your workers]")
+@click.option("--fargate", is_flag=True, help="The quota of Fargate, with --spot of Fargate Spot.")
+@click.option("--instance-type", metavar="NAME", help="The quota of this type's family. [default: your workers' type]")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 @account_options
 def request(
     vcpus: int,
@@ -94,9 +92,9 @@ def request(
     yes: bool,
     **account: str | None,
 ) -> None:
-    """Ask AWS to let the account run VCPUS at the same time: the new total, not what is to be added."""
+    """Request a quota increase to VCPUS. This is the new total, not the amount to add."""
     if spot and on_demand:
-        raise BadArgument("--spot and --on-demand are two quotas; give one, and ask again for the other.")
+        raise BadArgument("--spot and --on-demand are different quotas; request one at a time.")
     settings = Settings.load(region=account["region"] or UNSET)
     market: Market = (
         "spot" if spot or not (on_demand or fargate or settings.spot_policy == "on-demand") else "on-demand"
@@ -105,35 +103,37 @@ def request(
     region, standing, asked = run(account, lambda aws: _look(aws, wanted))
     click.echo(f"{region}: {standing}")
     for one in asked:
-        click.echo(f"asked for on {_day(one.at)}: {one}")
+        click.echo(f"requested on {_day(one.at)}: {one}")
     _refuse(vcpus, standing, asked)
     click.echo(_HOW_LONG)
     if not yes:
-        click.confirm(f"Ask AWS for {number(vcpus)} vCPUs in place of {number(standing.limit)}?", abort=True)
+        click.confirm(f"Request {number(vcpus)} vCPUs instead of {number(standing.limit)}?", abort=True)
     made = run(account, lambda aws: service_quotas.request(aws, wanted, vcpus))
-    click.echo(f"Asked for {made} (request {made.id}). `starburst quota status` shows what becomes of it.")
+    click.echo(f"Requested {made} (request {made.id}). Check it with `starburst quota status`.")
 
 
 def _of_instances(name: str | None, settings: Settings, market: Market) -> Quota:
     kind = name or blueprint(settings, "").worker_types[0].name
     found = quota_of(kind, market)
     if found is None:
-        raise BadArgument(f"no {market} quota of the family of {kind} is known here; look in the AWS console.")
+        raise BadArgument(
+            f"no {market} quota is known for the family of {kind}; see Service Quotas in the AWS console."
+        )
     return found
 
 
 def _refuse(vcpus: int, standing: Standing, asked: Iterable[Increase]) -> None:
-    """Refuse what AWS would refuse, in words."""
+    """Raise an error for a request that AWS would reject."""
     if vcpus <= standing.limit:
         raise BadArgument(
-            f"{standing.quota.code} is {number(standing.limit)} vCPUs already, and AWS takes only requests for more;"
+            f"{standing.quota.code} is already {number(standing.limit)} vCPUs, and AWS accepts only requests for more;"
             " VCPUS is the new total."
         )
     waiting = next((one for one in asked if one.open), None)
     if waiting is not None:
         raise BadArgument(
-            f"{number(waiting.vcpus)} vCPUs are asked for since {_day(waiting.at)} ({waiting.status}), and AWS takes"
-            " one request for a quota at a time. Wait for its answer; a support case is answered in the AWS console."
+            f"{number(waiting.vcpus)} vCPUs were requested on {_day(waiting.at)} ({waiting.status}), and AWS accepts"
+            " one request for a quota at a time. Wait for the answer; support cases are in the AWS console."
         )
 
 
@@ -147,7 +147,7 @@ async def _look(aws: AWS, wanted: Quota) -> tuple[str, Standing, tuple[Increase,
 async def _asked(aws: AWS, wanted: Quota) -> tuple[Increase, ...]:
     try:
         return await service_quotas.requests(aws, wanted)
-    except PermissionDenied:  # then AWS says itself what is wrong with the new one
+    except PermissionDenied:  # AWS then validates the new request itself
         return ()
 
 
@@ -177,7 +177,7 @@ async def _all_asked(aws: AWS) -> tuple[tuple[Increase, ...], str]:
 
 
 def _example(one: Quota, plan: Blueprint) -> tuple[str | None, int]:
-    """Return what the free vCPUs of a quota are counted in, and how many it takes."""
+    """Return an instance type or task as the unit for the free vCPUs of a quota, and its vCPUs."""
     if one.service == "fargate":
         vcpus = plan.worker_types[0].vcpus
         return f"task of {vcpus} vCPUs", vcpus

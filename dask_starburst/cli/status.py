@@ -1,4 +1,4 @@
-"""``starburst status``: what runs, what is kept, and what both cost."""
+"""``starburst status``: running and stored resources, and their cost."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from dask_starburst.views.status import Status, as_renderable
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @account_options
 def status(as_json: bool, **account: str | None) -> None:
-    """Show what runs in the region and what that costs an hour, and the idle bill: all that costs when nothing runs."""
+    """Show what runs in the region and its hourly cost, and the cost of stored resources while nothing runs."""
     settings = Settings.load(region=account["region"] or UNSET)
-    found = run(account, lambda aws: _look(aws, settings))
+    found = run(account, lambda aws: _status(aws, settings))
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2))
     else:
         Console().print(as_renderable(found))
 
 
-async def _look(aws: AWS, settings: Settings) -> Status:
+async def _status(aws: AWS, settings: Settings) -> Status:
     pools = await discovery.find(aws, count_warm=True)
     found = await idle_resources(aws, settings.build.repository)
     return Status(aws.region, pools, idle_bill(found), found.trouble)

@@ -1,4 +1,4 @@
-"""``starburst pool warm``: instances that are there before the cluster that needs them."""
+"""``starburst pool warm``: start instances before the cluster that uses them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from dask_starburst.plan.requests.garbage import GroupFound, usd_per_hour
 from dask_starburst.plan.requests.reuse import SHORTEST_WARM, Kept
 from dask_starburst.settings import ARCHITECTURES, SPOT_POLICIES, UNSET, Settings, check_count, parse_duration
 
-#: Who means a day says so; a slip of the pen must not cost one.
+#: Seconds. Limits the cost of a typing error.
 _LONGEST = 24 * 3600.0
 
 
 @click.command()
 @click.argument("workers", type=click.IntRange(min=1))
-@click.option("--for", "how_long", default="1 hour", show_default=True, help="How long they are kept.")
-@click.option("--arch", type=click.Choice(ARCHITECTURES), help="As in StarburstCluster; so are the next two.")
+@click.option("--for", "how_long", default="1 hour", show_default=True, help="How long to keep them.")
+@click.option("--arch", type=click.Choice(ARCHITECTURES), help="Architecture, as in StarburstCluster.")
 @click.option("--instance-type", "instance_types", multiple=True, help="May be given more than once.")
-@click.option("--spot-policy", type=click.Choice(SPOT_POLICIES), help="How the workers' instances are bought.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--spot-policy", type=click.Choice(SPOT_POLICIES), help="Purchase option of the workers' instances.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 @account_options
 def warm(
     workers: int,
@@ -34,10 +34,10 @@ def warm(
     yes: bool,
     **account: str | None,
 ) -> None:
-    """Keep WORKERS instances ready, and one for a scheduler, for the next cluster of the same settings.
+    """Keep WORKERS instances ready, and one for a scheduler, for the next cluster with the same settings.
 
-    The settings are those of your Dask configuration, and the options here. AWS itself ends what nobody has
-    taken when the time is over.
+    The settings are those of your Dask configuration and the options here. AWS terminates unused instances when the
+    time is over.
     """
     settings = Settings.load(
         arch=arch or UNSET,
@@ -49,14 +49,13 @@ def warm(
     seconds = parse_duration("--for", how_long)
     if not SHORTEST_WARM <= seconds <= _LONGEST:
         raise BadArgument(
-            f"--for {how_long!r}: give between {SHORTEST_WARM:g} s and 24 hours, because every instance costs all"
-            " the time."
+            f"--for {how_long!r}: give between {SHORTEST_WARM:g} s and 24 hours; every instance is billed until then."
         )
     plan = blueprint(settings, "")
     if not yes:
-        click.confirm(f"{_offer(plan, workers, seconds)}. Go ahead?", abort=True)
+        click.confirm(f"{_offer(plan, workers, seconds)}. Continue?", abort=True)
     name, kept = run(account, lambda aws: _warm(aws, plan, workers, seconds))
-    click.echo(f"{name} is warm: {kept}. AWS ends it then; `starburst pool stop {name}` does it now.")
+    click.echo(f"{name} is warm: {kept}. AWS terminates it then; to do so now, run `starburst pool stop {name}`.")
 
 
 async def _warm(aws: AWS, plan: Blueprint, workers: int, seconds: float) -> tuple[str, Kept]:

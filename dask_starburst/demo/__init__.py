@@ -1,1 +1,1 @@
-"""The demo: the whole life of a cluster on the embedded AWS, with real work."""
+"""The demo: launch, use and close a cluster on the embedded AWS, with a real job."""

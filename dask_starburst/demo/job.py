@@ -1,4 +1,4 @@
-"""A piece of work for the demo: questions that pandas and Dask answer alike, so that one can check the other."""
+"""The demo's work: questions that both Dask and pandas can compute, so that pandas can check Dask's results."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Frames = Mapping[str, Any]
-"""Tables by name: Dask's to compute with, pandas' to check with."""
+"""Tables by name: Dask's for the computation, pandas' for the check."""
 
 TOLERANCE = 1e-9
-"""Relative. Dask adds floats partition by partition, so that the last digits of a mean differ from pandas'."""
+"""Relative tolerance. Dask adds floats partition by partition, so the last digits of a mean differ from pandas'."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One thing to find out.
+    """One computation.
 
     Attributes
     ----------
     title : str
-        What it asks, for people.
+        Its title.
     ask : callable
-        Frames to what is to be computed: one collection, or a dict of them. Works on Dask's and on pandas' tables.
+        Takes the frames and returns a collection or a dict of collections. Works with Dask's and pandas' tables.
     finish : callable, optional
-        From the computed result to one pandas DataFrame.
+        Converts the computed result to a pandas DataFrame.
     show_highest : str, optional
-        The column by whose highest values the rows to show are picked; the first rows if not given.
+        Show the rows with the highest values of this column. Default: the first rows.
     """
 
     title: str
@@ -37,17 +37,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Job:
-    """What the demo computes.
+    """The demo's job.
 
     Attributes
     ----------
     title : str
-        What it is about, for people.
+        Its title.
     frames : mapping of str to dask.dataframe.DataFrame
-        The tables as Dask reads them.
+        The Dask tables.
     questions : tuple of Question
     expected : callable or None
-        Gives the same tables in pandas; None if they are too large for one computer's memory.
+        Returns the same tables in pandas; None if they are too large for memory.
     """
 
     title: str
@@ -57,20 +57,20 @@ class Job:
 
 
 def difference(question: Question, answer: Any, expected: Frames) -> str | None:
-    """Compare an answer with what pandas makes of the same question.
+    """Compare a result with that of pandas.
 
     Parameters
     ----------
     question : Question
     answer : pandas.DataFrame
-        What the cluster found.
+        The cluster's result.
     expected : mapping of str to pandas.DataFrame
-        The same tables, whole.
+        The tables in pandas.
 
     Returns
     -------
     str or None
-        What differs, or None where they agree: same rows, same order, numbers equal up to `TOLERANCE`.
+        The difference, or None if the rows and their order agree, and numbers are equal up to `TOLERANCE`.
     """
     import pandas as pd
 

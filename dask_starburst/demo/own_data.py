@@ -1,4 +1,4 @@
-"""The demo's job on the user's own files."""
+"""The demo's job on the user's files."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from dask_starburst.demo.job import Frames, Job, Question
 from dask_starburst.errors import BadArgument
 
 CHECKABLE_BYTES = 2_000_000_000
-"""Larger data are not read into pandas a second time to check the answer."""
+"""Larger data are not read into pandas to check the results."""
 
 PARTITIONS = 8
-"""At least: fewer would leave some of four workers without work."""
+"""Minimum number of partitions, so that each of four workers has work."""
 
 SAMPLE_ROWS = 10_000
-"""From so many rows the column to group by is picked."""
+"""Number of rows from which the column to group by is chosen."""
 
 MOST_GROUPS = 1_000
-"""A column with more values in the sample is an identifier rather than a category."""
+"""A column with more distinct values in the sample counts as an identifier, not a category."""
 
 SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv"}
 
 
 def own_job(path: str) -> Job:
-    """Say what to ask of the user's own parquet or CSV files.
+    """Return the job for the user's parquet or CSV files.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def own_job(path: str) -> Job:
     Raises
     ------
     BadArgument
-        If there is nothing, or nothing that can be read. Nothing was started.
+        There are no files, or they cannot be read. Nothing was started.
     """
     files, kind = find_files(path)
     size = sum(file.stat().st_size for file in files)
@@ -56,12 +56,12 @@ def own_job(path: str) -> Job:
 
 
 def find_files(path: str) -> tuple[list[Path], str]:
-    """Find the data files that a path means.
+    """Find the data files of a path.
 
     Parameters
     ----------
     path : str
-        A file, a folder (searched to its bottom) or a glob pattern.
+        A file, a folder (searched recursively) or a glob pattern.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def find_files(path: str) -> tuple[list[Path], str]:
     Raises
     ------
     BadArgument
-        If there are none, or both kinds.
+        There are no files, or files of both kinds.
     """
     place = Path(path).expanduser()
     if place.is_dir():
@@ -81,10 +81,10 @@ def find_files(path: str) -> tuple[list[Path], str]:
     else:
         candidates = [Path(match) for match in sorted(glob.glob(str(place), recursive=True))]
     if not candidates:
-        raise BadArgument(f"There is nothing at {path}. Give a parquet or CSV file, a folder of them, or a glob.")
+        raise BadArgument(f"{path} does not exist. Give a parquet or CSV file, a folder of them, or a glob.")
     files = [file for file in candidates if file.suffix.lower() in SUFFIXES and file.is_file()]
     if not files:
-        raise BadArgument(f"There is no .parquet or .csv file at {path}; it has {candidates[0].name}.")
+        raise BadArgument(f"There is no .parquet or .csv file at {path}, only {candidates[0].name}.")
     kinds = {SUFFIXES[file.suffix.lower()] for file in files}
     if len(kinds) > 1:
         raise BadArgument(f"{path} has both parquet and CSV files. Name one kind, as in '{place / '*.parquet'}'.")
@@ -98,7 +98,7 @@ def _attempt(path: str, read: Callable[[], Any]) -> Any:
         raise
     except ImportError as error:
         raise BadArgument(extras.explain("The demo", error, "demo")) from error
-    except Exception as error:  # whatever a parser of foreign files raises is about the files
+    except Exception as error:  # parsers raise many types of errors
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadArgument(f"{path} cannot be read: {first}") from error
 
@@ -117,7 +117,7 @@ def _read_dask(files: list[Path], kind: str, size: int, whole: Any) -> Any:
     if kind == "parquet":
         frame = dd.read_parquet(names)
     else:
-        # Dask guesses a column's type from the head of the first file; pandas has just seen them all.
+        # Dask infers types from the head of the first file; pandas has read all files.
         types = {"assume_missing": True} if whole is None else {"dtype": dict(whole.dtypes)}
         frame = dd.read_csv(names, blocksize=max(1_000_000, min(64_000_000, size // PARTITIONS)), **types)
     return frame.repartition(npartitions=PARTITIONS) if frame.npartitions < PARTITIONS else frame
@@ -126,14 +126,16 @@ def _read_dask(files: list[Path], kind: str, size: int, whole: Any) -> Any:
 def _questions(sample: Any) -> tuple[Question, ...]:
     numeric = list(sample.select_dtypes("number").columns)
     category = most_category_like(sample)
-    questions = [Question("how many rows", lambda frames: frames["data"].index.size, _as_count)]
+    questions = [Question("number of rows", lambda frames: frames["data"].index.size, _as_count)]
     if numeric:
-        questions.append(Question("numeric columns in short", lambda frames: _moments(frames, numeric), _as_columns))
+        questions.append(
+            Question("summary of the numeric columns", lambda frames: _moments(frames, numeric), _as_columns)
+        )
     values = [column for column in numeric if column != category]
     if category is not None and values:
         questions.append(
             Question(
-                f"means by {category}",
+                f"mean by {category}",
                 lambda frames: frames["data"].groupby(category, observed=True)[values].mean(),
                 lambda result: result.sort_index().reset_index(),
             )
@@ -142,7 +144,7 @@ def _questions(sample: Any) -> tuple[Question, ...]:
         first = numeric[0]
         questions.append(
             Question(
-                f"the ten highest after a sort by {first}",
+                f"top ten by {first}",
                 lambda frames: _sorted_head(frames, first),
                 lambda result: result.reset_index(drop=True),
             )
@@ -151,7 +153,7 @@ def _questions(sample: Any) -> tuple[Question, ...]:
 
 
 def most_category_like(sample: Any) -> str | None:
-    """Pick the column to group by: text before numbers, few values before many.
+    """Return the column to group by: text before numbers, few values before many.
 
     Parameters
     ----------
@@ -160,7 +162,7 @@ def most_category_like(sample: Any) -> str | None:
     Returns
     -------
     str or None
-        None if every column has one value only, or too many.
+        None if every column has only one value, or too many.
     """
     counted = []
     for position, column in enumerate(sample.columns):

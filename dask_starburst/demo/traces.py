@@ -1,4 +1,4 @@
-"""Looks for what a cluster has left behind: at the embedded AWS by its own account, on this computer by process."""
+"""Check that a cluster has left nothing behind: neither in the embedded AWS nor as processes on this computer."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from dask_starburst.local import LocalAWS
 
 
-#: Seconds that instances have to shut down at the end, and between two looks at them.
+#: Seconds to wait for the instances to shut down, and between two polls.
 _SHUTDOWN, _PAUSE = 120.0, 0.1
 
 
 class Traces:
-    """Remembers what ran, to show later that it no longer does.
+    """Records what ran, to check later that it has ended.
 
     Parameters
     ----------
     aws : LocalAWS
-        The embedded AWS to look at.
+        The embedded AWS.
     """
 
     def __init__(self, aws: LocalAWS) -> None:
@@ -33,23 +33,23 @@ class Traces:
 
     @property
     def endpoint_url(self) -> str:
-        """Where the embedded AWS answers."""
+        """The endpoint of the embedded AWS."""
         return self._aws.endpoint_url
 
-    def look(self) -> None:
-        """Remember the processes that are containers now."""
+    def record(self) -> None:
+        """Record the processes of the running containers."""
         for pid in self._aws.status().containers.values():
             if pid not in self._seen and psutil.pid_exists(pid):
                 self._seen[pid] = psutil.Process(pid)
 
     def count_workers(self, workers: int) -> None:
-        """Remember the highest number of workers."""
+        """Record the highest number of workers."""
         self.most_workers = max(self.most_workers, workers)
 
-    def look_for_the_last_time(self) -> None:
-        """Remember what the embedded AWS still has, now that all should be gone or on its way.
+    def record_leftovers(self) -> None:
+        """Wait for the instances to shut down, and record what the embedded AWS still has.
 
-        A closed cluster has no instance that is billed any more; its tasks end with those that shut down.
+        A closed cluster has no billed instance; its tasks end when the instances have shut down.
         """
         deadline = time.monotonic() + _SHUTDOWN
         while True:
@@ -65,16 +65,16 @@ class Traces:
 
     @property
     def nothing_left(self) -> bool:
-        """Whether the last look found nothing at the embedded AWS."""
+        """Whether the embedded AWS had nothing left at the end."""
         return self._last is not None and not any(self._last.values())
 
     @property
     def left(self) -> str:
-        """What the last look found: ``"instances 0, tasks 0, desired capacity 0"``."""
+        """What was left at the end: ``"instances 0, tasks 0, desired capacity 0"``."""
         return ", ".join(f"{noun} {number}" for noun, number in (self._last or {}).items())
 
     def processes_left(self) -> list[int]:
-        """Process ids of what is still running: containers that were seen, and children of this process."""
+        """Return the ids of running processes: recorded containers, and new children of this process."""
         return sorted(self._containers_left() | (self._processes_below() - self._before))
 
     def _containers_left(self) -> set[int]:
@@ -94,7 +94,7 @@ def _alive(process: psutil.Process) -> bool:
 
 
 def _is_pythons_own(process: psutil.Process) -> bool:
-    """Multiprocessing keeps one resource tracker for as long as Python runs."""
+    """Return whether this is multiprocessing's resource tracker, which lives as long as Python."""
     try:
         return any("resource_tracker" in part for part in process.cmdline())
     except psutil.Error:

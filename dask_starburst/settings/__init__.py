@@ -1,4 +1,4 @@
-"""What a user can choose, from `starburst.yaml`, the environment and keyword arguments."""
+"""The settings, from `starburst.yaml`, the environment and keyword arguments."""
 
 from dask_starburst.settings.checks import ARCHITECTURES, LOG_RETENTIONS, SPOT_POLICIES, check_count, check_names
 from dask_starburst.settings.given import UNSET, Unset, given

@@ -1,4 +1,4 @@
-"""What cannot work, refused in one sentence before anything is launched."""
+"""Validate settings before anything is launched."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SPOT_POLICIES = ("spot", "spot_with_fallback", "on-demand")
 ON_REBALANCE = ("replace", "ignore")
 BUILDERS = ("direct", "buildx")
 COMPRESSIONS = ("zstd", "gzip")
-#: How modules of the user's own, which are in no package, reach the workers.
+#: How the user's own modules, which are in no package, reach the workers.
 MODULES = ("by-value", "package", "none")
-#: Name of a Debian package (Debian policy §5.6.1), with an architecture and a version if given. apt would remove one
-#: that ends in a hyphen.
+#: Name of a Debian package (Debian policy §5.6.1), with an optional architecture and version. apt removes a package
+#: whose name ends in a hyphen.
 DEBIAN_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](?::[a-z0-9]+)?(?:=[A-Za-z0-9.+:~-]+)?")
-#: What listens on an ECS instance, whose addresses a task in host mode shares (AmazonECS developer guide,
+#: Ports in use on an ECS instance, whose address a task in host mode shares (AmazonECS developer guide,
 #: "Amazon ECS container agent introspection", "network modes": the agent's reserved ports).
 TAKEN_PORTS = {
     22: "SSH",
@@ -40,16 +40,16 @@ TAKEN_PORTS = {
     51679: "the ECS agent",
     51680: "the ECS agent",
 }
-#: Bytes with which a worker's process starts at all would be more; a number that lacks its unit is far below.
+#: Bytes. A worker's process needs more to start; a number without its unit is far below.
 SMALLEST_MEMORY = 64 << 20
-#: Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8): a shorter lease
-#: would promise more than AWS does, and be renewed all the time.
+#: Seconds. Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8), so a shorter lease only
+#: adds renewals.
 SHORTEST_LEASE = 60.0
-#: GiB of the snapshot that the ECS-optimized AL2023 image starts from (aws-facts §2.2, variables.pkr.hcl).
+#: GiB of the snapshot of the ECS-optimized AL2023 image (aws-facts §2.2, variables.pkr.hcl).
 SMALLEST_VOLUME = 30
 #: Days. ECR deletes within 24 hours of the day (aws-facts §7), and a running cluster still needs its image.
 SHORTEST_TTL = 3
-#: What PutRetentionPolicy of CloudWatch Logs takes.
+#: Days that PutRetentionPolicy of CloudWatch Logs accepts.
 LOG_RETENTIONS = (
     1,
     3,
@@ -77,7 +77,7 @@ LOG_RETENTIONS = (
 
 
 def check(settings: Settings) -> None:
-    """Refuse what cannot work, before anything is launched."""
+    """Validate all settings."""
     _one_of("cloud", settings.cloud, (None, "local"))
     _one_of("arch", settings.arch, ARCHITECTURES)
     _one_of("spot_policy", settings.spot_policy, SPOT_POLICIES)
@@ -89,17 +89,17 @@ def check(settings: Settings) -> None:
     _check_money(settings)
     if settings.security is False:
         raise BadArgument(
-            "security=False is refused: an open Dask scheduler runs anybody's code on your"
-            " account. Leave security out for a certificate authority of its own."
+            "security=False is refused: an open Dask scheduler lets anyone run code in your"
+            " account. Leave security out to create a certificate authority for the cluster."
         )
 
 
 def check_names(settings: Settings) -> None:
-    """Refuse names that AWS would refuse, or that are not what they should be."""
+    """Validate names, image names, IDs, tags and URLs."""
     check_name(settings.name)
     check_tags(settings.tags)
     check_image_name("image", settings.image)
-    # Which Python it is for is put in when it is known.
+    # The Python version is filled in later.
     check_image_name("build.base", settings.build.base.replace("{python}", "3.12"))
     check_repository_name("build.repository", settings.build.repository)
     check_subnet("network.subnet", settings.network.subnet)
@@ -115,14 +115,14 @@ def _check_image(settings: Settings) -> None:
     _check_docker(settings)
     if settings.image is not None and settings.environment is not None:
         raise BadArgument(
-            f"image={settings.image!r} and environment={settings.environment!r}: the workers run either an image that"
-            " you have or one that is built for them; give one of the two."
+            f"image={settings.image!r} and environment={settings.environment!r}: the workers run either an existing"
+            " image or one that is built for them; give one of the two."
         )
     days = settings.ecr_image_ttl_days
     if days is not None and days < SHORTEST_TTL:
         raise BadArgument(
-            f"ecr_image_ttl_days={days} is too short: an image is renewed two days before ECR deletes it, so give"
-            f" {SHORTEST_TTL} or more days, or null to keep images for ever."
+            f"ecr_image_ttl_days={days} is too short: an image is renewed two days before ECR deletes it; give"
+            f" {SHORTEST_TTL} or more days, or null to keep images forever."
         )
 
 
@@ -131,14 +131,14 @@ def _check_docker(settings: Settings) -> None:
     wrong = next((name for name in build.apt if not DEBIAN_PACKAGE.fullmatch(name)), None)
     if wrong is not None:
         raise BadArgument(
-            f"build.apt={wrong!r} is no name of a Debian package; give names such as 'libgeos-c1v5'"
+            f"build.apt={wrong!r} is not the name of a Debian package; give names such as 'libgeos-c1v5'"
             " or 'gdal-bin=3.6.2+dfsg-1'."
         )
     given = {"dockerfile": build.dockerfile, "apt": list(build.apt)}
     for name, value in given.items():
         if value and build.builder != "buildx":
             raise BadArgument(
-                f"build.{name}={value!r} is for Docker, but build.builder={build.builder!r} runs nothing of an image;"
+                f"build.{name}={value!r} needs Docker, which build.builder={build.builder!r} does not use;"
                 f" give build={{'builder': 'buildx', {name!r}: {value!r}}}, or --builder buildx on the command line."
             )
 
@@ -151,7 +151,7 @@ def _check_sizes(settings: Settings) -> None:
         "adaptive.maximum": settings.adaptive.maximum,
     }
     if settings.max_workers < 1:
-        raise BadArgument(f"max_workers={settings.max_workers} leaves no room for a worker; give 1 or more.")
+        raise BadArgument(f"max_workers={settings.max_workers} allows no worker; give 1 or more.")
     for name, count in counts.items():
         check_count(name, count, settings.max_workers)
     if settings.adaptive.minimum > settings.adaptive.maximum:
@@ -165,24 +165,24 @@ def _check_sizes(settings: Settings) -> None:
     }
     for name, size in positives.items():
         if size is not None and size <= 0:
-            raise BadArgument(f"{name}={size} has to be above zero.")
+            raise BadArgument(f"{name}={size} must be above zero.")
     memory = settings.worker.memory_limit
     if memory is not None and memory < SMALLEST_MEMORY:
         raise BadArgument(
             f"worker.memory_limit={memory} bytes is less than a worker needs to start; give {SMALLEST_MEMORY >> 20} MiB"
-            " or more, with its unit, such as '8 GiB'."
+            " or more, with a unit, such as '8 GiB'."
         )
     _check_ports(settings)
     if settings.storage.log_retention not in LOG_RETENTIONS:
         near = min(LOG_RETENTIONS, key=lambda days: abs(days - settings.storage.log_retention))
         raise BadArgument(
-            f"storage.log_retention={settings.storage.log_retention} days: CloudWatch keeps logs for certain"
-            f" numbers of days only; give {near}, for example."
+            f"storage.log_retention={settings.storage.log_retention} days: CloudWatch accepts only certain"
+            f" numbers of days; give {near}, for example."
         )
     if not SMALLEST_VOLUME <= settings.storage.volume_size <= 16384:
         raise BadArgument(
-            f"storage.volume_size={settings.storage.volume_size} GiB: the volume has to hold the image of the"
-            f" instance, so give {SMALLEST_VOLUME} to 16384."
+            f"storage.volume_size={settings.storage.volume_size} GiB: the volume must hold the image of the"
+            f" instance; give {SMALLEST_VOLUME} to 16384."
         )
 
 
@@ -190,15 +190,15 @@ def _check_ports(settings: Settings) -> None:
     scheduler = settings.scheduler
     for name, port in (("port", scheduler.port), ("dashboard_port", scheduler.dashboard_port)):
         if not 0 < port < 65536:
-            raise BadArgument(f"scheduler.{name}={port} is no TCP port; give one from 1 to 65535.")
+            raise BadArgument(f"scheduler.{name}={port} is not a TCP port; give one from 1 to 65535.")
         if port in TAKEN_PORTS:
             raise BadArgument(
-                f"scheduler.{name}={port} is taken on every instance by {TAKEN_PORTS[port]}; give one such as 8786."
+                f"scheduler.{name}={port} is in use by {TAKEN_PORTS[port]} on every instance; give one such as 8786."
             )
     if scheduler.port == scheduler.dashboard_port:
         raise BadArgument(
             f"scheduler.port={scheduler.port} and scheduler.dashboard_port={scheduler.dashboard_port} are the same;"
-            " give two, 8786 and 8787 for example."
+            " give different ports, such as 8786 and 8787."
         )
 
 
@@ -206,29 +206,29 @@ def _check_times(settings: Settings) -> None:
     if settings.lease < SHORTEST_LEASE:
         raise BadArgument(
             f"lease={settings.lease:g} s is too short: Auto Scaling may act up to two minutes"
-            f" late, so give at least {SHORTEST_LEASE:g} s."
+            f" late; give at least {SHORTEST_LEASE:g} s."
         )
     for name in ("capacity", "fallback", "connect", "retire", "poll", "close"):
         if (seconds := getattr(settings.timeouts, name)) <= 0:
-            raise BadArgument(f"timeouts.{name}={seconds:g} s has to be above zero.")
+            raise BadArgument(f"timeouts.{name}={seconds:g} s must be above zero.")
     if (after := settings.adaptive.scale_down_after) is not None and after < 0:
         raise BadArgument(f"adaptive.scale_down_after={after:g} s is negative.")
     if settings.warm_timeout < 0:
         raise BadArgument(f"warm_timeout={settings.warm_timeout:g} s is negative.")
     for name in ("idle_timeout", "no_client_timeout"):
         if (limit := getattr(settings, name)) is not None and limit <= 0:
-            raise BadArgument(f"{name}={limit:g} s has to be above zero; null means never.")
+            raise BadArgument(f"{name}={limit:g} s must be above zero; null means never.")
 
 
 def _check_money(settings: Settings) -> None:
     for name in ("max_hourly_cost", "max_total_cost", "cost_alert_threshold"):
         usd = getattr(settings, name)
         if usd is not None and not 0 < usd < math.inf:
-            raise BadArgument(f"{name}={usd:g} is no amount of US dollars above zero; leave it out for no cap.")
+            raise BadArgument(f"{name}={usd:g} is not an amount of US dollars above zero; leave it out for no cap.")
 
 
 def check_count(name: str, count: Any, maximum: int) -> None:
-    """Refuse a number of workers that is no number, negative or absurd."""
+    """Validate a number of workers."""
     if count is None:
         return
     if isinstance(count, bool) or not isinstance(count, int):
@@ -237,8 +237,8 @@ def check_count(name: str, count: Any, maximum: int) -> None:
         raise BadArgument(f"{name}={count} is negative; give 0 or more workers.")
     if count > maximum:
         raise BadArgument(
-            f"{name}={count} is above max_workers={maximum}, which protects your bill;"
-            f" raise it with max_workers={count} if you mean it."
+            f"{name}={count} is above max_workers={maximum}, which limits your bill;"
+            f" raise it with max_workers={count} if this is intended."
         )
 
 
@@ -249,4 +249,4 @@ def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     near = get_close_matches(str(value), words, 1, 0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     choices = ", ".join(repr(word) for word in words)
-    raise BadArgument(f"{name}={value!r} is not known; give one of {choices}.{hint}")
+    raise BadArgument(f"{name}={value!r} is not valid; give one of {choices}.{hint}")

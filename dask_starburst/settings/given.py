@@ -1,4 +1,4 @@
-"""An argument that was not given, which is another thing than None: None means null, as in a configuration file."""
+"""The default of arguments that were not given. It differs from None, which means null, as in a configuration file."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Final
 
 
 class Unset:
-    """The default of an argument that is a setting too: what `dask.config` says then holds."""
+    """The default of an argument that is also a setting: the value in `dask.config` applies."""
 
     def __repr__(self) -> str:
         return "<dask.config>"
 
 
-#: Any, so that each argument has the type of what may be given for it.
+#: Typed as Any, so that each argument keeps the type of its values.
 UNSET: Final[Any] = Unset()
 
 

@@ -1,4 +1,4 @@
-"""The settings of a cluster as values, with their defaults."""
+"""The settings of a cluster, with their defaults."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from dask_starburst.settings.reading import as_mapping, build, merge
 
 def _defaults() -> dict[str, Any]:
     text = resources.files("dask_starburst").joinpath("starburst.yaml").read_text()
-    # libyaml's loader, where PyYAML has it, takes a tenth of the time: every import of a cluster pays for this.
+    # libyaml's loader, if PyYAML has it, is ten times faster; this runs on every import of the cluster class.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     loaded: dict[str, Any] = yaml.load(text, loader)
     return loaded
 
 
 def _declare(defaults: dict[str, Any]) -> None:
-    """Let Dask know the defaults. What is no mapping where one belongs stays, to be refused when it is used.
+    """Add the defaults to Dask's configuration, but keep the user's values of a wrong type.
 
-    Dask would put the defaults in its place, as if the user had written nothing.
+    Dask would replace a value that is not a mapping by the defaults. Keep it, so that it is refused when used.
     """
     written = dask.config.get("starburst", None)
     groups = {name for name, value in defaults["starburst"].items() if isinstance(value, dict)}
     wrong: dict[str, Any] = {}
-    if isinstance(written, Mapping):  # looked at now: it is changed in its place
+    if isinstance(written, Mapping):  # checked now: the next call modifies it in place
         wrong = {k: v for k, v in written.items() if k in groups and v is not None and not isinstance(v, Mapping)}
     dask.config.update_defaults(defaults)
     if written is not None and not isinstance(written, Mapping):
@@ -45,7 +45,7 @@ _declare(_defaults())
 
 @dataclass(frozen=True)
 class WorkerShape:
-    """The size of one worker: ``nthreads`` (count) and ``memory_limit`` (bytes)."""
+    """The size of a worker: ``nthreads`` (count) and ``memory_limit`` (bytes)."""
 
     nthreads: int | None = None
     memory_limit: int | None = None
@@ -53,7 +53,7 @@ class WorkerShape:
 
 @dataclass(frozen=True)
 class SchedulerSettings:
-    """Where the scheduler runs, on which TCP ports it listens, and whether it has Dask's dashboard."""
+    """The scheduler's instance type and TCP ports, and whether it serves Dask's dashboard."""
 
     instance_type: str | None = None
     port: int = 8786
@@ -63,7 +63,7 @@ class SchedulerSettings:
 
 @dataclass(frozen=True)
 class AdaptiveSettings:
-    """Bounds (workers) and pace (seconds) of adaptive scaling."""
+    """Bounds (workers) and timing (seconds) of adaptive scaling."""
 
     minimum: int = 0
     maximum: int = 10
@@ -74,7 +74,7 @@ class AdaptiveSettings:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Which subnet to launch in and which addresses may reach the scheduler."""
+    """The subnet to launch in, and the addresses that may reach the scheduler."""
 
     subnet: str | None = None
     caller: str | None = None
@@ -83,7 +83,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long we wait for what, in seconds."""
+    """Timeouts and the polling interval, in seconds."""
 
     capacity: float = 120.0
     fallback: float = 60.0
@@ -95,7 +95,7 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class StorageSettings:
-    """Size of each instance's volume (GiB) and retention of the logs (days)."""
+    """Volume size of each instance (GiB) and log retention (days)."""
 
     volume_size: int = 30
     log_retention: int = 14
@@ -103,10 +103,10 @@ class StorageSettings:
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """How the workers' image is built of the environment.
+    """How the workers' image is built from the environment.
 
-    ``add`` and ``exclude`` are packages beyond those of the environment and without those that workers do not need.
-    ``dockerfile`` (path) and ``apt`` (Debian packages) are what Docker puts below them.
+    ``add`` and ``exclude`` add packages to those of the environment and remove some of them. ``dockerfile`` (path) and
+    ``apt`` (Debian packages) apply to the base image and need Docker.
     """
 
     builder: str = "direct"
@@ -122,7 +122,7 @@ class BuildSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of one cluster, checked. Durations are seconds, sizes bytes."""
+    """All settings of one cluster, validated. Durations are in seconds, sizes in bytes."""
 
     cloud: str | None = None
     endpoint_url: str | None = None
@@ -161,25 +161,25 @@ class Settings:
 
     @classmethod
     def load(cls, **arguments: Any) -> Settings:
-        """Merge keyword arguments over `dask.config`'s ``starburst`` section and check them.
+        """Merge keyword arguments over `dask.config`'s ``starburst`` section, and validate the result.
 
-        None is a value, null in a configuration file. What is `UNSET` was not given.
+        None is a value, like null in a configuration file. `UNSET` means that an argument was not given.
 
         Raises
         ------
         BadArgument
-            Some value is wrong; the message says which and what to type instead.
+            A value is not valid. The message says which, and gives a valid one.
         """
         configured = as_mapping(
             "starburst", dask.config.get("starburst", {})
-        )  # {}: it was cleared, and the defaults hold
+        )  # {}: the configuration was cleared, so the defaults apply
         settings = build(cls, merge(configured, given(arguments)), _GROUPS)
         check(settings)
         return settings
 
     @classmethod
     def of_arguments(cls, variables: Mapping[str, Any]) -> Settings:
-        """Load what a function was called with: `variables` are its ``locals()``, ``unknown`` its other arguments."""
+        """Load from the arguments of a function: `variables` is its ``locals()``, ``unknown`` its other arguments."""
         return cls.load(**{k: v for k, v in variables.items() if k in cls.__dataclass_fields__}, **variables["unknown"])
 
 

@@ -1,4 +1,4 @@
-"""Names that reach requests, logs and scripts: of images, subnets, tags, and the cluster's own."""
+"""Validate names that are used in requests, logs and scripts: of clusters, images, subnets and tags."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from urllib.parse import urlsplit
 
 from dask_starburst.errors import BadArgument
 
-#: Path of a repository, and its tag, as the OCI distribution specification 1.1 has them; a host as docker tells it
-#: from a user of its hub: it has a dot or a port.
+#: Repository path and tag by the OCI distribution specification 1.1. A host has a dot or a port, which is how Docker
+#: distinguishes it from a user of Docker Hub.
 REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 HOST = re.compile(r"localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d+)?|[A-Za-z0-9-]+:\d+|\[[0-9a-f:]+\](?::\d+)?")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-#: What CreateRepository of ECR takes (ECR API reference, repositoryName): 2 to 256 characters of this.
+#: Repository names that ECR accepts (ECR API reference, repositoryName), 2 to 256 characters.
 _ECR = re.compile(r"(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _SUBNET = re.compile(r"subnet-(?:[0-9a-f]{8}|[0-9a-f]{17})")
-#: Tags of one resource, and the number of our own at the most: pool, spec, warm-until, definition, Name, and five to
-#: spare. Characters as IAM and ECS take them, the strictest: letters, digits, spaces and _ . : / = + - @
+#: The limit of tags on a resource, and the number reserved for our own: pool, spec, warm-until, definition, Name, and
+#: five spare. IAM and ECS are the strictest about characters: letters, digits, spaces and _ . : / = + - @
 #: (docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html, IAM and ECS API references).
 _MOST_TAGS, _OURS = 50, 10
 _LONGEST_KEY, _LONGEST_VALUE = 128, 256
@@ -28,7 +28,7 @@ _LONGEST_NAME = 128
 
 
 def check_name(name: str | None) -> None:
-    """Refuse a name of a cluster that cannot stand in a line of a log, or in a certificate."""
+    """Validate a cluster name, which is used in logs and in a certificate."""
     if name is not None and not (0 < len(name) <= _LONGEST_NAME and name.isprintable() and name == name.strip()):
         raise BadArgument(
             f"name={name!r:.200} is not a name of 1 to {_LONGEST_NAME} printable characters on one line; give one such"
@@ -37,7 +37,7 @@ def check_name(name: str | None) -> None:
 
 
 def check_image_name(setting: str, image: str | None) -> None:
-    """Refuse what docker would not take as the name of an image."""
+    """Validate the name of a container image."""
     if image is None:
         return
     rest, at, digest = image.partition("@")
@@ -53,21 +53,21 @@ def check_image_name(setting: str, image: str | None) -> None:
 
 
 def check_repository_name(setting: str, name: str) -> None:
-    """Refuse what ECR would not take as the name of a repository."""
+    """Validate the name of an ECR repository."""
     if not _ECR.fullmatch(name) or not 2 <= len(name) <= 256:
         raise BadArgument(f"{setting}={name!r:.200} is not the name of an ECR repository; give 'starburst/worker'.")
 
 
 def check_subnet(setting: str, subnet: str | None) -> None:
-    """Refuse what is not the id of a subnet."""
+    """Validate the ID of a subnet."""
     if subnet is not None and not _SUBNET.fullmatch(subnet):
         raise BadArgument(
-            f"{setting}={subnet!r:.200} is not the id of a subnet; give one such as 'subnet-0123456789abcdef0'."
+            f"{setting}={subnet!r:.200} is not the ID of a subnet; give one such as 'subnet-0123456789abcdef0'."
         )
 
 
 def check_url(setting: str, url: str | None) -> None:
-    """Refuse what is not an address of HTTP: urllib would read files, too."""
+    """Validate an HTTP URL: urllib would also read files."""
     if url is None:
         return
     try:
@@ -77,39 +77,39 @@ def check_url(setting: str, url: str | None) -> None:
     except ValueError:
         sound = False
     if not sound:
-        raise BadArgument(f"{setting}={url!r:.200} is not a URL of http or https; give one such as 'https://host:443'.")
+        raise BadArgument(f"{setting}={url!r:.200} is not an http or https URL; give one such as 'https://host:443'.")
 
 
 def check_tags(tags: Mapping[str, str]) -> None:
-    """Refuse tags that some service of AWS would refuse, or that are our own."""
+    """Refuse tags that an AWS service would refuse, or that are reserved."""
     if len(tags) > _MOST_TAGS - _OURS:
         raise BadArgument(
-            f"tags has {len(tags)} tags; AWS allows {_MOST_TAGS} on a resource, {_OURS} of which are kept for those of"
-            f" dask_starburst, so give {_MOST_TAGS - _OURS} or fewer."
+            f"tags has {len(tags)} tags; AWS allows {_MOST_TAGS} on a resource, and dask_starburst reserves {_OURS} of"
+            f" them; give {_MOST_TAGS - _OURS} or fewer."
         )
     seen: dict[str, str] = {}
     for key, value in tags.items():
         _check_key(key)
         if len(value) > _LONGEST_VALUE:
-            raise BadArgument(f"tags[{key!r}] has {len(value)} characters; AWS takes values of up to {_LONGEST_VALUE}.")
+            raise BadArgument(f"tags[{key!r}] has {len(value)} characters; AWS accepts up to {_LONGEST_VALUE}.")
         _check_characters(f"the value of tags[{key!r}]", value)
         other = seen.setdefault(key.lower(), key)
         if other != key:
             raise BadArgument(
-                f"tags has {other!r} and {key!r}, which differ in case only and are one key to IAM; give one of them."
+                f"tags has {other!r} and {key!r}, which differ only in case and are the same key for IAM; give one."
             )
 
 
 def _check_key(key: str) -> None:
     if not 0 < len(key) <= _LONGEST_KEY or key != key.strip():
         raise BadArgument(
-            f"tags has the key {key!r:.200}; AWS takes keys of 1 to {_LONGEST_KEY} characters, without spaces around."
+            f"tags has the key {key!r:.200}; AWS accepts 1 to {_LONGEST_KEY} characters without surrounding spaces."
         )
     reserved = next((prefix for prefix in _RESERVED if key.lower().startswith(prefix)), None)
     if reserved is not None:
         raise BadArgument(
-            f"tags has the key {key!r}; {reserved!r} is reserved for {_RESERVED[reserved]}, so give a key that begins"
-            " otherwise."
+            f"tags has the key {key!r}; {reserved!r} is reserved for {_RESERVED[reserved]}; give a key with another"
+            " prefix."
         )
     _check_characters("the key", key)
 
@@ -118,6 +118,6 @@ def _check_characters(what: str, text: str) -> None:
     wrong = _NOT_IN_TAGS.search(text)
     if wrong is not None:
         raise BadArgument(
-            f"tags: {what} {text!r:.200} has the character {wrong[0]!r}; IAM and ECS take letters, digits, spaces and"
-            " _ . : / = + - @ only."
+            f"tags: {what} {text!r:.200} has the character {wrong[0]!r}; IAM and ECS accept only letters, digits,"
+            " spaces and _ . : / = + - @."
         )

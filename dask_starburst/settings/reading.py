@@ -1,4 +1,4 @@
-"""From what a user wrote, in a file or as arguments, to values of the right kinds."""
+"""Convert settings from files and arguments to typed values."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 Groups = Mapping[str, type[Any]]
 
 
-#: Arguments of every Dask cluster, which no file can hold.
+#: Arguments of every Dask cluster, which are not settings.
 _DASK_ARGUMENTS = ("asynchronous", "loop", "shutdown_on_close")
-#: Settings of earlier versions, each with what to give instead.
-_REMOVED = {"stopped": "warm=… for empty instances that run, or warm_timeout=… to keep them over close()"}
+#: Removed settings, each with its replacement.
+_REMOVED = {"stopped": "warm=… for idle running instances, or warm_timeout=… to keep them after close()"}
 
 
 def as_mapping(name: str, value: Any) -> Mapping[Any, Any]:
@@ -30,17 +30,17 @@ def as_mapping(name: str, value: Any) -> Mapping[Any, Any]:
     Raises
     ------
     BadArgument
-        It is something else.
+        The value is not a mapping.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in fields(value)}
     if not isinstance(value, Mapping):
-        raise BadArgument(f"{name}={value!r:.200} has to be a mapping of its settings, such as {_EXAMPLES.get(name)}.")
+        raise BadArgument(f"{name}={value!r:.200} must be a mapping of its settings, such as {_EXAMPLES.get(name)}.")
     return value
 
 
 def merge(base: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[str, Any]:
-    """Lay one level of settings over another; hyphens are as good as underscores."""
+    """Merge settings over others; hyphens and underscores are equivalent."""
     merged = {_name(k): v for k, v in base.items()}
     for key, value in over.items():
         name = _name(key)
@@ -53,12 +53,12 @@ def merge(base: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def build(cls: type[T], values: Mapping[str, Any], groups: Groups, prefix: str = "") -> T:
-    """Return the settings that `values` say.
+    """Build the settings from `values`.
 
     Raises
     ------
     BadArgument
-        A name is not known, or a value of the wrong kind.
+        A name is unknown, or a value has the wrong type.
     """
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]  # every cls here is one
     converted = {}
@@ -71,31 +71,31 @@ def build(cls: type[T], values: Mapping[str, Any], groups: Groups, prefix: str =
 
 
 def _unknown(name: str, known: Iterable[str], groups: Groups, prefix: str = "") -> str:
-    """Return the sentence about a name that is not a setting, with the nearest one that is.
+    """Return the message about an unknown setting, with the closest known one.
 
     Parameters
     ----------
     name : str
-        What was given.
+        The unknown name.
     known : iterable of str
-        What could have been.
+        The known names.
     groups : mapping
-        The groups below, in which the name may be one.
+        Nested groups, in which the name may be known.
     prefix : str
-        The group that it was looked for in.
+        The group of the name.
     """
     near = get_close_matches(name, [*known, *(() if prefix else _DASK_ARGUMENTS)], 1)
     below = [_GROUP_NAMES[kind] for kind, cls in groups.items() if any(f.name == name for f in fields(cls))]
     if name in ("gpu", "gpus"):
         hint = "; GPUs are not supported yet."
     elif name in _REMOVED and not prefix:
-        hint = f" any more; give {_REMOVED[name]}."
+        hint = f" anymore; give {_REMOVED[name]}."
     elif near:
         hint = f"; did you mean {prefix}{near[0]}?"
     elif below:
         hint = f"; did you mean {below[0]}={{{name!r}: …}}?"
     else:
-        hint = f"; there are {', '.join(known)}."
+        hint = f"; known settings: {', '.join(known)}."
     return f"{prefix}{name} is not a setting{hint}"
 
 
@@ -108,9 +108,7 @@ def _convert(name: str, value: Any, kind: str, groups: Groups) -> Any:
         return build(groups[kind], merge(as_mapping(name, value), {}), groups, f"{name}.")
     if value is None:
         if "None" not in kind and kind != "Any":
-            raise BadArgument(
-                f"{name}=None (null) is not possible; give {_kind_in_words(name, kind)}, or leave it out."
-            )
+            raise BadArgument(f"{name}=None (null) is not valid; give {_kind_in_words(name, kind)}, or leave it out.")
         return None
     if name in _PARSERS:
         return _PARSERS[name](name, value)
@@ -137,7 +135,7 @@ def _seconds(value: Any) -> float:
 def _kind_in_words(name: str, kind: str) -> str:
     if name in _MEANINGS:
         return _MEANINGS[name]
-    words = {"str": "a text", "int": "a whole number", "bool": "true or false", "float": "a duration"}
+    words = {"str": "a string", "int": "a whole number", "bool": "true or false", "float": "a duration"}
     return words.get(kind.partition(" ")[0], "a value")
 
 
@@ -174,14 +172,14 @@ def _parse(name: str, value: Any, example: str, parse: Callable[[Any], Any]) -> 
     try:
         return parse(value)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-        raise BadArgument(f"{name}={value!r:.200} is not understood; give {example}.") from None
+        raise BadArgument(f"{name}={value!r:.200} is not valid; give {example}.") from None
 
 
 def _parser(example: str, parse: Callable[[Any], Any]) -> Callable[[str, Any], Any]:
     return lambda name, value: _parse(name, value, example, parse)
 
 
-#: What a setting takes that the type of its field does not say, with an example of it.
+#: Descriptions of values, with an example, where the field's type is not enough.
 _MEANINGS = {
     "max_hourly_cost": "an amount in US dollars such as 2.5",
     "max_total_cost": "an amount in US dollars such as 2.5",
@@ -208,7 +206,7 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
     **{name: _parser(_MEANINGS[name], parse) for name, parse in _READERS.items()},
     "network.caller": parse_caller,
 }
-#: What a group may look like.
+#: An example of each group.
 _EXAMPLES = {
     "starburst": "{'n-workers': 4}",
     "worker": "{'nthreads': 4}",
@@ -219,7 +217,7 @@ _EXAMPLES = {
     "timeouts": "{'connect': '3 minutes'}",
     "storage": "{'volume_size': 50}",
 }
-#: What the groups are called, by the names of their classes.
+#: The names of the groups, by class name.
 _GROUP_NAMES = {
     "WorkerShape": "worker",
     "BuildSettings": "build",

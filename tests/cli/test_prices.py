@@ -99,7 +99,7 @@ def test_an_unknown_type_is_answered_with_near_names() -> None:
 def test_a_type_without_a_price_is_no_zero_and_the_others_are_shown() -> None:
     result = prices("g7.2xlarge", "c7g.large", "--region", "eu-central-1", code=1)
     assert list(rows(result.output)) == ["c7g.large"]
-    assert "nobody says what g7.2xlarge costs in eu-central-1" in result.output
+    assert "the price of g7.2xlarge in eu-central-1 is unknown" in result.output
 
 
 def test_a_program_gets_numbers_sources_and_dates() -> None:

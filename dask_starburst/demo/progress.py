@@ -1,4 +1,4 @@
-"""Tells a terminal what is going on while it goes on: stages with their times, what the cluster says, tables."""
+"""Show the progress of the demo in a terminal: stages with their times, the cluster's events, tables."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rich.status import Status
 from rich.table import Table
 
 ROWS = 5
-"""How many rows of a result are shown."""
+"""Number of rows of a result to show."""
 
 
-class Story:
-    """Prints to one console.
+class Progress:
+    """Prints progress to a console.
 
     Parameters
     ----------
     console : rich.console.Console
-        Where to print; without a terminal only whole lines are printed, no spinner.
+        The console. Without a terminal there is no spinner.
     """
 
     def __init__(self, console: Console) -> None:
@@ -34,12 +34,12 @@ class Story:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the story began."""
+        """Seconds since the start."""
         return time.monotonic() - self._began
 
     @contextmanager
     def stage(self, title: str) -> Iterator[None]:
-        """Show `title` as running, and with its time once it is done; a failure is shown as one and passed on."""
+        """Show `title` with a spinner, then with its time and whether it succeeded. Errors are passed on."""
         began = time.monotonic()
         self._title = title
         mark = "[red]✗[/red]"
@@ -54,20 +54,20 @@ class Story:
             )
 
     def detail(self, text: str) -> None:
-        """Show `text` beside the running stage, in place of the last one."""
+        """Show `text` next to the running stage."""
         if self._status is not None:
             self._status.update(escape(f"{self._title}: {text}"))
 
     def line(self, text: str, style: str = "") -> None:
-        """Print one line that stays."""
+        """Print one line."""
         self._console.print(escape(text), style=style, highlight=False)
 
-    def heard(self, text: str) -> None:
-        """Print what the cluster said, with the seconds since the start."""
+    def event(self, text: str) -> None:
+        """Print an event of the cluster with the seconds since the start."""
         self.line(f"  {self.elapsed:6.1f} s  {text}", style="dim")
 
     def table(self, title: str, frame: Any, by: str | None = None) -> None:
-        """Print a few rows of a pandas DataFrame: those with the highest `by`, else the first."""
+        """Print a few rows of a pandas DataFrame: those with the highest `by`, or the first."""
         few = frame.nlargest(ROWS, by) if by else frame.head(ROWS)
         drawn = Table(title=escape(title), title_justify="left", caption=f"{len(few)} of {len(frame):,} rows")
         for column in few.columns:
@@ -78,13 +78,13 @@ class Story:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Print everything that the package logs while the block runs."""
+        """Print the log messages of the package while the block runs."""
         logger = logging.getLogger("dask_starburst")
         handler = _Handler(self)
         before = logger.level, logger.propagate
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
-        logger.propagate = False  # or a configured root logger would say everything twice
+        logger.propagate = False  # else a configured root logger prints each message again
         try:
             yield
         finally:
@@ -93,12 +93,12 @@ class Story:
 
 
 class _Handler(logging.Handler):
-    def __init__(self, story: Story) -> None:
+    def __init__(self, progress: Progress) -> None:
         super().__init__(logging.INFO)
-        self._story = story
+        self._progress = progress
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._story.heard(record.getMessage())
+        self._progress.event(record.getMessage())
 
 
 def _cell(value: Any) -> str:
