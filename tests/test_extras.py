@@ -77,7 +77,7 @@ def test_with_all_extras_nothing_is_lacking():
 
 def test_what_no_extra_brings_sends_nobody_round_in_a_circle():
     said = explain("The demo", ModuleNotFoundError("No module named 'pkg_resources'", name="pkg_resources"), "demo")
-    assert "pkg_resources, which no package of dask-starburst[demo] brings" in said
+    assert "pkg_resources, which is not part of dask-starburst[demo]" in said
     assert "pip install" not in said
 
 

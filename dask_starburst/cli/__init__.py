@@ -29,11 +29,11 @@ _COMMANDS = {
     ),
     "image": (
         "dask_starburst.cli.image:image",
-        "Manage the worker images in your account's ECR.",
+        "The images of workers that are kept in your account's ECR.",
     ),
     "local": (
         "dask_starburst.cli.local:local",
-        "Run an embedded AWS on this computer: no account, no cost, real Dask processes.",
+        "An AWS on this computer: no account, no cost, real Dask processes.",
     ),
     "plan": (
         "dask_starburst.cli.plan:plan",

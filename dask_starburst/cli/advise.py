@@ -147,7 +147,8 @@ def as_renderable(ranked: list[Candidate], region: str, sort: Sort, *, narrow: b
     measured = any(one.measured for one in ranked)
     # Both do not fit in 100 columns; --json has all.
     rates = ("measured",) if measured else ("a core", "a GiB")
-    for title in ("type", "vCPU", "cores", "GiB", "on demand", "Spot", *rates, "interrupted"):
+    interrupted = "intr." if narrow else "interrupted"
+    for title in ("type", "vCPU", "cores", "GiB", "on demand", "Spot", *rates, interrupted):
         table.add_column(title, justify="left" if title == "type" else "right", no_wrap=True)
     for one in ranked:
         table.add_row(*_cells(one, measured=measured))

@@ -36,7 +36,7 @@ _yes = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmati
 
 _WARM = (
     "dask_starburst.cli.warm:warm",
-    "Keep WORKERS instances ready, and one for a scheduler, for the next cluster of the same settings.",
+    "Keep WORKERS instances ready, and one for a scheduler, for the next cluster with the same settings.",
 )
 
 

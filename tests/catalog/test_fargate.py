@@ -29,5 +29,5 @@ def test_spot_is_assumed_to_cost_no_less():
 
 
 def test_a_region_without_prices_is_refused():
-    with pytest.raises(PriceUnknown, match="what Fargate costs in xx-north-9"):
+    with pytest.raises(PriceUnknown, match="the Fargate price in xx-north-9"):
         fargate_rates("xx-north-9", "arm64")

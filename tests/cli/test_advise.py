@@ -42,11 +42,11 @@ def test_bad_input_is_answered_with_what_to_type(tmp_path: Path):
     wrong.write_text('{"type": 3}')
     assert "give a JSON list" in typed("advise", "--results", str(wrong)).output
     assert "give one such as '8 GiB'" in typed("advise", "--memory", "much").output
-    assert "ask for less" in typed("advise", "--vcpus", "9999").output
+    assert "reduce --vcpus or --memory" in typed("advise", "--vcpus", "9999").output
 
 
 def test_an_order_by_what_nobody_has_measured_is_refused(tmp_path: Path):
-    assert "none of the types that fit was measured" in typed("advise", "--sort", "measured").output
+    assert "no fitting type was measured" in typed("advise", "--sort", "measured").output
     results = tmp_path / "results.json"
     results.write_text('[{"type": "c7g.xlarge", "seconds": 0}]')
     assert "above zero" in typed("advise", "--results", str(results)).output

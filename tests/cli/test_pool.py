@@ -75,7 +75,7 @@ def test_a_killed_client_leaves_an_expired_pool_that_gc_removes(aws: LocalAWS) -
     assert "expired" in starburst("pool", "list").output
     assert f"{name}: deleted" in starburst("gc", "--delete").output
     assert_no_objects(aws)
-    assert "was not there" in starburst("pool", "delete", name, "--yes").output
+    assert "does not exist" in starburst("pool", "delete", name, "--yes").output
     with StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, n_workers=0, quiet=True):
         assert pools(aws) == [name], "the same pool can be checked out again"
     assert "free" in starburst("pool", "status", name).output

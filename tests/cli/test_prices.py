@@ -50,7 +50,7 @@ def test_without_credentials_the_bundled_prices_are_shown_and_called_so() -> Non
         "g5.xlarge": ["4", "16", "1×A10G", "1.006", "2026-02-09 bundled", "1.006", "2026-02-09 assumed"],
     }
     assert "bundled: AWS price list\n" in output
-    assert "assumed: Spot from on demand by the published savings" in output
+    assert "assumed: Spot estimated from on demand by the family's published savings" in output
     assert "AWS was not asked: no AWS credentials were found.\n" in output
 
 
@@ -61,7 +61,7 @@ def test_a_region_has_its_own_prices() -> None:
 
 
 def test_without_a_region_it_says_whose_prices_they_are() -> None:
-    assert "no AWS region is configured: these are of us-east-1." in prices("c7g.large").output
+    assert "no AWS region is configured; these are the prices in us-east-1." in prices("c7g.large").output
 
 
 def test_with_credentials_aws_is_asked(account: None) -> None:
@@ -86,7 +86,7 @@ def test_a_family_is_all_of_its_sizes() -> None:
 def test_without_types_all_are_listed_and_those_without_a_price_counted() -> None:
     output = prices("--region", "eu-west-1").output
     assert len(rows(output)) > 500
-    assert "more types have no price here" in output
+    assert "more types have no price" in output
 
 
 def test_an_unknown_type_is_answered_with_near_names() -> None:
@@ -118,7 +118,7 @@ def test_a_program_gets_numbers_sources_and_dates() -> None:
     }
     assert one["spot"]["kind"] == "assumed"
     assert other["on_demand"] is None
-    assert "nobody says" in other["error"]
+    assert "is unknown" in other["error"]
 
 
 def test_no_number_is_cut_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

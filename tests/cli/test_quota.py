@@ -86,10 +86,10 @@ def test_status_counts_tasks_on_fargate(aws: LocalAWS) -> None:
 def test_a_request_is_shown_asked_for_and_followed(aws: LocalAWS) -> None:
     said = quota("request", "64", answer="n\n", code=1).output
     assert "us-east-1: All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests (L-34B43A08): 5 vCPUs" in said
-    assert "Ask AWS for 64 vCPUs in place of 5?" in said
+    assert "Request 64 vCPUs instead of 5?" in said
     assert "AWS Support" in said
     assert "asked for" not in quota("status").output
-    assert "Asked for 64 vCPUs, PENDING" in quota("request", "64", answer="y\n").output
+    assert "Requested 64 vCPUs, PENDING" in quota("request", "64", answer="y\n").output
     assert "Standard, Spot: asked for on" in quota("status").output
     again = quota("request", "128", "--spot", "--yes", code=1).output
     assert "64 vCPUs are asked for since" in again
@@ -104,7 +104,7 @@ def test_a_request_is_shown_asked_for_and_followed(aws: LocalAWS) -> None:
 @pytest.mark.parametrize("vcpus", ["4", "5"])
 def test_no_more_than_there_is_is_refused_before_aws_is_asked(aws: LocalAWS, vcpus: str) -> None:
     before = aws.status().calls.get("servicequotas:RequestServiceQuotaIncrease", 0)
-    assert "L-1216C47A is 5 vCPUs already" in quota("request", vcpus, "--on-demand", "--yes", code=1).output
+    assert "L-1216C47A is already 5 vCPUs" in quota("request", vcpus, "--on-demand", "--yes", code=1).output
     assert aws.status().calls.get("servicequotas:RequestServiceQuotaIncrease", 0) == before
 
 
@@ -122,7 +122,7 @@ def test_options_choose_the_quota(options: list[str], code: str) -> None:
 
 
 def test_what_cannot_be_meant_is_refused() -> None:
-    assert "are two quotas" in quota("request", "8", "--spot", "--on-demand", code=1).output
+    assert "are different quotas" in quota("request", "8", "--spot", "--on-demand", code=1).output
     assert "f1.2xlarge" in quota("request", "8", "--instance-type", "f1.2xlarge", code=1).output
 
 

@@ -45,4 +45,4 @@ def test_a_line_that_was_cut_off_or_is_of_another_version_is_passed_over():
 def test_a_computer_that_cannot_keep_it_says_so_and_goes_on(state: Path, caplog: pytest.LogCaptureFixture):
     (state / "dask-starburst").write_text("a file where a folder should be")
     save_record(record())
-    assert "not kept" in caplog.text
+    assert "not stored" in caplog.text

@@ -59,7 +59,7 @@ def test_columns_whose_type_shows_late_in_a_csv_do_not_fail(tmp_path):
 def test_data_without_numbers_are_counted(tmp_path):
     pd.DataFrame({"word": ["a", "b", "a"]}).to_csv(tmp_path / "words.csv", index=False)
     job = own_job(str(tmp_path / "words.csv"))
-    assert [question.title for question in job.questions] == ["how many rows"]
+    assert [question.title for question in job.questions] == ["number of rows"]
     assert answered(job)[0].loc[0, "rows"] == 3
 
 
@@ -84,9 +84,9 @@ def test_a_glob_and_a_folder_and_a_file_are_found(tmp_path):
 @pytest.mark.parametrize(
     ("files", "asked", "sentence"),
     [
-        ({}, "nowhere.csv", "There is nothing at"),
-        ({}, ".", "There is nothing at"),
-        ({"readme.txt": "x"}, ".", r"no \.parquet or \.csv file at .* has readme\.txt"),
+        ({}, "nowhere.csv", "does not exist"),
+        ({}, ".", "does not exist"),
+        ({"readme.txt": "x"}, ".", r"no \.parquet or \.csv file at .*, only readme\.txt"),
         ({"a.csv": "x\n1", "b.parquet": "x"}, ".", "both parquet and CSV"),
         ({"a.parquet": "no parquet"}, "a.parquet", "cannot be read"),
         ({"a.csv": ""}, "a.csv", "cannot be read: No columns"),
