@@ -148,14 +148,14 @@ class CloudCluster(OwnedCluster):
         if ready:
             await self._part("the hooks", self._hooks.close(self, self._hook_failed))
         if self._fleet is not None:
-            await self._part("the last word of the scheduler", self._fleet.budget.final_report())
+            await self._part("the final report of the scheduler", self._fleet.budget.final_report())
             await self._part("the loop", self._fleet.stop())  # it would take what follows for losses
         if self._session is not None:
             await self._part("giving the pool back", self._end(self._session, warm))
         if self._ledger_updater is not None:
             await self._part("the prices", self._ledger_updater.stop())
         if self._cloud is not None:
-            await self._part("the books", self._tell_the_end())
+            await self._part("closing the cost ledger", self._tell_the_end())
             await self._part("the connection to AWS", self._cloud.close())
         await self._part("Dask's own part", self._close_dask())
         self.status = Status.closed
@@ -181,7 +181,7 @@ class CloudCluster(OwnedCluster):
         if self._session is not None:
             await self._session.end(warm=False)
         if self._cloud is not None:
-            await self._part("the books", self._tell_the_end())
+            await self._part("closing the cost ledger", self._tell_the_end())
             await self._part("the connection to AWS", self._cloud.close())
 
     @property

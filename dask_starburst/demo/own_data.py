@@ -81,7 +81,7 @@ def find_files(path: str) -> tuple[list[Path], str]:
     else:
         candidates = [Path(match) for match in sorted(glob.glob(str(place), recursive=True))]
     if not candidates:
-        raise BadArgument(f"{path} does not exist. Give a parquet or CSV file, a folder of them, or a glob.")
+        raise BadArgument(f"There are no files at {path}. Give a parquet or CSV file, a folder of them, or a glob.")
     files = [file for file in candidates if file.suffix.lower() in SUFFIXES and file.is_file()]
     if not files:
         raise BadArgument(f"There is no .parquet or .csv file at {path}, only {candidates[0].name}.")

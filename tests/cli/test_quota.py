@@ -88,11 +88,11 @@ def test_a_request_is_shown_asked_for_and_followed(aws: LocalAWS) -> None:
     assert "us-east-1: All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests (L-34B43A08): 5 vCPUs" in said
     assert "Request 64 vCPUs instead of 5?" in said
     assert "AWS Support" in said
-    assert "asked for" not in quota("status").output
+    assert "requested on" not in quota("status").output
     assert "Requested 64 vCPUs, PENDING" in quota("request", "64", answer="y\n").output
-    assert "Standard, Spot: asked for on" in quota("status").output
+    assert "Standard, Spot: requested on" in quota("status").output
     again = quota("request", "128", "--spot", "--yes", code=1).output
-    assert "64 vCPUs are asked for since" in again
+    assert "64 vCPUs were requested on" in again
     assert "one request for a quota at a time" in again
     aws.advance(REVIEW)
     wait_until(lambda: row(quota("status").output, "L-34B43A08")[2] == "64", 60, "it is granted")

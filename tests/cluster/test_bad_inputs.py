@@ -96,9 +96,9 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     ({"scheduler": {"port": 22}}, "SSH"),
     ({"scheduler": {"port": "8786"}}, "whole number"),
     # who may reach the scheduler
-    ({"network": {"caller": "0.0.0.0/0"}}, "whole world"),
-    ({"network": {"caller": "0.0.0.0/1"}}, "whole world"),
-    ({"network": {"caller": "128.0.0.0/7"}}, "whole world"),
+    ({"network": {"caller": "0.0.0.0/0"}}, "opens the scheduler to"),
+    ({"network": {"caller": "0.0.0.0/1"}}, "opens the scheduler to"),
+    ({"network": {"caller": "128.0.0.0/7"}}, "opens the scheduler to"),
     ({"network": {"caller": "::1"}}, "IPv6"),
     ({"network": {"caller": "2001:db8::/32"}}, "IPv6"),
     ({"network": {"caller": "203.0.113.300"}}, "203.0.113.7/32"),

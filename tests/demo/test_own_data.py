@@ -84,8 +84,8 @@ def test_a_glob_and_a_folder_and_a_file_are_found(tmp_path):
 @pytest.mark.parametrize(
     ("files", "asked", "sentence"),
     [
-        ({}, "nowhere.csv", "does not exist"),
-        ({}, ".", "does not exist"),
+        ({}, "nowhere.csv", "There are no files at"),
+        ({}, ".", "There are no files at"),
         ({"readme.txt": "x"}, ".", r"no \.parquet or \.csv file at .*, only readme\.txt"),
         ({"a.csv": "x\n1", "b.parquet": "x"}, ".", "both parquet and CSV"),
         ({"a.parquet": "no parquet"}, "a.parquet", "cannot be read"),

@@ -15,7 +15,7 @@ from dask_starburst.aws import faults, logs
 from dask_starburst.errors import BudgetExceeded, LeaseExpired, SchedulerFailed, StarburstError
 from dask_starburst.events import Event, EventLog
 from dask_starburst.fleet.controller import explain, observe
-from dask_starburst.fleet.controller.budget import CostTracker, BudgetClient, BudgetControl, NullCostTracker
+from dask_starburst.fleet.controller.budget import BudgetClient, BudgetControl, CostTracker, NullCostTracker
 from dask_starburst.fleet.controller.execute import Executor
 from dask_starburst.fleet.controller.interruptions import Interruptions, InterruptionsClient
 from dask_starburst.fleet.controller.launch import Launcher
