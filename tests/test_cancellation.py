@@ -42,7 +42,7 @@ def test_a_task_that_does_not_end_is_given_up_and_named(caplog):
     assert "deaf" in caplog.text
 
 
-def test_what_a_task_raises_at_its_end_does_not_reach_who_ends_it():
+def test_an_exception_of_a_cancelled_task_is_not_raised():
     async def fails() -> None:
         try:
             await asyncio.Event().wait()

@@ -60,7 +60,7 @@ def _tops(found: Distribution) -> set[str]:
         (IMAGE, ["httpx"], "image", "ImageError"),
     ],
 )
-def test_what_is_missing_is_named_with_the_extra_that_brings_it(without, code, names, extra, error):
+def test_missing_packages_are_named_with_their_extra(without, code, names, extra, error):
     done = without(code, *names)
     assert done.returncode, done.stdout
     said = done.stderr.splitlines()
@@ -75,11 +75,11 @@ def test_with_all_extras_nothing_is_lacking():
     }
 
 
-def test_what_no_extra_brings_sends_nobody_round_in_a_circle():
+def test_a_package_of_no_extra_is_not_answered_with_an_extra():
     said = explain("The demo", ModuleNotFoundError("No module named 'pkg_resources'", name="pkg_resources"), "demo")
     assert "pkg_resources, which is not part of dask-starburst[demo]" in said
     assert "pip install" not in said
 
 
-def test_an_error_without_a_module_says_its_own_words():
+def test_an_error_without_a_module_name_keeps_its_message():
     assert "None" not in explain("The demo", ImportError("Missing optional dependency"), "demo")

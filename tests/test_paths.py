@@ -1,4 +1,4 @@
-"""Files of the user's own: nobody else may read them, whatever the umask is."""
+"""The user's files, which no other user can read, whatever the umask is."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ TOOL = runpy.run_path(str(ROOT / "tools" / "pictures.py"))
 
 
 @pytest.mark.parametrize("name", TOOL["PICTURES"])
-def test_a_picture_is_what_the_command_prints_today(name: str) -> None:
+def test_a_picture_agrees_with_the_output_of_the_command(name: str) -> None:
     kept = (ROOT / "docs" / "pictures" / f"{name}.svg").read_text(encoding="utf-8")
     assert kept == TOOL["draw"](name), "run: python tools/pictures.py"
 

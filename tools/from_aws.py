@@ -1,4 +1,4 @@
-"""The catalogue from AWS itself, with your credentials: the one source that is current."""
+"""The catalogue from AWS with your credentials, the only current source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROUNDING = 0.02
 
 
 def offered(regions: Collection[str]) -> Offered:
-    """Ask AWS: the types of every region, and what they cost there.
+    """Request the instance types and prices of every region.
 
     Parameters
     ----------

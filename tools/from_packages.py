@@ -1,4 +1,4 @@
-"""The catalogue from packages that can be had from PyPI: moto's types, apache-libcloud's prices, and a short table."""
+"""The catalogue from PyPI packages: moto's types, apache-libcloud's prices, and a short table."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def offered() -> Offered:
             "version": version("moto"),
             "licence": "Apache-2.0",
             "network": "^10G is Up to 10 Gigabit",
-            "units": "empty: by the size in the name, an xlarge is 1; zero: nobody has said",
+            "units": "empty: by the size in the name, an xlarge is 1; zero: unknown",
             "left_out": "bare metal, Macs, previous generations from before Nitro, g4ad (moto omits its GPUs)",
         },
         about_prices={"libcloud": _about_libcloud()} | _about_published(),
@@ -39,7 +39,7 @@ def offered() -> Offered:
 
 
 def moto_types() -> dict[str, dict[str, Any]]:
-    """What moto knows about every instance type."""
+    """Return moto's data of every instance type."""
     packed = files("moto.ec2.resources").joinpath("instance_types.json.gz").read_bytes()
     types: dict[str, dict[str, Any]] = json.loads(gzip.decompress(packed))
     return types

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 SAME = 0.016
 #: By what faults multiply a price.
 FAULTS = (1.06, 1.10)
-#: So many prices that agree are believed although none of the others is a fault of theirs. Fewer are not enough:
+#: This many equal prices are accepted although none of the others is a fault of theirs. Fewer are not enough:
 #: m5zn in us-east-2 has two that are 10 % too high, c6g in eu-west-3 three that are 6 % too high by all other families.
 ENOUGH = 4
 

@@ -1,4 +1,4 @@
-"""What AWS offers, as the catalogue's files are written from it: the same shape whatever it was read from."""
+"""Instance types and prices as the catalogue's files are written from them, whatever their source."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Described:
 
     @property
     def family(self) -> str:
-        """What stands before the dot."""
+        """The part before the dot."""
         return self.name.partition(".")[0]
 
 
@@ -46,7 +46,7 @@ class Offered:
     rates : mapping of str to mapping
         USD of one unit by source, region and family.
     odd_units : mapping of str to float
-        The units of types that do not cost by the size in their name; zero for those that nobody has priced.
+        The units of types that do not cost by the size in their name; zero for an unknown price.
     about_types, about_prices : mapping
         Where the two are from, for ``SOURCES.json``; the second by source.
     """
@@ -59,17 +59,17 @@ class Offered:
 
 
 def is_odd(name: str) -> bool:
-    """Whether a type belongs to a family whose prices are not in proportion to its sizes."""
+    """Return whether a type belongs to a family whose prices are not proportional to its sizes."""
     return _ODD.match(name) is not None
 
 
 def units(name: str, odd_units: Mapping[str, float]) -> float:
-    """Return the units of a type; zero if nobody knows them."""
+    """Return the units of a type; zero if unknown."""
     return odd_units.get(name, 0.0 if is_odd(name) else size_units(name))
 
 
 def sold(described: Mapping[str, Any]) -> bool:
-    """Whether a worker could run there: no bare metal, no Mac, nothing from before the Nitro generations."""
+    """Return whether a worker can run on a type: no bare metal, no Mac, nothing older than Nitro."""
     family = described["InstanceType"].partition(".")[0]
     # moto marks r7g and m5 as earlier generations, so the generation alone does not do.
     recent = described.get("CurrentGeneration") or described.get("Hypervisor") == "nitro"

@@ -1,7 +1,7 @@
-"""Draw what commands print, for the documentation: ``docs/pictures/*.svg``.
+"""Draw the output of commands for the documentation: ``docs/pictures/*.svg``.
 
-They are made of the bundled catalogue and of values that stand here, so that they are the same everywhere; a test holds
-them to what this draws.
+The pictures are made from the bundled catalogue and from fixed values, so they are the same everywhere. A test checks
+them.
 
     python tools/pictures.py
 """
@@ -28,7 +28,7 @@ from dask_starburst.views import quote, status
 
 FOLDER = Path(__file__).parent.parent / "docs" / "pictures"
 WIDTH = 104
-# rich's own picture fetches a font from elsewhere; a page of ours asks nobody for anything.
+# rich's own SVG loads a font from the network; the documentation loads nothing.
 _FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
 SVG = f"""<svg class="rich-terminal" viewBox="0 0 {{width}} {{height}}" xmlns="http://www.w3.org/2000/svg">
 <style>

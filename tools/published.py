@@ -1,4 +1,4 @@
-"""What AWS has published for us-east-1, where somebody has printed it: newer than any package, and the check of one.
+"""Published AWS prices of us-east-1, newer than those of the packages and used to check them.
 
 Prices are facts of AWS's price list (Linux, on demand, shared tenancy), read from the table that the Karpenter
 project generates from it: its version of 2026-02-09 for all families, that of 2026-07-20 for those that a cluster

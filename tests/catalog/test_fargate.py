@@ -13,7 +13,7 @@ def test_graviton_costs_a_fifth_less():
     assert arm.vcpu.kind == "bundled"
 
 
-def test_elsewhere_it_is_assumed_to_be_as_much_dearer_as_ec2_and_says_so():
+def test_other_regions_are_scaled_like_ec2_and_marked_as_assumed():
     for region in set(regions()) - {"us-east-1"}:
         rates = fargate_rates(region, "arm64")
         assert 0.6 < rates.vcpu.usd_per_hour / 0.03238 < 2

@@ -9,7 +9,7 @@ from tools import from_packages
 from tools.offered import sold
 
 
-def test_every_type_is_what_ec2_describes():
+def test_every_type_agrees_with_describe_instance_types():
     types = from_packages.moto_types()
     for kind in catalogue().values():
         there = types[kind.name]
@@ -23,12 +23,12 @@ def test_every_type_is_what_ec2_describes():
         assert bool(kind.gpus) == bool(kind.gpu_name) == ("GpuInfo" in there)
 
 
-def test_no_type_is_missing_that_is_sold_today():
+def test_no_available_type_is_missing():
     assert set(catalogue()) == {name for name, about in from_packages.moto_types().items() if sold(about)}
     assert len(catalogue()) > 1000
 
 
-def test_metal_and_what_moto_misses_the_gpus_of_are_left_out():
+def test_bare_metal_and_types_without_gpu_data_are_left_out():
     assert not [name for name in catalogue() if "metal" in name or name.startswith(("mac", "g4ad", "m1.", "t1."))]
 
 
@@ -53,7 +53,7 @@ def test_gpus_disks_and_credits_are_known():
 @pytest.mark.parametrize(
     ("name", "units"), [("t3.nano", 1 / 32), ("c7g.medium", 1 / 4), ("c7g.xlarge", 1), ("c5.9xlarge", 9), ("a.b", 0)]
 )
-def test_a_size_is_so_many_xlarges(name: str, units: float):
+def test_a_size_is_a_multiple_of_an_xlarge(name: str, units: float):
     assert size_units(name) == units
 
 

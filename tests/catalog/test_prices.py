@@ -31,7 +31,7 @@ def test_a_price_is_the_published_one_with_its_source_and_date():
         ("p5.48xlarge", 55.04),
     ],
 )
-def test_types_of_all_kinds_cost_what_aws_lists(name: str, usd: float):
+def test_prices_agree_with_the_aws_price_list(name: str, usd: float):
     # To what AWS rounds to: the list says 0.172 for an i4i.large and 10.9824 for one 64 times as large.
     assert price_table("us-east-1").on_demand(name).usd_per_hour == pytest.approx(usd, rel=0.003)
 
@@ -63,7 +63,7 @@ def test_an_assumed_spot_price_is_the_middle_of_the_published_range():
     assert "less 61 %" in price.source
 
 
-def test_without_published_savings_spot_is_taken_to_cost_what_on_demand_does():
+def test_without_published_savings_the_spot_price_is_the_on_demand_price():
     price = price_table().spot_estimate("m6g.xlarge")
     assert price.usd_per_hour == price_table().on_demand("m6g.xlarge").usd_per_hour
     assert price.assumed
@@ -104,7 +104,7 @@ def test_a_size_that_is_newer_than_the_catalogue_is_derived_from_its_family():
 
 
 @pytest.mark.parametrize("name", ["c7g.huge", "g5.32xlarge", "c99g.xlarge", "nonsense", "p5e.48xlarge"])
-def test_what_nobody_has_priced_is_an_error_and_not_free(name: str):
+def test_an_unknown_price_is_an_error_and_not_zero(name: str):
     assert not price_table().has(name)
     with pytest.raises(PriceUnknown, match=r"the price of .* is unknown"):
         price_table().on_demand(name)

@@ -33,7 +33,7 @@ def test_a_type_counts_against_the_quota_of_its_family(kind: str, market: Market
 @pytest.mark.parametrize(
     "kind", ["hpc7g.4xlarge", "trn1.2xlarge", "inf2.xlarge", "mac2.metal", "u-6tb1.metal", "dl1.24xlarge"]
 )
-def test_a_family_that_nobody_runs_dask_on_has_no_quota_here(kind: str) -> None:
+def test_an_unlisted_family_has_no_quota(kind: str) -> None:
     assert quota_of(kind, "on-demand") is None
 
 

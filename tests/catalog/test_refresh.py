@@ -27,7 +27,7 @@ def written() -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in refresh_catalog.DATA.glob("*.*")}
 
 
-def test_the_bundled_files_are_what_the_tool_writes(offered: Offered, written: dict[str, str]) -> None:
+def test_the_bundled_files_agree_with_the_tool(offered: Offered, written: dict[str, str]) -> None:
     assert written == refresh_catalog.rendered(offered), "run: python -m tools.refresh_catalog"
 
 
@@ -41,7 +41,7 @@ def test_the_files_are_small_and_their_sums_are_written_down(written: dict[str, 
 
 
 # The price list that is the check was read elsewhere (see tools/published.py), a year after libcloud's.
-def test_the_method_finds_what_aws_has_published_for_us_east_1(offered: Offered) -> None:
+def test_the_method_finds_the_published_prices_of_us_east_1(offered: Offered) -> None:
     found = offered.rates["libcloud"][published.REGION]
     known = {family: usd for table in published.XLARGE.values() for family, usd in table.items()}
     both = found.keys() & known.keys()
@@ -51,7 +51,7 @@ def test_the_method_finds_what_aws_has_published_for_us_east_1(offered: Offered)
     assert all(found[family] == pytest.approx(1.0) for family in ("g4dn", "g5", "g6", "g6e", "inf1", "inf2"))
 
 
-def test_oregon_costs_what_virginia_does(offered: Offered) -> None:
+def test_oregon_has_the_prices_of_virginia(offered: Offered) -> None:
     rates = offered.rates["libcloud"]
     both = rates["us-east-1"].keys() & rates["us-west-2"].keys()
     assert len(both) >= 80
@@ -90,11 +90,11 @@ def test_the_largest_size_that_agrees_counts_because_it_has_the_most_digits() ->
     "points",
     [[], [Point(0.0, 1)], [Point(0.1, 1)], [Point(0.1, size) for size in (1, 2, 4)], [Point(0.1, 1), Point(0.2, 2)]],
 )
-def test_what_nothing_confirms_is_left_out(points: list[Point]) -> None:
+def test_unconfirmed_prices_are_left_out(points: list[Point]) -> None:
     assert lowest_cluster.rate(points) is None
 
 
-def test_what_is_known_of_us_east_1_in_two_ways_counts_in_the_newer(written: dict[str, str]) -> None:
+def test_the_newer_of_two_sources_of_us_east_1_wins(written: dict[str, str]) -> None:
     rows = [row for row in csv.DictReader(written["prices.csv"].splitlines()) if row["family"] == "c7g"]
     assert [row["source"] for row in rows] == ["libcloud", "aws-2026-07-20"]
     assert all(float(row["us-east-1"]) == 0.145 for row in rows)
@@ -131,7 +131,7 @@ def test_from_aws_a_family_has_the_price_of_its_largest_size_and_units_of_their_
     units = {name: from_aws.own_units(name, home) for name in home}
     assert (units["t3.nano"], units["x8i.2xlarge"], units["g5.2xlarge"]) == (1 / 32, 2, 1.212)
     assert units["x8i.96xlarge"] == pytest.approx(111.375, rel=1e-4)
-    assert from_aws.own_units("g5.24xlarge", home) == 0, "nobody has said"
+    assert from_aws.own_units("g5.24xlarge", home) == 0, "unknown price"
     assert from_aws.own_units("t3.xlarge", home) == 1
     assert from_aws.rates(home, units) == pytest.approx({"t3": 0.1664, "x8i": 0.43766, "g5": 1.0})
 

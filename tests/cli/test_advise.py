@@ -12,11 +12,11 @@ from dask_starburst.cli import main
 
 
 def typed(*words: str, columns: int = 120) -> Result:
-    nobody = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "COLUMNS": str(columns)}
-    return CliRunner(env={**nobody, "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}).invoke(main, words)
+    no_account = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "COLUMNS": str(columns)}
+    return CliRunner(env={**no_account, "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}).invoke(main, words)
 
 
-def test_it_ranks_what_holds_the_worker_and_says_why_and_whose_prices():
+def test_advise_ranks_fitting_types_with_the_reason_and_the_source_of_prices():
     result = typed("advise", "--vcpus", "4", "--memory", "7 GiB", "--top", "5")
     assert result.exit_code == 0, result.output
     assert "is the cheapest that holds the worker" in result.output
@@ -37,7 +37,7 @@ def test_results_of_a_benchmark_count(tmp_path: Path):
     assert "100.0 s" in text
 
 
-def test_bad_input_is_answered_with_what_to_type(tmp_path: Path):
+def test_invalid_input_is_an_error_with_the_next_step(tmp_path: Path):
     wrong = tmp_path / "wrong.json"
     wrong.write_text('{"type": 3}')
     assert "give a JSON list" in typed("advise", "--results", str(wrong)).output
@@ -45,7 +45,7 @@ def test_bad_input_is_answered_with_what_to_type(tmp_path: Path):
     assert "reduce --vcpus or --memory" in typed("advise", "--vcpus", "9999").output
 
 
-def test_an_order_by_what_nobody_has_measured_is_refused(tmp_path: Path):
+def test_sorting_by_measured_without_measurements_is_refused(tmp_path: Path):
     assert "no fitting type was measured" in typed("advise", "--sort", "measured").output
     results = tmp_path / "results.json"
     results.write_text('[{"type": "c7g.xlarge", "seconds": 0}]')
@@ -65,7 +65,7 @@ def test_a_region_without_prices_is_an_error_that_names_those_that_have_some():
 
 
 @pytest.mark.parametrize("columns", [80, 100])
-def test_in_so_many_columns_nothing_is_cut(tmp_path: Path, columns: int):
+def test_the_table_fits_into_the_terminal(tmp_path: Path, columns: int):
     results = tmp_path / "results.json"
     results.write_text('[{"type": "c7i-flex.xlarge", "seconds": 61.25}]')
     for words in ((), ("--results", str(results)), ("--gpu",), ("--vcpus", "2", "--memory", "1 GiB", "--top", "60")):

@@ -28,11 +28,11 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def typed(*words: str, **environment: str) -> Result:
-    nobody = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "COLUMNS": "120"}
-    return CliRunner(env={**nobody, "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", **environment}).invoke(main, words)
+    no_account = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "COLUMNS": "120"}
+    return CliRunner(env={**no_account, "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", **environment}).invoke(main, words)
 
 
-def test_a_plan_needs_no_account_and_says_so():
+def test_a_plan_works_without_an_account():
     result = typed("plan", "--workers", "10", "--region", "eu-central-1")
     assert result.exit_code == 0, result.output
     assert "What would be launched in eu-central-1" in result.output
@@ -49,7 +49,7 @@ def test_a_plan_in_an_account_launches_nothing(aws: LocalAWS):
     assert not [name for name in called if name.partition(":")[2].startswith(("Create", "Put", "Run", "Set", "Update"))]
 
 
-def test_a_plan_that_does_not_fit_in_a_quota_says_how_many_would(aws: LocalAWS):
+def test_a_plan_above_a_quota_shows_how_many_workers_fit(aws: LocalAWS):
     aws.play([Quota(market="spot", vcpus=9)])
     try:
         text = " ".join(starburst(aws, "plan", "--workers", "4", "--endpoint-url", aws.endpoint_url).split())
@@ -61,7 +61,7 @@ def test_a_plan_that_does_not_fit_in_a_quota_says_how_many_would(aws: LocalAWS):
     assert "All of it fits" in starburst(aws, "plan", "--workers", "4", "--endpoint-url", aws.endpoint_url)
 
 
-def test_a_plan_above_its_cap_says_what_would_fit():
+def test_a_plan_above_its_cap_shows_how_many_workers_fit():
     result = typed("plan", "--workers", "10", "--max-hourly-cost", "0.5")
     assert "REFUSED: 10 workers and the scheduler cost up to" in result.output
     assert "n_workers=" in result.output
@@ -83,7 +83,7 @@ def bill(**more: Any) -> Cost:
     return Cost(instances=1.1, storage=0.1, by_group=groups, by_cause=causes, saved=1.8, **more)
 
 
-def test_the_report_lists_what_was_closed_and_counts_only_what_was_paid(state: Path):
+def test_the_report_lists_closed_clusters_and_sums_only_billed_ones(state: Path):
     save_record(record_of("real", "starburst-1-0", NOW - 60, NOW, bill()))
     save_record(record_of("played", "starburst-2-0", NOW - 60, NOW, bill(simulated=True)))
     lines = typed("cost", "report").output.splitlines()
@@ -92,7 +92,7 @@ def test_the_report_lists_what_was_closed_and_counts_only_what_was_paid(state: P
     assert any("paid" in line and "$1.20" in line for line in lines)
 
 
-def test_the_report_of_one_cluster_says_where_the_money_went_and_how_to_ask_aws(state: Path):
+def test_the_report_of_one_cluster_has_the_parts_of_its_cost_and_the_cost_explorer_query(state: Path):
     save_record(record_of("real", "starburst-1-0", NOW - 60, NOW, bill()))
     text = " ".join(typed("cost", "report", "real", COLUMNS="400").output.split())
     assert "spot $1.00 (83%), head $0.2000 (17%)" in text
@@ -102,12 +102,12 @@ def test_the_report_of_one_cluster_says_where_the_money_went_and_how_to_ask_aws(
     assert json.loads(typed("cost", "report", "--json").output)[0]["name"] == "real"
 
 
-def test_a_report_of_nothing_says_so(state: Path):
+def test_an_empty_report_is_a_sentence(state: Path):
     assert "No cluster was closed" in typed("cost", "report").output
     assert "No cluster mine was closed" in typed("cost", "report", "mine").output
 
 
-def test_what_aws_has_billed_is_asked_of_cost_explorer_after_a_warning(aws: LocalAWS):
+def test_billed_costs_come_from_cost_explorer_after_a_confirmation(aws: LocalAWS):
     groups = [
         {"Keys": ["starburst:pool$starburst-1-0"], "Metrics": {"UnblendedCost": {"Amount": "1.25", "Unit": "USD"}}},
         {"Keys": ["starburst:pool$"], "Metrics": {"UnblendedCost": {"Amount": "99", "Unit": "USD"}}},
@@ -125,5 +125,5 @@ def test_what_aws_has_billed_is_asked_of_cost_explorer_after_a_warning(aws: Loca
     assert "AWS charges $0.01" in declined.output
 
 
-def test_what_is_not_tagged_yet_is_explained(aws: LocalAWS):
+def test_missing_cost_allocation_tags_are_explained(aws: LocalAWS):
     assert "Activate it once as a cost allocation tag" in starburst(aws, "cost", "billed", "--yes", "--days", "3")

@@ -27,7 +27,7 @@ def group_of(*words: str) -> tuple[LazyGroup, click.Context]:
 
 
 @pytest.mark.parametrize("words", GROUPS)
-def test_the_list_says_of_each_command_what_its_own_help_begins_with(words):
+def test_the_list_has_the_first_sentence_of_each_commands_help(words):
     group, context = group_of(*words)
     shown = CliRunner(env={"COLUMNS": "200"}).invoke(main, [*words, "--help"], terminal_width=200).output
     for name in group.list_commands(context):

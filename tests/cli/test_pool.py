@@ -86,7 +86,7 @@ def test_a_killed_client_leaves_an_expired_pool_that_gc_removes(aws: LocalAWS) -
     assert_no_objects(aws)
 
 
-def test_a_live_cluster_of_somebody_else_is_never_touched(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_running_cluster_of_another_user_is_never_touched(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> None:
     with client_process(aws, "bob") as process:
         [name] = pools(aws)
         shown = starburst("pool", "list").output
@@ -120,12 +120,12 @@ def test_a_removal_that_aws_refuses_midway_goes_on_with_the_next(aws: LocalAWS) 
 def test_a_parameter_without_a_pool_is_removed(aws: LocalAWS) -> None:
     orphan = "/starburst/tls/starburst-00000000-7"
     aws.client("ssm").put_parameter(Name=orphan, Value="x", Type="SecureString")
-    aws.client("ssm").put_parameter(Name="/somebody/else", Value="x", Type="String")
+    aws.client("ssm").put_parameter(Name="/another/owner", Value="x", Type="String")
     assert "parameter without a pool" in starburst("gc").output
     starburst("gc", "--delete")
     assert_no_objects(aws)
-    assert aws.client("ssm").get_parameter(Name="/somebody/else")["Parameter"]["Value"] == "x"
+    assert aws.client("ssm").get_parameter(Name="/another/owner")["Parameter"]["Value"] == "x"
 
 
-def test_a_pool_that_is_not_there_is_said_so() -> None:
+def test_an_unknown_pool_is_an_error() -> None:
     assert "pool list" in starburst("pool", "status", "starburst-none-0", code=1).output

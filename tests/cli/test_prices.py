@@ -15,7 +15,7 @@ from dask_starburst.local import LocalAWS
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nobody's credentials, and a cache of the test's own."""
+    """No credentials, and a cache of the test's own."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
     for name, value in (("AWS_SHARED_CREDENTIALS_FILE", "none"), ("AWS_CONFIG_FILE", "config")):
@@ -60,7 +60,7 @@ def test_a_region_has_its_own_prices() -> None:
     assert "USD an hour in eu-central-1" in output
 
 
-def test_without_a_region_it_says_whose_prices_they_are() -> None:
+def test_without_a_region_it_names_the_region_of_the_prices() -> None:
     assert "no AWS region is configured; these are the prices in us-east-1." in prices("c7g.large").output
 
 
@@ -72,7 +72,7 @@ def test_with_credentials_aws_is_asked(account: None) -> None:
     assert "live: simulated AWS Spot price history (us-east-1" in output
 
 
-def test_a_refusal_of_aws_is_told_and_the_bundled_price_shown(account: None, aws: LocalAWS) -> None:
+def test_a_refusal_of_aws_is_shown_with_the_bundled_price(account: None, aws: LocalAWS) -> None:
     aws.inject("pricing:GetProducts", "AccessDeniedException", "not allowed", status=400)
     output = prices("c7g.xlarge").output
     assert rows(output)["c7g.xlarge"][3] == "2026-07-20 bundled"

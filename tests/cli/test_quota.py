@@ -38,7 +38,7 @@ def row(output: str, code: str) -> list[str]:
     return [cell.strip() for cell in found.strip("│").split("│")]
 
 
-def test_status_shows_limits_what_is_used_and_what_fits(aws: LocalAWS) -> None:
+def test_status_shows_limit_use_and_room(aws: LocalAWS) -> None:
     ec2 = aws.client("ec2")
     image = aws.client("ssm").get_parameter(
         Name="/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_id"
@@ -102,7 +102,7 @@ def test_a_request_is_shown_asked_for_and_followed(aws: LocalAWS) -> None:
 
 
 @pytest.mark.parametrize("vcpus", ["4", "5"])
-def test_no_more_than_there_is_is_refused_before_aws_is_asked(aws: LocalAWS, vcpus: str) -> None:
+def test_a_request_for_no_more_than_the_quota_is_refused_before_a_call(aws: LocalAWS, vcpus: str) -> None:
     before = aws.status().calls.get("servicequotas:RequestServiceQuotaIncrease", 0)
     assert "L-1216C47A is already 5 vCPUs" in quota("request", vcpus, "--on-demand", "--yes", code=1).output
     assert aws.status().calls.get("servicequotas:RequestServiceQuotaIncrease", 0) == before
@@ -121,7 +121,7 @@ def test_options_choose_the_quota(options: list[str], code: str) -> None:
     assert f"({code})" in quota("request", "8", *options, answer="n\n", code=1).output
 
 
-def test_what_cannot_be_meant_is_refused() -> None:
+def test_contradicting_options_are_refused() -> None:
     assert "are different quotas" in quota("request", "8", "--spot", "--on-demand", code=1).output
     assert "f1.2xlarge" in quota("request", "8", "--instance-type", "f1.2xlarge", code=1).output
 
@@ -134,7 +134,7 @@ def test_status_does_without_the_right_to_see_requests(aws: LocalAWS) -> None:
     assert f"not authorized to perform: {action}" in said
 
 
-def test_the_published_statements_allow_what_is_called(aws: LocalAWS) -> None:
+def test_the_published_statements_allow_all_calls(aws: LocalAWS) -> None:
     before = aws.status().calls
     quota("status")
     quota("request", "256", "--on-demand", "--yes")

@@ -12,7 +12,7 @@ from dask_starburst.local.faults.events import Error
 from tests.support.cluster_asserts import starburst
 
 
-def test_it_shows_what_runs_with_its_price_and_then_nothing_but_the_idle_bill(aws: LocalAWS) -> None:
+def test_status_shows_running_pools_with_their_cost_and_later_only_the_idle_bill(aws: LocalAWS) -> None:
     url = aws.endpoint_url
     with StarburstCluster(cloud="local", endpoint_url=url, n_workers=0, quiet=True) as cluster:
         said = json.loads(starburst(aws, "status", "--json"))
@@ -27,7 +27,7 @@ def test_it_shows_what_runs_with_its_price_and_then_nothing_but_the_idle_bill(aw
         assert what in text
 
 
-def test_what_one_may_not_ask_is_unknown_and_the_rest_is_shown_all_the_same(aws: LocalAWS) -> None:
+def test_without_permission_a_size_is_unknown_and_the_rest_is_shown(aws: LocalAWS) -> None:
     denied = "User: arn:aws:iam::123456789012:user/ada is not authorized to perform: logs:DescribeLogGroups"
     aws.play([Error(action="logs:DescribeLogGroups", code="AccessDeniedException", message=denied, status=400)])
     text = " ".join(starburst(aws, "status").split())

@@ -58,7 +58,7 @@ def test_a_repeated_event_costs_nothing():
 
 def test_the_end_of_a_strange_instance_is_passed_over():
     ledger = Ledger()
-    ledger.instance_ended("i-of-somebody-else", at=5)
+    ledger.instance_ended("i-of-another-cluster", at=5)
     assert ledger.total(now=10).usd == 0
 
 
@@ -72,7 +72,7 @@ def test_a_type_without_a_price_is_booked_and_owned_up_to():
     assert "without x99.huge, whose price is unknown" in str(cost)
 
 
-def test_the_line_says_whose_prices_of_when_and_that_nobody_pays():
+def test_the_text_has_the_source_and_date_of_the_prices_and_that_it_is_simulated():
     ledger = Ledger(simulated=True)
     ledger.instance_started("i-1", "c7g.xlarge", "on-demand", at=0)
     assert str(ledger.total(now=HOUR)) == "$0.1533 (AWS price list of 2026-07-20, bundled; simulated run)"
@@ -116,7 +116,7 @@ def test_a_spot_price_that_moves_counts_from_then_on():
 
 
 @pytest.mark.parametrize(("since", "hours"), [(1.5 * HOUR, 1.5), (2 * HOUR, 1.0), (9 * HOUR, 1.0), (-HOUR, 3.0)])
-def test_a_new_spot_price_counts_from_when_aws_says_that_it_holds(since: float, hours: float):
+def test_a_new_spot_price_applies_from_the_time_that_aws_gives(since: float, hours: float):
     ledger = Ledger(market := Market(0.1))
     ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)
     market.usd, market.since = 0.2, since
@@ -124,7 +124,7 @@ def test_a_new_spot_price_counts_from_when_aws_says_that_it_holds(since: float, 
     assert ledger.total(3 * HOUR).instances == pytest.approx((3 - hours) * 0.1 + hours * 0.2)
 
 
-def test_the_first_price_that_aws_says_itself_counts_from_the_start():
+def test_the_first_live_price_applies_from_the_start():
     ledger = Ledger(market := Market(0.1))
     ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)
     market.usd, market.kind = 0.2, "live"
@@ -134,7 +134,7 @@ def test_the_first_price_that_aws_says_itself_counts_from_the_start():
     assert ledger.total(2 * HOUR).instances == pytest.approx(0.2 + 0.4)
 
 
-def test_what_ec2_says_of_an_instance_counts_more_than_what_was_seen():
+def test_times_from_ec2_replace_the_observed_ones():
     ledger = Ledger(Market(0.1))
     ledger.instance_started("i-1", "c7g.xlarge", "spot", at=30)
     ledger.instance_ended("i-1", 2 * HOUR + 30)
@@ -152,7 +152,7 @@ def test_spot_that_aws_interrupts_in_its_first_hour_is_free_but_for_address_and_
     assert cost.public_ipv4 > 0
 
 
-def test_time_is_split_by_what_it_went_into():
+def test_time_is_split_by_cause():
     ledger = Ledger(Market(0.1))
     happened = [
         Event(0, "instance-launched", "i-0", "", facts={"type": "m7g.medium", "market": "on-demand", "group": "head"}),
@@ -205,7 +205,7 @@ def test_the_sum_is_the_sum_of_its_instances(runs):
     assert together.total(now=0).usd == pytest.approx(alone)
 
 
-def test_closing_the_books_ends_what_still_runs_and_nothing_grows_afterwards():
+def test_closing_the_ledger_ends_running_instances_and_the_cost_stops_growing():
     ledger = Ledger()
     ledger.instance_started("i-1", "c7g.xlarge", "spot", 0.0)
     ledger.instance_started("i-2", "c7g.xlarge", "spot", 0.0)

@@ -23,7 +23,7 @@ def churn(ledger: Ledger, hours: int) -> None:
         ledger.reprice(at + HOUR)
 
 
-def test_a_month_of_churn_costs_what_it_costs_and_holds_no_more_than_a_day():
+def test_a_month_of_churn_keeps_no_more_state_than_a_day():
     day, month = Ledger(), Ledger()
     churn(day, 24)
     churn(month, 30 * 24)

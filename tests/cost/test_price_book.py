@@ -100,7 +100,7 @@ def test_before_anything_is_asked_the_bundled_list_counts(book: PriceBook) -> No
     assert book.on_demand("c7g.24xlarge").kind == "derived"
 
 
-def test_what_aws_says_is_live_and_that_of_an_embedded_aws_simulated(book: PriceBook, account: AWS) -> None:
+def test_prices_from_aws_are_live_and_those_of_the_embedded_aws_simulated(book: PriceBook, account: AWS) -> None:
     refresh(book, account, "c7g.xlarge")
     price = book.on_demand("c7g.xlarge")
     assert (price.usd_per_hour, price.kind, price.date) == (0.145, "live", "2026-11-26")
@@ -110,7 +110,7 @@ def test_what_aws_says_is_live_and_that_of_an_embedded_aws_simulated(book: Price
     assert spot.usd_per_hour == pytest.approx(0.145 * 0.39)
 
 
-def test_without_a_zone_spot_costs_what_it_does_in_the_dearest(tmp_path: Path, clock: Clock) -> None:
+def test_without_a_zone_the_spot_price_is_that_of_the_most_expensive_one(tmp_path: Path, clock: Clock) -> None:
     cheap, dear = Known(0.05, NOW, NOW), Known(0.07, NOW, NOW)
     PriceCache(tmp_path / "us-east-1.json").write({"c7g.xlarge us-east-1a": cheap, "c7g.xlarge us-east-1b": dear})
     book = PriceBook("us-east-1", cache=tmp_path, now=clock)
@@ -120,7 +120,7 @@ def test_without_a_zone_spot_costs_what_it_does_in_the_dearest(tmp_path: Path, c
         assert (price.usd_per_hour, price.source) == (0.07, "AWS Spot price history (us-east-1b)")
 
 
-def test_only_what_is_stale_is_asked_for_again(book: PriceBook, account: AWS, clock: Clock) -> None:
+def test_only_stale_prices_are_requested_again(book: PriceBook, account: AWS, clock: Clock) -> None:
     def calls() -> tuple[int, int]:
         return account.calls["pricing:GetProducts"], account.calls["ec2:DescribeSpotPriceHistory"]
 
@@ -140,7 +140,7 @@ def test_only_what_is_stale_is_asked_for_again(book: PriceBook, account: AWS, cl
     assert calls() == (3, 4)
 
 
-def test_what_is_not_sold_is_not_asked_for_at_every_turn(book: PriceBook, account: AWS) -> None:
+def test_unavailable_types_are_not_requested_at_every_refresh(book: PriceBook, account: AWS) -> None:
     for _ in range(3):
         refresh(book, account, "c99g.xlarge")
     assert account.calls["pricing:GetProducts"] == 1
@@ -148,7 +148,7 @@ def test_what_is_not_sold_is_not_asked_for_at_every_turn(book: PriceBook, accoun
         book.on_demand("c99g.xlarge")
 
 
-def test_a_refusal_is_remembered_and_said_beside_the_price(book: PriceBook, aws: LocalAWS, account: AWS) -> None:
+def test_a_refusal_is_recorded_and_shown_with_the_price(book: PriceBook, aws: LocalAWS, account: AWS) -> None:
     denied = "User: arn:aws:iam::123456789012:user/a is not authorized to perform: pricing:GetProducts"
     code = "AccessDeniedException"
     aws.play([faults.Error(action="pricing:GetProducts", count=2, code=code, message=denied, status=400)])
@@ -200,7 +200,7 @@ def test_a_broken_file_is_put_aside_with_a_warning_and_written_anew(
     assert json.loads(path.read_text())["prices"]["c7g.xlarge"][0] == 0.145
 
 
-def test_two_processes_keep_both_what_they_have_heard(tmp_path: Path) -> None:
+def test_two_processes_share_the_price_cache(tmp_path: Path) -> None:
     one, other = PriceCache(tmp_path / "x.json"), PriceCache(tmp_path / "x.json")
     one.write({"a": Known(1.0, 10, 10), "b": Known(2.0, 10, 10)})
     other.write({"b": Known(3.0, 20, 20), "c": Known(4.0, 20, 20)})
@@ -219,7 +219,7 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(
     assert "cannot be cached" in caplog.text
 
 
-def test_a_region_without_a_bundled_list_has_what_aws_says_or_nothing(tmp_path: Path) -> None:
+def test_a_region_without_a_bundled_list_has_only_prices_from_aws(tmp_path: Path) -> None:
     book = PriceBook("xx-north-9", cache=tmp_path)
     for ask in (book.on_demand, book.spot):
         with pytest.raises(PriceUnknown, match="no prices of that region"):

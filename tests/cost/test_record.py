@@ -22,7 +22,7 @@ def record(name: str = "mine", closed: float = 100.0) -> Record:
     return record_of(name, "starburst-1-0", 0.0, closed, COST)
 
 
-def test_what_is_kept_is_read_again_the_newest_first():
+def test_records_are_loaded_newest_first():
     save_record(record("old", 100.0))
     save_record(record("new", 200.0))
     assert load_records() == [record("new", 200.0), record("old", 100.0)]
@@ -42,7 +42,7 @@ def test_a_line_that_was_cut_off_or_is_of_another_version_is_passed_over():
     assert [r.name for r in load_records()] == ["later", "mine"]
 
 
-def test_a_computer_that_cannot_keep_it_says_so_and_goes_on(state: Path, caplog: pytest.LogCaptureFixture):
+def test_a_record_that_cannot_be_stored_is_a_warning(state: Path, caplog: pytest.LogCaptureFixture):
     (state / "dask-starburst").write_text("a file where a folder should be")
     save_record(record())
     assert "not stored" in caplog.text

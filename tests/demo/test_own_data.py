@@ -93,7 +93,7 @@ def test_a_glob_and_a_folder_and_a_file_are_found(tmp_path):
         ({"a.csv": "x,y\n"}, "a.csv", "has columns but no rows"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_sentence(tmp_path, files, asked, sentence):
+def test_unusable_data_are_refused_in_one_sentence(tmp_path, files, asked, sentence):
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(BadArgument, match=sentence) as refused:

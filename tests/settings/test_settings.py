@@ -234,7 +234,7 @@ BAD: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("given", "holds"), BAD, ids=[str(given) for given, _ in BAD])
-def test_a_bad_value_is_answered_with_the_value_and_what_to_type(given: dict[str, Any], holds: tuple[str, ...]):
+def test_an_invalid_value_is_an_error_with_the_value_and_a_valid_one(given: dict[str, Any], holds: tuple[str, ...]):
     text = refusal(**given)
     assert all(part in text for part in holds), text
     assert is_one_sentence(text), text
@@ -266,7 +266,7 @@ def test_a_bad_value_is_answered_with_the_value_and_what_to_type(given: dict[str
     ],
     ids=str,
 )
-def test_what_the_schema_forbids_the_settings_refuse(given: dict[str, Any], holds: str):
+def test_the_settings_refuse_what_the_schema_forbids(given: dict[str, Any], holds: str):
     text = refusal(**given)
     assert holds in text
     assert is_one_sentence(text), text

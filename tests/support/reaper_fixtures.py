@@ -15,9 +15,9 @@ from typing import Any
 
 from dask_starburst.local import LocalAWS
 
-#: Seconds between two looks, as the timer has it.
+#: Seconds between two runs of the timer.
 INTERVAL = 30
-#: What an instance's own shutdown comes to on EC2: whoever is outside sees it terminate.
+#: A shutdown inside of an instance terminates it on EC2.
 POWER_OFF = (
     "import boto3, sys; boto3.client('ec2', endpoint_url=sys.argv[1]).terminate_instances(InstanceIds=sys.argv[2:])"
 )
@@ -25,7 +25,7 @@ UNITS = "etc/systemd/system"
 
 
 def install(user_data: str, root: Path) -> Path:
-    """Run a boot script so that it writes below `root`; its systemctl only writes down how it was called."""
+    """Run a boot script that writes below `root`, with a systemctl that only records its arguments."""
     commands = root / "bin"
     commands.mkdir(parents=True)
     systemctl = commands / "systemctl"
@@ -39,7 +39,7 @@ def install(user_data: str, root: Path) -> Path:
 
 
 def unit(root: Path, name: str) -> ConfigParser:
-    """Read a unit that a boot script has written."""
+    """Read a systemd unit that a boot script has written."""
     parser = ConfigParser(interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # keep capitals: the documented way
     parser.read_string((root / UNITS / name).read_text())
@@ -47,7 +47,7 @@ def unit(root: Path, name: str) -> ConfigParser:
 
 
 def command(root: Path) -> list[str]:
-    """Return what the installed service starts, with this Python in the place of the instance's."""
+    """Return the command of the installed service, with this Python instead of the instance's."""
     python, *rest = shlex.split(unit(root, "starburst-reaper.service")["Service"]["ExecStart"])
     assert python == "/usr/bin/python3"
     return [sys.executable, *(str(root / part[1:]) if part.startswith("/opt/") else part for part in rest)]
@@ -59,13 +59,13 @@ class Reapers:
     Parameters
     ----------
     aws : LocalAWS
-        Where the instances are.
+        The embedded AWS.
     folder : Path
-        For what each instance has on its disk.
+        The folder for the disks of the instances.
     group : str, optional
         Only the instances of this Auto Scaling group.
     ec2 : optional
-        A client of EC2, which takes a while to make.
+        An EC2 client, which takes a while to create.
     """
 
     def __init__(self, aws: LocalAWS, folder: Path, group: str | None = None, ec2: Any = None) -> None:
@@ -75,7 +75,7 @@ class Reapers:
         self._ec2 = ec2 or aws.client("ec2")
 
     def look(self, **environment: str) -> dict[str, str]:
-        """Start the reaper of every running instance once, now; return what each said, by instance."""
+        """Run the reaper of every running instance once; return the output by instance."""
         now = self._aws.now()
         every = [i for i in self._aws.instances() if i["state"] == "running"]
         ages = {i["id"]: now - i["launched_at"] for i in every if self._group in (None, i["group"])}
@@ -86,13 +86,13 @@ class Reapers:
             return dict(zip(ages, said, strict=True))
 
     def after(self, seconds: float, **environment: str) -> dict[str, str]:
-        """Look, let so much virtual time pass, and look again; return what was said at last."""
+        """Run all reapers before and after some virtual time; return the second output."""
         self.look(**environment)
         self._aws.advance(seconds)
         return self.look(**environment)
 
     def start(self, identity: str, uptime: float, *arguments: str, **environment: str) -> str:
-        """Start the reaper of one instance, so many seconds after its boot; return what it says."""
+        """Run the reaper of one instance with an uptime in seconds; return its output."""
         root, url = self._root(identity), self._aws.endpoint_url
         power_off = shlex.join([sys.executable, "-c", POWER_OFF, url, identity])
         agent = self._aws.private_url("agent", identity)

@@ -58,11 +58,13 @@ class Text(HTMLParser):
     ("ready", "requested", "failed", "text"),
     [(3, 3, 0, "3"), (1, 3, 0, "1 of 3"), (0, 0, 0, "0"), (2, 3, 1, "2 of 3 (1 failed)")],
 )
-def test_workers_are_told_as_far_as_there_is_something_to_tell(ready: int, requested: int, failed: int, text: str):
+def test_the_report_shows_requested_and_failed_workers_if_there_are_any(
+    ready: int, requested: int, failed: int, text: str
+):
     assert replace(REPORT, members=REPORT.members[:1] * ready, requested=requested, failed=failed).workers == text
 
 
-def test_the_repr_is_one_line_with_what_matters():
+def test_the_repr_is_one_line_with_the_key_facts():
     assert as_text(REPORT) == (
         "StarburstCluster(mine, 'tls://198.51.100.7:8786', running, workers=3, threads=12,"
         " memory=3.00 GiB, c7g.xlarge (spot) in us-east-1; $0.02 so far)"

@@ -24,7 +24,7 @@ def test_a_shorter_notice_moves_less_and_a_very_short_one_nothing():
     assert most_bytes(1e9, 19) == most_bytes(1e9, 5) == 0
 
 
-def test_it_warns_of_what_is_too_much_and_of_nothing_else():
+def test_it_warns_only_of_more_data_than_can_be_moved():
     most = most_bytes(bandwidth(4))
     assert too_much(most, bandwidth(4)) is None
     warning = too_much(most + 1e9, bandwidth(4))
@@ -34,12 +34,12 @@ def test_it_warns_of_what_is_too_much_and_of_nothing_else():
     assert "0.15 GB/s" in warning
 
 
-def test_who_holds_nothing_may_work_for_others_nearly_to_the_end():
+def test_a_worker_without_data_may_take_part_nearly_until_the_deadline():
     assert not must_move(0, bandwidth(4), left=3)
     assert must_move(0, bandwidth(4), left=1)
 
 
-def test_who_holds_much_has_to_stop_in_time_to_move_all_of_it():
+def test_a_worker_with_much_data_stops_in_time_to_move_it():
     held = 6e9
     alone = held / bandwidth(4)
     assert not must_move(held, bandwidth(4), left=RESERVE * alone + 5)
@@ -53,7 +53,7 @@ def test_a_task_is_kept_from_workers_that_leave_but_runs_there_when_all_do():
     assert restrict_to_staying(None, False, frozenset()) == (None, False)
 
 
-def test_what_the_user_restricts_a_task_to_holds():
+def test_a_restriction_of_the_user_is_kept():
     staying = frozenset({"b", "c"})
     assert restrict_to_staying(frozenset({"a", "b"}), False, staying) == (frozenset({"b"}), False)
     assert restrict_to_staying(frozenset({"a"}), False, staying) == (frozenset({"a"}), False)

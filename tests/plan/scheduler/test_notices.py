@@ -10,7 +10,7 @@ NOW = 1_790_000_000.0  # 2026-09-21T14:13:20Z
 
 
 @pytest.mark.parametrize("action", ["terminate", "stop", "hibernate"])
-def test_a_notice_says_what_happens_and_how_many_seconds_are_left(action: str):
+def test_a_notice_has_the_action_and_the_seconds_left(action: str):
     body = f'{{"action": "{action}", "time": "2026-09-21T14:15:18Z"}}'
     assert read_action(body, NOW) == Notice("interruption", 118.0, action)
 
@@ -27,6 +27,6 @@ def test_hibernation_begins_at_once():
 @pytest.mark.parametrize(
     "body", ["", "<html>busy</html>", "[]", "null", "{}", '{"action": "stop"}', '{"action": "stop", "time": "soon"}']
 )
-def test_what_is_no_notice_is_an_error(body: str):
+def test_an_invalid_notice_is_an_error(body: str):
     with pytest.raises(ValueError, match=r".+"):
         read_action(body, NOW)

@@ -24,7 +24,7 @@ GPU = {"GPU": 1.0}
         (Restricted("x", 1e6, {}, ("tls://10.0.0.1:4",), there=True), {}, True, False),  # it is paused
     ],
 )
-def test_only_what_no_worker_could_ever_run_is_hopeless(
+def test_only_a_task_that_no_worker_can_run_is_hopeless(
     task: Restricted, offered: dict[str, float], known: bool, expected: bool
 ):
     assert hopeless(task, offered, known=known) is expected
@@ -40,11 +40,11 @@ def test_only_what_no_worker_could_ever_run_is_hopeless(
         (Restricted("x", 0.0, {}, ("nowhere",), there=True), True, False),
     ],
 )
-def test_a_new_worker_is_not_for_what_it_could_not_run(task: Restricted, known: bool, expected: bool):
+def test_no_worker_is_started_for_a_task_that_it_cannot_run(task: Restricted, known: bool, expected: bool):
     assert out_of_reach(task, {}, known=known) is expected
 
 
-def test_what_nothing_is_known_to_offer_is_told_within_a_minute_also_before_a_worker_comes():
+def test_an_unknown_resource_is_reported_within_a_minute_even_without_a_worker():
     assert not suspect(Restricted("x", SUSPECT - 1, GPU), {})
     assert suspect(Restricted("x", SUSPECT, GPU), {})
     assert not suspect(Restricted("x", SUSPECT, GPU), {"GPU": 1.0})
@@ -52,7 +52,7 @@ def test_what_nothing_is_known_to_offer_is_told_within_a_minute_also_before_a_wo
     assert SUSPECT < 60
 
 
-def test_it_is_told_with_the_key_the_restriction_and_what_to_type():
+def test_the_message_has_the_key_the_restriction_and_the_next_step():
     text = advice(Restricted("inc-1", 20.0, GPU), 3, ("0", "1"))
     for part in ("inc-1 and 2 more", "resources={'GPU': 1}", "without resources=", "future.cancel()", "idle_timeout"):
         assert part in text

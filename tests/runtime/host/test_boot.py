@@ -46,7 +46,7 @@ def test_it_is_a_boothook_and_fits_into_user_data():
     assert not re.findall(r"@[A-Z_]+@", SCRIPT), "everything is filled in"
 
 
-def test_it_says_which_cluster_the_instance_belongs_to(root: Path):
+def test_the_ecs_config_names_the_cluster(root: Path):
     assert "ECS_CLUSTER=starburst-01234567-0\n" in (root / "etc/ecs/ecs.config").read_text()
 
 
@@ -76,7 +76,7 @@ def test_it_brings_no_packages_and_asks_no_network():
     assert not re.search(r"\b(dnf|yum|curl|wget|pip|aws) ", commands)
 
 
-def test_the_limit_is_part_of_what_a_pool_is():
+def test_the_idle_limit_is_part_of_the_pool_specification():
     other = PoolSpec(**{name: getattr(SPEC, name) for name in SPEC.__slots__} | {"host_idle_limit": 300})
     assert other.digest != SPEC.digest
 

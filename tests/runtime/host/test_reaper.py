@@ -26,7 +26,7 @@ from tests.support.cluster_asserts import wait_until
 from tests.support.reaper_fixtures import INTERVAL, Reapers
 
 LIMIT = 300
-NOWHERE = "http://127.0.0.1:9"  # nobody listens there
+NOWHERE = "http://127.0.0.1:9"  # nothing listens there
 AMI = "/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_id"
 ROLE = "reaped"
 GONE = "terminating this instance"
@@ -252,7 +252,7 @@ def test_an_instance_that_cannot_reach_aws_three_times_shuts_down(pool: Pool):
     assert pool.sizes()[0] == 1
 
 
-def test_a_passing_refusal_is_told_in_the_words_of_aws_and_does_no_harm(pool: Pool):
+def test_a_temporary_refusal_is_printed_with_the_error_of_aws_and_retried(pool: Pool):
     instance = pool.instance
     text = "User: reaped is not authorized to perform: autoscaling:TerminateInstanceInAutoScalingGroup"
     pool.aws.inject("autoscaling:TerminateInstanceInAutoScalingGroup", "AccessDenied", text, status=403, times=2)

@@ -23,7 +23,7 @@ def children() -> list[psutil.Process]:
     return psutil.Process(os.getpid()).children()
 
 
-def test_each_line_is_passed_on():
+def test_each_line_is_passed_to_the_handler():
     assert run('print(\'{"zero": "a"}\'); print(\'{"zero": "b"}\')') == [{"zero": "a"}, {"zero": "b"}]
 
 
@@ -35,12 +35,12 @@ def test_each_line_is_passed_on():
         ("print('Segmentation fault')", "not JSON"),
     ],
 )
-def test_what_goes_wrong_is_an_error_in_words(program, words):
+def test_a_failure_is_an_error_with_its_reason(program, words):
     with pytest.raises(AWSError, match=words):
         run(program)
 
 
-def test_what_does_not_end_is_killed_and_leaves_no_zombie():
+def test_a_process_that_times_out_is_killed_and_leaves_no_zombie():
     before = children()
     with pytest.raises(AWSError, match=r"within 0\.5 s"):
         run("import time; time.sleep(600)", timeout=0.5)

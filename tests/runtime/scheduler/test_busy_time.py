@@ -14,7 +14,7 @@ def scheduler(*names: int) -> Any:
     return SimpleNamespace(workers=workers, handlers={})
 
 
-def test_workers_that_are_gone_are_told_a_few_times_and_forgotten_however_many_there_were():
+def test_removed_workers_are_reported_a_few_times_and_then_dropped():
     here = scheduler(0, 1)
     busy_time = BusyTime(here)
     for name in range(1000):
@@ -28,7 +28,7 @@ def test_workers_that_are_gone_are_told_a_few_times_and_forgotten_however_many_t
     assert told[3] == told[4] == {0: 1.0, 1: 2.0}
 
 
-def test_a_worker_whose_connection_was_lost_and_that_comes_back_is_remembered():
+def test_a_worker_that_reconnects_is_still_reported():
     here = scheduler(0)
     busy_time = BusyTime(here)
     busy_time._busy.update({0: 5.0, 1: 7.0})

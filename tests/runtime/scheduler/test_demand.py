@@ -47,7 +47,7 @@ async def test_a_scatter_without_workers_asks_for_one_and_is_done_when_it_comes(
 
 @in_a_loop
 @pytest.mark.parametrize("kinds", [(Demand, Unrunnable), (Unrunnable, Demand)])
-async def test_it_is_seen_beside_what_leaves_out_tasks_that_cannot_run(kinds: tuple[Any, Any]) -> None:
+async def test_demand_works_together_with_unrunnable_tasks(kinds: tuple[Any, Any]) -> None:
     async with Scheduler(dashboard=False, host="127.0.0.1", port=0) as scheduler:
         for kind in kinds:
             kind(scheduler)
@@ -58,7 +58,7 @@ async def test_it_is_seen_beside_what_leaves_out_tasks_that_cannot_run(kinds: tu
 
 
 @in_a_loop
-async def test_a_worker_that_takes_no_data_is_one_that_lacks() -> None:
+async def test_a_worker_that_accepts_no_data_does_not_count() -> None:
     async with scheduler_and_client() as (scheduler, client):
         worker = await join(scheduler, 0)
         while not scheduler.running:  # it says so by itself, after it has joined
@@ -89,7 +89,7 @@ async def test_a_timeout_that_the_user_gives_holds_and_the_usual_one_is_as_long_
 
 
 @in_a_loop
-async def test_who_has_gone_asks_for_nothing() -> None:
+async def test_a_disconnected_client_requests_no_worker() -> None:
     async with scheduler_and_client() as (scheduler, client):
         async with Client(scheduler.address, asynchronous=True) as other:
             waiting = asyncio.ensure_future(other.scatter(1))

@@ -130,7 +130,7 @@ async def test_a_worker_that_is_drained_because_spot_takes_it_is_one_interruptio
 
 
 @in_a_loop
-async def test_nothing_new_lands_on_it_and_what_it_has_begun_it_finishes(tmp_path: Path) -> None:
+async def test_a_leaving_worker_gets_no_new_tasks_and_finishes_those_that_run(tmp_path: Path) -> None:
     async with dask_cluster(2) as (client, [one, two]):
         traces = tmp_path / "traces"
         long = client.submit(work, 2, 7, traces, workers=[one.address], allow_other_workers=True)
@@ -146,7 +146,7 @@ async def test_nothing_new_lands_on_it_and_what_it_has_begun_it_finishes(tmp_pat
 
 
 @in_a_loop
-async def test_others_do_at_once_what_it_has_not_begun(tmp_path: Path) -> None:
+async def test_queued_tasks_of_a_leaving_worker_move_to_others_at_once(tmp_path: Path) -> None:
     traces = tmp_path / "traces"
     with dask.config.set({"distributed.scheduler.work-stealing-interval": "1 hour"}):
         async with dask_cluster(2) as (client, [one, _]):
@@ -158,7 +158,7 @@ async def test_others_do_at_once_what_it_has_not_begun(tmp_path: Path) -> None:
             begun = time.monotonic()
             await notice(client, one, 60)
             assert await client.gather(queued) == list(range(6))
-            assert time.monotonic() - begun < 3, "nobody waits for the long one"
+            assert time.monotonic() - begun < 3, "no task waits for the long one"
             assert len(traces.read_text()) == 6
             assert await long == 0
 
@@ -180,7 +180,9 @@ async def test_the_last_worker_waits_for_another_and_hands_over_when_it_comes(tm
 
 
 @in_a_loop
-async def test_when_nobody_comes_it_goes_before_aws_takes_it_and_dask_computes_again(tmp_path: Path) -> None:
+async def test_without_a_recipient_the_worker_closes_before_the_interruption_and_dask_recomputes(
+    tmp_path: Path,
+) -> None:
     traces = tmp_path / "traces"
     async with dask_cluster(1, margin=1) as (client, [one]):
         futures = client.map(mark, [traces] * 5, range(5), pure=False)
@@ -214,7 +216,7 @@ async def test_dasks_own_retirement_does_not_bring_it_back() -> None:
     async with dask_cluster(1) as (client, [one]):
         kept = await client.scatter(1, hash=False)
         await notice(client, one, 60)
-        assert not await client.retire_workers([one.address], close_workers=True), "it finds nobody"
+        assert not await client.retire_workers([one.address], close_workers=True), "there is no recipient"
         await asyncio.sleep(0.5)
         assert one.status.name == "closing_gracefully"
         two = await join(client.scheduler.address, "late")
@@ -229,7 +231,7 @@ class Counter:
 
 
 @in_a_loop
-async def test_it_says_that_an_actor_cannot_be_moved() -> None:
+async def test_the_notice_says_that_actors_cannot_be_moved() -> None:
     async with dask_cluster(2, margin=0.2) as (client, [one, _]):
         await client.submit(Counter, actor=True, workers=[one.address])
         await notice(client, one, 0.5)
@@ -305,7 +307,7 @@ async def until_removed(client: Client) -> None:
 
 
 @in_a_loop
-async def test_a_client_hears_of_notices_at_once_and_each_one_once() -> None:
+async def test_a_client_gets_each_notice_once_without_delay() -> None:
     async with dask_cluster(2) as (client, [one, two]):
         assert not await client.scheduler.starburst_next_notices(after=0, timeout=0.05)
         waiting = asyncio.ensure_future(client.scheduler.starburst_next_notices(after=0, timeout=90))
@@ -322,7 +324,7 @@ async def test_a_client_hears_of_notices_at_once_and_each_one_once() -> None:
 
 
 @in_a_loop
-async def test_a_worker_that_a_client_retires_is_told_of_and_one_that_the_cluster_retires_is_not() -> None:
+async def test_a_worker_retired_by_a_client_is_reported_but_not_one_retired_by_the_cluster() -> None:
     async with dask_cluster(3) as (client, [one, two, three]):
         own = "starburst-retire-2"
         await client.scheduler.retire_workers(names=[2], close_workers=True, remove=True, stimulus_id=own)
@@ -334,7 +336,7 @@ async def test_a_worker_that_a_client_retires_is_told_of_and_one_that_the_cluste
 
 
 @in_a_loop
-async def test_a_notice_about_somebody_who_is_not_there_is_refused() -> None:
+async def test_a_notice_about_an_unknown_worker_is_refused() -> None:
     async with dask_cluster(0) as (client, _):
         answer = await client.scheduler.starburst_notice(worker="tcp://127.0.0.1:9", kind="stop", seconds=9)
         assert "not known" in answer

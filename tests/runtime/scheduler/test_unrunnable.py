@@ -53,7 +53,7 @@ async def test_a_task_for_a_worker_that_is_not_there_asks_for_none_as_a_new_one_
 
 
 @in_a_loop
-async def test_what_the_workers_are_configured_to_have_is_asked_for():
+async def test_configured_resources_are_requested():
     async with from_zero(resources={"GPU": 1}) as (scheduler, unrunnable, client):
         one, two = client.submit(sum, [1], resources=GPU), client.submit(sum, [2], resources={"GPU": 2})
         await waiting(scheduler, 2)
@@ -68,7 +68,7 @@ class OfAUser(WorkerPlugin):
 
 
 @in_a_loop
-async def test_a_plugin_may_give_workers_what_they_are_not_configured_to_have_so_the_first_one_shows_it():
+async def test_a_plugin_may_add_resources_so_the_first_worker_shows_them():
     async with from_zero() as (scheduler, unrunnable, client):
         await client.register_plugin(OfAUser())
         gpu = client.submit(sum, [1], resources=GPU)
@@ -82,7 +82,7 @@ async def test_a_plugin_may_give_workers_what_they_are_not_configured_to_have_so
 
 
 @in_a_loop
-async def test_once_a_worker_with_the_plugins_has_come_what_it_lacks_is_known():
+async def test_the_first_worker_with_the_plugins_shows_which_resources_are_missing():
     async with from_zero(preload=["theirs"]) as (scheduler, unrunnable, client):
         gpu = client.submit(sum, [1], resources=GPU)
         await waiting(scheduler, 1)

@@ -141,7 +141,7 @@ async def wait(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(TICK)
 
 
-def test_a_notice_is_told_once_with_the_seconds_that_are_left(service: Service):
+def test_a_notice_is_sent_once_with_the_seconds_left(service: Service):
     nanny = Nanny()
     watch(service, nanny, lambda: service.asked.count(ACTION_PATH) > 2, lambda: service.interrupt(100))
     [(worker, kind, seconds, action)] = nanny.told
@@ -157,14 +157,14 @@ def test_a_recommendation_and_the_notice_after_it_are_two(service: Service):
     assert [(kind, action) for _, kind, _, action in nanny.told] == [("rebalance", ""), ("interruption", "stop")]
 
 
-def test_it_is_told_again_until_the_scheduler_has_taken_it(service: Service):
+def test_a_notice_is_resent_until_the_scheduler_accepts_it(service: Service):
     nanny = Nanny(refusals=3)
     service.interrupt(100)
     watch(service, nanny, lambda: bool(nanny.told))
     assert (nanny.refusals, len(nanny.told)) == (0, 1)
 
 
-def test_a_worker_process_that_the_nanny_has_restarted_is_told_of_too(service: Service):
+def test_a_notice_is_sent_again_for_a_restarted_worker_process(service: Service):
     nanny = Nanny()
     service.interrupt(100)
 
@@ -189,7 +189,7 @@ def test_one_token_serves_many_looks_and_an_expired_one_is_renewed(service: Serv
 
 
 @pytest.mark.parametrize("mood", [500, 503, 403, "<html>what?</html>", '{"action": "terminate"}', ""])
-def test_what_the_service_should_not_say_is_passed_over_until_it_is_well(service: Service, mood: str | int):
+def test_invalid_metadata_is_ignored_until_the_service_recovers(service: Service, mood: str | int):
     nanny = Nanny()
     service.answers[ACTION_PATH] = mood
     watch(service, nanny, lambda: service.asked.count(ACTION_PATH) > 2, lambda: service.interrupt(100))
@@ -236,7 +236,7 @@ def test_a_wrong_clock_in_the_container_does_not_matter(service: Service, skew: 
     assert 95 < nanny.told[0][2] <= 101
 
 
-def test_a_notice_that_is_withdrawn_is_not_told_again(service: Service):
+def test_a_withdrawn_notice_is_not_sent_again(service: Service):
     nanny = Nanny()
     service.interrupt(100)
 
@@ -247,7 +247,7 @@ def test_a_notice_that_is_withdrawn_is_not_told_again(service: Service):
     assert len(nanny.told) == 1
 
 
-def test_nobody_watches_on_demand(service: Service):
+def test_an_on_demand_instance_is_not_polled(service: Service):
     nanny = Nanny()
     service.answers[MARKET_PATH] = "on-demand"
     service.interrupt(100)
@@ -354,7 +354,7 @@ def test_sigterm_does_not_wait_for_a_scheduler_that_hangs():
         assert took < 20, "three seconds for the question and ten for Dask's own end, at most"
 
 
-def test_a_second_sigterm_ends_a_worker_that_waits_for_somebody_to_take_what_it_has():
+def test_a_second_sigterm_ends_a_worker_that_waits_to_transfer_its_data():
     with (
         scheduler_and_worker("--preload", "dask_starburst.runtime.scheduler.retirement") as (
             scheduler,
