@@ -76,7 +76,7 @@ def advise(
     console = Console()
     console.print(as_renderable(ranked, book.region, sort, narrow=console.width < _WIDE))
     if gpu:
-        click.echo("- StarburstCluster does not launch types with accelerators yet; for comparison only.")
+        click.echo("- For comparison only: clusters do not launch types with accelerators yet.")
     if missing := sorted(measured.keys() - {one.type.name for one in ranked}):
         click.echo(f"- Measured, but not listed: {', '.join(missing)}.")
 

@@ -228,7 +228,7 @@ class CloudCluster(OwnedCluster):
     async def _say_good_bye(self) -> bool:
         """Have the scheduler close all of its workers and itself, in one call; whether it has ended.
 
-        It answers, or drops the connection, when its guardian has ended, which could still act on the pool.
+        It answers, or drops the connection, when its lease keeper has ended, which could still act on the pool.
         """
         try:
             if self.scheduler_comm is not None:

@@ -51,7 +51,7 @@ def test_without_credentials_the_bundled_prices_are_shown_and_called_so() -> Non
     }
     assert "bundled: AWS price list\n" in output
     assert "assumed: Spot estimated from on demand by the family's published savings" in output
-    assert "AWS was not asked: no AWS credentials were found.\n" in output
+    assert "No live prices: no AWS credentials were found.\n" in output
 
 
 def test_a_region_has_its_own_prices() -> None:

@@ -1,4 +1,4 @@
-"""The books of a cluster that lives for a month: what they hold and look through does not grow."""
+"""The ledger of a cluster that runs for a month: its state does not grow."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from dask_starburst.plan.loop.worker import next_group
 
 S = WorkerState
 
-#: Seconds between two looks at the books: by so much at most a total cap is overshot.
+#: Seconds between two cost checks, the most by which a total cap is exceeded.
 INTERVAL = 10.0
 #: Seconds without a word from the client after which the scheduler looks after the total cap by itself.
 SILENCE = 3 * INTERVAL

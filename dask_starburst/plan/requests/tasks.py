@@ -62,7 +62,7 @@ def scheduler_process(
     *,
     dashboard: bool = True,
 ) -> Process:
-    """Return the scheduler: its own port and the dashboard's, whether it has one, and what its guardian is told."""
+    """Return the scheduler: its own port and the dashboard's, whether it has one, and its lease keeper's arguments."""
     port, second = map(str, ports)
     without = () if dashboard else ("--no-dashboard",)
     command = ("scheduler", "--port", port, "--dashboard-port", second, *without, "--", *lease_keeper)

@@ -55,7 +55,7 @@ class Market:
 
 
 class EC2:
-    """What the books ask EC2 for: since when instances run."""
+    """The ledger's call to EC2: the launch times of instances."""
 
     def __init__(self, fleet: Month) -> None:
         self._fleet = fleet

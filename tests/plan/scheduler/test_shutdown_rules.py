@@ -1,4 +1,4 @@
-"""When a scheduler ends its own pool."""
+"""When a scheduler shuts down its own pool."""
 
 from __future__ import annotations
 
