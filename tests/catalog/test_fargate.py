@@ -1,4 +1,4 @@
-"""Fargate costs by the vCPU and GB."""
+"""Fargate prices by vCPU and GB."""
 
 import pytest
 

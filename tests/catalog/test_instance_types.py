@@ -1,4 +1,4 @@
-"""The bundled types are those that AWS sells."""
+"""The bundled instance types."""
 
 import pytest
 

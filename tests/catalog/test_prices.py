@@ -1,4 +1,4 @@
-"""Prices are those published, say where they are from, and are never zero or a guess that is too low."""
+"""Bundled prices: correct, with their source, never zero and never estimated too low."""
 
 import dataclasses
 

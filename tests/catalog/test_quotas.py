@@ -1,4 +1,4 @@
-"""Which instance types count against which quota."""
+"""The quota that an instance type counts against."""
 
 from __future__ import annotations
 

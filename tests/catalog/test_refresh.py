@@ -1,4 +1,4 @@
-"""How the bundled catalogue is made: what the method finds among faults, and that a bad source changes nothing."""
+"""The generation of the bundled catalogue: it filters wrong source data, and refuses a bad source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``starburst advise`` as a user types it, without an account."""
+"""``starburst advise`` without an account."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``starburst plan`` and ``starburst cost`` as a user types them."""
+"""``starburst plan`` and ``starburst cost``."""
 
 from __future__ import annotations
 

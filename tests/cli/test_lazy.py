@@ -1,4 +1,4 @@
-"""Commands are imported when they are called, and are listed all the same."""
+"""Commands are imported when they are called, and listed without an import."""
 
 from __future__ import annotations
 

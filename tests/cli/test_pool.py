@@ -1,4 +1,4 @@
-"""``starburst pool`` and ``starburst gc``, as a shell runs them, on clusters that live, end and are killed."""
+"""``starburst pool`` and ``starburst gc`` on running, closed and killed clusters."""
 
 from __future__ import annotations
 

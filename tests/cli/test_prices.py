@@ -1,4 +1,4 @@
-"""``starburst prices``, as a shell runs it: offline, without credentials, on an AWS."""
+"""``starburst prices``: offline, without credentials, and with the embedded AWS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``starburst quota``, as a shell runs it."""
+"""``starburst quota`` on the embedded AWS."""
 
 from __future__ import annotations
 

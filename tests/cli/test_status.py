@@ -1,4 +1,4 @@
-"""``starburst status``: what runs, what is kept, what both cost."""
+"""``starburst status``: running and stored resources, and their cost."""
 
 from __future__ import annotations
 

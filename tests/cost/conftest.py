@@ -1,4 +1,4 @@
-"""What tests of costs share: no prices that this computer's user has been told by AWS."""
+"""Shared by the tests of costs: an empty price cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger counts as EC2 does, and says what its numbers are worth."""
+"""The ledger bills as EC2 does, and names the sources of its prices."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""A price is the best that can be had, and says what it is; nothing is free and nothing is made up."""
+"""A price comes from the best available source, and an unknown price is an error."""
 
 from __future__ import annotations
 

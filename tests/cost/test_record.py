@@ -1,4 +1,4 @@
-"""Final bills are kept on this computer, one line each, and nothing that is wrong with the file hurts."""
+"""Cost records are stored on this computer, one line each; a damaged file does no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``starburst demo`` from end to end, and what it says when it cannot begin."""
+"""``starburst demo`` from end to end, and its errors."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The demo's own job gives the same answers from Dask as from pandas."""
+"""The demo's default job has the same results in Dask and pandas."""
 
 import dask
 import pytest

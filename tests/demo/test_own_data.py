@@ -1,4 +1,4 @@
-"""The demo works on the user's own files, and says so in one sentence when it cannot."""
+"""The demo works on the user's files, and reports unusable ones in one sentence."""
 
 import dask
 import numpy as np

@@ -1,4 +1,4 @@
-"""A container of a batch finds out which worker it is by the instance that it runs on."""
+"""A container of a batch finds its worker by its instance."""
 
 from __future__ import annotations
 

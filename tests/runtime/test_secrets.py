@@ -1,4 +1,4 @@
-"""The certificates are out of the environment before anything else runs in a container."""
+"""The certificates are removed from the environment before anything else runs in a container."""
 
 from __future__ import annotations
 

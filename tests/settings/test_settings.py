@@ -1,4 +1,4 @@
-"""Settings: one list of names everywhere, and a sentence for every value that cannot work."""
+"""Settings: the same names everywhere, and a clear error for every invalid value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One report, drawn as a line and as HTML."""
+"""The report of a cluster, as text and as HTML."""
 
 from __future__ import annotations
 

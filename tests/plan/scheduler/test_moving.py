@@ -1,4 +1,4 @@
-"""How much a worker can hand over in a notice."""
+"""How much data a worker can transfer within a notice."""
 
 from __future__ import annotations
 

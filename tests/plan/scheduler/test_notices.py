@@ -1,4 +1,4 @@
-"""What AWS says of a Spot instance, turned into seconds."""
+"""Spot interruption notices and the seconds that are left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tasks no worker of a cluster can ever run, and what is said of them."""
+"""Tasks that no worker of a cluster can run, and the message about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an instance runs at boot: short enough for AWS, valid, and what it writes is what systemd needs."""
+"""The boot script: within AWS's size limit, valid, and with the files that systemd needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reaper: what it makes of what it sees, what it needs, and what it does on the embedded AWS."""
+"""The reaper: its decisions, its requirements, and its effect on the embedded AWS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AWS is called by a process of its own, which is gone afterwards, come what may."""
+"""AWS is called from a subprocess, which always ends."""
 
 from __future__ import annotations
 

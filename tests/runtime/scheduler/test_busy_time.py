@@ -1,4 +1,4 @@
-"""The scheduler's count of busy seconds: told until it has surely been heard, then forgotten."""
+"""The scheduler's busy seconds: reported a few times, then dropped."""
 
 from __future__ import annotations
 

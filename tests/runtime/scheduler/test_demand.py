@@ -1,4 +1,4 @@
-"""A scatter that waits for a worker is seen by adaptive scaling, with a scheduler of distributed's own."""
+"""A waiting scatter counts for adaptive scaling, with a scheduler of distributed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scheduler does with notices: real Dask schedulers and workers in this process."""
+"""Notices in the scheduler, with real Dask schedulers and workers in this process."""
 
 from __future__ import annotations
 

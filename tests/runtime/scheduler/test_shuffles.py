@@ -1,4 +1,4 @@
-"""Dask's P2P shuffles and workers that leave: real Dask schedulers and workers in this process."""
+"""P2P shuffles and leaving workers, with real Dask schedulers and workers in this process."""
 
 from __future__ import annotations
 

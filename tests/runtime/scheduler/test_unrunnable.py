@@ -1,4 +1,4 @@
-"""What no worker can run asks for none, with a scheduler of distributed's own."""
+"""Tasks that no worker can run request none, with a scheduler of distributed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The watch beside a worker, against a metadata service with all its moods, and what SIGTERM does."""
+"""The watch for notices in a nanny, against a failing metadata service, and the SIGTERM handler."""
 
 from __future__ import annotations
 
