@@ -188,6 +188,7 @@ def spot_alone(cluster: StarburstCluster) -> bool:
 def test_an_instance_whose_agent_never_comes_is_replaced_and_told(
     aws: LocalAWS, falling_back: StarburstCluster
 ) -> None:
+    aws.set_speed(4.0)
     events = len(falling_back.events)
     aws.play([faults.AgentNever(group="*-spot")])
     falling_back.scale(1)
