@@ -74,8 +74,8 @@ def slowly(aws: LocalAWS) -> Iterator[None]:
 
 
 def test_close_returns_when_nothing_is_billed_and_the_next_cluster_takes_the_pool_at_once(clean: LocalAWS) -> None:
-    first = local_cluster(clean, n_workers=2)
-    first.wait_for_workers(2, timeout=60)
+    first = local_cluster(clean, n_workers=1)
+    first.wait_for_workers(1, timeout=60)
     old = running(clean)
     with slowly(clean):
         first.close()
@@ -94,13 +94,13 @@ def test_close_returns_when_nothing_is_billed_and_the_next_cluster_takes_the_poo
 
 
 def test_a_pool_that_is_kept_warm_is_free_at_once(clean: LocalAWS) -> None:
-    first = local_cluster(clean, n_workers=2, warm_timeout=WARM)
-    first.wait_for_workers(2, timeout=60)
+    first = local_cluster(clean, n_workers=1, warm_timeout=WARM)
+    first.wait_for_workers(1, timeout=60)
     old = running(clean)
     first.close()
     assert said(first, "pool-kept-warm")
-    with local_cluster(clean, n_workers=2, warm_timeout=WARM) as second, Client(second) as client:
-        client.wait_for_workers(2, timeout=60)
+    with local_cluster(clean, n_workers=1, warm_timeout=WARM) as second, Client(second) as client:
+        client.wait_for_workers(1, timeout=60)
         assert client.submit(sum, [1, 2]).result(timeout=60) == 3
         assert running(clean) == old, "no instance was launched"
     assert said(second, "pool-kept-warm")

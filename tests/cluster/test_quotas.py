@@ -62,16 +62,16 @@ def test_workers_none_of_which_fits_are_refused_as_well(clean: LocalAWS) -> None
 
 
 def test_the_workers_that_fit_run_and_the_others_are_told_of(clean: LocalAWS) -> None:
-    clean.play([faults.Quota(market="on-demand", vcpus=5), faults.Quota(market="spot", vcpus=9)])
-    with local_cluster(clean, n_workers=4) as cluster:
+    clean.play([faults.Quota(market="on-demand", vcpus=5), faults.Quota(market="spot", vcpus=5)])
+    with local_cluster(clean, n_workers=2) as cluster:
         (event,) = told(cluster, "quota-short")
-        assert "only 2 of 4 workers fit" in event.message
-        assert "`starburst quota request 16 --spot`" in event.message
-        assert (event.facts["workers"], event.facts["wanted"]) == (2, 4)
-        cluster.wait_for_workers(2, timeout=60)
+        assert "only 1 of 2 workers fit" in event.message
+        assert "`starburst quota request 8 --spot`" in event.message
+        assert (event.facts["workers"], event.facts["wanted"]) == (1, 2)
+        cluster.wait_for_workers(1, timeout=60)
         clean.play([faults.Clear()])
         clean.advance(200)  # the refusal is forgotten, and the others come
-        cluster.wait_for_workers(4, timeout=60)
+        cluster.wait_for_workers(2, timeout=60)
         cluster.adapt(minimum=0, maximum=50)  # more than fits is no error: `starburst quota status` tells
         assert len(told(cluster, "quota-short")) == 1
 

@@ -118,7 +118,7 @@ def test_nobody_without_its_certificates_gets_in_and_a_closed_pool_is_used_again
         assert first != second
         assert one.scheduler_address != two.scheduler_address
         with pytest.raises(OSError, match=r"(?i)tls|ssl|certificate|timed out|closed"):
-            Client(one.scheduler_address, security=two.security, timeout=5)
+            Client(one.scheduler_address, security=two.security, timeout=2)
     with local_cluster(aws, n_workers=0) as again:
         assert again._session.pool.name in (first, second)
     bill = one.cost
