@@ -46,7 +46,7 @@ async def result_of(client: Client, frame: Any) -> pd.DataFrame:
 
 
 # How many partitions are made when the notices come: before, in and after the shuffle's first half.
-@pytest.mark.parametrize(("leaving", "made"), [(1, 7), (2, 12), (3, 2), (3, 7)])
+@pytest.mark.parametrize(("leaving", "made"), [pytest.param(1, 7, marks=pytest.mark.slow), (2, 12), (3, 2), (3, 7)])
 @in_a_loop
 async def test_nothing_of_a_shuffle_is_computed_again_when_workers_get_a_notice(
     tmp_path: Path, leaving: int, made: int
@@ -129,7 +129,7 @@ def one_after_the_other(folder: Path) -> Any:
         return merged.optimize()
 
 
-@pytest.mark.parametrize("made", [8, 18])
+@pytest.mark.parametrize("made", [pytest.param(8, marks=pytest.mark.slow), 18])
 @in_a_loop
 async def test_nothing_of_shuffles_of_shuffles_is_computed_again(tmp_path: Path, made: int) -> None:
     async with dask_cluster(3) as (client, workers):
