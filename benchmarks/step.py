@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dask_starburst.plan.loop.reconcile import settle, step
+from dask_starburst.plan.loop.reconcile import step, unconfirmed
 from dask_starburst.plan.loop.state import Group, Instance, Limits, Observed, Task, Worker, WorkerState
 from dask_starburst.plan.loop.worker import track
 
@@ -85,7 +85,7 @@ def measure(make: Callable[[int], tuple[list[Worker], Observed]], size: int) -> 
     return {
         "step_ms": milliseconds(lambda: step(workers, fresh(), NOW, Limits())),
         "track_ms": milliseconds(follow),
-        "settle_ms": milliseconds(lambda: settle(asked, fresh())),
+        "settle_ms": milliseconds(lambda: unconfirmed(asked, fresh())),
         "actions": len(asked),
     }
 

@@ -86,11 +86,11 @@ class StormyAWS(SimulatedAWS):
     billed: set[str] = field(default_factory=set)
     ledger: Ledger = field(default_factory=lambda: Ledger(simulated=True))
 
-    def boots(self) -> float:
+    def boot_time(self) -> float:
         """Draw as the embedded AWS does."""
         return sum(self.timing.seconds(step) for step in ("reconcile", "pending", "boot", "agent"))
 
-    def pulls(self) -> float:
+    def pull_time(self) -> float:
         """Draw as the embedded AWS does."""
         return self.timing.seconds("placement") + self.timing.seconds("pull")
 
@@ -98,7 +98,7 @@ class StormyAWS(SimulatedAWS):
         """Return what was measured."""
         return JOIN
 
-    def hears(self) -> float:
+    def detection_time(self) -> float:
         """Return when a connection that nobody answers is given up."""
         return DEAF
 
@@ -107,7 +107,7 @@ class StormyAWS(SimulatedAWS):
         super().pass_time(seconds)
         chance = 1 - math.exp(-self.rate / 3600 * seconds)
         self._forget_the_past()
-        for machine in self.machines.values():
+        for machine in self.instances.values():
             market: Market = "spot" if machine.group == SPOT else "on-demand"
             if machine.id not in self.billed:
                 self.billed.add(machine.id)
@@ -121,9 +121,9 @@ class StormyAWS(SimulatedAWS):
 
     def _forget_the_past(self) -> None:
         """Close the accounts of what is gone, and forget stopped tasks as ECS does."""
-        for gone in self.billed - self.machines.keys():
+        for gone in self.billed - self.instances.keys():
             self.ledger.instance_ended(gone, self.now)
-        self.billed &= self.machines.keys()
+        self.billed &= self.instances.keys()
         over = [arn for arn, process in self.processes.items() if process.status == "STOPPED"]
         for arn in over[:-REMEMBERED]:
             del self.processes[arn]
@@ -140,7 +140,7 @@ class StormyAWS(SimulatedAWS):
 
     def under_notice(self) -> Iterator[tuple[Process, float]]:
         """Give what runs on instances that are to be taken, and when they are."""
-        until = {m.arn: self.taken[m.id] for m in self.machines.values() if m.id in self.taken and m.arn}
+        until = {m.arn: self.taken[m.id] for m in self.instances.values() if m.id in self.taken and m.arn}
         for process in self.running():
             if process.instance in until:
                 yield process, until[process.instance]

@@ -52,7 +52,7 @@ async def choose_subnet(aws: AWS, requested: str | None, types: tuple[str, ...],
     BadArgument
         It does not exist, or the account has no default VPC in this region.
     """
-    sold = await zones_that_sell(aws, types)
+    available_types = await zones_that_sell(aws, types)
     key, value = ("subnet-id", requested) if requested else ("default-for-az", "true")
     subnets = (await aws.call("ec2", "DescribeSubnets", Filters=[{"Name": key, "Values": [value]}]))["Subnets"]
     if not subnets and requested:
@@ -74,7 +74,7 @@ async def choose_subnet(aws: AWS, requested: str | None, types: tuple[str, ...],
             subnet=s["SubnetId"],
             vpc=s["VpcId"],
             name=s["AvailabilityZone"],
-            sold=sold.get(s["AvailabilityZone"], frozenset()),
+            available_types=available_types.get(s["AvailabilityZone"], frozenset()),
             size=_size(s),
             score=scores.get(s.get("AvailabilityZoneId", "")),
             price=prices.get(s["AvailabilityZone"]),

@@ -15,7 +15,7 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.cli.lazy import LazyGroup
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.pool import discovery
-from dask_starburst.plan.requests.garbage import PoolFound, Removal
+from dask_starburst.plan.requests.garbage import Garbage, PoolFound
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ def gc(really: bool, **account: str | None) -> None:
         raise SystemExit(1)
 
 
-def _collected(account: dict[str, str | None], found: Removal) -> bool:
+def _collected(account: dict[str, str | None], found: Garbage) -> bool:
     try:
         done = run(account, lambda aws: discovery.collect(aws, found))
     except StarburstError as error:  # continue with the others

@@ -106,7 +106,7 @@ def estimate(
         ),
     ]
     notes = [
-        f"Workers of {threads} thread{'' if threads == 1 else 's'}, {plan.wanted.types[0]} in {plan.where};"
+        f"Workers of {threads} thread{'' if threads == 1 else 's'}, {plan.spec.types[0]} in {plan.where};"
         f" {plan.sources}.",
         f"Start-up {boot:.3g} s, {whence}.",
         f"A thread there is taken to be {f'{speed:g} times ' if speed != 1.0 else ''}as fast as one here,"

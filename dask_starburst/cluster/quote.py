@@ -18,7 +18,7 @@ from dask_starburst.errors import BudgetExceeded, NoCredentials, PriceUnknown, Q
 from dask_starburst.fleet.blueprint import Blueprint, blueprint, caps_of, within_caps
 from dask_starburst.fleet.pool import preflight
 from dask_starburst.plan.money.idle import idle_bill
-from dask_starburst.plan.money.quote import Quote, Wanted, on_fargate, reckon
+from dask_starburst.plan.money.quote import LaunchSpec, Quote, compute_quote, on_fargate
 from dask_starburst.plan.requests.pool import FALLBACK_GROUPS
 from dask_starburst.settings import Settings
 
@@ -104,7 +104,7 @@ async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...
     except BudgetExceeded as error:
         refusals.append(str(error))
     account = await _account(cloud.aws, planned, pool) if cloud is not None else _Account()
-    return reckon(
+    return compute_quote(
         f"the embedded AWS, {region}" if cloud is not None and cloud.simulated else region,
         wanted(planned),
         {
@@ -159,10 +159,10 @@ async def _account(aws: AWS, planned: Blueprint, pool: str) -> _Account:
     return found
 
 
-def wanted(planned: Blueprint) -> Wanted:
+def wanted(planned: Blueprint) -> LaunchSpec:
     """Return what a blueprint asks for, as far as it costs something."""
     settings = planned.settings
-    return Wanted(
+    return LaunchSpec(
         head=planned.head_type.name,
         types=tuple(t.name for t in planned.worker_types),
         workers=settings.adaptive.maximum if settings.n_workers is None else settings.n_workers,

@@ -77,8 +77,8 @@ def available_types(blueprint: Blueprint, account: Account) -> Blueprint:
     """
     settings, zone = blueprint.settings, account.subnet
     chosen = [blueprint.head_type.name, *(settings.instance_types or ())]
-    missing = [name for name in chosen if name not in zone.sold]
-    left = tuple(t for t in blueprint.worker_types if t.name in zone.sold)
+    missing = [name for name in chosen if name not in zone.available_types]
+    left = tuple(t for t in blueprint.worker_types if t.name in zone.available_types)
     if missing or not left:
         raise BadArgument(
             f"AWS does not sell {', '.join(missing or (t.name for t in blueprint.worker_types))} in {zone.name}; give"

@@ -14,7 +14,7 @@ from random import Random
 
 from dask_starburst.plan.loop.offerings import Refusal, remember
 from dask_starburst.plan.loop.polling import Connected, booting, differing, join_instances, join_tasks, unverified
-from dask_starburst.plan.loop.reconcile import pending, settle, step
+from dask_starburst.plan.loop.reconcile import pending, step, unconfirmed
 from dask_starburst.plan.loop.state import (
     HEAD,
     Action,
@@ -42,7 +42,7 @@ NEVER = float("inf")
 #: Seconds between two looks.
 TICK = 3.0
 #: Seconds between two sweeps, and before a task that has not joined is asked for: as with a poll of 1.5 s.
-SWEEP = 30.0
+FULL_REFRESH = 30.0
 PATIENCE = 6.0
 #: How likely one thing is lost in one tick of the noisy time.
 LOSS = 0.03
@@ -51,7 +51,7 @@ Check = Callable[[tuple[Action, ...], tuple[Worker, ...], Observed, float, Limit
 
 
 @dataclass
-class Machine:
+class SimulatedInstance:
     """One instance: when it registers with ECS, and when it is gone."""
 
     id: str
@@ -88,7 +88,7 @@ class SimulatedAWS:
     now: float = 0.0
     noisy_until: float = 0.0
     desired: dict[str, int] = field(default_factory=dict)
-    machines: dict[str, Machine] = field(default_factory=dict)
+    instances: dict[str, SimulatedInstance] = field(default_factory=dict)
     processes: dict[str, Process] = field(default_factory=dict)
     #: Who holds a name at the scheduler, and until when a name that nobody holds is kept.
     members: dict[Name, str] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class SimulatedAWS:
     #: Which types each group launches, until when a market has nothing to give, and what was said of it.
     allowed: tuple[str, ...] = TYPES
     types: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    shut: dict[str, float] = field(default_factory=dict)
+    no_capacity_until: dict[str, float] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     #: From when to when AWS cannot be asked, and what: ``look`` (describe calls), ``order``, ``run``, ``lost`` (as
     #: ``run``, but it is done and only the answer is lost).
@@ -113,9 +113,9 @@ class SimulatedAWS:
         aws.types = {g.name: g.types for g in observed.groups.values()}
         for i in observed.instances.values():
             registers = NEVER if i.arn else now + aws.delay(1, 90)
-            machine = Machine(i.id, i.group, registers, i.arn, i.connected, terminating=i.terminating)
+            machine = SimulatedInstance(i.id, i.group, registers, i.arn, i.connected, terminating=i.terminating)
             machine.gone = now + aws.delay(1, 60) if i.terminating else NEVER
-            aws.machines[i.id] = machine
+            aws.instances[i.id] = machine
         taken: set[str] = set()
         for t in observed.tasks.values():
             if t.instance in taken and not t.stopped:
@@ -140,11 +140,11 @@ class SimulatedAWS:
     def delay(self, low: float, high: float) -> float:
         return self.random.uniform(low, high)
 
-    def boots(self) -> float:
+    def boot_time(self) -> float:
         """Draw the seconds from an order to an instance that has registered with ECS."""
         return self.delay(5, 90)
 
-    def pulls(self) -> float:
+    def pull_time(self) -> float:
         """Draw the seconds from RunTask to RUNNING."""
         return self.delay(0, 10)
 
@@ -152,12 +152,12 @@ class SimulatedAWS:
         """Draw the seconds from RUNNING to a worker that the scheduler knows."""
         return self.delay(0, 20)
 
-    def hears(self) -> float:
+    def detection_time(self) -> float:
         """Draw the seconds after which Dask knows of a death: at once, or after its worker-ttl."""
         return self.random.choice([0.0, 2 * TICK, 300.0])
 
-    def alive(self, group: str) -> list[Machine]:
-        return [m for m in self.machines.values() if m.group == group and not m.terminating]
+    def alive(self, group: str) -> list[SimulatedInstance]:
+        return [m for m in self.instances.values() if m.group == group and not m.terminating]
 
     def running(self) -> list[Process]:
         return [p for p in self.processes.values() if p.status != "STOPPED"]
@@ -168,18 +168,18 @@ class SimulatedAWS:
         """Let everything happen that is due."""
         self.now += seconds
         if self.noisy:
-            self._lose_something()
+            self._inject_losses()
         for group in self.desired:
             self._auto_scale(group)
-        for machine in list(self.machines.values()):
+        for machine in list(self.instances.values()):
             self._live(machine)
         for process in self.running():
             self._run(process)
-        self._notice_the_dead()
+        self._detect_dead_processes()
 
     def _auto_scale(self, group: str) -> None:
         alive = self.alive(group)
-        if self.desired[group] > len(alive) and self.now < self.shut.get(group, 0.0):
+        if self.desired[group] > len(alive) and self.now < self.no_capacity_until.get(group, 0.0):
             type = self.random.choice(["", *self.allowed])
             self.refusals.append(Refusal(group, "capacity", "AWS has none", self.now, type))
             return
@@ -188,25 +188,25 @@ class SimulatedAWS:
             # In the noisy time some never get their agent up.
             dud = self.noisy and self._lost()
             name = f"i-new-{self.launched}"
-            registers = NEVER if dud else self.now + self.boots()
+            registers = NEVER if dud else self.now + self.boot_time()
             allowed = self.types.get(group, self.allowed)
             type = self.random.choice(allowed) if self.mixed else allowed[0]
-            self.machines[name] = Machine(name, group, registers, type=type)
+            self.instances[name] = SimulatedInstance(name, group, registers, type=type)
         for machine in self.random.sample(alive, max(0, len(alive) - self.desired[group])):
             self._take(machine)
 
-    def _take(self, machine: Machine) -> None:
+    def _take(self, machine: SimulatedInstance) -> None:
         if not machine.terminating:
             machine.terminating, machine.gone = True, self.now + self.delay(2, 60)
 
-    def _live(self, machine: Machine) -> None:
+    def _live(self, machine: SimulatedInstance) -> None:
         if self.now >= machine.registers and machine.arn is None:
             machine.arn, machine.connected = f"arn:{machine.id}", True
         if self.now >= machine.gone:
-            del self.machines[machine.id]
+            del self.instances[machine.id]
 
     def _run(self, process: Process) -> None:
-        machine = next((m for m in self.machines.values() if m.arn and m.arn == process.instance), None)
+        machine = next((m for m in self.instances.values() if m.arn and m.arn == process.instance), None)
         if machine is None:
             self._end(process, None, "Host EC2 terminated.")
         elif self.now >= process.ends:
@@ -225,11 +225,11 @@ class SimulatedAWS:
     def _end(self, process: Process, code: int | None, reason: str) -> None:
         process.status, process.exit_code, process.reason = "STOPPED", code, reason
 
-    def _notice_the_dead(self) -> None:
+    def _detect_dead_processes(self) -> None:
         for name, arn in list(self.members.items()):
             process = self.processes.get(arn)
             if process is None or process.status == "STOPPED":
-                due = self.stale.setdefault(name, self.now + self.hears())
+                due = self.stale.setdefault(name, self.now + self.detection_time())
                 if self.now >= due:
                     self._forget(name)
 
@@ -242,11 +242,11 @@ class SimulatedAWS:
     def _lost(self) -> bool:
         return self.noisy and self.random.random() < LOSS
 
-    def _lose_something(self) -> None:
+    def _inject_losses(self) -> None:
         for group in self.desired:
             if self._lost():
-                self.shut[group] = min(self.now + self.delay(5, 400), self.noisy_until)
-        for machine in self.machines.values():
+                self.no_capacity_until[group] = min(self.now + self.delay(5, 400), self.noisy_until)
+        for machine in self.instances.values():
             if self._lost():
                 self._take(machine)  # a Spot interruption: Auto Scaling replaces it
             if self._lost():
@@ -261,7 +261,7 @@ class SimulatedAWS:
 
     # -- what can be asked of it ----------------------------------------------------------------
 
-    def perform(self, action: Action) -> bool:
+    def execute(self, action: Action) -> bool:
         """Take one action (not RunTask); whether it was accepted."""
         if self._lost():
             return self.random.random() < 0.5  # lost on the way, or refused
@@ -283,7 +283,7 @@ class SimulatedAWS:
         return True
 
     def _terminate(self, instance: str, group: str) -> bool:
-        machine = self.machines.get(instance)
+        machine = self.instances.get(instance)
         if machine is None or machine.terminating or self.desired[group] == 0:
             return False  # AWS refuses to go below the minimum size
         self._take(machine)
@@ -299,12 +299,12 @@ class SimulatedAWS:
 
     def run_task(self, action: RunTask) -> Process | None:
         """Start a task on the instance that is named; None when it does not take it."""
-        machine = self.machines.get(action.instance)
+        machine = self.instances.get(action.instance)
         held = {p.instance for p in self.running()}
         if machine is None or machine.terminating or not machine.connected or machine.arn in held:
             return None
         self.started += 1
-        runs = self.now + self.pulls()
+        runs = self.now + self.pull_time()
         arn = f"task-new-{self.started}"
         process = Process(arn, action.worker, action.launch, machine.arn, runs, runs + self.joins())
         self.processes[arn] = process
@@ -322,9 +322,9 @@ class SimulatedFleet:
     check: Check = lambda actions, workers, observed, now, limits: None
     rates: Rates = field(default_factory=Rates)
     caps: Caps = field(default_factory=Caps)
-    swept: float = -NEVER
+    refreshed: float = -NEVER
     seen: float = 0.0
-    blind: bool = False
+    unreachable: bool = False
     described: dict[str, float] = field(default_factory=dict)
 
     def request(self, requested: Iterable[Name], group: str) -> None:
@@ -343,39 +343,39 @@ class SimulatedFleet:
         """Let a moment pass and act once."""
         self.aws.pass_time(TICK)
         if self.aws.down("look"):
-            self.blind = True
+            self.unreachable = True
             return ()
-        if self.blind:
+        if self.unreachable:
             self.workers = {n: delayed(w, self.aws.now - self.seen) for n, w in self.workers.items()}
-        self.blind, self.seen = False, self.aws.now
-        self._look()
+        self.unreachable, self.seen = False, self.aws.now
+        self._poll()
         if self.caps:
-            self._hold()
-        self._follow()
+            self._apply_budget()
+        self._track()
         now, workers = self.aws.now, tuple(self.workers.values())
         actions = step(workers, self.observed, now, self.limits)
         self.check(actions, workers, self.observed, now, self.limits)
         in_flight = pending(self.observed.in_flight, now, self.limits.repeat)
         self.observed = replace(self.observed, in_flight={**in_flight, **dict.fromkeys(actions, now)})
         for action in actions:
-            self._perform(action)
+            self._execute(action)
         return actions
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """See as little, and as late, as `fleet.Observer` does."""
         aws, before, now = self.aws, self.observed, self.aws.now
-        present = [(m.id, m.group, m.type, m.terminating) for m in aws.machines.values()]
-        sweep = now - self.swept >= SWEEP
+        present = [(m.id, m.group, m.type, m.terminating) for m in aws.instances.values()]
+        refresh = now - self.refreshed >= FULL_REFRESH
         instances = join_instances(present, None, before, now)
         known = replace(before, instances=instances, members=frozenset(aws.members))
-        registered = {m.arn: m for m in aws.machines.values() if m.arn}
+        registered = {m.arn: m for m in aws.instances.values() if m.arn}
         arns = frozenset(arn for arn, m in registered.items() if m.connected)
         requested = unverified(self.workers.values(), known, self.described, now, PATIENCE)
-        if sweep or booting(instances.values()):
+        if refresh or booting(instances.values()):
             connected = Connected(arns, {arn: m.id for arn, m in registered.items()})
             instances = join_instances(present, connected, before, now)
-        if sweep:
-            self.swept = now
+        if refresh:
+            self.refreshed = now
             requested |= differing(known, (p.arn for p in aws.running()))
         answered = {arn: _task(aws.processes[arn]) for arn in requested if arn in aws.processes}
         placed = {w.task: w.since for w in self.workers.values() if w.task}
@@ -391,27 +391,27 @@ class SimulatedFleet:
         )
         refusals = remember(before.refusals, aws.refusals, dict(seen.youngest), now)
         aws.refusals.clear()
-        self.observed = replace(seen, in_flight=settle(before.in_flight, seen), refusals=refusals)
+        self.observed = replace(seen, in_flight=unconfirmed(before.in_flight, seen), refusals=refusals)
 
-    def _hold(self) -> None:
+    def _apply_budget(self) -> None:
         """Mark who waits for money, as `fleet.BudgetControl` does."""
         wait = over_budget(self.workers.values(), self.observed, self.aws.now, self.limits, self.rates, self.caps, 0.0)
         self.workers = {name: replace(w, over_budget=name in wait) for name, w in self.workers.items()}
 
-    def _follow(self) -> None:
+    def _track(self) -> None:
         for name, old in list(self.workers.items()):
             new = self.workers[name] = track(old, self.observed, self.aws.now, self.limits)
             if new.state is S.STOPPED and not new.requested:
                 del self.workers[name]
 
-    def _perform(self, action: Action) -> None:
+    def _execute(self, action: Action) -> None:
         if isinstance(action, RunTask):
             self._run(action)
         elif self.aws.down("order"):
             if isinstance(action, SetDesired):
                 waiting = {n: unanswered(w, self.aws.now) for n, w in self.workers.items() if w.group == action.group}
                 self.workers |= waiting
-        elif not self.aws.perform(action) or isinstance(action, Retire | Forget):
+        elif not self.aws.execute(action) or isinstance(action, Retire | Forget):
             self._clear_in_flight(action)
 
     def _run(self, action: RunTask) -> None:
@@ -420,7 +420,7 @@ class SimulatedFleet:
         lost = self.aws.down("lost") or (self.aws.noisy and self.aws.random.random() < LOSS)
         if down or (process is not None and lost):
             self.workers[action.worker] = unanswered(worker, self.aws.now)
-            self.swept = -NEVER
+            self.refreshed = -NEVER
             return
         self._clear_in_flight(action)
         if process is None:
@@ -437,12 +437,12 @@ class SimulatedFleet:
             self.observed, in_flight={a: t for a, t in self.observed.in_flight.items() if a != action}
         )
 
-    def settled(self) -> bool:
+    def converged(self) -> bool:
         """Whether exactly the wished workers are up, and nothing else is there but the spares."""
         aws, requested = self.aws, self.requested()
         tasks = {p.arn for p in aws.running()}
         # A worker counts where it runs: one that was found on another group's instance is left there.
-        home = {m.arn: m.group for m in aws.machines.values()}
+        home = {m.arn: m.group for m in aws.instances.values()}
         used = {g: sum(home.get(w.instance, w.group) == g for w in requested) for g in aws.desired}
         groups = {g: n + self.limits.spare.get(g, 0) for g, n in used.items()}
         return (
@@ -453,7 +453,7 @@ class SimulatedFleet:
             and not self.observed.refusals  # when they are forgotten, all types are launched again
             and all(set(aws.types.get(w.group, aws.allowed)) == set(aws.allowed) for w in requested)
             and all(len(aws.alive(g)) == n for g, n in groups.items())
-            and not any(m.terminating for m in aws.machines.values())
+            and not any(m.terminating for m in aws.instances.values())
             and set(aws.members) - {HEAD} == {w.name for w in requested}
         )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from dask.utils import format_bytes
 
 from dask_starburst.plan.loop.interruptions import Notice, Outcome, Succession, outcome, to_move_back
-from dask_starburst.plan.loop.offerings import MEMORY, Refusal
+from dask_starburst.plan.loop.offerings import REFUSAL_TTL, Refusal
 from dask_starburst.plan.loop.state import Instance, Limits, Name, Worker, WorkerState
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class Interruptions:
     async def _end(self, one: Succession, what: Outcome) -> None:
         self._successions.remove(one)
         if what.withdraw:
-            self._back_from = self.fleet.pool.aws.now() + MEMORY
+            self._back_from = self.fleet.pool.aws.now() + REFUSAL_TTL
             await self.dask.take_back(one.new, one.old)
         self.pending_replacement.discard(one.old)
         if what.retire:

@@ -313,7 +313,7 @@ class Fleet:
             self.spawn(self._explain(old, new))
         elif old.state is S.FAILED and new.rounds > old.rounds:
             self.tell("worker-retried", new.name, f"{_who(new)} is tried again after its rest")
-        elif new.hitches > old.hitches:
+        elif new.transient_failures > old.transient_failures:
             text = f"{_who(new)} is started again, for AWS ended it: {new.reason}"
             self.tell("worker-delayed", new.name, text, logging.WARNING)
         elif new.state is S.READY:

@@ -11,18 +11,18 @@ from dask_starburst.errors import AWSUnavailable, LeaseExpired
 from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.loop.offerings import Refusal, remember
 from dask_starburst.plan.loop.polling import (
-    PATIENT_POLLS,
-    SWEEP_POLLS,
+    FULL_REFRESH_POLLS,
+    TASK_CHECK_POLLS,
     UNSEEN_GRACE,
     Connected,
     booting,
     differing,
+    instances_may_have_changed,
     join_instances,
     join_tasks,
-    moving,
     unverified,
 )
-from dask_starburst.plan.loop.reconcile import pending, settle
+from dask_starburst.plan.loop.reconcile import pending, unconfirmed
 from dask_starburst.plan.loop.state import Action, Group, Name, Observed, Task, Worker
 
 #: How far AWS's clock as we know it may be wrong (seconds).
@@ -43,8 +43,8 @@ class Observer:
     def __init__(self, pool: Pool, poll: float) -> None:
         self._pool = pool
         self._names = {pool.names.group(group): group for group in pool.groups}
-        self._sweep_every = SWEEP_POLLS * poll
-        self._patience = PATIENT_POLLS * poll
+        self._sweep_every = FULL_REFRESH_POLLS * poll
+        self._patience = TASK_CHECK_POLLS * poll
         self._swept = float("-inf")
         self._described: dict[str, float] = {}
         self._explained: dict[str, float] = {}
@@ -80,7 +80,7 @@ class Observer:
             The groups were emptied by their lease, or by somebody else.
         """
         sweep = now - self._swept >= self._sweep_every
-        whole = sweep or moving(before, workers, members)
+        whole = sweep or instances_may_have_changed(before, workers, members)
         groups = await autoscaling.describe(self._pool.aws, self._names, instances=whole)
         self._check_open(groups, now)
         if whole:
@@ -105,7 +105,7 @@ class Observer:
         )
         if sweep:
             self._swept = now
-        return await self._explain(replace(seen, in_flight=settle(before.in_flight, seen)), now)
+        return await self._explain(replace(seen, in_flight=unconfirmed(before.in_flight, seen)), now)
 
     async def _connected(self, wanted: bool) -> Connected | None:
         if not wanted:

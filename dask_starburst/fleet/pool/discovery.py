@@ -14,11 +14,11 @@ from dask_starburst.plan.requests.garbage import (
     CLAIMS,
     SECRETS,
     Claim,
+    Garbage,
     GroupFound,
     PoolFound,
-    Removal,
     assemble,
-    to_remove,
+    find_garbage,
 )
 from dask_starburst.plan.requests.policies import MANAGED_TAG
 from dask_starburst.plan.requests.pool import LEASE_ACTION, PoolNames
@@ -139,14 +139,14 @@ async def delete(aws: AWS, name: str) -> bool:
     return True
 
 
-async def garbage(aws: AWS) -> tuple[Removal, ...]:
+async def garbage(aws: AWS) -> tuple[Garbage, ...]:
     """Return what `collect` would remove, with the reason for each."""
     # Secrets first: each is younger than its claim, so that one without a claim afterwards is an orphan.
     secrets = await ssm.names_below(aws, SECRETS)
-    return to_remove(await find(aws), secrets)
+    return find_garbage(await find(aws), secrets)
 
 
-async def collect(aws: AWS, found: Removal) -> bool:
+async def collect(aws: AWS, found: Garbage) -> bool:
     """Remove one thing that `garbage` has found; False when it was gone, or is needed again."""
     if found.pool is not None:
         return found.name in {again.name for again in await garbage(aws)} and await delete(aws, found.name)

@@ -11,7 +11,14 @@ from typing import Any, Protocol, TypeVar
 from dask_starburst.aws import service_quotas
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import QuotaExceeded, StarburstError
-from dask_starburst.plan.requests.quotas import CapacityRequest, Running, Verdict, no_head, short, weigh
+from dask_starburst.plan.requests.quotas import (
+    CapacityRequest,
+    Running,
+    Verdict,
+    evaluate,
+    scheduler_shortfall,
+    workers_shortfall,
+)
 
 T = TypeVar("T")
 
@@ -84,17 +91,17 @@ def check(quotas: Quotas, request: CapacityRequest, pool: str, tell: Tell) -> No
         text = f"the account's vCPU quotas are unknown, so nothing is checked against them: {quotas.unknown}"
         tell("quota-unknown", quotas.region, text)
         return
-    verdict = weigh(request, quotas.limits, quotas.running, pool)
+    verdict = evaluate(request, quotas.limits, quotas.running, pool)
     if not verdict.head_fits:
-        raise _refusal(no_head(verdict, quotas.region), verdict, 0)
+        raise _refusal(scheduler_shortfall(verdict, quotas.region), verdict, 0)
     room = verdict.room
     if request.count and not room:
-        raise _refusal(f"{short(verdict, quotas.region)} Nothing was launched.", verdict, 0)
+        raise _refusal(f"{workers_shortfall(verdict, quotas.region)} Nothing was launched.", verdict, 0)
     if request.count > room:
-        text = f"{short(verdict, quotas.region)} Until then the others wait."
+        text = f"{workers_shortfall(verdict, quotas.region)} Until then the others wait."
         tell("quota-short", pool, text, logging.WARNING, workers=int(room), wanted=request.count)
     elif not room:
-        tell("quota-short", pool, short(verdict, quotas.region), logging.WARNING, workers=0, wanted=0)
+        tell("quota-short", pool, workers_shortfall(verdict, quotas.region), logging.WARNING, workers=0, wanted=0)
 
 
 def _refusal(text: str, verdict: Verdict, workers: int) -> QuotaExceeded:

@@ -19,7 +19,7 @@ GROWTH = 2
 #: that is shorter: workers would be given up and launched again though they were wanted all the time.
 SAMPLES = 5
 #: Seconds between two looks at least, as Dask's own has it.
-SHORTEST_LOOK = 1.0
+MIN_SAMPLE_INTERVAL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def workers_for(target: int, nthreads: int, known: int) -> int:
 
 def sample_every(interval: float) -> float:
     """Return the seconds between two looks, given those between two decisions."""
-    return min(interval, max(SHORTEST_LOOK, interval / SAMPLES))
+    return min(interval, max(MIN_SAMPLE_INTERVAL, interval / SAMPLES))
 
 
 def remember(samples: Sequence[Sample], target: int, now: float, limits: Limits) -> tuple[Sample, ...]:
@@ -206,7 +206,7 @@ def recommend(state: State, target: int, now: float, limits: Limits) -> Decision
         return Decision(_next_step(planned, target, limits), samples=samples)
     free = state.unlaunched[: planned - target]
     left = planned - len(free)
-    superfluous = max(0, left - _needed(samples, left, now - limits.scale_down_after))
+    superfluous = max(0, left - _most_requested(samples, left, now - limits.scale_down_after))
     cancelled = state.booting[:superfluous]
     retire = superfluous - len(cancelled)
     # What would stay waiting while workers are retired: only where `unlaunched` was needed after all.
@@ -224,7 +224,7 @@ def _next_step(planned: int, target: int, limits: Limits) -> int:
     return _within(min(target, step), limits)
 
 
-def _needed(samples: Sequence[Sample], left: int, start: float) -> int:
+def _most_requested(samples: Sequence[Sample], left: int, start: float) -> int:
     """Return the most that was asked for since `start`; everything, if we have not looked that long."""
     if samples[0].at > start:
         return left

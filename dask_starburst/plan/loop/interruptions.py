@@ -90,8 +90,8 @@ def to_move_back(workers: Iterable[Worker], observed: Observed, limits: Limits) 
     best, *lower = limits.fallback_groups or ("",)
     if not lower or any(refusal.group == best for refusal in observed.refusals):
         return None
-    mine = [w for w in workers if w.group in limits.fallback_groups and w.requested]
-    if any(w.state is not S.READY for w in mine):
+    members = [w for w in workers if w.group in limits.fallback_groups and w.requested]
+    if any(w.state is not S.READY for w in members):
         return None
     # The youngest one has had the least time to collect results.
-    return max((w for w in mine if w.group != best), key=lambda w: (w.since, w.name), default=None)
+    return max((w for w in members if w.group != best), key=lambda w: (w.since, w.name), default=None)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: Seconds for which a refusal is believed, as long as Karpenter does.
-MEMORY = 180.0
+REFUSAL_TTL = 180.0
 
 #: So many seconds later at most an instance is seen that was launched together with one that was refused.
-SLACK = 10.0
+LAUNCH_SLACK = 10.0
 
 #: Why AWS launched nothing: it has none now, the account may have no more, the request is wrong, or AWS itself failed
 #: in a way that passes (a throttle, an internal error).
@@ -61,9 +61,9 @@ def remember(
         Seconds, AWS's clock.
     """
     # A launch that partly failed shows its instances a moment later.
-    over = {group: at - SLACK for group, at in launched.items()}
+    over = {group: at - LAUNCH_SLACK for group, at in launched.items()}
     latest = {(r.group, r.type): r for r in sorted((*known, *new), key=lambda r: r.at)}
-    return tuple(r for r in latest.values() if now - r.at < MEMORY and (r.type or r.at >= over.get(r.group, r.at)))
+    return tuple(r for r in latest.values() if now - r.at < REFUSAL_TTL and (r.type or r.at >= over.get(r.group, r.at)))
 
 
 def launchable(allowed: Sequence[str], refusals: Iterable[Refusal], group: str) -> tuple[str, ...]:

@@ -27,15 +27,15 @@ from dask_starburst.plan.loop.state import (
 #: ECS is eventually consistent: a task may be unknown for a moment after RunTask returned it (seconds).
 UNSEEN_GRACE = 30.0
 #: So many polls between two sweeps: 30 s at 1.5 s.
-SWEEP_POLLS = 20
+FULL_REFRESH_POLLS = 20
 #: So many polls before a task that has not joined is asked for, and between two times: 6 s at 1.5 s.
-PATIENT_POLLS = 4
+TASK_CHECK_POLLS = 4
 #: From so many workers under way on, looks are half as frequent (aws-facts §10.1).
-MANY = 200
+MANY_UNDER_WAY = 200
 #: The states in which the scheduler knows a worker.
 _UP = frozenset({WorkerState.READY, WorkerState.RETIRING})
 #: When nothing is under way they are this many times less frequent.
-_CALM = 8
+_IDLE_FACTOR = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Connected:
     ids: Mapping[str, str]
 
 
-def pause(poll: float, under_way: int, calm: bool) -> float:
+def pause(poll: float, under_way: int, idle: bool) -> float:
     """Return the seconds until the next look, before jitter.
 
     Parameters
@@ -58,9 +58,9 @@ def pause(poll: float, under_way: int, calm: bool) -> float:
     calm : bool
         Whether nothing is.
     """
-    if calm:
-        return poll * _CALM
-    return poll * 2 if under_way > MANY else poll
+    if idle:
+        return poll * _IDLE_FACTOR
+    return poll * 2 if under_way > MANY_UNDER_WAY else poll
 
 
 def booting(instances: Iterable[Instance]) -> bool:
@@ -68,7 +68,7 @@ def booting(instances: Iterable[Instance]) -> bool:
     return any(not i.connected and not i.terminating for i in instances)
 
 
-def moving(known: Observed, workers: Iterable[Worker], members: Collection[Name]) -> bool:
+def instances_may_have_changed(known: Observed, workers: Iterable[Worker], members: Collection[Name]) -> bool:
     """Whether instances may have come or gone since they were last listed, so that they have to be listed again.
 
     They are not while there are as many as each group should have, all of them in use by ECS, and every worker that was
@@ -94,7 +94,7 @@ def moving(known: Observed, workers: Iterable[Worker], members: Collection[Name]
 
 
 def unverified(
-    workers: Iterable[Worker], observed: Observed, described: Mapping[str, float], now: float, patience: float
+    workers: Iterable[Worker], observed: Observed, described: Mapping[str, float], now: float, grace: float
 ) -> set[str]:
     """Return the ARNs of the live tasks that something speaks against.
 
@@ -120,7 +120,7 @@ def unverified(
             return False
         if owner.state is WorkerState.READY or owner.state is WorkerState.RETIRING:
             return True
-        return now - max(owner.since, described.get(task.arn, 0.0)) >= patience
+        return now - max(owner.since, described.get(task.arn, 0.0)) >= grace
 
     return {t.arn for t in observed.tasks.values() if not t.stopped and unclear(t)}
 

@@ -160,22 +160,22 @@ def _scale(
     pausing = sum(w.state is S.REQUESTED and w.requested and not w.over_budget for w in mine)
     waited = any(now - w.since > limits.repeat for w in waiting)
     idle = [i for i in present if i.id in empty]
-    doubtful = [i for i in idle if i.cordoned or not i.connected]
-    unusable = {i.id: why for i in doubtful if (why := _unusable(i, waited, now, limits)) is not None}
+    suspect = [i for i in idle if i.cordoned or not i.connected]
+    unusable = {i.id: why for i in suspect if (why := _unusable(i, waited, now, limits)) is not None}
     free = [i for i in idle if i.id not in unusable]
     # Spares are what a new worker is placed on at once; then they are made up for.
-    wanted = len(waiting) + limits.spare.get(group.name, 0)
+    required = len(waiting) + limits.spare.get(group.name, 0)
     runs = _place(waiting, free)
     if unusable:
         # They take their place in the desired capacity with them: order afterwards.
         return [*(Terminate(i, group.name, why) for i, why in sorted(unusable.items())), *runs]
-    if wanted > len(free):
-        needed = len(present) - len(free) + wanted
+    if required > len(free):
+        needed = len(present) - len(free) + required
         return [*runs, *([SetDesired(group.name, needed)] if needed > group.desired else [])]
     if present:
         taken = {run.instance for run in runs}
         left = [i for i in free if i.id not in taken]
-        return [*runs, *_terminate(left, len(free) - wanted - pausing, now, limits)]
+        return [*runs, *_terminate(left, len(free) - required - pausing, now, limits)]
     # A wished worker whose instance is going: Auto Scaling is about to replace it by itself.
     unused = group.desired > 0 and not any(w.requested and w.state is not S.FAILED for w in mine)
     return [SetDesired(group.name, 0)] if unused else []
@@ -242,7 +242,7 @@ def pending(in_flight: Mapping[Action, float], now: float, repeat: float) -> dic
     return {action: at for action, at in in_flight.items() if now - at < repeat}
 
 
-def settle(in_flight: Mapping[Action, float], observed: Observed) -> dict[Action, float]:
+def unconfirmed(in_flight: Mapping[Action, float], observed: Observed) -> dict[Action, float]:
     """Return what was asked for and cannot be seen in `observed` yet."""
     launched = {(t.worker, t.launch) for t in observed.tasks.values()} if in_flight else set()
     return {a: at for a, at in in_flight.items() if not _visible(a, observed, launched)}

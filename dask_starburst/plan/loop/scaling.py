@@ -41,7 +41,7 @@ def workers_requested(n: Any, memory: Any, cores: Any, shape: Shape, most: int) 
     return max(found)
 
 
-def bounds(asked: Mapping[str, Any], usual: tuple[int, int], shape: Shape, most: int) -> tuple[int, int]:
+def bounds(given: Mapping[str, Any], usual: tuple[int, int], shape: Shape, most: int) -> tuple[int, int]:
     """Return the fewest and the most workers of an adaptive cluster.
 
     Parameters
@@ -61,29 +61,29 @@ def bounds(asked: Mapping[str, Any], usual: tuple[int, int], shape: Shape, most:
     BadArgument
         A bound is not such a number, negative, above `most`, or above or below the other.
     """
-    low, high = _bound("minimum", asked, shape, most, math.ceil), _bound("maximum", asked, shape, most, math.floor)
+    low, high = _bound("minimum", given, shape, most, math.ceil), _bound("maximum", given, shape, most, math.floor)
     least, greatest = min(usual[0], most), min(usual[1], most)
     if high is None:
-        endless = "maximum" in asked  # None or infinity was given
+        endless = "maximum" in given  # None or infinity was given
         high = most if endless else max(greatest, low or 0)
     if low is None:
         low = min(least, high)
     if low > high:
-        raise BadArgument(f"{_words(asked, 'minimum', low)} is above {_words(asked, 'maximum', high)}; swap them.")
+        raise BadArgument(f"{_words(given, 'minimum', low)} is above {_words(given, 'maximum', high)}; swap them.")
     return low, high
 
 
 def _bound(
-    which: str, asked: Mapping[str, Any], shape: Shape, most: int, rounding: Callable[[float], int]
+    which: str, given: Mapping[str, Any], shape: Shape, most: int, rounding: Callable[[float], int]
 ) -> int | None:
     """Return one bound in workers, the strictest of those that were given; None where none was."""
     found = []
-    count = asked.get(which)
+    count = given.get(which)
     if count is not None and not (which == "maximum" and count == math.inf):
         check_count(which, count, most)
         found.append(int(count))
     for what, each in (("cores", shape.nthreads), ("memory", shape.memory)):
-        value = asked.get(f"{which}_{what}")
+        value = given.get(f"{which}_{what}")
         if value is not None:
             found.append(_of(f"{which}_{what}", value, each, most, rounding))
     if not found:
@@ -113,11 +113,11 @@ def _of(name: str, value: Any, each: int, most: int, rounding: Callable[[float],
     return count
 
 
-def _words(asked: Mapping[str, Any], which: str, workers: int) -> str:
+def _words(given: Mapping[str, Any], which: str, workers: int) -> str:
     """Name a bound as the user gave it, and in workers where that is something else."""
-    given = [f"{k}={v!r}" for k, v in asked.items() if k.startswith(which) and v is not None]
+    parts = [f"{k}={v!r}" for k, v in given.items() if k.startswith(which) and v is not None]
     plain = f"{which}={workers}"
-    return plain if given in ([], [plain]) else f"{', '.join(given)} ({workers} workers)"
+    return plain if parts in ([], [plain]) else f"{', '.join(parts)} ({workers} workers)"
 
 
 def first_to_go(plan: Iterable[Name], registered: Collection[Name], unordered: Collection[Name]) -> list[Name]:

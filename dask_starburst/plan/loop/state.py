@@ -99,7 +99,7 @@ class Worker:
     unserved: bool = False
     aws_failed: bool = False
     passing: bool = False
-    hitches: int = 0
+    transient_failures: int = 0
     rounds: int = 0
     notice: float | None = None
     over_budget: bool = False

@@ -11,7 +11,7 @@ S = WorkerState
 #: States whose time AWS has to keep: it does not count while AWS cannot be looked at.
 _TIMED = frozenset({S.CAPACITY, S.PLACED, S.STARTED, S.READY, S.RETIRING, S.DRAINED})
 #: The pause after what passes doubles so often at most: 2 s, 4 s, … 128 s.
-_LONGEST_HITCH = 6
+_MAX_BACKOFF_DOUBLINGS = 6
 
 #: Every move that exists. Never back from RETIRING; LOST and FAILED from any state that costs.
 TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
@@ -305,11 +305,11 @@ def _failed(worker: Worker, observed: Observed, now: float, limits: Limits) -> W
     if not worker.requested:
         return move(worker, S.STOPPED, now)
     if worker.passing:
-        pause = limits.backoff * 2 ** min(worker.hitches, _LONGEST_HITCH)
+        pause = limits.backoff * 2 ** min(worker.transient_failures, _MAX_BACKOFF_DOUBLINGS)
         return replace(
             _retry(worker, now, worker.attempt, limits),
             not_before=now + pause,
-            hitches=worker.hitches + 1,
+            transient_failures=worker.transient_failures + 1,
             rounds=worker.rounds,
         )
     tries = worker.attempt + 1
@@ -340,7 +340,7 @@ def reset(worker: Worker, now: float, attempt: int) -> Worker:
         unserved=False,
         aws_failed=False,
         passing=False,
-        hitches=0,
+        transient_failures=0,
         rounds=0,
         notice=None,
     )

@@ -168,30 +168,30 @@ def why(best: Candidate, sort: Sort) -> str:
 def warnings(shown: Iterable[Candidate]) -> list[str]:
     """Return what one has to know of the types that are shown."""
     kinds = list(shown)
-    said = []
+    texts = []
     if any(one.spot is not None and one.spot.assumed and not one.spot_unpublished for one in kinds):
-        said.append("~ is an assumption: on demand less the middle of the published savings of the family")
+        texts.append("~ is an assumption: on demand less the middle of the published savings of the family")
     if any(one.spot_unpublished for one in kinds):
-        said.append("≤ is a Spot price of which nothing was published: it counts as on demand, and is likely less")
+        texts.append("≤ is a Spot price of which nothing was published: it counts as on demand, and is likely less")
     threads = sorted({one.type.family for one in kinds if one.hyperthreads})
     if threads:
-        said.append(
+        texts.append(
             f"A vCPU of {', '.join(threads)} is a hyperthread, half a core; of Graviton and of AMD from 7a on it is a"
             " whole core. Cores are the DefaultCores of EC2's DescribeInstanceTypes"
         )
     burstable = sorted({one.type.family for one in kinds if one.type.burstable})
     if burstable:
-        said.append(
+        texts.append(
             f"* Types of {', '.join(burstable)} are burstable: a busy worker uses up their CPU credits, then is slowed"
             " down or billed for more. Do not choose them for Dask"
         )
     if any(one.band is not None for one in kinds):
-        said.append(
+        texts.append(
             f"Taken is how many of them Spot takes back in a month: {INTERRUPTIONS_OF}, by AWS's Spot Instance Advisor"
         )
     if not any(one.measured is not None for one in kinds):
-        said.append("Prices say nothing of speed: --results takes a file of what a benchmark has measured")
-    return said
+        texts.append("Prices say nothing of speed: --results takes a file of what a benchmark has measured")
+    return texts
 
 
 def band_text(found: tuple[int, int] | None) -> str:

@@ -16,7 +16,7 @@ S = WorkerState
 #: Seconds between two cost checks, the most by which a total cap is exceeded.
 INTERVAL = 10.0
 #: Seconds without a word from the client after which the scheduler looks after the total cap by itself.
-SILENCE = 3 * INTERVAL
+CLIENT_TIMEOUT = 3 * INTERVAL
 #: EC2 bills a minute of every instance at the least (https://aws.amazon.com/ec2/pricing/on-demand, "per second").
 MINIMUM_SECONDS = 60.0
 #: The share of the total cap at which the user is warned.
@@ -67,7 +67,7 @@ def near_in_price(types: Sequence[str], rates: Rates, group: str) -> tuple[str, 
     return tuple(kind for kind in types if rates.of(kind, group) <= most)
 
 
-def check_launch(caps: Caps, head: float, worker: float, wanted: int | None, spares: int = 0) -> None:
+def check_launch(caps: Caps, head: float, worker: float, requested: int | None, spares: int = 0) -> None:
     """Refuse a launch that a cap does not allow.
 
     Parameters
@@ -86,7 +86,7 @@ def check_launch(caps: Caps, head: float, worker: float, wanted: int | None, spa
     BudgetExceeded
         It says what fits.
     """
-    least = 1 if wanted is None else wanted
+    least = 1 if requested is None else requested
     usd = head + (least + spares) * worker
     if caps.hourly is not None and usd > caps.hourly + _ROUNDING:
         fits = math.floor((caps.hourly - head) / worker + _ROUNDING) - spares if worker else 0
@@ -113,12 +113,12 @@ def _up(usd: float) -> float:
     return math.ceil(usd * 100) / 100
 
 
-def extrapolated(spent: float, rate: float, silence: float) -> float:
+def extrapolated(spent: float, rate: float, silent_for: float) -> float:
     """Return what was spent by now (USD), when the client said so much so many seconds ago; 0 if that was just now.
 
     Nobody orders anything without the client, so it is never more.
     """
-    return spent + rate * silence / 3600 if silence > SILENCE else 0.0
+    return spent + rate * silent_for / 3600 if silent_for > CLIENT_TIMEOUT else 0.0
 
 
 def market_of(group: str) -> str:
@@ -217,13 +217,13 @@ def _free(workers: Collection[Worker], observed: Observed, now: float, limits: L
         for i in observed.instances.values()
         if not i.terminating and not i.cordoned and (i.arn is None or i.arn not in occupied)
     )
-    waiting = Counter(w.group for w in workers if w.requested and _without(w))
+    waiting = Counter(w.group for w in workers if w.requested and _awaits_instance(w))
     present, desired = _present(observed), _desired(observed, now, limits)
     coming = {name: max(0, count - present[name]) for name, count in desired.items()}
     return {name: useful[name] + coming[name] - waiting[name] - limits.spare.get(name, 0) for name in desired}
 
 
-def _without(worker: Worker) -> bool:
+def _awaits_instance(worker: Worker) -> bool:
     """Whether a worker has no instance, and the right to one: it was let through before, or is the scheduler."""
     return worker.state is S.CAPACITY or (worker.group == HEAD and worker.state is S.REQUESTED)
 

@@ -194,7 +194,7 @@ def per_hour(quote: Quote, workers: int) -> float:
         That number.
     """
     (line,) = (line for line in quote.lines if line.what == "workers")
-    extra = PUBLIC_IPV4_HOUR + EBS_GP3_GB_MONTH * quote.wanted.volume_gb / HOURS_A_MONTH
+    extra = PUBLIC_IPV4_HOUR + EBS_GP3_GB_MONTH * quote.spec.volume_gb / HOURS_A_MONTH
     return quote.usd_per_hour + (workers - line.count) * (line.usd / line.count + extra)
 
 

@@ -24,7 +24,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LaunchSpec:
     """What is asked for.
 
     `groups`: the groups that workers may run in, the preferred one first. `adaptive`: whether `workers` is the most
@@ -71,7 +71,7 @@ class Quote:
     """
 
     where: str
-    wanted: Wanted
+    spec: LaunchSpec
     lines: tuple[Line, ...]
     at_most: float
     least: float
@@ -96,9 +96,9 @@ class Quote:
         return sources([line.price for line in self.lines if line.price is not None])
 
 
-def reckon(
+def compute_quote(
     where: str,
-    wanted: Wanted,
+    spec: LaunchSpec,
     prices: Mapping[tuple[str, str], Price],
     *,
     caps: Caps | None = None,
@@ -121,27 +121,25 @@ def reckon(
     caps, facts, refusal, idle, simulated, fargate
         As in `Quote`.
     """
-    group, first = wanted.groups[0], wanted.types[0]
-    head, worker = prices[wanted.head, "on-demand"], prices[first, group]
-    instances = 1 + wanted.workers + wanted.spares
-    volume = EBS_GP3_GB_MONTH * wanted.volume_gb / HOURS_A_MONTH
+    group, first = spec.groups[0], spec.types[0]
+    head, worker = prices[spec.head, "on-demand"], prices[first, group]
+    instances = 1 + spec.workers + spec.spares
+    volume = EBS_GP3_GB_MONTH * spec.volume_gb / HOURS_A_MONTH
     lines = [
-        Line("scheduler", 1, f"{wanted.head}, on demand", head.usd_per_hour, head),
-        Line("workers", wanted.workers, _kind(wanted), wanted.workers * worker.usd_per_hour, worker),
-        Line(
-            "spare instances", wanted.spares, f"{first}, {_market(group)}", wanted.spares * worker.usd_per_hour, worker
-        ),
+        Line("scheduler", 1, f"{spec.head}, on demand", head.usd_per_hour, head),
+        Line("workers", spec.workers, _kind(spec), spec.workers * worker.usd_per_hour, worker),
+        Line("spare instances", spec.spares, f"{first}, {_market(group)}", spec.spares * worker.usd_per_hour, worker),
         Line("public IPv4 addresses", instances, "one each", instances * PUBLIC_IPV4_HOUR),
-        Line("volumes", instances, f"gp3, {wanted.volume_gb} GB each", instances * volume),
+        Line("volumes", instances, f"gp3, {spec.volume_gb} GB each", instances * volume),
     ]
-    dearest = max(prices[kind, group].usd_per_hour for kind in wanted.types for group in wanted.groups)
+    dearest = max(prices[kind, group].usd_per_hour for kind in spec.types for group in spec.groups)
     extra = PUBLIC_IPV4_HOUR + volume
     least = head.usd_per_hour + extra
     return Quote(
         where=where,
-        wanted=wanted,
+        spec=spec,
         lines=tuple(line for line in lines if line.count),
-        at_most=least + (wanted.workers + wanted.spares) * (dearest + extra),
+        at_most=least + (spec.workers + spec.spares) * (dearest + extra),
         least=least,
         caps=caps or Caps(),
         facts=tuple(facts),
@@ -161,11 +159,11 @@ def on_fargate(instances: Sequence[tuple[int, InstanceType]], rates: FargateRate
     return replace(rates.vcpu, usd_per_hour=usd)
 
 
-def _kind(wanted: Wanted) -> str:
-    others = wanted.types[1:]
+def _kind(spec: LaunchSpec) -> str:
+    others = spec.types[1:]
     more = f" or {others[0]}" if len(others) == 1 else f" or one of {len(others)} like it" if others else ""
-    lower = f", else {_market(wanted.groups[1])}" if len(wanted.groups) > 1 else ""
-    return f"{wanted.types[0]}{more}, {_market(wanted.groups[0])}{lower}"
+    lower = f", else {_market(spec.groups[1])}" if len(spec.groups) > 1 else ""
+    return f"{spec.types[0]}{more}, {_market(spec.groups[0])}{lower}"
 
 
 def _market(group: str) -> str:
@@ -174,23 +172,23 @@ def _market(group: str) -> str:
 
 def sentences(quote: Quote) -> list[str]:
     """Return what there is to say beside the table."""
-    said = [f"Prices: {quote.sources}."]
-    if quote.wanted.adaptive:
-        said.append(
+    texts = [f"Prices: {quote.sources}."]
+    if quote.spec.adaptive:
+        texts.append(
             f"It adapts to the work: without any it costs ${quote.least:.4f} an hour, for the scheduler, until"
             " idle_timeout ends it."
         )
     if quote.fargate is not None:
-        said.append(
+        texts.append(
             f"For comparison: on Fargate as many vCPUs and as much memory are ${quote.fargate.usd_per_hour:.4f} an hour"
             f" ({sources([quote.fargate])}); clusters run on EC2 only."
         )
-    said += [f"{fact[0].upper()}{fact[1:]}." for fact in quote.facts]
-    said += _caps(quote)
-    said += [f"REFUSED: {quote.refusal}"] if quote.refusal else []
-    said.append(_idle(quote))
-    said.append("Nothing was launched." + (" On the embedded AWS nobody pays." if quote.simulated else ""))
-    return said
+    texts += [f"{fact[0].upper()}{fact[1:]}." for fact in quote.facts]
+    texts += _caps(quote)
+    texts += [f"REFUSED: {quote.refusal}"] if quote.refusal else []
+    texts.append(_idle(quote))
+    texts.append("Nothing was launched." + (" On the embedded AWS nobody pays." if quote.simulated else ""))
+    return texts
 
 
 def as_text(quote: Quote) -> str:

@@ -19,7 +19,7 @@ SECRETS = f"{PARAMETER_ROOT}tls"
 
 #: Between claim and lease a pool is made, which may take a minute with a new instance profile; a claim
 #: without a lease is believed for so long (seconds).
-STARTING = 600.0
+CLAIM_GRACE = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class PoolFound:
             return "free"
         if self.claim.cleaning:
             return "expired"  # a removal that was interrupted; nobody works in there
-        if self.lease is not None or self.now - self.claim.since < STARTING:
+        if self.lease is not None or self.now - self.claim.since < CLAIM_GRACE:
             return "in use"
         return "expired"
 
@@ -143,7 +143,7 @@ def usd_per_hour(groups: Iterable[GroupFound]) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
+class Garbage:
     """Something to remove, and why: a pool, or a parameter that no pool has any more."""
 
     name: str
@@ -167,7 +167,7 @@ def assemble(groups: Mapping[str, list[GroupFound]], claims: Mapping[str, Claim]
     return tuple(PoolFound(n, tuple(groups.get(n, ())), claims.get(n), now) for n in names)
 
 
-def to_remove(pools: Iterable[PoolFound], secrets: Iterable[str]) -> tuple[Removal, ...]:
+def find_garbage(pools: Iterable[PoolFound], secrets: Iterable[str]) -> tuple[Garbage, ...]:
     """Say what nobody needs any more; never a pool in use, and none whose lease still runs.
 
     Parameters
@@ -178,9 +178,9 @@ def to_remove(pools: Iterable[PoolFound], secrets: Iterable[str]) -> tuple[Remov
     """
     pools = tuple(pools)
     known = {p.name for p in pools}
-    found = [Removal(p.name, _why(p), p) for p in pools if _why(p)]
+    found = [Garbage(p.name, _why(p), p) for p in pools if _why(p)]
     orphans = sorted(s for s in secrets if s.startswith(f"{SECRETS}/") and s.rsplit("/", 1)[-1] not in known)
-    return (*found, *(Removal(name, "parameter without a pool") for name in orphans))
+    return (*found, *(Garbage(name, "parameter without a pool") for name in orphans))
 
 
 def _why(pool: PoolFound) -> str:

@@ -36,7 +36,7 @@ class Zone:
     subnet: str
     vpc: str
     name: str
-    sold: frozenset[str]
+    available_types: frozenset[str]
     size: int
     score: int | None = None
     price: float | None = None
@@ -57,7 +57,15 @@ def best(zones: list[Zone], head: str) -> Zone:
     def merit(zone: Zone) -> tuple[bool, int, bool, int, int, int, str]:
         score = (zone.score or 0) // SCORE_STEP
         cheap = -round(math.log(zone.price, PRICE_STEP)) if zone.price and zone.score is None else 0
-        return head in zone.sold, len(zone.sold), not zone.failures, score, cheap, zone.size, zone.subnet
+        return (
+            head in zone.available_types,
+            len(zone.available_types),
+            not zone.failures,
+            score,
+            cheap,
+            zone.size,
+            zone.subnet,
+        )
 
     return max(zones, key=merit)
 

@@ -49,7 +49,7 @@ def _allow(actions: list[str], resource: str | list[str] = "*", **more: Any) -> 
 
 
 #: For who launches: the check before a launch, and ``starburst quota status``. Without it launches go on unchecked.
-QUOTA_LOOK = _allow(
+QUOTA_READ = _allow(
     [
         "servicequotas:GetServiceQuota",
         "servicequotas:GetAWSDefaultServiceQuota",

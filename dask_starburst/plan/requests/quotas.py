@@ -144,17 +144,19 @@ class Verdict:
         return self.head_fits and workers <= self.room
 
 
-def usage(running: Iterable[Running], but: str = "") -> Counter[str]:
-    """Return the vCPUs in use by quota code, without those of the pool `but`."""
+def usage(running: Iterable[Running], excluding: str = "") -> Counter[str]:
+    """Return the vCPUs in use by quota code, without those of the pool `excluding`."""
     used: Counter[str] = Counter()
     for one in running:
         quota = quota_of(one.type, one.market)
-        if quota is not None and (not but or one.pool != but):
+        if quota is not None and (not excluding or one.pool != excluding):
             used[quota.code] += one.vcpus
     return used
 
 
-def weigh(request: CapacityRequest, limits: Mapping[str, float], running: Iterable[Running], pool: str = "") -> Verdict:
+def evaluate(
+    request: CapacityRequest, limits: Mapping[str, float], running: Iterable[Running], pool: str = ""
+) -> Verdict:
     """Return whether a wish fits.
 
     Parameters
@@ -168,7 +170,7 @@ def weigh(request: CapacityRequest, limits: Mapping[str, float], running: Iterab
     pool : str
         The pool that the cluster has: what runs in it already is part of the wish, and does not count twice.
     """
-    used = usage(running, but=pool)
+    used = usage(running, excluding=pool)
 
     def standing(quota: Quota | None) -> Standing | None:
         return Standing(quota, limits[quota.code], used[quota.code]) if quota and quota.code in limits else None
@@ -177,21 +179,21 @@ def weigh(request: CapacityRequest, limits: Mapping[str, float], running: Iterab
     if head is not None:
         used[head.quota.code] += request.head.vcpus
     choices = [(standing(quota), kind) for quota, kind in request.choices()]
-    told = tuple((found, kind) for found, kind in choices if found is not None)
-    return Verdict(request, head, told, known=len(told) == len(choices))
+    standings = tuple((found, kind) for found, kind in choices if found is not None)
+    return Verdict(request, head, standings, known=len(standings) == len(choices))
 
 
-def no_head(verdict: Verdict, region: str) -> str:
+def scheduler_shortfall(verdict: Verdict, region: str) -> str:
     """Say that not even the scheduler fits."""
     head, kind = verdict.head, verdict.request.head
     assert head is not None
     return (
         f"the scheduler's {kind.name} ({_count(kind.vcpus, 'vCPU')}, on demand) does not fit in the account's quota in"
-        f" {region}. {head}. Nothing was launched. {how_to_get(head, kind, head.used + _all(verdict.request, head))}"
+        f" {region}. {head}. Nothing was launched. {how_to_increase(head, kind, head.used + _all(verdict.request, head))}"
     )
 
 
-def short(verdict: Verdict, region: str) -> str:
+def workers_shortfall(verdict: Verdict, region: str) -> str:
     """Say that fewer workers fit than were asked for: how many, by which numbers, and what to type."""
     request, room = verdict.request, int(verdict.room)
     numbers = "; ".join(
@@ -205,20 +207,20 @@ def short(verdict: Verdict, region: str) -> str:
     else:
         asked = f"none of {_count(request.count, 'worker')} fits" if request.count else "not a single worker fits"
         text = f"{asked} in the account's quota in {region}"
-    return f"{text}. {numbers}. {how_to_get(first, kind, total)}"
+    return f"{text}. {numbers}. {how_to_increase(first, kind, total)}"
 
 
-def how_to_get(standing: Standing, kind: InstanceType, total: float) -> str:
+def how_to_increase(standing: Standing, kind: InstanceType, total: float) -> str:
     """Say what to type for a quota of at least `total` vCPUs."""
     quota = standing.quota
     option = f"--{quota.market}" + ("" if quota.code in _STANDARD else f" --instance-type {kind.name}")
     return (
-        f"End what else runs, or ask AWS for more: `starburst quota request {worth_asking(total, standing.limit)}"
+        f"End what else runs, or ask AWS for more: `starburst quota request {increase_to_request(total, standing.limit)}"
         f" {option}`, or in the AWS console: Service Quotas, Amazon EC2, {quota.code}."
     )
 
 
-def worth_asking(total: float, limit: float) -> int:
+def increase_to_request(total: float, limit: float) -> int:
     """Return the next power of two that holds so many vCPUs and is more than the limit."""
     return int(2 ** math.ceil(math.log2(max(total, limit + 1, 8))))
 

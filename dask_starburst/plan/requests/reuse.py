@@ -15,7 +15,7 @@ SPEC_TAG = f"{NAMESPACE}:spec"
 #: The tag of a group that was given back warm: when AWS empties it, in seconds since the epoch.
 WARM_TAG = f"{NAMESPACE}:warm-until"
 #: A lease that is due within so many seconds is not renewed any more: AWS may be about to carry it out.
-LAST_CALL = 15.0
+EXPIRY_MARGIN = 15.0
 #: Auto Scaling may act two minutes late (aws-facts, finding 8), so what would be kept for less is given back cold.
 SHORTEST_WARM = 60.0
 
@@ -39,15 +39,15 @@ class Candidate:
     workers: int = 0
     until: float | None = None
 
-    def dying(self, now: float) -> bool:
+    def expiring(self, now: float) -> bool:
         """Whether its instances are about to go, so that it is neither warm nor cold."""
-        return self.instances > 0 and self.until is not None and self.until < now + LAST_CALL
+        return self.instances > 0 and self.until is not None and self.until < now + EXPIRY_MARGIN
 
 
-def preferred(found: Iterable[Candidate], wanted: int, now: float) -> list[Candidate]:
+def preferred(found: Iterable[Candidate], requested: int, now: float) -> list[Candidate]:
     """Return the pools in the order in which to try them.
 
-    The smallest warm one that has enough for `wanted` workers, so that a large one is left to who
+    The smallest warm one that has enough for `requested` workers, so that a large one is left to who
     needs it; then the largest warm ones; then the cold ones by name. One whose instances are about
     to go is left out: what AWS has begun is not stopped by a renewal.
 
@@ -64,10 +64,10 @@ def preferred(found: Iterable[Candidate], wanted: int, now: float) -> list[Candi
     def rank(one: Candidate) -> tuple[int, int, int, str]:
         if not one.instances:
             return (2, 0, 0, one.name)
-        enough = one.workers >= wanted
+        enough = one.workers >= requested
         return (0 if enough else 1, one.workers if enough else -one.workers, -one.instances, one.name)
 
-    return sorted((one for one in found if not one.dying(now)), key=rank)
+    return sorted((one for one in found if not one.expiring(now)), key=rank)
 
 
 @dataclass(frozen=True, slots=True)

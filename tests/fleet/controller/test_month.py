@@ -136,17 +136,17 @@ class Month(SimulatedFleet):
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.loop.run(work)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         before = self.observed
-        super()._look()
+        super()._poll()
         self.market.now = self.aws.now
         self.performer.compare(before, self.observed)
         self.budget.look(self.aws.now, self.limits)
         self.ledger.reprice(self.aws.now)
 
-    def _follow(self) -> None:
+    def _track(self) -> None:
         old = dict(self.workers)
-        super()._follow()
+        super()._track()
         for name, before in old.items():
             after = self.workers.get(name) or replace(before, state=S.STOPPED, requested=False)
             if after is not before:
@@ -243,7 +243,7 @@ def test_after_a_month_a_cluster_holds_no_more_and_each_look_costs_no_more_than_
     ticks(fleet, SOON)
     looks: dict[str, Callable[[], Any]] = {
         "step": lambda: step(fleet.workers.values(), fleet.observed, fleet.aws.now, fleet.limits),
-        "follow": fleet._follow,
+        "track": fleet._track,
         "boots": lambda: fleet.startups.seen(fleet.aws.now),
         "spent": lambda: fleet.ledger.spent(fleet.aws.now),
         "total": lambda: fleet.ledger.total(fleet.aws.now),

@@ -58,8 +58,8 @@ def test_every_wish_is_cancelled_before_a_running_worker_is_retired(state, targe
 def test_nothing_launched_goes_while_it_was_asked_for_lately(state, target, limits):
     decision = recommend(state, target, 100.0, limits)
     launched = decision.retire + len(set(decision.cancel) & set(state.booting))
-    lately = [look.target for look in state.samples if look.at > 40]
-    watched = any(look.at <= 40 for look in state.samples)
+    lately = [sample.target for sample in state.samples if sample.at > 40]
+    watched = any(sample.at <= 40 for sample in state.samples)
     if launched:
         assert watched
         assert decision.target_workers >= max([*lately, limits.minimum])
@@ -73,8 +73,8 @@ def test_what_boots_is_not_asked_for_again():
 def test_the_first_step_is_small_and_the_maximum_is_near_all_the_same():
     limits = Limits(0, 500)
     steps, planned = [], 0
-    for look in range(5):
-        planned = recommend(State(booting=names("b", planned)), 500, 5.0 * look, limits).target_workers
+    for sample in range(5):
+        planned = recommend(State(booting=names("b", planned)), 500, 5.0 * sample, limits).target_workers
         steps.append(planned)
     assert steps == [50, 100, 200, 400, 500]
     assert recommend(State(), 10, 0.0, Limits(0, 10)).target_workers == 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dask_starburst.plan.loop.offerings import MEMORY, SLACK, Kind, Refusal, closed, launchable, remember
+from dask_starburst.plan.loop.offerings import LAUNCH_SLACK, REFUSAL_TTL, Kind, Refusal, closed, launchable, remember
 
 NOW = 1000.0
 ALLOWED = ("a.large", "b.large", "c.large")
@@ -16,8 +16,8 @@ def refused(type: str = "", kind: Kind = "capacity", at: float = NOW, group: str
 
 def test_a_refusal_is_believed_for_three_minutes():
     known = [refused("a.large", at=NOW)]
-    assert remember(known, [], {}, NOW + MEMORY - 1) == tuple(known)
-    assert remember(known, [], {}, NOW + MEMORY) == ()
+    assert remember(known, [], {}, NOW + REFUSAL_TTL - 1) == tuple(known)
+    assert remember(known, [], {}, NOW + REFUSAL_TTL) == ()
 
 
 def test_the_newest_refusal_of_a_type_counts():
@@ -27,8 +27,8 @@ def test_the_newest_refusal_of_a_type_counts():
 
 def test_what_was_said_of_a_whole_group_is_over_when_it_gets_an_instance():
     known = [refused(), refused("a.large")]
-    assert remember(known, [], {"spot": NOW + SLACK}, NOW + 20) == tuple(known)  # launched together with it
-    assert remember(known, [], {"spot": NOW + SLACK + 1}, NOW + 20) == (known[1],)
+    assert remember(known, [], {"spot": NOW + LAUNCH_SLACK}, NOW + 20) == tuple(known)  # launched together with it
+    assert remember(known, [], {"spot": NOW + LAUNCH_SLACK + 1}, NOW + 20) == (known[1],)
     assert remember(known, [], {"on-demand": NOW + 19}, NOW + 20) == tuple(known)
 
 

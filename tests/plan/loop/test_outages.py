@@ -61,13 +61,13 @@ def test_no_attempt_is_counted_while_aws_cannot_be_asked_and_all_goes_on_afterwa
 
 @settings(max_examples=12)
 @given(st.integers(0, 2**32 - 1), st.floats(100, 2000))
-def test_a_worker_that_aws_had_nothing_for_comes_by_itself_after_a_rest(seed: int, shut: float):
+def test_a_worker_that_aws_had_nothing_for_comes_by_itself_after_a_rest(seed: int, no_capacity_until: float):
     fleet = a_fleet(seed, [])
-    fleet.aws.shut["spot"] = shut
+    fleet.aws.no_capacity_until["spot"] = no_capacity_until
     fleet.request(["0", "1"], "spot")
-    while fleet.aws.now < shut + LIMITS.rest + SOON + 2 * LIMITS.capacity:
+    while fleet.aws.now < no_capacity_until + LIMITS.rest + SOON + 2 * LIMITS.capacity:
         fleet.tick()
-    assert fleet.settled()
+    assert fleet.converged()
 
 
 def seen(*tasks: Task, **more: object) -> Observed:
@@ -104,7 +104,9 @@ def test_what_aws_ends_in_passing_is_no_attempt_and_the_pauses_grow(attempt: int
         assert (after.state, after.attempt) == (S.REQUESTED, attempt)
         pauses.append(after.not_before - now)
         now = after.not_before
-        worker = Worker("0", "spot", S.PLACED, since=now, attempt=attempt, task="t", hitches=after.hitches)
+        worker = Worker(
+            "0", "spot", S.PLACED, since=now, attempt=attempt, task="t", transient_failures=after.transient_failures
+        )
     assert pauses == [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 128.0]
 
 

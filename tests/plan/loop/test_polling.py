@@ -8,9 +8,9 @@ from dask_starburst.plan.loop.polling import (
     Connected,
     booting,
     differing,
+    instances_may_have_changed,
     join_instances,
     join_tasks,
-    moving,
     pause,
     unverified,
 )
@@ -20,7 +20,7 @@ S = WorkerState
 NOW = 1000.0
 
 
-def machine(name: str = "i", **more: object) -> Instance:
+def instance(name: str = "i", **more: object) -> Instance:
     usual: dict = {"arn": f"arn:{name}", "connected": True, "seen": True}
     return Instance(name, "spot", "c7g.xlarge", **(usual | more))
 
@@ -33,9 +33,9 @@ def task(name: str = "a", status: str = "RUNNING", instance: str = "arn:i") -> T
     return Task(f"t-{name}", name, 0, status, instance)
 
 
-def asked(*workers: Worker, members: str = "", described: float = 0.0, instance: Instance | None = None) -> set[str]:
+def asked(*workers: Worker, members: str = "", described: float = 0.0, on: Instance | None = None) -> set[str]:
     tasks = {t.arn: t for t in [task()]}
-    observed = Observed(instances={"i": instance or machine()}, tasks=tasks, members=frozenset(members))
+    observed = Observed(instances={"i": on or instance()}, tasks=tasks, members=frozenset(members))
     return unverified(workers, observed, {"t-a": described}, NOW, 6.0)
 
 
@@ -60,8 +60,8 @@ def test_a_task_that_nobody_keeps_is_asked_for_until_it_is_over():
 
 
 def test_a_task_whose_instance_goes_is_asked_for_though_dask_still_knows_it():
-    assert asked(worker(S.READY), members="a", instance=machine(terminating=True)) == {"t-a"}
-    assert asked(worker(S.READY), members="a", instance=machine("other", arn="arn:other")) == {"t-a"}
+    assert asked(worker(S.READY), members="a", on=instance(terminating=True)) == {"t-a"}
+    assert asked(worker(S.READY), members="a", on=instance("other", arn="arn:other")) == {"t-a"}
 
 
 def test_a_sweep_finds_strays_and_those_that_ended_unnoticed():
@@ -87,25 +87,27 @@ def test_instances_are_joined_with_what_ecs_says_and_kept_when_it_was_not_asked(
     assert booting(first.values())
     connected = Connected(frozenset({"arn:i"}), {"arn:i": "i"})
     second = join_instances(present, connected, Observed(instances=first), NOW + 3)
-    assert second["i"] == machine(launched=NOW, idle_since=NOW)
+    assert second["i"] == instance(launched=NOW, idle_since=NOW)
     assert join_instances(present, None, Observed(instances=second), NOW + 6) == second
     disconnected = join_instances(present, Connected(frozenset(), {}), Observed(instances=second), NOW + 9)
     assert (disconnected["i"].connected, disconnected["i"].seen, disconnected["i"].arn) == (False, True, "arn:i")
 
 
 def test_looks_are_rarer_when_many_are_under_way_and_rarest_when_none_is():
-    assert pause(1.5, 1, calm=False) == 1.5
-    assert pause(1.5, 201, calm=False) == 3.0
-    assert pause(1.5, 0, calm=True) == 12.0
+    assert pause(1.5, 1, idle=False) == 1.5
+    assert pause(1.5, 201, idle=False) == 3.0
+    assert pause(1.5, 0, idle=True) == 12.0
 
 
 def test_instances_are_listed_again_only_when_some_may_have_come_or_gone():
-    here = replace(machine(), connected=True, seen=True)
-    calm = Observed(groups={here.group: Group(here.group, 1)}, instances={here.id: here})
+    here = replace(instance(), connected=True, seen=True)
+    idle = Observed(groups={here.group: Group(here.group, 1)}, instances={here.id: here})
     up = [worker(S.READY)]
-    assert not moving(calm, up, {"a"})
-    assert moving(calm, up, set()), "a worker has gone"
-    assert moving(replace(calm, groups={here.group: Group(here.group, 2)}), up, {"a"}), "one is to come"
-    assert moving(replace(calm, instances={here.id: replace(here, terminating=True)}), up, {"a"})
-    assert moving(replace(calm, instances={here.id: replace(here, connected=False)}), up, {"a"})
-    assert moving(replace(calm, in_flight={SetDesired(here.group, 2): NOW}), up, {"a"})
+    assert not instances_may_have_changed(idle, up, {"a"})
+    assert instances_may_have_changed(idle, up, set()), "a worker has gone"
+    assert instances_may_have_changed(replace(idle, groups={here.group: Group(here.group, 2)}), up, {"a"}), (
+        "one is to come"
+    )
+    assert instances_may_have_changed(replace(idle, instances={here.id: replace(here, terminating=True)}), up, {"a"})
+    assert instances_may_have_changed(replace(idle, instances={here.id: replace(here, connected=False)}), up, {"a"})
+    assert instances_may_have_changed(replace(idle, in_flight={SetDesired(here.group, 2): NOW}), up, {"a"})

@@ -8,7 +8,7 @@ from random import Random
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dask_starburst.plan.loop.reconcile import settle, step
+from dask_starburst.plan.loop.reconcile import step, unconfirmed
 from dask_starburst.plan.loop.state import (
     Action,
     Forget,
@@ -116,14 +116,14 @@ def check_capacity(
     present = [
         i for i in observed.instances.values() if i.group == group.name and not i.terminating and i.id not in leaving
     ]
-    wanted = [w for w in workers if w.group == group.name and w.requested]
+    requested = [w for w in workers if w.group == group.name and w.requested]
     spare = patience.spare.get(group.name, 0)
     if action.desired == 0:
         assert not spare
         assert not present
-        assert all(w.state is S.FAILED for w in wanted)
+        assert all(w.state is S.FAILED for w in requested)
         return
-    waiting = sum(w.state is S.CAPACITY for w in wanted)
+    waiting = sum(w.state is S.CAPACITY for w in requested)
     # What is there and idle is used first, so nothing is ordered beside it.
     busy = sum(i.arn in held or i.id in in_flight_runs(under_way) for i in present)
     idle = len(present) - busy
@@ -178,13 +178,13 @@ def test_no_decision_breaks_a_promise_whatever_it_is_shown(situation: Situation,
 @given(situations(), limits)
 def test_the_same_state_is_not_acted_on_twice(situation: Situation, patience: Limits):
     observed, workers = situation.observed, tracked(situation, patience)
-    asked: set[Action] = set()
+    in_flight: set[Action] = set()
     for _ in range(4):
         actions = step(workers, observed, NOW, patience)
-        assert asked.isdisjoint(actions)
+        assert in_flight.isdisjoint(actions)
         if not any(isinstance(a, Terminate) for a in actions):
             break  # only what goes makes room for one more decision
-        asked |= set(actions)
+        in_flight |= set(actions)
         observed = replace(observed, in_flight={**observed.in_flight, **dict.fromkeys(actions, NOW)})
     observed = replace(observed, in_flight={**observed.in_flight, **dict.fromkeys(actions, NOW)})
     assert step(workers, observed, NOW, patience) == ()
@@ -198,10 +198,10 @@ def test_deciding_has_no_memory_and_no_order(situation: Situation, patience: Lim
 
 @given(situations())
 def test_what_has_become_visible_is_forgotten_and_the_rest_is_kept(situation: Situation):
-    asked, observed = situation.observed.in_flight, situation.observed
-    kept = settle(asked, observed)
-    assert kept.items() <= asked.items()
-    for action in asked.keys() - kept.keys():
+    in_flight, observed = situation.observed.in_flight, situation.observed
+    kept = unconfirmed(in_flight, observed)
+    assert kept.items() <= in_flight.items()
+    for action in in_flight.keys() - kept.keys():
         match action:
             case SetDesired(group, desired):
                 assert observed.groups[group].desired == desired
@@ -230,12 +230,12 @@ def arrive(fleet: SimulatedFleet, limit: float = PATIENCE) -> None:
     end = fleet.aws.now + limit
     while fleet.aws.now < end:
         actions = fleet.tick()
-        if fleet.settled() and not actions:
+        if fleet.converged() and not actions:
             break
-    assert fleet.settled()
+    assert fleet.converged()
     for _ in range(5):
         assert fleet.tick() == ()
-        assert fleet.settled()
+        assert fleet.converged()
 
 
 def live(fleet: SimulatedFleet, changes: dict[float, tuple[str, set[str]]], seconds: float) -> None:
@@ -307,12 +307,12 @@ def test_warm_instances_are_kept_and_used_again_and_then_given_back(size: int, s
     assert len(fleet.aws.alive("spot")) == size  # kept
     fleet.request(names, "spot")
     live(fleet, {}, 60.0)
-    assert fleet.settled()
+    assert fleet.converged()
     assert fleet.aws.launched == size  # used again
     fleet.request([], "spot")
     live(fleet, {}, 600.0)
-    assert fleet.settled()
-    assert not fleet.aws.machines  # given back
+    assert fleet.converged()
+    assert not fleet.aws.instances  # given back
 
 
 @settings(max_examples=30)
@@ -336,7 +336,7 @@ def test_spares_take_new_workers_at_once_and_are_made_up_for(size: int, spare: i
 # -- single decisions -----------------------------------------------------------------------------
 
 
-def machine(name: str = "i-0", **more: object) -> Instance:
+def instance(name: str = "i-0", **more: object) -> Instance:
     usual: dict[str, object] = {"arn": f"arn:{name}", "connected": True, "seen": True}
     return Instance(name, "spot", "c7g.xlarge", **(usual | more))  # type: ignore[arg-type]  # by name
 
@@ -356,47 +356,47 @@ def test_what_is_missing_is_ordered_at_once_and_together():
 
 
 def test_a_worker_is_placed_as_soon_as_an_instance_is_connected():
-    assert step([waiting()], seen(1, machine()), NOW, Limits()) == (RunTask("a", "spot", 0, "i-0"),)
+    assert step([waiting()], seen(1, instance()), NOW, Limits()) == (RunTask("a", "spot", 0, "i-0"),)
 
 
 def test_who_has_waited_longest_is_placed_first():
     workers = [waiting("young", NOW), waiting("old", NOW - 60)]
-    assert step(workers, seen(2, machine()), NOW, Limits()) == (RunTask("old", "spot", 0, "i-0"),)
+    assert step(workers, seen(2, instance()), NOW, Limits()) == (RunTask("old", "spot", 0, "i-0"),)
 
 
 def test_what_is_left_over_goes_in_the_step_that_places_the_last_worker():
-    booting = machine("i-1", arn=None, connected=False, seen=False, launched=NOW, idle_since=NOW)
-    actions = step([waiting()], seen(2, machine(), booting), NOW, Limits())
+    booting = instance("i-1", arn=None, connected=False, seen=False, launched=NOW, idle_since=NOW)
+    actions = step([waiting()], seen(2, instance(), booting), NOW, Limits())
     assert actions == (RunTask("a", "spot", 0, "i-0"), Terminate("i-1", "spot"))
 
 
 def test_an_instance_that_refused_a_task_is_tried_last():
-    observed = seen(2, machine("i-0", refused_at=NOW - 3), machine("i-1"))
+    observed = seen(2, instance("i-0", refused_at=NOW - 3), instance("i-1"))
     assert step([waiting()], observed, NOW, Limits(warm=60))[0] == RunTask("a", "spot", 0, "i-1")
 
 
 def test_an_instance_is_neither_given_away_nor_terminated_while_a_task_is_on_its_way_to_it():
-    asked = {RunTask("gone", "spot", 0, "i-0"): NOW - 1}
-    assert step([waiting()], seen(2, machine(), in_flight=asked), NOW, Limits()) == ()
-    assert step([], seen(1, machine(), in_flight=asked), NOW, Limits()) == ()
+    in_flight = {RunTask("gone", "spot", 0, "i-0"): NOW - 1}
+    assert step([waiting()], seen(2, instance(), in_flight=in_flight), NOW, Limits()) == ()
+    assert step([], seen(1, instance(), in_flight=in_flight), NOW, Limits()) == ()
 
 
 def test_nothing_is_terminated_while_more_workers_pause_than_instances_are_free():
     pausing = [Worker(name, "spot", S.REQUESTED, not_before=NOW + 4) for name in "abc"]
-    assert step(pausing, seen(2, machine("i-0"), machine("i-1")), NOW, Limits()) == ()
+    assert step(pausing, seen(2, instance("i-0"), instance("i-1")), NOW, Limits()) == ()
 
 
 def test_an_instance_whose_agent_never_came_makes_room_for_another():
-    dud = machine(arn=None, connected=False, seen=False, launched=NOW - 121)
+    dud = instance(arn=None, connected=False, seen=False, launched=NOW - 121)
     observed = seen(1, dud)
     first = step([waiting()], observed, NOW, Limits())
     assert first == (Terminate("i-0", "spot"),)
-    asked = replace(observed, in_flight=dict.fromkeys(first, NOW))
-    assert step([waiting()], asked, NOW, Limits()) == (SetDesired("spot", 1),)
+    in_flight = replace(observed, in_flight=dict.fromkeys(first, NOW))
+    assert step([waiting()], in_flight, NOW, Limits()) == (SetDesired("spot", 1),)
 
 
 def test_an_instance_whose_agent_fell_silent_is_replaced_when_a_worker_waits_for_it():
-    disconnected = machine(connected=False)
+    disconnected = instance(connected=False)
     assert step([waiting(since=NOW - 10)], seen(1, disconnected), NOW, Limits()) == ()  # it may come back
     assert step([waiting(since=NOW - 21)], seen(1, disconnected), NOW, Limits()) == (Terminate("i-0", "spot"),)
 
@@ -408,30 +408,30 @@ def test_a_name_that_a_dead_process_holds_is_asked_back():
 
 def test_the_instance_of_a_worker_that_is_replaced_is_kept_meanwhile():
     worker = Worker("a", "spot", S.REQUESTED, not_before=NOW + 4)
-    assert step([worker], seen(1, machine()), NOW, Limits()) == ()
+    assert step([worker], seen(1, instance()), NOW, Limits()) == ()
 
 
 def test_a_task_is_stopped_once_even_if_the_reason_is_told_differently():
     task = Task("t", "a", 0, "RUNNING", "arn:i-0")
     worker = Worker("a", "spot", S.FAILED, task="t", reason="did not join within 180 s")
-    observed = seen(1, machine(), tasks={"t": task})
+    observed = seen(1, instance(), tasks={"t": task})
     actions = step([worker], observed, NOW, Limits())
     assert [(a.task, a.reason) for a in actions if isinstance(a, StopTask)] == [("t", worker.reason)]
-    asked = replace(observed, in_flight=dict.fromkeys(actions, NOW))
-    assert step([replace(worker, reason="the same at length")], asked, NOW, Limits()) == ()
+    in_flight = replace(observed, in_flight=dict.fromkeys(actions, NOW))
+    assert step([replace(worker, reason="the same at length")], in_flight, NOW, Limits()) == ()
 
 
 def test_the_double_of_a_task_is_stopped():
     tasks = {arn: Task(arn, "a", 0, "RUNNING", f"arn:{i}") for arn, i in (("t", "i-0"), ("u", "i-1"))}
     worker = Worker("a", "spot", S.READY, task="t", instance="arn:i-0")
-    actions = step([worker], seen(2, machine("i-0"), machine("i-1"), tasks=tasks), NOW, Limits())
+    actions = step([worker], seen(2, instance("i-0"), instance("i-1"), tasks=tasks), NOW, Limits())
     assert actions == (StopTask("u", "no longer wanted"),)
 
 
 def test_a_retiring_worker_is_retired_and_keeps_its_instance():
     worker = Worker("a", "spot", S.RETIRING, requested=False, task="t", instance="arn:i-0")
     tasks = {"t": Task("t", "a", 0, "RUNNING", "arn:i-0")}
-    actions = step([worker], seen(1, machine(), tasks=tasks, members=frozenset("a")), NOW, Limits())
+    actions = step([worker], seen(1, instance(), tasks=tasks, members=frozenset("a")), NOW, Limits())
     assert actions == (Retire("a"),)
 
 
@@ -442,7 +442,7 @@ def test_capacity_that_nobody_waits_for_and_that_never_came_is_given_back():
 def test_the_replacement_that_auto_scaling_is_about_to_launch_is_left_alone():
     worker = Worker("a", "spot", S.READY, task="t", instance="arn:i-0")
     tasks = {"t": Task("t", "a", 0, "RUNNING", "arn:i-0")}
-    interrupted = machine(terminating=True)
+    interrupted = instance(terminating=True)
     assert step([worker], seen(1, interrupted, tasks=tasks, members=frozenset("a")), NOW, Limits()) == ()
 
 

@@ -15,8 +15,8 @@ SHAPE = Shape(nthreads=4, memory=8 * GIB)
 USUAL = (0, 10)
 
 
-def within(asked: dict[str, Any], most: int = 20, usual: tuple[int, int] = USUAL) -> tuple[int, int]:
-    return bounds(asked, usual, SHAPE, most)
+def within(given: dict[str, Any], most: int = 20, usual: tuple[int, int] = USUAL) -> tuple[int, int]:
+    return bounds(given, usual, SHAPE, most)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def within(asked: dict[str, Any], most: int = 20, usual: tuple[int, int] = USUAL
     ],
     ids=str,
 )
-def test_bounds_mean_what_they_mean_in_dask(asked: dict[str, Any], expected: tuple[int, int]):
-    assert within(asked) == expected
+def test_bounds_mean_what_they_mean_in_dask(given: dict[str, Any], expected: tuple[int, int]):
+    assert within(given) == expected
 
 
 def test_bounds_of_the_settings_give_way_to_max_workers_and_to_what_is_given():
@@ -65,9 +65,9 @@ def test_bounds_of_the_settings_give_way_to_max_workers_and_to_what_is_given():
     ],
     ids=str,
 )
-def test_bounds_that_make_no_sense_are_refused_in_words(asked: dict[str, Any], words: str):
+def test_bounds_that_make_no_sense_are_refused_in_words(given: dict[str, Any], words: str):
     with pytest.raises(BadArgument, match=words):
-        within(asked)
+        within(given)
 
 
 @pytest.mark.parametrize(
@@ -89,9 +89,9 @@ def test_scale_takes_what_needs_most_workers(n: int, memory: Any, cores: Any, ex
         ((0, None, math.nan), "cores=nan is not a number of threads"),
     ],
 )
-def test_what_scale_cannot_do_is_refused_in_words(asked: tuple[Any, Any, Any], words: str):
+def test_what_scale_cannot_do_is_refused_in_words(given: tuple[Any, Any, Any], words: str):
     with pytest.raises(BadArgument, match=words):
-        workers_requested(*asked, SHAPE, 20)
+        workers_requested(*given, SHAPE, 20)
 
 
 def test_what_costs_nothing_is_taken_back_first_and_of_the_others_the_latest():

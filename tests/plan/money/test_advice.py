@@ -66,12 +66,12 @@ def test_what_is_not_known_comes_after_what_is():
 
 
 def test_hyperthreads_burstable_types_and_assumed_prices_are_warned_of():
-    said = " ".join(warnings([GRAVITON, INTEL, BURSTABLE]))
-    assert "A vCPU of c7i is a hyperthread" in said
-    assert "t4g are burstable" in said
-    assert "~ is an assumption" in said
-    assert "Spot Instance Advisor" in said
-    assert "Prices say nothing of speed" not in said
+    texts = " ".join(warnings([GRAVITON, INTEL, BURSTABLE]))
+    assert "A vCPU of c7i is a hyperthread" in texts
+    assert "t4g are burstable" in texts
+    assert "~ is an assumption" in texts
+    assert "Spot Instance Advisor" in texts
+    assert "Prices say nothing of speed" not in texts
     assert "Prices say nothing of speed" in " ".join(warnings([BURSTABLE]))
 
 
@@ -80,9 +80,9 @@ def test_a_spot_price_of_which_nothing_was_published_has_a_mark_of_its_own():
     unpublished = Candidate(kind("c6a.xlarge"), alike, alike, "spot")
     assert unpublished.spot_unpublished
     assert not GRAVITON.spot_unpublished
-    said = " ".join(warnings([unpublished]))
-    assert "≤ is a Spot price of which nothing was published" in said
-    assert "~" not in said
+    texts = " ".join(warnings([unpublished]))
+    assert "≤ is a Spot price of which nothing was published" in texts
+    assert "~" not in texts
 
 
 def test_interruptions_are_those_that_were_published_and_no_others():

@@ -24,8 +24,8 @@ from dask_starburst.plan.loop.state import (
     WorkerState,
 )
 from dask_starburst.plan.money.budget import (
+    CLIENT_TIMEOUT,
     INTERVAL,
-    SILENCE,
     Caps,
     Rates,
     check_launch,
@@ -43,11 +43,11 @@ CHEAP, DEAR = TYPES
 RATES = Rates({(CHEAP, "spot"): 0.1, (DEAR, "spot"): 0.3, (CHEAP, "on-demand"): 0.4, (DEAR, "on-demand"): 0.5})
 
 
-def pool(desired: int = 0, *kinds: str, asked: int | None = None, groups: tuple[str, ...] = ("spot",)) -> Observed:
+def pool(desired: int = 0, *kinds: str, requested: int | None = None, groups: tuple[str, ...] = ("spot",)) -> Observed:
     """Return a pool with instances of these types, and this desired capacity of its first group."""
     instances = {f"i-{n}": Instance(f"i-{n}", groups[0], kind, f"arn:{n}", True) for n, kind in enumerate(kinds)}
     sizes = {name: desired if name == groups[0] else 0 for name in groups}
-    order: dict[Action, float] = {SetDesired(groups[0], asked): NOW} if asked is not None else {}
+    order: dict[Action, float] = {SetDesired(groups[0], requested): NOW} if requested is not None else {}
     return Observed({n: Group(n, size, TYPES, TYPES) for n, size in sizes.items()}, instances, in_flight=order)
 
 
@@ -69,7 +69,7 @@ def test_what_is_there_counts_at_its_own_price_and_what_is_ordered_at_the_deares
 
 
 def test_an_order_counts_as_soon_as_it_is_given_and_not_for_ever():
-    ordered = pool(0, asked=2)
+    ordered = pool(0, requested=2)
     assert hourly(ordered, RATES, NOW, LIMITS) == pytest.approx(2 * 0.3)
     assert hourly(ordered, RATES, NOW + 2 * LIMITS.repeat, LIMITS) == 0
 
@@ -163,7 +163,7 @@ def test_a_pool_never_costs_more_than_its_cap_and_uses_it(seed: int, cap: float,
         fleet.request((str(n) for n in range(size)), "spot")
         for _ in range(120):
             fleet.tick()
-            costs = sum(RATES.of(m.type, "spot") for m in aws.machines.values() if not m.terminating)
+            costs = sum(RATES.of(m.type, "spot") for m in aws.instances.values() if not m.terminating)
             assert costs <= cap + 1e-9
     up = sum(w.state is S.READY for w in fleet.workers.values())
     assert up == sizes[-1] or costs + 0.3 > cap, "whoever can be paid for is up"
@@ -177,8 +177,8 @@ def test_a_pool_never_costs_more_than_its_cap_and_uses_it(seed: int, cap: float,
     ("caps", "wanted", "spares"),
     [(Caps(hourly=1.0), 9, 0), (Caps(hourly=1.0), 7, 2), (Caps(hourly=0.2), None, 0), (Caps(), 500, 9)],
 )
-def test_a_launch_that_costs_exactly_its_cap_is_allowed(caps: Caps, wanted: int | None, spares: int):
-    check_launch(caps, 0.1, 0.1, wanted, spares)
+def test_a_launch_that_costs_exactly_its_cap_is_allowed(caps: Caps, requested: int | None, spares: int):
+    check_launch(caps, 0.1, 0.1, requested, spares)
 
 
 @pytest.mark.parametrize(
@@ -190,9 +190,9 @@ def test_a_launch_that_costs_exactly_its_cap_is_allowed(caps: Caps, wanted: int 
         (Caps(total=0.001), 9, "a minute of every instance"),
     ],
 )
-def test_a_launch_above_a_cap_is_refused_with_what_fits(caps: Caps, wanted: int | None, said: str):
+def test_a_launch_above_a_cap_is_refused_with_what_fits(caps: Caps, requested: int | None, said: str):
     with pytest.raises(BudgetExceeded) as caught:
-        check_launch(caps, 0.1, 0.1, wanted)
+        check_launch(caps, 0.1, 0.1, requested)
     assert said in str(caught.value)
     assert "Nothing was launched" in str(caught.value)
 
@@ -210,4 +210,4 @@ def test_while_the_client_speaks_nothing_is_extrapolated():
 
 
 def test_after_a_silence_what_may_have_been_spent_since_is_added():
-    assert extrapolated(5.0, 3600.0, SILENCE + 1) == pytest.approx(5.0 + SILENCE + 1)
+    assert extrapolated(5.0, 3600.0, CLIENT_TIMEOUT + 1) == pytest.approx(5.0 + CLIENT_TIMEOUT + 1)

@@ -8,9 +8,9 @@ import pytest
 
 from dask_starburst.catalog import Price, catalogue, fargate_rates
 from dask_starburst.plan.money.budget import Caps
-from dask_starburst.plan.money.quote import Wanted, on_fargate, reckon
+from dask_starburst.plan.money.quote import LaunchSpec, compute_quote, on_fargate
 
-WANTED = Wanted("m7g.medium", ("c7g.xlarge", "m7g.xlarge"), 10, ("spot",))
+SPEC = LaunchSpec("m7g.medium", ("c7g.xlarge", "m7g.xlarge"), 10, ("spot",))
 PRICES = {
     ("m7g.medium", "on-demand"): Price(0.04, "AWS price list", "2026-07-20", "live"),
     ("c7g.xlarge", "spot"): Price(0.05, "AWS Spot price history", "2026-11-26", "live"),
@@ -22,24 +22,28 @@ VOLUME = 30 * 0.08 / 730
 
 
 def test_every_instance_has_an_address_and_a_volume():
-    quote = reckon("us-east-1", WANTED, PRICES)
+    quote = compute_quote("us-east-1", SPEC, PRICES)
     assert quote.usd_per_hour == pytest.approx(0.04 + 10 * 0.05 + 11 * 0.005 + 11 * VOLUME)
     assert [line.count for line in quote.lines] == [1, 10, 11, 11]
 
 
 def test_at_most_is_the_dearest_type_in_any_market_that_is_allowed():
-    assert reckon("us-east-1", WANTED, PRICES).at_most == pytest.approx(0.04 + 10 * 0.07 + 11 * (0.005 + VOLUME))
-    fallback = replace(WANTED, groups=("spot", "on-demand"))
-    assert reckon("us-east-1", fallback, PRICES).at_most == pytest.approx(0.04 + 10 * 0.16 + 11 * (0.005 + VOLUME))
+    assert compute_quote("us-east-1", SPEC, PRICES).at_most == pytest.approx(0.04 + 10 * 0.07 + 11 * (0.005 + VOLUME))
+    fallback = replace(SPEC, groups=("spot", "on-demand"))
+    assert compute_quote("us-east-1", fallback, PRICES).at_most == pytest.approx(
+        0.04 + 10 * 0.16 + 11 * (0.005 + VOLUME)
+    )
 
 
 def test_spares_are_a_line_of_their_own():
-    lines = {line.what: line for line in reckon("us-east-1", replace(WANTED, spares=2), PRICES).lines}
+    lines = {line.what: line for line in compute_quote("us-east-1", replace(SPEC, spares=2), PRICES).lines}
     assert lines["spare instances"].usd == pytest.approx(2 * 0.05)
 
 
 def test_it_reads_as_what_it_is():
-    text = repr(reckon("us-east-1", replace(WANTED, adaptive=True), PRICES, caps=Caps(hourly=2), refusal="too dear."))
+    text = repr(
+        compute_quote("us-east-1", replace(SPEC, adaptive=True), PRICES, caps=Caps(hourly=2), refusal="too dear.")
+    )
     assert "10 x c7g.xlarge or m7g.xlarge, Spot" in text
     assert "max_hourly_cost: $2 an hour" in text
     assert "REFUSED: too dear." in text
@@ -49,7 +53,7 @@ def test_it_reads_as_what_it_is():
 
 
 def test_what_goes_on_costing_is_said():
-    text = repr(reckon("us-east-1", WANTED, PRICES, idle=(("the image in ECR", 0.03),)))
+    text = repr(compute_quote("us-east-1", SPEC, PRICES, idle=(("the image in ECR", 0.03),)))
     assert "this goes on costing, a month: the image in ECR $0.03" in text
 
 
@@ -58,8 +62,8 @@ def test_fargate_is_there_to_compare_with():
     # 4 vCPUs and 8 GB, ten times, and one of 1 vCPU and 4 GB, at AWS's list prices.
     price = on_fargate([(1, types["m7g.medium"]), (10, types["c7g.xlarge"])], rates)
     assert price.usd_per_hour == pytest.approx(41 * 0.03238 + 84 * 0.00356, rel=1e-3)
-    text = repr(reckon("us-east-1", WANTED, PRICES, fargate=price))
+    text = repr(compute_quote("us-east-1", SPEC, PRICES, fargate=price))
     assert "on Fargate as many vCPUs and as much memory are $1.6266 an hour (AWS Fargate price" in text
     far = on_fargate([(1, types["c7g.xlarge"])], fargate_rates("eu-central-1", "arm64"))
-    assert "assumed); clusters run on EC2 only." in repr(reckon("eu-central-1", WANTED, PRICES, fargate=far))
-    assert "Fargate" not in repr(reckon("us-east-1", WANTED, PRICES))
+    assert "assumed); clusters run on EC2 only." in repr(compute_quote("eu-central-1", SPEC, PRICES, fargate=far))
+    assert "Fargate" not in repr(compute_quote("us-east-1", SPEC, PRICES))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dask_starburst.plan.requests.garbage import STARTING, Claim, GroupFound, PoolFound, assemble, to_remove
+from dask_starburst.plan.requests.garbage import CLAIM_GRACE, Claim, GroupFound, PoolFound, assemble, find_garbage
 
 NOW = 1_000_000.0
 ARN = "arn:aws:iam::123456789012:user/ann"
@@ -26,8 +26,8 @@ def pool(claimed: Claim | None = None, lease: float | None = None, types: tuple[
         pytest.param(pool(lease=NOW + 60), "free", False, id="kept-with-a-lease"),
         pytest.param(pool(types=("c7g.xlarge",)), "free", False, id="kept-with-an-instance"),
         pytest.param(pool(claim(age=9999), lease=NOW + 1), "in use", False, id="somebody-renews"),
-        pytest.param(pool(claim(age=STARTING / 2)), "in use", False, id="being-made"),
-        pytest.param(pool(claim(age=STARTING + 1)), "expired", True, id="never-came-up"),
+        pytest.param(pool(claim(age=CLAIM_GRACE / 2)), "in use", False, id="being-made"),
+        pytest.param(pool(claim(age=CLAIM_GRACE + 1)), "expired", True, id="never-came-up"),
         pytest.param(pool(claim(9999), NOW - 1, ("c7g.xlarge",)), "expired", True, id="lease-ran-out"),
         pytest.param(pool(claim(age=1, cleaning=True)), "expired", True, id="removal-interrupted"),
         pytest.param(pool(claim(1, cleaning=True), NOW + 60), "expired", False, id="removal-but-lease-runs"),
@@ -35,13 +35,13 @@ def pool(claimed: Claim | None = None, lease: float | None = None, types: tuple[
 )
 def test_a_state_follows_from_claim_lease_and_time(found: PoolFound, state: str, garbage: bool) -> None:
     assert found.state == state
-    assert [r.name for r in to_remove([found], [])] == ([found.name] if garbage else [])
+    assert [r.name for r in find_garbage([found], [])] == ([found.name] if garbage else [])
 
 
 def test_only_a_secret_of_no_pool_is_an_orphan() -> None:
     found = pool(claim(1), NOW + 60)
     secrets = ["/starburst/tls/starburst-a-0", "/starburst/tls/starburst-b-0", "/somebody/else"]
-    assert [r.name for r in to_remove([found], secrets)] == ["/starburst/tls/starburst-b-0"]
+    assert [r.name for r in find_garbage([found], secrets)] == ["/starburst/tls/starburst-b-0"]
 
 
 def test_a_claim_alone_is_a_pool_and_a_strange_name_is_none() -> None:

@@ -16,8 +16,8 @@ def chosen(*zones: Zone) -> str:
 
 
 def test_the_scheduler_has_to_be_sold_there_and_then_as_many_types_as_possible():
-    assert chosen(A, replace(B, sold=TYPES - {"head"})) == "zone-a"
-    assert chosen(A, replace(B, sold=TYPES | {"c"})) == "zone-b"
+    assert chosen(A, replace(B, available_types=TYPES - {"head"})) == "zone-a"
+    assert chosen(A, replace(B, available_types=TYPES | {"c"})) == "zone-b"
 
 
 def test_a_zone_without_failures_is_better_than_the_best_score():

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dask_starburst.plan.requests.policies import (
-    QUOTA_LOOK,
+    QUOTA_READ,
     QUOTA_REQUEST,
     Role,
     execution_role,
@@ -98,7 +98,7 @@ def test_the_instance_reads_no_secrets_and_runs_nothing():
     assert actions >= ONLY_ON_EVERYTHING
 
 
-@pytest.mark.parametrize("statement", [QUOTA_LOOK, QUOTA_REQUEST])
+@pytest.mark.parametrize("statement", [QUOTA_READ, QUOTA_REQUEST])
 def test_what_users_need_for_quotas_is_named_in_full(statement: dict[str, Any]):
     assert statement["Effect"] == "Allow"
     for action in statement["Action"]:
@@ -106,4 +106,4 @@ def test_what_users_need_for_quotas_is_named_in_full(statement: dict[str, Any]):
 
 
 def test_who_may_look_at_quotas_changes_nothing():
-    assert all(re.match(r"\w+:(Get|List|Describe)", action) for action in QUOTA_LOOK["Action"])
+    assert all(re.match(r"\w+:(Get|List|Describe)", action) for action in QUOTA_READ["Action"])

@@ -13,11 +13,11 @@ from dask_starburst.plan.requests.quotas import (
     Increase,
     Running,
     Verdict,
-    no_head,
-    short,
+    evaluate,
+    increase_to_request,
+    scheduler_shortfall,
     usage,
-    weigh,
-    worth_asking,
+    workers_shortfall,
 )
 
 ON_DEMAND, SPOT = "L-1216C47A", "L-34B43A08"
@@ -32,7 +32,7 @@ def request(count: int, policy: str = "spot", *types: str) -> CapacityRequest:
 def verdict(
     count: int, policy: str = "spot", limits: dict[str, float] | None = None, running: tuple[Running, ...] = ()
 ) -> Verdict:
-    return weigh(request(count, policy), NEW_ACCOUNT if limits is None else limits, running)
+    return evaluate(request(count, policy), NEW_ACCOUNT if limits is None else limits, running)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_what_runs_is_taken_off_whoever_has_launched_it() -> None:
 def test_a_warm_instance_of_the_own_pool_does_not_count_twice() -> None:
     warm = (Running("m7g.medium", "on-demand", 1, "ours"), Running("c7g.xlarge", "spot", 4, "ours"))
     limits = {ON_DEMAND: 1.0, SPOT: 4.0}
-    assert weigh(request(1), limits, warm, "ours").fits(1)
-    assert not weigh(request(1), limits, warm, "another").fits(1)
+    assert evaluate(request(1), limits, warm, "ours").fits(1)
+    assert not evaluate(request(1), limits, warm, "another").fits(1)
 
 
 def test_a_quota_that_nobody_knows_speaks_against_nothing() -> None:
@@ -76,7 +76,7 @@ def test_a_quota_that_nobody_knows_speaks_against_nothing() -> None:
 
 
 def test_with_several_types_the_smallest_counts() -> None:
-    assert weigh(request(9, "spot", "c7g.2xlarge", "c7g.xlarge"), {SPOT: 9.0}, ()).room == 2
+    assert evaluate(request(9, "spot", "c7g.2xlarge", "c7g.xlarge"), {SPOT: 9.0}, ()).room == 2
 
 
 def test_the_quotas_of_a_wish_are_named_once() -> None:
@@ -94,7 +94,7 @@ def test_usage_is_counted_by_quota() -> None:
 
 
 def test_a_scheduler_that_does_not_fit_is_told_with_numbers_and_what_to_type() -> None:
-    text = no_head(
+    text = scheduler_shortfall(
         verdict(2, "spot", {ON_DEMAND: 5.0, SPOT: 5.0}, (Running("t3.medium", "on-demand", 5),)), "eu-west-1"
     )
     for part in ("m7g.medium (1 vCPU, on demand)", "eu-west-1", ON_DEMAND, "5 vCPUs, 5 in use, 0 free"):
@@ -103,24 +103,24 @@ def test_a_scheduler_that_does_not_fit_is_told_with_numbers_and_what_to_type() -
 
 
 def test_workers_that_do_not_fit_are_told_with_numbers_and_what_to_type() -> None:
-    text = short(verdict(10), "eu-west-1")
+    text = workers_shortfall(verdict(10), "eu-west-1")
     assert text.startswith("only 1 of 10 workers fit")
     assert "5 vCPUs, 0 in use, 5 free, and a c7g.xlarge takes 4" in text
     assert "`starburst quota request 64 --spot`" in text
-    both = short(verdict(10, "spot_with_fallback"), "eu-west-1")
+    both = workers_shortfall(verdict(10, "spot_with_fallback"), "eu-west-1")
     assert SPOT in both
     assert ON_DEMAND in both
     assert "(the scheduler's included)" in both
 
 
 def test_no_room_at_all_is_told_so_with_workers_and_without() -> None:
-    assert short(verdict(1, limits={SPOT: 3.0}), "x").startswith("none of 1 worker fits")
-    assert short(verdict(0, limits={SPOT: 3.0}), "x").startswith("not a single worker fits")
+    assert workers_shortfall(verdict(1, limits={SPOT: 3.0}), "x").startswith("none of 1 worker fits")
+    assert workers_shortfall(verdict(0, limits={SPOT: 3.0}), "x").startswith("not a single worker fits")
 
 
 @pytest.mark.parametrize(("total", "limit", "asked"), [(5, 0, 8), (41, 5, 64), (64, 5, 64), (10, 64, 128), (0, 0, 8)])
 def test_what_is_worth_asking_for_holds_it_and_is_more_than_there_is(total: float, limit: float, asked: int) -> None:
-    assert worth_asking(total, limit) == asked
+    assert increase_to_request(total, limit) == asked
 
 
 @pytest.mark.parametrize(

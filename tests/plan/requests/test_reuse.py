@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_starburst.plan.requests.garbage import GroupFound
-from dask_starburst.plan.requests.reuse import LAST_CALL, Candidate, Kept, preferred, price_of_spares
+from dask_starburst.plan.requests.reuse import EXPIRY_MARGIN, Candidate, Kept, preferred, price_of_spares
 
 NOW = 1_000_000.0
 LATER = NOW + 600
@@ -17,8 +17,8 @@ def warm(name: str, workers: int, until: float | None = LATER) -> Candidate:
     return Candidate(name, workers + 1, workers, until)
 
 
-def names(found: list[Candidate], wanted: int) -> list[str]:
-    return [one.name for one in preferred(found, wanted, NOW)]
+def names(found: list[Candidate], requested: int) -> list[str]:
+    return [one.name for one in preferred(found, requested, NOW)]
 
 
 def test_the_smallest_warm_pool_that_is_large_enough_is_taken_then_the_largest_then_a_cold_one():
@@ -32,7 +32,7 @@ def test_a_pool_with_only_a_heads_instance_is_better_than_a_cold_one():
 
 
 def test_a_pool_that_aws_may_be_emptying_already_is_left_alone():
-    assert names([warm("gone", 3, NOW - 1), warm("going", 3, NOW + LAST_CALL / 2)], 1) == []
+    assert names([warm("gone", 3, NOW - 1), warm("going", 3, NOW + EXPIRY_MARGIN / 2)], 1) == []
     # Its lease has been carried out, so it is as cold as any.
     assert names([Candidate("emptied", 0, 0, NOW - 200)], 1) == ["emptied"]
 
@@ -41,8 +41,8 @@ def test_a_pool_that_aws_may_be_emptying_already_is_left_alone():
     st.lists(st.builds(Candidate, st.uuids().map(str), st.integers(0, 9), st.integers(0, 9), st.just(LATER))),
     st.integers(0, 9),
 )
-def test_every_pool_that_lives_is_tried_once_and_warm_before_cold(found: list[Candidate], wanted: int):
-    order = preferred(found, wanted, NOW)
+def test_every_pool_that_lives_is_tried_once_and_warm_before_cold(found: list[Candidate], requested: int):
+    order = preferred(found, requested, NOW)
     assert sorted(order, key=str) == sorted(found, key=str)
     cold = [not one.instances for one in order]
     assert cold == sorted(cold)

@@ -71,8 +71,8 @@ def test_a_worker_has_the_same_name_after_its_way_through_aws():
 
 def test_a_container_and_whoever_describes_its_task_find_the_same_worker():
     overrides = run_request(launch(FULL))["overrides"]
-    told = {v["name"]: v["value"] for v in overrides["containerOverrides"][0]["environment"]}
-    for own in places_of(told[WORKERS_VARIABLE]):
+    environment_of = {v["name"]: v["value"] for v in overrides["containerOverrides"][0]["environment"]}
+    for own in places_of(environment_of[WORKERS_VARIABLE]):
         assert place_of(overrides, ARN + own.container_instance) == own
     assert place_of(overrides, ARN + "elsewhere") is None
     assert place_of({"containerOverrides": [{"name": "stranger"}]}, ARN) is None
