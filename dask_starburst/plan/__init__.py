@@ -1,1 +1,1 @@
-"""Decisions: values in, values out. No clock, no I/O, no AWS, no asyncio, no logging."""
+"""Pure decisions: values in, values out. No clock, no I/O, no AWS, no asyncio, no logging."""

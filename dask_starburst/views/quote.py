@@ -11,7 +11,7 @@ from dask_starburst.plan.money.quote import Quote, hedge, sentences
 
 def as_renderable(quote: Quote) -> RenderableType:
     """Return a quote for a terminal."""
-    table = Table(title=f"What would be launched in {quote.where}", title_justify="left", show_footer=True)
+    table = Table(title=f"Quote for a launch in {quote.where}", title_justify="left", show_footer=True)
     table.add_column("", footer="an hour")
     table.add_column("count", justify="right")
     table.add_column("what", footer=hedge(quote))

@@ -19,7 +19,7 @@ def typed(*words: str, columns: int = 120) -> Result:
 def test_advise_ranks_fitting_types_with_the_reason_and_the_source_of_prices():
     result = typed("advise", "--vcpus", "4", "--memory", "7 GiB", "--top", "5")
     assert result.exit_code == 0, result.output
-    assert "is the cheapest that holds the worker" in result.output
+    assert "is the cheapest type that fits the worker" in result.output
     assert "Prices (Spot)" in result.output
 
 

@@ -35,7 +35,7 @@ def typed(*words: str, **environment: str) -> Result:
 def test_a_plan_works_without_an_account():
     result = typed("plan", "--workers", "10", "--region", "eu-central-1")
     assert result.exit_code == 0, result.output
-    assert "What would be launched in eu-central-1" in result.output
+    assert "Quote for a launch in eu-central-1" in result.output
     assert "No AWS credentials here" in result.output
     assert "Nothing was launched" in result.output
 

@@ -112,7 +112,7 @@ def test_a_removal_that_aws_refuses_midway_goes_on_with_the_next(aws: LocalAWS) 
     aws.inject("ecs:DeleteCluster", "UpdateInProgressException", "busy", times=1)
     aws.inject("ec2:DeleteSecurityGroup", "UnauthorizedOperation", "You are not authorized", status=403)
     assert "PermissionDenied" in starburst("pool", "delete", name, "--yes", code=1).output
-    assert "removal was interrupted" in starburst("gc").output
+    assert "deletion was interrupted" in starburst("gc").output
     starburst("gc", "--delete")
     assert_no_objects(aws)
 

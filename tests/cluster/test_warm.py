@@ -89,7 +89,7 @@ def test_a_new_worker_starts_on_a_spare_and_the_spare_is_made_up_for(clean: Loca
         place = {i.arn: i.id for i in cluster._fleet.observed.instances.values()}[worker.instance]
         assert place in before
         wait_until(lambda: len(instances(clean)) == 4, 60, "another spare")
-        assert any("is kept ready while the cluster lives: $" in e.message for e in cluster.events)
+        assert any("is kept ready while the cluster runs: $" in e.message for e in cluster.events)
 
 
 def test_what_cannot_be_kept_in_order_is_emptied_as_ever(clean: LocalAWS, caplog: pytest.LogCaptureFixture) -> None:

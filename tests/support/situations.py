@@ -100,7 +100,7 @@ actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(SetDesired, st.sampled_from(GROUPS), st.integers(0, 6)),
     st.builds(SetTypes, st.sampled_from(GROUPS), st.sampled_from([TYPES, TYPES[:1]])),
     st.builds(RunTask, st.sampled_from(NAMES), st.sampled_from(GROUPS), st.integers(0, 2), st.sampled_from(INSTANCES)),
-    st.builds(StopTask, st.sampled_from(TASKS), st.just("no longer wanted")),
+    st.builds(StopTask, st.sampled_from(TASKS), st.just("no longer requested")),
     st.builds(Terminate, st.sampled_from(INSTANCES), st.sampled_from(GROUPS)),
     st.builds(Retire, st.sampled_from(NAMES)),
     st.builds(Forget, st.sampled_from(NAMES)),

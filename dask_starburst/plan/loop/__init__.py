@@ -1,1 +1,1 @@
-"""What the control loop decides: which worker moves to which state, and what to ask of AWS next."""
+"""Decisions of the control loop: state transitions of workers, and the next requests to AWS."""

@@ -1,4 +1,4 @@
-"""How many workers to wish for, given what the work asks for: a pure decision."""
+"""How many workers an adaptive cluster requests, given the load: a pure decision."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import dataclass
 
 from dask_starburst.plan.loop.state import Name
 
-#: From zero the scheduler only guesses how long tasks take (0.5 s where it has seen none), so the
+#: From zero workers the scheduler only guesses task durations (0.5 s where it has measured none), so the
 #: first step is small: this many workers, or this share of the maximum if that is more.
 FIRST_STEP = 4
 FIRST_SHARE = 0.1
-#: Every later look may multiply the wishes by this. From a tenth to the maximum takes four looks, 20 s
-#: at the pace of an account and less than one boot; a blip that one look saw costs only a first step.
+#: Every later decision may multiply the requested workers by this. From a tenth to the maximum takes four decisions,
+#: 20 s at an account's interval and less than one startup; a short peak in one sample costs only a first step.
 GROWTH = 2
-#: So many looks to one decision. What is seen only when something is decided misses the top of every wave
-#: that is shorter: workers would be given up and launched again though they were wanted all the time.
+#: Number of samples for each decision. With one sample per decision, shorter load peaks would be missed, and workers
+#: that are needed all the time would be retired and launched again.
 SAMPLES = 5
-#: Seconds between two looks at least, as Dask's own has it.
+#: Minimum seconds between two samples, as in Dask's own adaptive scaling.
 MIN_SAMPLE_INTERVAL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class StartupTimes:
-    """How long workers take from the order of their instance until they register, in seconds.
+    """Seconds from the request of a worker's instance until the worker registers.
 
     Parameters
     ----------
     measured : tuple of float
-        The latest ones.
+        The most recent startups.
     under_way : float
-        How long the oldest has taken that has not registered yet.
+        Time so far of the oldest startup that has not finished.
     """
 
     measured: tuple[float, ...] = ()
@@ -40,22 +40,22 @@ class StartupTimes:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long nothing that has been launched is given up, where the user has not said it: one boot.
+    """How long launched workers are kept without load, unless the user sets it: the time of one startup.
 
-    A launch costs one boot during which nobody is served, so a worker that is kept through a pause
-    which turns out longer has cost at most twice of what foresight would have: as with skis, which one
-    buys once their rent has reached the price. Work that comes again within one boot finds its workers.
+    A launch costs one startup during which the instance is paid for and does no work. So a worker that is kept
+    through a longer pause costs at most twice as much as with perfect foresight (the ski rental problem). Work that
+    returns within one startup finds its workers still there.
 
     Parameters
     ----------
     least : float
-        Seconds. Shorter than this the scheduler's guess changes by itself.
+        Minimum in seconds: within less time the scheduler's own estimate fluctuates.
     boot : float
-        Seconds, until one has been measured. 50 workers on EC2 took 75 to 105 s in the predecessor's
+        Seconds assumed until one startup has been measured. 50 workers on EC2 took 75 to 105 s in the predecessor's
         runs, 87 s and more in the latency model (aws-facts §2.1, §2.3).
     most : float
-        Seconds. Boots that take longer than this wait for capacity or for a busy computer; nobody is
-        to pay for idle workers as long as that.
+        Maximum in seconds. Longer startups wait for capacity or for a busy computer, and idle workers
+        must not cost money for that long.
     """
 
     least: float = 60.0
@@ -63,10 +63,10 @@ class Patience:
     most: float = 300.0
 
     def after(self, startups: StartupTimes) -> float:
-        """Return the seconds, given what this cluster's own boots have taken.
+        """Return the seconds to keep workers, given the startup times of this cluster.
 
-        The median, since a few wait for capacity for minutes. Before the first, what is still on its
-        way shows that boots take no less.
+        The median, because a few startups wait minutes for capacity. Before the first startup is measured, the
+        time of an unfinished one is a lower bound.
         """
         from statistics import median  # with `fractions` and `decimal` it is a tenth of what our import takes
 
@@ -76,7 +76,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the work asked for at one time: `target` workers, within the bounds; `at` in seconds."""
+    """The load at one time: `target` workers, within the bounds; `at` in seconds."""
 
     at: float
     target: int
@@ -84,18 +84,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What there is, and what was asked for lately.
+    """The workers of the cluster, and the recent load.
 
     Parameters
     ----------
     unlaunched : tuple of names
-        Wishes for which nothing has been ordered, or that were given up: taking them back is free.
+        Requested workers without an instance, or that have failed: cancelling them is free.
     booting : tuple of names
-        Wishes whose instance is ordered and whose worker has not registered.
+        Workers whose instance is requested and that have not registered.
     running : int
-        Workers that are wished for and have registered.
-    looks : tuple of Look
-        Earlier ones, oldest first, as the decision before returned them.
+        Requested workers that have registered.
+    samples : tuple of Sample
+        Earlier samples, oldest first, as the previous decision returned them.
     """
 
     unlaunched: tuple[Name, ...] = ()
@@ -105,7 +105,7 @@ class State:
 
     @property
     def planned(self) -> int:
-        """Everything wished for: what is on its way counts as there."""
+        """All requested workers, including those that are still starting."""
         return len(self.unlaunched) + len(self.booting) + self.running
 
 
@@ -120,18 +120,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now.
+    """What to do next.
 
     Parameters
     ----------
-    wish : int
-        How many workers there shall be when all of this is done.
+    target_workers : int
+        Number of workers once the decision is carried out.
     cancel : tuple of names
-        Wishes to take back.
+        Requests to cancel.
     retire : int
-        Running workers to retire. Which ones, the scheduler knows: those that hold least.
-    looks : tuple of Look
-        For the next :class:`State`.
+        Number of running workers to retire. The scheduler chooses those with the least data.
+    samples : tuple of Sample
+        Input of the next :class:`State`.
     """
 
     target_workers: int
@@ -144,16 +144,16 @@ def workers_for(target: int, nthreads: int, known: int) -> int:
     """Convert the scheduler's target to workers.
 
     ``Scheduler.adaptive_target`` divides by the threads of a worker only while it has workers; without
-    any its answer is a number of threads (distributed 2026.7, ``scheduler.py``).
+    workers its result is a number of threads (distributed 2026.7, ``scheduler.py``).
 
     Parameters
     ----------
     target : int
-        What the scheduler answered.
+        Result of the scheduler.
     nthreads : int
         Threads of one new worker.
     known : int
-        Workers that the scheduler had.
+        Number of workers that the scheduler had.
 
     Returns
     -------
@@ -164,41 +164,41 @@ def workers_for(target: int, nthreads: int, known: int) -> int:
 
 
 def sample_every(interval: float) -> float:
-    """Return the seconds between two looks, given those between two decisions."""
+    """Return the seconds between two samples, given the seconds between two decisions."""
     return min(interval, max(MIN_SAMPLE_INTERVAL, interval / SAMPLES))
 
 
 def remember(samples: Sequence[Sample], target: int, now: float, limits: Limits) -> tuple[Sample, ...]:
-    """Return the looks that still matter, with what the work asks for now; parameters as of `recommend`."""
+    """Return the samples that still matter, with the current one; parameters as in `recommend`."""
     start = now - limits.scale_down_after
     samples = (*samples, Sample(now, _within(target, limits)))
     before = [sample for sample in samples if sample.at <= start]
-    # The last one before it tells what held at the start.
+    # The last sample before the window holds the load at its start.
     return (*before[-1:], *(sample for sample in samples if sample.at > start))
 
 
 def recommend(state: State, target: int, now: float, limits: Limits) -> Decision:
-    """Decide what to wish for, to cancel and to retire.
+    """Decide how many workers to request, and which to cancel or retire.
 
-    Growth is at once, in steps. What has been paid for goes only once all that was asked for in the
-    last ``scale_down_after`` seconds was less, so that work which comes in waves finds its workers
-    still there; of that, what boots goes before what runs.
+    Scale up immediately, in steps. Scale down launched workers only when every target of the last
+    ``scale_down_after`` seconds was lower, so that periodic load finds its workers still there. Cancel starting
+    workers before retiring running ones.
 
     Parameters
     ----------
     state : State
-        What there is.
+        Current workers and earlier samples.
     target : int
-        Workers that the work asks for now.
+        Number of workers for the current load.
     now : float
-        Seconds, of any clock that does not go back.
+        Seconds of a monotonic clock.
     limits : Limits
-        Bounds and patience.
+        Bounds and scale-down delay.
 
     Returns
     -------
     Decision
-        Never both more wishes and fewer.
+        Either scales up or scales down, never both.
     """
     samples = remember(state.samples, target, now, limits)
     target, planned = _within(target, limits), state.planned
@@ -209,12 +209,12 @@ def recommend(state: State, target: int, now: float, limits: Limits) -> Decision
     superfluous = max(0, left - _most_requested(samples, left, now - limits.scale_down_after))
     cancelled = state.booting[:superfluous]
     retire = superfluous - len(cancelled)
-    # What would stay waiting while workers are retired: only where `unlaunched` was needed after all.
+    # Unlaunched workers left over while others are retired: only if the load of the window needed them.
     return Decision(left - superfluous, (*free, *cancelled), retire, samples)
 
 
 def _within(target: int, limits: Limits) -> int:
-    """Keep to the bounds; the maximum has the last word, as it is about money."""
+    """Clip to the bounds. The maximum takes precedence, because it limits the cost."""
     return int(min(max(target, limits.minimum), limits.maximum))
 
 
@@ -225,7 +225,7 @@ def _next_step(planned: int, target: int, limits: Limits) -> int:
 
 
 def _most_requested(samples: Sequence[Sample], left: int, start: float) -> int:
-    """Return the most that was asked for since `start`; everything, if we have not looked that long."""
+    """Return the highest target since `start`, or `left` if the samples do not reach back that far."""
     if samples[0].at > start:
         return left
     return max(sample.target for sample in samples)

@@ -1,4 +1,4 @@
-"""Workers that AWS takes back, and those that are to follow them: decided from values alone."""
+"""Interrupted workers and their successors: pure decisions."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from dask_starburst.plan.loop.state import Limits, Name, Observed, Worker, Worke
 
 S = WorkerState
 
-#: Why a worker has to go: Spot takes its instance, may soon take it, somebody drains it, or its container is stopped.
-#: Or it has gone already, because a client had Dask retire it.
+#: Why a worker has to leave: Spot interrupts its instance, may soon interrupt it, its container instance is drained,
+#: or its container is stopped. Or a client has retired it through Dask already.
 NoticeKind = Literal["interruption", "rebalance", "stop", "retired"]
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What the scheduler tells of a worker that has to go.
+    """A scheduler's notice about a worker that has to leave.
 
     Parameters
     ----------
     number : int
-        Notices are counted from 1.
+        Sequence number, from 1.
     name : int or str
-        The worker's.
+        Name of the worker.
     kind : {"interruption", "rebalance", "stop", "retired"}
-        Why it goes.
+        Why it leaves.
     seconds : float, optional
-        How long it has; None where nobody has said.
+        Time until then; None if unknown.
     """
 
     number: int
@@ -39,7 +39,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Succession:
-    """Worker `new` follows `old`, which goes when `new` is up; with `group`, only if it comes up in this group."""
+    """Worker `new` replaces `old`, which retires once `new` is ready; with `group`, only if `new` is in that group."""
 
     old: Name
     new: Name
@@ -48,27 +48,27 @@ class Succession:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a succession has come to: the old one may go (``retire``), or the new one is taken back (``withdraw``)."""
+    """Result of a succession: retire the old worker (``retire``), or cancel the new one (``withdraw``)."""
 
     retire: bool = False
     withdraw: bool = False
 
 
 def outcome(one: Succession, workers: Mapping[Name, Worker]) -> Outcome | None:
-    """Return what is to be done about a succession; None while it is undecided.
+    """Return the result of a succession; None while it is pending.
 
     Parameters
     ----------
     one : Succession
-        The two.
+        The old and the new worker.
     workers : mapping of name to Worker
-        All of the fleet.
+        All workers of the fleet.
     """
     old, new = workers.get(one.old), workers.get(one.new)
     if old is None:
         return Outcome()
     if new is None or not new.requested or old.state is not S.READY or new.state is S.READY:
-        # It is up; or somebody wants fewer workers, or the old one is gone anyhow and is followed once only.
+        # The new worker is ready or no longer requested, or the old one is gone and is replaced only once.
         return Outcome(retire=True)
     if one.group is not None and (new.group != one.group or new.attempt > 0):
         return Outcome(withdraw=True)
@@ -76,16 +76,16 @@ def outcome(one: Succession, workers: Mapping[Name, Worker]) -> Outcome | None:
 
 
 def to_move_back(workers: Iterable[Worker], observed: Observed, limits: Limits) -> Worker | None:
-    """Return a worker to buy on Spot again, when that looks possible and nothing else is under way.
+    """Return a worker to move back to Spot, if Spot looks available and no other worker is starting.
 
     Parameters
     ----------
     workers : iterable of Worker
-        All of the fleet.
+        All workers of the fleet.
     observed : Observed
-        With AWS's refusals of the last three minutes.
+        Includes AWS's refusals of the last three minutes.
     limits : Limits
-        With the ladder.
+        Includes the fallback groups.
     """
     best, *lower = limits.fallback_groups or ("",)
     if not lower or any(refusal.group == best for refusal in observed.refusals):
@@ -93,5 +93,5 @@ def to_move_back(workers: Iterable[Worker], observed: Observed, limits: Limits) 
     members = [w for w in workers if w.group in limits.fallback_groups and w.requested]
     if any(w.state is not S.READY for w in members):
         return None
-    # The youngest one has had the least time to collect results.
+    # The youngest worker has had the least time to collect results.
     return max((w for w in members if w.group != best), key=lambda w: (w.since, w.name), default=None)

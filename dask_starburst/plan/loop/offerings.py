@@ -1,7 +1,7 @@
-"""What AWS has refused to launch lately, and what is left to try: types, then markets.
+"""Recent launches that AWS refused, and what is left to try: instance types, then markets.
 
-Karpenter's way: an offering that failed is not asked for again for three minutes; by then AWS may well
-have it again.
+As in Karpenter, an offering that failed is not requested again for three minutes. By then AWS may have
+capacity again.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-#: Seconds for which a refusal is believed, as long as Karpenter does.
+#: Seconds for which a refusal is remembered, as in Karpenter.
 REFUSAL_TTL = 180.0
 
-#: So many seconds later at most an instance is seen that was launched together with one that was refused.
+#: Maximum seconds after a refusal until an instance of the same launch appears.
 LAUNCH_SLACK = 10.0
 
-#: Why AWS launched nothing: it has none now, the account may have no more, the request is wrong, or AWS itself failed
-#: in a way that passes (a throttle, an internal error).
+#: Why AWS launched nothing: no capacity, the account's quota is used up, the request is invalid, or a passing fault
+#: of AWS (a throttle, an internal error).
 Kind = Literal["capacity", "quota", "fault", "passing"]
 
 
@@ -28,15 +28,15 @@ class Refusal:
     Parameters
     ----------
     group : str
-        In which group.
+        Name of the group.
     kind : {"capacity", "quota", "fault", "passing"}
-        Why.
+        Reason.
     text : str
-        AWS's own words.
+        Message of AWS.
     at : float
-        When (seconds, AWS's clock).
+        Time in seconds, AWS's clock.
     type : str
-        Which instance type; empty where the words speak of the whole group.
+        Instance type; empty if the refusal is about the whole group.
     """
 
     group: str
@@ -49,38 +49,38 @@ class Refusal:
 def remember(
     known: Iterable[Refusal], new: Iterable[Refusal], launched: dict[str, float], now: float
 ) -> tuple[Refusal, ...]:
-    """Return the refusals that still count.
+    """Return the refusals that still apply.
 
     Parameters
     ----------
     known, new : iterable of Refusal
-        Those of before and those just learned of.
+        Earlier and new refusals.
     launched : dict of str to float
-        When each group got its youngest instance: what was said of a whole group before that is over.
+        Launch time of each group's youngest instance. It ends earlier refusals of the whole group.
     now : float
         Seconds, AWS's clock.
     """
-    # A launch that partly failed shows its instances a moment later.
+    # The instances of a launch that partly failed appear a moment later.
     over = {group: at - LAUNCH_SLACK for group, at in launched.items()}
     latest = {(r.group, r.type): r for r in sorted((*known, *new), key=lambda r: r.at)}
     return tuple(r for r in latest.values() if now - r.at < REFUSAL_TTL and (r.type or r.at >= over.get(r.group, r.at)))
 
 
 def launchable(allowed: Sequence[str], refusals: Iterable[Refusal], group: str) -> tuple[str, ...]:
-    """Return the types that a group had better launch now; all that are allowed when each has failed."""
+    """Return the types that a group should launch now; all allowed ones if each has failed."""
     failed = {r.type for r in refusals if r.group == group}
     return tuple(t for t in allowed if t not in failed) or tuple(allowed)
 
 
 def closed(allowed: Collection[str], refusals: Iterable[Refusal], group: str) -> Refusal | None:
-    """Return what speaks against the whole group: the newest refusal, if nothing is left to try in it.
+    """Return the newest refusal if no type is left to try in the group, else None.
 
     Parameters
     ----------
     allowed : collection of str
         The types that the group may launch.
     refusals : iterable of Refusal
-        Those that still count.
+        Those that still apply.
     group : str
         The group.
     """

@@ -1,9 +1,9 @@
-"""What to ask AWS for at each look, and how its answers are joined with what was known.
+"""What to request from AWS at each poll, and how to join the responses with the known state.
 
-At a thousand workers asking for everything every time would use up ECS's read bucket (100 calls, 20 a
-second, aws-facts §1.1). Dask knows best who is up, and Auto Scaling tells in one call which instances
-there are. So ECS is asked for instances only while some boot, and for a task only while something speaks
-against it; a slow sweep finds what nobody else tells of: strays, lost answers, silent agents.
+With a thousand workers, describing everything at every poll would use up ECS's read bucket (100 calls, 20 a
+second, aws-facts §1.1). Dask knows which workers are up, and Auto Scaling lists all instances in one call.
+So container instances are described only while some are booting, and a task only if its state is in doubt. A less
+frequent full refresh finds the rest: unknown tasks, lost responses, disconnected agents.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from dask_starburst.plan.loop.state import (
 
 #: ECS is eventually consistent: a task may be unknown for a moment after RunTask returned it (seconds).
 UNSEEN_GRACE = 30.0
-#: So many polls between two sweeps: 30 s at 1.5 s.
+#: Polls between two full refreshes: 30 s at 1.5 s.
 FULL_REFRESH_POLLS = 20
-#: So many polls before a task that has not joined is asked for, and between two times: 6 s at 1.5 s.
+#: Polls before a task that has not joined is described, and between two such calls: 6 s at 1.5 s.
 TASK_CHECK_POLLS = 4
-#: From so many workers under way on, looks are half as frequent (aws-facts §10.1).
+#: Above this number of starting workers, polls are half as frequent (aws-facts §10.1).
 MANY_UNDER_WAY = 200
-#: The states in which the scheduler knows a worker.
+#: States in which the scheduler knows a worker.
 _UP = frozenset({WorkerState.READY, WorkerState.RETIRING})
-#: When nothing is under way they are this many times less frequent.
+#: Factor between polls while nothing changes.
 _IDLE_FACTOR = 8
 
 
@@ -47,16 +47,16 @@ class Connected:
 
 
 def pause(poll: float, under_way: int, idle: bool) -> float:
-    """Return the seconds until the next look, before jitter.
+    """Return the seconds until the next poll, before jitter.
 
     Parameters
     ----------
     poll : float
-        Seconds between two looks while a few workers are under way.
+        Seconds between two polls while a few workers are starting.
     under_way : int
-        How many workers are.
+        Number of workers that are starting.
     calm : bool
-        Whether nothing is.
+        Whether nothing changes.
     """
     if idle:
         return poll * _IDLE_FACTOR
@@ -64,24 +64,24 @@ def pause(poll: float, under_way: int, idle: bool) -> float:
 
 
 def booting(instances: Iterable[Instance]) -> bool:
-    """Whether an instance may connect to ECS any moment."""
+    """Whether an instance may soon connect to ECS."""
     return any(not i.connected and not i.terminating for i in instances)
 
 
 def instances_may_have_changed(known: Observed, workers: Iterable[Worker], members: Collection[Name]) -> bool:
-    """Whether instances may have come or gone since they were last listed, so that they have to be listed again.
+    """Whether instances may have started or terminated since the last listing, so that a new one is needed.
 
-    They are not while there are as many as each group should have, all of them in use by ECS, and every worker that was
-    up still is: then a group's counts are enough, and an instance that goes without a trace is found by the sweep.
+    False while each group has its desired number of instances, all of them are connected to ECS, and every worker that
+    was up still is. Then the group's counts are enough, and the full refresh finds an instance that vanished.
 
     Parameters
     ----------
     known : Observed
-        As it was known, with what was asked since.
+        The known state, with the requests in flight.
     workers : iterable of Worker
-        All of the fleet.
+        All workers of the fleet.
     members : collection of names
-        The workers that the scheduler knows now.
+        Workers that the scheduler knows now.
     """
     instances = known.instances.values()
     there = Counter(i.group for i in instances if not i.terminating)
@@ -96,18 +96,18 @@ def instances_may_have_changed(known: Observed, workers: Iterable[Worker], membe
 def unverified(
     workers: Iterable[Worker], observed: Observed, described: Mapping[str, float], now: float, grace: float
 ) -> set[str]:
-    """Return the ARNs of the live tasks that something speaks against.
+    """Return the ARNs of the live tasks whose state is in doubt.
 
     Parameters
     ----------
     workers : iterable of Worker
-        All of the fleet.
+        All workers of the fleet.
     observed : Observed
-        Instances and members of this moment, tasks as they were known.
+        Current instances and members, and the known tasks.
     described : mapping of str to float
-        When each task was last asked for.
-    now, patience : float
-        Seconds: AWS's clock, and how long a task is given to join.
+        Time when each task was last described.
+    now, grace : float
+        Seconds: AWS's clock, and the time that a task has to join before it is described.
     """
     owners = {w.task: w for w in workers if w.task}
     standing = {i.arn for i in observed.instances.values() if not i.terminating}
@@ -126,7 +126,7 @@ def unverified(
 
 
 def differing(observed: Observed, listed: Iterable[str]) -> set[str]:
-    """Return the tasks of which ECS's list of those not over says something else than is known."""
+    """Return the ARNs of the tasks for which ECS's list of live tasks and the known state differ."""
     live = {t.arn for t in observed.tasks.values() if not t.stopped}
     return live ^ set(listed)
 
@@ -138,19 +138,19 @@ def join_tasks(
     placed: Mapping[str, float],
     now: float,
 ) -> dict[str, Task]:
-    """Return the tasks as known after ECS's answers.
+    """Return the known tasks after a response of ECS.
 
     Parameters
     ----------
     known : mapping of str to Task
-        As they were known.
+        Known tasks.
     requested : iterable of str
-        The ARNs that were requested from ECS.
+        ARNs that were requested from ECS.
     answered : mapping of str to Task
-        Those of them that it knows.
+        Tasks that ECS returned.
     placed : mapping of str to float
-        The tasks of our workers, which are kept though they are over, and since when the workers are
-        in their states.
+        Tasks of the fleet's workers, which are kept even after they stop, and the time since which each worker is
+        in its state.
     now : float
         Seconds, AWS's clock.
     """
@@ -166,16 +166,16 @@ def join_instances(
     before: Observed,
     now: float,
 ) -> dict[str, Instance]:
-    """Return the instances as known after the answers of Auto Scaling and ECS.
+    """Return the known instances after the responses of Auto Scaling and ECS.
 
     Parameters
     ----------
     present : iterable of tuple
-        EC2 id, group, instance type and whether it is leaving, of every instance.
+        EC2 id, group, instance type and whether it is terminating, of every instance.
     connected : Connected, optional
-        What ECS says; None if it was not asked.
+        Response of ECS; None if it was not called.
     before : Observed
-        As it was known.
+        The known state.
     now : float
         Seconds, AWS's clock.
     """
@@ -183,7 +183,7 @@ def join_instances(
     found = {}
     for name, group, kind, leaving in present:
         old = before.instances.get(name) or Instance(name, group, kind, launched=now, idle_since=now)
-        arn = arns.get(name) or old.arn  # ECS forgets before EC2 does
+        arn = arns.get(name) or old.arn  # ECS forgets an instance before EC2 does
         there = old.connected if connected is None else arn in connected.arns
         busy = arn is not None and arn in before.occupied
         found[name] = replace(

@@ -1,11 +1,11 @@
-"""The heart: what to do next, decided from what is wanted and what is seen.
+"""The core of the control loop: decide the next actions from requested and observed state.
 
-``step`` remembers nothing. It may be called at any moment, by anybody who holds the pool, on any
-state, and brings the pool nearer to what is wanted. Three rules hold whatever it sees:
+``step`` is stateless. Any controller that has claimed the pool may call it at any time, in any
+state, and it brings the pool closer to the requested state. Three rules always hold:
 
-* capacity is only ever ordered for a worker that is wanted and has no instance, or to be spare;
-* an instance is terminated by name, and only while no task of ours lives on it;
-* what was asked for and may not be visible yet is not asked for again.
+* capacity is requested only for a requested worker without an instance, or for a spare;
+* an instance is terminated by id, and only while no live task of the pool runs on it;
+* a request that may not be visible yet is not repeated.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ S = WorkerState
 
 
 def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limits) -> tuple[Action, ...]:
-    """Decide what to ask of AWS and Dask now.
+    """Decide the next requests to AWS and Dask.
 
     Parameters
     ----------
     workers : iterable of Worker
-        Every wished process, followed up to `observed` by `worker.track`.
+        Every requested process, as `worker.track` returned it for `observed`.
     observed : Observed
-        What AWS and Dask say, and what was asked already.
+        State of AWS and Dask, and the requests in flight.
     now : float
         Seconds, AWS's clock.
     limits : Limits
-        Patience in seconds.
+        Timeouts in seconds.
 
     Returns
     -------
     tuple of Action
-        In the order in which they are best performed; they do not depend on each other.
+        In the preferred order of execution; they do not depend on each other.
     """
     workers = tuple(workers)
     seen = _with_in_flight(observed, now, limits)
@@ -65,19 +65,19 @@ def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limi
         if worker.group in mine:
             mine[worker.group].append(worker)
     free = _free(workers, seen, in_flight_runs, now, limits)
-    for group in seen.groups.values():  # each comprehension here goes through ten thousand and calls nothing
+    for group in seen.groups.values():  # comprehensions without calls: there may be ten thousand workers
         present = [i for i in seen.instances.values() if i.group == group.name and not i.terminating]
         waiting = [w for w in mine[group.name] if w.state is S.CAPACITY and w.requested]
         waiting = [w for w in waiting if (w.name, w.launch) not in in_flight_runs] if in_flight_runs else waiting
         actions += _choose_types(group, mine[group.name], seen)
         actions += _scale(group, mine[group.name], waiting, present, free, now, limits)
     if not observed.in_flight:
-        return tuple(actions)  # spares ten thousand of them their hashes
+        return tuple(actions)  # saves hashing ten thousand actions
     return tuple(a for a in actions if not _fresh(a, observed, now, limits))
 
 
 def _choose_types(group: Group, mine: list[Worker], observed: Observed) -> list[SetTypes]:
-    """Leave out the types that failed lately, and take them back in later."""
+    """Exclude instance types that failed recently, and include them again later."""
     types = launchable(group.allowed, observed.refusals, group.name)
     settled = set(types) == set(group.types) or not any(w.requested for w in mine)
     return [] if settled else [SetTypes(group.name, types)]
@@ -89,17 +89,17 @@ def _fresh(action: Action, observed: Observed, now: float, limits: Limits) -> bo
 
 
 def _with_in_flight(observed: Observed, now: float, limits: Limits) -> Observed:
-    """Return what will be seen once everything that was asked lately has happened."""
+    """Return the state expected once all recent requests in flight have taken effect."""
     if not observed.in_flight:
-        return observed  # with the indexes that it has made already
+        return observed  # with its cached indexes
     groups = dict(observed.groups)
     instances = dict(observed.instances)
     for action in observed.in_flight:
         if not _fresh(action, observed, now, limits):
             continue
         if isinstance(action, SetDesired) and action.group in groups:
-            # Only upwards: a zero that has not come true yet must not let a later order, which
-            # counts from it, lower what is really there.
+            # Only upwards: while a zero is in flight, a later request computed from it must not
+            # lower the capacity that really exists.
             group = groups[action.group]
             groups[action.group] = replace(group, desired=max(group.desired, action.desired))
         elif isinstance(action, SetTypes) and action.group in groups:
@@ -112,26 +112,26 @@ def _with_in_flight(observed: Observed, now: float, limits: Limits) -> Observed:
 def _expect_gone(instances: dict[str, Instance], groups: dict[str, Group], action: Terminate) -> None:
     instance, group = instances[action.instance], groups.get(action.group)
     if instance.terminating or group is None:
-        return  # Auto Scaling has lowered the desired capacity in the same breath
+        return  # Auto Scaling has already lowered the desired capacity
     instances[action.instance] = replace(instance, terminating=True)
     groups[action.group] = replace(group, desired=max(0, group.desired - 1))
 
 
 def _stop_tasks(workers: tuple[Worker, ...], observed: Observed, now: float, limits: Limits) -> list[Action]:
-    """Stop what runs for nobody: drained workers that do not end by themselves, failed attempts, doubles."""
+    """Stop tasks without a live worker: drained workers that do not exit, failed attempts, duplicates."""
     kept = {w.task for w in workers if w.state in KEEPS_TASK or _ends_by_itself(w, now, limits)}
-    # A task whose RunTask answer is still under way belongs to the worker that waits for it.
+    # A task whose RunTask response is outstanding belongs to the worker that waits for it.
     coming = {(w.name, w.launch) for w in workers if w.state is S.CAPACITY and w.requested}
-    reasons = {w.task: w.reason or "no longer wanted" for w in workers if w.task}
+    reasons = {w.task: w.reason or "no longer requested" for w in workers if w.task}
     return [
-        StopTask(task.arn, reasons.get(task.arn, "no longer wanted"))
+        StopTask(task.arn, reasons.get(task.arn, "no longer requested"))
         for task in observed.tasks.values()
         if not task.stopped and task.arn not in kept and (task.worker, task.launch) not in coming
     ]
 
 
 def _ends_by_itself(worker: Worker, now: float, limits: Limits) -> bool:
-    """Whether the scheduler has just closed a worker: its process ends, and a call is saved."""
+    """Whether the scheduler has just closed a worker, so that its process exits without a StopTask."""
     left = worker.absent_since
     return worker.state is S.DRAINED and left is not None and now - left <= limits.exit
 
@@ -155,19 +155,19 @@ def _scale(
     now: float,
     limits: Limits,
 ) -> list[Action]:
-    """Decide for one group: place who waits, order what lacks, give back what nobody needs."""
-    # Who waits for another attempt gets its instance back soon: it is not given away meanwhile.
+    """Scale one group: place waiting workers, request missing capacity, terminate unused instances."""
+    # A worker in backoff needs an instance again soon: keep one for it.
     pausing = sum(w.state is S.REQUESTED and w.requested and not w.over_budget for w in mine)
     waited = any(now - w.since > limits.repeat for w in waiting)
     idle = [i for i in present if i.id in empty]
     suspect = [i for i in idle if i.cordoned or not i.connected]
     unusable = {i.id: why for i in suspect if (why := _unusable(i, waited, now, limits)) is not None}
     free = [i for i in idle if i.id not in unusable]
-    # Spares are what a new worker is placed on at once; then they are made up for.
+    # A new worker is placed on a spare immediately; then the spare is replaced.
     required = len(waiting) + limits.spare.get(group.name, 0)
     runs = _place(waiting, free)
     if unusable:
-        # They take their place in the desired capacity with them: order afterwards.
+        # Each termination lowers the desired capacity, so request new capacity in a later step.
         return [*(Terminate(i, group.name, why) for i, why in sorted(unusable.items())), *runs]
     if required > len(free):
         needed = len(present) - len(free) + required
@@ -176,13 +176,13 @@ def _scale(
         taken = {run.instance for run in runs}
         left = [i for i in free if i.id not in taken]
         return [*runs, *_terminate(left, len(free) - required - pausing, now, limits)]
-    # A wished worker whose instance is going: Auto Scaling is about to replace it by itself.
+    # The instance of a requested worker is terminating: Auto Scaling is about to replace it.
     unused = group.desired > 0 and not any(w.requested and w.state is not S.FAILED for w in mine)
     return [SetDesired(group.name, 0)] if unused else []
 
 
 def _in_flight_runs(observed: Observed, now: float, limits: Limits) -> dict[tuple[Name, int], str]:
-    """Return the instances that a RunTask was asked for on and not answered yet, by worker and launch."""
+    """Return the instances with a RunTask in flight, by worker and launch."""
     return {
         (a.worker, a.launch): a.instance
         for a in observed.in_flight
@@ -197,7 +197,7 @@ def _free(
     now: float,
     limits: Limits,
 ) -> frozenset[str]:
-    """Return the ids of the instances on which nothing of ours lives that is meant to, or is about to."""
+    """Return the ids of the instances without a task that is live, kept or about to start."""
     kept = {w.instance for w in workers if w.state in KEEPS_TASK}
     occupied = observed.occupied | kept
     taken = set(in_flight_runs.values())
@@ -209,23 +209,23 @@ def _free(
         and (
             i.arn is None
             or i.arn not in occupied
-            # The agent is gone for good, so nobody will ever tell that a task ended which nobody needs.
+            # The agent is lost, so ECS will never report the end of a task that is not kept.
             or (i.disconnected_since is not None and i.arn not in kept and agent_lost(i, now, limits))
         )
     )
 
 
 def agent_lost(instance: Instance, now: float, limits: Limits) -> bool:
-    """Whether the ECS agent of an instance has been silent for so long that it will not speak again."""
+    """Whether the ECS agent of an instance has been disconnected for so long that it counts as lost."""
     disconnected = instance.disconnected_since
     return disconnected is not None and now - disconnected > limits.absent
 
 
 def _unusable(instance: Instance, waited: bool, now: float, limits: Limits) -> str | None:
-    """Say why an empty instance will not take a task: its ECS agent never came, or fell silent. None if it may.
+    """Return why an empty instance cannot take a task: its ECS agent never connected, or is lost. None if it can.
 
-    A silent agent may come back, so it matters only once a worker has waited for it, or after long. What
-    AWS takes back is no fault, and its user has been told.
+    A disconnected agent may reconnect, so it counts only once a worker has waited for the instance, or after
+    `Limits.absent`. A cordoned instance has no reason text: its interruption has been reported already.
     """
     if instance.cordoned:
         return ""
@@ -234,16 +234,16 @@ def _unusable(instance: Instance, waited: bool, now: float, limits: Limits) -> s
     if not instance.seen:
         late = now - instance.launched > limits.capacity
         return f"its ECS agent has not connected within {limits.capacity:g} s" if late else None
-    return "its ECS agent has fallen silent" if waited or agent_lost(instance, now, limits) else None
+    return "its ECS agent is disconnected" if waited or agent_lost(instance, now, limits) else None
 
 
 def pending(in_flight: Mapping[Action, float], now: float, repeat: float) -> dict[Action, float]:
-    """Return what was asked for less than `repeat` seconds ago: only that is not asked for again."""
+    """Return the requests made less than `repeat` seconds ago: only these are not repeated."""
     return {action: at for action, at in in_flight.items() if now - at < repeat}
 
 
 def unconfirmed(in_flight: Mapping[Action, float], observed: Observed) -> dict[Action, float]:
-    """Return what was asked for and cannot be seen in `observed` yet."""
+    """Return the requests whose effect is not visible in `observed` yet."""
     launched = {(t.worker, t.launch) for t in observed.tasks.values()} if in_flight else set()
     return {a: at for a, at in in_flight.items() if not _visible(a, observed, launched)}
 
@@ -267,13 +267,13 @@ def _visible(action: Action, observed: Observed, launched: set[tuple[Name, int]]
 
 
 def _place(waiting: list[Worker], free: list[Instance]) -> list[RunTask]:
-    """Give who has waited longest the instance that is there longest; one that has refused comes last."""
+    """Place the longest waiting worker on the oldest instance; use instances that refused a task last."""
     places = sorted((i for i in free if i.connected), key=lambda i: (i.refused_at, i.launched, i.id))
     turn = sorted(waiting, key=lambda w: w.since)
     return [RunTask(w.name, w.group, w.launch, i.id) for w, i in zip(turn, places, strict=False)]
 
 
 def _terminate(free: list[Instance], surplus: int, now: float, limits: Limits) -> list[Terminate]:
-    """Give back what is free for longer than it is kept warm; the longest idle first."""
+    """Terminate surplus instances that have been idle for at least `Limits.warm`; the longest idle first."""
     idle = sorted(free, key=lambda i: (i.idle_since, i.id))[: max(0, surplus)]
     return [Terminate(i.id, i.group) for i in idle if now - i.idle_since >= limits.warm]

@@ -1,4 +1,4 @@
-"""What people ask of ``scale`` and ``adapt``, in workers: pure decisions, and refusals in words."""
+"""Convert the arguments of ``scale`` and ``adapt`` to workers, or reject them with an explanation."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from dask_starburst.errors import BadArgument
 from dask_starburst.plan.loop.state import Name
 from dask_starburst.settings import check_count
 
-#: The arguments of ``adapt`` that say how many workers there may be.
+#: The arguments of ``adapt`` that bound the number of workers.
 BOUNDS = tuple(f"{which}{what}" for which in ("minimum", "maximum") for what in ("", "_cores", "_memory"))
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One worker: its threads, and its memory in bytes."""
+    """The size of one worker: its threads, and its memory in bytes."""
 
     nthreads: int
     memory: int
 
 
 def workers_requested(n: Any, memory: Any, cores: Any, shape: Shape, most: int) -> int:
-    """Return the workers that ``scale(n, memory, cores)`` asks for: as many as the greatest of the three needs.
+    """Return the number of workers that ``scale(n, memory, cores)`` requests: the maximum of the three.
 
     Raises
     ------
     BadArgument
-        One of them is not such a number, negative, or needs more than `most` workers.
+        An argument is not valid, negative, or needs more than `most` workers.
     """
     check_count("n", n, most)
     found = [int(n or 0)]
@@ -42,24 +42,24 @@ def workers_requested(n: Any, memory: Any, cores: Any, shape: Shape, most: int) 
 
 
 def bounds(given: Mapping[str, Any], usual: tuple[int, int], shape: Shape, most: int) -> tuple[int, int]:
-    """Return the fewest and the most workers of an adaptive cluster.
+    """Return the minimum and maximum number of workers of an adaptive cluster.
 
     Parameters
     ----------
-    asked : mapping
-        What the user gave of ``minimum``, ``maximum``, and of both with ``_cores`` and ``_memory``. A ``maximum`` of
-        None or infinity, as in Dask, is `most`.
+    given : mapping
+        The given ones of ``minimum``, ``maximum``, and both with ``_cores`` and ``_memory``. As in Dask, ``maximum``
+        may be None or infinity; it then means `most`.
     usual : tuple of int
-        The bounds where the user gives none; one of them gives way to the one that the user gives.
+        Default bounds. A given bound takes precedence over the other default.
     shape : Shape
-        Of one worker.
+        Size of one worker.
     most : int
         ``max_workers``.
 
     Raises
     ------
     BadArgument
-        A bound is not such a number, negative, above `most`, or above or below the other.
+        A bound is not valid, negative, above `most`, or the minimum is above the maximum.
     """
     low, high = _bound("minimum", given, shape, most, math.ceil), _bound("maximum", given, shape, most, math.floor)
     least, greatest = min(usual[0], most), min(usual[1], most)
@@ -76,7 +76,7 @@ def bounds(given: Mapping[str, Any], usual: tuple[int, int], shape: Shape, most:
 def _bound(
     which: str, given: Mapping[str, Any], shape: Shape, most: int, rounding: Callable[[float], int]
 ) -> int | None:
-    """Return one bound in workers, the strictest of those that were given; None where none was."""
+    """Return one bound in workers, the strictest of the given ones; None if none is given."""
     found = []
     count = given.get(which)
     if count is not None and not (which == "maximum" and count == math.inf):
@@ -92,7 +92,7 @@ def _bound(
 
 
 def _of(name: str, value: Any, each: int, most: int, rounding: Callable[[float], int]) -> int:
-    """Return how many workers have so much memory, or so many threads, together."""
+    """Return the number of workers for a total amount of memory or of threads."""
     memory = name.endswith("memory")
     kind = "an amount of memory, such as '100 GiB'" if memory else "a number of threads, such as 16"
     try:
@@ -104,36 +104,36 @@ def _of(name: str, value: Any, each: int, most: int, rounding: Callable[[float],
     count = rounding(number / each)
     one = f"one worker has {each / 2**30:.3g} GiB" if memory else f"one worker has {each} thread{'s' * (each != 1)}"
     if count == 0 < number:
-        raise BadArgument(f"{name}={value!r} is less than one worker, so none would ever come: {one}.")
+        raise BadArgument(f"{name}={value!r} is less than one worker, so no worker would ever start: {one}.")
     if count > most:
         raise BadArgument(
-            f"{name}={value!r} is {count} workers, which is above max_workers={most}, which protects your bill ({one});"
-            f" raise it with max_workers={count} if you mean it."
+            f"{name}={value!r} is {count} workers, which is above max_workers={most} ({one});"
+            f" set max_workers={count} to allow it."
         )
     return count
 
 
 def _words(given: Mapping[str, Any], which: str, workers: int) -> str:
-    """Name a bound as the user gave it, and in workers where that is something else."""
+    """Format a bound as the user gave it, and in workers if that differs."""
     parts = [f"{k}={v!r}" for k, v in given.items() if k.startswith(which) and v is not None]
     plain = f"{which}={workers}"
     return plain if parts in ([], [plain]) else f"{', '.join(parts)} ({workers} workers)"
 
 
 def first_to_go(plan: Iterable[Name], registered: Collection[Name], unordered: Collection[Name]) -> list[Name]:
-    """Return the workers that are requested and not up, in the order in which to take requests back.
+    """Return the workers that are requested and not up, in the order in which to cancel them.
 
-    First those for which nothing has been ordered, because they cost nothing; then those that boot. Of each the latest
-    request first: the earlier ones will be up sooner.
+    First those without an instance, because they cost nothing; then those that are starting. In each group the latest
+    request comes first, because earlier ones will be up sooner.
 
     Parameters
     ----------
     plan : iterable of names
-        Everything that is requested, in the order of the requests.
+        All requested workers, in the order of the requests.
     registered : collection of names
-        The workers that are up.
+        Workers that are up.
     unordered : collection of names
-        The requests for which no instance is on its way.
+        Workers for which no instance has been requested.
     """
     absent = [name for name in reversed(list(plan)) if name not in registered]
     return sorted(absent, key=lambda name: name not in unordered)

@@ -1,4 +1,4 @@
-"""What is wanted and what is seen, as values that `reconcile` decides on."""
+"""Requested and observed state: the values that `reconcile` decides on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeAlias
 
 from dask_starburst.plan.loop.offerings import Refusal, closed
 
-#: What Dask calls a worker: 0, 1, … as on a LocalCluster, the same object in the client and in the scheduler. Text of
-#: it, which AWS and messages need, is made where they need it. The scheduler is a process too, with a name of its own.
+#: Dask's name of a worker: 0, 1, … as on a LocalCluster, the same object in the client and in the scheduler. It is
+#: converted to text only for AWS and for messages. The scheduler is a process too, with a name of its own.
 Name: TypeAlias = int | str
 
 HEAD = "head"
@@ -19,7 +19,7 @@ SCHEDULER = "scheduler"
 
 
 class WorkerState(Enum):
-    """Where a wished process is on its way; `worker.TRANSITIONS` is the table of its moves."""
+    """The state of a requested process; `worker.TRANSITIONS` is the transition table."""
 
     REQUESTED = "requested"
     CAPACITY = "capacity"
@@ -32,55 +32,55 @@ class WorkerState(Enum):
     LOST = "lost"
     FAILED = "failed"
 
-    # Enum's own is a function in Python, and a tick asks for some ten thousands of them.
+    # Enum's __hash__ is a Python function, and each step of the loop needs tens of thousands of hashes.
     __hash__ = object.__hash__
 
 
-#: States in which a worker has a task that is meant to go on.
+#: States in which a worker has a task that is to keep running.
 KEEPS_TASK = frozenset({WorkerState.PLACED, WorkerState.STARTED, WorkerState.READY, WorkerState.RETIRING})
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One wished process: a worker, or the scheduler (group ``head``).
+    """One requested process: a worker, or the scheduler (group ``head``).
 
     Parameters
     ----------
     name : int or str
-        Its Dask name, kept over replacements.
+        Its Dask name; a replacement keeps it.
     group : str
         The Auto Scaling group it runs in: ``head``, ``spot`` or ``on-demand``.
     state, since : WorkerState, float
-        Where it is and since when (seconds, AWS's clock).
-    wished : bool
-        False once nobody wants it any more.
+        Its state and the time it entered it (seconds, AWS's clock).
+    requested : bool
+        False once the request is cancelled.
     attempt : int
-        How many attempts have failed so far.
+        Number of failed attempts so far.
     launch : int
-        Counts every RunTask of this worker, so that each has a client token of its own.
+        Counts the RunTask calls of this worker, so that each has a client token of its own.
     not_before : float
         The earliest time of the next attempt (backoff).
     task, instance : str, optional
-        ARN of its task and of its container instance, once placed.
+        ARNs of its task and of its container instance, once placed.
     absent_since : float, optional
-        Since when the scheduler has not known a worker that was ready, or has let it go.
+        Time since which the scheduler does not know a worker that was ready, or has closed it.
     reason : str
         Why the last attempt ended.
     refusal : str
-        Why ECS refused its task for good, until the attempt is counted as failed.
+        Why ECS refused its task permanently, until the attempt is counted as failed.
     unserved : bool
-        Whether the last attempt ended without an instance, and so cost nothing.
+        Whether the last attempt ended without an instance, and so was free.
     aws_failed : bool
-        Whether AWS ended the last attempt, and not the worker's own process.
+        Whether AWS ended the last attempt, rather than the worker's own process.
     passing : bool
-        Whether it did so in a way that passes, so that the attempt does not count.
+        Whether a passing fault of AWS ended it, so that the attempt does not count.
     hitches, rounds : int
-        How many attempts in a row ended so, and how often the worker was given up and tried again; both lengthen
-        the next pause.
+        Number of consecutive attempts that ended by a passing fault, and of times that the worker failed and was
+        retried. Both lengthen the next backoff.
     notice : float, optional
-        When AWS takes its instance, once it has said so: the scheduler retires the worker by itself.
+        Time of a Spot interruption, once AWS has announced it. The scheduler retires the worker itself.
     over_budget : bool
-        Whether it has to wait because its instance would cost more than a cap allows; see `budget`.
+        Whether it waits because its instance would exceed a cost cap; see `budget`.
     """
 
     name: Name
@@ -107,7 +107,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One Auto Scaling group: the instance types that it launches now, and all that it is allowed to."""
+    """One Auto Scaling group: the instance types that it launches now, and all types allowed in it."""
 
     name: str
     desired: int
@@ -119,9 +119,9 @@ class Group:
 class Instance:
     """One EC2 instance of the pool, joined with its ECS container instance.
 
-    `connected`: its ECS agent takes tasks now; `seen`: it has been connected before, and `disconnected_since`
-    says when it was first missed after that; `refused_at`: when ECS last refused a task on it; `cordoned`:
-    AWS takes it back, or somebody drains it, so it is given nothing to do any more.
+    `connected`: its ECS agent accepts tasks now. `seen`: the agent has been connected before. `disconnected_since`:
+    time of the first poll without it after that. `refused_at`: time when ECS last refused a task on it. `cordoned`:
+    AWS interrupts it, or it is drained in ECS, so no new task is placed on it.
     """
 
     id: str
@@ -142,7 +142,7 @@ class Instance:
 class Task:
     """One ECS task of the pool.
 
-    `passing`: whether it ended by a fault of AWS's that passes; `aws_failed`: whether AWS rather than its process did.
+    `passing`: whether it ended by a passing fault of AWS. `aws_failed`: whether AWS ended it, rather than its process.
     """
 
     arn: str
@@ -157,20 +157,19 @@ class Task:
 
     @property
     def stopped(self) -> bool:
-        """Whether ECS says that it is over."""
+        """Whether ECS reports it as stopped."""
         return self.status == "STOPPED"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long to wait for what (seconds), how often to try, and where.
+    """Timeouts in seconds, number of attempts, and groups.
 
     `fallback_groups`: the groups that workers may run in, the preferred one first. `fallback`: how long a worker
-    waits in a group that AWS launches nothing in before it steps down. `fault`: how long an attempt lasts
-    that AWS answers with a quota or a fault in the request. `rest`: after how long a worker that AWS failed
-    is tried again once it was given up; each time twice as long, up to `longest_rest`, where trying costs
-    something. `spare`: how many empty instances a group keeps ready beyond what its workers need.
-    `capped`: whether there is a cap on what is spent.
+    waits in a group without capacity before it falls back to the next one. `fault`: how long an attempt lasts
+    that AWS refuses because of a quota or an invalid request. `rest`: seconds before a failed worker is
+    retried if AWS failed it; doubles each time, up to `longest_rest`, if a retry costs money. `spare`: number of
+    empty instances that a group keeps ready beyond those for its workers. `capped`: whether a cost cap is set.
     """
 
     capacity: float = 120.0
@@ -193,7 +192,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class SetDesired:
-    """Ask the group for this many instances."""
+    """Set the desired capacity of the group."""
 
     group: str
     desired: int
@@ -201,14 +200,14 @@ class SetDesired:
 
 @dataclass(frozen=True, slots=True)
 class SetTypes:
-    """Have the group launch these instance types from now on."""
+    """Set the instance types that the group launches from now on."""
 
     group: str
     types: tuple[str, ...]
 
 
 class RunTask(NamedTuple):
-    """Place this worker on this instance, given by its EC2 id. A tuple, as thousands of them are made at once."""
+    """Run this worker on this EC2 instance. A named tuple, because thousands are created at once."""
 
     worker: Name
     group: str
@@ -218,7 +217,7 @@ class RunTask(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StopTask:
-    """Stop this task: SIGTERM, then SIGKILL. Told for another reason it is the same action."""
+    """Stop this task: SIGTERM, then SIGKILL. The reason does not affect equality."""
 
     task: str
     reason: str = field(compare=False)
@@ -226,21 +225,21 @@ class StopTask:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Have the scheduler move this worker's results elsewhere and close it."""
+    """Ask the scheduler to move this worker's data to other workers and to close it."""
 
     worker: Name
 
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Tell the scheduler that this worker is dead, so that its name is free again."""
+    """Remove this dead worker from the scheduler, so that its name is free again."""
 
     worker: Name
 
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
-    """Terminate exactly this instance and lower the desired capacity by one with it; `reason` where it is a fault."""
+    """Terminate this instance and decrement the desired capacity; `reason` is set if the instance is faulty."""
 
     instance: str
     group: str
@@ -250,16 +249,16 @@ class Terminate:
 Action = SetDesired | SetTypes | RunTask | StopTask | Retire | Forget | Terminate
 
 
-@dataclass(frozen=True)  # no slots: the indexes below are made when somebody first asks
+@dataclass(frozen=True)  # no slots: the indexes below are cached on first use
 class Observed:
-    """What is known of AWS and of Dask at one moment.
+    """The known state of AWS and Dask at one time.
 
-    `in_flight` holds what was asked for and may not be visible yet, with the time of asking: AWS is
-    eventually consistent, and nothing may be asked for twice because of it.
+    `in_flight` holds the requests whose effect may not be visible yet, with the time of each: AWS is
+    eventually consistent, and no request may be repeated because of that.
 
-    Groups and members are as of this moment. A task may be over that is believed to live, for as
-    long as `look.due` does not ask for it; never the other way round. `draining` holds the container
-    instances that ECS drains, as of the last sweep.
+    Groups and members are current. A task that is known as live may have stopped until
+    `polling.unverified` selects it; the reverse never happens. `draining` holds the container
+    instances that ECS drains, as of the last full refresh.
     """
 
     groups: Mapping[str, Group] = field(default_factory=dict)
@@ -271,12 +270,12 @@ class Observed:
     draining: frozenset[str] = frozenset()
 
     def closed(self, group: str) -> Refusal | None:
-        """Return what speaks against a whole group just now."""
+        """Return the refusal that closes a whole group now, if any."""
         return closed(self.groups[group].allowed, self.refusals, group) if group in self.groups else None
 
     @cached_property
     def live(self) -> Mapping[tuple[Name, int], Task]:
-        """The tasks that are not over, by worker and launch; of doubles the first."""
+        """Tasks that have not stopped, by worker and launch; the first one of duplicates."""
         found: dict[tuple[Name, int], Task] = {}
         for task in self.tasks.values():
             if not task.stopped:
@@ -285,12 +284,12 @@ class Observed:
 
     @cached_property
     def occupied(self) -> frozenset[str | None]:
-        """The container instances on which a task lives."""
+        """Container instances with a live task."""
         return frozenset(t.instance for t in self.tasks.values() if not t.stopped)
 
     @cached_property
     def youngest(self) -> Mapping[str, float]:
-        """When the last instance of each group was launched that is not going."""
+        """Launch time of the youngest instance of each group that is not terminating."""
         found: dict[str, float] = {}
         for i in self.instances.values():
             if not i.terminating:

@@ -1,4 +1,4 @@
-"""How one worker moves from state to state: a table, and the rules that choose an edge."""
+"""The state machine of one worker: the transition table, and the rules that choose a transition."""
 
 from __future__ import annotations
 
@@ -8,70 +8,70 @@ from dask_starburst.plan.loop.state import HEAD, Limits, Observed, Task, Worker,
 
 S = WorkerState
 
-#: States whose time AWS has to keep: it does not count while AWS cannot be looked at.
+#: States with a deadline that depends on AWS: their clock stops while AWS cannot be polled.
 _TIMED = frozenset({S.CAPACITY, S.PLACED, S.STARTED, S.READY, S.RETIRING, S.DRAINED})
-#: The pause after what passes doubles so often at most: 2 s, 4 s, … 128 s.
+#: Maximum number of doublings of the backoff after passing faults: 2 s, 4 s, … 128 s.
 _MAX_BACKOFF_DOUBLINGS = 6
 
-#: Every move that exists. Never back from RETIRING; LOST and FAILED from any state that costs.
+#: All transitions. None leads back from RETIRING; every state that costs money can end in LOST or FAILED.
 TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     S.REQUESTED: frozenset(
         {
-            S.CAPACITY,  # its turn has come: an instance is ordered for it
-            S.STOPPED,  # not wanted any more before anything was ordered
+            S.CAPACITY,  # an instance is requested for it
+            S.STOPPED,  # cancelled before an instance was requested
         }
     ),
     S.CAPACITY: frozenset(
         {
             S.PLACED,  # ECS accepted the task
-            S.REQUESTED,  # AWS launches nothing in its group, so the next group is tried; or it is over budget
-            S.STOPPED,  # not wanted any more; the instance is given back
+            S.REQUESTED,  # no capacity in its group, so the next group is tried; or it is over budget
+            S.STOPPED,  # cancelled; the instance is released
             S.FAILED,  # no instance within the deadline, or ECS refused the task
         }
     ),
     S.PLACED: frozenset(
         {
-            S.STARTED,  # the container runs
-            S.READY,  # the scheduler saw it before ECS told us that it runs
-            S.DRAINED,  # not wanted any more; it holds nothing yet, so it is only stopped
+            S.STARTED,  # the container is running
+            S.READY,  # it joined the scheduler before ECS reported it as running
+            S.DRAINED,  # cancelled; it has no data yet, so it is only stopped
             S.FAILED,  # the task ended, or the deadline passed
         }
     ),
     S.STARTED: frozenset(
         {
             S.READY,  # it registered with the scheduler
-            S.DRAINED,  # not wanted any more; it holds nothing yet
+            S.DRAINED,  # cancelled; it has no data yet
             S.FAILED,  # the process ended, or never registered in time
         }
     ),
     S.READY: frozenset(
         {
-            S.RETIRING,  # not wanted any more, or too dear: move what it holds
+            S.RETIRING,  # cancelled, or over budget: its data is moved
             S.LOST,  # its process, task or instance is gone
         }
     ),
     S.RETIRING: frozenset(
         {
-            S.DRAINED,  # the scheduler let it go, or the time for it is over
-            S.STOPPED,  # its process ended by itself
+            S.DRAINED,  # the scheduler has closed it, or the deadline passed
+            S.STOPPED,  # its process ended
         }
     ),
-    S.DRAINED: frozenset({S.STOPPED}),  # ECS says that the task is over
-    S.STOPPED: frozenset({S.REQUESTED}),  # wanted again under the same name
-    S.LOST: frozenset({S.REQUESTED, S.STOPPED}),  # replaced, or nobody wants it
-    S.FAILED: frozenset({S.REQUESTED, S.STOPPED}),  # another attempt, or nobody wants it
+    S.DRAINED: frozenset({S.STOPPED}),  # ECS reports the task as stopped
+    S.STOPPED: frozenset({S.REQUESTED}),  # requested again under the same name
+    S.LOST: frozenset({S.REQUESTED, S.STOPPED}),  # replaced, or cancelled
+    S.FAILED: frozenset({S.REQUESTED, S.STOPPED}),  # another attempt, or cancelled
 }
 
 
 def move(worker: Worker, state: WorkerState, now: float, reason: str = "") -> Worker:
     """Return the worker in `state`; the clock restarts, the reason is kept."""
     if state not in TRANSITIONS[worker.state]:
-        raise ValueError(f"{worker.name}: {worker.state.name} -> {state.name} is no transition")
+        raise ValueError(f"{worker.name}: {worker.state.name} -> {state.name} is not a valid transition")
     return replace(worker, state=state, since=now, reason=reason or worker.reason)
 
 
 def placed(worker: Worker, task: Task, now: float) -> Worker:
-    """Return the worker after ECS accepted its task; why earlier ones ended matters no more."""
+    """Return the worker after ECS accepted its task; the reason of earlier failures is cleared."""
     moved = move(worker, S.PLACED, now)
     return replace(moved, task=task.arn, instance=task.instance, absent_since=None, reason="")
 
@@ -79,8 +79,8 @@ def placed(worker: Worker, task: Task, now: float) -> Worker:
 def refused(worker: Worker, reason: str, *, passing: bool) -> Worker:
     """Return the worker after ECS refused its task.
 
-    `passing`: the same request may succeed in a moment, but only under another client token,
-    because ECS answers a repeated token with its first answer.
+    `passing`: the same request may succeed soon, but only with another client token, because
+    ECS answers a repeated token with its first response.
     """
     if passing:
         return replace(worker, launch=worker.launch + 1, reason=reason)
@@ -88,16 +88,16 @@ def refused(worker: Worker, reason: str, *, passing: bool) -> Worker:
 
 
 def unanswered(worker: Worker, now: float) -> Worker:
-    """Return the worker after AWS could not be asked for its instance or task: its time begins anew.
+    """Return the worker after a request for its instance or task got no response: its deadline restarts.
 
-    The client token stays. If AWS has done it all the same, it answers the repeated request with the task that
+    The client token stays. If AWS has processed the request, it answers the repeated one with the task that
     it has started.
     """
     return replace(worker, since=now) if worker.state is S.CAPACITY else worker
 
 
 def delayed(worker: Worker, seconds: float) -> Worker:
-    """Return the worker after AWS could not be looked at for a while: that time is nobody's fault."""
+    """Return the worker after AWS could not be polled for `seconds`: that time does not count."""
     if worker.state not in _TIMED:
         return worker
     absent = None if worker.absent_since is None else worker.absent_since + seconds
@@ -105,46 +105,46 @@ def delayed(worker: Worker, seconds: float) -> Worker:
 
 
 def rest_of(worker: Worker, limits: Limits) -> float:
-    """Return the seconds for which a worker that was given up is not tried again, an hour at the most.
+    """Return the seconds until a failed worker may be retried, at most an hour by default.
 
-    One that lacks only an instance costs nothing to try; each other try costs an instance for minutes.
+    If only an instance was missing, a retry is free; any other retry costs an instance for minutes.
     """
     longer = 1 if worker.unserved else 2**worker.rounds
     return min(limits.rest * longer, max(limits.rest, limits.longest_rest))
 
 
 def rested(worker: Worker, now: float, limits: Limits) -> bool:
-    """Whether a worker that was given up may be tried again by now."""
+    """Whether a failed worker may be retried now."""
     return now - worker.since > rest_of(worker, limits)
 
 
 def by_itself(worker: Worker) -> bool:
-    """Whether a worker that was given up is tried again on any cluster: AWS may have what it lacked by then.
+    """Whether a failed worker is retried automatically on any cluster, because what AWS failed may succeed by then.
 
-    What its own process failed in waits for adaptive scaling that has work for it, or for somebody who asks again.
+    A failure of its own process waits for adaptive scaling with work for it, or for a new request.
     """
     return worker.group != HEAD and (worker.unserved or worker.aws_failed)
 
 
 def retried(worker: Worker, now: float, limits: Limits) -> Worker:
-    """Return a worker that was given up with another set of attempts."""
+    """Return a failed worker with a new set of attempts."""
     return replace(_retry(worker, now, 0, limits), rounds=worker.rounds + 1)
 
 
 def given_up(worker: Worker, limits: Limits) -> bool:
-    """Whether a worker has failed in its last attempt."""
+    """Whether a worker has failed its last attempt."""
     return worker.state is S.FAILED and worker.attempt >= limits.attempts - 1 and not worker.passing
 
 
 def track(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
-    """Follow one worker along as many edges as what is observed allows.
+    """Apply all transitions of one worker that the observed state allows.
 
     Parameters
     ----------
     worker : Worker
-        As it was known.
+        Its known state.
     observed : Observed
-        What AWS and Dask say.
+        State of AWS and Dask.
     now : float
         Seconds, AWS's clock.
     limits : Limits
@@ -153,7 +153,7 @@ def track(worker: Worker, observed: Observed, now: float, limits: Limits) -> Wor
     Returns
     -------
     Worker
-        The same object when nothing changed. STOPPED and not wished: to be dropped.
+        The same object if nothing changed. One that is STOPPED and not requested can be dropped.
     """
     for _ in range(len(S)):
         moved = _RULES[worker.state](worker, observed, now, limits)
@@ -164,16 +164,16 @@ def track(worker: Worker, observed: Observed, now: float, limits: Limits) -> Wor
 
 
 def alive(worker: Worker, observed: Observed) -> bool:
-    """Whether its task is there and not over."""
+    """Whether its task exists and has not stopped."""
     task = observed.tasks.get(worker.task or "")
     return task is not None and not task.stopped
 
 
 def name_taken(worker: Worker, observed: Observed) -> bool:
-    """Whether the scheduler still lists the dead process that had this worker's name before.
+    """Whether the scheduler still lists a dead process under this worker's name.
 
-    It would refuse a second of that name, and we would take the dead one for it; `step` asks the
-    scheduler to forget it.
+    It would refuse a new process of that name, and the dead one would be taken for the new one; `step` asks
+    the scheduler to forget it.
     """
     return worker.name in observed.members and worker.group != HEAD and _unadopted(worker, observed) is None
 
@@ -181,7 +181,7 @@ def name_taken(worker: Worker, observed: Observed) -> bool:
 def _requested(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
     if not worker.requested:
         return move(worker, S.STOPPED, now)
-    # Whether there is money for it is decided before a look is followed up, so it waits for the next one.
+    # The budget is checked before workers are tracked, so a new request waits for the next poll.
     if worker.over_budget or (limits.capped and worker.since == now):
         return worker
     if now < worker.not_before or name_taken(worker, observed):
@@ -190,7 +190,7 @@ def _requested(worker: Worker, observed: Observed, now: float, limits: Limits) -
 
 
 def next_group(worker: Worker, observed: Observed, limits: Limits) -> str:
-    """Return the first group from the worker's own down the ladder that AWS launches something in."""
+    """Return the first group with capacity, from the worker's own on through its fallback groups."""
     remaining = _remaining_groups(worker, limits)
     return next((group for group in remaining if observed.closed(group) is None), worker.group)
 
@@ -203,7 +203,7 @@ def _remaining_groups(worker: Worker, limits: Limits) -> tuple[str, ...]:
 
 
 def fell_back(old: Worker, new: Worker, limits: Limits) -> bool:
-    """Whether a worker is asked for in a group further down the ladder than before."""
+    """Whether a worker has fallen back to a later group."""
     return new.group != old.group and new.group in _remaining_groups(old, limits)
 
 
@@ -223,23 +223,23 @@ def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) ->
     lower = _remaining_groups(worker, limits)[1:2]
     if lower and waited > (limits.fallback if refusal else limits.capacity):
         return replace(move(worker, S.REQUESTED, now, refusal.text if refusal else ""), group=lower[0], not_before=now)
-    hopeless = refusal is not None and refusal.kind in ("quota", "fault")
+    permanent = refusal is not None and refusal.kind in ("quota", "fault")
     passing = refusal is not None and refusal.kind == "passing"
-    if waited <= (limits.fault if hopeless else limits.capacity):
+    if waited <= (limits.fault if permanent else limits.capacity):
         return worker
     if passing:
-        return replace(worker, since=now)  # Auto Scaling tries again by itself what AWS has failed in
+        return replace(worker, since=now)  # Auto Scaling itself retries after a passing fault
     reason = refusal.text if refusal else worker.reason or f"no instance within {limits.capacity:g} s"
     return replace(move(worker, S.FAILED, now, reason), unserved=refusal is not None, aws_failed=True)
 
 
 def _unadopted(worker: Worker, observed: Observed) -> Task | None:
-    """Return a live task of this worker that we did not know of: its RunTask answer was lost."""
+    """Return a live task of this worker whose RunTask response was lost."""
     return observed.live.get((worker.name, worker.launch))
 
 
 def _booting(worker: Worker, observed: Observed, now: float, limits: Limits) -> bool:
-    """Whether an instance of the group is young enough to be still on its way."""
+    """Whether an instance of the group may still be booting."""
     youngest = observed.youngest.get(worker.group)
     return youngest is not None and now - youngest <= limits.capacity
 
@@ -270,7 +270,7 @@ def _ready(worker: Worker, observed: Observed, now: float, limits: Limits) -> Wo
     if worker.absent_since is None:
         return replace(worker, absent_since=now)
     if now - worker.absent_since > limits.absent:
-        return move(worker, S.LOST, now, f"the scheduler lost it for {limits.absent:g} s")
+        return move(worker, S.LOST, now, f"not known to the scheduler for {limits.absent:g} s")
     return worker
 
 
@@ -296,8 +296,8 @@ def _lost(worker: Worker, observed: Observed, now: float, limits: Limits) -> Wor
     if not worker.requested:
         return move(worker, S.STOPPED, now)
     if worker.group == HEAD:
-        return worker  # the work's graph died with it: only the user can start anew
-    # The name is free once the scheduler has forgotten the dead one; step asks for that.
+        return worker  # the task graph is lost with it: only the user can start again
+    # The name is free once the scheduler has forgotten the dead process; `step` requests that.
     return worker if worker.name in observed.members else _retry(worker, now, 0, limits)
 
 
@@ -321,13 +321,13 @@ def _failed(worker: Worker, observed: Observed, now: float, limits: Limits) -> W
 
 
 def _retry(worker: Worker, now: float, attempt: int, limits: Limits) -> Worker:
-    """Return the worker wished anew, at the top of the ladder."""
+    """Return the worker requested again, in the first of its fallback groups."""
     group = limits.fallback_groups[0] if worker.group in limits.fallback_groups else worker.group
     return replace(reset(worker, now, attempt), group=group)
 
 
 def reset(worker: Worker, now: float, attempt: int) -> Worker:
-    """Return the worker wished anew, for another task, after `attempt` failed attempts."""
+    """Return the worker requested again, for a new task, after `attempt` failed attempts."""
     requested = move(worker, S.REQUESTED, now)
     return replace(
         requested,
@@ -349,7 +349,7 @@ def reset(worker: Worker, now: float, attempt: int) -> Worker:
 def _reason(worker: Worker, observed: Observed) -> str:
     task = observed.tasks.get(worker.task or "")
     if task is None:
-        return "its task vanished"
+        return "its task is gone"
     code = "" if task.exit_code is None else f" (exit code {task.exit_code})"
     return (task.reason or "its task stopped") + code
 

@@ -1,1 +1,1 @@
-"""What things cost, and decisions about it: caps, quotes, estimates, advice."""
+"""Costs, and decisions about them: caps, quotes, estimates, advice."""

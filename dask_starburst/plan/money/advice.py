@@ -1,4 +1,4 @@
-"""Which instance type to choose: what each costs for what it has, and what is known of it besides."""
+"""Advice on instance types: cost per core and GiB, Spot interruptions and benchmark results."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dask_starburst.plan.requests.sizing import accelerated, memory_limit, task_
 GIB = 2**30
 Sort = Literal["price", "cores", "interruption", "measured"]
 
-#: How many Spot instances of a family, or of one of its sizes, AWS takes back in a month, in percent: AWS Spot Instance
-#: Advisor, us-east-1, June 2025 (aws-facts §4.3). What is not here was not published to us, or for some sizes only.
+#: Share of Spot instances of a family, or of one of its sizes, that AWS interrupts in a month, in percent: AWS Spot
+#: Instance Advisor, us-east-1, June 2025 (aws-facts §4.3). It has no data for other families, or for some sizes only.
 INTERRUPTIONS: Mapping[str, tuple[int, int]] = {
     "c7g": (0, 5),
     "c6g": (0, 10),
@@ -24,13 +24,13 @@ INTERRUPTIONS: Mapping[str, tuple[int, int]] = {
     "r8g": (20, 100),
     "c7a": (20, 100),
 }
-#: Where and when that was so.
+#: Region and date of these numbers.
 INTERRUPTIONS_OF = "us-east-1, June 2025"
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a worker has to have: whole vCPUs, bytes that it may use, an architecture (None: any), and GPUs or none."""
+    """The requirements of a worker: vCPUs, usable bytes of memory, architecture (None: any), and GPUs or not."""
 
     vcpus: int
     memory: int
@@ -40,7 +40,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a benchmark took on a type: seconds, and when it was run."""
+    """A benchmark result on a type: seconds, and the date of the run."""
 
     seconds: float
     date: str = ""
@@ -48,10 +48,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A type that fits, and what is known of it.
+    """A type that fits, with its prices and measurements.
 
-    ``on_demand`` and ``spot`` are its prices, None where nobody knows one; ``band`` is the range of its monthly
-    interruptions in percent, None where it was not published; ``measured`` what a benchmark took.
+    ``on_demand`` and ``spot`` are its prices, None if unknown; ``band`` is the range of its monthly
+    interruption rate in percent, None if not published; ``measured`` is its benchmark result.
     """
 
     type: InstanceType
@@ -63,32 +63,32 @@ class Candidate:
 
     @property
     def price(self) -> Price | None:
-        """The price in the market that counts."""
+        """The price in the candidate's market."""
         return self.spot if self.market == "spot" else self.on_demand
 
     @property
     def usd(self) -> float:
-        """USD an hour in the market that counts; infinite where nobody knows it."""
+        """USD an hour in the candidate's market; infinite if unknown."""
         return self.price.usd_per_hour if self.price is not None else float("inf")
 
     @property
     def usd_per_core(self) -> float:
-        """USD for an hour of a physical core."""
+        """USD per physical core and hour."""
         return self.usd / self.type.cores
 
     @property
     def usd_per_gib(self) -> float:
-        """USD for an hour of a GiB of nominal memory."""
+        """USD per GiB of nominal memory and hour."""
         return self.usd * 1024 / self.type.memory_mib
 
     @property
     def usd_per_run(self) -> float:
-        """USD for the work that was measured; infinite where none was."""
+        """USD for one run of the benchmark; infinite if it was not measured."""
         return self.usd * self.measured.seconds / 3600 if self.measured is not None else float("inf")
 
     @property
     def spot_unpublished(self) -> bool:
-        """Whether nothing is known of its Spot price but that it is at most the one on demand."""
+        """Whether its Spot price is unknown and only bounded by the on-demand price."""
         spot, on_demand = self.spot, self.on_demand
         return (
             spot is not None and on_demand is not None and spot.assumed and spot.usd_per_hour >= on_demand.usd_per_hour
@@ -96,21 +96,21 @@ class Candidate:
 
     @property
     def hyperthreads(self) -> bool:
-        """Whether a vCPU is half a core only."""
+        """Whether a vCPU is a hyperthread, half a core."""
         return self.type.cores < self.type.vcpus
 
 
 def fitting(need: Need, types: Iterable[InstanceType]) -> list[InstanceType]:
-    """Return the types that hold a worker and are not more than twice as large as the smallest that does.
+    """Return the types that fit a worker and have at most twice the vCPUs of the smallest that fits.
 
     Parameters
     ----------
     need : Need
-        What the worker has to have.
+        Requirements of the worker.
     types : iterable of InstanceType
-        What AWS sells.
+        All known instance types.
     """
-    able = [
+    large_enough = [
         kind
         for kind in types
         if kind.vcpus >= need.vcpus
@@ -119,22 +119,22 @@ def fitting(need: Need, types: Iterable[InstanceType]) -> list[InstanceType]:
         and bool(kind.gpus) == need.gpus
         and (need.gpus or not accelerated(kind))
     ]
-    smallest = min((kind.vcpus for kind in able), default=0)
-    return [kind for kind in able if kind.vcpus <= 2 * smallest]
+    smallest = min((kind.vcpus for kind in large_enough), default=0)
+    return [kind for kind in large_enough if kind.vcpus <= 2 * smallest]
 
 
 def rank(candidates: Iterable[Candidate], sort: Sort = "price") -> list[Candidate]:
     """Return the candidates, the best first.
 
-    Burstable types come last, for a busy worker uses up their credits; then those without a price.
+    Burstable types come last, because a busy worker uses up their credits; before them those without a price.
 
     Parameters
     ----------
     candidates : iterable of Candidate
-        Those that fit.
+        The types that fit.
     sort : {"price", "cores", "interruption", "measured"}
-        By USD an hour; by USD for an hour of a physical core; by how often Spot takes them; by USD for the work that
-        was measured. Those of which that is not known come after the others.
+        By USD an hour; by USD per physical core and hour; by Spot interruption rate; by USD for a run of the
+        benchmark. Types for which the value is unknown come after the others.
     """
     orders: dict[Sort, Callable[[Candidate], float]] = {
         "price": lambda one: one.usd,
@@ -147,55 +147,56 @@ def rank(candidates: Iterable[Candidate], sort: Sort = "price") -> list[Candidat
 
 
 def band(kind: InstanceType) -> tuple[int, int] | None:
-    """Return the range of monthly interruptions of a type in percent, where it was published."""
+    """Return the range of the monthly interruption rate of a type in percent; None if not published."""
     return INTERRUPTIONS.get(kind.name) or INTERRUPTIONS.get(kind.family)
 
 
 def why(best: Candidate, sort: Sort) -> str:
-    """Say why the first is first."""
+    """Return why the first candidate is first."""
     name, usd = best.type.name, f"${best.usd:.4f} an hour"
     reasons = {
-        "price": f"{name} is the cheapest that holds the worker: {usd}",
-        "cores": f"{name} has the cheapest physical cores: ${best.usd_per_core:.4f} an hour for one",
-        "interruption": f"Spot takes {name} least often, as far as was published: {band_text(best.band)} a month",
-        "measured": f"{name} does the measured work for the least money: ${best.usd_per_run:.4f}",
+        "price": f"{name} is the cheapest type that fits the worker: {usd}",
+        "cores": f"{name} has the cheapest physical cores: ${best.usd_per_core:.4f} per core and hour",
+        "interruption": f"{name} has the lowest published Spot interruption rate: {band_text(best.band)} a month",
+        "measured": f"{name} runs the benchmark at the lowest cost: ${best.usd_per_run:.4f}",
     }
     if best.price is None:
-        return f"{name} holds the worker; nobody knows what it costs"
+        return f"{name} fits the worker; its price is unknown"
     return reasons[sort]
 
 
 def warnings(shown: Iterable[Candidate]) -> list[str]:
-    """Return what one has to know of the types that are shown."""
+    """Return notes on the listed types."""
     kinds = list(shown)
     texts = []
     if any(one.spot is not None and one.spot.assumed and not one.spot_unpublished for one in kinds):
-        texts.append("~ is an assumption: on demand less the middle of the published savings of the family")
+        texts.append("~ is an assumption: the on-demand price less the median published savings of the family")
     if any(one.spot_unpublished for one in kinds):
-        texts.append("≤ is a Spot price of which nothing was published: it counts as on demand, and is likely less")
+        texts.append("≤ marks an unpublished Spot price: the on-demand price is used, and the real one is likely lower")
     threads = sorted({one.type.family for one in kinds if one.hyperthreads})
     if threads:
         texts.append(
-            f"A vCPU of {', '.join(threads)} is a hyperthread, half a core; of Graviton and of AMD from 7a on it is a"
-            " whole core. Cores are the DefaultCores of EC2's DescribeInstanceTypes"
+            f"A vCPU of {', '.join(threads)} is a hyperthread, half a core; on Graviton and on AMD from 7a on it is a"
+            " whole core. Cores are DefaultCores of EC2's DescribeInstanceTypes"
         )
     burstable = sorted({one.type.family for one in kinds if one.type.burstable})
     if burstable:
         texts.append(
             f"* Types of {', '.join(burstable)} are burstable: a busy worker uses up their CPU credits, then is slowed"
-            " down or billed for more. Do not choose them for Dask"
+            " down or billed extra. Do not use them for Dask"
         )
     if any(one.band is not None for one in kinds):
         texts.append(
-            f"Taken is how many of them Spot takes back in a month: {INTERRUPTIONS_OF}, by AWS's Spot Instance Advisor"
+            "Interrupted is the share of Spot instances that AWS interrupts in a month: AWS Spot Instance Advisor,"
+            f" {INTERRUPTIONS_OF}"
         )
     if not any(one.measured is not None for one in kinds):
-        texts.append("Prices say nothing of speed: --results takes a file of what a benchmark has measured")
+        texts.append("Prices do not include speed: pass benchmark results with --results")
     return texts
 
 
 def band_text(found: tuple[int, int] | None) -> str:
-    """Write a range of interruptions."""
+    """Format a range of interruption rates."""
     if found is None:
         return "unknown"
     low, high = found

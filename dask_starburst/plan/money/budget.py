@@ -1,4 +1,4 @@
-"""Money as a limit: what a pool costs an hour, and which wishes have to wait for it."""
+"""Cost caps: the hourly cost of a pool, and which workers have to wait for the budget."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from dask_starburst.plan.loop.worker import next_group
 
 S = WorkerState
 
-#: Seconds between two cost checks, the most by which a total cap is exceeded.
+#: Seconds between two checks of the cost so far: a total cap is exceeded by at most this time.
 INTERVAL = 10.0
-#: Seconds without a word from the client after which the scheduler looks after the total cap by itself.
+#: Seconds without a message from the client after which the scheduler enforces the total cap itself.
 CLIENT_TIMEOUT = 3 * INTERVAL
-#: EC2 bills a minute of every instance at the least (https://aws.amazon.com/ec2/pricing/on-demand, "per second").
+#: EC2 bills each instance for at least one minute (https://aws.amazon.com/ec2/pricing/on-demand, "per second").
 MINIMUM_SECONDS = 60.0
 #: The share of the total cap at which the user is warned.
 WARN_AT = 0.8
-#: Under a cap no type is taken that costs so many times as much as the first one: a worker that is ordered
-#: counts at the price of the dearest type that AWS may choose, so a wide choice would leave much of the cap unused.
-_DEAREST = 1.25
-#: Sums of a few hundred prices differ in the last digits by the order in which they are added.
+#: Under a cap, types that cost more than this multiple of the first one are excluded: a requested worker counts at the
+#: price of the most expensive type that AWS may choose, so a wide choice would leave much of the cap unused.
+_MAX_PRICE_RATIO = 1.25
+#: Tolerance for sums of a few hundred prices, which depend on the order of addition in the last digits.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """The most that a cluster may cost: USD an hour, USD in all, and the USD an hour to be warned of. None: no cap."""
+    """Cost caps of a cluster: USD an hour, USD in total, and the USD an hour of the alert. None: no cap."""
 
     hourly: float | None = None
     total: float | None = None
@@ -41,65 +41,65 @@ class Caps:
 
     @property
     def binding(self) -> bool:
-        """Whether it may keep something from being launched; a threshold to be warned of does not."""
+        """Whether it may prevent a launch; an alert threshold does not."""
         return self.hourly is not None or self.total is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """USD an hour of one running instance by type and market, its address and its volume included."""
+    """USD an hour of one running instance by type and market, including its address and volume."""
 
     usd: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     def of(self, kind: str, group: str) -> float:
-        """Return what an instance of this type in this group costs; the dearest known when AWS took another type."""
+        """Return the USD an hour of a type in a group; the highest known rate if the type is unknown."""
         known = self.usd.get((kind, market_of(group)))
         return known if known is not None else max(self.usd.values(), default=0.0)
 
     def ceiling(self, types: Iterable[str], group: str) -> float:
-        """Return the most that one instance of a group may cost."""
+        """Return the highest USD an hour of one instance of a group."""
         return max((self.of(kind, group) for kind in types), default=0.0)
 
 
 def near_in_price(types: Sequence[str], rates: Rates, group: str) -> tuple[str, ...]:
-    """Return the types of a group that do not cost much more than the first one."""
-    most = _DEAREST * rates.of(types[0], group)
+    """Return the types of a group that cost at most slightly more than the first one."""
+    most = _MAX_PRICE_RATIO * rates.of(types[0], group)
     return tuple(kind for kind in types if rates.of(kind, group) <= most)
 
 
 def check_launch(caps: Caps, head: float, worker: float, requested: int | None, spares: int = 0) -> None:
-    """Refuse a launch that a cap does not allow.
+    """Reject a launch that exceeds a cap.
 
     Parameters
     ----------
     caps : Caps
-        What may be spent.
+        Cost caps.
     head, worker : float
-        USD an hour of the scheduler's instance and, at the most, of one worker's.
+        USD an hour of the scheduler's instance, and the maximum of one worker's.
     wanted : int, optional
-        Workers; None where the cluster adapts, which has to be able to launch one at least.
+        Number of workers; None for an adaptive cluster, which must be able to launch at least one.
     spares : int
-        Empty instances that are kept ready.
+        Number of empty instances that are kept ready.
 
     Raises
     ------
     BudgetExceeded
-        It says what fits.
+        The message says what fits.
     """
     least = 1 if requested is None else requested
     usd = head + (least + spares) * worker
     if caps.hourly is not None and usd > caps.hourly + _ROUNDING:
         fits = math.floor((caps.hourly - head) / worker + _ROUNDING) - spares if worker else 0
-        way = f"give n_workers={fits}, or" if fits > 0 else "give"
+        hint = f"set n_workers={fits}, or" if fits > 0 else "set"
         raise BudgetExceeded(
             f"{_workers(least, spares)} and the scheduler cost up to ${usd:.4f} an hour, which is above"
-            f" max_hourly_cost={caps.hourly:g}: {way} max_hourly_cost={_up(usd):g} or more, or cheaper instance_types."
+            f" max_hourly_cost={caps.hourly:g}: {hint} max_hourly_cost={_up(usd):g} or more, or cheaper instance_types."
             " Nothing was launched."
         )
     if caps.total is not None and _minute(usd) > caps.total:
         what = f"{_workers(least, spares)} and the scheduler"
         raise BudgetExceeded(
-            f"AWS bills a minute of every instance at the least, ${_minute(usd):.4f} for {what}, which is above"
+            f"AWS bills at least a minute of every instance, ${_minute(usd):.4f} for {what}, which is above"
             f" max_total_cost={caps.total:g}: raise it, or launch less. Nothing was launched."
         )
 
@@ -114,28 +114,28 @@ def _up(usd: float) -> float:
 
 
 def extrapolated(spent: float, rate: float, silent_for: float) -> float:
-    """Return what was spent by now (USD), when the client said so much so many seconds ago; 0 if that was just now.
+    """Return the maximum USD spent by now, if the client reported `spent` `silent_for` seconds ago; 0 if recent.
 
-    Nobody orders anything without the client, so it is never more.
+    Without the client no capacity is requested, so the rate cannot rise.
     """
     return spent + rate * silent_for / 3600 if silent_for > CLIENT_TIMEOUT else 0.0
 
 
 def market_of(group: str) -> str:
-    """Return how the instances of a group are bought: ``"spot"`` or ``"on-demand"``."""
+    """Return the market of a group: ``"spot"`` or ``"on-demand"``."""
     return "spot" if group == "spot" else "on-demand"
 
 
 def hourly(observed: Observed, rates: Rates, now: float, limits: Limits) -> float:
-    """Return the most that a pool costs an hour as it stands.
+    """Return the maximum USD an hour of a pool in its current state.
 
-    Every instance that is there at its own price; every one that is ordered and not there yet at the price of the
-    dearest type that AWS may choose for it.
+    Existing instances count at their own price; requested ones that do not exist yet at the price of the
+    most expensive type that AWS may choose.
     """
-    there = sum(rates.of(i.type, i.group) for i in observed.instances.values() if not i.terminating)
+    existing = sum(rates.of(i.type, i.group) for i in observed.instances.values() if not i.terminating)
     present = _present(observed)
-    ordered = ((name, desired - present[name]) for name, desired in _desired(observed, now, limits).items())
-    return there + sum(max(0, count) * _dearest(observed, rates, name) for name, count in ordered)
+    pending = ((name, desired - present[name]) for name, desired in _desired(observed, now, limits).items())
+    return existing + sum(max(0, count) * _max_rate(observed, rates, name) for name, count in pending)
 
 
 def over_budget(
@@ -147,32 +147,32 @@ def over_budget(
     caps: Caps,
     spent: float,
 ) -> frozenset[Name]:
-    """Return the names of the workers whose wish has to wait, because their instance would cost too much.
+    """Return the names of the workers that have to wait, because their instance would exceed a cap.
 
-    Who has waited longest is served first. The scheduler never waits. When the pool costs more than the hourly cap
-    all the same, for Spot has become dearer or AWS has replaced an instance by one of a dearer type, workers that run
-    are among those that wait: they hand over what they hold and go.
+    The longest waiting worker comes first. The scheduler never waits. If the pool still exceeds the hourly cap,
+    because the Spot price has risen or AWS has replaced an instance by a more expensive type, the result includes
+    running workers: they transfer their data and are retired.
 
     Parameters
     ----------
     workers : collection of Worker
-        Every wished process, as it was before it is followed up.
+        Every requested process, before it is tracked.
     observed : Observed
-        What AWS says, and what was asked already.
+        State of AWS, and the requests in flight.
     now : float
         Seconds, AWS's clock.
     limits : Limits
-        With the ladder of groups, and the spares that come before workers.
+        Includes the fallback groups, and the spares, which take precedence over workers.
     rates : Rates
-        What instances cost.
+        Rates of instances.
     caps : Caps
-        What may be spent.
+        Cost caps.
     spent : float
-        USD so far.
+        USD spent so far.
     """
     rate = hourly(observed, rates, now, limits)
     free = _free(workers, observed, now, limits)
-    owed = sum(max(0, -count) * _dearest(observed, rates, name) for name, count in free.items())
+    owed = sum(max(0, -count) * _max_rate(observed, rates, name) for name, count in free.items())
     room = math.inf if caps.hourly is None else caps.hourly - rate - owed
     if room < -_ROUNDING:
         return _surplus(workers, observed, rates, caps.hourly or 0.0)
@@ -181,7 +181,7 @@ def over_budget(
     waiting = (w for w in workers if w.state is S.REQUESTED and w.requested and w.group != HEAD)
     for worker in sorted(waiting, key=lambda w: (w.since, w.name)):
         group = next_group(worker, observed, limits)
-        price = _dearest(observed, rates, group)
+        price = _max_rate(observed, rates, group)
         if free.get(group, 0) > 0:
             free[group] -= 1
         elif price <= room + _ROUNDING and _minute(price) <= left:
@@ -192,14 +192,14 @@ def over_budget(
 
 
 def _surplus(workers: Collection[Worker], observed: Observed, rates: Rates, cap: float) -> frozenset[Name]:
-    """Return who waits while a pool costs too much: who has no instance yet, then the dearest, the newest first."""
+    """Return the workers over the cap: all without an instance, then the most expensive, the newest first."""
     prices = {i.arn: rates.of(i.type, i.group) for i in observed.instances.values() if i.arn and not i.terminating}
     head = sum(rates.of(i.type, HEAD) for i in observed.instances.values() if i.group == HEAD and not i.terminating)
-    mine = [w for w in workers if w.group != HEAD]
-    stay = [w for w in mine if w.state in (S.PLACED, S.STARTED, S.READY) and w.requested]
-    over = head + sum(prices.get(w.instance or "", 0.0) for w in stay) - cap
-    going = {w.name for w in mine if w.state in (S.REQUESTED, S.CAPACITY)}
-    for worker in sorted(stay, key=lambda w: (-prices.get(w.instance or "", 0.0), -w.since, w.name)):
+    regular = [w for w in workers if w.group != HEAD]
+    active = [w for w in regular if w.state in (S.PLACED, S.STARTED, S.READY) and w.requested]
+    over = head + sum(prices.get(w.instance or "", 0.0) for w in active) - cap
+    going = {w.name for w in regular if w.state in (S.REQUESTED, S.CAPACITY)}
+    for worker in sorted(active, key=lambda w: (-prices.get(w.instance or "", 0.0), -w.since, w.name)):
         if over > _ROUNDING and worker.state is S.READY:
             over -= prices.get(worker.instance or "", 0.0)
             going.add(worker.name)
@@ -207,12 +207,12 @@ def _surplus(workers: Collection[Worker], observed: Observed, rates: Rates, cap:
 
 
 def _free(workers: Collection[Worker], observed: Observed, now: float, limits: Limits) -> dict[str, int]:
-    """Count, by group, the instances that are paid for and that nobody has been given, nor is to be a spare.
+    """Count, by group, the paid instances that are neither assigned to a worker nor needed as a spare.
 
-    Those that are on their way are among them. Negative: so many are still to be ordered.
+    Includes requested instances that do not exist yet. A negative number is the number still to be requested.
     """
     occupied = observed.occupied | {w.instance for w in workers if w.state in KEEPS_TASK}
-    useful = Counter(
+    usable = Counter(
         i.group
         for i in observed.instances.values()
         if not i.terminating and not i.cordoned and (i.arn is None or i.arn not in occupied)
@@ -220,11 +220,11 @@ def _free(workers: Collection[Worker], observed: Observed, now: float, limits: L
     waiting = Counter(w.group for w in workers if w.requested and _awaits_instance(w))
     present, desired = _present(observed), _desired(observed, now, limits)
     coming = {name: max(0, count - present[name]) for name, count in desired.items()}
-    return {name: useful[name] + coming[name] - waiting[name] - limits.spare.get(name, 0) for name in desired}
+    return {name: usable[name] + coming[name] - waiting[name] - limits.spare.get(name, 0) for name in desired}
 
 
 def _awaits_instance(worker: Worker) -> bool:
-    """Whether a worker has no instance, and the right to one: it was let through before, or is the scheduler."""
+    """Whether a worker has no instance but may have one: it is within budget already, or is the scheduler."""
     return worker.state is S.CAPACITY or (worker.group == HEAD and worker.state is S.REQUESTED)
 
 
@@ -233,7 +233,7 @@ def _present(observed: Observed) -> Counter[str]:
 
 
 def _desired(observed: Observed, now: float, limits: Limits) -> dict[str, int]:
-    """Return what each group is asked for, or was asked for a moment ago."""
+    """Return the desired capacity of each group, including requests in flight."""
     desired = {name: group.desired for name, group in observed.groups.items()}
     for action, at in observed.in_flight.items():
         if isinstance(action, SetDesired) and action.group in desired and now - at < limits.repeat:
@@ -241,7 +241,7 @@ def _desired(observed: Observed, now: float, limits: Limits) -> dict[str, int]:
     return desired
 
 
-def _dearest(observed: Observed, rates: Rates, group: str) -> float:
+def _max_rate(observed: Observed, rates: Rates, group: str) -> float:
     seen = observed.groups.get(group)
     return rates.ceiling(seen.allowed or seen.types, group) if seen is not None else 0.0
 

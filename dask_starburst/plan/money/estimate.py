@@ -1,4 +1,4 @@
-"""How long work would take and what it would cost, here and on workers, by what a sample of it took."""
+"""Estimate the time and cost of work, locally and on workers, from a timed sample."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR
 from dask_starburst.plan.money.budget import MINIMUM_SECONDS
 from dask_starburst.plan.money.quote import HOURS_A_MONTH, Quote
 
-#: Seconds of the one scheduler for each task: "200 us to 1 ms" (Dask documentation, Best Practices), the worse of it.
+#: Scheduler overhead per task in seconds: "200 us to 1 ms" (Dask documentation, Best Practices), the upper end.
 TASK_SECONDS = 0.001
-#: More items than these are not scheduled one by one: what is over is spread evenly.
+#: Items above this number are not scheduled one by one but spread evenly.
 _MOST = 20_000
-#: The cloud is worth it when it is so many times as fast; below that a computer of one's own is less trouble.
-_WORTH = 1.3
-#: Where the cloud begins to be worth it is looked for among so many items, each size scheduled this finely.
+#: Minimum speedup at which the cloud is recommended; below it, running locally is simpler.
+_MIN_SPEEDUP = 1.3
+#: Upper end of the search for the break-even number of items, and items scheduled one by one for each size.
 _MOST_ITEMS, _ROUGHLY = 2**40, 500
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to do the work: on so many threads, after so many seconds of start-up, at USD an hour."""
+    """One way to do the work: number of threads, startup in seconds, and USD an hour."""
 
     name: str
     threads: int
@@ -36,7 +36,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one way comes to: seconds with its start-up, and USD."""
+    """The result for one way: seconds including startup, and USD."""
 
     way: Way
     seconds: float
@@ -45,20 +45,20 @@ class Row:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Estimate:
-    """What work would take.
+    """The estimated time and cost of work.
 
     Attributes
     ----------
     n : int
-        How many items there are.
+        Number of items.
     sample : tuple of float
-        Seconds that each item of the sample took here.
+        Local run time of each item of the sample, in seconds.
     rows : tuple of Row
-        The ways to do it, here first.
+        The ways to do the work, the local ones first.
     notes : tuple of str
-        What it was reckoned with.
+        Assumptions of the estimate.
     worth_from : int or None
-        From about how many such items on the cloud is worth it; None if it never is.
+        Approximate number of items from which the cloud is recommended; None if it never is.
     """
 
     n: int
@@ -69,7 +69,7 @@ class Estimate:
 
     @property
     def here(self) -> Row:
-        """The fastest way without a cloud."""
+        """The fastest local way."""
         return min((row for row in self.rows if not row.way.workers), key=lambda row: row.seconds)
 
     @property
@@ -79,37 +79,37 @@ class Estimate:
 
     @property
     def worth_it(self) -> bool:
-        """Whether the cloud is so much faster that it is worth its trouble."""
+        """Whether the cloud is fast enough to be recommended."""
         return _worth(self.rows)
 
     @property
     def verdict(self) -> str:
-        """What to do, in a sentence."""
+        """The recommendation, in a sentence."""
         here, best = self.here, self.fastest
         ratio = here.seconds / best.seconds
-        later = "With such items it never is worth it."
+        later = "The cloud is never worth it for such items."
         if self.worth_from is not None:
-            later = f"It is worth it from about {float(f'{self.worth_from:.2g}'):,.0f} such items on."
+            later = f"The cloud is worth it from about {float(f'{self.worth_from:.2g}'):,.0f} such items."
         if not best.way.workers:
             took = f"{here.way.name.removeprefix('here, ')} it takes {span(here.seconds)}"
-            return f"Stay here: {took}, and no cluster is faster, its start included. {later}"
+            return f"Run it locally: {took}, and no cluster is faster, including its startup. {later}"
         if not self.worth_it:
-            only = f"with {best.way.name} it would be only {ratio:.1f} times as fast, for ${best.usd:.4f}"
-            return f"Stay here: {only}. {later}"
-        good = [row for row in self.rows if row.way.workers and row.seconds * _WORTH <= here.seconds]
+            only = f"{best.way.name} would be only {ratio:.1f} times as fast, for ${best.usd:.4f}"
+            return f"Run it locally: {only}. {later}"
+        good = [row for row in self.rows if row.way.workers and row.seconds * _MIN_SPEEDUP <= here.seconds]
         cheap = min(good, key=lambda row: (row.usd, row.seconds))
         text = f"The cloud is worth it: with {best.way.name} it takes {span(best.seconds)} for ${best.usd:.4f},"
         text = f"{text} {ratio:.1f} times as fast as here"
         if cheap.way == best.way:
             return f"{text}."
-        return f"{text}; cheapest with {cheap.way.name}, {span(cheap.seconds)} for ${cheap.usd:.4f}."
+        return f"{text}; the cheapest way is {cheap.way.name}, {span(cheap.seconds)} for ${cheap.usd:.4f}."
 
     @property
     def title(self) -> str:
-        """What was tried."""
+        """The number of items and the timed sample."""
         seconds = self.sample
         spread = f" ({span(min(seconds))} to {span(max(seconds))})" if len(seconds) > 1 else ""
-        return f"{self.n:,} items, {len(seconds)} tried here: {span(median(seconds))} each{spread}"
+        return f"{self.n:,} items, {len(seconds)} timed here: {span(median(seconds))} each{spread}"
 
     def __repr__(self) -> str:
         width = max(len(row.way.name) for row in self.rows)
@@ -131,26 +131,26 @@ def _cells(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
 
 def _worth(rows: Sequence[Row]) -> bool:
     here = min(row.seconds for row in rows if not row.way.workers)
-    return any(row.way.workers and here >= _WORTH * row.seconds for row in rows)
+    return any(row.way.workers and here >= _MIN_SPEEDUP * row.seconds for row in rows)
 
 
 def estimate(
     n: int, sample: Sequence[float], ways: Sequence[Way], *, speed: float = 1.0, notes: Sequence[str] = ()
 ) -> Estimate:
-    """Reckon what each way would take.
+    """Estimate the time and cost of each way.
 
     Parameters
     ----------
     n : int
-        Items.
+        Number of items.
     sample : sequence of float
-        Seconds that some of them took here, one after another.
+        Local run times of some of them in seconds, run one after another.
     ways : sequence of Way
-        Those with workers are `speed` times as fast a thread as here.
+        The ways to compare.
     speed : float
-        See there.
+        Speed of a worker thread relative to a local one.
     notes : sequence of str
-        What to say besides.
+        Additional notes.
     """
     rows = _rows(n, sample, ways, speed, _MOST)
     worth_from = _first(lambda items: _worth(_rows(items, sample, ways, speed, _ROUGHLY)))
@@ -170,7 +170,7 @@ def _row(n: int, sample: Sequence[float], way: Way, speed: float, most: int) -> 
 
 
 def _first(true: Callable[[int], bool]) -> int | None:
-    """Return about the first number from which on something is true, by halving."""
+    """Return the approximate first number for which `true` holds, by bisection."""
     high = 1
     while not true(high):
         if high >= _MOST_ITEMS:
@@ -184,14 +184,14 @@ def _first(true: Callable[[int], bool]) -> int | None:
 
 
 def per_hour(quote: Quote, workers: int) -> float:
-    """Return what a cluster of the same kind costs an hour with another number of workers, in USD.
+    """Return the USD an hour of the same cluster with another number of workers.
 
     Parameters
     ----------
     quote : Quote
-        With one worker at least.
+        A quote with at least one worker.
     workers : int
-        That number.
+        Number of workers.
     """
     (line,) = (line for line in quote.lines if line.what == "workers")
     extra = PUBLIC_IPV4_HOUR + EBS_GP3_GB_MONTH * quote.spec.volume_gb / HOURS_A_MONTH
@@ -199,9 +199,9 @@ def per_hour(quote: Quote, workers: int) -> float:
 
 
 def makespan(n: int, sample: Sequence[float], threads: int, most: int = _MOST) -> float:
-    """Return the seconds until the last of `n` items is done, when each thread takes the next one that is left.
+    """Return the seconds until the last of `n` items is done, if each free thread takes the next item.
 
-    The items last as long as those of the sample, in turn; so the last one of a slow kind counts as it does in life.
+    The items take the times of the sample in turn, so a slow item at the end counts in full.
     """
     busy = [0.0] * min(threads, n)
     placed = min(n, max(most, threads))
@@ -211,7 +211,7 @@ def makespan(n: int, sample: Sequence[float], threads: int, most: int = _MOST) -
 
 
 def span(seconds: float) -> str:
-    """Write a time for people."""
+    """Format a duration."""
     if seconds < 1:
         return f"{seconds * 1e6:.3g} µs" if seconds < 0.001 else f"{seconds * 1000:.3g} ms"
     if seconds < 120:

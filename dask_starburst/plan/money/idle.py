@@ -1,4 +1,4 @@
-"""The idle bill: what goes on costing when nothing runs, in full."""
+"""The idle bill: all costs while nothing runs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from dask_starburst.plan.images.lifetime import USD_PER_GB_MONTH, monthly_cost
 
-#: USD for a GB of logs that CloudWatch keeps for a month, us-east-1 (aws-facts §7, from memory).
+#: USD per GB and month of logs in CloudWatch, us-east-1 (aws-facts §7, from memory).
 LOGS_GB_MONTH = 0.03
 
-#: What is kept in an account and costs nothing by itself (aws-facts §7).
+#: Resources that are kept in an account and are free (aws-facts §7).
 FREE = (
     "ECS clusters, capacity providers and task definitions",
     "Auto Scaling groups of size zero, their launch templates and scheduled actions",
@@ -21,18 +21,18 @@ FREE = (
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What there is in an account and region.
+    """The resources kept in an account and region.
 
     Parameters
     ----------
     image_bytes : int or None
-        What all images in ECR take together, compressed; None if AWS does not tell.
+        Total compressed size of all images in ECR; None if unknown.
     images : int
-        How many there are.
+        Number of images.
     log_bytes : int or None
-        What CloudWatch keeps of our logs; None if AWS does not tell.
+        Size of the logs in CloudWatch; None if unknown.
     trouble : tuple of str
-        Why AWS does not tell, in sentences.
+        Why a size is unknown, in sentences.
     """
 
     image_bytes: int | None = 0
@@ -43,9 +43,9 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class IdleRow:
-    """One row of the bill: what, how much of it, at USD a GB and month, USD a month, and how to be rid of it.
+    """One row of the bill: what, its amount, USD per GB and month, USD a month, and how to reduce it.
 
-    What AWS does not tell costs None: never nothing.
+    The cost of an unknown amount is None, not zero.
     """
 
     what: str
@@ -56,12 +56,12 @@ class IdleRow:
 
 
 def idle_bill(kept: Kept) -> tuple[IdleRow, ...]:
-    """Return everything that costs when nothing runs, the dearest first. All else is `FREE`.
+    """Return everything that costs money while nothing runs, the most expensive first. Everything else is `FREE`.
 
     Parameters
     ----------
     kept : Kept
-        What there is.
+        The kept resources.
     """
     images = f"{kept.images} image{'' if kept.images == 1 else 's'}, "
     rows = [
@@ -70,7 +70,7 @@ def idle_bill(kept: Kept) -> tuple[IdleRow, ...]:
             _size(kept.image_bytes, images),
             USD_PER_GB_MONTH,
             None if kept.image_bytes is None else monthly_cost(kept.image_bytes),
-            "`starburst image prune`; ecr_image_ttl_days deletes what nobody uses",
+            "`starburst image prune`; ecr_image_ttl_days deletes unused ones",
         ),
         IdleRow(
             "logs in CloudWatch",
@@ -90,17 +90,17 @@ def _size(count: int | None, before: str = "") -> str:
 
 
 def total(rows: Iterable[IdleRow]) -> float:
-    """Return the USD a month of all rows that are known."""
+    """Return the USD a month of all rows with a known cost."""
     return sum(row.usd_per_month or 0.0 for row in rows)
 
 
 def total_text(rows: Iterable[IdleRow]) -> str:
-    """Write what all rows cost a month, and that it may be more where not all is known."""
+    """Format the monthly cost of all rows, as a lower bound if some are unknown."""
     known = list(rows)
     more = any(row.usd_per_month is None for row in known)
     return f"{'at least ' if more else ''}{cents(total(known))}"
 
 
 def cents(usd: float) -> str:
-    """Write an amount in cents, as small ones are read best: ``"3.1 ¢"``; from a dollar on in dollars."""
+    """Format an amount: in cents, ``"3.1 ¢"``; from one dollar on in dollars."""
     return f"${usd:.2f}" if usd >= 1 else f"{usd * 100:.1f} ¢"

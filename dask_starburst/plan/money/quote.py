@@ -1,4 +1,4 @@
-"""What a launch would buy and cost, before there is any of it."""
+"""The cost of a launch, computed before anything is launched."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR, FargateRates, InstanceType, Price, sources
 from dask_starburst.plan.money.budget import Caps
 
-#: What AWS's own calculator divides a monthly price by.
+#: Hours by which AWS's own calculator divides a monthly price.
 HOURS_A_MONTH = 730.0
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that is bought: what, how many of it, of which kind, and USD an hour for all of them."""
+    """One item of a quote: what, count, kind, and USD an hour for all of them."""
 
     what: str
     count: int
@@ -25,10 +25,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """What is asked for.
+    """The requested cluster.
 
-    `groups`: the groups that workers may run in, the preferred one first. `adaptive`: whether `workers` is the most
-    of an adaptive cluster. `volume_gb` is the size of each instance's volume.
+    `groups`: the groups that workers may run in, the preferred one first. `adaptive`: whether `workers` is the maximum
+    of an adaptive cluster. `volume_gb`: the size of each instance's volume.
     """
 
     head: str
@@ -42,32 +42,32 @@ class LaunchSpec:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Quote:
-    """What a launch would cost, in USD an hour without tax and discounts.
+    """The cost of a launch, in USD an hour without tax and discounts.
 
     Attributes
     ----------
     where : str
-        The region, or the zone in it.
-    wanted : Wanted
-        What is asked for.
+        The region or zone.
+    spec : LaunchSpec
+        The requested cluster.
     lines : tuple of Line
-        What it consists of.
+        The items of the quote.
     at_most : float
-        What it costs if AWS gives the dearest type of each worker that it may, also on demand where that is allowed.
+        Cost if AWS launches the most expensive allowed type for each worker, on demand if that is allowed.
     least : float
-        What a cluster costs that has no worker: the scheduler.
+        Cost without workers: the scheduler alone.
     caps : Caps
-        What may be spent.
+        Cost caps.
     facts : tuple of str
-        What else there is to know, such as quotas.
+        Additional facts, such as quotas.
     refusal : str
-        Why it would not be launched; empty if it would.
+        Why the launch would be refused; empty if it would not.
     idle : tuple of (str, float)
-        What goes on costing when it is closed, and how much a month.
+        What continues to cost money after the cluster is closed, and USD a month.
     simulated : bool
-        Whether it is the embedded AWS, where nobody pays.
+        Whether it runs on the embedded AWS, which bills nothing.
     fargate : Price, optional
-        What Fargate would charge for the same vCPUs and memory; None where nobody knows.
+        Price of the same vCPUs and memory on Fargate; None if unknown.
     """
 
     where: str
@@ -84,7 +84,7 @@ class Quote:
 
     @property
     def usd_per_hour(self) -> float:
-        """All lines together."""
+        """The sum of all lines."""
         return sum(line.usd for line in self.lines)
 
     def __repr__(self) -> str:
@@ -92,7 +92,7 @@ class Quote:
 
     @property
     def sources(self) -> str:
-        """Where the prices are from, and of when."""
+        """Sources and dates of the prices."""
         return sources([line.price for line in self.lines if line.price is not None])
 
 
@@ -108,16 +108,16 @@ def compute_quote(
     simulated: bool = False,
     fargate: Price | None = None,
 ) -> Quote:
-    """Reckon what a launch costs.
+    """Compute the cost of a launch.
 
     Parameters
     ----------
     where : str
         The region or zone.
-    wanted : Wanted
-        What is asked for.
+    spec : LaunchSpec
+        The requested cluster.
     prices : mapping of (str, str) to Price
-        What an hour of each type costs ``"spot"`` and ``"on-demand"``.
+        Price of an hour of each type, ``"spot"`` and ``"on-demand"``.
     caps, facts, refusal, idle, simulated, fargate
         As in `Quote`.
     """
@@ -132,14 +132,14 @@ def compute_quote(
         Line("public IPv4 addresses", instances, "one each", instances * PUBLIC_IPV4_HOUR),
         Line("volumes", instances, f"gp3, {spec.volume_gb} GB each", instances * volume),
     ]
-    dearest = max(prices[kind, group].usd_per_hour for kind in spec.types for group in spec.groups)
+    highest = max(prices[kind, group].usd_per_hour for kind in spec.types for group in spec.groups)
     extra = PUBLIC_IPV4_HOUR + volume
     least = head.usd_per_hour + extra
     return Quote(
         where=where,
         spec=spec,
         lines=tuple(line for line in lines if line.count),
-        at_most=least + (spec.workers + spec.spares) * (dearest + extra),
+        at_most=least + (spec.workers + spec.spares) * (highest + extra),
         least=least,
         caps=caps or Caps(),
         facts=tuple(facts),
@@ -151,7 +151,7 @@ def compute_quote(
 
 
 def on_fargate(instances: Sequence[tuple[int, InstanceType]], rates: FargateRates) -> Price:
-    """Return what Fargate charges an hour for the vCPUs and the memory of so many instances of each type."""
+    """Return the Fargate price an hour for the vCPUs and memory of a number of instances of each type."""
     usd = sum(
         count * (each.vcpus * rates.vcpu.usd_per_hour + each.memory_mib / 1024 * rates.gb.usd_per_hour)
         for count, each in instances
@@ -171,51 +171,51 @@ def _market(group: str) -> str:
 
 
 def sentences(quote: Quote) -> list[str]:
-    """Return what there is to say beside the table."""
+    """Return the notes below the table."""
     texts = [f"Prices: {quote.sources}."]
     if quote.spec.adaptive:
         texts.append(
-            f"It adapts to the work: without any it costs ${quote.least:.4f} an hour, for the scheduler, until"
-            " idle_timeout ends it."
+            f"The cluster is adaptive: without load it costs ${quote.least:.4f} an hour, for the scheduler, until"
+            " idle_timeout closes it."
         )
     if quote.fargate is not None:
         texts.append(
-            f"For comparison: on Fargate as many vCPUs and as much memory are ${quote.fargate.usd_per_hour:.4f} an hour"
+            f"For comparison: on Fargate the same vCPUs and memory cost ${quote.fargate.usd_per_hour:.4f} an hour"
             f" ({sources([quote.fargate])}); clusters run on EC2 only."
         )
     texts += [f"{fact[0].upper()}{fact[1:]}." for fact in quote.facts]
     texts += _caps(quote)
     texts += [f"REFUSED: {quote.refusal}"] if quote.refusal else []
     texts.append(_idle(quote))
-    texts.append("Nothing was launched." + (" On the embedded AWS nobody pays." if quote.simulated else ""))
+    texts.append("Nothing was launched." + (" The embedded AWS bills nothing." if quote.simulated else ""))
     return texts
 
 
 def as_text(quote: Quote) -> str:
     """Return a quote as plain text."""
-    lines = [f"What would be launched in {quote.where}"]
+    lines = [f"Quote for a launch in {quote.where}"]
     lines += [f"  {line.what}: {line.count} x {line.kind}, ${line.usd:.4f} an hour" for line in quote.lines]
-    lines += [f"  in all ${quote.usd_per_hour:.4f} an hour, {hedge(quote)}"]
+    lines += [f"  total: ${quote.usd_per_hour:.4f} an hour, {hedge(quote)}"]
     return "\n".join([*lines, *sentences(quote)])
 
 
 def hedge(quote: Quote) -> str:
-    """Say what it may cost when AWS does not give the first type."""
-    return f"at most ${quote.at_most:.4f}, if AWS gives the dearest that it may"
+    """Return the maximum cost if AWS does not launch the first type."""
+    return f"at most ${quote.at_most:.4f} if AWS launches the most expensive allowed types"
 
 
 def _caps(quote: Quote) -> list[str]:
     caps = {
         "max_hourly_cost": (quote.caps.hourly, "an hour"),
-        "max_total_cost": (quote.caps.total, "in all"),
+        "max_total_cost": (quote.caps.total, "in total"),
         "cost_alert_threshold": (quote.caps.alert, "an hour"),
     }
     given = [f"{name}: ${usd:g} {per}" for name, (usd, per) in caps.items() if usd is not None]
-    return [f"Caps: {', '.join(given)}."] if given else ["No caps: max_hourly_cost and max_total_cost set some."]
+    return [f"Caps: {', '.join(given)}."] if given else ["No caps are set; set max_hourly_cost or max_total_cost."]
 
 
 def _idle(quote: Quote) -> str:
     if not quote.idle:
-        return "When it is closed nothing goes on costing but the image in ECR and the logs; see `starburst status`."
+        return "After the cluster is closed, only the image in ECR and the logs cost money; see `starburst status`."
     parts = ", ".join(f"{what} ${usd:.2f}" for what, usd in quote.idle)
-    return f"When it is closed this goes on costing, a month: {parts}."
+    return f"After the cluster is closed, these continue to cost money, a month: {parts}."

@@ -1,1 +1,1 @@
-"""What is requested of AWS: pools, task definitions, IAM policies, sizes, zones, quotas."""
+"""The content of requests to AWS: pools, task definitions, IAM policies, sizes, zones, quotas."""

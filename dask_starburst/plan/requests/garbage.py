@@ -1,4 +1,4 @@
-"""What is found of pools in an account, and what of it may be removed: decided from values alone."""
+"""The pools found in an account, and which of them may be deleted: pure decisions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ State = Literal["free", "in use", "expired"]
 CLAIMS = f"{PARAMETER_ROOT}claims"
 SECRETS = f"{PARAMETER_ROOT}tls"
 
-#: Between claim and lease a pool is made, which may take a minute with a new instance profile; a claim
-#: without a lease is believed for so long (seconds).
+#: Seconds for which a claim without a lease counts as in use. Between claim and lease a pool is created, which may take
+#: a minute with a new instance profile.
 CLAIM_GRACE = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who has checked a pool out; ``cleaning`` when it is removed rather than used."""
+    """The owner of a pool; ``cleaning`` if the pool is being deleted rather than used."""
 
     session: str
     owner: str
@@ -34,7 +34,7 @@ class Claim:
 
     @classmethod
     def from_json(cls, text: str) -> Claim:
-        """Read the value of the claim's parameter."""
+        """Parse the value of the claim's parameter."""
         value = json.loads(text)
         return cls(
             session=value["session"],
@@ -45,12 +45,12 @@ class Claim:
         )
 
     def to_json(self) -> str:
-        """Write it as the parameter's value."""
+        """Return the value of the claim's parameter."""
         value = {"session": self.session, "owner": self.owner, "arn": self.arn, "since": self.since}
         return json.dumps(value | ({"cleaning": True} if self.cleaning else {}))
 
     def is_of(self, owner: str, arn: str) -> bool:
-        """Whether this caller made it. Both must fit: several people may share a role, or a user name."""
+        """Whether this caller made the claim. Both must match: several users may share a role or a user name."""
         return bool(arn) and (self.owner, self.arn) == (owner, arn)
 
 
@@ -58,8 +58,8 @@ class Claim:
 class GroupFound:
     """One Auto Scaling group of a pool.
 
-    ``types`` are those of the instances that are not on their way out; ``warm``: how many of these are
-    connected to ECS and empty; ``region``: where, for its prices.
+    ``types``: the types of its instances that are not terminating; ``warm``: how many of these are
+    connected to ECS and empty; ``region``: for prices.
     """
 
     name: str
@@ -73,7 +73,7 @@ class GroupFound:
 
 @dataclass(frozen=True, slots=True)
 class PoolFound:
-    """A pool as AWS alone shows it.
+    """A pool as described by AWS.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class PoolFound:
         Empty when only a claim is left.
     claim : Claim or None
     now : float
-        AWS's time of the look, in seconds since the epoch.
+        AWS's time of the description, in seconds since the epoch.
     """
 
     name: str
@@ -92,44 +92,44 @@ class PoolFound:
 
     @property
     def lease(self) -> float | None:
-        """When the last of its leases ends, in seconds since the epoch; None when all have run out."""
+        """End of its last lease, in seconds since the epoch; None if all have expired."""
         ends = [g.lease for g in self.groups if g.lease is not None and g.lease > self.now]
         return max(ends, default=None)
 
     @property
     def state(self) -> State:
-        """``free``: nobody has it; ``expired``: whoever had it is gone; else ``in use``."""
+        """``free``: not claimed; ``expired``: claimed by a client that is gone; else ``in use``."""
         if self.claim is None:
             return "free"
         if self.claim.cleaning:
-            return "expired"  # a removal that was interrupted; nobody works in there
+            return "expired"  # a deletion that was interrupted
         if self.lease is not None or self.now - self.claim.since < CLAIM_GRACE:
             return "in use"
         return "expired"
 
     @property
     def running(self) -> int:
-        """Instances that are not on their way out."""
+        """Number of instances that are not terminating."""
         return sum(len(g.types) for g in self.groups)
 
     @property
     def desired(self) -> int:
-        """Instances that are asked for."""
+        """Sum of the desired capacities."""
         return sum(g.desired for g in self.groups)
 
     @property
     def usd_per_hour(self) -> float | None:
-        """What runs now, with its public addresses; None when the catalogue has no price for a type."""
+        """Cost of the running instances and their public addresses; None if a price is not in the catalogue."""
         return usd_per_hour(self.groups)
 
     @property
     def warm(self) -> int:
-        """Connected instances for workers on which nothing runs: a new worker starts on them at once."""
+        """Number of connected, empty worker instances: a new worker starts on them immediately."""
         return sum(g.warm for g in self.groups if not g.name.endswith(f"-{HEAD}"))
 
 
 def usd_per_hour(groups: Iterable[GroupFound]) -> float | None:
-    """Return what the instances of these groups cost an hour, with their public addresses and without volumes."""
+    """Return the USD an hour of the instances of these groups, with public addresses and without volumes."""
     try:
         prices = [
             (table.spot_estimate(kind) if g.spot else table.on_demand(kind)).usd_per_hour
@@ -144,7 +144,7 @@ def usd_per_hour(groups: Iterable[GroupFound]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """Something to remove, and why: a pool, or a parameter that no pool has any more."""
+    """Something to delete, and why: a pool, or a parameter whose pool no longer exists."""
 
     name: str
     why: str
@@ -152,12 +152,12 @@ class Garbage:
 
 
 def assemble(groups: Mapping[str, list[GroupFound]], claims: Mapping[str, Claim], now: float) -> tuple[PoolFound, ...]:
-    """Put groups and claims together by the pool's name.
+    """Join groups and claims by the name of the pool.
 
     Parameters
     ----------
     groups : mapping of str to list of GroupFound
-        By the value of the tag.
+        By the value of the pool tag.
     claims : mapping of str to Claim
         By the last part of the parameter's name.
     now : float
@@ -168,13 +168,13 @@ def assemble(groups: Mapping[str, list[GroupFound]], claims: Mapping[str, Claim]
 
 
 def find_garbage(pools: Iterable[PoolFound], secrets: Iterable[str]) -> tuple[Garbage, ...]:
-    """Say what nobody needs any more; never a pool in use, and none whose lease still runs.
+    """Return what is not needed any more; never a pool that is in use or has a running lease.
 
     Parameters
     ----------
     pools : iterable of PoolFound
     secrets : iterable of str
-        Names of the parameters with certificates.
+        Names of the parameters that hold certificates.
     """
     pools = tuple(pools)
     known = {p.name for p in pools}
@@ -188,6 +188,8 @@ def _why(pool: PoolFound) -> str:
         return ""
     if pool.state == "expired":
         assert pool.claim is not None
-        return "removal was interrupted" if pool.claim.cleaning else f"expired: the client of {pool.claim.owner} died"
-    # Capacity without claim and lease may be kept on purpose; `pool delete` removes it by name.
+        return (
+            "deletion was interrupted" if pool.claim.cleaning else f"expired: the client of {pool.claim.owner} is gone"
+        )
+    # Capacity without claim and lease may be kept intentionally; `pool delete` deletes it by name.
     return "" if pool.running or pool.desired else "free and unused"

@@ -1,18 +1,18 @@
-"""The IAM roles of an account: who may assume each, and what each may do (aws-facts §6)."""
+"""The IAM roles of an account: their trust policies and their permissions (aws-facts §6)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-#: Prefix of every name that we make in an account.
+#: Prefix of the name of every resource in an account.
 NAMESPACE = "starburst"
-#: The tag that marks a resource as ours; its value is the pool or the namespace.
+#: The tag of every resource created by this package; its value is the pool or the namespace.
 MANAGED_TAG = "starburst:pool"
 PARAMETER_ROOT = f"/{NAMESPACE}/"
 
 
-#: Services that work in the account under roles of their own, and those roles' names.
+#: Services with a service-linked role, and the names of these roles.
 SERVICE_LINKED_ROLES = (
     ("ecs.amazonaws.com", "AWSServiceRoleForECS"),
     ("autoscaling.amazonaws.com", "AWSServiceRoleForAutoScaling"),
@@ -48,7 +48,7 @@ def _allow(actions: list[str], resource: str | list[str] = "*", **more: Any) -> 
     return {"Effect": "Allow", "Action": actions, "Resource": resource, **more}
 
 
-#: For who launches: the check before a launch, and ``starburst quota status``. Without it launches go on unchecked.
+#: For users: the quota check before a launch, and ``starburst quota status``. Without it, launches skip the check.
 QUOTA_READ = _allow(
     [
         "servicequotas:GetServiceQuota",
@@ -81,8 +81,9 @@ _PULL = _allow(
 def instance_role(account: str) -> Role:
     """Return the role of every instance: what the ECS agent calls, and the reaper (runtime/host/reaper.py).
 
-    The reaper ends the instance that it runs on, unless a tag of its group says that it is kept. IAM
-    cannot say "only itself", so it may end any instance of groups of ours; launch it may none.
+    The reaper terminates the instance that it runs on, unless a tag of the group keeps it. IAM
+    cannot restrict this to the instance itself, so the role may terminate any instance of groups with the
+    pool tag. It cannot launch instances.
     """
     agent = [
         "ecs:RegisterContainerInstance",
@@ -100,9 +101,9 @@ def instance_role(account: str) -> Role:
 
 
 def execution_role(account: str) -> Role:
-    """Return the role with which ECS itself pulls the image, reads secrets and writes logs.
+    """Return the role that ECS uses to pull the image, read secrets and write logs.
 
-    In every region: a role is one for the whole account, and clusters in two regions share it.
+    It covers every region: roles are global in an account, so clusters in two regions share it.
     """
     logs = f"arn:aws:logs:*:{account}:log-group:/{NAMESPACE}:*"
     parameters = f"arn:aws:ssm:*:{account}:parameter{PARAMETER_ROOT}*"
@@ -118,21 +119,21 @@ def execution_role(account: str) -> Role:
 
 
 def scheduler_role(account: str) -> Role:
-    """Return the role of the scheduler task: to renew the lease of a pool, and to empty it.
+    """Return the role of the scheduler task, which renews the lease of a pool and scales it to zero.
 
-    It launches nothing.
+    It cannot launch instances.
     """
     actions = ["autoscaling:PutScheduledUpdateGroupAction", "autoscaling:UpdateAutoScalingGroup"]
     return Role(f"{NAMESPACE}-scheduler", "ecs-tasks", (_on_groups(account, actions),))
 
 
 def _on_groups(account: str, actions: list[str]) -> dict[str, Any]:
-    """Allow something on our groups: all pools share a role, so they go by our prefix and our tag."""
+    """Allow actions on the groups of all pools, which share the role: matched by prefix and tag."""
     groups = f"arn:aws:autoscaling:*:{account}:autoScalingGroup:*:autoScalingGroupName/{NAMESPACE}-*"
-    ours = {"Null": {f"aws:ResourceTag/{MANAGED_TAG}": "false"}}  # the tag is there
-    return _allow(actions, groups, Condition=ours)
+    tagged = {"Null": {f"aws:ResourceTag/{MANAGED_TAG}": "false"}}  # the tag exists
+    return _allow(actions, groups, Condition=tagged)
 
 
 def worker_role() -> Role:
-    """Return the role of the worker tasks: the user's code runs with it, so it has no rights of ours."""
+    """Return the role of the worker tasks: user code runs with it, so it has no permissions."""
     return Role(f"{NAMESPACE}-worker", "ecs-tasks", ())

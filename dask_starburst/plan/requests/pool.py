@@ -1,7 +1,7 @@
-"""What a pool is made of, as the requests that make it.
+"""The resources of a pool, as the requests that create them.
 
-A pool's name holds a hash of all that its objects are made from. So an object of that name always
-has the same content: making it again is harmless, and two different pools never share one.
+A pool's name contains a hash of the inputs of all its resources. So a resource of that name always
+has the same content: creating it again is harmless, and two different pools never share one.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from dask_starburst.plan.loop.state import HEAD
 from dask_starburst.plan.requests.policies import MANAGED_TAG, NAMESPACE, PARAMETER_ROOT
 from dask_starburst.plan.requests.reuse import SPEC_TAG
 
-#: Bumped when the shape of the objects below changes, so that old pools are not reused.
+#: Incremented when the resources below change, so that old pools are not reused.
 LAYOUT = 3
 LEASE_ACTION = f"{NAMESPACE}-lease"
-#: Seconds without a task after which an instance ends itself, and how much later than any wait of ours that has to be.
+#: Seconds without a task after which an instance terminates itself, and the margin above any timeout of the client.
 HOST_IDLE_LIMIT = 300
 _HOST_IDLE_MARGIN = 120
-#: The groups that workers may run in by the policy, the preferred one first. A capacity ladder.
+#: The groups that workers may run in, by capacity policy; the preferred one first, then its fallbacks.
 FALLBACK_GROUPS: Mapping[str, tuple[str, ...]] = {
     "spot": ("spot",),
     "on-demand": ("on-demand",),
     "spot_with_fallback": ("spot", "on-demand"),
 }
-#: AWS allows one unit more than it needs; the hash only has to keep a handful of pools apart.
+#: Short, because AWS limits the length of names, and only a few pools have to be told apart.
 _HASH_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """Everything that the objects of a pool are made from; `host_idle_limit` in seconds."""
+    """All inputs of the resources of a pool; `host_idle_limit` in seconds."""
 
     region: str
     arch: str
@@ -54,33 +54,33 @@ class PoolSpec:
 
     @property
     def digest(self) -> str:
-        """A short hash over all of it."""
+        """A short hash of all inputs."""
         content = json.dumps({"layout": LAYOUT, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:_HASH_LENGTH]
 
     def pool_name(self, slot: int) -> str:
-        """Return the name of the pool in `slot`: a cluster checks out the first free one."""
+        """Return the name of the pool in `slot`: a cluster claims the first free one."""
         return f"{NAMESPACE}-{self.digest}-{slot}"
 
 
 @dataclass(frozen=True, slots=True)
 class PoolNames:
-    """The names of a pool's objects, all derived from the pool's own."""
+    """The names of a pool's resources, derived from the name of the pool."""
 
     pool: str
 
     @property
     def claim(self) -> str:
-        """The SSM parameter whose existence means that somebody has checked the pool out."""
+        """The SSM parameter whose existence means that the pool is claimed."""
         return f"{PARAMETER_ROOT}claims/{self.pool}"
 
     @property
     def secret(self) -> str:
-        """The SSM SecureString with the certificates of the cluster that holds the pool."""
+        """The SSM SecureString with the certificates of the cluster that has claimed the pool."""
         return f"{PARAMETER_ROOT}tls/{self.pool}"
 
     def group(self, group: str) -> str:
-        """The launch template, Auto Scaling group and capacity provider of a group."""
+        """The name of the launch template, Auto Scaling group and capacity provider of a group."""
         return f"{self.pool}-{group}"
 
     def family(self, role: str) -> str:
@@ -89,16 +89,16 @@ class PoolNames:
 
 
 def tags_of(pool: str, tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the tags of everything that belongs to a pool."""
+    """Return the tags of every resource of a pool."""
     return {**tags, MANAGED_TAG: pool}
 
 
 def host_idle_limit(*waits: float) -> int:
-    """Return how long an instance may have no task before it ends itself (seconds).
+    """Return the seconds without a task after which an instance terminates itself.
 
-    Longer than each of `waits`, for which we leave an instance without a task that runs on purpose, such
-    as while its first task pulls an image. What is kept warm has a tag on its group instead, `warm.WARM_TAG`,
-    because its time changes.
+    It is longer than each of `waits`: times for which an instance intentionally has no running task, such
+    as while its first task pulls the image. Instances kept for reuse have the tag `reuse.WARM_TAG` on their
+    group instead, because that time changes.
     """
     return max([HOST_IDLE_LIMIT, *(math.ceil(wait) + _HOST_IDLE_MARGIN for wait in waits)])
 
@@ -123,9 +123,9 @@ def launch_template_data(
 
     IMDSv2 is required; hop limit 2, because a container in bridge mode is one hop away
     (aws-facts §4.1). The volume is encrypted with the account's default key. A shutdown from within
-    terminates: the reaper on the instance (runtime/host/reaper.py) counts on it.
+    terminates: the reaper on the instance (runtime/host/reaper.py) relies on it.
     """
-    # A name that the user has chosen counts; EC2 refuses a key that is given twice.
+    # A Name tag of the user takes precedence; EC2 rejects a key that is given twice.
     names = {"Name": f"{pool}-{group}", **tags_of(pool, spec.tags)}
     tags = [{"Key": k, "Value": v} for k, v in names.items()]
     return {
@@ -160,17 +160,17 @@ def launch_template_data(
         "TagSpecifications": [
             {"ResourceType": "instance", "Tags": tags},
             {"ResourceType": "volume", "Tags": tags},
-            {"ResourceType": "network-interface", "Tags": tags},  # which has the public address that is billed
+            {"ResourceType": "network-interface", "Tags": tags},  # its public address is billed
         ],
         "UserData": user_data,
     }
 
 
 def group_request(spec: PoolSpec, pool: str, group: str) -> dict[str, Any]:
-    """Return the CreateAutoScalingGroup request of one group, born with no capacity at all.
+    """Return the CreateAutoScalingGroup request of one group, initially without capacity.
 
-    One subnet: no traffic between zones, and no rebalancing that terminates instances of ours.
-    Scale-in protection stays off, because it would make the lease powerless.
+    One subnet: no traffic between zones, and no rebalancing that terminates instances.
+    Scale-in protection stays off, because it would disable the lease.
     """
     name = PoolNames(pool).group(group)
     return {
@@ -189,15 +189,15 @@ def group_request(spec: PoolSpec, pool: str, group: str) -> dict[str, Any]:
 
 
 def types_of(spec: PoolSpec, group: str) -> tuple[str, ...]:
-    """Return the instance types that a group is allowed to launch."""
+    """Return the instance types that a group may launch."""
     return (spec.head_type,) if group == HEAD else spec.worker_types
 
 
 def purchases(template: str, types: tuple[str, ...], *, spot: bool) -> dict[str, Any]:
-    """Return the MixedInstancesPolicy that buys these types, from a launch template of this name.
+    """Return the MixedInstancesPolicy for these types, with the launch template of this name.
 
-    AWS recommends ``price-capacity-optimized`` for Spot (aws-facts §4.3); on demand, the first type
-    that AWS has is taken.
+    AWS recommends ``price-capacity-optimized`` for Spot (aws-facts §4.3); on demand, AWS launches the first
+    type with capacity.
     """
     return {
         "LaunchTemplate": {
@@ -214,7 +214,7 @@ def purchases(template: str, types: tuple[str, ...], *, spot: bool) -> dict[str,
 
 
 def provider_request(pool: str, group: str, group_arn: str) -> dict[str, Any]:
-    """Return the CreateCapacityProvider request: placement only, AWS manages nothing (finding 1, 2)."""
+    """Return the CreateCapacityProvider request: for placement only, without managed scaling (finding 1, 2)."""
     return {
         "name": PoolNames(pool).group(group),
         "autoScalingGroupProvider": {

@@ -1,4 +1,4 @@
-"""Whether a cluster fits in the account's vCPU quotas, and what to say when it does not."""
+"""Whether a cluster fits in the account's vCPU quotas, and the messages if it does not."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from dask_starburst.catalog.instance_types import InstanceType
 from dask_starburst.catalog.quotas import Market, Quota, quota_of
 
-#: The states of an increase that AWS still has to decide ("RequestedServiceQuotaChange", Service Quotas API).
+#: States of an increase request that AWS has not decided yet ("RequestedServiceQuotaChange", Service Quotas API).
 _OPEN = frozenset({"PENDING", "CASE_OPENED"})
-#: What nobody needs to give as an option of ``starburst quota request``.
+#: Quotas of the standard instance families, for which ``starburst quota request`` needs no ``--instance-type``.
 _STANDARD = frozenset({"L-1216C47A", "L-34B43A08"})
 
 
@@ -20,7 +20,7 @@ _STANDARD = frozenset({"L-1216C47A", "L-34B43A08"})
 class Running:
     """An instance that counts against a quota.
 
-    `pool`: which of our pools it is in; empty for everything else in the account.
+    `pool`: its pool; empty for any other instance in the account.
     """
 
     type: str
@@ -31,7 +31,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A quota, its limit and what of it is in use, in vCPUs."""
+    """A quota, its limit and its usage, in vCPUs."""
 
     quota: Quota
     limit: float
@@ -39,11 +39,11 @@ class Standing:
 
     @property
     def free(self) -> int:
-        """Whole vCPUs that may still be launched."""
+        """Whole vCPUs that can still be launched."""
         return max(0, math.floor(self.limit - self.used))
 
     def room(self, vcpus: int) -> int:
-        """Return how many instances of so many vCPUs still fit."""
+        """Return how many instances with `vcpus` vCPUs each still fit."""
         return self.free // vcpus
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Increase:
-    """A request for a higher quota. `at`: when it was made (seconds)."""
+    """A request for a higher quota. `at`: time of the request (seconds)."""
 
     id: str
     code: str
@@ -64,7 +64,7 @@ class Increase:
 
     @property
     def open(self) -> bool:
-        """Whether AWS still has to decide."""
+        """Whether AWS has not decided yet."""
         return self.status in _OPEN
 
     def __str__(self) -> str:
@@ -73,18 +73,18 @@ class Increase:
 
 @dataclass(frozen=True, slots=True)
 class CapacityRequest:
-    """What a cluster is to launch.
+    """The capacity that a cluster requests.
 
     Parameters
     ----------
     head : InstanceType
-        The scheduler's, always on demand.
+        Instance type of the scheduler, always on demand.
     workers : tuple of InstanceType
-        Those that workers may run on.
-    ladder : tuple of str
-        The markets that workers are bought in, the preferred one first.
+        Instance types that workers may run on.
+    fallback_groups : tuple of str
+        The groups that workers may run in, the preferred one first.
     count : int
-        How many workers.
+        Number of workers.
     """
 
     head: InstanceType
@@ -94,12 +94,12 @@ class CapacityRequest:
 
     @property
     def quotas(self) -> tuple[Quota, ...]:
-        """The quotas that it counts against, each once."""
-        wanted = (quota_of(self.head.name, "on-demand"), *(quota for quota, _ in self.choices()))
-        return tuple(dict.fromkeys(quota for quota in wanted if quota is not None))
+        """The quotas that apply, each once."""
+        applicable = (quota_of(self.head.name, "on-demand"), *(quota for quota, _ in self.choices()))
+        return tuple(dict.fromkeys(quota for quota in applicable if quota is not None))
 
     def choices(self) -> Iterator[tuple[Quota | None, InstanceType]]:
-        """Yield each quota that workers may count against, with the smallest of their types that does."""
+        """Yield each quota that may apply to workers, with the smallest instance type it applies to."""
         for group in self.fallback_groups:
             market: Market = "spot" if group == "spot" else "on-demand"
             smallest: dict[Quota | None, InstanceType] = {}
@@ -110,18 +110,18 @@ class CapacityRequest:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a wish fits.
+    """Whether a capacity request fits.
 
     Parameters
     ----------
-    wish : Wish
-        What was asked for.
+    request : CapacityRequest
+        The requested capacity.
     head : Standing or None
-        What the scheduler counts against; None where AWS has not told.
+        Quota of the scheduler; None if AWS did not return it.
     workers : tuple of (Standing, InstanceType)
-        What the workers count against, once the scheduler is there, each with the smallest type that does.
+        Quotas of the workers, with the scheduler counted as running, each with the smallest type it applies to.
     known : bool
-        Whether that is all that they may count against.
+        Whether these are all quotas that may apply to workers.
     """
 
     request: CapacityRequest
@@ -136,11 +136,11 @@ class Verdict:
 
     @property
     def room(self) -> float:
-        """How many workers fit at the most; infinite where AWS has not told."""
+        """Maximum number of workers that fit; infinite if AWS did not return a quota."""
         return sum(standing.room(kind.vcpus) for standing, kind in self.workers) if self.known else math.inf
 
     def fits(self, workers: int) -> bool:
-        """Whether so many workers fit beside the scheduler."""
+        """Whether this number of workers fits together with the scheduler."""
         return self.head_fits and workers <= self.room
 
 
@@ -157,18 +157,18 @@ def usage(running: Iterable[Running], excluding: str = "") -> Counter[str]:
 def evaluate(
     request: CapacityRequest, limits: Mapping[str, float], running: Iterable[Running], pool: str = ""
 ) -> Verdict:
-    """Return whether a wish fits.
+    """Return whether a capacity request fits.
 
     Parameters
     ----------
-    wish : Wish
-        What is asked for.
+    request : CapacityRequest
+        The requested capacity.
     limits : mapping of str to float
-        The quotas (vCPUs) by code; one that is not there is unknown.
+        Quotas (vCPUs) by code; a missing one is unknown.
     running : iterable of Running
-        What runs in the account.
+        Instances that run in the account.
     pool : str
-        The pool that the cluster has: what runs in it already is part of the wish, and does not count twice.
+        Pool of the cluster. Its running instances are part of the request and do not count twice.
     """
     used = usage(running, excluding=pool)
 
@@ -184,17 +184,18 @@ def evaluate(
 
 
 def scheduler_shortfall(verdict: Verdict, region: str) -> str:
-    """Say that not even the scheduler fits."""
+    """Return the message for a scheduler that does not fit."""
     head, kind = verdict.head, verdict.request.head
     assert head is not None
+    advice = how_to_increase(head, kind, head.used + _all(verdict.request, head))
     return (
         f"the scheduler's {kind.name} ({_count(kind.vcpus, 'vCPU')}, on demand) does not fit in the account's quota in"
-        f" {region}. {head}. Nothing was launched. {how_to_increase(head, kind, head.used + _all(verdict.request, head))}"
+        f" {region}. {head}. Nothing was launched. {advice}"
     )
 
 
 def workers_shortfall(verdict: Verdict, region: str) -> str:
-    """Say that fewer workers fit than were asked for: how many, by which numbers, and what to type."""
+    """Return the message for workers that do not fit: how many fit, the quotas, and the command to run."""
     request, room = verdict.request, int(verdict.room)
     numbers = "; ".join(
         f"{standing}{_with_head(verdict, standing)}, and a {kind.name} takes {kind.vcpus}"
@@ -211,27 +212,28 @@ def workers_shortfall(verdict: Verdict, region: str) -> str:
 
 
 def how_to_increase(standing: Standing, kind: InstanceType, total: float) -> str:
-    """Say what to type for a quota of at least `total` vCPUs."""
+    """Return how to get a quota of at least `total` vCPUs."""
     quota = standing.quota
     option = f"--{quota.market}" + ("" if quota.code in _STANDARD else f" --instance-type {kind.name}")
     return (
-        f"End what else runs, or ask AWS for more: `starburst quota request {increase_to_request(total, standing.limit)}"
+        "Terminate other instances, or request an increase:"
+        f" `starburst quota request {next_increase(total, standing.limit)}"
         f" {option}`, or in the AWS console: Service Quotas, Amazon EC2, {quota.code}."
     )
 
 
-def increase_to_request(total: float, limit: float) -> int:
-    """Return the next power of two that holds so many vCPUs and is more than the limit."""
+def next_increase(total: float, limit: float) -> int:
+    """Return the next power of two that is at least `total` vCPUs and more than the limit."""
     return int(2 ** math.ceil(math.log2(max(total, limit + 1, 8))))
 
 
 def number(vcpus: float) -> str:
-    """Write a number of vCPUs; tasks on Fargate may have a quarter of one."""
+    """Format a number of vCPUs; Fargate tasks may have a quarter of one."""
     return f"{vcpus:,.12g}"
 
 
 def _all(request: CapacityRequest, standing: Standing) -> int:
-    """Return the vCPUs that a wish takes of one quota at the most."""
+    """Return the maximum vCPUs of one quota that a capacity request needs."""
     kinds = [kind for quota, kind in request.choices() if quota == standing.quota]
     return request.head.vcpus + (request.count * kinds[0].vcpus if kinds else 0)
 

@@ -1,11 +1,11 @@
-"""AWS's request limits as token buckets, so that we wait instead of being throttled.
+"""AWS's request limits as token buckets, so that calls wait instead of being throttled.
 
-All actions of a bucket share it, per account and region, with everybody else in the account: so we keep
-below the whole. The numbers of ECS are those of "Request throttling for the Amazon ECS API" (aws-facts
+All actions of a bucket share it, per account and region, with every other client of the account: so only a
+part of it is used. The numbers of ECS are those of "Request throttling for the Amazon ECS API" (aws-facts
 §1.1), of EC2 those of its API's page (§1.3), of SSM and CloudWatch Logs their published rates (§1.5, the
 smallest of any region), of Service Quotas those of "Service quotas for Service Quotas" (its user guide, read
-2026-11: 5 a second for each action, and 5 more in a burst; ours share two buckets). Auto Scaling publishes
-only that its whole API shares one bucket (§1.4): its size here is a guess, meant to be far below it.
+2026-11: 5 a second for each action, and 5 more in a burst; here they share two buckets). Auto Scaling publishes
+only that its whole API shares one bucket (§1.4): its size here is an estimate well below the likely limit.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: The part of a published bucket that we use: calls may arrive closer together than they were sent.
+#: The share of a published bucket that is used: calls may arrive closer together than they were sent.
 SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How many calls a bucket holds, and how many come back in a second."""
+    """Capacity of a bucket in calls, and calls added per second."""
 
     burst: float
     refill: float
@@ -27,7 +27,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What a bucket held (calls; below zero: reserved ahead) at a moment (seconds)."""
+    """Tokens of a bucket (calls; negative: reserved in advance) at a time (seconds)."""
 
     tokens: float
     at: float
@@ -44,7 +44,7 @@ LIMITS: Mapping[str, Limit] = {
     "ecs capacity provider read": Limit(50, 20),
     "ec2 read": Limit(50, 10),
     "ec2 modify": Limit(50, 5),
-    "autoscaling": Limit(50, 10),  # our guess
+    "autoscaling": Limit(50, 10),  # an estimate
     "ssm read": Limit(40, 40),
     "ssm modify": Limit(3, 3),
     "logs": Limit(10, 10),
@@ -78,7 +78,7 @@ _ECS = {
 
 
 def bucket_of(service: str, operation: str) -> str | None:
-    """Return the bucket that an action draws on, None where AWS publishes no limit that we could meet."""
+    """Return the bucket of an action; None if AWS publishes no relevant limit."""
     if service == "ecs":
         return _ECS.get(operation)
     if service in ("ec2", "ssm"):
@@ -89,21 +89,21 @@ def bucket_of(service: str, operation: str) -> str | None:
 
 
 def take(limit: Limit, level: Level | None, now: float) -> tuple[Level, float]:
-    """Take a call out of a bucket, or reserve one that it will hold.
+    """Take a token from a bucket, or reserve a future one.
 
     Parameters
     ----------
     limit : Limit
         The published size.
     level : Level, optional
-        As it was left; None for a full one.
+        Its last level; None if full.
     now : float
-        Seconds of any clock that does not go back.
+        Seconds of a monotonic clock.
 
     Returns
     -------
     tuple of Level and float
-        As it is left, and the seconds to wait before the call.
+        The new level, and the seconds to wait before the call.
     """
     burst, refill = max(1.0, limit.burst * SHARE), limit.refill * SHARE
     tokens = burst if level is None else min(burst, level.tokens + (now - level.at) * refill)

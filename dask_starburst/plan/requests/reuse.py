@@ -1,4 +1,4 @@
-"""Which pool a new cluster takes, and what one that is given back warm says of itself."""
+"""The choice of a pool for a new cluster, and the description of a pool that is kept for reuse."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from datetime import UTC, datetime
 from dask_starburst.plan.requests.garbage import GroupFound, usd_per_hour
 from dask_starburst.plan.requests.policies import NAMESPACE
 
-#: The tag of every group that says which specification it was made from.
+#: Tag of every group: the digest of the specification that it was created from.
 SPEC_TAG = f"{NAMESPACE}:spec"
-#: The tag of a group that was given back warm: when AWS empties it, in seconds since the epoch.
+#: Tag of a group that is kept for reuse: when AWS scales it to zero, in seconds since the epoch.
 WARM_TAG = f"{NAMESPACE}:warm-until"
-#: A lease that is due within so many seconds is not renewed any more: AWS may be about to carry it out.
+#: A lease that expires within this many seconds is not renewed: AWS may be about to execute it.
 EXPIRY_MARGIN = 15.0
-#: Auto Scaling may act two minutes late (aws-facts, finding 8), so what would be kept for less is given back cold.
+#: Shortest time for which a pool is kept for reuse: Auto Scaling may act two minutes late (aws-facts, finding 8).
 SHORTEST_WARM = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A pool that nobody has claimed.
+    """A pool that is not claimed.
 
     Parameters
     ----------
     name : str
-        Its name.
+        Name of the pool.
     instances, workers : int
-        Instances that are not on their way out: all, and those for workers.
+        Numbers of instances that are not terminating: all, and those for workers.
     until : float, optional
-        When AWS empties it (seconds since the epoch), if it was given back warm.
+        When AWS scales it to zero (seconds since the epoch), if it is kept for reuse.
     """
 
     name: str
@@ -40,23 +40,23 @@ class Candidate:
     until: float | None = None
 
     def expiring(self, now: float) -> bool:
-        """Whether its instances are about to go, so that it is neither warm nor cold."""
+        """Whether its instances are about to terminate, so that it counts neither as warm nor as cold."""
         return self.instances > 0 and self.until is not None and self.until < now + EXPIRY_MARGIN
 
 
 def preferred(found: Iterable[Candidate], requested: int, now: float) -> list[Candidate]:
     """Return the pools in the order in which to try them.
 
-    The smallest warm one that has enough for `requested` workers, so that a large one is left to who
-    needs it; then the largest warm ones; then the cold ones by name. One whose instances are about
-    to go is left out: what AWS has begun is not stopped by a renewal.
+    The smallest warm one with enough instances for `requested` workers, so that a large one is left for a larger
+    cluster; then the largest warm ones; then the cold ones by name. A pool whose instances are about
+    to terminate is left out, because renewing its lease does not stop that.
 
     Parameters
     ----------
     found : iterable of Candidate
-        The pools of one specification that nobody has claimed.
-    wanted : int
-        Workers.
+        Unclaimed pools of one specification.
+    requested : int
+        Number of workers.
     now : float
         Seconds since the epoch, AWS's clock.
     """
@@ -72,14 +72,14 @@ def preferred(found: Iterable[Candidate], requested: int, now: float) -> list[Ca
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What stays of a pool that is given back warm: its groups, and until when (seconds since the epoch)."""
+    """The part of a pool that is kept for reuse: its groups, and the end time (seconds since the epoch)."""
 
     groups: tuple[GroupFound, ...]
     until: float
 
     @property
     def instances(self) -> int:
-        """How many instances stay."""
+        """Number of instances that are kept."""
         return sum(len(group.types) for group in self.groups)
 
     def __str__(self) -> str:
@@ -89,17 +89,17 @@ class Kept:
 
 
 def price_of_spares(kind: str, count: int, *, spot: bool, region: str = "us-east-1") -> str:
-    """Say what spares cost as long as the cluster lives."""
+    """Describe the cost of spare instances."""
     group = GroupFound("", count, spot, (kind,) * count, None, region=region)
-    return f"{count} spare {kind} {'is' if count == 1 else 'are'} kept ready while the cluster lives: {price([group])}"
+    return f"{count} spare {kind} {'is' if count == 1 else 'are'} kept ready while the cluster runs: {price([group])}"
 
 
 def price(groups: Iterable[GroupFound]) -> str:
-    """Say what groups cost an hour, with public addresses and without volumes."""
+    """Format the hourly cost of groups, with public addresses and without volumes."""
     usd = usd_per_hour(groups)
     return "at a price that is not in the catalogue" if usd is None else f"${usd:.4f} an hour"
 
 
 def clock(at: float) -> str:
-    """Return a time of day for people."""
+    """Format a time of day."""
     return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S UTC")

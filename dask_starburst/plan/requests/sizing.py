@@ -1,4 +1,4 @@
-"""Which instance types a worker fits on, and what one worker may use of one."""
+"""Which instance types a worker fits on, and the CPU and memory that a worker gets on each."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from dask_starburst.catalog.instance_types import InstanceType
 from dask_starburst.errors import BadArgument
 
 MIB = 2**20
-#: ECS sees less than the nominal memory: the kernel keeps a share. 8 GiB types register about
-#: 7,600 MiB or more; 5 % and 256 MiB below nominal leaves room for the ECS agent as well.
+#: ECS registers less than the nominal memory, because the kernel reserves a share. 8 GiB types register about
+#: 7,600 MiB or more; 5 % and 256 MiB below nominal leave room for the ECS agent as well.
 KERNEL_SHARE = 0.05
 AGENT_MIB = 256
-#: The nanny and the interpreter beside the worker process live in the same container.
+#: The nanny process and its interpreter run in the same container as the worker process.
 NANNY_MIB = 192
 CPU_UNITS = 1024
-#: The least memory with which a worker or a scheduler starts at all, in MiB.
+#: Minimum memory with which a worker or a scheduler starts, in MiB.
 SMALLEST_MIB = 256
 
-#: A mixed-instances policy takes so many overrides (aws-facts §4.3, from memory: 40).
+#: Maximum number of overrides of a mixed-instances policy (aws-facts §4.3, from memory: 40).
 MOST_TYPES = 40
 
 _DEFAULT_WORKER = {"arm64": "c7g.xlarge", "x86_64": "c7i.xlarge"}
 _DEFAULT_HEAD = {"arm64": "m7g.medium", "x86_64": "m7i.large"}
-#: What a cluster chooses among by itself: compute, general and memory families whose whole processor one has, without
-#: GPUs and without what only some work needs. Any other type is used when it is named.
+#: Families that are chosen by default: compute, general and memory optimized families that are not burstable, without
+#: GPUs and without special features. Any other type is used only if it is named.
 _CHOSEN = frozenset((
     "c6g", "c7g", "c8g", "m6g", "m7g", "m8g", "r7g", "r8g", "c7gd", "c8gd",
     "c6i", "c7i", "c7i-flex", "c6a", "c7a", "m7i", "m7i-flex", "m7a", "r7i", "r7a", "c8i", "m8i", "r8i",
@@ -38,13 +38,13 @@ _CHOSEN = frozenset((
 #: Families with accelerators that are not GPUs: Inferentia, Trainium, Gaudi, Alveo and other FPGAs
 #: (docs.aws.amazon.com/ec2/latest/instancetypes/ac.html).
 _ACCELERATED = re.compile(r"(?:inf|trn|dl|vt|f)\d.*")
-#: Newest generation with the lowest published interruption first (aws-facts §4.3).
+#: Newest generation with the lowest published interruption rate first (aws-facts §4.3).
 _FAMILIES = {"arm64": ("c7g", "m7g", "r7g"), "x86_64": ("c7i", "m7i", "r7i")}
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSize:
-    """What one worker gets: threads, bytes, and the ECS task's CPU units and MiB."""
+    """The size of one worker: threads, bytes, and the CPU units and MiB of its ECS task."""
 
     nthreads: int
     memory_limit: int
@@ -53,7 +53,7 @@ class WorkerSize:
 
 
 def task_memory(instance_type: InstanceType) -> int:
-    """Return the MiB that the only task of an instance may reserve."""
+    """Return the MiB that the single task of an instance may reserve."""
     return int(instance_type.memory_mib * (1 - KERNEL_SHARE)) - AGENT_MIB
 
 
@@ -76,26 +76,26 @@ def worker_types(
     Parameters
     ----------
     catalogue : mapping of str to InstanceType
-        What AWS sells.
+        All known instance types.
     arch : str
         ``"arm64"`` or ``"x86_64"``.
     names : tuple of str, optional
-        The user's own list; every one has to fit.
+        The user's list; each type has to fit.
     nthreads, limit : int, optional
         The worker's threads and bytes.
     region : str, optional
-        Where: what is cheapest differs, and a type without a price there is not chosen unless it is named.
+        Region, for prices. A type without a price in the region is used only if it is named.
 
     Returns
     -------
     tuple of InstanceType
-        Without a list: the type that fits best, then every other one that has as many vCPUs and holds
-        the worker, the cheapest first. Spot wants many to choose from (aws-facts §4.3: ten and more).
+        Without a list: the best type, then all others with as many vCPUs that fit the worker, the cheapest
+        first. Spot works best with many types (aws-facts §4.3: ten and more).
 
     Raises
     ------
     BadArgument
-        A type is unknown, of the other architecture or too small; or none is large enough.
+        A type is unknown, of the other architecture or too small; or no type is large enough.
     """
     if names:
         chosen = tuple(_known(catalogue, arch, name) for name in names)
@@ -121,7 +121,7 @@ def head_type(catalogue: Mapping[str, InstanceType], arch: str, name: str | None
 
 
 def worker_size(types: tuple[InstanceType, ...], nthreads: int | None, limit: int | None) -> WorkerSize:
-    """Return the worker that fits on every one of `types`."""
+    """Return the largest worker that fits on each of `types`."""
     vcpus = min(t.vcpus for t in types)
     memory = min(task_memory(t) for t in types)
     return WorkerSize(
@@ -139,7 +139,7 @@ def _known(catalogue: Mapping[str, InstanceType], arch: str, name: str) -> Insta
     if accelerated(found):
         raise BadArgument(
             f"instance type {name} has {found.gpu_name or 'an accelerator'}; GPUs and other accelerators are not"
-            " supported yet, so tasks would not see it, and it would be paid for. Give a type without one, such"
+            " supported yet: tasks would not see it, but it would be billed. Choose a type without one, such"
             f" as {_DEFAULT_WORKER.get(arch, 'c7g.xlarge')}."
         )
     if found.arch != arch:
@@ -151,12 +151,12 @@ def _known(catalogue: Mapping[str, InstanceType], arch: str, name: str) -> Insta
 
 
 def accelerated(kind: InstanceType) -> bool:
-    """Whether a type has GPUs or other accelerators, which cost money and which no task is given yet."""
+    """Whether a type has GPUs or other accelerators, which are billed but not supported yet."""
     return bool(kind.gpus) or _ACCELERATED.fullmatch(kind.family) is not None
 
 
 def unknown_type(catalogue: Mapping[str, InstanceType], name: str) -> str:
-    """Say that a type is not in the catalogue, and which one might be meant."""
+    """Return the message for a type that is not in the catalogue, with similar names."""
     near = get_close_matches(name, catalogue, 3, cutoff=0.5)
     hint = f" Did you mean {', '.join(near)}?" if near else ""
     return f"instance type {name!r} is not in the catalogue of {len(catalogue)} types.{hint}"
@@ -178,19 +178,21 @@ def _check_fits(candidate: InstanceType, nthreads: int | None, limit: int | None
 
 
 def _choice(catalogue: Mapping[str, InstanceType], arch: str, prices: PriceTable) -> list[InstanceType]:
-    """What a cluster may choose by itself: the usual families that have a price, else earlier ones that have."""
-    plain = [t for t in catalogue.values() if t.arch == arch and t.family[0] in "cmr" and not (t.gpus or t.burstable)]
-    usual = [t for t in plain if t.family in _CHOSEN]
-    # Of a region that the list does not have nothing can be said: AWS itself says then what is not sold there.
-    return [t for t in usual if prices.has(t)] or [t for t in plain if prices.has(t)] or usual
+    """Return the types to choose from: the default families with a price, else older ones with a price."""
+    candidates = [
+        t for t in catalogue.values() if t.arch == arch and t.family[0] in "cmr" and not (t.gpus or t.burstable)
+    ]
+    default = [t for t in candidates if t.family in _CHOSEN]
+    # For a region without a price list, AWS itself reports the types that are not available there.
+    return [t for t in default if prices.has(t)] or [t for t in candidates if prices.has(t)] or default
 
 
 def _smallest(choice: list[InstanceType], arch: str, nthreads: int | None, limit: int | None) -> InstanceType:
-    # A region without the usual families has others of the choice.
-    mine = [t for t in choice if t.family in _FAMILIES[arch]] or choice
-    fitting = [t for t in mine if _fits(t, nthreads, limit)]
+    # A region without these families has other types to choose from.
+    preferred = [t for t in choice if t.family in _FAMILIES[arch]] or choice
+    fitting = [t for t in preferred if _fits(t, nthreads, limit)]
     if not fitting:
-        largest = max(mine, key=task_memory)
+        largest = max(preferred, key=task_memory)
         raise BadArgument(
             f"no {arch} instance type holds a worker of {_shape(nthreads, limit)}; the largest,"
             f" {largest.name}, leaves {largest.vcpus} threads and"

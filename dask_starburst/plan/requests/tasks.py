@@ -1,4 +1,4 @@
-"""The task definitions of scheduler and worker, and the requests that run them."""
+"""The task definitions of the scheduler and the workers, and the requests that run them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dask_starburst.plan.requests.policies import NAMESPACE
 from dask_starburst.plan.requests.pool import PoolNames
 from dask_starburst.plan.scheduler.shutdown_rules import Lifetimes
 
-#: The environment variable through which ECS hands a container its certificates.
+#: The environment variable in which ECS passes the certificates to a container.
 TLS_VARIABLE = "STARBURST_TLS"
 LOG_GROUP = f"/{NAMESPACE}"
-#: The environment variable that says which instance of a batch runs which worker.
+#: The environment variable that maps the instances of a batch to workers.
 WORKERS_VARIABLE = "STARBURST_WORKERS"
-#: RunTask starts so many tasks at most, and takes so long an ``overrides`` (aws-facts §1.2).
+#: Maximum number of tasks of a RunTask call, and maximum length of its ``overrides`` (aws-facts §1.2).
 MOST_TASKS = 10
 MOST_OVERRIDES = 8192
-#: Seconds between SIGTERM and SIGKILL, as many as ECS allows. A worker that is told to end uses them to move what it
-#: holds (`runtime.worker.notices`), as long as a Spot notice allows it; one with nothing to move is gone at once.
+#: Seconds between SIGTERM and SIGKILL, the maximum of ECS. After SIGTERM a worker transfers its data to other workers
+#: (`runtime.worker.notices`), within the time of a Spot notice; a worker without data exits immediately.
 STOP_TIMEOUT = 120
 
 _CPU_ARCHITECTURE = {"arm64": "ARM64", "x86_64": "X86_64"}
@@ -31,7 +31,7 @@ _CPU_ARCHITECTURE = {"arm64": "ARM64", "x86_64": "X86_64"}
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What the task definitions of a cluster have in common."""
+    """The common part of the task definitions of a cluster."""
 
     pool: str
     arch: str
@@ -44,7 +44,7 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One of the two programs: its role and command, and what it reserves."""
+    """One of the two programs: its role, its command, and the CPU and memory that it reserves."""
 
     role: str
     task_role: str
@@ -62,7 +62,10 @@ def scheduler_process(
     *,
     dashboard: bool = True,
 ) -> Process:
-    """Return the scheduler: its own port and the dashboard's, whether it has one, and its lease keeper's arguments."""
+    """Return the scheduler process.
+
+    `ports`: its port and the dashboard's. `lease_keeper`: the arguments of its lease keeper.
+    """
     port, second = map(str, ports)
     without = () if dashboard else ("--no-dashboard",)
     command = ("scheduler", "--port", port, "--dashboard-port", second, *without, "--", *lease_keeper)
@@ -70,16 +73,16 @@ def scheduler_process(
 
 
 def lease_keeper_arguments(region: str, groups: Sequence[str], lifetimes: Lifetimes) -> tuple[str, ...]:
-    """Return what the scheduler has to know to guard its pool; nothing of it is secret.
+    """Return the arguments with which the scheduler keeps the lease of its pool; none is secret.
 
     Parameters
     ----------
     region : str
-        Where the groups are; boto3 does not read the variable in which ECS tells it.
+        Region of the groups; boto3 does not read the variable in which ECS passes it.
     groups : sequence of str
-        The Auto Scaling groups in the order in which to empty them, the scheduler's own last.
+        The Auto Scaling groups in the order in which to scale them to zero, the scheduler's own last.
     lifetimes : Lifetimes
-        How long to go on.
+        When to shut down.
     """
     command = ["--region", region, "--lease", f"{lifetimes.lease:g}"]
     for group in groups:
@@ -97,19 +100,19 @@ def lease_keeper_arguments(region: str, groups: Sequence[str], lifetimes: Lifeti
 
 
 def worker_process(task_role: str, cpu: int, memory: int, nthreads: int, notices: bool = True) -> Process:
-    """Return the worker. How much memory it has depends on its instance, and is told at the launch.
+    """Return the worker process. Its memory depends on its instance and is set at launch.
 
-    `notices`: whether it listens for Spot notices.
+    `notices`: whether it watches for Spot notices.
     """
-    listen = () if notices else ("--no-notices",)
-    return Process("worker", task_role, ("worker", "--nthreads", str(nthreads), *listen), cpu, memory)
+    watch = () if notices else ("--no-notices",)
+    return Process("worker", task_role, ("worker", "--nthreads", str(nthreads), *watch), cpu, memory)
 
 
 def task_definition(container: Container, process: Process) -> dict[str, Any]:
     """Return the RegisterTaskDefinition request.
 
-    Host mode: the container has the instance's addresses, so no ENI, no NAT and no port mapping
-    (aws-facts §5). The certificates come as an ECS secret, never as a plain value.
+    Host network mode: the container uses the instance's addresses, so it needs no ENI, NAT or port mapping
+    (aws-facts §5). The certificates are an ECS secret, never a plain value.
     """
     family = PoolNames(container.pool).family(process.role)
     logs = {
@@ -146,15 +149,15 @@ def task_definition(container: Container, process: Process) -> dict[str, Any]:
 
 
 def definition_digest(request: Mapping[str, Any]) -> str:
-    """Return the hash by which an equal task definition is found again."""
+    """Return the hash that identifies an equal task definition."""
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One worker of a batch: which instance it runs on, for the how-manieth time, and its memory (bytes).
+    """One worker of a batch: its instance, its launch number, and its memory (bytes).
 
-    ``container_instance`` is the last part of the ARN under which ECS knows the instance.
+    ``container_instance`` is the last part of the ARN of the container instance.
     """
 
     instance: str
@@ -166,9 +169,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One RunTask: who runs what on which instances, all of one type.
+    """One RunTask call: workers, task definition and instances, all of one type.
 
-    ``cpu`` (units) and ``memory`` (MiB) are what each task reserves.
+    ``cpu`` (units) and ``memory`` (MiB) are reserved by each task.
     """
 
     pool: str
@@ -186,19 +189,18 @@ class Launch:
 def run_request(launch: Launch) -> dict[str, Any]:
     """Return the RunTask request of a batch.
 
-    ECS gives every task of a call the same environment. So the call names the instances and says in
-    the environment which worker each of them runs: a container looks its own instance up. The
-    client token is derived from that: a request that is sent twice, because its answer was lost,
-    starts every task once.
+    ECS passes the same environment to every task of a call. So the environment maps the instances of the
+    call to workers, and each container looks up its own instance. The client token is derived from
+    this mapping: a request that is sent twice, because its response was lost, starts each task once.
 
     Raises
     ------
     ValueError
-        There are more tasks, or there is more to say to them, than RunTask takes (aws-facts §1.2).
+        Too many tasks, or too long overrides, for one RunTask call (aws-facts §1.2).
     """
     places = [asdict(place) for place in launch.places]
-    told = {**launch.environment, WORKERS_VARIABLE: json.dumps(places, separators=(",", ":"))}
-    environment = [{"name": k, "value": v} for k, v in told.items()]
+    variables = {**launch.environment, WORKERS_VARIABLE: json.dumps(places, separators=(",", ":"))}
+    environment = [{"name": k, "value": v} for k, v in variables.items()]
     overrides = {
         "cpu": str(launch.cpu),
         "memory": str(launch.memory),
@@ -232,12 +234,12 @@ def client_token(session: str, places: Sequence[Place]) -> str:
 
 
 def places_of(text: str) -> list[Place]:
-    """Return the batch that a container's environment tells of."""
+    """Parse the batch from a container's environment."""
     return [Place(**place) for place in json.loads(text)]
 
 
 def place_of(overrides: Mapping[str, Any], container_instance: str | None) -> Place | None:
-    """Return which worker a task is, from what DescribeTasks says of it; None if it is none of ours."""
+    """Return the worker of a task, from the overrides of DescribeTasks; None if it is not a worker of a pool."""
     own = (container_instance or "").rpartition("/")[2]
     for container in overrides.get("containerOverrides", []):
         for variable in container.get("environment", []):

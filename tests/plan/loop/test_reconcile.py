@@ -425,7 +425,7 @@ def test_the_double_of_a_task_is_stopped():
     tasks = {arn: Task(arn, "a", 0, "RUNNING", f"arn:{i}") for arn, i in (("t", "i-0"), ("u", "i-1"))}
     worker = Worker("a", "spot", S.READY, task="t", instance="arn:i-0")
     actions = step([worker], seen(2, instance("i-0"), instance("i-1"), tasks=tasks), NOW, Limits())
-    assert actions == (StopTask("u", "no longer wanted"),)
+    assert actions == (StopTask("u", "no longer requested"),)
 
 
 def test_a_retiring_worker_is_retired_and_keeps_its_instance():

@@ -20,7 +20,7 @@ def within(given: dict[str, Any], most: int = 20, usual: tuple[int, int] = USUAL
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("given", "expected"),
     [
         ({}, (0, 10)),
         ({"maximum": None}, (0, 20)),
@@ -48,7 +48,7 @@ def test_bounds_of_the_settings_give_way_to_max_workers_and_to_what_is_given():
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("given", "words"),
     [
         ({"minimum": 3, "maximum": 2}, "minimum=3 is above maximum=2; swap them"),
         ({"minimum_cores": 40, "maximum": 2}, r"minimum_cores=40 \(10 workers\) is above maximum=2"),
@@ -57,7 +57,10 @@ def test_bounds_of_the_settings_give_way_to_max_workers_and_to_what_is_given():
         ({"maximum": 2.5}, "maximum=2.5 is not a whole number"),
         ({"maximum": 21}, "maximum=21 is above max_workers=20"),
         ({"maximum_cores": 100}, "maximum_cores=100 is 25 workers, which is above max_workers=20"),
-        ({"maximum_cores": 2}, "maximum_cores=2 is less than one worker, so none would ever come: one worker has 4"),
+        (
+            {"maximum_cores": 2},
+            "maximum_cores=2 is less than one worker, so no worker would ever start: one worker has 4",
+        ),
         ({"maximum_memory": "1 GiB"}, "one worker has 8 GiB"),
         ({"maximum_memory": "a lot"}, "maximum_memory='a lot' is not an amount of memory"),
         ({"minimum_cores": "8"}, "minimum_cores='8' is not a number of threads"),
@@ -79,7 +82,7 @@ def test_scale_takes_what_needs_most_workers(n: int, memory: Any, cores: Any, ex
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("given", "words"),
     [
         ((-1, None, None), "n=-1 is negative"),
         ((21, None, None), "n=21 is above max_workers=20"),

@@ -46,7 +46,7 @@ def test_every_move_is_allowed_or_refused_as_the_table_says(before: WorkerState,
         assert move(old, after, NOW) == replace(old, state=after, since=NOW)
         assert move(old, after, NOW, "new").reason == "new"
     else:
-        with pytest.raises(ValueError, match=f"^a: {before.name} -> {after.name} is no transition$"):
+        with pytest.raises(ValueError, match=f"^a: {before.name} -> {after.name} is not a valid transition$"):
             move(old, after, NOW)
 
 

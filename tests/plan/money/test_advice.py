@@ -71,8 +71,8 @@ def test_hyperthreads_burstable_types_and_assumed_prices_are_warned_of():
     assert "t4g are burstable" in texts
     assert "~ is an assumption" in texts
     assert "Spot Instance Advisor" in texts
-    assert "Prices say nothing of speed" not in texts
-    assert "Prices say nothing of speed" in " ".join(warnings([BURSTABLE]))
+    assert "Prices do not include speed" not in texts
+    assert "Prices do not include speed" in " ".join(warnings([BURSTABLE]))
 
 
 def test_a_spot_price_of_which_nothing_was_published_has_a_mark_of_its_own():
@@ -81,7 +81,7 @@ def test_a_spot_price_of_which_nothing_was_published_has_a_mark_of_its_own():
     assert unpublished.spot_unpublished
     assert not GRAVITON.spot_unpublished
     texts = " ".join(warnings([unpublished]))
-    assert "≤ is a Spot price of which nothing was published" in texts
+    assert "≤ marks an unpublished Spot price" in texts
     assert "~" not in texts
 
 

@@ -174,7 +174,7 @@ def test_a_pool_never_costs_more_than_its_cap_and_uses_it(seed: int, cap: float,
 
 
 @pytest.mark.parametrize(
-    ("caps", "wanted", "spares"),
+    ("caps", "requested", "spares"),
     [(Caps(hourly=1.0), 9, 0), (Caps(hourly=1.0), 7, 2), (Caps(hourly=0.2), None, 0), (Caps(), 500, 9)],
 )
 def test_a_launch_that_costs_exactly_its_cap_is_allowed(caps: Caps, requested: int | None, spares: int):
@@ -182,7 +182,7 @@ def test_a_launch_that_costs_exactly_its_cap_is_allowed(caps: Caps, requested: i
 
 
 @pytest.mark.parametrize(
-    ("caps", "wanted", "said"),
+    ("caps", "requested", "said"),
     [
         (Caps(hourly=0.99), 9, "n_workers=8"),
         (Caps(hourly=0.99), 9, "max_hourly_cost=1 or more"),

@@ -43,7 +43,7 @@ def test_a_million_items_are_spread_evenly_in_the_end():
 def test_work_that_is_done_before_a_cluster_is_up_stays_here():
     found = with_workers(100, 0.1)
     assert not found.worth_it
-    assert found.verdict.startswith("Stay here")
+    assert found.verdict.startswith("Run it locally")
 
 
 def test_long_work_goes_to_the_cloud_and_the_cheapest_that_is_faster_is_named():
@@ -80,14 +80,14 @@ def test_where_the_cloud_begins_to_be_worth_it_is_where_the_verdict_turns():
     assert start is not None
     assert not with_workers(round(start * 0.9), 1.0).worth_it
     assert with_workers(round(start * 1.1), 1.0).worth_it
-    assert "It is worth it from about" in with_workers(10, 1.0).verdict
+    assert "The cloud is worth it from about" in with_workers(10, 1.0).verdict
 
 
 def test_items_that_the_scheduler_takes_longer_for_than_they_last_stay_here():
     found = with_workers(1_000_000, 1e-5)
     assert found.rows[-1].seconds == pytest.approx(90 + 1_000_000 * TASK_SECONDS)
     assert found.worth_from is None
-    assert "With such items it never is worth it" in found.verdict
+    assert "The cloud is never worth it for such items" in found.verdict
 
 
 def test_a_notebook_shows_every_way_and_the_verdict_and_lets_no_markup_through():

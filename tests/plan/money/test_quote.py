@@ -47,14 +47,14 @@ def test_it_reads_as_what_it_is():
     assert "10 x c7g.xlarge or m7g.xlarge, Spot" in text
     assert "max_hourly_cost: $2 an hour" in text
     assert "REFUSED: too dear." in text
-    assert "It adapts to the work: without any it costs $0.0483 an hour" in text
+    assert "The cluster is adaptive: without load it costs $0.0483 an hour" in text
     assert "Nothing was launched." in text
     assert "Prices: AWS price list of 2026-07-20, live." in text
 
 
 def test_what_goes_on_costing_is_said():
     text = repr(compute_quote("us-east-1", SPEC, PRICES, idle=(("the image in ECR", 0.03),)))
-    assert "this goes on costing, a month: the image in ECR $0.03" in text
+    assert "these continue to cost money, a month: the image in ECR $0.03" in text
 
 
 def test_fargate_is_there_to_compare_with():
@@ -63,7 +63,7 @@ def test_fargate_is_there_to_compare_with():
     price = on_fargate([(1, types["m7g.medium"]), (10, types["c7g.xlarge"])], rates)
     assert price.usd_per_hour == pytest.approx(41 * 0.03238 + 84 * 0.00356, rel=1e-3)
     text = repr(compute_quote("us-east-1", SPEC, PRICES, fargate=price))
-    assert "on Fargate as many vCPUs and as much memory are $1.6266 an hour (AWS Fargate price" in text
+    assert "on Fargate the same vCPUs and memory cost $1.6266 an hour (AWS Fargate price" in text
     far = on_fargate([(1, types["c7g.xlarge"])], fargate_rates("eu-central-1", "arm64"))
     assert "assumed); clusters run on EC2 only." in repr(compute_quote("eu-central-1", SPEC, PRICES, fargate=far))
     assert "Fargate" not in repr(compute_quote("us-east-1", SPEC, PRICES))

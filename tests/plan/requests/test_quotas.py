@@ -14,7 +14,7 @@ from dask_starburst.plan.requests.quotas import (
     Running,
     Verdict,
     evaluate,
-    increase_to_request,
+    next_increase,
     scheduler_shortfall,
     usage,
     workers_shortfall,
@@ -120,7 +120,7 @@ def test_no_room_at_all_is_told_so_with_workers_and_without() -> None:
 
 @pytest.mark.parametrize(("total", "limit", "asked"), [(5, 0, 8), (41, 5, 64), (64, 5, 64), (10, 64, 128), (0, 0, 8)])
 def test_what_is_worth_asking_for_holds_it_and_is_more_than_there_is(total: float, limit: float, asked: int) -> None:
-    assert increase_to_request(total, limit) == asked
+    assert next_increase(total, limit) == asked
 
 
 @pytest.mark.parametrize(
