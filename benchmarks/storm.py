@@ -94,7 +94,7 @@ class StormyAWS(SimulatedAWS):
         """Draw as the embedded AWS does."""
         return self.timing.seconds("placement") + self.timing.seconds("pull")
 
-    def joins(self) -> float:
+    def join_time(self) -> float:
         """Return what was measured."""
         return JOIN
 

@@ -1,9 +1,9 @@
-"""A small AWS with its Dask scheduler, as values, in virtual time: what `step` decides has to work against it.
+"""A simulated AWS and Dask scheduler in virtual time, to run the decisions of `step` against.
 
-It behaves as documented where that matters to `step`: Auto Scaling replaces what goes and takes away what is
-too much, choosing by itself; ECS places on the instance that is named, if it is connected and empty; every effect
-comes later than its answer; a dead process keeps its name at the scheduler until somebody notices. Until
-`noisy_until` things are lost at random; after that nothing is.
+It behaves as documented where that matters to `step`: Auto Scaling replaces terminated instances and terminates
+surplus ones of its own choice; ECS places a task on the given instance, if it is connected and empty; every effect
+follows its response with a delay; a dead process keeps its name at the scheduler until its death is detected. Until
+`noisy_until`, losses occur at random; after that none.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from dask_starburst.plan.money.budget import Caps, Rates, over_budget
 S = WorkerState
 TYPES = ("c7g.xlarge", "m7g.xlarge")
 NEVER = float("inf")
-#: Seconds between two looks.
+#: Seconds between two polls.
 TICK = 3.0
-#: Seconds between two sweeps, and before a task that has not joined is asked for: as with a poll of 1.5 s.
+#: Seconds between two full refreshes, and until a task that has not joined is described: as with a poll of 1.5 s.
 FULL_REFRESH = 30.0
-PATIENCE = 6.0
-#: How likely one thing is lost in one tick of the noisy time.
+JOIN_GRACE = 6.0
+#: Probability of each loss in one tick of the noisy time.
 LOSS = 0.03
 
 Check = Callable[[tuple[Action, ...], tuple[Worker, ...], Observed, float, Limits], None]
@@ -52,7 +52,7 @@ Check = Callable[[tuple[Action, ...], tuple[Worker, ...], Observed, float, Limit
 
 @dataclass
 class SimulatedInstance:
-    """One instance: when it registers with ECS, and when it is gone."""
+    """One EC2 instance: when it registers with ECS, and when it is gone."""
 
     id: str
     group: str
@@ -66,7 +66,7 @@ class SimulatedInstance:
 
 @dataclass
 class Process:
-    """One task: when it runs, joins, and is over."""
+    """One ECS task: when it starts running, joins, and stops."""
 
     arn: str
     worker: Name
@@ -82,7 +82,7 @@ class Process:
 
 @dataclass
 class SimulatedAWS:
-    """AWS and the scheduler; `random` decides all delays and losses."""
+    """AWS and the scheduler; `random` draws all delays and losses."""
 
     random: Random
     now: float = 0.0
@@ -90,70 +90,70 @@ class SimulatedAWS:
     desired: dict[str, int] = field(default_factory=dict)
     instances: dict[str, SimulatedInstance] = field(default_factory=dict)
     processes: dict[str, Process] = field(default_factory=dict)
-    #: Who holds a name at the scheduler, and until when a name that nobody holds is kept.
+    #: Task of each name at the scheduler, and when the scheduler forgets the name of a dead process.
     members: dict[Name, str] = field(default_factory=dict)
     stale: dict[Name, float] = field(default_factory=dict)
-    #: Which types each group launches, until when a market has nothing to give, and what was said of it.
+    #: Allowed types, types of each group, end of the lack of capacity of each group, and new refusals.
     allowed: tuple[str, ...] = TYPES
     types: dict[str, tuple[str, ...]] = field(default_factory=dict)
     no_capacity_until: dict[str, float] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
-    #: From when to when AWS cannot be asked, and what: ``look`` (describe calls), ``order``, ``run``, ``lost`` (as
-    #: ``run``, but it is done and only the answer is lost).
+    #: Outages: start, end and kind. ``poll`` (describe calls), ``capacity`` and ``run`` calls fail; ``lost`` is as
+    #: ``run``, but the task starts and only the response is lost.
     outages: list[tuple[float, float, str]] = field(default_factory=list)
-    #: Whether it chooses any of the types, as AWS may.
+    #: Whether it launches any of the types, as AWS may.
     mixed: bool = False
     launched: int = 0
     started: int = 0
 
     @classmethod
     def like(cls, observed: Observed, now: float, random: Random, noisy_until: float) -> SimulatedAWS:
-        """Return an AWS that looks like `observed` to whoever asks it."""
+        """Return an AWS in the state `observed`."""
         aws = cls(random, now, noisy_until, {g.name: g.desired for g in observed.groups.values()})
         aws.types = {g.name: g.types for g in observed.groups.values()}
         for i in observed.instances.values():
             registers = NEVER if i.arn else now + aws.delay(1, 90)
-            machine = SimulatedInstance(i.id, i.group, registers, i.arn, i.connected, terminating=i.terminating)
-            machine.gone = now + aws.delay(1, 60) if i.terminating else NEVER
-            aws.instances[i.id] = machine
+            instance = SimulatedInstance(i.id, i.group, registers, i.arn, i.connected, terminating=i.terminating)
+            instance.gone = now + aws.delay(1, 60) if i.terminating else NEVER
+            aws.instances[i.id] = instance
         taken: set[str] = set()
         for t in observed.tasks.values():
             if t.instance in taken and not t.stopped:
-                continue  # ECS never has two on one instance, whatever was observed
+                continue  # ECS never runs two tasks on one instance, even if that was observed
             taken |= {t.instance} if t.instance and not t.stopped else set()
             process = Process(t.arn, t.worker, t.launch, t.instance, now, now + aws.delay(1, 20), status=t.status)
             aws.processes[t.arn] = process
         for name in observed.members:
-            held = [t.arn for t in observed.tasks.values() if t.worker == name and t.status == "RUNNING"]
-            aws.members[name] = held[0] if held else "nobody"
+            arns = [t.arn for t in observed.tasks.values() if t.worker == name and t.status == "RUNNING"]
+            aws.members[name] = arns[0] if arns else "no task"
         return aws
 
     @property
     def noisy(self) -> bool:
-        """Whether things are still being lost."""
+        """Whether losses still occur."""
         return self.now < self.noisy_until
 
     def down(self, what: str) -> bool:
-        """Whether AWS cannot be asked for something just now."""
+        """Whether there is an outage of this kind now."""
         return any(begin <= self.now < end and kind == what for begin, end, kind in self.outages)
 
     def delay(self, low: float, high: float) -> float:
         return self.random.uniform(low, high)
 
     def boot_time(self) -> float:
-        """Draw the seconds from an order to an instance that has registered with ECS."""
+        """Draw the seconds from a capacity request until the instance registers with ECS."""
         return self.delay(5, 90)
 
     def pull_time(self) -> float:
         """Draw the seconds from RunTask to RUNNING."""
         return self.delay(0, 10)
 
-    def joins(self) -> float:
-        """Draw the seconds from RUNNING to a worker that the scheduler knows."""
+    def join_time(self) -> float:
+        """Draw the seconds from RUNNING until the worker joins the scheduler."""
         return self.delay(0, 20)
 
     def detection_time(self) -> float:
-        """Draw the seconds after which Dask knows of a death: at once, or after its worker-ttl."""
+        """Draw the seconds until the scheduler detects a dead worker: immediately, or after its worker-ttl."""
         return self.random.choice([0.0, 2 * TICK, 300.0])
 
     def alive(self, group: str) -> list[SimulatedInstance]:
@@ -165,49 +165,49 @@ class SimulatedAWS:
     # -- time -----------------------------------------------------------------------------------
 
     def pass_time(self, seconds: float) -> None:
-        """Let everything happen that is due."""
+        """Advance the time and apply all events that are due."""
         self.now += seconds
         if self.noisy:
             self._inject_losses()
         for group in self.desired:
             self._auto_scale(group)
-        for machine in list(self.instances.values()):
-            self._live(machine)
+        for instance in list(self.instances.values()):
+            self._advance_instance(instance)
         for process in self.running():
-            self._run(process)
+            self._advance_task(process)
         self._detect_dead_processes()
 
     def _auto_scale(self, group: str) -> None:
         alive = self.alive(group)
         if self.desired[group] > len(alive) and self.now < self.no_capacity_until.get(group, 0.0):
             type = self.random.choice(["", *self.allowed])
-            self.refusals.append(Refusal(group, "capacity", "AWS has none", self.now, type))
+            self.refusals.append(Refusal(group, "capacity", "no capacity", self.now, type))
             return
         for _ in range(self.desired[group] - len(alive)):
             self.launched += 1
-            # In the noisy time some never get their agent up.
-            dud = self.noisy and self._lost()
+            # In the noisy time the agent of some instances never connects.
+            faulty = self.noisy and self._lost()
             name = f"i-new-{self.launched}"
-            registers = NEVER if dud else self.now + self.boot_time()
+            registers = NEVER if faulty else self.now + self.boot_time()
             allowed = self.types.get(group, self.allowed)
             type = self.random.choice(allowed) if self.mixed else allowed[0]
             self.instances[name] = SimulatedInstance(name, group, registers, type=type)
-        for machine in self.random.sample(alive, max(0, len(alive) - self.desired[group])):
-            self._take(machine)
+        for instance in self.random.sample(alive, max(0, len(alive) - self.desired[group])):
+            self._start_termination(instance)
 
-    def _take(self, machine: SimulatedInstance) -> None:
-        if not machine.terminating:
-            machine.terminating, machine.gone = True, self.now + self.delay(2, 60)
+    def _start_termination(self, instance: SimulatedInstance) -> None:
+        if not instance.terminating:
+            instance.terminating, instance.gone = True, self.now + self.delay(2, 60)
 
-    def _live(self, machine: SimulatedInstance) -> None:
-        if self.now >= machine.registers and machine.arn is None:
-            machine.arn, machine.connected = f"arn:{machine.id}", True
-        if self.now >= machine.gone:
-            del self.instances[machine.id]
+    def _advance_instance(self, instance: SimulatedInstance) -> None:
+        if self.now >= instance.registers and instance.arn is None:
+            instance.arn, instance.connected = f"arn:{instance.id}", True
+        if self.now >= instance.gone:
+            del self.instances[instance.id]
 
-    def _run(self, process: Process) -> None:
-        machine = next((m for m in self.instances.values() if m.arn and m.arn == process.instance), None)
-        if machine is None:
+    def _advance_task(self, process: Process) -> None:
+        instance = next((m for m in self.instances.values() if m.arn and m.arn == process.instance), None)
+        if instance is None:
             self._end(process, None, "Host EC2 terminated.")
         elif self.now >= process.ends:
             self._end(process, 0, "Task stopped by user")
@@ -246,25 +246,25 @@ class SimulatedAWS:
         for group in self.desired:
             if self._lost():
                 self.no_capacity_until[group] = min(self.now + self.delay(5, 400), self.noisy_until)
-        for machine in self.instances.values():
+        for instance in self.instances.values():
             if self._lost():
-                self._take(machine)  # a Spot interruption: Auto Scaling replaces it
+                self._start_termination(instance)  # a Spot interruption: Auto Scaling replaces it
             if self._lost():
-                machine.connected = False  # its agent is gone for good
+                instance.connected = False  # its agent is lost
         for process in self.running():
             if self._lost():
                 self._end(process, 137, "OutOfMemoryError")
             if process.status == "RUNNING" and self._lost():
-                self.members.pop(process.worker, None)  # it lives and is cut off
+                self.members.pop(process.worker, None)  # it keeps running but is disconnected
             if self._lost():
-                process.joins = NEVER  # it hangs
+                process.joins = NEVER  # it never joins
 
-    # -- what can be asked of it ----------------------------------------------------------------
+    # -- requests -------------------------------------------------------------------------------
 
     def execute(self, action: Action) -> bool:
-        """Take one action (not RunTask); whether it was accepted."""
+        """Execute one action (not RunTask); return whether it was accepted."""
         if self._lost():
-            return self.random.random() < 0.5  # lost on the way, or refused
+            return self.random.random() < 0.5  # request lost, or refused
         match action:
             case SetDesired(group, desired):
                 self.desired[group] = desired
@@ -282,11 +282,11 @@ class SimulatedAWS:
                 self._forget(worker)
         return True
 
-    def _terminate(self, instance: str, group: str) -> bool:
-        machine = self.instances.get(instance)
-        if machine is None or machine.terminating or self.desired[group] == 0:
+    def _terminate(self, name: str, group: str) -> bool:
+        instance = self.instances.get(name)
+        if instance is None or instance.terminating or self.desired[group] == 0:
             return False  # AWS refuses to go below the minimum size
-        self._take(machine)
+        self._start_termination(instance)
         self.desired[group] -= 1
         return True
 
@@ -298,22 +298,22 @@ class SimulatedAWS:
             process.ends = min(process.ends, self.now + self.delay(0, 10))
 
     def run_task(self, action: RunTask) -> Process | None:
-        """Start a task on the instance that is named; None when it does not take it."""
-        machine = self.instances.get(action.instance)
-        held = {p.instance for p in self.running()}
-        if machine is None or machine.terminating or not machine.connected or machine.arn in held:
+        """Start a task on the given instance; None if the instance does not accept it."""
+        instance = self.instances.get(action.instance)
+        occupied = {p.instance for p in self.running()}
+        if instance is None or instance.terminating or not instance.connected or instance.arn in occupied:
             return None
         self.started += 1
         runs = self.now + self.pull_time()
         arn = f"task-new-{self.started}"
-        process = Process(arn, action.worker, action.launch, machine.arn, runs, runs + self.joins())
+        process = Process(arn, action.worker, action.launch, instance.arn, runs, runs + self.join_time())
         self.processes[arn] = process
         return process
 
 
 @dataclass
 class SimulatedFleet:
-    """The loop of `fleet.Fleet` without waiting: look, follow, decide, ask, perform."""
+    """The control loop of `fleet.controller` without waiting: poll, track, decide, execute."""
 
     aws: SimulatedAWS
     workers: dict[Name, Worker]
@@ -328,7 +328,7 @@ class SimulatedFleet:
     described: dict[str, float] = field(default_factory=dict)
 
     def request(self, requested: Iterable[Name], group: str) -> None:
-        """Wish for exactly these workers in the group."""
+        """Request exactly these workers in the group."""
         names, now = set(requested), self.aws.now
         for name, worker in self.workers.items():
             if worker.group == group:
@@ -340,9 +340,9 @@ class SimulatedFleet:
         return [w for w in self.workers.values() if w.requested]
 
     def tick(self) -> tuple[Action, ...]:
-        """Let a moment pass and act once."""
+        """Advance the time by one tick and run the loop once."""
         self.aws.pass_time(TICK)
-        if self.aws.down("look"):
+        if self.aws.down("poll"):
             self.unreachable = True
             return ()
         if self.unreachable:
@@ -362,7 +362,7 @@ class SimulatedFleet:
         return actions
 
     def _poll(self) -> None:
-        """See as little, and as late, as `fleet.Observer` does."""
+        """Observe as much, and as late, as `fleet.controller.observe` does."""
         aws, before, now = self.aws, self.observed, self.aws.now
         present = [(m.id, m.group, m.type, m.terminating) for m in aws.instances.values()]
         refresh = now - self.refreshed >= FULL_REFRESH
@@ -370,7 +370,7 @@ class SimulatedFleet:
         known = replace(before, instances=instances, members=frozenset(aws.members))
         registered = {m.arn: m for m in aws.instances.values() if m.arn}
         arns = frozenset(arn for arn, m in registered.items() if m.connected)
-        requested = unverified(self.workers.values(), known, self.described, now, PATIENCE)
+        requested = unverified(self.workers.values(), known, self.described, now, JOIN_GRACE)
         if refresh or booting(instances.values()):
             connected = Connected(arns, {arn: m.id for arn, m in registered.items()})
             instances = join_instances(present, connected, before, now)
@@ -394,7 +394,7 @@ class SimulatedFleet:
         self.observed = replace(seen, in_flight=unconfirmed(before.in_flight, seen), refusals=refusals)
 
     def _apply_budget(self) -> None:
-        """Mark who waits for money, as `fleet.BudgetControl` does."""
+        """Mark the workers over budget, as `fleet.controller.budget` does."""
         wait = over_budget(self.workers.values(), self.observed, self.aws.now, self.limits, self.rates, self.caps, 0.0)
         self.workers = {name: replace(w, over_budget=name in wait) for name, w in self.workers.items()}
 
@@ -407,7 +407,7 @@ class SimulatedFleet:
     def _execute(self, action: Action) -> None:
         if isinstance(action, RunTask):
             self._run(action)
-        elif self.aws.down("order"):
+        elif self.aws.down("capacity"):
             if isinstance(action, SetDesired):
                 waiting = {n: unanswered(w, self.aws.now) for n, w in self.workers.items() if w.group == action.group}
                 self.workers |= waiting
@@ -438,10 +438,10 @@ class SimulatedFleet:
         )
 
     def converged(self) -> bool:
-        """Whether exactly the wished workers are up, and nothing else is there but the spares."""
+        """Whether exactly the requested workers are up, with no other resources than the spares."""
         aws, requested = self.aws, self.requested()
         tasks = {p.arn for p in aws.running()}
-        # A worker counts where it runs: one that was found on another group's instance is left there.
+        # A worker counts in the group where it runs: one that was adopted on another group's instance stays there.
         home = {m.arn: m.group for m in aws.instances.values()}
         used = {g: sum(home.get(w.instance, w.group) == g for w in requested) for g in aws.desired}
         groups = {g: n + self.limits.spare.get(g, 0) for g, n in used.items()}
@@ -450,7 +450,7 @@ class SimulatedFleet:
             and all(w.state is S.READY for w in requested)
             and tasks == {w.task for w in requested}
             and aws.desired == groups
-            and not self.observed.refusals  # when they are forgotten, all types are launched again
+            and not self.observed.refusals  # once they expire, all types are launched again
             and all(set(aws.types.get(w.group, aws.allowed)) == set(aws.allowed) for w in requested)
             and all(len(aws.alive(g)) == n for g, n in groups.items())
             and not any(m.terminating for m in aws.instances.values())

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: whatever `step` may be shown, however little of it fits together."""
+"""Hypothesis strategies for any input of `step`, including inconsistent ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TYPES = ("c7g.xlarge", "m7g.xlarge")
 NAMES = tuple("abcd")
 TASKS = tuple(f"task-{n}" for n in range(6))
 INSTANCES = tuple(f"i-{n}" for n in range(6))
-#: A moment before now; many rules have an edge at 20, 60, 120 and 180 seconds.
+#: A time before now; many rules have a threshold at 20, 60, 120 or 180 seconds.
 past = st.sampled_from([0.0, 0.5, 1.0, 19.0, 20.0, 21.0, 60.0, 61.0, 119.0, 121.0, 179.0, 181.0, 900.0]).map(
     lambda ago: NOW - ago
 )
@@ -39,7 +39,7 @@ past = st.sampled_from([0.0, 0.5, 1.0, 19.0, 20.0, 21.0, 60.0, 61.0, 119.0, 121.
 
 @dataclass(frozen=True)
 class Situation:
-    """Wishes and what is observed; nothing says that they agree."""
+    """Requested workers and an observed state that may be inconsistent."""
 
     workers: tuple[Worker, ...]
     observed: Observed
@@ -71,7 +71,7 @@ places = st.sampled_from([None, "arn:elsewhere", *(f"arn:{name}" for name in INS
 def tasks(draw: st.DrawFn, arn: str) -> Task:
     return Task(
         arn=arn,
-        worker=draw(st.sampled_from([*NAMES, "stranger"])),
+        worker=draw(st.sampled_from([*NAMES, "unknown"])),
         launch=draw(st.integers(0, 2)),
         status=draw(st.sampled_from(["PENDING", "RUNNING", "RUNNING", "STOPPED"])),
         instance=draw(places),
@@ -112,7 +112,7 @@ refusals = st.builds(
     Refusal,
     st.sampled_from(GROUPS),
     st.sampled_from(["capacity", "capacity", "quota", "fault"]),
-    st.just("AWS's words"),
+    st.just("message of AWS"),
     past,
     st.sampled_from(["", *TYPES]),
 )
@@ -120,7 +120,7 @@ refusals = st.builds(
 
 @st.composite
 def situations(draw: st.DrawFn) -> Situation:
-    """Return wishes and an observation that may contradict each other in any way."""
+    """Return requested workers and an observed state that may contradict each other."""
     observed = Observed(
         groups={name: Group(name, draw(st.integers(0, 6)), draw(some_types), TYPES) for name in GROUPS},
         instances={name: draw(instances(name)) for name in sorted(draw(st.sets(st.sampled_from(INSTANCES))))},
@@ -137,7 +137,7 @@ limits = st.builds(
     Limits,
     warm=st.sampled_from([0.0, 0.0, 30.0, 300.0]),
     spare=st.sampled_from([{}, {}, {}, {"spot": 1}, {"spot": 3}]),
-    # Many attempts: what is given up after three is not what these tests are about.
+    # Many attempts, because these tests do not cover workers that fail permanently.
     attempts=st.just(1000),
     backoff=st.just(1.0),
     fallback_groups=st.sampled_from([(), GROUPS]),

@@ -34,7 +34,7 @@ TASK_CHECK_POLLS = 4
 MANY_UNDER_WAY = 200
 #: States in which the scheduler knows a worker.
 _UP = frozenset({WorkerState.READY, WorkerState.RETIRING})
-#: Factor between polls while nothing changes.
+#: Polls are this many times less frequent while nothing changes.
 _IDLE_FACTOR = 8
 
 

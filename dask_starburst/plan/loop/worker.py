@@ -13,7 +13,7 @@ _TIMED = frozenset({S.CAPACITY, S.PLACED, S.STARTED, S.READY, S.RETIRING, S.DRAI
 #: Maximum number of doublings of the backoff after passing faults: 2 s, 4 s, … 128 s.
 _MAX_BACKOFF_DOUBLINGS = 6
 
-#: All transitions. None leads back from RETIRING; every state that costs money can end in LOST or FAILED.
+#: All transitions. None leads back from RETIRING. A READY worker can be LOST; one that has not been READY can FAIL.
 TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     S.REQUESTED: frozenset(
         {

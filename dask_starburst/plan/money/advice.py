@@ -170,7 +170,7 @@ def warnings(shown: Iterable[Candidate]) -> list[str]:
     kinds = list(shown)
     texts = []
     if any(one.spot is not None and one.spot.assumed and not one.spot_unpublished for one in kinds):
-        texts.append("~ is an assumption: the on-demand price less the median published savings of the family")
+        texts.append("~ is an assumption: the on-demand price less the midpoint of the published savings of the family")
     if any(one.spot_unpublished for one in kinds):
         texts.append("≤ marks an unpublished Spot price: the on-demand price is used, and the real one is likely lower")
     threads = sorted({one.type.family for one in kinds if one.hyperthreads})

@@ -121,7 +121,7 @@ def head_type(catalogue: Mapping[str, InstanceType], arch: str, name: str | None
 
 
 def worker_size(types: tuple[InstanceType, ...], nthreads: int | None, limit: int | None) -> WorkerSize:
-    """Return the largest worker that fits on each of `types`."""
+    """Return the size of a worker that fits on each of `types`."""
     vcpus = min(t.vcpus for t in types)
     memory = min(task_memory(t) for t in types)
     return WorkerSize(

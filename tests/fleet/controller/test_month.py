@@ -184,7 +184,7 @@ def ticks(fleet: Month, count: int) -> None:
 
 def refused(fleet: Month) -> None:
     """Ask for a worker while AWS takes no orders, and take that back."""
-    fleet.aws.outages = [(fleet.aws.now, fleet.aws.now + 10.0, "order")]
+    fleet.aws.outages = [(fleet.aws.now, fleet.aws.now + 10.0, "capacity")]
     fleet.dask.names += 1
     name = fleet.dask.names
     fleet.ask_for(name)

@@ -38,7 +38,7 @@ bounds = st.tuples(counts, counts).map(lambda two: Limits(min(two), max(two), 60
 
 
 @given(states, st.integers(0, 1000), bounds)
-def test_it_never_asks_for_more_than_the_maximum_nor_goes_below_the_minimum(state, target, limits):
+def test_the_target_stays_within_the_bounds(state, target, limits):
     decision = recommend(state, target, 100.0, limits)
     assert decision.target_workers <= max(state.planned, limits.maximum)
     assert decision.target_workers >= min(state.planned, limits.minimum)
@@ -48,29 +48,29 @@ def test_it_never_asks_for_more_than_the_maximum_nor_goes_below_the_minimum(stat
 
 
 @given(states, st.integers(0, 1000), bounds)
-def test_every_wish_is_cancelled_before_a_running_worker_is_retired(state, target, limits):
+def test_all_starting_workers_are_cancelled_before_a_running_one_is_retired(state, target, limits):
     decision = recommend(state, target, 100.0, limits)
     if decision.retire:
         assert set(decision.cancel) == {*state.unlaunched, *state.booting}
 
 
 @given(states, st.integers(0, 1000), bounds)
-def test_nothing_launched_goes_while_it_was_asked_for_lately(state, target, limits):
+def test_launched_workers_stay_while_a_recent_sample_needs_them(state, target, limits):
     decision = recommend(state, target, 100.0, limits)
     launched = decision.retire + len(set(decision.cancel) & set(state.booting))
-    lately = [sample.target for sample in state.samples if sample.at > 40]
-    watched = any(sample.at <= 40 for sample in state.samples)
+    recent = [sample.target for sample in state.samples if sample.at > 40]
+    covered = any(sample.at <= 40 for sample in state.samples)
     if launched:
-        assert watched
-        assert decision.target_workers >= max([*lately, limits.minimum])
+        assert covered
+        assert decision.target_workers >= max([*recent, limits.minimum])
 
 
-def test_what_boots_is_not_asked_for_again():
+def test_starting_workers_are_not_requested_again():
     state = State(booting=names("b", 4))
     assert recommend(state, 4, 0.0, Limits()).target_workers == 4
 
 
-def test_the_first_step_is_small_and_the_maximum_is_near_all_the_same():
+def test_the_first_step_is_small_and_the_maximum_is_reached_soon():
     limits = Limits(0, 500)
     steps, planned = [], 0
     for sample in range(5):
@@ -94,11 +94,11 @@ def test_the_first_step_is_small_and_the_maximum_is_near_all_the_same():
     ],
     ids=str,
 )
-def test_the_patience_is_one_boot_as_far_as_it_is_known(startups: StartupTimes, seconds: float):
+def test_the_scale_down_delay_is_the_time_of_one_startup(startups: StartupTimes, seconds: float):
     assert Patience().after(startups) == seconds
 
 
-def test_what_is_seen_between_two_decisions_counts_for_the_next():
+def test_samples_between_two_decisions_count_for_the_next():
     limits = Limits(0, 10, 60.0)
     samples = remember((Sample(0.0, 2),), 7, 62.0, limits)
     decision = recommend(State(running=8, samples=samples), 2, 65.0, limits)
@@ -112,20 +112,20 @@ def test_without_workers_the_target_is_threads():
 
 
 @pytest.mark.parametrize("demand", [saw_tooth(20, 80), saw_tooth(60, 80), saw_tooth(85, 160), square(20, 40, 80)])
-def test_a_saw_tooth_shorter_than_a_boot_launches_hardly_more_than_the_ideal(demand):
+def test_a_saw_tooth_shorter_than_a_startup_launches_little_more_than_the_ideal(demand):
     result = simulate(OurLogic, demand)
     assert result.launches <= 1.2 * result.ideal_launches
 
 
 @settings(max_examples=25)
 @given(st.floats(20, 300), st.floats(0.05, 1), st.integers(4, 200))
-def test_whatever_the_boot_a_saw_tooth_that_is_shorter_launches_hardly_more_than_the_ideal(boot, part, peak):
+def test_any_saw_tooth_shorter_than_a_startup_launches_little_more_than_the_ideal(boot, part, peak):
     result = simulate(OurLogic, saw_tooth(part * boot, peak), duration=900, boot=boot)
     assert result.launches <= 1.2 * result.ideal_launches
 
 
 @settings(max_examples=25)
 @given(st.floats(20, 300), st.floats(10, 900), st.floats(10, 900), st.integers(4, 200))
-def test_patience_costs_at_most_twice_of_what_foresight_would(boot, on, off, peak):
+def test_the_scale_down_delay_costs_at_most_twice_the_optimum(boot, on, off, peak):
     result = simulate(OurLogic, square(on, off, peak), duration=900, boot=boot)
     assert result.seconds <= 2 * result.least_seconds

@@ -1,4 +1,4 @@
-"""Who follows a worker that AWS takes back, and when a worker goes back to Spot."""
+"""Successors of interrupted workers, and moving workers back to Spot."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def booting(**more: object) -> Worker:
 # -- successions ----------------------------------------------------------------------------------
 
 
-def test_the_old_one_stays_until_the_new_one_is_up():
+def test_the_old_worker_stays_until_the_new_one_is_ready():
     assert outcome(FOLLOWS, workers(ready("old"), booting())) is None
     assert outcome(FOLLOWS, workers(ready("old"), ready("new"))) == Outcome(retire=True)
 
@@ -54,18 +54,18 @@ def test_the_old_one_stays_until_the_new_one_is_up():
 @pytest.mark.parametrize(
     "others",
     [(ready("old"),), (ready("old"), booting(requested=False)), (replace(ready("old"), state=S.LOST), booting())],
-    ids=["the new one was taken back", "it is not requested any more", "the old one is lost"],
+    ids=["the new one was removed", "the new one was cancelled", "the old one is lost"],
 )
-def test_there_are_never_two_for_long(others: tuple[Worker, ...]):
+def test_a_decided_succession_retires_the_old_worker(others: tuple[Worker, ...]):
     assert outcome(FOLLOWS, workers(*others)) == Outcome(retire=True)
 
 
-def test_it_is_over_when_the_old_one_is_gone():
+def test_a_succession_ends_when_the_old_worker_is_gone():
     assert outcome(FOLLOWS, workers(booting())) == Outcome()
 
 
 @pytest.mark.parametrize("new", [booting(attempt=1), replace(booting(), group="on-demand")])
-def test_who_was_to_go_back_to_spot_stays_if_spot_has_nothing(new: Worker):
+def test_a_worker_stays_on_demand_if_spot_has_no_capacity(new: Worker):
     assert outcome(BACK, workers(ready("old", "on-demand"), new)) == Outcome(withdraw=True)
     assert outcome(FOLLOWS, workers(ready("old"), new)) is None
 
@@ -73,50 +73,50 @@ def test_who_was_to_go_back_to_spot_stays_if_spot_has_nothing(new: Worker):
 # -- back to Spot ---------------------------------------------------------------------------------
 
 
-def test_the_youngest_worker_on_demand_goes_back_first():
+def test_the_youngest_on_demand_worker_moves_back_first():
     fleet = [ready("a"), ready("b", "on-demand", since=NOW - 9), ready("c", "on-demand", since=NOW - 5)]
     back = to_move_back(fleet, Observed(), FALLBACK_GROUPS)
     assert back is not None
     assert back.name == "c"
 
 
-def test_nobody_goes_back_while_spot_is_known_to_fail():
+def test_no_worker_moves_back_while_spot_is_refused():
     refused = Observed(refusals=(Refusal("spot", "capacity", "none", NOW, "c7g.xlarge"),))
     assert to_move_back([ready("a", "on-demand")], refused, FALLBACK_GROUPS) is None
 
 
-def test_nobody_goes_back_while_something_is_under_way():
+def test_no_worker_moves_back_while_another_is_starting_or_leaving():
     assert to_move_back([ready("a", "on-demand"), booting()], Observed(), FALLBACK_GROUPS) is None
     assert to_move_back([ready("a", "on-demand", requested=False)], Observed(), FALLBACK_GROUPS) is None
 
 
 @pytest.mark.parametrize("fallback_groups", [(), ("spot",), ("on-demand",)])
-def test_without_a_choice_of_markets_nobody_moves(fallback_groups: tuple[str, ...]):
+def test_without_fallback_groups_no_worker_moves(fallback_groups: tuple[str, ...]):
     assert to_move_back([ready("a", "on-demand")], Observed(), Limits(fallback_groups=fallback_groups)) is None
 
 
-# -- what AWS takes back --------------------------------------------------------------------------
+# -- Spot interruptions ---------------------------------------------------------------------------
 
 
-def taken(worker: Worker, **more: object) -> Observed:
-    """Return what is seen of one worker whose instance AWS takes back."""
+def interrupted(worker: Worker, **more: object) -> Observed:
+    """Return the observed state of a worker whose instance is interrupted."""
     place = Instance("i-a", "spot", "c7g.xlarge", "arn:a", connected=True, seen=True, cordoned=True)
     task = Task("task-a", "a", 0, "RUNNING", "arn:a")
     seen = Observed({"spot": Group("spot", 1)}, {"i-a": place}, {"task-a": task}, frozenset("a"))
     return replace(seen, **more)  # type: ignore[arg-type]  # by name
 
 
-def test_a_worker_under_notice_is_retired_by_the_scheduler_and_not_again_by_us():
-    worker = track(ready("a", requested=False, notice=NOW + 100), taken(ready("a")), NOW, FALLBACK_GROUPS)
+def test_a_worker_under_notice_is_retired_by_the_scheduler_only():
+    worker = track(ready("a", requested=False, notice=NOW + 100), interrupted(ready("a")), NOW, FALLBACK_GROUPS)
     assert worker.state is S.RETIRING
-    assert step([worker], taken(worker), NOW, FALLBACK_GROUPS) == ()
+    assert step([worker], interrupted(worker), NOW, FALLBACK_GROUPS) == ()
 
 
-def test_its_follower_gets_an_instance_of_its_own_at_once():
+def test_its_successor_gets_a_separate_instance_immediately():
     fleet = [ready("a", requested=False, notice=NOW + 100), booting()]
-    assert SetDesired("spot", 2) in step(fleet, taken(fleet[0]), NOW, FALLBACK_GROUPS)
+    assert SetDesired("spot", 2) in step(fleet, interrupted(fleet[0]), NOW, FALLBACK_GROUPS)
 
 
-def test_the_instance_is_given_back_before_aws_takes_it_and_nothing_is_placed_on_it():
-    empty = taken(ready("a"), tasks={}, members=frozenset())
+def test_a_cordoned_instance_is_terminated_and_no_task_is_placed_on_it():
+    empty = interrupted(ready("a"), tasks={}, members=frozenset())
     assert step([booting()], empty, NOW, Limits(warm=300)) == (Terminate("i-a", "spot"),)

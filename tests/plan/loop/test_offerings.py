@@ -1,4 +1,4 @@
-"""What AWS refused is remembered for a while, and decides what is left to try."""
+"""Refusals of AWS are remembered for a while and decide what is left to try."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def refused(type: str = "", kind: Kind = "capacity", at: float = NOW, group: str
     return Refusal(group, kind, f"no {type}", at, type)
 
 
-def test_a_refusal_is_believed_for_three_minutes():
+def test_a_refusal_is_remembered_for_three_minutes():
     known = [refused("a.large", at=NOW)]
     assert remember(known, [], {}, NOW + REFUSAL_TTL - 1) == tuple(known)
     assert remember(known, [], {}, NOW + REFUSAL_TTL) == ()
@@ -25,21 +25,21 @@ def test_the_newest_refusal_of_a_type_counts():
     assert remember([refused("a.large")], [newer], {}, NOW + 6) == (newer,)
 
 
-def test_what_was_said_of_a_whole_group_is_over_when_it_gets_an_instance():
+def test_a_refusal_of_a_whole_group_ends_when_the_group_gets_an_instance():
     known = [refused(), refused("a.large")]
     assert remember(known, [], {"spot": NOW + LAUNCH_SLACK}, NOW + 20) == tuple(known)  # launched together with it
     assert remember(known, [], {"spot": NOW + LAUNCH_SLACK + 1}, NOW + 20) == (known[1],)
     assert remember(known, [], {"on-demand": NOW + 19}, NOW + 20) == tuple(known)
 
 
-def test_types_that_failed_are_left_out_until_all_have():
+def test_failed_types_are_excluded_until_all_have_failed():
     assert launchable(ALLOWED, [], "spot") == ALLOWED
     assert launchable(ALLOWED, [refused("a.large")], "spot") == ("b.large", "c.large")
     assert launchable(ALLOWED, [refused("a.large", group="on-demand")], "spot") == ALLOWED
     assert launchable(ALLOWED, [refused(t) for t in ALLOWED], "spot") == ALLOWED
 
 
-def test_a_group_is_closed_when_nothing_is_left_to_try():
+def test_a_group_is_closed_when_no_type_is_left_to_try():
     some = [refused("a.large"), refused("b.large", at=NOW + 1)]
     assert closed(ALLOWED, some, "spot") is None
     last = refused("c.large", at=NOW + 2)

@@ -1,4 +1,4 @@
-"""AWS cannot be asked for a while: nobody is given up for that, and afterwards all goes on by itself."""
+"""Outages of AWS: no worker fails because of one, and afterwards the fleet recovers automatically."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tests.support.simulated import SimulatedAWS, SimulatedFleet
 S = WorkerState
 NOW = 10_000.0
 LIMITS = Limits()
-#: Seconds within which all is as it was asked for, once AWS answers: a boot, a start, and what is asked for again.
-SOON = 400.0
+#: Seconds until the fleet has converged once AWS responds: a boot, a start, and repeated requests.
+RECOVERY = 400.0
 
 outages = st.lists(
-    st.tuples(st.floats(0, 300), st.floats(1, 900), st.sampled_from(["look", "order", "run", "lost"])),
+    st.tuples(st.floats(0, 300), st.floats(1, 900), st.sampled_from(["poll", "capacity", "run", "lost"])),
     min_size=1,
     max_size=4,
 )
@@ -45,14 +45,14 @@ def a_fleet(seed: int, gone: list[tuple[float, float, str]]) -> SimulatedFleet:
 
 @settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(0, 2**32 - 1), outages)
-def test_no_attempt_is_counted_while_aws_cannot_be_asked_and_all_goes_on_afterwards(
+def test_no_attempt_is_counted_during_an_outage_and_all_workers_start_afterwards(
     size: int, seed: int, gone: list[tuple[float, float, str]]
 ):
     fleet = a_fleet(seed, gone)
     fleet.request(map(str, range(size)), "spot")
     fleet.request(["scheduler"], HEAD)
     end = max(end for _, end, _ in fleet.aws.outages)
-    while fleet.aws.now < end + SOON:
+    while fleet.aws.now < end + RECOVERY:
         fleet.tick()
         assert [w.attempt for w in fleet.workers.values()] == [0] * len(fleet.workers)
     assert all(w.state is S.READY for w in fleet.requested())
@@ -61,11 +61,11 @@ def test_no_attempt_is_counted_while_aws_cannot_be_asked_and_all_goes_on_afterwa
 
 @settings(max_examples=12)
 @given(st.integers(0, 2**32 - 1), st.floats(100, 2000))
-def test_a_worker_that_aws_had_nothing_for_comes_by_itself_after_a_rest(seed: int, no_capacity_until: float):
+def test_a_worker_without_capacity_is_retried_automatically_after_a_rest(seed: int, no_capacity_until: float):
     fleet = a_fleet(seed, [])
     fleet.aws.no_capacity_until["spot"] = no_capacity_until
     fleet.request(["0", "1"], "spot")
-    while fleet.aws.now < no_capacity_until + LIMITS.rest + SOON + 2 * LIMITS.capacity:
+    while fleet.aws.now < no_capacity_until + LIMITS.rest + RECOVERY + 2 * LIMITS.capacity:
         fleet.tick()
     assert fleet.converged()
 
@@ -75,7 +75,7 @@ def seen(*tasks: Task, **more: object) -> Observed:
     return Observed(groups=groups, tasks={t.arn: t for t in tasks}, **more)  # type: ignore[arg-type]  # by name
 
 
-def test_the_client_token_stays_when_an_answer_was_lost_so_that_aws_starts_the_task_once():
+def test_the_client_token_stays_after_a_lost_response_so_that_the_task_starts_once():
     waiting = Worker("0", "spot", S.CAPACITY, since=NOW - 100, launch=3)
     after = unanswered(waiting, NOW)
     assert (after.launch, after.since) == (3, NOW)
@@ -84,7 +84,7 @@ def test_the_client_token_stays_when_an_answer_was_lost_so_that_aws_starts_the_t
 
 
 @pytest.mark.parametrize("state", [S.CAPACITY, S.PLACED, S.STARTED, S.READY, S.RETIRING])
-def test_the_time_in_which_aws_could_not_be_looked_at_counts_against_no_deadline(state: WorkerState):
+def test_the_time_of_an_outage_counts_against_no_deadline(state: WorkerState):
     worker = Worker("0", "spot", state, since=NOW - 1, task="t", instance="arn:i-0", absent_since=NOW - 1)
     late = NOW + 1000
     task = Task("t", "0", 0, "PENDING" if state is S.PLACED else "RUNNING", "arn:i-0")
@@ -95,7 +95,7 @@ def test_the_time_in_which_aws_could_not_be_looked_at_counts_against_no_deadline
 
 
 @pytest.mark.parametrize("attempt", [0, 2])
-def test_what_aws_ends_in_passing_is_no_attempt_and_the_pauses_grow(attempt: int):
+def test_a_passing_fault_is_not_counted_as_an_attempt_and_the_backoff_grows(attempt: int):
     worker = Worker("0", "spot", S.PLACED, since=NOW, attempt=attempt, task="t", instance="arn:i-0")
     over = Task("t", "0", 0, "STOPPED", "arn:i-0", "Host EC2 terminated.", passing=True, aws_failed=True)
     now, pauses = NOW, []
@@ -110,7 +110,7 @@ def test_what_aws_ends_in_passing_is_no_attempt_and_the_pauses_grow(attempt: int
     assert pauses == [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 128.0]
 
 
-def test_a_launch_that_aws_itself_failed_in_is_waited_for_as_long_as_it_takes():
+def test_a_launch_that_failed_by_a_passing_fault_is_waited_for_without_limit():
     refusal = Refusal("spot", "passing", "Server.InternalError: Internal error on launch", NOW)
     worker, now = Worker("0", "spot", S.CAPACITY, since=NOW), NOW
     for _ in range(100):
@@ -119,7 +119,7 @@ def test_a_launch_that_aws_itself_failed_in_is_waited_for_as_long_as_it_takes():
     assert (worker.state, worker.attempt) == (S.CAPACITY, 0)
 
 
-def test_a_worker_that_ecs_refused_is_given_up_and_tried_again_with_growing_rests():
+def test_a_worker_that_ecs_refused_fails_and_is_retried_after_growing_rests():
     worker, now, rests = Worker("0", "spot", since=NOW), NOW, []
     for _ in range(6):
         while not given_up(worker, LIMITS):
@@ -135,7 +135,7 @@ def test_a_worker_that_ecs_refused_is_given_up_and_tried_again_with_growing_rest
     assert [round(rest, -1) for rest in rests] == [300, 600, 1200, 2400, 3600, 3600]
 
 
-def test_what_its_own_process_failed_in_is_tried_again_only_when_somebody_has_work_for_it():
+def test_a_worker_whose_own_process_failed_is_retried_only_on_request():
     failed = Worker("0", "spot", S.FAILED, since=NOW, attempt=2, task="t")
     later = NOW + 10_000
     assert track(failed, seen(), later, LIMITS) is failed

@@ -1,4 +1,4 @@
-"""What AWS is asked at a look: little, but whatever something speaks against."""
+"""The requests of a poll: few, but every task whose state is in doubt."""
 
 from __future__ import annotations
 
@@ -33,55 +33,57 @@ def task(name: str = "a", status: str = "RUNNING", instance: str = "arn:i") -> T
     return Task(f"t-{name}", name, 0, status, instance)
 
 
-def asked(*workers: Worker, members: str = "", described: float = 0.0, on: Instance | None = None) -> set[str]:
+def described_tasks(
+    *workers: Worker, members: str = "", described: float = 0.0, on: Instance | None = None
+) -> set[str]:
     tasks = {t.arn: t for t in [task()]}
     observed = Observed(instances={"i": on or instance()}, tasks=tasks, members=frozenset(members))
     return unverified(workers, observed, {"t-a": described}, NOW, 6.0)
 
 
-def test_who_is_up_and_known_to_dask_is_not_asked_for():
-    assert asked(worker(S.READY), members="a") == set()
+def test_a_worker_known_to_the_scheduler_is_not_described():
+    assert described_tasks(worker(S.READY), members="a") == set()
 
 
-def test_who_vanished_from_dask_is_asked_for_at_every_look():
-    assert asked(worker(S.READY), described=NOW) == {"t-a"}
+def test_a_worker_that_vanished_from_the_scheduler_is_described_at_every_poll():
+    assert described_tasks(worker(S.READY), described=NOW) == {"t-a"}
 
 
-def test_who_has_just_been_placed_is_given_time_and_then_asked_for_now_and_then():
-    assert asked(worker(S.PLACED, since=NOW - 5)) == set()
-    assert asked(worker(S.PLACED, since=NOW - 6)) == {"t-a"}
-    assert asked(worker(S.PLACED), described=NOW - 5) == set()
-    assert asked(worker(S.STARTED), described=NOW - 6) == {"t-a"}
+def test_a_placed_worker_has_time_to_join_and_is_then_described_periodically():
+    assert described_tasks(worker(S.PLACED, since=NOW - 5)) == set()
+    assert described_tasks(worker(S.PLACED, since=NOW - 6)) == {"t-a"}
+    assert described_tasks(worker(S.PLACED), described=NOW - 5) == set()
+    assert described_tasks(worker(S.STARTED), described=NOW - 6) == {"t-a"}
 
 
-def test_a_task_that_nobody_keeps_is_asked_for_until_it_is_over():
-    assert asked() == {"t-a"}
-    assert asked(worker(S.DRAINED), members="a") == {"t-a"}
+def test_a_task_without_a_worker_is_described_until_it_has_stopped():
+    assert described_tasks() == {"t-a"}
+    assert described_tasks(worker(S.DRAINED), members="a") == {"t-a"}
 
 
-def test_a_task_whose_instance_goes_is_asked_for_though_dask_still_knows_it():
-    assert asked(worker(S.READY), members="a", on=instance(terminating=True)) == {"t-a"}
-    assert asked(worker(S.READY), members="a", on=instance("other", arn="arn:other")) == {"t-a"}
+def test_a_task_on_a_terminating_instance_is_described_although_the_scheduler_knows_it():
+    assert described_tasks(worker(S.READY), members="a", on=instance(terminating=True)) == {"t-a"}
+    assert described_tasks(worker(S.READY), members="a", on=instance("other", arn="arn:other")) == {"t-a"}
 
 
-def test_a_sweep_finds_strays_and_those_that_ended_unnoticed():
+def test_a_full_refresh_finds_unknown_tasks_and_tasks_that_ended_unnoticed():
     tasks = {t.arn: t for t in (task("a"), task("b"), task("c", "STOPPED"))}
     assert differing(Observed(tasks=tasks), ["t-a", "t-stray"]) == {"t-b", "t-stray"}
 
 
-def test_a_new_task_that_ecs_does_not_know_yet_is_believed_for_a_while():
+def test_a_new_task_that_ecs_does_not_know_yet_is_kept_for_a_grace_period():
     known = {"t-a": task()}
     assert join_tasks(known, ["t-a"], {}, {"t-a": NOW - 29}, NOW) == known
     assert join_tasks(known, ["t-a"], {}, {"t-a": NOW - 31}, NOW) == {}
 
 
-def test_a_task_that_is_over_is_remembered_while_a_worker_has_it():
+def test_a_stopped_task_is_kept_while_a_worker_has_it():
     over = {"t-a": task(status="STOPPED")}
     assert join_tasks({"t-a": task()}, ["t-a"], over, {"t-a": NOW}, NOW) == over
     assert join_tasks({"t-a": task()}, ["t-a"], over, {}, NOW) == {}
 
 
-def test_instances_are_joined_with_what_ecs_says_and_kept_when_it_was_not_asked():
+def test_instances_are_joined_with_the_response_of_ecs_and_kept_without_one():
     present = [("i", "spot", "c7g.xlarge", False)]
     first = join_instances(present, None, Observed(), NOW)
     assert booting(first.values())
@@ -93,20 +95,20 @@ def test_instances_are_joined_with_what_ecs_says_and_kept_when_it_was_not_asked(
     assert (disconnected["i"].connected, disconnected["i"].seen, disconnected["i"].arn) == (False, True, "arn:i")
 
 
-def test_looks_are_rarer_when_many_are_under_way_and_rarest_when_none_is():
+def test_polls_are_less_frequent_with_many_starting_workers_and_least_frequent_when_idle():
     assert pause(1.5, 1, idle=False) == 1.5
     assert pause(1.5, 201, idle=False) == 3.0
     assert pause(1.5, 0, idle=True) == 12.0
 
 
-def test_instances_are_listed_again_only_when_some_may_have_come_or_gone():
+def test_instances_are_listed_again_only_if_some_may_have_started_or_terminated():
     here = replace(instance(), connected=True, seen=True)
     idle = Observed(groups={here.group: Group(here.group, 1)}, instances={here.id: here})
     up = [worker(S.READY)]
     assert not instances_may_have_changed(idle, up, {"a"})
-    assert instances_may_have_changed(idle, up, set()), "a worker has gone"
+    assert instances_may_have_changed(idle, up, set()), "a worker is gone"
     assert instances_may_have_changed(replace(idle, groups={here.group: Group(here.group, 2)}), up, {"a"}), (
-        "one is to come"
+        "one is still to launch"
     )
     assert instances_may_have_changed(replace(idle, instances={here.id: replace(here, terminating=True)}), up, {"a"})
     assert instances_may_have_changed(replace(idle, instances={here.id: replace(here, connected=False)}), up, {"a"})

@@ -1,4 +1,4 @@
-"""Properties of `step`: what never happens, whatever it is shown, and where it always arrives."""
+"""Properties of `step`: invariants of every decision in any state, and convergence."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from tests.support.simulated import TICK, SimulatedAWS, SimulatedFleet
 from tests.support.situations import GROUPS, NAMES, NOW, Situation, limits, situations
 
 S = WorkerState
-HOLDS = {S.PLACED, S.STARTED, S.READY, S.RETIRING}
-#: Enough for every deadline after one another: retire, connect, capacity, backoff, Dask's worker-ttl.
-PATIENCE = 2000.0
+WITH_TASK = {S.PLACED, S.STARTED, S.READY, S.RETIRING}
+#: Enough for all timeouts in sequence: retire, connect, capacity, backoff, Dask's worker-ttl.
+TIME_LIMIT = 2000.0
 
-# -- what holds of every decision -----------------------------------------------------------------
+# -- invariants of every decision -----------------------------------------------------------------
 
 
 def in_flight_runs(under_way: set[Action]) -> set[str]:
-    """Return the instances that a RunTask was asked for on and not answered yet."""
+    """Return the instances with a RunTask in flight."""
     return {a.instance for a in under_way if isinstance(a, RunTask)}
 
 
-def held_places(workers: tuple[Worker, ...], observed: Observed) -> set[str | None]:
-    """Return the container instances on which something of ours lives."""
+def occupied_instances(workers: tuple[Worker, ...], observed: Observed) -> set[str | None]:
+    """Return the container instances with a live task or a worker."""
     places = {t.instance for t in observed.tasks.values() if not t.stopped}
-    return (places | {w.instance for w in workers if w.state in HOLDS}) - {None}
+    return (places | {w.instance for w in workers if w.state in WITH_TASK}) - {None}
 
 
 def fresh(observed: Observed, now: float, patience: Limits) -> set[Action]:
@@ -56,48 +56,48 @@ def fresh(observed: Observed, now: float, patience: Limits) -> set[Action]:
 def check(
     actions: tuple[Action, ...], workers: tuple[Worker, ...], observed: Observed, now: float, patience: Limits
 ) -> None:
-    """Hold one decision against everything that is never allowed."""
-    held, under_way = held_places(workers, observed), fresh(observed, now, patience)
+    """Check one decision against all invariants."""
+    occupied, under_way = occupied_instances(workers, observed), fresh(observed, now, patience)
     assert len(set(actions)) == len(actions)
     assert under_way.isdisjoint(actions)
     for action in actions:
         if isinstance(action, Terminate):
-            living = {w.instance for w in workers if w.state in HOLDS}
+            living = {w.instance for w in workers if w.state in WITH_TASK}
             check_termination(
-                action, observed, living if disconnected(observed.instances[action.instance], now) else held
+                action, observed, living if disconnected(observed.instances[action.instance], now) else occupied
             )
-            check_spares(actions, action.group, observed, held, patience)
+            check_spares(actions, action.group, observed, occupied, patience)
             assert action.instance not in in_flight_runs(under_way)
         elif isinstance(action, SetDesired):
-            check_capacity(action, workers, observed, held, under_way, patience)
+            check_capacity(action, workers, observed, occupied, under_way, patience)
         elif isinstance(action, SetTypes):
             assert action.types
             assert set(action.types) <= set(observed.groups[action.group].allowed)
         elif isinstance(action, StopTask):
-            assert action.task not in {w.task for w in workers if w.state in HOLDS}
-    check_placement(actions, workers, observed, held, in_flight_runs(under_way))
+            assert action.task not in {w.task for w in workers if w.state in WITH_TASK}
+    check_placement(actions, workers, observed, occupied, in_flight_runs(under_way))
 
 
 def disconnected(instance: Instance, now: float) -> bool:
-    """Whether nobody will ever tell what runs on it: then only what a worker needs counts."""
+    """Whether its agent is lost, so that only its workers count and not its tasks."""
     return not instance.connected and instance.disconnected_since is not None and now - instance.disconnected_since > 60
 
 
-def check_termination(action: Terminate, observed: Observed, held: set[str | None]) -> None:
+def check_termination(action: Terminate, observed: Observed, occupied: set[str | None]) -> None:
     instance = observed.instances[action.instance]
     assert instance.group == action.group
     assert not instance.terminating
-    assert instance.arn not in held
+    assert instance.arn not in occupied
 
 
 def check_spares(
-    actions: tuple[Action, ...], group: str, observed: Observed, held: set[str | None], patience: Limits
+    actions: tuple[Action, ...], group: str, observed: Observed, occupied: set[str | None], patience: Limits
 ) -> None:
-    """Of the connected instances so many stay empty that the spares are there, if there were enough."""
+    """Check that enough connected instances stay empty for the spares, if there were enough before."""
     going = {a.instance for a in actions if isinstance(a, Terminate)}
     taken = {a.instance for a in actions if isinstance(a, RunTask)}
-    mine = [i for i in observed.instances.values() if i.group == group and not i.terminating and i.arn not in held]
-    # What is terminated while it could be of use is more than the spares.
+    mine = [i for i in observed.instances.values() if i.group == group and not i.terminating and i.arn not in occupied]
+    # A usable instance is terminated only if enough spares remain.
     if any(i.connected and i.id in going for i in mine):
         left = [i for i in mine if i.id not in going | taken]
         assert len(left) >= patience.spare.get(group, 0)
@@ -107,7 +107,7 @@ def check_capacity(
     action: SetDesired,
     workers: tuple[Worker, ...],
     observed: Observed,
-    held: set[str | None],
+    occupied: set[str | None],
     under_way: set[Action],
     patience: Limits,
 ) -> None:
@@ -124,8 +124,8 @@ def check_capacity(
         assert all(w.state is S.FAILED for w in requested)
         return
     waiting = sum(w.state is S.CAPACITY for w in requested)
-    # What is there and idle is used first, so nothing is ordered beside it.
-    busy = sum(i.arn in held or i.id in in_flight_runs(under_way) for i in present)
+    # Idle instances are used first, so no capacity is requested in addition.
+    busy = sum(i.arn in occupied or i.id in in_flight_runs(under_way) for i in present)
     idle = len(present) - busy
     assert action.desired <= busy + max(waiting + spare, idle)
     expected = group.desired - sum(1 for i in leaving if _leaves(observed, i, group.name))
@@ -141,7 +141,7 @@ def check_placement(
     actions: tuple[Action, ...],
     workers: tuple[Worker, ...],
     observed: Observed,
-    held: set[str | None],
+    occupied: set[str | None],
     under_way: set[str],
 ) -> None:
     runs = [a for a in actions if isinstance(a, RunTask)]
@@ -154,7 +154,7 @@ def check_placement(
         assert place.group == run.group
         assert place.connected
         assert not place.terminating
-        assert place.arn not in held
+        assert place.arn not in occupied
         assert place.id not in under_way
 
 
@@ -163,7 +163,7 @@ def tracked(situation: Situation, patience: Limits) -> tuple[Worker, ...]:
 
 
 @given(situations(), limits)
-def test_no_decision_breaks_a_promise_whatever_it_is_shown(situation: Situation, patience: Limits):
+def test_every_decision_keeps_the_invariants_in_any_state(situation: Situation, patience: Limits):
     check(
         step(situation.workers, situation.observed, NOW, patience),
         situation.workers,
@@ -176,14 +176,14 @@ def test_no_decision_breaks_a_promise_whatever_it_is_shown(situation: Situation,
 
 
 @given(situations(), limits)
-def test_the_same_state_is_not_acted_on_twice(situation: Situation, patience: Limits):
+def test_a_request_in_flight_is_not_repeated_for_the_same_state(situation: Situation, patience: Limits):
     observed, workers = situation.observed, tracked(situation, patience)
     in_flight: set[Action] = set()
     for _ in range(4):
         actions = step(workers, observed, NOW, patience)
         assert in_flight.isdisjoint(actions)
         if not any(isinstance(a, Terminate) for a in actions):
-            break  # only what goes makes room for one more decision
+            break  # only a termination allows another decision
         in_flight |= set(actions)
         observed = replace(observed, in_flight={**observed.in_flight, **dict.fromkeys(actions, NOW)})
     observed = replace(observed, in_flight={**observed.in_flight, **dict.fromkeys(actions, NOW)})
@@ -191,13 +191,13 @@ def test_the_same_state_is_not_acted_on_twice(situation: Situation, patience: Li
 
 
 @given(situations(), limits)
-def test_deciding_has_no_memory_and_no_order(situation: Situation, patience: Limits):
+def test_step_is_stateless(situation: Situation, patience: Limits):
     once = step(situation.workers, situation.observed, NOW, patience)
     assert step(situation.workers, situation.observed, NOW, patience) == once
 
 
 @given(situations())
-def test_what_has_become_visible_is_forgotten_and_the_rest_is_kept(situation: Situation):
+def test_confirmed_requests_are_dropped_and_unconfirmed_ones_are_kept(situation: Situation):
     in_flight, observed = situation.observed.in_flight, situation.observed
     kept = unconfirmed(in_flight, observed)
     assert kept.items() <= in_flight.items()
@@ -218,15 +218,15 @@ def test_what_has_become_visible_is_forgotten_and_the_rest_is_kept(situation: Si
                 assert worker in {t.worker for t in observed.tasks.values()}
 
 
-# -- where it arrives -----------------------------------------------------------------------------
+# -- convergence -----------------------------------------------------------------------------
 
 requests = st.dictionaries(
     st.floats(0, 200), st.tuples(st.sampled_from(GROUPS), st.sets(st.sampled_from(NAMES))), max_size=4
 )
 
 
-def arrive(fleet: SimulatedFleet, limit: float = PATIENCE) -> None:
-    """Let time pass until everything is as wished and nothing is under way."""
+def converge(fleet: SimulatedFleet, limit: float = TIME_LIMIT) -> None:
+    """Pass time until the fleet has converged and nothing is in flight."""
     end = fleet.aws.now + limit
     while fleet.aws.now < end:
         actions = fleet.tick()
@@ -239,7 +239,7 @@ def arrive(fleet: SimulatedFleet, limit: float = PATIENCE) -> None:
 
 
 def live(fleet: SimulatedFleet, changes: dict[float, tuple[str, set[str]]], seconds: float) -> None:
-    """Let the wishes change at their times, each name in one group only."""
+    """Pass time and change the requests at their times, each name in one group only."""
     start = fleet.aws.now
     for at, (group, names) in sorted(changes.items()):
         while fleet.aws.now < start + at:
@@ -252,7 +252,7 @@ def live(fleet: SimulatedFleet, changes: dict[float, tuple[str, set[str]]], seco
 
 @settings(max_examples=150)
 @given(situations(), limits, requests, st.integers(0, 2**32 - 1), st.sampled_from([0.0, 60.0, 300.0]))
-def test_it_arrives_from_any_state_after_any_losses(
+def test_the_fleet_converges_from_any_state_after_any_losses(
     situation: Situation,
     patience: Limits,
     changes: dict[float, tuple[str, set[str]]],
@@ -262,7 +262,7 @@ def test_it_arrives_from_any_state_after_any_losses(
     aws = SimulatedAWS.like(situation.observed, NOW, Random(seed), NOW + noise)
     fleet = SimulatedFleet(aws, {w.name: w for w in situation.workers}, situation.observed, patience, check)
     live(fleet, changes, noise)
-    arrive(fleet)
+    converge(fleet)
 
 
 def empty_fleet(seed: int = 0, **patience: object) -> SimulatedFleet:
@@ -272,7 +272,7 @@ def empty_fleet(seed: int = 0, **patience: object) -> SimulatedFleet:
 
 @settings(max_examples=60)
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=5), st.integers(0, 2**32 - 1), st.integers(1, 30))
-def test_there_are_never_more_instances_than_were_wished(sizes: list[int], seed: int, ticks: int):
+def test_instances_never_exceed_the_requested_workers(sizes: list[int], seed: int, ticks: int):
     fleet = empty_fleet(seed)
     most = 0
     for size in sizes:
@@ -282,25 +282,25 @@ def test_there_are_never_more_instances_than_were_wished(sizes: list[int], seed:
             fleet.tick()
             assert fleet.aws.desired["spot"] <= most
             assert len(fleet.aws.alive("spot")) <= most
-    arrive(fleet)
+    converge(fleet)
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_without_losses_every_worker_costs_one_instance_and_one_task(size: int, seed: int):
+def test_without_losses_each_worker_needs_one_instance_and_one_task(size: int, seed: int):
     fleet = empty_fleet(seed)
     fleet.request(map(str, range(size)), "spot")
-    arrive(fleet)
+    converge(fleet)
     assert (fleet.aws.launched, fleet.aws.started) == (size, size)
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_warm_instances_are_kept_and_used_again_and_then_given_back(size: int, seed: int):
+def test_warm_instances_are_kept_then_reused_then_terminated(size: int, seed: int):
     fleet = empty_fleet(seed, warm=300.0)
     names = [str(n) for n in range(size)]
     fleet.request(names, "spot")
-    arrive(fleet)
+    converge(fleet)
     fleet.request([], "spot")
     live(fleet, {}, 150.0)
     assert not fleet.workers
@@ -308,28 +308,28 @@ def test_warm_instances_are_kept_and_used_again_and_then_given_back(size: int, s
     fleet.request(names, "spot")
     live(fleet, {}, 60.0)
     assert fleet.converged()
-    assert fleet.aws.launched == size  # used again
+    assert fleet.aws.launched == size  # reused
     fleet.request([], "spot")
     live(fleet, {}, 600.0)
     assert fleet.converged()
-    assert not fleet.aws.instances  # given back
+    assert not fleet.aws.instances  # terminated
 
 
 @settings(max_examples=30)
 @given(st.integers(0, 4), st.integers(1, 3), st.integers(0, 2**32 - 1))
-def test_spares_take_new_workers_at_once_and_are_made_up_for(size: int, spare: int, seed: int):
+def test_new_workers_are_placed_on_spares_immediately_and_spares_are_replaced(size: int, spare: int, seed: int):
     fleet = empty_fleet(seed, spare={"spot": spare})
     fleet.request(map(str, range(size)), "spot")
-    arrive(fleet)
+    converge(fleet)
     assert len(fleet.aws.alive("spot")) == size + spare
     live(fleet, {}, 120.0)  # the spares have booted too
     fleet.request(map(str, range(size + spare)), "spot")
     placed = [a for _ in range(2) for a in fleet.tick() if isinstance(a, RunTask)]
-    assert len(placed) == spare  # nobody waited for an instance
-    arrive(fleet)
+    assert len(placed) == spare  # no worker waited for an instance
+    converge(fleet)
     assert len(fleet.aws.alive("spot")) == size + 2 * spare
     fleet.request([], "spot")
-    arrive(fleet)
+    converge(fleet)
     assert len(fleet.aws.alive("spot")) == spare
 
 
@@ -350,7 +350,7 @@ def waiting(name: str = "a", since: float = NOW) -> Worker:
     return Worker(name, "spot", S.CAPACITY, since=since)
 
 
-def test_what_is_missing_is_ordered_at_once_and_together():
+def test_missing_capacity_is_requested_in_one_call():
     actions = step([waiting("a"), waiting("b"), waiting("c")], seen(0), NOW, Limits())
     assert actions == (SetDesired("spot", 3),)
 
@@ -359,12 +359,12 @@ def test_a_worker_is_placed_as_soon_as_an_instance_is_connected():
     assert step([waiting()], seen(1, instance()), NOW, Limits()) == (RunTask("a", "spot", 0, "i-0"),)
 
 
-def test_who_has_waited_longest_is_placed_first():
+def test_the_longest_waiting_worker_is_placed_first():
     workers = [waiting("young", NOW), waiting("old", NOW - 60)]
     assert step(workers, seen(2, instance()), NOW, Limits()) == (RunTask("old", "spot", 0, "i-0"),)
 
 
-def test_what_is_left_over_goes_in_the_step_that_places_the_last_worker():
+def test_a_surplus_instance_is_terminated_in_the_step_that_places_the_last_worker():
     booting = instance("i-1", arn=None, connected=False, seen=False, launched=NOW, idle_since=NOW)
     actions = step([waiting()], seen(2, instance(), booting), NOW, Limits())
     assert actions == (RunTask("a", "spot", 0, "i-0"), Terminate("i-1", "spot"))
@@ -375,43 +375,43 @@ def test_an_instance_that_refused_a_task_is_tried_last():
     assert step([waiting()], observed, NOW, Limits(warm=60))[0] == RunTask("a", "spot", 0, "i-1")
 
 
-def test_an_instance_is_neither_given_away_nor_terminated_while_a_task_is_on_its_way_to_it():
+def test_an_instance_with_a_run_task_in_flight_is_neither_reused_nor_terminated():
     in_flight = {RunTask("gone", "spot", 0, "i-0"): NOW - 1}
     assert step([waiting()], seen(2, instance(), in_flight=in_flight), NOW, Limits()) == ()
     assert step([], seen(1, instance(), in_flight=in_flight), NOW, Limits()) == ()
 
 
-def test_nothing_is_terminated_while_more_workers_pause_than_instances_are_free():
+def test_nothing_is_terminated_while_more_workers_are_in_backoff_than_instances_are_free():
     pausing = [Worker(name, "spot", S.REQUESTED, not_before=NOW + 4) for name in "abc"]
     assert step(pausing, seen(2, instance("i-0"), instance("i-1")), NOW, Limits()) == ()
 
 
-def test_an_instance_whose_agent_never_came_makes_room_for_another():
-    dud = instance(arn=None, connected=False, seen=False, launched=NOW - 121)
-    observed = seen(1, dud)
+def test_an_instance_whose_agent_never_connected_is_replaced():
+    faulty = instance(arn=None, connected=False, seen=False, launched=NOW - 121)
+    observed = seen(1, faulty)
     first = step([waiting()], observed, NOW, Limits())
     assert first == (Terminate("i-0", "spot"),)
     in_flight = replace(observed, in_flight=dict.fromkeys(first, NOW))
     assert step([waiting()], in_flight, NOW, Limits()) == (SetDesired("spot", 1),)
 
 
-def test_an_instance_whose_agent_fell_silent_is_replaced_when_a_worker_waits_for_it():
+def test_an_instance_with_a_disconnected_agent_is_replaced_if_a_worker_waits_for_it():
     disconnected = instance(connected=False)
-    assert step([waiting(since=NOW - 10)], seen(1, disconnected), NOW, Limits()) == ()  # it may come back
+    assert step([waiting(since=NOW - 10)], seen(1, disconnected), NOW, Limits()) == ()  # it may reconnect
     assert step([waiting(since=NOW - 21)], seen(1, disconnected), NOW, Limits()) == (Terminate("i-0", "spot"),)
 
 
-def test_a_name_that_a_dead_process_holds_is_asked_back():
+def test_the_scheduler_is_asked_to_forget_a_dead_process_with_the_same_name():
     worker = Worker("a", "spot", S.REQUESTED)
     assert step([worker], seen(0, members=frozenset("a")), NOW, Limits()) == (Forget("a"),)
 
 
-def test_the_instance_of_a_worker_that_is_replaced_is_kept_meanwhile():
+def test_the_instance_of_a_worker_in_backoff_is_kept():
     worker = Worker("a", "spot", S.REQUESTED, not_before=NOW + 4)
     assert step([worker], seen(1, instance()), NOW, Limits()) == ()
 
 
-def test_a_task_is_stopped_once_even_if_the_reason_is_told_differently():
+def test_a_task_is_stopped_once_even_if_the_reason_changes():
     task = Task("t", "a", 0, "RUNNING", "arn:i-0")
     worker = Worker("a", "spot", S.FAILED, task="t", reason="did not join within 180 s")
     observed = seen(1, instance(), tasks={"t": task})
@@ -421,7 +421,7 @@ def test_a_task_is_stopped_once_even_if_the_reason_is_told_differently():
     assert step([replace(worker, reason="the same at length")], in_flight, NOW, Limits()) == ()
 
 
-def test_the_double_of_a_task_is_stopped():
+def test_a_duplicate_task_is_stopped():
     tasks = {arn: Task(arn, "a", 0, "RUNNING", f"arn:{i}") for arn, i in (("t", "i-0"), ("u", "i-1"))}
     worker = Worker("a", "spot", S.READY, task="t", instance="arn:i-0")
     actions = step([worker], seen(2, instance("i-0"), instance("i-1"), tasks=tasks), NOW, Limits())
@@ -435,18 +435,18 @@ def test_a_retiring_worker_is_retired_and_keeps_its_instance():
     assert actions == (Retire("a"),)
 
 
-def test_capacity_that_nobody_waits_for_and_that_never_came_is_given_back():
+def test_unused_capacity_that_never_launched_is_released():
     assert step([], seen(3), NOW, Limits()) == (SetDesired("spot", 0),)
 
 
-def test_the_replacement_that_auto_scaling_is_about_to_launch_is_left_alone():
+def test_the_replacement_that_auto_scaling_is_about_to_launch_is_not_cancelled():
     worker = Worker("a", "spot", S.READY, task="t", instance="arn:i-0")
     tasks = {"t": Task("t", "a", 0, "RUNNING", "arn:i-0")}
     interrupted = instance(terminating=True)
     assert step([worker], seen(1, interrupted, tasks=tasks, members=frozenset("a")), NOW, Limits()) == ()
 
 
-def test_capacity_asked_away_is_not_ordered_again_before_it_is_seen_to_be_gone():
+def test_capacity_is_not_requested_again_before_a_scale_in_is_visible():
     observed = seen(5, in_flight={SetDesired("spot", 0): NOW})
     assert step([waiting()], observed, NOW, Limits()) == ()
     assert step([waiting()], seen(0), NOW, Limits()) == (SetDesired("spot", 1),)
@@ -455,12 +455,12 @@ def test_capacity_asked_away_is_not_ordered_again_before_it_is_seen_to_be_gone()
 @example(19.9)
 @example(20.0)
 @given(st.floats(0, 100))
-def test_what_did_not_happen_is_asked_for_again_after_a_while(ago: float):
+def test_a_request_without_effect_is_repeated_after_a_timeout(ago: float):
     observed = seen(0, in_flight={SetDesired("spot", 1): NOW - ago})
     again = () if ago < Limits().repeat else (SetDesired("spot", 1),)
     assert step([waiting()], observed, NOW, Limits()) == again
 
 
-def test_a_tick_is_shorter_than_every_patience():
+def test_a_poll_is_shorter_than_every_timeout():
     patience = Limits()
     assert min(patience.repeat, patience.absent, patience.capacity) > 2 * TICK

@@ -1,4 +1,4 @@
-"""What people ask of ``scale`` and ``adapt`` comes to so many workers, or is refused in words."""
+"""The arguments of ``scale`` and ``adapt`` are converted to workers, or rejected with an explanation."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def within(given: dict[str, Any], most: int = 20, usual: tuple[int, int] = USUAL
     ],
     ids=str,
 )
-def test_bounds_mean_what_they_mean_in_dask(given: dict[str, Any], expected: tuple[int, int]):
+def test_bounds_have_the_same_meaning_as_in_dask(given: dict[str, Any], expected: tuple[int, int]):
     assert within(given) == expected
 
 
-def test_bounds_of_the_settings_give_way_to_max_workers_and_to_what_is_given():
+def test_max_workers_and_given_bounds_override_the_bounds_of_the_settings():
     assert within({}, most=4) == (0, 4)
     assert within({}, most=4, usual=(6, 8)) == (4, 4)
     assert within({"maximum": 1}, usual=(2, 8)) == (1, 1)
@@ -68,7 +68,7 @@ def test_bounds_of_the_settings_give_way_to_max_workers_and_to_what_is_given():
     ],
     ids=str,
 )
-def test_bounds_that_make_no_sense_are_refused_in_words(given: dict[str, Any], words: str):
+def test_invalid_bounds_are_rejected_with_an_explanation(given: dict[str, Any], words: str):
     with pytest.raises(BadArgument, match=words):
         within(given)
 
@@ -77,7 +77,7 @@ def test_bounds_that_make_no_sense_are_refused_in_words(given: dict[str, Any], w
     ("n", "memory", "cores", "expected"),
     [(3, None, None, 3), (0, "20 GiB", None, 3), (0, None, 9, 3), (5, "20 GiB", 9, 5), (0, 0, 0, 0)],
 )
-def test_scale_takes_what_needs_most_workers(n: int, memory: Any, cores: Any, expected: int):
+def test_scale_uses_the_argument_that_needs_most_workers(n: int, memory: Any, cores: Any, expected: int):
     assert workers_requested(n, memory, cores, SHAPE, 20) == expected
 
 
@@ -92,10 +92,10 @@ def test_scale_takes_what_needs_most_workers(n: int, memory: Any, cores: Any, ex
         ((0, None, math.nan), "cores=nan is not a number of threads"),
     ],
 )
-def test_what_scale_cannot_do_is_refused_in_words(given: tuple[Any, Any, Any], words: str):
+def test_invalid_arguments_of_scale_are_rejected_with_an_explanation(given: tuple[Any, Any, Any], words: str):
     with pytest.raises(BadArgument, match=words):
         workers_requested(*given, SHAPE, 20)
 
 
-def test_what_costs_nothing_is_taken_back_first_and_of_the_others_the_latest():
+def test_free_requests_are_cancelled_first_and_then_the_latest_ones():
     assert first_to_go(range(12), registered={0, 1, 2}, unordered={3, 11}) == [11, 3, 10, 9, 8, 7, 6, 5, 4]

@@ -1,4 +1,4 @@
-"""The states of a worker: the table of moves, and the rules that choose one."""
+"""The state machine of a worker: the transition table, and the rules that choose a transition."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDS = frozenset({S.STOPPED, S.LOST, S.FAILED})
 
 
 def worker(state: WorkerState, **more: object) -> Worker:
-    """Return worker ``a``, since a moment ago, with a task where the state has one."""
+    """Return worker ``a``, in its state for a second, with a task if the state has one."""
     with_task = {"task": "t", "instance": "arn:i"} if state in (S.PLACED, S.STARTED, S.READY, S.RETIRING) else {}
     return Worker("a", "spot", state, **({"since": NOW - 1} | with_task | more))  # type: ignore[arg-type]  # by name
 
@@ -36,11 +36,11 @@ def state(tracked: Worker, observed: Observed, limits: Limits = LIMITS) -> Worke
     return track(tracked, observed, NOW, limits).state
 
 
-# -- the table ------------------------------------------------------------------------------------
+# -- the transition table -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("before", "after"), list(product(S, S)), ids=lambda s: s.name)
-def test_every_move_is_allowed_or_refused_as_the_table_says(before: WorkerState, after: WorkerState):
+def test_every_transition_is_accepted_or_rejected_by_the_table(before: WorkerState, after: WorkerState):
     old = worker(before, reason="old")
     if after in TRANSITIONS[before]:
         assert move(old, after, NOW) == replace(old, state=after, since=NOW)
@@ -59,16 +59,16 @@ def reachable(start: WorkerState) -> set[WorkerState]:
     return found
 
 
-def test_every_state_has_its_row_and_can_be_reached():
+def test_every_state_has_a_row_and_is_reachable():
     assert set(TRANSITIONS) == set(S)
     assert reachable(S.REQUESTED) == set(S)
 
 
-def test_every_state_can_come_to_an_end():
+def test_every_state_can_reach_stopped():
     assert all(S.STOPPED in reachable(s) for s in S)
 
 
-def test_nothing_comes_back_to_work_from_retiring_but_by_a_new_wish():
+def test_a_retiring_worker_can_only_return_by_a_new_request():
     before_an_end = {S.RETIRING, S.DRAINED}
     for s in before_an_end:
         assert TRANSITIONS[s] <= before_an_end | ENDS
@@ -78,27 +78,27 @@ def test_a_worker_without_a_task_cannot_be_lost():
     assert {s for s in S if S.LOST in TRANSITIONS[s]} == {S.READY}
 
 
-# -- the way up -----------------------------------------------------------------------------------
+# -- starting -------------------------------------------------------------------------------------
 
 
-def test_a_wish_waits_for_capacity_at_once():
+def test_a_requested_worker_waits_for_capacity_immediately():
     assert state(worker(S.REQUESTED), seen()) is S.CAPACITY
 
 
-def test_a_wish_after_a_failure_waits_for_its_time():
+def test_a_request_after_a_failure_waits_for_its_backoff():
     assert state(worker(S.REQUESTED, not_before=NOW + 1), seen()) is S.REQUESTED
     assert state(worker(S.REQUESTED, not_before=NOW), seen()) is S.CAPACITY
 
 
-def test_a_wish_waits_until_the_scheduler_has_forgotten_its_predecessor():
+def test_a_requested_worker_waits_until_the_scheduler_forgets_its_predecessor():
     assert state(worker(S.REQUESTED), seen(members="a")) is S.REQUESTED
 
 
-def test_a_name_that_a_living_process_of_this_very_launch_holds_is_its_own():
+def test_a_live_process_of_the_same_launch_is_the_worker_itself():
     assert state(worker(S.REQUESTED), seen(task(), members="a")) is S.READY
 
 
-def test_a_task_whose_answer_was_lost_is_adopted():
+def test_a_task_whose_run_task_response_was_lost_is_adopted():
     adopted = track(worker(S.CAPACITY), seen(task("PENDING")), NOW, LIMITS)
     assert (adopted.state, adopted.task, adopted.instance) == (S.PLACED, "t", "arn:i")
 
@@ -106,7 +106,7 @@ def test_a_task_whose_answer_was_lost_is_adopted():
 @pytest.mark.parametrize(
     "other",
     [task("STOPPED"), task(launch=1), task(worker="b")],
-    ids=["one that is over", "one of another launch", "one of another worker"],
+    ids=["a stopped one", "one of another launch", "one of another worker"],
 )
 def test_no_other_task_is_adopted(other: Task):
     assert state(worker(S.CAPACITY), seen(other)) is S.CAPACITY
@@ -124,11 +124,11 @@ def test_a_task_that_is_still_pending_is_waited_for():
 
 
 @pytest.mark.parametrize("before", [S.PLACED, S.STARTED])
-def test_who_joins_is_ready_even_if_ecs_does_not_say_yet_that_it_runs(before: WorkerState):
+def test_a_worker_that_joined_is_ready_even_if_ecs_does_not_report_running_yet(before: WorkerState):
     assert state(worker(before), seen(task("PENDING"), members="a")) is S.READY
 
 
-def test_placing_forgets_why_earlier_attempts_ended():
+def test_placing_a_worker_clears_the_reason_of_earlier_attempts():
     assert placed(worker(S.CAPACITY, reason="OutOfMemory"), task(), NOW).reason == ""
 
 
@@ -136,7 +136,7 @@ def test_placing_forgets_why_earlier_attempts_ended():
 
 
 @pytest.mark.parametrize(("waited", "failed"), [(120.0, False), (120.1, True)])
-def test_capacity_has_its_deadline(waited: float, failed: bool):
+def test_waiting_for_capacity_has_a_deadline(waited: float, failed: bool):
     after = track(worker(S.CAPACITY, since=NOW - waited), seen(), NOW, LIMITS)
     assert (after.attempt == 1) is failed
     assert after.state is (S.REQUESTED if failed else S.CAPACITY)
@@ -144,15 +144,15 @@ def test_capacity_has_its_deadline(waited: float, failed: bool):
         assert after.reason == "no instance within 120 s"
 
 
-@pytest.mark.parametrize(("launched", "patient"), [(NOW - 120, True), (NOW - 121, False)])
-def test_an_instance_that_is_still_booting_is_waited_for(launched: float, patient: bool):
+@pytest.mark.parametrize(("launched", "waits"), [(NOW - 120, True), (NOW - 121, False)])
+def test_an_instance_that_is_still_booting_is_waited_for(launched: float, waits: bool):
     booting = Instance("i", "spot", "c7g.xlarge", launched=launched)
     after = state(worker(S.CAPACITY, since=NOW - 300), seen(instances={"i": booting}))
-    assert after is (S.CAPACITY if patient else S.REQUESTED)
+    assert after is (S.CAPACITY if waits else S.REQUESTED)
 
 
 @pytest.mark.parametrize("other", [{"group": "on-demand"}, {"terminating": True}])
-def test_an_instance_that_is_not_for_it_or_is_going_is_not_waited_for(other: dict[str, object]):
+def test_an_instance_of_another_group_or_terminating_is_not_waited_for(other: dict[str, object]):
     booting = replace(Instance("i", "spot", "c7g.xlarge", launched=NOW), **other)  # type: ignore[arg-type]  # by name
     assert state(worker(S.CAPACITY, since=NOW - 300), seen(instances={"i": booting})) is S.REQUESTED
 
@@ -172,51 +172,51 @@ def refusal(kind: Kind = "capacity", type: str = "", group: str = "spot") -> Ref
     return Refusal(group, kind, f"no {type or group}", NOW - 100, type)
 
 
-def test_aws_own_words_explain_missing_capacity():
+def test_the_message_of_aws_explains_missing_capacity():
     after = track(worker(S.CAPACITY, since=NOW - 121), refusing(refusal()), NOW, LIMITS)
     assert (after.attempt, after.reason) == (1, "no spot")
 
 
-def test_one_type_of_two_that_failed_does_not_close_the_group():
+def test_one_failed_type_of_two_does_not_close_the_group():
     after = track(worker(S.CAPACITY, since=NOW - 119), refusing(refusal(type="a.large")), NOW, FALLBACK_GROUPS)
     assert (after.state, after.group) == (S.CAPACITY, "spot")
 
 
-@pytest.mark.parametrize("said", [(refusal(),), (refusal(type="a.large"), refusal(type="b.large"))])
+@pytest.mark.parametrize("refusals", [(refusal(),), (refusal(type="a.large"), refusal(type="b.large"))])
 @pytest.mark.parametrize(("waited", "group"), [(60.0, "spot"), (60.1, "on-demand")])
-def test_a_worker_steps_down_when_its_group_has_had_nothing_for_a_while(
-    said: tuple[Refusal, ...], waited: float, group: str
+def test_a_worker_falls_back_when_its_group_has_had_no_capacity_for_a_while(
+    refusals: tuple[Refusal, ...], waited: float, group: str
 ):
     old = worker(S.CAPACITY, since=NOW - waited)
-    after = track(old, refusing(*said), NOW, FALLBACK_GROUPS)
+    after = track(old, refusing(*refusals), NOW, FALLBACK_GROUPS)
     assert (after.state, after.group, after.attempt) == (S.CAPACITY, group, 0)
     assert fell_back(old, after, FALLBACK_GROUPS) is (group == "on-demand")
 
 
-def test_a_worker_steps_down_when_nothing_comes_and_nobody_says_why():
+def test_a_worker_falls_back_when_no_instance_launches_and_aws_gives_no_reason():
     assert track(worker(S.CAPACITY, since=NOW - 121), refusing(), NOW, FALLBACK_GROUPS).group == "on-demand"
 
 
-def test_a_new_wish_goes_where_there_is_something_to_have():
+def test_a_new_request_goes_to_a_group_with_capacity():
     assert track(worker(S.REQUESTED), refusing(refusal()), NOW, FALLBACK_GROUPS).group == "on-demand"
     assert track(worker(S.REQUESTED), refusing(), NOW, FALLBACK_GROUPS).group == "spot"
     everywhere = refusing(refusal(), refusal(group="on-demand"))
     assert track(worker(S.REQUESTED), everywhere, NOW, FALLBACK_GROUPS).group == "spot"
 
 
-def test_on_the_last_rung_an_attempt_fails():
+def test_an_attempt_fails_in_the_last_fallback_group():
     last = replace(worker(S.CAPACITY, since=NOW - 121), group="on-demand")
     after = track(last, refusing(refusal(), refusal(group="on-demand")), NOW, FALLBACK_GROUPS)
     assert (after.state, after.attempt, after.reason) == (S.REQUESTED, 1, "no on-demand")
 
 
-def test_a_worker_that_is_replaced_begins_at_the_top_of_the_ladder():
+def test_a_replaced_worker_starts_in_the_first_fallback_group():
     lost = replace(worker(S.READY), group="on-demand")
     assert track(lost, refusing(), NOW, FALLBACK_GROUPS).group == "spot"
 
 
 @pytest.mark.parametrize("kind", ["quota", "fault"])
-def test_what_waiting_does_not_mend_is_told_within_a_minute(kind: Kind):
+def test_a_quota_or_request_fault_is_reported_within_a_minute(kind: Kind):
     observed, now, tried = refusing(refusal(kind)), NOW, Worker("a", "spot", since=NOW, not_before=NOW)
     while tried.state is not S.FAILED:
         tried = track(tried, observed, now, LIMITS)
@@ -225,7 +225,7 @@ def test_what_waiting_does_not_mend_is_told_within_a_minute(kind: Kind):
     assert (tried.attempt, tried.reason) == (2, "no spot")
 
 
-def test_who_was_given_up_for_want_of_an_instance_is_tried_again_later():
+def test_a_worker_that_failed_for_lack_of_an_instance_is_retried_later():
     failed = worker(S.FAILED, attempt=2, since=NOW - 300, unserved=True)
     assert track(failed, refusing(), NOW, LIMITS) is failed
     after = track(failed, refusing(), NOW + 1, LIMITS)
@@ -236,23 +236,23 @@ def test_who_was_given_up_for_want_of_an_instance_is_tried_again_later():
 
 @pytest.mark.parametrize("before", [S.PLACED, S.STARTED])
 @pytest.mark.parametrize(("waited", "failed"), [(180.0, False), (180.1, True)])
-def test_joining_has_its_deadline(before: WorkerState, waited: float, failed: bool):
+def test_joining_has_a_deadline(before: WorkerState, waited: float, failed: bool):
     after = track(worker(before, since=NOW - waited), seen(task()), NOW, LIMITS)
     assert (after.state is S.REQUESTED) is failed
     assert after.reason == ("did not join within 180 s" if failed else "")
 
 
 @pytest.mark.parametrize(("waited", "after"), [(120.0, S.RETIRING), (120.1, S.DRAINED)])
-def test_retiring_has_its_deadline(waited: float, after: WorkerState):
+def test_retiring_has_a_deadline(waited: float, after: WorkerState):
     assert state(worker(S.RETIRING, since=NOW - waited, requested=False), seen(task(), members="a")) is after
 
 
 @pytest.mark.parametrize(("away", "after"), [(60.0, S.READY), (60.1, S.CAPACITY)])
-def test_absence_has_its_deadline(away: float, after: WorkerState):
+def test_absence_has_a_deadline(away: float, after: WorkerState):
     assert state(worker(S.READY, absent_since=NOW - away), seen(task())) is after
 
 
-def test_absence_begins_when_it_is_first_seen_and_ends_when_the_worker_is_back():
+def test_absence_starts_when_first_observed_and_ends_when_the_worker_returns():
     away = track(worker(S.READY), seen(task()), NOW, LIMITS)
     assert (away.state, away.absent_since) == (S.READY, NOW)
     back = track(away, seen(task(), members="a"), NOW + 59, LIMITS)
@@ -263,13 +263,13 @@ def test_absence_begins_when_it_is_first_seen_and_ends_when_the_worker_is_back()
 
 
 @pytest.mark.parametrize("tasks", [[], [task("STOPPED")]], ids=["vanished", "stopped"])
-def test_a_lost_worker_is_replaced_at_once_under_its_name_by_a_new_launch(tasks: list[Task]):
+def test_a_lost_worker_is_replaced_immediately_under_its_name_by_a_new_launch(tasks: list[Task]):
     after = track(worker(S.READY, attempt=2, launch=4), seen(*tasks), NOW, LIMITS)
     assert (after.state, after.attempt, after.launch, after.task) == (S.CAPACITY, 0, 5, None)
     assert after.reason
 
 
-def test_a_lost_worker_that_nobody_wants_is_not_replaced():
+def test_a_lost_worker_that_is_not_requested_is_not_replaced():
     assert state(worker(S.LOST, requested=False), seen()) is S.STOPPED
 
 
@@ -279,13 +279,13 @@ def test_a_lost_scheduler_is_not_replaced():
     assert track(lost, seen(), NOW + 1000, LIMITS) is lost
 
 
-def test_a_scheduler_that_could_not_be_started_is_tried_again():
+def test_a_scheduler_that_failed_to_start_is_retried():
     head = Worker("scheduler", HEAD, S.PLACED, since=NOW, task="t")
     assert state(head, seen(task("STOPPED", worker="scheduler"))) is S.REQUESTED
 
 
 @pytest.mark.parametrize("before", [S.PLACED, S.STARTED])
-def test_a_task_that_ends_before_it_joins_is_tried_again_with_growing_pauses(before: WorkerState):
+def test_a_task_that_ends_before_it_joins_is_retried_with_growing_backoff(before: WorkerState):
     over = seen(task("STOPPED", reason="CannotPullContainerError", exit_code=1))
     for attempt, pause in enumerate([2.0, 4.0]):
         after = track(worker(before, attempt=attempt), over, NOW, LIMITS)
@@ -300,7 +300,7 @@ def test_the_last_attempt_stays_failed_with_its_task_and_reason():
     assert track(after, seen(), NOW + 10_000, LIMITS) is after
 
 
-def test_a_worker_is_tried_exactly_so_often_as_allowed():
+def test_a_worker_is_tried_exactly_the_allowed_number_of_times():
     now, tried, launches = NOW, Worker("a", "spot", since=NOW), []
     while tried.state is not S.FAILED:
         tried = track(tried, seen(), now, LIMITS)
@@ -311,11 +311,11 @@ def test_a_worker_is_tried_exactly_so_often_as_allowed():
     assert launches == [0, 1, 2]
 
 
-def test_a_failed_worker_that_nobody_wants_any_more_is_dropped():
+def test_a_failed_worker_that_is_no_longer_requested_is_dropped():
     assert state(worker(S.FAILED, attempt=2, requested=False), seen()) is S.STOPPED
 
 
-def test_a_passing_refusal_is_asked_again_under_another_token_and_keeps_its_deadline():
+def test_a_passing_refusal_is_retried_with_another_token_and_the_same_deadline():
     old = worker(S.CAPACITY, since=NOW - 100)
     again = refused(old, "RESOURCE:CPU", passing=True)
     assert (again.state, again.launch, again.since) == (S.CAPACITY, 1, NOW - 100)
@@ -323,23 +323,23 @@ def test_a_passing_refusal_is_asked_again_under_another_token_and_keeps_its_dead
     assert failed.reason == "RESOURCE:CPU"
 
 
-def test_another_refusal_is_a_failed_attempt():
+def test_a_permanent_refusal_is_a_failed_attempt():
     after = track(refused(worker(S.CAPACITY), "no such definition", passing=False), seen(), NOW, LIMITS)
     assert (after.state, after.attempt, after.reason) == (S.REQUESTED, 1, "no such definition")
-    # The next attempt begins without it.
+    # The next attempt starts without the refusal.
     assert track(after, seen(), NOW + 2, LIMITS).state is S.CAPACITY
 
 
-# -- the way down ---------------------------------------------------------------------------------
+# -- stopping -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("before", [S.REQUESTED, S.CAPACITY, S.LOST, S.FAILED])
-def test_a_wish_without_a_task_is_cancelled_at_once(before: WorkerState):
+def test_a_request_without_a_task_is_cancelled_immediately(before: WorkerState):
     assert state(worker(before, requested=False), seen()) is S.STOPPED
 
 
 @pytest.mark.parametrize("before", [S.PLACED, S.STARTED])
-def test_a_worker_that_holds_nothing_yet_is_stopped_without_retiring(before: WorkerState):
+def test_a_worker_without_data_is_stopped_without_retiring(before: WorkerState):
     assert state(worker(before, requested=False), seen(task())) is S.DRAINED
 
 
@@ -347,24 +347,24 @@ def test_a_ready_worker_retires_first():
     assert state(worker(S.READY, requested=False), seen(task(), members="a")) is S.RETIRING
 
 
-def test_a_worker_that_the_scheduler_let_go_is_drained_and_then_stopped():
+def test_a_worker_that_the_scheduler_closed_is_drained_and_then_stopped():
     drained = track(worker(S.RETIRING, requested=False), seen(task()), NOW, LIMITS)
     assert drained.state is S.DRAINED
     assert state(drained, seen(task("STOPPED"))) is S.STOPPED
 
 
-def test_a_retiring_worker_whose_process_ends_by_itself_is_stopped():
+def test_a_retiring_worker_whose_process_exits_is_stopped():
     assert state(worker(S.RETIRING, requested=False), seen(task("STOPPED"), members="a")) is S.STOPPED
 
 
-def test_a_retiring_worker_that_is_wanted_again_goes_first_and_comes_back_anew():
+def test_a_retiring_worker_that_is_requested_again_stops_first_and_is_launched_again():
     again = worker(S.RETIRING, requested=True)
     assert state(again, seen(task(), members="a")) is S.RETIRING
     after = track(again, seen(task("STOPPED")), NOW, LIMITS)
     assert (after.state, after.launch, after.task) == (S.CAPACITY, 1, None)
 
 
-def test_nothing_new_gives_the_same_worker():
+def test_tracking_without_changes_returns_the_same_worker():
     for old, observed in [
         (worker(S.READY), seen(task(), members="a")),
         (worker(S.CAPACITY), seen()),

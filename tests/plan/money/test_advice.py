@@ -1,4 +1,4 @@
-"""Advice on instance types: what fits, what is first and why, what one is warned of."""
+"""Advice on instance types: which fit, which comes first and why, and warnings."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ INTEL = candidate(kind("c7i.xlarge", cores=2), 0.05, band=(20, 100), measured=Me
 BURSTABLE = candidate(kind("t4g.xlarge", burstable=True), 0.01)
 
 
-def test_a_worker_fits_with_the_memory_that_it_really_gets():
+def test_a_type_fits_by_the_memory_that_a_worker_can_use():
     names = {found.name for found in fitting(Need(4, 7 * GIB, "arm64"), catalogue().values())}
-    assert "c7g.xlarge" in names  # 8 GiB nominal, some 7.2 for the worker
+    assert "c7g.xlarge" in names  # 8 GiB nominal, about 7.2 for the worker
     assert "c7g.xlarge" not in {found.name for found in fitting(Need(4, 8 * GIB), catalogue().values())}
     assert all(catalogue()[name].arch == "arm64" for name in names)
 
 
-def test_nothing_is_offered_that_is_far_too_large_or_has_gpus_nobody_asked_for():
+def test_types_that_are_too_large_or_have_unrequested_gpus_are_not_offered():
     found = fitting(Need(4, 7 * GIB), catalogue().values())
     assert {each.vcpus for each in found} <= {4, 8}
     assert not [each for each in found if each.gpus]
@@ -52,20 +52,20 @@ def test_nothing_is_offered_that_is_far_too_large_or_has_gpus_nobody_asked_for()
     ("sort", "first"),
     [("price", "c7i.xlarge"), ("cores", "c7g.xlarge"), ("interruption", "c7g.xlarge"), ("measured", "c7g.xlarge")],
 )
-def test_each_order_has_its_own_first_and_burstable_types_are_last(sort: Sort, first: str):
+def test_each_sort_order_has_its_own_first_type_and_burstable_types_are_last(sort: Sort, first: str):
     ranked = rank([BURSTABLE, INTEL, GRAVITON], sort)
     assert ranked[0].type.name == first
     assert ranked[-1] is BURSTABLE
     assert first in why(ranked[0], sort)
 
 
-def test_what_is_not_known_comes_after_what_is():
+def test_unknown_values_come_last():
     unknown = candidate(kind("x1.xlarge"), 0.001)
     assert rank([unknown, GRAVITON], "measured")[0] is GRAVITON
     assert rank([unknown, GRAVITON], "interruption")[0] is GRAVITON
 
 
-def test_hyperthreads_burstable_types_and_assumed_prices_are_warned_of():
+def test_warnings_cover_hyperthreads_burstable_types_and_assumed_prices():
     texts = " ".join(warnings([GRAVITON, INTEL, BURSTABLE]))
     assert "A vCPU of c7i is a hyperthread" in texts
     assert "t4g are burstable" in texts
@@ -75,7 +75,7 @@ def test_hyperthreads_burstable_types_and_assumed_prices_are_warned_of():
     assert "Prices do not include speed" in " ".join(warnings([BURSTABLE]))
 
 
-def test_a_spot_price_of_which_nothing_was_published_has_a_mark_of_its_own():
+def test_an_unpublished_spot_price_has_its_own_mark():
     alike = Price(0.05, "test", "2026-01-01", "assumed")
     unpublished = Candidate(kind("c6a.xlarge"), alike, alike, "spot")
     assert unpublished.spot_unpublished
@@ -85,7 +85,7 @@ def test_a_spot_price_of_which_nothing_was_published_has_a_mark_of_its_own():
     assert "~" not in texts
 
 
-def test_interruptions_are_those_that_were_published_and_no_others():
+def test_only_published_interruption_rates_are_returned():
     assert band(catalogue()["c7g.4xlarge"]) == (0, 5)
     assert band(catalogue()["c8g.2xlarge"]) == (20, 100)
     assert band(catalogue()["c8g.8xlarge"]) is None

@@ -1,4 +1,4 @@
-"""Caps: what a launch may cost, who waits for money, and that a pool never costs more than it may."""
+"""Cost caps: allowed launches, workers that wait, and that a pool never exceeds its cap."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ from tests.support.simulated import TYPES, SimulatedAWS, SimulatedFleet
 S = WorkerState
 NOW = 1000.0
 LIMITS = Limits(fallback_groups=("spot",), capped=True)
-CHEAP, DEAR = TYPES
-RATES = Rates({(CHEAP, "spot"): 0.1, (DEAR, "spot"): 0.3, (CHEAP, "on-demand"): 0.4, (DEAR, "on-demand"): 0.5})
+CHEAP, EXPENSIVE = TYPES
+RATES = Rates(
+    {(CHEAP, "spot"): 0.1, (EXPENSIVE, "spot"): 0.3, (CHEAP, "on-demand"): 0.4, (EXPENSIVE, "on-demand"): 0.5}
+)
 
 
 def pool(desired: int = 0, *kinds: str, requested: int | None = None, groups: tuple[str, ...] = ("spot",)) -> Observed:
@@ -61,67 +63,67 @@ def waiting(
     return set(over_budget(workers, observed, NOW, limits, RATES, caps, spent))
 
 
-# -- what a pool costs ----------------------------------------------------------------------------
+# -- cost of a pool ----------------------------------------------------------------------------
 
 
-def test_what_is_there_counts_at_its_own_price_and_what_is_ordered_at_the_dearest():
+def test_existing_instances_count_at_their_price_and_requested_ones_at_the_highest():
     assert hourly(pool(3, CHEAP), RATES, NOW, LIMITS) == pytest.approx(0.1 + 2 * 0.3)
 
 
-def test_an_order_counts_as_soon_as_it_is_given_and_not_for_ever():
+def test_a_request_in_flight_counts_immediately_and_not_indefinitely():
     ordered = pool(0, requested=2)
     assert hourly(ordered, RATES, NOW, LIMITS) == pytest.approx(2 * 0.3)
     assert hourly(ordered, RATES, NOW + 2 * LIMITS.repeat, LIMITS) == 0
 
 
-def test_what_is_shutting_down_is_not_paid_for():
+def test_terminating_instances_are_not_counted():
     seen = pool(1, CHEAP, CHEAP)
     gone = replace(seen, instances={**seen.instances, "i-1": replace(seen.instances["i-1"], terminating=True)})
     assert hourly(gone, RATES, NOW, LIMITS) == pytest.approx(0.1)
 
 
-def test_a_type_that_nobody_chose_counts_as_the_dearest():
+def test_an_unknown_type_counts_at_the_highest_price():
     assert Rates({("a", "spot"): 1.0, ("b", "spot"): 2.0}).of("x", "spot") == 2.0
 
 
-# -- who waits ------------------------------------------------------------------------------------
+# -- waiting workers ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("cap", "waits"), [(0.9, 0), (0.8999, 1), (0.6, 1), (0.3, 2), (0.29, 3)])
-def test_who_came_last_waits_when_the_cap_is_reached_to_the_cent(cap: float, waits: int):
+def test_the_latest_workers_wait_when_the_cap_is_reached(cap: float, waits: int):
     last = {f"w{n}" for n in range(3 - waits, 3)}
     assert waiting(requests(3), pool(), Caps(hourly=cap)) == last
 
 
-def test_an_instance_that_is_paid_for_and_empty_is_used_before_anything_is_bought():
+def test_an_empty_paid_instance_is_used_before_a_new_one_is_requested():
     assert waiting(requests(2), pool(1, CHEAP), Caps(hourly=0.1)) == {"w1"}
 
 
-def test_an_instance_on_which_an_old_task_still_ends_is_not_empty():
+def test_an_instance_with_an_old_task_that_is_still_running_is_not_empty():
     seen = replace(pool(1, CHEAP), tasks={"t": Task("t", "gone", 0, "RUNNING", "arn:0")})
     assert waiting(requests(1), seen, Caps(hourly=0.1)) == {"w0"}
 
 
-def test_an_instance_that_aws_takes_back_counts_and_helps_nobody():
+def test_a_cordoned_instance_counts_but_is_not_usable():
     seen = pool(1, CHEAP)
     cordoned = replace(seen, instances={"i-0": replace(seen.instances["i-0"], cordoned=True)})
     assert waiting(requests(1), cordoned, Caps(hourly=0.3)) == {"w0"}
     assert waiting(requests(1), cordoned, Caps(hourly=0.4)) == set()
 
 
-def test_the_scheduler_never_waits_and_comes_before_workers():
+def test_the_scheduler_never_waits_and_takes_precedence_over_workers():
     seen = pool(groups=("spot", HEAD))
     head = Worker("scheduler", HEAD)
     assert waiting([head, *requests(1)], seen, Caps(hourly=0.5)) == {"w0"}
     assert waiting([head, *requests(1)], seen, Caps(hourly=0.8)) == set()
 
 
-def test_spares_come_before_workers():
+def test_spares_take_precedence_over_workers():
     limits = replace(LIMITS, spare={"spot": 1})
     assert waiting(requests(1), pool(), Caps(hourly=0.5), limits=limits) == {"w0"}
 
 
-def test_who_falls_back_to_on_demand_waits_for_the_price_on_demand():
+def test_a_worker_that_falls_back_is_checked_against_the_on_demand_price():
     limits = replace(LIMITS, fallback_groups=("spot", "on-demand"))
     lower = [replace(w, group="on-demand") for w in requests(1)]
     seen = pool(groups=("spot", "on-demand"))
@@ -129,21 +131,21 @@ def test_who_falls_back_to_on_demand_waits_for_the_price_on_demand():
     assert waiting(lower, seen, Caps(hourly=0.5), limits=limits) == set()
 
 
-def test_nobody_is_let_through_who_could_not_pay_the_first_minute_out_of_the_total():
+def test_a_worker_waits_if_its_first_minute_would_exceed_the_total_cap():
     minute = 0.3 / 60
     assert waiting(requests(1), pool(), Caps(total=1.0), spent=1.0 - minute - 1e-9) == set()
     assert waiting(requests(1), pool(), Caps(total=1.0), spent=1.0 - minute + 1e-9) == {"w0"}
 
 
-def test_when_the_pool_costs_too_much_the_dearest_workers_go_and_no_more_than_have_to():
-    seen = pool(3, CHEAP, DEAR, CHEAP)
+def test_a_pool_over_its_cap_retires_as_few_workers_as_possible_and_the_most_expensive_first():
+    seen = pool(3, CHEAP, EXPENSIVE, CHEAP)
     running = [Worker(f"w{n}", "spot", S.READY, since=n, task=f"t{n}", instance=f"arn:{n}") for n in range(3)]
     assert waiting(running, seen, Caps(hourly=0.49)) == {"w1"}
     assert waiting(running, seen, Caps(hourly=0.19)) == {"w1", "w2"}
 
 
-def test_who_goes_already_is_not_followed_by_another():
-    seen = pool(2, CHEAP, DEAR)
+def test_a_retiring_worker_counts_as_gone():
+    seen = pool(2, CHEAP, EXPENSIVE)
     leaving = Worker("w1", "spot", S.RETIRING, task="t1", instance="arn:1", over_budget=True)
     stays = Worker("w0", "spot", S.READY, task="t0", instance="arn:0")
     assert waiting([stays, leaving], seen, Caps(hourly=0.1)) == set()
@@ -156,7 +158,7 @@ def test_who_goes_already_is_not_followed_by_another():
     st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_pool_never_costs_more_than_its_cap_and_uses_it(seed: int, cap: float, sizes: list[int], mixed: bool):
+def test_a_pool_never_exceeds_its_cap_and_uses_it_fully(seed: int, cap: float, sizes: list[int], mixed: bool):
     aws = SimulatedAWS(Random(seed), now=NOW, desired={"spot": 0}, mixed=mixed)
     fleet = SimulatedFleet(aws, {}, Observed(), LIMITS, rates=RATES, caps=Caps(hourly=cap))
     for size in sizes:
@@ -166,8 +168,8 @@ def test_a_pool_never_costs_more_than_its_cap_and_uses_it(seed: int, cap: float,
             costs = sum(RATES.of(m.type, "spot") for m in aws.instances.values() if not m.terminating)
             assert costs <= cap + 1e-9
     up = sum(w.state is S.READY for w in fleet.workers.values())
-    assert up == sizes[-1] or costs + 0.3 > cap, "whoever can be paid for is up"
-    assert aws.launched <= sum(sizes) + len(sizes), "and nothing is bought to be thrown away"
+    assert up == sizes[-1] or costs + 0.3 > cap, "every worker within the cap is up"
+    assert aws.launched <= sum(sizes) + len(sizes), "and no instance is launched in vain"
 
 
 # -- launches -------------------------------------------------------------------------------------
@@ -182,7 +184,7 @@ def test_a_launch_that_costs_exactly_its_cap_is_allowed(caps: Caps, requested: i
 
 
 @pytest.mark.parametrize(
-    ("caps", "requested", "said"),
+    ("caps", "requested", "text"),
     [
         (Caps(hourly=0.99), 9, "n_workers=8"),
         (Caps(hourly=0.99), 9, "max_hourly_cost=1 or more"),
@@ -190,14 +192,14 @@ def test_a_launch_that_costs_exactly_its_cap_is_allowed(caps: Caps, requested: i
         (Caps(total=0.001), 9, "a minute of every instance"),
     ],
 )
-def test_a_launch_above_a_cap_is_refused_with_what_fits(caps: Caps, requested: int | None, said: str):
+def test_a_launch_above_a_cap_is_rejected_with_the_size_that_fits(caps: Caps, requested: int | None, text: str):
     with pytest.raises(BudgetExceeded) as caught:
         check_launch(caps, 0.1, 0.1, requested)
-    assert said in str(caught.value)
+    assert text in str(caught.value)
     assert "Nothing was launched" in str(caught.value)
 
 
-def test_a_cap_leaves_out_types_that_cost_much_more_than_the_first():
+def test_a_cap_excludes_types_that_cost_much_more_than_the_first():
     rates = Rates({("a", "spot"): 0.10, ("b", "spot"): 0.12, ("c", "spot"): 0.13, ("d", "spot"): 0.05})
     assert near_in_price(("a", "b", "c", "d"), rates, "spot") == ("a", "b", "d")
 
@@ -205,9 +207,9 @@ def test_a_cap_leaves_out_types_that_cost_much_more_than_the_first():
 # -- without a client -----------------------------------------------------------------------------
 
 
-def test_while_the_client_speaks_nothing_is_extrapolated():
+def test_nothing_is_extrapolated_while_the_client_reports():
     assert extrapolated(5.0, 1.0, INTERVAL) == 0.0
 
 
-def test_after_a_silence_what_may_have_been_spent_since_is_added():
+def test_possible_spending_since_the_last_report_of_the_client_is_added():
     assert extrapolated(5.0, 3600.0, CLIENT_TIMEOUT + 1) == pytest.approx(5.0 + CLIENT_TIMEOUT + 1)

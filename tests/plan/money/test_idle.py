@@ -1,4 +1,4 @@
-"""The idle bill is full: what costs is counted, what is free is named."""
+"""The idle bill: all costs are counted, and free resources are listed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_an_empty_account_costs_nothing():
     assert total_text(idle_bill(Kept())) == "0.0 ¢"
 
 
-def test_what_is_kept_is_counted_the_dearest_first():
+def test_kept_resources_are_listed_the_most_expensive_first():
     rows = idle_bill(Kept(image_bytes=400_000_000, images=2, log_bytes=2_000_000_000))
     assert [row.what for row in rows] == ["logs in CloudWatch", "images in ECR"]
     assert rows[0].usd_per_month == pytest.approx(0.06)
@@ -27,11 +27,11 @@ def test_small_amounts_are_in_cents(usd: float, text: str):
     assert cents(usd) == text
 
 
-def test_what_is_free_is_named_too():
+def test_free_resources_are_listed():
     assert any("Auto Scaling groups of size zero" in text for text in FREE)
 
 
-def test_what_aws_does_not_tell_is_unknown_and_never_nothing():
+def test_an_amount_that_aws_does_not_report_is_unknown_and_not_zero():
     rows = idle_bill(Kept(image_bytes=None, log_bytes=2_000_000_000))
     (images,) = (row for row in rows if row.what == "images in ECR")
     assert images.usd_per_month is None

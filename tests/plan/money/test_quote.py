@@ -1,4 +1,4 @@
-"""What a launch would cost: the sum is that of its lines, and what may go wrong is said."""
+"""Quotes: the total is the sum of the lines, and the notes are complete."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_instance_has_an_address_and_a_volume():
     assert [line.count for line in quote.lines] == [1, 10, 11, 11]
 
 
-def test_at_most_is_the_dearest_type_in_any_market_that_is_allowed():
+def test_at_most_is_the_most_expensive_type_in_any_allowed_market():
     assert compute_quote("us-east-1", SPEC, PRICES).at_most == pytest.approx(0.04 + 10 * 0.07 + 11 * (0.005 + VOLUME))
     fallback = replace(SPEC, groups=("spot", "on-demand"))
     assert compute_quote("us-east-1", fallback, PRICES).at_most == pytest.approx(
@@ -35,29 +35,29 @@ def test_at_most_is_the_dearest_type_in_any_market_that_is_allowed():
     )
 
 
-def test_spares_are_a_line_of_their_own():
+def test_spares_have_a_separate_line():
     lines = {line.what: line for line in compute_quote("us-east-1", replace(SPEC, spares=2), PRICES).lines}
     assert lines["spare instances"].usd == pytest.approx(2 * 0.05)
 
 
-def test_it_reads_as_what_it_is():
+def test_a_quote_is_readable_as_text():
     text = repr(
-        compute_quote("us-east-1", replace(SPEC, adaptive=True), PRICES, caps=Caps(hourly=2), refusal="too dear.")
+        compute_quote("us-east-1", replace(SPEC, adaptive=True), PRICES, caps=Caps(hourly=2), refusal="too expensive.")
     )
     assert "10 x c7g.xlarge or m7g.xlarge, Spot" in text
     assert "max_hourly_cost: $2 an hour" in text
-    assert "REFUSED: too dear." in text
+    assert "REFUSED: too expensive." in text
     assert "The cluster is adaptive: without load it costs $0.0483 an hour" in text
     assert "Nothing was launched." in text
     assert "Prices: AWS price list of 2026-07-20, live." in text
 
 
-def test_what_goes_on_costing_is_said():
+def test_costs_after_closing_are_listed():
     text = repr(compute_quote("us-east-1", SPEC, PRICES, idle=(("the image in ECR", 0.03),)))
     assert "these continue to cost money, a month: the image in ECR $0.03" in text
 
 
-def test_fargate_is_there_to_compare_with():
+def test_a_quote_compares_with_the_fargate_price():
     types, rates = catalogue(), fargate_rates("us-east-1", "arm64")
     # 4 vCPUs and 8 GB, ten times, and one of 1 vCPU and 4 GB, at AWS's list prices.
     price = on_fargate([(1, types["m7g.medium"]), (10, types["c7g.xlarge"])], rates)

@@ -1,4 +1,4 @@
-"""Where a cluster is launched."""
+"""The choice of a zone for a cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def chosen(*zones: Zone) -> str:
     return best(list(zones), "head").name
 
 
-def test_the_scheduler_has_to_be_sold_there_and_then_as_many_types_as_possible():
+def test_a_zone_must_offer_the_scheduler_type_and_then_most_worker_types():
     assert chosen(A, replace(B, available_types=TYPES - {"head"})) == "zone-a"
     assert chosen(A, replace(B, available_types=TYPES | {"c"})) == "zone-b"
 
@@ -34,6 +34,6 @@ def test_without_scores_the_clearly_cheaper_zone_wins():
     assert chosen(replace(A, price=0.0500), replace(B, price=0.0501)) == "zone-b"
 
 
-def test_the_price_of_a_zone_is_that_of_its_cheapest_types():
+def test_the_price_of_a_zone_is_the_mean_of_its_cheapest_types():
     assert mean_of_cheapest([9.0, 1.0, 2.0, 3.0]) == 2.0
     assert mean_of_cheapest([]) is None

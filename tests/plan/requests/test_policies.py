@@ -1,4 +1,4 @@
-"""The roles: valid documents, no more rights than needed."""
+"""The IAM roles: valid documents, and least privilege."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from dask_starburst.plan.requests.policies import (
 
 ROLES = [instance_role("123456789012"), execution_role("123456789012"), scheduler_role("123456789012"), worker_role()]
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda r: r.name)
-#: Actions that AWS does not let anybody restrict to a resource (Service Authorization Reference).
+#: Actions that cannot be restricted to a resource (Service Authorization Reference).
 ONLY_ON_EVERYTHING = {"ecr:GetAuthorizationToken", "ecs:DiscoverPollEndpoint"}
 
 
 @each_role
-def test_a_role_has_a_name_of_ours_and_is_assumed_by_one_service(role: Role):
+def test_a_role_has_the_name_prefix_and_is_assumed_by_one_service(role: Role):
     assert re.fullmatch(r"starburst-[a-z]{1,50}", role.name)
     (statement,) = role.trust["Statement"]
     assert statement["Principal"] == {"Service": f"{role.service}.amazonaws.com"}
@@ -46,14 +46,14 @@ def test_a_policy_is_a_valid_document(role: Role):
 
 
 @each_role
-def test_every_action_is_named_in_full(role: Role):
+def test_every_action_is_listed_without_wildcards(role: Role):
     for statement in role.statements:
         assert statement["Action"]
         for action in statement["Action"]:
             assert re.fullmatch(r"[a-z0-9-]+:[A-Z][A-Za-z]+", action)
 
 
-def test_code_of_the_user_has_no_rights_of_ours():
+def test_user_code_has_no_permissions():
     assert worker_role().statements == ()
 
 
@@ -67,7 +67,7 @@ def test_code_of_the_user_has_no_rights_of_ours():
         (instance_role, ["autoscaling:TerminateInstanceInAutoScalingGroup"]),
     ],
 )
-def test_what_ends_capacity_may_touch_groups_of_ours_only_and_launch_nothing(
+def test_roles_that_end_capacity_are_limited_to_tagged_groups_and_cannot_launch(
     role: Callable[[str], Role], actions: list[str]
 ):
     every = role("111122223333").statements
@@ -80,18 +80,18 @@ def test_what_ends_capacity_may_touch_groups_of_ours_only_and_launch_nothing(
     assert statement["Condition"] == {"Null": {"aws:ResourceTag/starburst:pool": "false"}}
 
 
-def test_the_scheduler_has_no_other_rights():
+def test_the_scheduler_has_no_other_permissions():
     assert len(scheduler_role("111122223333").statements) == 1
 
 
-def test_secrets_and_logs_are_only_those_of_starburst_in_this_account():
+def test_secrets_and_logs_are_limited_to_starburst_in_this_account():
     role = execution_role("111122223333")
     resources = {a: s["Resource"] for s in role.statements for a in s["Action"]}
     assert resources["ssm:GetParameters"] == "arn:aws:ssm:*:111122223333:parameter/starburst/*"
     assert resources["logs:PutLogEvents"] == "arn:aws:logs:*:111122223333:log-group:/starburst:*"
 
 
-def test_the_instance_reads_no_secrets_and_runs_nothing():
+def test_the_instance_role_cannot_read_secrets_or_run_tasks():
     actions = {a for s in instance_role("111122223333").statements for a in s["Action"]}
     assert not any(a.startswith(("ssm:", "secretsmanager:", "iam:", "ec2:")) for a in actions)
     assert not actions & {"ecs:RunTask", "ecs:StartTask"}
@@ -99,11 +99,11 @@ def test_the_instance_reads_no_secrets_and_runs_nothing():
 
 
 @pytest.mark.parametrize("statement", [QUOTA_READ, QUOTA_REQUEST])
-def test_what_users_need_for_quotas_is_named_in_full(statement: dict[str, Any]):
+def test_the_quota_statements_list_actions_without_wildcards(statement: dict[str, Any]):
     assert statement["Effect"] == "Allow"
     for action in statement["Action"]:
         assert re.fullmatch(r"[a-z0-9-]+:[A-Z][A-Za-z]+", action)
 
 
-def test_who_may_look_at_quotas_changes_nothing():
+def test_the_quota_read_statement_is_read_only():
     assert all(re.match(r"\w+:(Get|List|Describe)", action) for action in QUOTA_READ["Action"])

@@ -1,4 +1,4 @@
-"""Whether a cluster fits in the account's quotas, and what is said when it does not."""
+"""Whether a cluster fits in the account's quotas, and the messages if it does not."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_scheduler_takes_its_part_of_the_workers_quota() -> None:
     assert verdict(1, "on-demand", {ON_DEMAND: 5.0}).room == 1
 
 
-def test_what_runs_is_taken_off_whoever_has_launched_it() -> None:
+def test_all_running_instances_of_the_account_count() -> None:
     others = (Running("m5.large", "spot", 2), Running("g5.xlarge", "spot", 4), Running("c7g.xlarge", "on-demand", 4))
     assert verdict(1, "spot", {ON_DEMAND: 8.0, SPOT: 6.0}, others).room == 1
     assert verdict(1, "spot", {ON_DEMAND: 8.0, SPOT: 5.0}, others).room == 0
@@ -63,13 +63,13 @@ def test_what_runs_is_taken_off_whoever_has_launched_it() -> None:
 
 
 def test_a_warm_instance_of_the_own_pool_does_not_count_twice() -> None:
-    warm = (Running("m7g.medium", "on-demand", 1, "ours"), Running("c7g.xlarge", "spot", 4, "ours"))
+    warm = (Running("m7g.medium", "on-demand", 1, "own"), Running("c7g.xlarge", "spot", 4, "own"))
     limits = {ON_DEMAND: 1.0, SPOT: 4.0}
-    assert evaluate(request(1), limits, warm, "ours").fits(1)
+    assert evaluate(request(1), limits, warm, "own").fits(1)
     assert not evaluate(request(1), limits, warm, "another").fits(1)
 
 
-def test_a_quota_that_nobody_knows_speaks_against_nothing() -> None:
+def test_an_unknown_quota_does_not_limit() -> None:
     assert verdict(500, limits={}).room == math.inf
     assert verdict(500, limits={}).fits(500)
     assert verdict(500, "spot_with_fallback", {SPOT: 5.0}).room == math.inf
@@ -79,7 +79,7 @@ def test_with_several_types_the_smallest_counts() -> None:
     assert evaluate(request(9, "spot", "c7g.2xlarge", "c7g.xlarge"), {SPOT: 9.0}, ()).room == 2
 
 
-def test_the_quotas_of_a_wish_are_named_once() -> None:
+def test_the_quotas_of_a_request_are_listed_once() -> None:
     assert [quota.code for quota in request(1, "on-demand").quotas] == [ON_DEMAND]
     assert [quota.code for quota in request(1, "spot_with_fallback").quotas] == [ON_DEMAND, SPOT]
 
@@ -93,7 +93,7 @@ def test_usage_is_counted_by_quota() -> None:
     assert usage(running) == {SPOT: 6}
 
 
-def test_a_scheduler_that_does_not_fit_is_told_with_numbers_and_what_to_type() -> None:
+def test_the_message_for_a_scheduler_that_does_not_fit_has_numbers_and_a_command() -> None:
     text = scheduler_shortfall(
         verdict(2, "spot", {ON_DEMAND: 5.0, SPOT: 5.0}, (Running("t3.medium", "on-demand", 5),)), "eu-west-1"
     )
@@ -102,7 +102,7 @@ def test_a_scheduler_that_does_not_fit_is_told_with_numbers_and_what_to_type() -
     assert "`starburst quota request 8 --on-demand`" in text
 
 
-def test_workers_that_do_not_fit_are_told_with_numbers_and_what_to_type() -> None:
+def test_the_message_for_workers_that_do_not_fit_has_numbers_and_a_command() -> None:
     text = workers_shortfall(verdict(10), "eu-west-1")
     assert text.startswith("only 1 of 10 workers fit")
     assert "5 vCPUs, 0 in use, 5 free, and a c7g.xlarge takes 4" in text
@@ -113,14 +113,16 @@ def test_workers_that_do_not_fit_are_told_with_numbers_and_what_to_type() -> Non
     assert "(the scheduler's included)" in both
 
 
-def test_no_room_at_all_is_told_so_with_workers_and_without() -> None:
+def test_the_message_says_when_no_worker_fits() -> None:
     assert workers_shortfall(verdict(1, limits={SPOT: 3.0}), "x").startswith("none of 1 worker fits")
     assert workers_shortfall(verdict(0, limits={SPOT: 3.0}), "x").startswith("not a single worker fits")
 
 
-@pytest.mark.parametrize(("total", "limit", "asked"), [(5, 0, 8), (41, 5, 64), (64, 5, 64), (10, 64, 128), (0, 0, 8)])
-def test_what_is_worth_asking_for_holds_it_and_is_more_than_there_is(total: float, limit: float, asked: int) -> None:
-    assert next_increase(total, limit) == asked
+@pytest.mark.parametrize(
+    ("total", "limit", "increase"), [(5, 0, 8), (41, 5, 64), (64, 5, 64), (10, 64, 128), (0, 0, 8)]
+)
+def test_the_next_increase_is_enough_and_more_than_the_limit(total: float, limit: float, increase: int) -> None:
+    assert next_increase(total, limit) == increase
 
 
 @pytest.mark.parametrize(

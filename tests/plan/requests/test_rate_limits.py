@@ -1,4 +1,4 @@
-"""Waiting instead of being throttled."""
+"""Rate limits: calls wait instead of being throttled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ limits = st.builds(Limit, st.floats(1, 100), st.floats(0.5, 50))
 
 
 @given(limits, st.lists(st.floats(0, 5), min_size=1, max_size=300))
-def test_a_bucket_that_refills_as_published_is_never_found_empty(limit: Limit, pauses: list[float]):
+def test_a_bucket_with_the_published_refill_rate_is_never_empty(limit: Limit, pauses: list[float]):
     level: Level | None = None
     now, sent = 0.0, []
     for pause in pauses:
@@ -27,7 +27,7 @@ def test_a_bucket_that_refills_as_published_is_never_found_empty(limit: Limit, p
         tokens -= 1
 
 
-def test_nobody_waits_within_a_burst_and_then_each_waits_its_turn():
+def test_calls_within_a_burst_do_not_wait_and_later_ones_queue():
     level, waits = None, []
     for _ in range(92):
         level, seconds = take(LIMITS["ecs cluster resource modify"], level, 0.0)
@@ -36,7 +36,7 @@ def test_nobody_waits_within_a_burst_and_then_each_waits_its_turn():
     assert 0 < waits[90] < waits[91] < 0.1
 
 
-def test_the_limits_of_ecs_are_those_that_the_embedded_aws_holds_us_to():
+def test_the_limits_of_ecs_match_those_of_the_embedded_aws():
     for name, limit in throttle.LIMITS.items():
         if name in LIMITS:
             assert (LIMITS[name].burst, LIMITS[name].refill) == (limit.burst, limit.refill)
@@ -44,7 +44,7 @@ def test_the_limits_of_ecs_are_those_that_the_embedded_aws_holds_us_to():
         assert bucket_of("ecs", call.removeprefix("ecs:")) in (name, None)
 
 
-def test_whatever_we_call_of_a_limited_service_has_its_bucket():
+def test_operations_of_a_limited_service_have_a_bucket():
     assert bucket_of("autoscaling", "DescribeAutoScalingGroups") == "autoscaling"
     assert bucket_of("ec2", "DescribeInstances") == "ec2 read"
     assert bucket_of("ssm", "PutParameter") == "ssm modify"

@@ -1,4 +1,4 @@
-"""Which pool is taken, and what one that stays warm says of itself."""
+"""The choice of a pool, and the description of one that is kept for reuse."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def names(found: list[Candidate], requested: int) -> list[str]:
     return [one.name for one in preferred(found, requested, NOW)]
 
 
-def test_the_smallest_warm_pool_that_is_large_enough_is_taken_then_the_largest_then_a_cold_one():
+def test_the_smallest_sufficient_warm_pool_is_preferred_then_the_largest_then_a_cold_one():
     found = [Candidate("cold-b"), warm("two", 2), warm("nine", 9), warm("five", 5), Candidate("cold-a")]
     assert names(found, 4) == ["five", "nine", "two", "cold-a", "cold-b"]
     assert names(found, 20) == ["nine", "five", "two", "cold-a", "cold-b"]
 
 
-def test_a_pool_with_only_a_heads_instance_is_better_than_a_cold_one():
+def test_a_pool_with_only_a_scheduler_instance_is_preferred_to_a_cold_one():
     assert names([Candidate("cold"), warm("head", 0)], 1) == ["head", "cold"]
 
 
-def test_a_pool_that_aws_may_be_emptying_already_is_left_alone():
+def test_a_pool_whose_lease_is_about_to_expire_is_not_used():
     assert names([warm("gone", 3, NOW - 1), warm("going", 3, NOW + EXPIRY_MARGIN / 2)], 1) == []
-    # Its lease has been carried out, so it is as cold as any.
+    # Its lease has been executed, so it is a cold pool.
     assert names([Candidate("emptied", 0, 0, NOW - 200)], 1) == ["emptied"]
 
 
@@ -41,14 +41,14 @@ def test_a_pool_that_aws_may_be_emptying_already_is_left_alone():
     st.lists(st.builds(Candidate, st.uuids().map(str), st.integers(0, 9), st.integers(0, 9), st.just(LATER))),
     st.integers(0, 9),
 )
-def test_every_pool_that_lives_is_tried_once_and_warm_before_cold(found: list[Candidate], requested: int):
+def test_every_pool_is_tried_once_and_warm_before_cold(found: list[Candidate], requested: int):
     order = preferred(found, requested, NOW)
     assert sorted(order, key=str) == sorted(found, key=str)
     cold = [not one.instances for one in order]
     assert cold == sorted(cold)
 
 
-def test_what_is_kept_says_what_it_costs_and_until_when():
+def test_a_kept_pool_states_its_cost_and_end():
     groups = (
         GroupFound("a-0-head", 1, False, ("m7g.medium",), None),
         GroupFound("a-0-spot", 2, True, ("c7g.xlarge",) * 2, None),
@@ -61,6 +61,6 @@ def test_what_is_kept_says_what_it_costs_and_until_when():
 
 
 @pytest.mark.parametrize(("count", "words"), [(1, "1 spare c7g.xlarge is"), (2, "2 spare c7g.xlarge are")])
-def test_spares_have_a_price(count: int, words: str):
+def test_the_cost_of_spares_is_described(count: int, words: str):
     assert price_of_spares("c7g.xlarge", count, spot=True).startswith(words)
     assert "$" in price_of_spares("c7g.xlarge", count, spot=True)

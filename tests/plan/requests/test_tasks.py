@@ -1,4 +1,4 @@
-"""RunTask in batches: who runs where, and how everybody can tell."""
+"""RunTask in batches: the placement of workers, and how containers and the client find it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def launch(places: Sequence[Place]) -> Launch:
 FULL = [place(n) for n in range(MOST_TASKS)]
 
 
-def test_a_batch_names_its_instances_and_each_takes_one():
+def test_a_batch_lists_its_instances_with_one_task_each():
     request = run_request(launch([place(1), place(2)]))
     assert request["count"] == 2
     assert request["placementConstraints"] == [
@@ -44,32 +44,32 @@ def test_a_batch_names_its_instances_and_each_takes_one():
     assert (request["overrides"]["cpu"], request["overrides"]["memory"]) == ("4096", "7000")
 
 
-def test_a_full_batch_is_within_what_ecs_takes():
+def test_a_full_batch_is_within_the_limits_of_ecs():
     request = run_request(launch(FULL))
     assert len(json.dumps(request["overrides"])) < MOST_OVERRIDES / 2
     assert len(request["clientToken"]) <= 64
 
 
 @pytest.mark.parametrize("places", [[*FULL, place(99)], [replace(FULL[0], worker="x" * MOST_OVERRIDES)]])
-def test_more_than_ecs_takes_is_refused_before_it_is_sent(places: list[Place]):
+def test_a_batch_above_the_limits_of_ecs_is_rejected_before_it_is_sent(places: list[Place]):
     with pytest.raises(ValueError, match="too many for one RunTask"):
         run_request(launch(places))
 
 
 @pytest.mark.parametrize("other", [{"worker": "b"}, {"launch": 4}, {"instance": "i-2"}])
-def test_another_batch_has_another_token_and_the_same_has_the_same(other: dict):
+def test_the_client_token_identifies_a_batch(other: dict):
     token = run_request(launch(FULL))["clientToken"]
     assert run_request(launch(FULL))["clientToken"] == token
     assert run_request(launch([replace(FULL[0], **other), *FULL[1:]]))["clientToken"] != token
 
 
-def test_a_worker_has_the_same_name_after_its_way_through_aws():
+def test_a_worker_name_survives_the_round_trip_through_aws():
     overrides = run_request(launch([replace(place(1), worker=1), replace(place(2), worker="scheduler")]))["overrides"]
     found = [place_of(overrides, ARN + place(n).container_instance) for n in (1, 2)]
     assert [own and own.worker for own in found] == [1, "scheduler"]
 
 
-def test_a_container_and_whoever_describes_its_task_find_the_same_worker():
+def test_a_container_and_a_described_task_yield_the_same_worker():
     overrides = run_request(launch(FULL))["overrides"]
     environment_of = {v["name"]: v["value"] for v in overrides["containerOverrides"][0]["environment"]}
     for own in places_of(environment_of[WORKERS_VARIABLE]):
