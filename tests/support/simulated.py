@@ -441,6 +441,7 @@ class SimulatedFleet:
         """Whether exactly the requested workers are up, with no other resources than the spares."""
         aws, requested = self.aws, self.requested()
         tasks = {p.arn for p in aws.running()}
+        occupied = {p.instance for p in aws.running()}
         # A worker counts in the group where it runs: one that was adopted on another group's instance stays there.
         home = {m.arn: m.group for m in aws.instances.values()}
         used = {g: sum(home.get(w.instance, w.group) == g for w in requested) for g in aws.desired}
@@ -454,6 +455,7 @@ class SimulatedFleet:
             and all(set(aws.types.get(w.group, aws.allowed)) == set(aws.allowed) for w in requested)
             and all(len(aws.alive(g)) == n for g, n in groups.items())
             and not any(m.terminating for m in aws.instances.values())
+            and all(m.connected or m.arn in occupied for m in aws.instances.values())  # the spares are usable
             and set(aws.members) - {HEAD} == {w.name for w in requested}
         )
 

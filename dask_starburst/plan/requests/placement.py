@@ -20,7 +20,7 @@ class Zone:
     ----------
     subnet, vpc, name : str
         Ids of subnet and VPC; the zone's name.
-    sold : frozenset of str
+    available_types : frozenset of str
         The requested instance types that AWS offers there.
     size : int
         Number of addresses of the subnet, or of free ones once it is half full. With free addresses alone the zone

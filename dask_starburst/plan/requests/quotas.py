@@ -206,8 +206,8 @@ def workers_shortfall(verdict: Verdict, region: str) -> str:
     if room:
         text = f"only {room} of {request.count} workers fit in the account's quota in {region}"
     else:
-        asked = f"none of {_count(request.count, 'worker')} fits" if request.count else "not a single worker fits"
-        text = f"{asked} in the account's quota in {region}"
+        count = f"none of {_count(request.count, 'worker')} fits" if request.count else "not a single worker fits"
+        text = f"{count} in the account's quota in {region}"
     return f"{text}. {numbers}. {how_to_increase(first, kind, total)}"
 
 

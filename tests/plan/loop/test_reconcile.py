@@ -62,7 +62,7 @@ def check(
     assert under_way.isdisjoint(actions)
     for action in actions:
         if isinstance(action, Terminate):
-            living = {w.instance for w in workers if w.state in WITH_TASK}
+            living = {w.instance for w in workers if w.state in WITH_TASK} - {None}
             check_termination(
                 action, observed, living if disconnected(observed.instances[action.instance], now) else occupied
             )
