@@ -2,14 +2,14 @@
 
     python benchmarks/adaptive.py
 
-Demand is given as threads wanted at each second and is not carried over when nobody serves it. The least
-possible is what foresight would pay to serve all of it: for the first, the second, the n-th worker that is
-wanted at once, one boot before it is wanted for the first time, the seconds in which it is wanted, and for
-every pause between them the pause or another boot, whichever is shorter. A ratio below one means that demand
-went unserved, as the last column says; nobody without foresight serves the first boot. ``idle`` are the
-instance-seconds of workers that were up and not wanted: what patience costs. Three logics: Dask's own;
-ours with the patience of 60 s that it had at first; ours with the patience of one boot, as it has been
-measured. Times are seconds of virtual time; nothing here ran on AWS. The last line is one JSON object.
+Demand is the number of threads that are needed in each second; unserved demand is not carried over. The minimum is the
+cost of serving all of it with foresight: for the first, the second, the n-th concurrent worker, one boot before it is
+needed for the first time, the seconds in which it is needed, and for every pause between them the pause or another
+boot, whichever is shorter. A ratio below one means that demand was not served, as the last column shows; without
+foresight the demand during the first boot cannot be served. ``idle`` are the instance-seconds of workers that were up
+and not needed: the cost of patience. There are three policies: Dask's; ours with a patience of 60 s, as at first; ours
+with the measured startup time as its patience. Times are seconds of virtual time; nothing here ran on AWS. The last
+line is one JSON object.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Demand = Callable[[float], int]
 
 @dataclass
 class Cloud:
-    """Instances by the time their worker is ready; all are paid for from their order on."""
+    """Instances by the time at which their worker is ready; they are billed from their request on."""
 
     now: float = 0.0
     boot: float = BOOT
@@ -59,7 +59,7 @@ class Cloud:
     booted: bool = False
 
     def running(self) -> set[Name]:
-        """The workers that have registered."""
+        """The registered workers."""
         return {name for name, at in self.all.items() if at <= self.now}
 
     def scale(self, n: int) -> None:
@@ -69,18 +69,18 @@ class Cloud:
             self.launches += 1
 
     def close(self, names: list[Name]) -> None:
-        """Give these back."""
+        """Terminate these."""
         for name in names:
             del self.all[name]
 
     def startups(self) -> StartupTimes:
-        """What a fleet would have measured by now."""
+        """The startup times that a fleet would have measured by now."""
         self.booted = self.booted or bool(self.running())
         oldest = min((at - self.boot for at in self.all.values() if at > self.now), default=self.now)
         return StartupTimes((self.boot,) if self.booted else (), self.now - oldest)
 
     def pass_second(self, wanted: int) -> None:
-        """Count a second in which so many workers are wanted."""
+        """Count a second in which this number of workers is needed."""
         running = len(self.running())
         self.seconds += len(self.all)
         self.served += min(wanted, running)
@@ -88,7 +88,7 @@ class Cloud:
 
 
 class DaskLogic(AdaptiveCore):  # type: ignore[misc]  # a class without types
-    """distributed's own core with its defaults: 1 s, three looks."""
+    """distributed's core with its defaults: an interval of 1 s, a wait count of three."""
 
     interval = 1.0
 
@@ -98,18 +98,18 @@ class DaskLogic(AdaptiveCore):  # type: ignore[misc]  # a class without types
 
     @property
     def plan(self) -> set[Name]:
-        """Workers wished for."""
+        """Requested workers."""
         return set(self.cloud.all)
 
     requested = plan
 
     @property
     def observed(self) -> set[Name]:
-        """Workers that have registered."""
+        """Registered workers."""
         return self.cloud.running()
 
     async def target(self) -> int:
-        """Answer as ``Scheduler.adaptive_target``: threads while there is no worker."""
+        """Return the target as ``Scheduler.adaptive_target`` does: threads while there is no worker."""
         return asked(self.demand(self.cloud.now), len(self.observed))
 
     async def scale_up(self, n: int) -> None:
@@ -117,16 +117,16 @@ class DaskLogic(AdaptiveCore):  # type: ignore[misc]  # a class without types
         self.cloud.scale(n)
 
     async def scale_down(self, workers: list[Name]) -> None:
-        """Give back."""
+        """Terminate workers."""
         self.cloud.close(workers)
 
     def look(self) -> None:
-        """Look once."""
+        """Run one step."""
         asyncio.run(self.adapt())
 
 
 class OurLogic:
-    """`plan.loop.adaptive` at the pace of an account."""
+    """`plan.loop.adaptive` with the interval of an account."""
 
     decides_every = 5.0
     interval = sample_every(decides_every)
@@ -136,11 +136,11 @@ class OurLogic:
         self.samples: tuple[Sample, ...] = ()
 
     def patience(self) -> float:
-        """Return what it is where the user has not said it."""
+        """Return the default patience."""
         return Patience().after(self.cloud.startups())
 
     def look(self) -> None:
-        """Look once."""
+        """Run one step."""
         running = sorted(self.cloud.running())
         booting = tuple(name for name in self.cloud.all if name not in running)
         state = State(booting=booting, running=len(running), samples=self.samples)
@@ -156,21 +156,21 @@ class OurLogic:
 
 
 class SixtySeconds(OurLogic):
-    """Ours as it was before it measured boots."""
+    """Our policy before it measured startup times."""
 
     def patience(self) -> float:
-        """Return a number, as a user may give one."""
+        """Return a fixed patience, as a user may set it."""
         return 60.0
 
 
 def asked(threads: int, workers: int) -> int:
-    """What the scheduler would answer to that demand."""
+    """The scheduler's target for this demand."""
     return math.ceil(threads / NTHREADS) if workers else threads
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one logic did with one load; `seconds` are instance-seconds, as `idle` is, `served` a share."""
+    """The result of one policy with one load; `seconds` and `idle` are instance-seconds, `served` is a share."""
 
     launches: int
     ideal_launches: int
@@ -181,7 +181,7 @@ class Result:
 
 
 def simulate(logic: Any, demand: Demand, duration: int = DURATION, boot: float = BOOT) -> Result:
-    """Run `duration` seconds of `demand` (threads) through a logic."""
+    """Run a policy for `duration` seconds of `demand` (threads)."""
     cloud = Cloud(boot=boot)
     controller = logic(cloud, demand, MAXIMUM)
     wanted = [min(MAXIMUM, math.ceil(demand(float(t)) / NTHREADS)) for t in range(duration)]
@@ -196,7 +196,7 @@ def simulate(logic: Any, demand: Demand, duration: int = DURATION, boot: float =
 
 
 def foresight(wanted: list[int], boot: float) -> tuple[int, float]:
-    """Return the launches and the least instance-seconds that serve all that is wanted."""
+    """Return the launches and the fewest instance-seconds that serve all of the demand."""
     launches, seconds = 0, 0.0
     for level in range(1, max(wanted, default=0) + 1):
         times = [t for t, n in enumerate(wanted) if n >= level]
@@ -207,22 +207,22 @@ def foresight(wanted: list[int], boot: float) -> tuple[int, float]:
 
 
 def saw_tooth(period: float, peak: int) -> Demand:
-    """Rise to `peak` threads and fall to zero, again and again."""
+    """Rise to `peak` threads and fall to zero, repeatedly."""
     return lambda t: round(peak * (t % period) / period)
 
 
 def square(on: float, off: float, peak: int) -> Demand:
-    """Want `peak` threads for `on` seconds, nothing for `off`."""
+    """Need `peak` threads for `on` seconds, none for `off`."""
     return lambda t: peak if t % (on + off) < on else 0
 
 
 def ramp(seconds: float, peak: int) -> Demand:
-    """Rise to `peak` threads within so long, and stay."""
+    """Rise linearly to `peak` threads, and stay."""
     return lambda t: round(peak * min(1.0, t / seconds))
 
 
 def burst(start: float, end: float, peak: int) -> Demand:
-    """Want `peak` threads once."""
+    """Need `peak` threads once."""
     return lambda t: peak if start <= t < end else 0
 
 
@@ -242,7 +242,7 @@ LOGICS = {"dask": DaskLogic, "60 s": SixtySeconds, "a boot": OurLogic}
 def main() -> None:
     """Print the table, then the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
+    parser.add_argument("--smallest", action="store_true", help="run the smallest size, as a test")
     smallest = parser.parse_args().smallest
     loads = {"one burst of 300 s": LOADS["one burst of 300 s"]} if smallest else LOADS
     print(f"SIMULATED, virtual time: boot {BOOT:g} s, {NTHREADS} threads a worker, {DURATION} s each")

@@ -1,13 +1,13 @@
-"""How much longer ``close()`` takes than AWS bills for, and how many calls it costs: 2, 50 and 300 workers.
+"""The time that ``close()`` takes beyond the last billed moment, and its calls, for 2, 50 and 300 workers.
 
     python benchmarks/close.py
 
 The embedded AWS runs in the latency profile ``realistic``, at time scale 1, with the documented token buckets of ECS
-on; boto3 and HTTP are real. Up to 20 workers a `StarburstCluster` runs, with a scheduler and workers that are
-processes. Above, there is the real fleet loop, with a stand-in for the Dask scheduler, and the containers are only
-written down. All of AWS's latencies are *simulated*.
+on; boto3 and HTTP are real. Up to 20 workers a `StarburstCluster` runs, whose scheduler and workers are processes. With
+more workers the real fleet loop runs with a stand-in for the Dask scheduler, and containers without processes. All of
+AWS's latencies are *simulated*.
 
-``seconds_over_billed`` is the time from the last moment that is billed until ``close()`` has returned: EC2 bills an
+``seconds_over_billed`` is the time from the last billed moment until ``close()`` has returned: EC2 bills an
 instance until it is ``shutting-down`` (EC2 User Guide, "Amazon EC2 instance state changes"). ``calls_per_worker``
 counts every call of ``close()`` that reached AWS, retries included. The last line is one JSON object, with the worst
 ``seconds_over_billed`` of all sizes and the ``calls_per_worker`` of the largest.
@@ -88,7 +88,7 @@ class Closing:
 
 def close_processes(local: LocalAWS, workers: int) -> dict[str, Any]:
     """Close a cluster as a user does."""
-    os.environ.update(local.environment)  # as an account: with the pace and the patience of one
+    os.environ.update(local.environment)  # as an account, with its poll interval and timeouts
     cluster = StarburstCluster(
         n_workers=workers,
         image="benchmark",
@@ -104,7 +104,7 @@ def close_processes(local: LocalAWS, workers: int) -> dict[str, Any]:
 
 
 async def close_played(local: LocalAWS, workers: int) -> dict[str, Any]:
-    """Close what a cluster consists of but for Dask's own part."""
+    """Close the parts of a cluster without Dask's."""
     settings = Settings.load(
         arch="arm64",
         endpoint_url=local.endpoint_url,
@@ -126,8 +126,8 @@ async def close_played(local: LocalAWS, workers: int) -> dict[str, Any]:
         await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
         with Closing(local, workers) as closing:
             await fleet.stop()
-            watch.cancel()  # what it asks the embedded AWS for is no call of a cluster
-            # The last instance ends the stand-in's scheduler, which acts on nothing.
+            watch.cancel()  # its queries of the embedded AWS are not calls of a cluster
+            # The scheduler's container ends with its instance; the stand-in does not change the pool.
             await session.end(ended=lambda: True)
             await updater.stop()
             await updater.close()
@@ -151,9 +151,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=SIZES)
     parser.add_argument("--timing", choices=("fast", "realistic"), default="realistic")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--smallest", action="store_true", help="21 workers that are only written down, in the profile fast"
-    )
+    parser.add_argument("--smallest", action="store_true", help="21 workers without processes, in the profile fast")
     parser.add_argument("--verbose", action="store_true", help="print the cluster's events")
     arguments = parser.parse_args()
     if arguments.verbose:

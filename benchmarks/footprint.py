@@ -1,13 +1,13 @@
-"""What it costs that we are installed, imported, and run beside a scheduler and a worker: ratios, measured here.
+"""The cost of installing, importing and running dask_starburst in a scheduler and a worker: ratios, measured here.
 
-Each ratio compares two things that are run in turns, so that what else the computer does meets both; of each the least
-counts, because other work only ever adds.
+Each ratio compares two programs that run alternately, so that other load affects both; the minimum of each counts,
+because other load can only increase it.
 
 - ``import_ratio``: CPU seconds of ``from dask_starburst import StarburstCluster`` and of ``import distributed``.
 - ``dask_cli_ratio``: CPU seconds of ``dask --version``, ``dask scheduler --version`` and ``dask worker --version``
   together, with our entry point and with it hidden from the same environment.
 - ``scheduler_rss_ratio``, ``worker_rss_ratio``: memory of the processes that a cluster on the embedded AWS has started,
-  once they are up and quiet, and of plain ``dask scheduler`` and ``dask worker`` with the same options and certificates
+  once they are up and idle, and of plain ``dask scheduler`` and ``dask worker`` with the same options and certificates
   of the same kind. It is the unique set size (USS), which does not count what processes share; for a worker that of its
   nanny and of its worker process together.
 """
@@ -34,9 +34,9 @@ from dask_starburst import StarburstCluster
 from dask_starburst.fleet import tls
 from dask_starburst.local import LocalAWS
 
-#: The words whose cost every user of Dask's command line pays.
+#: The commands of Dask's command line that are measured.
 WORDS = (("--version",), ("scheduler", "--version"), ("worker", "--version"))
-#: Runs Dask's command line as if our entry point was not there.
+#: Runs Dask's command line without our entry point.
 HIDDEN = """
 import importlib.metadata as metadata, runpy, sys
 whole = metadata.entry_points
@@ -44,11 +44,11 @@ metadata.entry_points = lambda **chosen: [e for e in whole(**chosen) if e.name !
 sys.argv = ["dask", *sys.argv[1:]]
 runpy.run_module("dask", run_name="__main__")
 """
-#: The same wrapper without hiding anything, so that the wrapper itself costs both sides the same.
+#: The same wrapper with our entry point, so that both sides pay for the wrapper.
 SHOWN = HIDDEN.replace(' if e.name != "starburst"', "")
-#: As when packages are installed: what Python has compiled is kept, also where a shell forbids it.
+#: Keep compiled bytecode, as in an installation, even if the shell disables it.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-#: Seconds until a process that was started has come to rest.
+#: Seconds until a started process is idle.
 QUIET = 2.0
 
 
@@ -61,12 +61,12 @@ def cpu_seconds(*arguments: str) -> float:
 
 
 def least(programs: dict[str, Sequence[Sequence[str]]], repeat: int) -> dict[str, float]:
-    """Return for each name the sum of the least CPU seconds of its programs, which are all run in turns."""
+    """Return for each name the sum of its programs' minimal CPU seconds; all programs run alternately."""
     seconds: dict[tuple[str, int], list[float]] = {}
     for turn in range(repeat + 1) if repeat > 1 else [1]:
         for name, several in programs.items():
             for number, arguments in enumerate(several):
-                if turn == 0:  # only to compile what has not been
+                if turn == 0:  # only to compile bytecode
                     cpu_seconds(*arguments)
                     continue
                 seconds.setdefault((name, number), []).append(cpu_seconds(*arguments))
@@ -76,7 +76,7 @@ def least(programs: dict[str, Sequence[Sequence[str]]], repeat: int) -> dict[str
 
 
 def imports(repeat: int) -> dict[str, float]:
-    """Measure what importing takes."""
+    """Measure the imports."""
     return least(
         {
             "distributed": [("-c", "import distributed")],
@@ -87,7 +87,7 @@ def imports(repeat: int) -> dict[str, float]:
 
 
 def command_line(repeat: int, commands: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Measure what Dask's command line takes, with ours and without."""
+    """Measure Dask's command line, with our entry point and without."""
     return least(
         {
             "dask without ours": [("-c", HIDDEN, *words) for words in commands],
@@ -98,9 +98,9 @@ def command_line(repeat: int, commands: Sequence[Sequence[str]]) -> dict[str, fl
 
 
 def unique_bytes(pid: int, children: bool) -> int:
-    """Return the memory that nothing else has, of a process or of it and its children."""
+    """Return the unique set size of a process, or of it and its children."""
     process = psutil.Process(pid)
-    # What tracks resources for multiprocessing comes and goes, and is Python's.
+    # Without multiprocessing's resource tracker, which comes and goes.
     all_of_it = [process, *(process.children(recursive=True) if children else [])]
     return sum(int(each.memory_full_info().uss) for each in all_of_it)
 
@@ -117,7 +117,7 @@ def settled(pids: dict[str, int]) -> dict[str, int]:
 
 
 def ours() -> dict[str, int]:
-    """Measure a scheduler and a worker that a cluster has started."""
+    """Measure the scheduler and a worker of a cluster."""
     with (
         LocalAWS() as aws,
         StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, n_workers=1, quiet=True) as cluster,
@@ -129,7 +129,7 @@ def ours() -> dict[str, int]:
 
 
 def python_of(pid: int) -> int:
-    """Return the process of the container that is Dask's, below what may have started it."""
+    """Return the Dask process of a container, below the process that may have started it."""
     process = psutil.Process(pid)
     while "dask_starburst.runtime" not in process.cmdline() and process.children():
         process = process.children()[0]
@@ -137,7 +137,7 @@ def python_of(pid: int) -> int:
 
 
 def plain() -> dict[str, int]:
-    """Measure ``dask scheduler`` and ``dask worker`` as anybody starts them, with mutual TLS."""
+    """Measure ``dask scheduler`` and ``dask worker`` as users start them, with mutual TLS."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         options = certificates(folder)
@@ -154,7 +154,7 @@ def plain() -> dict[str, int]:
 
 
 def certificates(folder: Path) -> tuple[str, ...]:
-    """Write certificates as a cluster has them; return the options that name them."""
+    """Write certificates as of a cluster; return the options that name them."""
     parts = json.loads(tls.issue("footprint").secret)
     for name, text in parts.items():
         (folder / f"{name}.pem").write_text(text)
@@ -167,7 +167,7 @@ def certificates(folder: Path) -> tuple[str, ...]:
 
 @contextmanager
 def dask(folder: Path, *arguments: str) -> Iterator[int]:
-    """Run a command of Dask's, and end it."""
+    """Run a Dask command, and terminate it."""
     process = subprocess.Popen(
         [sys.executable, "-m", "dask", *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -179,7 +179,7 @@ def dask(folder: Path, *arguments: str) -> Iterator[int]:
 
 
 def memory(repeat: int) -> dict[str, int]:
-    """Measure memory, plain and ours in turns; the least of each."""
+    """Measure memory of plain Dask and of our processes alternately; return the minimum of each."""
     runs: dict[str, list[int]] = {}
     for _ in range(repeat):
         for name, measured in (("plain", plain()), ("ours", ours())):
@@ -189,12 +189,12 @@ def memory(repeat: int) -> dict[str, int]:
 
 
 def ratio(measured: dict[str, Any], what: str, against: str) -> float:
-    """Return how much larger one is than the other."""
+    """Return the ratio of two measurements."""
     return round(float(measured[what]) / float(measured[against]), 3)
 
 
 def main() -> None:
-    """Print what was measured, and one JSON object with the ratios."""
+    """Print the measurements, and one JSON object with the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=7, help="runs of each program for its CPU seconds")
     parser.add_argument("--memory-repeat", type=int, default=3, help="runs of each process for its memory")

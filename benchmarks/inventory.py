@@ -1,4 +1,4 @@
-"""What exists in an account, by kind: what a product leaves behind is the difference of two of these."""
+"""The resources of an account, by kind: the difference of two inventories is what a product leaves behind."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dask_starburst.plan.requests.policies import PARAMETER_ROOT
 
 Inventory = Mapping[str, frozenset[str]]
 
-#: Kinds that AWS charges for. Log groups: for what is in them, $0.03 for a GB and month.
+#: Kinds that AWS charges for. Log groups: $0.03 a GB and month of their content.
 COSTS = ("instances", "tasks", "volumes", "log groups")
 _GONE = ("terminated", "STOPPED", "DELETED")
 
 
 def take(aws: Any) -> Inventory:
-    """List everything that a cluster manager might leave; `aws` is what makes clients."""
+    """List every resource that a cluster manager might leave; `aws` creates clients."""
     clients = {name: aws.client(name) for name in ("ec2", "ecs", "autoscaling", "iam", "logs", "ssm")}
     found: dict[str, frozenset[str]] = {}
     for part in (_ec2(clients["ec2"]), _ecs(clients["ecs"]), _others(clients)):
@@ -24,7 +24,7 @@ def take(aws: Any) -> Inventory:
 
 
 def left(before: Inventory, after: Inventory) -> dict[str, dict[str, int]]:
-    """Return how many of each kind are new, divided into what costs money and what is free."""
+    """Return the number of new resources of each kind, divided into those that cost money and free ones."""
     new = {kind: len(after[kind] - before.get(kind, frozenset())) for kind in after}
     return {
         "costs": {kind: count for kind, count in new.items() if count and kind in COSTS},
@@ -33,7 +33,7 @@ def left(before: Inventory, after: Inventory) -> dict[str, dict[str, int]]:
 
 
 def is_settled(before: Inventory, after: Inventory) -> bool:
-    """Whether nothing new runs any more, so that nothing more is going to change by itself."""
+    """Whether no new resource runs any more, so that nothing will change without a call."""
     return not any(after[kind] - before[kind] for kind in ("instances", "tasks", "volumes", "network interfaces"))
 
 
@@ -80,6 +80,6 @@ def _others(clients: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     profiles = _pages(iam, "list_instance_profiles", "InstanceProfiles")
     yield "instance profiles", [one["InstanceProfileName"] for one in profiles]
     yield "log groups", [one["logGroupName"] for one in _pages(clients["logs"], "describe_log_groups", "logGroups")]
-    # Below our own root only: dask-cloudprovider makes none, and all others are the thousands of AWS's own.
+    # Only below our path: dask-cloudprovider creates none, and the others are AWS's thousands of public parameters.
     parameters = _pages(clients["ssm"], "get_parameters_by_path", "Parameters", Path=PARAMETER_ROOT, Recursive=True)
     yield "parameters", [one["Name"] for one in parameters]

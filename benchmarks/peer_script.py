@@ -1,11 +1,10 @@
-"""Take one cluster manager through its life, and say on standard output when each stage was reached.
+"""Run one cluster manager through its stages, and print when each stage was reached.
 
     python peer_script.py --cluster dask_cloudprovider.aws:FargateCluster --options '{"image": "…"}'
 
-It is run by `benchmarks/peers.py` in an environment that need not have dask_starburst in it, so it imports nothing of
-ours. Each line is a JSON object: ``stage``, ``time`` (seconds since 1970), and what else there is to say. A worker's
-time is when the scheduler took it up, by the scheduler's own log of events: a constructor that waits for its workers
-hides no earlier one.
+`benchmarks/peers.py` runs it in an environment that may lack dask_starburst, so it does not import it. Each line is a
+JSON object: ``stage``, ``time`` (seconds since 1970), and further facts. A worker's time is when the scheduler added
+it, according to the scheduler's event log, so that a constructor that waits for its workers does not hide it.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ def say(stage: str, **facts: Any) -> None:
 
 
 def joined(client: Any) -> list[float]:
-    """Return when each worker was taken up by the scheduler, in order."""
+    """Return the times at which the scheduler added the workers, in order."""
     events = client.get_events("all")
     return sorted(when for when, event in events if isinstance(event, dict) and event.get("action") == "add-worker")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what matters here."""
+    """Return the versions of the relevant packages."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
@@ -46,7 +45,7 @@ def versions() -> dict[str, str]:
 
 
 def live(cluster_class: Any, options: dict[str, Any], workers: int, more: int) -> None:
-    """Start, compute, grow, close."""
+    """Start, compute, scale up, close."""
     from dask.distributed import Client
 
     say("begin", versions=versions())
@@ -68,7 +67,7 @@ def live(cluster_class: Any, options: dict[str, Any], workers: int, more: int) -
 
 
 def main() -> None:
-    """Run one life."""
+    """Run all stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cluster", required=True, help="module:class")
     parser.add_argument("--options", type=json.loads, default={}, help="keyword arguments, JSON")

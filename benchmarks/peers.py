@@ -1,20 +1,20 @@
-"""StarburstCluster beside dask-cloudprovider's FargateCluster, ECSCluster and EC2Cluster on the embedded AWS.
+"""Compare StarburstCluster with dask-cloudprovider's FargateCluster, ECSCluster and EC2Cluster on the embedded AWS.
 
     python -m benchmarks.peers --seed 0 --docs docs/explanation/beside-dask-cloudprovider
 
-Each product gets an embedded AWS of its own, with the same latency profile and seed, at time scale 1, with the same
-latency of every call and AWS's documented request limits, one product at a time. Each is taken through the same
-script (`peer_script.py`): the constructor, N workers, a computation, M workers more, the end. What runs in containers
-are real Dask processes; what is *simulated* is all that AWS takes its time for.
+Each product runs alone on a new embedded AWS, with the same latency profile and seed, at time scale 1, with the same
+latency of every call and AWS's documented request limits. Each runs the same script (`peer_script.py`): the
+constructor, N workers, a computation, M more workers, close. Containers run real Dask processes; AWS's latencies are
+*simulated*.
 
-dask-cloudprovider is unmodified, in a virtual environment of its own, which is made below the temporary folder unless
---peer-python names one. What it cannot do alone it gets as a user would give it: an AMI and a security group called
+dask-cloudprovider is unmodified, in a separate virtual environment, which is created in the temporary folder unless
+--peer-python names one. Its prerequisites are created as a user would: an AMI and a security group called
 ``dask-default`` (EC2Cluster), a cluster with instances (ECSCluster). Its distributed is older than ours, because
 2026.6.0 removed the commands ``dask-scheduler`` and ``dask-worker`` that its task definitions call.
 
-Every AWS call is counted at the server, with repetitions and refused ones, from the constructor until the process has
-ended. What is left is what exists then that was not there before, once nothing changes any more or after --settle
-seconds. The last line is one JSON object.
+Every AWS call is counted at the server, including retries and refused calls, from the constructor until the process has
+ended. Leftovers are the resources that exist then and did not exist before, once nothing changes any more or after
+--settle seconds. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from benchmarks.peers_setup import ami, default_security_group, ecs_capacity
 from dask_starburst.local import LocalAWS
 
 SCRIPT = Path(__file__).with_name("peer_script.py")
-# EC2Cluster makes certificates with cryptography, which dask-cloudprovider does not ask for.
+# EC2Cluster creates certificates with cryptography, which dask-cloudprovider does not require.
 PEER_PACKAGES = ("dask-cloudprovider[aws]==2025.9.0", "dask==2026.3.0", "distributed==2026.3.0", "cryptography")
 IMAGE = "daskdev/dask:2026.3.0"
 LATENCY = (0.03, 0.08)
-#: Every worker has 2 vCPUs and 4 GiB, or what an instance of that size leaves of them.
+#: Every worker has 2 vCPUs and 4 GiB, or as much of them as an instance of that size provides.
 TYPE = "c7i.large"
 
 
 @dataclass(frozen=True)
 class Product:
-    """One way to get a cluster: its class, and what makes the rest of its arguments."""
+    """A product: its cluster class, and a function that returns its other arguments."""
 
     name: str
     cluster: str
@@ -91,7 +91,7 @@ PRODUCTS = (
 
 
 def peer_python(given: str | None) -> str:
-    """Return the Python of the peers' environment, and make the environment if it is not there."""
+    """Return the Python of the peers' environment; create the environment if it does not exist."""
     if given:
         return given
     folder = Path(tempfile.gettempdir()) / "dask-starburst-peers"
@@ -115,18 +115,18 @@ class Stages:
         self.calls: dict[str, Counter[str]] = {}
 
     def note(self, stage: str, facts: dict[str, Any]) -> None:
-        """Write a stage down."""
+        """Record a stage."""
         self.facts[stage] = facts
         self.calls[stage] = Counter(self._local.status().calls) - self._start
 
     @property
     def throttled(self) -> int:
-        """How many calls were throttled so far."""
+        """The number of throttled calls so far."""
         return self._local.status().throttled - self._throttled
 
 
 def follow(command: list[str], environment: Mapping[str, str], stages: Stages, log: Path) -> None:
-    """Run the script and note its stages, until it has ended."""
+    """Run the script and record its stages."""
     with log.open("wb") as errors, tempfile.TemporaryDirectory() as folder:
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=pipe, stderr=errors, text=True)
@@ -154,7 +154,7 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 
 def run(product: Product, python: str, seed: int, arguments: argparse.Namespace) -> Run:
-    """Take one product through its life."""
+    """Run the script with one product."""
     workers, more, timing = arguments.workers, arguments.more, arguments.timing
     latency = (0.0, 0.0) if arguments.smallest else LATENCY
     print(f"{time.strftime('%H:%M:%S')} {product.name}, seed {seed}", flush=True)
@@ -188,7 +188,7 @@ def run(product: Product, python: str, seed: int, arguments: argparse.Namespace)
 
 
 def _prepared(product: Product, local: LocalAWS, workers: int, more: int) -> tuple[dict[str, Any], dict[str, float]]:
-    """Make what the product needs of somebody else; return its arguments, and how long instances took."""
+    """Create the product's prerequisites; return its arguments, and the launch time of instances."""
     options = dict(product.options)
     waited: dict[str, float] = {}
     if product.name == "EC2Cluster":
@@ -200,7 +200,7 @@ def _prepared(product: Product, local: LocalAWS, workers: int, more: int) -> tup
 
 
 def _environment(local: LocalAWS) -> dict[str, str]:
-    """Nothing of the user's AWS configuration; Python finds what stands beside the script, which is nothing of ours."""
+    """Return an environment without the user's AWS configuration, and without dask_starburst on Python's path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DASK_", "PYTHON"))}
     nowhere = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
     return {**kept, **local.environment, **nowhere}
@@ -240,7 +240,7 @@ def _all(arguments: argparse.Namespace) -> Iterator[Run]:
 
 
 def _document(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run everything; what is done is written down after each run, since all of it takes a while."""
+    """Run all products; write the results after each run, because all of them take long."""
     today = datetime.now(UTC).date().isoformat()
     document: dict[str, Any] = {"benchmark": "peers", "simulated": True, "date": today, "timing": arguments.timing}
     document["runs"] = []
@@ -259,18 +259,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--more", type=int, default=2)
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
     parser.add_argument("--timing", choices=("realistic", "fast", "none"), default="realistic")
-    parser.add_argument("--settle", type=float, default=180.0, help="seconds to wait for what ends by itself")
+    parser.add_argument(
+        "--settle", type=float, default=180.0, help="seconds to wait until leftovers do not change any more"
+    )
     parser.add_argument("--peer-python", help="a Python that has dask-cloudprovider")
     parser.add_argument("--docs", type=Path, help="folder for results, tables and the plot (needs matplotlib)")
-    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
+    parser.add_argument("--smallest", action="store_true", help="run the smallest size, as a test")
     parser.add_argument("--results", type=Path, help="draw and print results of an earlier run")
     return parser
 
 
 def main() -> None:
-    """Run them all, and say what came of it."""
+    """Run all products, and print the results."""
     arguments = _parser().parse_args()
-    if arguments.smallest:  # without the peers, which need an environment of their own
+    if arguments.smallest:  # without the peers, which need a separate environment
         arguments.products, arguments.timing = ["StarburstCluster"], "none"
         arguments.workers, arguments.more = 1, 1
     document = json.loads(arguments.results.read_text()) if arguments.results else _document(arguments)

@@ -1,4 +1,4 @@
-"""The table and the plot of `peers.py`: values in, text or a picture out."""
+"""The tables and the plot of `peers.py`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from statistics import median
 from typing import Any
 
 STAGES = ("constructor", "first worker", "ready", "more", "close", "exit")
-#: Actions that nobody called as often as this share a row of the table.
+#: Actions that every product called less often than this share a row of the table.
 FEW = 4
 WITH_INSTANCES = "ECSCluster, instances included"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One product's life with one seed. Seconds are simulated."""
+    """One product's run with one seed. Seconds are simulated."""
 
     product: str
     seed: int
@@ -28,12 +28,12 @@ class Run:
     throttled: int
     left: Mapping[str, Mapping[str, int]]
     settled_seconds: float
-    waited: Mapping[str, float]  # for instances that somebody else made
+    waited: Mapping[str, float]  # for instances that were created outside of the product
     versions: Mapping[str, str]
     load: float  # of the computer, over five minutes
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON takes it."""
+        """Return the run as JSON values."""
         rounded = {"seconds": self.seconds, "waited": self.waited}
         short = {key: {name: round(value, 2) for name, value in values.items()} for key, values in rounded.items()}
         return {**asdict(self), **short, "settled_seconds": round(self.settled_seconds, 1), "load": round(self.load, 1)}
@@ -42,8 +42,8 @@ class Run:
 def times(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
     """Return the seconds of every stage of every product, one for each run.
 
-    A product for which somebody else made instances comes twice: with them there already, and with the time for them
-    added to every stage that needs them.
+    A product with externally created instances has two rows: with the instances running already, and with their launch
+    time added to every stage that needs them.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for run in runs:
@@ -57,12 +57,12 @@ def times(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
 
 
 def polls(calls: Mapping[str, int]) -> int:
-    """Return how many of the calls only looked."""
+    """Return the number of calls that only read."""
     return sum(count for action, count in calls.items() if action.split(":")[1].startswith(("Describe", "List", "Get")))
 
 
 def markdown(runs: Sequence[Run]) -> str:
-    """Write the tables."""
+    """Return the tables."""
     first = runs[0]
     titles = (
         "constructor",
@@ -105,7 +105,7 @@ def _left(runs: Sequence[Run]) -> list[str]:
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:
-    """Draw times and calls beside each other."""
+    """Draw times and calls side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 5.2), layout="constrained")
@@ -154,7 +154,7 @@ def _draw_calls(axes: Any, runs: Sequence[Run]) -> None:
     all_calls = [median(sum(run.calls.values()) for run in group) for group in groups.values()]
     did = [whole - part for whole, part in zip(all_calls, looked, strict=True)]
     axes.barh(list(groups), did, color="#3d3d3d", label="changes something")
-    bars = axes.barh(list(groups), looked, left=did, color="#c4c4c4", label="looks (Describe, List, Get)")
+    bars = axes.barh(list(groups), looked, left=did, color="#c4c4c4", label="reads (Describe, List, Get)")
     labels = [
         f"{whole:,.0f}" + (f" ({thrown:,.0f} throttled)" if thrown else "")
         for whole, thrown in zip(

@@ -1,4 +1,4 @@
-"""What dask-cloudprovider needs of somebody else, made as a user would make it."""
+"""Create the prerequisites of dask-cloudprovider, as a user would."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _NAME = "made-for-ecs"
 
 
 def ami(local: LocalAWS) -> str:
-    """Return an x86-64 image. EC2Cluster's own choice, Ubuntu 20.04, is none that the embedded AWS lists."""
+    """Return an x86-64 AMI. The embedded AWS does not list EC2Cluster's default, Ubuntu 20.04."""
     found: str = local.client("ssm").get_parameter(Name=_AMI)["Parameter"]["Value"]
     return found
 
 
 def default_security_group(local: LocalAWS) -> None:
-    """Make ``dask-default``: EC2Cluster 2025.9.0 cannot make it, it calls its own function without ``tags``."""
+    """Create ``dask-default``: EC2Cluster 2025.9.0 fails to, because it calls its own function without ``tags``."""
     ec2 = local.client("ec2")
     made = ec2.create_security_group(GroupName="dask-default", Description="Dask", VpcId=_vpc(ec2))["GroupId"]
     ports = {"IpProtocol": "tcp", "FromPort": 8786, "ToPort": 8787, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
@@ -33,7 +33,7 @@ def default_security_group(local: LocalAWS) -> None:
 
 
 def ecs_capacity(local: LocalAWS, instance_type: str, workers: int, more: int) -> tuple[str, dict[str, float]]:
-    """Make a cluster with an instance for the scheduler and one for each worker, in the way that users do.
+    """Create a cluster with an instance for the scheduler and one for each worker, as users do.
 
     Returns
     -------

@@ -1,31 +1,30 @@
-"""How much our own doing adds to the time that AWS takes, and how many calls it costs: 1 to 1,000 workers.
+"""The time that our code adds to AWS's latencies, and its calls, for 1 to 1,000 workers.
 
     python benchmarks/scale.py --workers 1000
 
 The embedded AWS runs in the latency profile ``realistic``, at time scale 1, with the documented token
-buckets of ECS on; boto3 and HTTP are real. Up to 20 workers a `StarburstCluster` and a `Client` run, with a
-scheduler and workers that are processes. Above, there is the real fleet loop, but the containers are only
-written down, and a stand-in for the Dask scheduler lists every worker as a member from the moment at which
-its container runs. All of AWS's latencies are *simulated*.
+buckets of ECS on; boto3 and HTTP are real. Up to 20 workers a `StarburstCluster` and a `Client` run, whose scheduler
+and workers are processes. With more workers the real fleet loop runs with containers without processes, and a stand-in
+for the Dask scheduler lists every worker as a member as soon as its container runs. All of AWS's latencies are
+*simulated*.
 
-``overhead_ratio`` is the time from the wish for N workers until all are up, divided by the ideal: the same
-draws of the same run, each worker's capacity ordered in the moment of the wish and each task placed in the
-moment in which its instance connected. For worker k on instance i::
+``overhead_ratio`` is the time from the request for N workers until all are up, divided by the ideal: the same latencies
+of the same run, if each worker's capacity was requested at once, and each task placed at the moment at which its
+instance connected. For worker k on instance i::
 
-    ideal_k = started_k - (created_k - connected_i) - (ordered - wished) - wished
+    ideal_k = started_k - (created_k - connected_i) - (capacity_requested - requested) - requested
 
-and the ideal is the greatest of them. A container's own work, which is Python's start and the handshake
-with the scheduler, is in no latency of AWS's: with processes it counts as overhead, and depends on what else
-this computer does. ``joining`` says how long it took, in seconds from a container's start until the fleet
-knew its worker. Three things would make the ideal too long, and the ratio too good: ``late``, the most
-seconds by which the embedded AWS did something after its time because the computer was busy; ``launching``,
-how long it took to make all instances, which is processor time of this computer too
-(``overhead_ratio_at_worst`` is our seconds over an ideal without either); and ``again``, tasks that were run
-once more.
+and the ideal is the largest of them. The container's own start, which is Python's start and the handshake with the
+scheduler, is not part of AWS's latencies: with processes it counts as overhead, and depends on the load of this
+computer. ``joining`` is its time, in seconds from a container's start until the fleet knows its worker. Three effects
+would make the ideal too long, and the ratio too good: ``late``, the most seconds by which the embedded AWS was late
+because the computer was busy; ``launching``, the time in which all instances were created, which is processor time of
+this computer too (``overhead_ratio_at_worst`` is our time over an ideal without either); and ``again``, the tasks that
+were run a second time.
 
-``calls_per_worker`` counts every call that reached AWS, retries included, from the wish until all are up;
-those of the start before it (account, pool, scheduler), of scaling in to none, and of closing are printed
-beside it. The last line is one JSON object.
+``calls_per_worker`` counts every call that reached AWS, retries included, from the request until all workers are up;
+the calls of the start before it (account, pool, scheduler), of scaling down to zero, and of closing are printed too.
+The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ class Run:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count what is called meanwhile, and what the server's processor does."""
+        """Count the calls of a phase, and the server's processor time."""
         before, busy, start = Counter(self.local.status().calls), self._processor(), time.time()
         yield
         self.seconds[name] = time.time() - start
@@ -95,7 +94,7 @@ class Run:
 
     @contextmanager
     def going_up(self) -> Iterator[None]:
-        """Measure the phase that matters."""
+        """Measure the phase of scaling up."""
         with self.phase("up"):
             self.requested = time.time()
             yield
@@ -104,7 +103,7 @@ class Run:
 
     def result(self, left: int) -> dict[str, Any]:
         """Return all figures."""
-        orders = [e.time for e in self.events if e.kind == "capacity-ordered" and e.subject == self.group]
+        orders = [e.time for e in self.events if e.kind == "capacity-requested" and e.subject == self.group]
         last, launches = self._launched()
         late = orders[0] - self.requested
         ends = [t["started_at"] - (t["created_at"] - t["connected_at"]) - late for t in last.values()]
@@ -137,7 +136,7 @@ class Run:
         return {"median": round(median(took), 1), "longest": round(max(took), 1)}
 
     def _launched(self) -> tuple[dict[Name, dict[str, Any]], int]:
-        """Return the last task of each worker, and how many there were."""
+        """Return the last task of each worker, and the number of tasks."""
         last: dict[Name, dict[str, Any]] = {}
         launches = 0
         for task in sorted(self.tasks, key=lambda t: float(t["created_at"])):
@@ -148,7 +147,7 @@ class Run:
         return last, launches
 
     def _processor(self) -> float:
-        """Return the processor seconds that the server has used; 0 where there is no /proc."""
+        """Return the processor seconds that the server has used; 0 without /proc."""
         try:
             with open(f"/proc/{self.local.pid}/stat") as stat:
                 fields = stat.read().rpartition(")")[2].split()
@@ -158,10 +157,10 @@ class Run:
 
 
 def run_processes(run: Run) -> int:
-    """Run a cluster as a user does; what AWS was still busy with at the end."""
+    """Run a cluster as a user does; return the instances that were still billed at the end."""
     from dask.distributed import Client
 
-    os.environ.update(run.local.environment)  # as an account: with the pace and the patience of one
+    os.environ.update(run.local.environment)  # as an account, with its poll interval and timeouts
     with run.phase("start"):
         cluster = StarburstCluster(
             n_workers=0,
@@ -187,7 +186,7 @@ def run_processes(run: Run) -> int:
 
 
 async def run_played(run: Run) -> int:
-    """Run the fleet alone; what AWS was still busy with at the end."""
+    """Run the fleet alone; return the instances that were still billed at the end."""
     local, workers = run.local, run.workers
     settings = Settings.load(
         arch="arm64",
@@ -214,7 +213,7 @@ async def run_played(run: Run) -> int:
             await fleet.until(lambda: len(fleet.workers) == 1 and not _instances(fleet, run.group))
         with run.phase("close"):
             await fleet.stop()
-            left = await session.end(ended=lambda: True)  # the stand-in acts on nothing
+            left = await session.end(ended=lambda: True)  # the stand-in does not change the pool
     finally:
         watch.cancel()
         aws.close()
@@ -226,7 +225,7 @@ def _instances(fleet: Fleet, group: str) -> bool:
 
 
 def measure(workers: int, seed: int, timing: str, processes: bool) -> dict[str, Any]:
-    """Run once, with processes or with containers that are only written down, and return all figures."""
+    """Run once, with or without processes, and return all figures."""
     with LocalAWS(timing=timing, seed=seed, processes=processes) as local:
         local.throttle(True)
         run = Run(local, workers, processes)
@@ -234,12 +233,12 @@ def measure(workers: int, seed: int, timing: str, processes: bool) -> dict[str, 
 
 
 def main() -> None:
-    """Run once and print what it took."""
+    """Run once and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", action="store_true", help="print the fleet's events")
-    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
+    parser.add_argument("--smallest", action="store_true", help="run the smallest size, as a test")
     arguments = parser.parse_args()
     if arguments.verbose:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -1,18 +1,17 @@
-"""What Spot notices cost: results lost, tasks computed again, and time, with the watch for notices and without it.
+"""The cost of Spot interruptions: lost results, recomputed tasks and time, with and without the watch for notices.
 
-Three jobs on four workers: a dataframe that is persisted, so that each partition is held once, and then read again
-and again; a shuffle; a bag of tasks that take a while. While a job runs, AWS announces that it takes 1, 3 or all 4
-of its instances. Each is compared with the same job undisturbed. All of it runs on the embedded AWS with real Dask
-processes: launch times are *simulated* (profile ``fast``), the rest is real and depends on this computer.
+Three jobs run on four workers: a persisted dataframe, of which each partition is held once, that is read repeatedly; a
+shuffle; a bag of longer tasks. While a job runs, AWS interrupts 1, 3 or all 4 of its instances. Each run is compared
+with the same job without interruptions. All of it runs on the embedded AWS with real Dask processes: launch times are
+*simulated* (profile ``fast``), the rest is real and depends on this computer.
 
-The clock runs as it is. Notices come two minutes before, as AWS sends them. With the watch off nobody hears of them,
-neither the nannies nor, by the draining of the instance, the client: instances are gone, without a word, when with the
-watch they would be announced to go.
+The clock runs at normal speed. Notices come two minutes before the interruption, as on AWS. With the watch off, neither
+the nannies nor the client (through the draining of the instance) receive them: instances are terminated without a
+notice.
 
-``recomputed`` counts how many tasks came to a result again, beyond those of the undisturbed run: Dask lets go of what
-it does not need at the moment. ``results_lost`` counts results of which there was no other copy when a worker was
-removed. Both are read from Dask itself, not from our own counters. A task that was cut short is in neither; it is in
-the time.
+``recomputed`` counts the tasks that were computed again, beyond those of the undisturbed run, because Dask releases
+data that it does not need at the moment. ``results_lost`` counts the results without another copy when their worker was
+removed. Both are read from Dask, not from our counters. An interrupted task is in neither count, but in the time.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ class Outcome:
 def jobs(
     early: bool = False, tasks: int = TASKS, long: float = LONG
 ) -> dict[str, Callable[[Client, Callable[[], None]], Any]]:
-    """Return the jobs by name. Each calls back when it is under way, and returns what can be checked.
+    """Return the jobs by name. Each calls back when it is under way, and returns a result to check.
 
-    Functions inside travel by value: the workers have no benchmarks. An `early` shuffle is under way when a quarter of
-    what goes in is made, else when a quarter of what comes out is.
+    Inner functions are pickled by value, as workers cannot import benchmarks. An `early` shuffle is under way when a
+    quarter of its input is computed, otherwise when a quarter of its output is.
     """
 
     def partition(seed: int) -> Any:
@@ -104,22 +103,22 @@ def jobs(
 
 
 def wait_for_some(collection: Any, part: float) -> None:
-    """Wait until a part of what was asked for is done."""
+    """Wait until a part of the futures is done."""
     futures = futures_of(collection)
     while sum(future.done() for future in futures) < part * len(futures):
         time.sleep(0.05)
 
 
 def wait_for_executions(client: Client, number: int) -> None:
-    """Wait until so many tasks, whatever they are, have come to a result."""
+    """Wait until this number of tasks has completed."""
     while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.plugins["executions"].of)) < number:
         time.sleep(0.05)
 
 
 def executions() -> SchedulerPlugin:
-    """Return a plugin that counts how often each task has come to a result."""
+    """Return a plugin that counts how often each task has completed."""
 
-    class Executions(SchedulerPlugin):  # type: ignore[misc]  # a class without types; inside, it travels by value
+    class Executions(SchedulerPlugin):  # type: ignore[misc]  # a class without types; local, so that it is pickled by value
         name = "executions"
 
         def __init__(self) -> None:
@@ -133,18 +132,18 @@ def executions() -> SchedulerPlugin:
 
 
 def recomputed(client: Client) -> int:
-    """Return how often tasks came to a result again."""
+    """Return the number of recomputed tasks."""
     of = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.plugins["executions"].of)
     return sum(times - 1 for times in of.values())
 
 
 def removed(client: Client) -> list[dict[str, Any]]:
-    """Return what Dask says of each worker that was removed."""
+    """Return Dask's event of each removed worker."""
     return [event for _, event in client.get_events("all") if event.get("action") == "remove-worker"]
 
 
 def run(aws: LocalAWS, job: Callable[..., Any], taken: int, watch: bool, workers: int = WORKERS) -> tuple[Outcome, Any]:
-    """Run one job on a cluster of its own."""
+    """Run one job on a new cluster."""
     with (
         StarburstCluster(
             cloud="local",
@@ -168,19 +167,21 @@ def run(aws: LocalAWS, job: Callable[..., Any], taken: int, watch: bool, workers
 
 
 def results(event: dict[str, Any]) -> int:
-    """Return how many results were lost with a worker."""
+    """Return the number of results that were lost with a worker."""
     return len(event["lost-computed-tasks"]) + len(event["lost-scattered-tasks"])
 
 
 def main() -> None:
-    """Run what is asked for, and print a table and one line of JSON."""
+    """Run the chosen jobs, and print a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--job", choices=jobs(), action="append", help="only this one (may be repeated)")
-    parser.add_argument("--taken", type=int, action="append", help="how many workers (by default 1, 3 and 4)")
+    parser.add_argument(
+        "--taken", type=int, action="append", help="number of interrupted workers (by default 1, 3 and 4)"
+    )
     parser.add_argument("--watch", choices=("on", "off", "both"), default="both")
     parser.add_argument("--shuffle", choices=("tasks", "p2p"), default="tasks", help="how Dask shuffles")
-    parser.add_argument("--early", action="store_true", help="notices come while the shuffle takes its data in")
-    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
+    parser.add_argument("--early", action="store_true", help="notices come while the shuffle reads its input")
+    parser.add_argument("--smallest", action="store_true", help="run the smallest size, as a test")
     chosen = parser.parse_args()
     if chosen.smallest:
         chosen.job, chosen.taken, chosen.watch = ["bag"], [1], "on"
@@ -206,7 +207,7 @@ def main() -> None:
 
 
 def summary(found: dict[bool, list[tuple[Outcome, float]]]) -> dict[str, Any]:
-    """Return totals, and the worst ratio; what belongs to runs without the watch begins with ``off_``."""
+    """Return totals, and the worst ratio; keys of runs without the watch begin with ``off_``."""
     said: dict[str, Any] = {"benchmark": "spot", "simulated": True}
     for mode, runs in found.items():
         prefix = "" if mode else "off_"

@@ -1,4 +1,4 @@
-"""A Dask scheduler without Dask, for more workers than a computer has room for as processes."""
+"""A stand-in for the Dask scheduler, for more workers than a computer can run as processes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from dask_starburst.plan.loop.interruptions import Notice
 from dask_starburst.plan.loop.state import Name
 from dask_starburst.plan.requests.tasks import Place, place_of
 
-#: Seconds between two reports; the real scheduler pushes. Telling of a thousand tasks keeps the embedded AWS
-#: busy, so more of them are told of less often; what that delays counts as ours.
+#: Seconds between two reports; the real scheduler pushes. Listing a thousand tasks keeps the embedded AWS busy, so many
+#: tasks are listed less often; the delay counts as ours.
 _REPORT = 0.25
 _BUSY = 1.0
 _MANY = 200
 
 
 class StandIn:
-    """Whose container runs is a member; who is retired leaves, and its container ends.
+    """Lists every worker whose container runs as a member; a retired worker leaves, and its container ends.
 
     Parameters
     ----------
     local : LocalAWS
-        One without processes.
+        An embedded AWS without processes.
     """
 
     def __init__(self, local: LocalAWS) -> None:
@@ -40,10 +40,10 @@ class StandIn:
         return frozenset(self.up)
 
     async def watch(self) -> None:
-        """Follow what runs; none of this is an AWS call."""
+        """Follow the running containers, without AWS calls."""
         while True:
             tasks: list[dict[str, Any]] = []
-            with suppress(LocalAWSError):  # too busy to answer: the next report tells
+            with suppress(LocalAWSError):  # too busy to answer: try again at the next report
                 tasks = await asyncio.to_thread(self._local.tasks)
                 running = [t for t in tasks if t["status"] == "RUNNING" and t["id"] not in self._retired]
                 self.up = {place.worker: t["id"] for t in running if (place := self._place(t))}
@@ -55,23 +55,23 @@ class StandIn:
         return self._places[task["id"]]
 
     async def retire(self, name: Name) -> None:
-        """Close a worker: it holds nothing, and its process ends."""
+        """Close a worker: it holds no data, and its container ends."""
         task = self.up.pop(name, None)
         if task is not None:
             self._retired.add(task)
             await asyncio.to_thread(self._local.end_task, task)
 
     async def notices(self, after: int) -> list[Notice]:
-        """There is no Spot here: nothing is ever said."""
+        """Wait for ever: there are no Spot notices here."""
         never: asyncio.Future[list[Notice]] = asyncio.get_running_loop().create_future()
         return await never
 
     async def counts(self) -> dict[str, float]:
-        """Nothing to count."""
+        """Return no counts."""
         return {}
 
     async def unrunnable(self) -> dict[str, str]:
-        """There are no tasks here."""
+        """Return no tasks."""
         return {}
 
     async def lease(self) -> float:
@@ -79,25 +79,25 @@ class StandIn:
         return 0.0
 
     async def report_spending(self, spent: float, rate: float) -> dict[Name, float]:
-        """Nobody works here."""
+        """Return no busy workers."""
         return {}
 
-    async def announce(self, name: Name) -> None:
-        """Nobody is drained."""
+    async def announce_drain(self, name: Name) -> None:
+        """Do nothing."""
 
     async def replace(self, name: Name) -> Name:
-        """Nobody goes, so nobody follows."""
-        raise AssertionError(f"{name} has to go")
+        """Fail: no worker leaves, so none is replaced."""
+        raise AssertionError(f"worker {name} would be replaced")
 
     async def withdraw(self, name: Name) -> None:
-        """Nobody retires a worker by hand."""
+        """Do nothing."""
 
-    async def take_back(self, new: Name, old: Name) -> None:
-        """Nobody has followed."""
-        raise AssertionError(f"{new} has followed {old}")
+    async def restore(self, new: Name, old: Name) -> None:
+        """Fail: no worker was replaced."""
+        raise AssertionError(f"worker {new} has replaced {old}")
 
-    async def clear_suspicion(self, names: Collection[Name]) -> None:
-        """Nothing is held against anybody."""
+    async def exempt(self, names: Collection[Name]) -> None:
+        """Do nothing."""
 
     async def forget(self, name: Name) -> None:
         """Remove a worker."""

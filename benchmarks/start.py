@@ -1,10 +1,10 @@
-"""From nothing and from a warm pool to the first worker, on the embedded AWS with real processes: simulated.
+"""The time to the first worker, from an empty account and from a warm pool, on the embedded AWS: simulated.
 
-Two processes one after the other make the same cluster. The first finds nothing and leaves its pool warm; the
-second takes it. Both are timed from the constructor to the first worker that the client sees. How long AWS takes
-(orders, boots, pulls) is drawn from the latency model, profile ``realistic``, time scale 1; Python, Dask and our
-own part are real and depend on this computer and on what else it does. An image is in the instance's cache once it
-has been there (``ECS_IMAGE_PULL_BEHAVIOR=prefer-cached``). Nothing here ran on AWS.
+Two processes create the same cluster, one after the other. The first starts without a pool and keeps its pool warm; the
+second reuses it. Both are timed from the constructor to the first worker that the client sees. AWS's latencies
+(capacity requests, boots, pulls) are drawn from the latency model, profile ``realistic``, time scale 1; Python, Dask
+and our code are real and depend on this computer and its load. An image stays in the instance's cache
+(``ECS_IMAGE_PULL_BEHAVIOR=prefer-cached``). Nothing here ran on AWS.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ with StarburstCluster(
 
 
 def start(aws: LocalAWS, workers: int, warm: float) -> float:
-    """Make a cluster in a process of its own; return the seconds to its first worker."""
+    """Create a cluster in a separate process; return the seconds to its first worker."""
     script = CLUSTER.format(url=aws.endpoint_url, workers=workers, warm=warm)
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return float(answer.stdout)
 
 
 def cold_and_warm(workers: int, seed: int, timing: str) -> tuple[float, float]:
-    """Start twice on an embedded AWS of its own: first without instances, then with those of the first."""
+    """Start twice on a new embedded AWS: first without instances, then with those of the first cluster."""
     with LocalAWS(timing=timing, seed=seed) as aws:
         return start(aws, workers, 600), start(aws, workers, 0)
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
+    parser.add_argument("--smallest", action="store_true", help="run the smallest size, as a test")
     arguments = parser.parse_args()
     timing = "realistic"
     if arguments.smallest:

@@ -1,8 +1,8 @@
-"""How long deciding takes, from 100 to 10,000 workers: `step`, and `track` over all of them.
+"""The processor time of decisions for 100 to 10,000 workers: `step`, and `track` over all workers.
 
-Three situations: everything is up; every worker waits for an instance that has just connected; half of
-the workers are to go. Measured, on this computer: processor time, so that other programs do not count, and
-the best of several runs. The last line is one JSON object.
+There are three situations: every worker is up; every worker waits for an instance that has just connected; half of the
+workers are leaving. Measured on this computer: processor time, so that other programs do not count, and the minimum of
+several runs. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def up(size: int) -> tuple[list[Worker], Observed]:
 
 
 def waiting(size: int) -> tuple[list[Worker], Observed]:
-    """Return workers that all wait, each with an instance that is free."""
+    """Return workers that all wait, each with a free instance."""
     return [Worker(str(n), "spot", S.CAPACITY, NOW - 40) for n in range(size)], _observed(size, tasks=False)
 
 
 def half_to_go(size: int) -> tuple[list[Worker], Observed]:
-    """Return workers of which every other one retires or has left an instance behind."""
+    """Return workers of which every other one is retiring or has left a surplus instance."""
     workers, observed = up(size)
     kept = workers[::2] + [
         Worker(w.name, "spot", S.RETIRING, NOW, requested=False, task=w.task, instance=w.instance)
@@ -60,7 +60,7 @@ def _observed(size: int, tasks: bool) -> Observed:
 
 
 def milliseconds(run: Callable[[], object]) -> float:
-    """Return the best of several times."""
+    """Return the minimum of several times."""
     times = []
     for _ in range(RUNS):
         start = time.process_time()
@@ -70,7 +70,7 @@ def milliseconds(run: Callable[[], object]) -> float:
 
 
 def measure(make: Callable[[int], tuple[list[Worker], Observed]], size: int) -> dict[str, float]:
-    """Time one tick's decisions; the indexes of what is observed are made anew each time, as in a tick."""
+    """Time one tick's decisions; the indexes of the observed state are rebuilt each time, as in a tick."""
     workers, seen = make(size)
 
     def fresh() -> Observed:
@@ -93,7 +93,7 @@ def measure(make: Callable[[int], tuple[list[Worker], Observed]], size: int) -> 
 def main() -> None:
     """Print a table, and one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
+    parser.add_argument("--smallest", action="store_true", help="run the smallest size, as a test")
     sizes = SIZES[:1] if parser.parse_args().smallest else SIZES
     print(f"{'situation':12}{'workers':>9}{'step ms':>10}{'track ms':>10}{'settle ms':>11}{'actions':>9}")
     rows: list[dict[str, Any]] = []

@@ -1,19 +1,18 @@
-"""A job on Spot instances that AWS keeps taking back: time and money beside the same job on demand.
+"""A job on Spot instances with frequent interruptions: time and cost, compared with the same job on demand.
 
-Ten workers do tasks of half a minute each, ten hours of work if nobody disturbs them. Every instance on Spot is
-taken back at random, independently of the others (a Poisson process), at rates from AWS's published band for c7g
-(less than 5 % of the instances a month: 7e-5 in an hour) to 30 in an hour, which no real market knows. There are two
-kinds of jobs: one whose results are ``gathered`` as they come, and one whose results are ``held`` by the workers to
-the end, each once, as those of a persisted dataframe are.
+Ten workers run tasks of half a minute each, ten hours of work without interruptions. Every Spot instance is interrupted
+at random, independently of the others (a Poisson process), at rates from AWS's published band for c7g (less than 5 % of
+the instances a month: 7e-5 an hour) to 30 an hour, which no real market reaches. There are two kinds of jobs: one whose
+results are ``gathered`` as they come, and one whose results are ``held`` by the workers to the end, each once, as those
+of a persisted dataframe are.
 
-All of it is *simulated*, in virtual time. What is decided is decided by the code that runs in a cluster:
-`plan.loop.reconcile.step`, `plan.loop.worker`, `plan.loop.interruptions` and
-`fleet.controller.interruptions.Interruptions`. The AWS and the Dask beneath are those of the property tests of `step`,
-with the latencies of the profile ``realistic``. An interrupted worker finishes its task and meanwhile transfers its
-data, at the bandwidth that the product counts on. With ``watch`` off no notice is heard: an instance works on until it
-is gone, and with it what its worker holds. Prices are those of the bundled list, Spot by its published savings; the
-scheduler's instance, volumes and public addresses are included. An interruption of one pool says nothing of another
-here; real ones come together.
+All of it is *simulated*, in virtual time. The decisions are made by the product's code: `plan.loop.reconcile.step`,
+`plan.loop.worker`, `plan.loop.interruptions` and `fleet.controller.interruptions.Interruptions`. AWS and Dask are
+simulated as in the property tests of `step`, with the latencies of the profile ``realistic``. An interrupted worker
+finishes its task and meanwhile transfers its data, at the bandwidth that the product assumes. With ``watch`` off,
+notices are ignored: an instance works until it is terminated, and its worker's data is lost. Prices are those of the
+bundled list, Spot by its published savings; the scheduler's instance, volumes and public addresses are included.
+Interruptions of different capacity pools are independent here; real ones are correlated.
 
 The last line is one JSON object.
 """
@@ -59,19 +58,19 @@ RESULT, VCPUS = 2e6, 4
 #: Seconds from a running container to a worker that the scheduler knows, and until Dask knows of a death
 #: (``distributed.comm.timeouts.tcp``): Python's start as measured, Dask's default.
 JOIN, DEAF = 3.0, 30.0
-#: A job that takes so many times as long is given up.
+#: A job that takes this many times as long is given up.
 HOPELESS = 4.0
 SPOT = "spot"
 HEAD_TYPE = "m7g.medium"
-#: So many types does a group launch at most here.
+#: The most types of a group.
 MOST = 10
-#: So many stopped tasks can be asked for.
+#: The number of stopped tasks that can be described.
 REMEMBERED = 200
 
 
 @dataclass
 class StormyAWS(SimulatedAWS):
-    """One in which Spot instances are taken back, with the latencies of the embedded AWS.
+    """A simulated AWS that interrupts Spot instances, with the latencies of the embedded AWS.
 
     Parameters
     ----------
@@ -94,16 +93,16 @@ class StormyAWS(SimulatedAWS):
         """Draw as the embedded AWS does."""
         return self.timing.seconds("placement") + self.timing.seconds("pull")
 
-    def join_time(self) -> float:
-        """Return what was measured."""
+    def joins(self) -> float:
+        """Return the measured time."""
         return JOIN
 
-    def detection_time(self) -> float:
-        """Return when a connection that nobody answers is given up."""
+    def hears(self) -> float:
+        """Return the timeout of a dead connection."""
         return DEAF
 
     def pass_time(self, seconds: float) -> None:
-        """Announce interruptions, carry out those that are due, and write down what is paid for."""
+        """Announce interruptions, execute those that are due, and record billed instances."""
         super().pass_time(seconds)
         chance = 1 - math.exp(-self.rate / 3600 * seconds)
         self._forget_the_past()
@@ -120,7 +119,7 @@ class StormyAWS(SimulatedAWS):
                 machine.terminating, machine.gone = True, self.now
 
     def _forget_the_past(self) -> None:
-        """Close the accounts of what is gone, and forget stopped tasks as ECS does."""
+        """End the billing of terminated instances, and forget stopped tasks as ECS does."""
         for gone in self.billed - self.instances.keys():
             self.ledger.instance_ended(gone, self.now)
         self.billed &= self.instances.keys()
@@ -129,17 +128,17 @@ class StormyAWS(SimulatedAWS):
             del self.processes[arn]
 
     def _retire(self, worker: Name) -> None:
-        """Let a worker hand over first."""
+        """Mark a worker as leaving, so that it transfers its data first."""
         if worker in self.members:
             self.leaving.setdefault(worker, math.inf)
 
     def close(self, worker: Name) -> None:
-        """Let a worker go that has handed over what it could."""
+        """Close a worker after its data transfer."""
         self.leaving.pop(worker, None)
         super()._retire(worker)
 
     def under_notice(self) -> Iterator[tuple[Process, float]]:
-        """Give what runs on instances that are to be taken, and when they are."""
+        """Yield the processes on instances with a notice, and the time of the interruption."""
         until = {m.arn: self.taken[m.id] for m in self.instances.values() if m.id in self.taken and m.arn}
         for process in self.running():
             if process.instance in until:
@@ -148,7 +147,7 @@ class StormyAWS(SimulatedAWS):
 
 @dataclass
 class Job:
-    """Tasks, of which each worker does one after another; results are `held` where they came to be, or gathered."""
+    """Tasks, which workers run one after another; results are `held` by the worker, or gathered."""
 
     tasks: int
     held: bool
@@ -160,7 +159,7 @@ class Job:
 
     @property
     def waiting(self) -> int:
-        """How many tasks nobody does."""
+        """The number of tasks that do not run."""
         return self.tasks - self.gathered - self.results.total() - len(self.running)
 
     @property
@@ -169,7 +168,7 @@ class Job:
         return self.gathered + self.results.total() >= self.tasks
 
     def work(self, workers: set[Name], leaving: set[Name], seconds: float) -> None:
-        """Let some time pass."""
+        """Advance the running tasks by some seconds."""
         for gone in (set(self.running) | set(self.results)) - workers:
             self.lose(gone)
         for name in sorted(workers, key=str):
@@ -183,7 +182,7 @@ class Job:
                 self.running[name] = TASK
 
     def lose(self, name: Name) -> None:
-        """Take a worker away, and all that it had."""
+        """Remove a worker with its task and results."""
         self.cut_short += self.running.pop(name, None) is not None
         self.lost += self.results.pop(name, 0)
 
@@ -195,59 +194,59 @@ class Job:
 
 
 class StormFleet(SimulatedFleet):
-    """What `Interruptions` knows of a fleet, beyond what the property tests need."""
+    """The parts of a fleet that `Interruptions` needs, in addition to those of the property tests."""
 
     def __init__(self, aws: StormyAWS, limits: Limits) -> None:
         super().__init__(aws, {}, Observed({}, {}, {}, frozenset()), limits)
         self.pool = SimpleNamespace(aws=SimpleNamespace(now=lambda: aws.now))
-        self.told: Counter[str] = Counter()
+        self.emitted: Counter[str] = Counter()
         self.under_way: set[asyncio.Task[Any]] = set()
         self._numbers = count(WORKERS)
 
-    def tell(self, kind: str, *_: Any, **facts: Any) -> None:
+    def emit(self, kind: str, *_: Any, **facts: Any) -> None:
         """Count an event."""
-        self.told[kind] += 1
+        self.emitted[kind] += 1
 
     def cordon(self, instance: str) -> None:
-        """Give an instance nothing to do any more."""
+        """Place no further task on an instance."""
         self.observed = cordon(self.observed, instance)
 
     def refuse(self, refusal: Refusal) -> None:
-        """Remember what AWS has just taken back."""
+        """Remember the offering of an interrupted instance."""
         self.aws.refusals.append(refusal)
 
     def cancel(self, name: Name) -> None:
-        """Wish for a worker no more."""
+        """Cancel the request for a worker."""
         if name in self.workers:
             self.workers[name] = replace(self.workers[name], requested=False)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something beside the loop."""
+        """Run a coroutine in the background."""
         task = asyncio.ensure_future(work)
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
 
     def request_one(self, name: Name) -> None:
-        """Wish for one worker more."""
+        """Request one more worker."""
         now = self.aws.now
         self.workers[name] = Worker(name, self.limits.fallback_groups[0], since=now, not_before=now)
 
-    # -- SpecCluster, which `Interruptions` asks for the worker that follows -------------------------
+    # -- SpecCluster, which `Interruptions` asks for a replacement -----------------------------------
 
     async def replace(self, name: Name) -> Name:
-        """Wish for another worker."""
+        """Request another worker."""
         new = next(self._numbers)
         self.request_one(new)
         return new
 
-    async def take_back(self, new: Name, old: Name) -> None:
-        """Wish for the new one no more; the old one still is."""
+    async def restore(self, new: Name, old: Name) -> None:
+        """Cancel the request for the new worker; the old one is still requested."""
         self.cancel(new)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one job came to. Hours and dollars are infinite where it was given up."""
+    """The outcome of one job. Hours and dollars are infinite if it was given up."""
 
     hours: float
     usd: float
@@ -257,7 +256,7 @@ class Result:
 
 
 async def run(rate: float, policy: str, held: bool, watch: bool, seed: int, hours_of_work: float) -> Result:
-    """Do one job from the first wish to the last result."""
+    """Run one job from the first request to the last result."""
     types = tuple(kind.name for kind in worker_types(catalogue(), "arm64", None, None, None))[:MOST]
     fallback_groups = FALLBACK_GROUPS[policy]
     aws = StormyAWS(Random(seed), rate=rate, timing=Timing("realistic", seed), allowed=types)
@@ -274,8 +273,8 @@ async def run(rate: float, policy: str, held: bool, watch: bool, seed: int, hour
             for process, until in list(aws.under_notice()):
                 if process.worker in aws.members and aws.leaving.get(process.worker, math.inf) > until:
                     aws.leaving[process.worker] = until
-                    await spot.heard(Notice(next(numbers), process.worker, "interruption", until - aws.now))
-        spot.look(())
+                    await spot.handle(Notice(next(numbers), process.worker, "interruption", until - aws.now))
+        spot.update(())
         await asyncio.gather(*fleet.under_way)
         leave(aws, job)
     hours, usd = aws.now / 3600, aws.ledger.total(aws.now).usd
@@ -286,12 +285,12 @@ async def run(rate: float, policy: str, held: bool, watch: bool, seed: int, hour
 
 @cache
 def undisturbed(seed: int, hours: float) -> Result:
-    """Do the job on demand."""
+    """Run the job on demand."""
     return asyncio.run(run(0.0, "on-demand", False, True, seed, hours))
 
 
 def leave(aws: StormyAWS, job: Job) -> None:
-    """Let workers work for one look, and those that have to go hand over what they hold."""
+    """Advance the job by one tick; leaving workers transfer their data."""
     workers = set(aws.members)
     job.work(workers, set(aws.leaving), TICK)
     stay = sorted(workers - aws.leaving.keys())
@@ -305,7 +304,7 @@ def leave(aws: StormyAWS, job: Job) -> None:
 
 
 def measure(held: bool, watch: bool, seeds: int, rates: Iterable[float], hours: float) -> list[dict[str, Any]]:
-    """Run a job at each rate; medians over the seeds, beside the same job on demand."""
+    """Run a job at each rate; medians over the seeds, relative to the same job on demand."""
     found = []
     for rate in rates:
         calm = [undisturbed(seed, hours) for seed in range(seeds)]
@@ -335,14 +334,14 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.6), layout="constrained")
-    looks = {
+    styles = {
         ("gathered", True): ("#1f5fa8", "-", "with the watch, results gathered"),
         ("held", True): ("#1f5fa8", "--", "with the watch, results held"),
         ("gathered", False): ("#d95f02", "-", "without, results gathered"),
         ("held", False): ("#d95f02", "--", "without, results held"),
     }
     for axes, key, title in zip(figure.subplots(1, 2), ("time_ratio", "money_ratio"), ("time", "money"), strict=True):
-        for (results, watch), (colour, style, label) in looks.items():
+        for (results, watch), (colour, style, label) in styles.items():
             mine = [r for r in rows if (r["results"], r["watch"]) == (results, watch)]
             ended = [r for r in mine if r[key]]
             rates, ratios = [r["rate"] for r in ended], [r[key] for r in ended]
@@ -361,7 +360,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set_xlabel("interruptions of an instance in an hour")
-        axes.set_title(f"{title}, beside the same job on demand", fontsize=10)
+        axes.set_title(f"{title}, relative to the same job on demand", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0.08, 1))
     figure.suptitle(f"{WORKERS} workers, {HOURS:g} hours: simulated, virtual time", fontsize=11)
@@ -372,9 +371,9 @@ def main() -> None:
     """Print the table, draw it if asked, and print the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, action="append", help="interruptions of one instance in an hour")
-    parser.add_argument("--seeds", type=int, default=1, help="medians over so many")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds for the medians")
     parser.add_argument("--plot", type=Path, help="draw into this file (needs matplotlib)")
-    parser.add_argument("--smallest", action="store_true", help="a size that only shows that it runs")
+    parser.add_argument("--smallest", action="store_true", help="run the smallest size, as a test")
     chosen = parser.parse_args()
     hours, rates = (0.25, (STORM,)) if chosen.smallest else (HOURS, chosen.rate or RATES)
     print(f"SIMULATED, virtual time: {WORKERS} workers, {hours:g} hours of work, tasks of {TASK:g} s")

@@ -1,4 +1,4 @@
-"""What end-to-end tests share: an embedded AWS, and the proof that nothing is left on it."""
+"""Fixtures of end-to-end tests: an embedded AWS, and a check that tests leave nothing on it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from hypothesis import settings
 from dask_starburst.local import LocalAWS
 from tests.support.cluster_asserts import leftovers
 
-# The same examples on every machine and every day; a failure prints what reproduces it.
+# The same examples on every machine and every day; a failure prints how to reproduce it.
 settings.register_profile("starburst", derandomize=True, deadline=None, print_blob=True)
 settings.load_profile("starburst")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let whole clusters come first, so that no long test is left for one processor at the end."""
+    """Run the tests of whole clusters first, so that no long test remains for one processor at the end."""
     here = Path(__file__).parent
     items.sort(key=lambda item: item.path.parent not in (here / "cluster", here / "benchmarks"))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_dashboards() -> Iterator[None]:
-    """Let schedulers do without what hardly a test looks at: importing it is half of what their start takes."""
+    """Disable the dashboards: hardly any test uses them, and their import takes half of a scheduler's start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DASK_STARBURST__SCHEDULER__DASHBOARD", "False")
         with dask.config.set({"starburst.scheduler.dashboard": False}):
@@ -34,7 +34,7 @@ def no_dashboards() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_bills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the bills of the tests' clusters out of the user's own."""
+    """Keep the cost records of the tests' clusters out of the user's state directory."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
@@ -42,27 +42,27 @@ def own_bills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[LocalAWS]:
-    """Start one embedded AWS for all files: a reset takes a fifth of what a start takes."""
+    """Start one embedded AWS for all files: a reset takes a fifth of the time of a start."""
     with LocalAWS() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def aws(embedded: LocalAWS) -> LocalAWS:
-    """Give an embedded AWS that is as new at the first test of a file."""
+    """Return an embedded AWS that is reset before the first test of a file."""
     embedded.reset()
     return embedded
 
 
 @pytest.fixture
 def new_aws(embedded: LocalAWS) -> LocalAWS:
-    """Give an embedded AWS that is as new."""
+    """Return an embedded AWS that is reset before the test."""
     embedded.reset()
     return embedded
 
 
 @pytest.fixture
 def clean(aws: LocalAWS) -> Iterator[LocalAWS]:
-    """Give an embedded AWS, and check afterwards that the test left nothing on it."""
+    """Yield an embedded AWS, and check afterwards that the test left nothing on it."""
     yield aws
     assert leftovers(aws) == {kind: [] for kind in leftovers(aws)}

@@ -8,7 +8,7 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.errors import BadArgument
 from dask_starburst.fleet.blueprint import Blueprint, blueprint
-from dask_starburst.fleet.prewarm import warm_up
+from dask_starburst.fleet.prewarm import prewarm
 from dask_starburst.plan.requests.garbage import GroupFound, usd_per_hour
 from dask_starburst.plan.requests.reuse import SHORTEST_WARM, Kept
 from dask_starburst.settings import ARCHITECTURES, SPOT_POLICIES, UNSET, Settings, check_count, parse_duration
@@ -55,11 +55,12 @@ def warm(
     if not yes:
         click.confirm(f"{_offer(plan, workers, seconds)}. Continue?", abort=True)
     name, kept = run(account, lambda aws: _warm(aws, plan, workers, seconds))
-    click.echo(f"{name} is warm: {kept}. AWS terminates it then; to do so now, run `starburst pool stop {name}`.")
+    stop = f"`starburst pool stop {name}` terminates them now"
+    click.echo(f"pool {name} is warm: {kept}. AWS terminates its instances then; {stop}.")
 
 
 async def _warm(aws: AWS, plan: Blueprint, workers: int, seconds: float) -> tuple[str, Kept]:
-    return await warm_up(aws, plan, workers, seconds, click.echo)
+    return await prewarm(aws, plan, workers, seconds, click.echo)
 
 
 def _offer(plan: Blueprint, workers: int, seconds: float) -> str:

@@ -1,1 +1,1 @@
-"""The cluster as a Dask user sees it: a SpecCluster, its adaptive scaling, its price before a launch."""
+"""The cluster for Dask users: a SpecCluster, its adaptive scaling, and its price before a launch."""

@@ -1,4 +1,4 @@
-"""Adaptive scaling for machines that take a minute to come and cost money from the first second."""
+"""Adaptive scaling for instances that take a minute to start and cost money from the first second."""
 
 from __future__ import annotations
 
@@ -33,23 +33,22 @@ from dask_starburst.settings import AdaptiveSettings
 
 
 class CloudAdaptive(Adaptive):
-    """Follow the work as Dask's own does, with the patience that instances need.
+    """Adaptive scaling as in Dask, with a patience that accounts for the startup time of instances.
 
     Parameters
     ----------
     cluster : StarburstCluster
-        Whom to scale.
+        The cluster to scale.
     interval : float or str, optional
-        Seconds between two decisions. The work is looked at more often, five times but at most every second.
+        Seconds between two decisions. The target is sampled five times as often, but at most every second.
     minimum, maximum, target_duration, worker_key, **kwargs
         As in :class:`distributed.deploy.Adaptive`.
     wait_count : int, optional
-        As in Dask: looks in a row in which a worker has to be superfluous. The same as a
+        As in Dask: the number of consecutive decisions for which a worker has to be superfluous. The same as a
         `scale_down_after` of ``(wait_count - 1) * interval``.
     scale_down_after : float or str, optional
-        Nothing that has been launched is given up before fewer workers were enough for so long.
-        Without it and without `wait_count`: the setting ``adaptive.scale-down-after``; without that
-        too, what a boot takes here (:class:`.Patience`).
+        A launched worker is kept until fewer workers have been sufficient for this long. By default the setting
+        ``adaptive.scale-down-after``; if that is not set either, the measured startup time (:class:`.Patience`).
     """
 
     def __init__(
@@ -66,10 +65,10 @@ class CloudAdaptive(Adaptive):
         **kwargs: Any,
     ) -> None:
         pace = parse_timedelta(interval if interval is not None else dask.config.get("distributed.adaptive.interval"))
-        look = sample_every(pace)
-        super().__init__(cluster, look, minimum, maximum, wait_count, target_duration, worker_key, **kwargs)
+        sampling = sample_every(pace)
+        super().__init__(cluster, sampling, minimum, maximum, wait_count, target_duration, worker_key, **kwargs)
         self.interval = pace
-        self._early = look / 2  # a look that comes a little early decides all the same
+        self._early = sampling / 2  # a sample that comes a little early still leads to a decision
         self._decide_at = 0.0
         settings = cluster.settings.adaptive if hasattr(cluster, "settings") else AdaptiveSettings()
         self._chosen: float | None = settings.scale_down_after
@@ -81,26 +80,26 @@ class CloudAdaptive(Adaptive):
 
     @property
     def scale_down_after(self) -> float:
-        """The present patience in seconds: as it was given, or what a boot takes here."""
+        """The current patience in seconds: as given, or derived from the measured startup times."""
         if self._chosen is not None:
             return self._chosen
         fleet, cloud = getattr(self.cluster, "_fleet", None), getattr(self.cluster, "_cloud", None)
-        startups = fleet.startups.seen(fleet.pool.aws.now()) if fleet is not None else StartupTimes()
+        startups = fleet.startups.snapshot(fleet.pool.aws.now()) if fleet is not None else StartupTimes()
         return (cloud.patience if cloud is not None else Patience()).after(startups)
 
     async def target(self) -> int:
-        """Return how many workers the work asks for, also while there is none to divide it by."""
-        # Asked of the scheduler: what the client knows of its workers may be a second old.
+        """Return the number of workers that the work requires, also while there are none."""
+        # Ask the scheduler, because the client's information about workers may be a second old.
         known = len(await self.scheduler.ncores())
         return workers_for(await super().target(), self.cluster._threads_per_worker(), known)
 
     async def recommendations(self, target: int) -> dict[str, Any]:
-        """Turn the decision into what Dask's loop performs; between two decisions remember the target.
+        """Return the decision as Dask's loop expects it; between two decisions only record the target.
 
         Parameters
         ----------
         target : int
-            Workers.
+            Number of workers.
 
         Returns
         -------
@@ -108,7 +107,7 @@ class CloudAdaptive(Adaptive):
             With the ``status`` ``"same"``, ``"up"`` (and ``n``) or ``"down"`` (and ``workers``).
         """
         now = time.monotonic()
-        # Who waits for workers raises the floor; the maximum has the last word.
+        # A call of wait_for_workers raises the minimum, but not above the maximum.
         least = max(self.minimum, getattr(self.cluster, "awaited", 0))
         limits = Limits(least, self.maximum, self.scale_down_after)
         if now < self._decide_at - self._early:
@@ -120,13 +119,13 @@ class CloudAdaptive(Adaptive):
         running = self.plan & self.observed
         fleet = getattr(self.cluster, "_fleet", None)
         if fleet is not None and target > len(running):
-            fleet.retry_rested()  # what was given up is asked for still, and is not there
+            fleet.retry_rested()  # workers that were given up are still requested
         state = self._state(running)
         decision = recommend(state, target, now, limits)
         self._samples = decision.samples
         if decision.target_workers > state.planned:
             return {"status": "up", "n": decision.target_workers}
-        going = [*decision.cancel, *await self._least(running, decision.retire)]
+        going = [*decision.cancel, *await self._idlest(running, decision.retire)]
         return {"status": "down", "workers": going} if going else {"status": "same"}
 
     def _state(self, running: set[Any]) -> State:
@@ -140,37 +139,37 @@ class CloudAdaptive(Adaptive):
             samples=self._samples,
         )
 
-    async def _least(self, running: set[Any], n: int) -> list[Any]:
-        """Name the `n` running workers that hold least; those on their way out are not among them."""
+    async def _idlest(self, running: set[Any], n: int) -> list[Any]:
+        """Return the `n` running workers that hold the least data, without those that are retiring already."""
         if not n:
             return []
         suggested = await self.workers_to_close(target=len(running) - n)
         return [name for name in suggested if name in running][:n]
 
     async def scale_down(self, workers: Any) -> None:
-        """Take back these wishes; the fleet retires those that run.
+        """Cancel the requests for these workers; the fleet retires the running ones.
 
-        Dask's own waits here until the last result has moved, and looks at no new work meanwhile.
+        Dask's own class waits here until all results have moved, and does not adapt meanwhile.
 
         Parameters
         ----------
         workers : iterable of int
-            Names.
+            Names of workers.
         """
         await self.cluster.scale_down(workers)
 
 
-#: The adaptive scaling whose look is under way in this context. So `scale` tells its requests from those of people,
-#: of which one ends adaptive scaling; and those of one that has been stopped meanwhile are passed over.
+#: The adaptive scaling that is running in this context. It lets `scale` distinguish its calls from a user's call, which
+#: stops adaptive scaling, and ignore calls of an instance that has been stopped.
 adapting: ContextVar[Any] = ContextVar("adapting", default=None)
-#: What Scheduler.workers_to_close takes besides, which is where Dask's own Adaptive hands further keywords to.
+#: Keywords of Scheduler.workers_to_close; Dask's Adaptive passes further keywords on to it.
 _CHOICE = {"memory_ratio"}
-#: The same question in other packages' words.
-_ELSEWHERE = {"minimum_jobs": "minimum", "maximum_jobs": "maximum"}
+#: Keywords of other packages, and ours for the same.
+_OTHER_PACKAGES = {"minimum_jobs": "minimum", "maximum_jobs": "maximum"}
 
 
-def marked(adaptive: Adaptive) -> Adaptive:
-    """Have `adapting` say, during each look of it, that it is this one; any class of adaptive scaling may be given."""
+def mark_calls(adaptive: Adaptive) -> Adaptive:
+    """Set `adapting` during each call of this adaptive scaling, which may be of any class."""
     kind, self = type(adaptive), ref(adaptive)
 
     async def adapt() -> None:
@@ -185,46 +184,46 @@ def marked(adaptive: Adaptive) -> Adaptive:
 
 
 def check_keywords(kind: Any, given: Iterable[str]) -> None:
-    """Refuse keywords that nothing would come of: Dask's own class takes all, and hands them to the scheduler.
+    """Refuse unknown keywords: Dask's own class accepts any, and passes them on to the scheduler.
 
     Raises
     ------
     BadArgument
-        It says which one was meant, as far as that can be guessed.
+        A keyword is unknown; the message suggests a similar one.
     """
     for name in given:
-        if name in _ELSEWHERE:
-            said = f"adapt({name}=…) is of dask-jobqueue, where one job may be several workers"
-            raise BadArgument(f"{said}; give {_ELSEWHERE[name]}=… in workers.")
+        if name in _OTHER_PACKAGES:
+            said = f"adapt({name}=…) is an argument of dask-jobqueue, where a job may have several workers"
+            raise BadArgument(f"{said}; give {_OTHER_PACKAGES[name]}=… in workers.")
     init = getattr(kind, "__init__", None)
     if init is not CloudAdaptive.__init__ and init is not Adaptive.__init__:
-        return  # a user's own class, which may take any keyword
+        return  # a user's class, which may take any keyword
     own = {*signature(CloudAdaptive.__init__).parameters} - {"self", "cluster", "kwargs"}
     known = sorted({*own, *BOUNDS, *_CHOICE})
     for name in given:
         if name not in known:
             near = get_close_matches(name, known, 1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise BadArgument(f"adapt() has no argument {name!r}; it has {', '.join(known)}.{hint}")
+            raise BadArgument(f"adapt() has no argument {name!r}; its arguments are {', '.join(known)}.{hint}")
 
 
 def with_patience(
     kind: Any, after: float | str | None, settings: AdaptiveSettings, patience: Patience, options: dict[str, Any]
 ) -> Any:
-    """Return the class to adapt with, given the patience in the way that it understands.
+    """Return the adaptive class with its patience as a keyword argument that it accepts.
 
     Parameters
     ----------
     kind : type
-        Ours, or any that takes what :class:`distributed.deploy.Adaptive` takes.
+        :class:`CloudAdaptive`, or any class with the arguments of :class:`distributed.deploy.Adaptive`.
     after : float or str, optional
-        ``scale_down_after``, where the user gave it.
+        ``scale_down_after``, if the user gave it.
     settings : AdaptiveSettings
-        For what the user has not given.
+        The defaults for what the user did not give.
     patience : Patience
-        For what neither says.
+        The default if neither says anything.
     options : dict
-        The keyword arguments that it will get besides.
+        The other keyword arguments that the class gets.
     """
     if isinstance(kind, type) and issubclass(kind, CloudAdaptive):
         return partial(kind, scale_down_after=after)

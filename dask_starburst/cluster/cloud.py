@@ -1,4 +1,4 @@
-"""Opening the door to AWS: an account's, or the embedded one's."""
+"""Open a connection to AWS: to an account, or to the embedded AWS."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from dask_starburst.settings import AdaptiveSettings, Settings
 if TYPE_CHECKING:
     from dask_starburst.local import LocalAWS
 
-#: The embedded AWS runs any image in its own Python environment; the name only has to be one.
+#: The embedded AWS runs any image in its own Python environment; only the name is needed.
 LOCAL_IMAGE = "dask-starburst/local"
-#: It answers in milliseconds, so there is no reason to wait between looks as in an account.
+#: The embedded AWS answers in milliseconds, so it can be polled more often than an account.
 _LOCAL_POLL = 0.25
-#: Its instances boot in seconds, so adaptive scaling needs no more patience than Dask's own has.
+#: Its instances boot in seconds, so adaptive scaling needs no more patience than Dask's own.
 _LOCAL_INTERVAL = 1.0
 _LOCAL_PATIENCE = Patience(least=2.0, boot=2.0, most=10.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """An AWS to call, and the settings completed by what is known of it."""
+    """A connection to AWS, and the settings completed for it."""
 
     aws: AWS
     settings: Settings
@@ -43,30 +43,30 @@ class Cloud:
 
     @property
     def patience(self) -> Patience:
-        """The patience of adaptive scaling, where the user has not said it."""
+        """The default patience of adaptive scaling."""
         return _LOCAL_PATIENCE if self.simulated else Patience()
 
     def __str__(self) -> str:
         return f"{'the embedded AWS' if self.simulated else 'AWS'}, {self.aws.region}"
 
     async def close(self) -> None:
-        """Close the door; stop the embedded AWS if it was started here."""
+        """Close the connection; stop the embedded AWS if it was started here."""
         self.aws.close()
         if self.local is None or not self.owned:
             return
         try:
             await asyncio.to_thread(self.local.stop)
-        except RuntimeError:  # the interpreter is exiting and starts no threads any more
+        except RuntimeError:  # the interpreter is exiting and cannot start a thread any more
             self.local.stop()
 
 
 def has_region(settings: Settings) -> bool:
-    """Whether it is known which region is meant."""
+    """Whether a region is configured."""
     return settings.cloud == "local" or bool(AWS(region=settings.region, profile=settings.profile).region)
 
 
 async def open_cloud(settings: Settings) -> Cloud:
-    """Return the AWS that the settings ask for.
+    """Return a connection to the AWS that the settings specify.
 
     Raises
     ------
@@ -90,14 +90,14 @@ def _open_account(settings: Settings) -> AWS:
     aws = AWS(region=settings.region, profile=settings.profile, endpoint_url=settings.endpoint_url)
     if not aws.region:
         raise BadArgument('no AWS region is configured; give region="us-east-1", for example.')
-    if settings.endpoint_url is None:  # what is not AWS itself may have others
+    if settings.endpoint_url is None:  # another endpoint may have other regions
         _check_region(aws.region)
     aws.require_credentials()
     return aws
 
 
 def _check_region(region: str) -> None:
-    if not price_table(region).rates:  # reading what botocore knows takes longer than this list
+    if not price_table(region).rates:  # this list is faster to read than botocore's data
         check_region(region)
 
 
@@ -112,15 +112,15 @@ def _open_local(settings: Settings) -> Cloud:
         local.start()
     if settings.region not in (None, local.region):
         raise BadArgument(
-            f"region={settings.region!r}, but the embedded AWS at {url} plays {local.region}; leave region out."
+            f"region={settings.region!r}, but the embedded AWS at {url} simulates {local.region}; leave region out."
         )
     aws = AWS(endpoint_url=local.endpoint_url, session=local.session())
     return Cloud(aws, _complete(settings, local), local, owned=url is None)
 
 
 def _complete(settings: Settings, local: LocalAWS) -> Settings:
-    """Fill in what an account would know better, and leave what the user chose."""
-    # Without addresses of their own, schedulers of one embedded AWS need ports of their own.
+    """Fill in the defaults for the embedded AWS, and keep what the user chose."""
+    # If instances do not have addresses of their own, schedulers on one embedded AWS need different ports.
     port = local.scheduler_port if local.aliases else _free_port()
     dashboard = settings.scheduler.dashboard_port if local.aliases else 0
     scheduler = replace(settings.scheduler, port=port, dashboard_port=dashboard)
@@ -139,7 +139,7 @@ def _complete(settings: Settings, local: LocalAWS) -> Settings:
 
 
 def _faster(chosen: AdaptiveSettings) -> AdaptiveSettings:
-    """Quicken what was left at its default; who gives exactly the default cannot be told from who gave none."""
+    """Shorten the interval if it has its default value; an explicit default cannot be distinguished."""
     untouched = chosen.interval == AdaptiveSettings().interval
     return replace(chosen, interval=_LOCAL_INTERVAL) if untouched else chosen
 

@@ -1,4 +1,4 @@
-"""A SpecCluster whose processes are wishes: how it starts, how it closes, and what it waits for."""
+"""A SpecCluster whose processes are requests to the fleet: start, close, and wait for workers."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
     from dask_starburst.fleet.session import Session
     from dask_starburst.hooks import Hooks, Launch
 
-# What only a cluster that runs needs is imported where it is used: boto3 and all that calls AWS take a third as long
-# to import as distributed, and many a program imports StarburstCluster without starting one.
+# Modules that only a running cluster needs are imported where they are used: boto3 and the modules that call AWS take a
+# third as long to import as distributed, and many programs import StarburstCluster without starting a cluster.
 
 logger = logging.getLogger(__name__)
 
-#: The scheduler has this many seconds to close its workers and itself before their instances are terminated.
-_GOOD_BYE = 3.0
-#: Dask's own part of closing takes no longer than this: nothing of it costs anything any more.
-_DASKS_OWN = 10.0
+#: Seconds that the scheduler has to close its workers and itself before their instances are terminated.
+_TERMINATE_TIMEOUT = 3.0
+#: The most seconds that Dask's part of closing may take; nothing is billed any more by then.
+_DASK_CLOSE_TIMEOUT = 10.0
 T = TypeVar("T")
 
 
 class CloudCluster(OwnedCluster):
-    """Everything of :class:`.StarburstCluster` that Dask asks of it but no user calls."""
+    """The part of :class:`.StarburstCluster` that Dask calls, but not the user."""
 
     settings: Settings
     events: EventLog
@@ -55,15 +55,15 @@ class CloudCluster(OwnedCluster):
     _session: Session | None = None
     _ledger: Ledger | None = None
     _ledger_updater: LedgerUpdater | None = None
-    #: Whether `scale` has said how many workers there are to be, and `adapt` nothing since.
+    #: Whether the number of workers was set by `scale`, and not by `adapt` since.
     _sized: bool = False
-    #: How many workers each call of `wait_for_workers` waits for.
+    #: The number of workers that each call of `wait_for_workers` waits for.
     _awaited: list[int]
 
     # -- start and close ------------------------------------------------------------------------
 
     async def _start_once(self) -> None:
-        self._lock = asyncio.Lock()  # SpecCluster's _close takes it even where its _start was never reached
+        self._lock = asyncio.Lock()  # SpecCluster's _close acquires it even if its _start was never reached
         self.new_spec["options"]["fleet"] = await self._launch()
         await SpecCluster._start(self)
         await self._check_versions()
@@ -76,7 +76,7 @@ class CloudCluster(OwnedCluster):
         from dask_starburst.hooks import Launch
 
         self._cloud = await open_cloud(self.settings)
-        launch = Launch(self._cloud.settings, self._cloud.aws, self._cloud.simulated, self._tell)
+        launch = Launch(self._cloud.settings, self._cloud.aws, self._cloud.simulated, self._emit)
         try:
             await self._hooks.before_launch(launch)
             return await self._launch_as(launch)
@@ -126,7 +126,7 @@ class CloudCluster(OwnedCluster):
         return self._ledger
 
     async def _check_versions(self) -> None:
-        """Refuse to go on with a scheduler whose messages we would not understand; its workers have its image."""
+        """Refuse a scheduler with incompatible versions; its workers run the same image."""
         from dask_starburst.plan.images import versions
 
         there = (await self.scheduler_comm.versions())["packages"]
@@ -136,74 +136,74 @@ class CloudCluster(OwnedCluster):
             raise VersionMismatch(versions.explain(found, f"the image {self.settings.image}", built=built))
 
     async def _close_once(self) -> None:
-        """Empty the pool before Dask's own part, which calls the cluster closed at its end."""
+        """Release the pool before Dask's part, which marks the cluster closed at its end."""
         with suppress(AttributeError):
             self._adaptive.stop()
-        # Only what was sound is kept; and an embedded AWS that was started for this cluster ends with it.
+        # Only a running cluster is kept warm; an embedded AWS that was started for this cluster stops with it.
         warm = self.status is Status.running and self._cloud is not None and not self._cloud.owned
         ready = self.status is Status.running
         self.status = Status.closing
         if self._session is not None and self._session.lease is not None:
             self._session.lease.closing = True
         if ready:
-            await self._part("the hooks", self._hooks.close(self, self._hook_failed))
+            await self._attempt("the hooks", self._hooks.close(self, self._hook_failed))
         if self._fleet is not None:
-            await self._part("the final report of the scheduler", self._fleet.budget.final_report())
-            await self._part("the loop", self._fleet.stop())  # it would take what follows for losses
+            await self._attempt("the final report of the scheduler", self._fleet.budget.final_report())
+            await self._attempt("the loop", self._fleet.stop())  # it would treat the shutdown as losses
         if self._session is not None:
-            await self._part("giving the pool back", self._end(self._session, warm))
+            await self._attempt("releasing the pool", self._end(self._session, warm))
         if self._ledger_updater is not None:
-            await self._part("the prices", self._ledger_updater.stop())
+            await self._attempt("the prices", self._ledger_updater.stop())
         if self._cloud is not None:
-            await self._part("closing the cost ledger", self._tell_the_end())
-            await self._part("the connection to AWS", self._cloud.close())
-        await self._part("Dask's own part", self._close_dask())
+            await self._attempt("closing the cost ledger", self._emit_closed())
+            await self._attempt("the connection to AWS", self._cloud.close())
+        await self._attempt("Dask's own part", self._close_dask())
         self.status = Status.closed
         self._open.discard(self)
 
-    async def _part(self, what: str, work: Awaitable[T]) -> T | None:
-        """Do one part of closing. Whatever becomes of it, the next one follows."""
+    async def _attempt(self, what: str, work: Awaitable[T]) -> T | None:
+        """Run one step of closing; log its failure, so that the next step follows."""
         try:
             return await work
         except Exception:
-            logger.exception("while cluster %s closed, %s failed", self.name, what)
+            logger.exception("closing cluster %s: %s failed; continuing", self.name, what)
             return None
 
     async def _close_dask(self) -> None:
-        self.shutdown_scheduler = False  # it is gone: Dask must not wait for its answer
+        self.shutdown_scheduler = False  # it is gone: Dask must not wait for its response
         if self.scheduler is not None:
             await self.scheduler.close()
-        self.status = Status.failed  # SpecCluster waits for ever for one that is closing
-        async with asyncio.timeout(_DASKS_OWN):
+        self.status = Status.failed  # SpecCluster would wait for ever if the status were `closing`
+        async with asyncio.timeout(_DASK_CLOSE_TIMEOUT):
             await SpecCluster._close(self)
 
     async def _release(self) -> None:
         if self._session is not None:
             await self._session.end(warm=False)
         if self._cloud is not None:
-            await self._part("closing the cost ledger", self._tell_the_end())
-            await self._part("the connection to AWS", self._cloud.close())
+            await self._attempt("closing the cost ledger", self._emit_closed())
+            await self._attempt("the connection to AWS", self._cloud.close())
 
     @property
-    def _patience(self) -> float:
-        return self.settings.timeouts.close + 2 * _GOOD_BYE
+    def _close_timeout(self) -> float:
+        return self.settings.timeouts.close + 2 * _TERMINATE_TIMEOUT
 
     def _fatal(self) -> StarburstError | None:
         return self._fleet.error if self._fleet is not None else None
 
-    def _tell(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
+    def _emit(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
         assert self._cloud is not None
         self.events.emit(Event(self._cloud.aws.now(), kind, subject, message, level, facts))
 
     def _hook_failed(self, message: str) -> None:
-        self._tell("hook-failed", self.name, message, logging.WARNING)
+        self._emit("hook-failed", self.name, message, logging.WARNING)
 
-    async def _tell_the_end(self) -> None:
+    async def _emit_closed(self) -> None:
         if self._ledger_updater is not None:
             await self._ledger_updater.close()
         if self._session is not None:
             self._keep_record(self._session)
-        self._tell("cluster-closed", self.name, f"cluster {self.name} is closed; it cost {self.cost}")
+        self._emit("cluster-closed", self.name, f"cluster {self.name} is closed; it cost {self.cost}")
 
     def _keep_record(self, session: Session) -> None:
         from dask_starburst.cost.record import record_of, save_record
@@ -211,32 +211,32 @@ class CloudCluster(OwnedCluster):
         pool, now, cost = session.pool, session.aws.now(), self.cost
         if pool is not None and cost.usd:
             opened = now if self.events.began is None else self.events.began
-            startups = session.fleet.startups.seen(now).measured if session.fleet is not None else ()
+            startups = session.fleet.startups.snapshot(now).measured if session.fleet is not None else ()
             save_record(record_of(self.name, pool.name, opened, now, cost, startups))
 
     async def _end(self, session: Session, warm: bool) -> None:
-        """Let the scheduler end, as long as it answers, and give the pool back."""
-        good_bye = asyncio.ensure_future(self._say_good_bye())
+        """Terminate the scheduler, within a timeout, and release the pool."""
+        terminating = asyncio.ensure_future(self._terminate_scheduler())
         try:
-            await asyncio.wait([good_bye], timeout=_GOOD_BYE)
-            left = await session.end(warm=warm, ended=lambda: good_bye.done() and good_bye.result())
+            await asyncio.wait([terminating], timeout=_TERMINATE_TIMEOUT)
+            left = await session.end(warm=warm, ended=lambda: terminating.done() and terminating.result())
         finally:
-            await cancellation.end([good_bye])
+            await cancellation.end([terminating])
         if left:
-            logger.warning("AWS is still terminating: %s", ", ".join(left))
+            logger.warning("instances are still terminating: %s", ", ".join(left))
 
-    async def _say_good_bye(self) -> bool:
-        """Have the scheduler close all of its workers and itself, in one call; whether it has ended.
+    async def _terminate_scheduler(self) -> bool:
+        """Ask the scheduler to close its workers and itself, in one call; return whether it has.
 
-        It answers, or drops the connection, when its lease keeper has ended, which could still act on the pool.
+        The scheduler responds, or drops the connection, once its lease keeper has ended, which could change the pool.
         """
         try:
             if self.scheduler_comm is not None:
                 await self.scheduler_comm.terminate()
         except CommClosedError:
             return True
-        except Exception as error:  # noqa: BLE001 -- it is gone or does not answer; its instance ends in any case
-            logger.debug("the scheduler was not told of the end: %r", error)
+        except Exception as error:  # noqa: BLE001 -- it is gone or does not answer; its instance is terminated anyway
+            logger.debug("the scheduler could not be terminated: %r", error)
             return False
         return self.scheduler_comm is not None
 
@@ -248,22 +248,22 @@ class CloudCluster(OwnedCluster):
             self._begin_to_close()
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
-        # Not SpecCluster's own: after a while it closes a lost worker, which cancels the wish. Here
-        # the fleet replaces it. Its comment there invites clusters to override this.
+        # Not SpecCluster's own method: it closes a lost worker after a while, which cancels the request. Here the fleet
+        # replaces it. The comment there invites clusters to override this method.
         Cluster._update_worker_status(self, op, msg)
         if self._fleet is not None:
             self._fleet.wake()
 
     async def _wait_for_workers(self, n_workers: int = 0, timeout: Any = None) -> None:
-        """Wait as Dask does, but not for workers that cannot come any more; adaptive scaling brings the others."""
+        """Wait as Dask does, but raise if the workers cannot start any more; adaptive scaling requests the others."""
         self._awaited.append(n_workers)
         self._warn_of_waiting(n_workers)
         waiting = asyncio.ensure_future(super()._wait_for_workers(n_workers, timeout=timeout))
         try:
             while not waiting.done():
                 await asyncio.wait([waiting], timeout=0.2)
-                if (hopeless := self._why_hopeless(n_workers)) is not None:
-                    raise hopeless
+                if (blocked_error := self._wait_error(n_workers)) is not None:
+                    raise blocked_error
             await waiting
         finally:
             waiting.cancel()
@@ -271,15 +271,15 @@ class CloudCluster(OwnedCluster):
 
     @property
     def awaited(self) -> int:
-        """As many workers as somebody waits for now: adaptive scaling has no fewer meanwhile, within its maximum."""
+        """The number of workers that callers wait for now: a minimum for adaptive scaling, within its maximum."""
         return max(self._awaited, default=0)
 
     def _warn_of_waiting(self, n_workers: int) -> None:
         if self._adapts and n_workers > self._adaptive.maximum:
             most = self._adaptive.maximum
-            text = f"wait_for_workers({n_workers}) waits for more workers than adaptive scaling has: maximum={most}."
+            text = f"wait_for_workers({n_workers}) waits for more workers than adaptive scaling allows: maximum={most}."
             text += f" Call adapt(maximum={n_workers}) or scale({n_workers})"
-            self._tell("wait-exceeds-maximum", self.name, text, logging.WARNING)
+            self._emit("wait-exceeds-maximum", self.name, text, logging.WARNING)
 
     # -- scaling --------------------------------------------------------------------------------
 
@@ -288,11 +288,11 @@ class CloudCluster(OwnedCluster):
         return self._adaptive is not None and self._adaptive.state in ("starting", "running")
 
     def _is_over(self, adaptive: Any) -> bool:
-        """Whether what asks is adaptive scaling that has been stopped: its last look may still be under way."""
+        """Whether the caller is an adaptive scaling that has been stopped, but still has a call under way."""
         return adaptive is not None and (adaptive is not self._adaptive or adaptive.state == "stopped")
 
     def _end_adapting(self, n: int) -> None:
-        """Let `n` workers hold that somebody has asked for; adaptive scaling would take them back."""
+        """Stop adaptive scaling, because the user has requested `n` workers."""
         if self.status in (Status.closing, Status.closed, Status.failed):
             return  # SpecCluster's own scale(0), at the end
         self._sized = True
@@ -300,26 +300,29 @@ class CloudCluster(OwnedCluster):
             least, most = self._adaptive.minimum, self._adaptive.maximum
             self._adaptive.stop(reason=f"scale({n})")
             if self._cloud is not None:
-                text = f"scale({n}) ends adaptive scaling ({least} to {most} workers); adapt() starts it again"
-                self._tell("adaptive-stopped", self.name, text)
+                text = f"scale({n}) stops adaptive scaling ({least} to {most} workers); adapt() starts it again"
+                self._emit("adaptive-stopped", self.name, text)
 
-    def _take_back(self, surplus: int) -> None:
-        """Cancel requests for workers that are not up. SpecCluster would do it too, in no order."""
+    def _cancel_surplus(self, surplus: int) -> None:
+        """Cancel requests for workers that are not up, in order; SpecCluster would do it in no order."""
         if surplus > 0:
             unordered = self._fleet.unordered() if self._fleet is not None else frozenset()
             for name in first_to_go(self.worker_spec, self.observed, unordered)[:surplus]:
                 del self.worker_spec[name]
 
-    def _why_hopeless(self, n_workers: int) -> StarburstError | None:
+    def _wait_error(self, n_workers: int) -> StarburstError | None:
         if self._fleet is None:
             return None
         if self._fleet.error is not None:
             return self._fleet.error
-        if n_workers > len(self.scheduler_info["workers"]) and (waits := self._fleet.budget.hopeless()) is not None:
+        if (
+            n_workers > len(self.scheduler_info["workers"])
+            and (waits := self._fleet.budget.blocked_error()) is not None
+        ):
             return waits
         failed = self._fleet.failed()
-        told = [error for worker in failed if (error := self._fleet.explained(worker)) is not None]
-        return told[0] if told and len(self.worker_spec) - len(failed) < n_workers else None
+        errors = [error for worker in failed if (error := self._fleet.explained(worker)) is not None]
+        return errors[0] if errors and len(self.worker_spec) - len(failed) < n_workers else None
 
     @property
     def _fleet(self) -> Fleet | None:
@@ -328,7 +331,7 @@ class CloudCluster(OwnedCluster):
 
     @property
     def cost(self) -> Cost:
-        """What the cluster has cost so far, as far as we know the prices."""
+        """The cost of the cluster so far, as far as the prices are known."""
         from dask_starburst.cost.bill import Cost
 
         if self._ledger is None or self._cloud is None:

@@ -1,4 +1,4 @@
-"""When a cluster starts and closes: once each, whatever is cancelled, forgotten or forked."""
+"""Start and close a cluster exactly once, also if it is cancelled, forgotten or forked."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from distributed.utils import NoOpAwaitable
 from dask_starburst import cancellation
 from dask_starburst.errors import SchedulerFailed, StarburstError
 
-#: A clean-up begins anew when it is cancelled, which asyncio does once at the end of a loop.
+#: A release is retried this often if it is cancelled, which asyncio does once at the end of a loop.
 _TRIES = 3
-#: The cluster whose start or close a task is part of, such as a hook's: it cannot wait for what waits for it.
+#: The cluster whose start or close the current task is part of, such as a hook: it must not wait for itself.
 _part_of: ContextVar[OwnedCluster | None] = ContextVar("_part_of", default=None)
 
 
 class OwnedCluster(SpecCluster):
-    """A SpecCluster of the process that made it: what it has begun is ended, however that process goes on."""
+    """A SpecCluster that belongs to the process that created it, and that is closed in every case."""
 
-    #: Those that may have something in AWS. Held here: one whose loop has ended has nothing else that holds it.
+    #: Clusters that may have resources in AWS. A cluster whose loop has ended is not referenced from anywhere else.
     _open: ClassVar[set[OwnedCluster]] = set()
     _starting: asyncio.Future[None] | None = None
     _closing: asyncio.Future[None] | None = None
 
     @abstractmethod
     async def _start_once(self) -> None:
-        """Do all that a start does."""
+        """Start the cluster."""
 
     @abstractmethod
     async def _close_once(self) -> None:
-        """Do all that closing does."""
+        """Close the cluster."""
 
     @abstractmethod
     async def _release(self) -> None:
-        """Do what closing does in AWS, without Dask, also in another loop than the cluster's own."""
+        """Release the resources in AWS, without Dask; may run in another loop than the cluster's own."""
 
     @property
     @abstractmethod
-    def _patience(self) -> float:
+    def _close_timeout(self) -> float:
         """Seconds that closing may take at the exit of the interpreter."""
 
     def _fatal(self) -> StarburstError | None:
@@ -61,7 +61,7 @@ class OwnedCluster(SpecCluster):
         super().__init__(**options)
 
     def __await__(self) -> Generator[Any, Any, Self]:
-        """Start, or wait for what was asked for; a start that is cancelled leaves nothing behind."""
+        """Start the cluster, or wait for the requested workers; a cancelled start leaves nothing behind."""
         first = self.status is Status.created
         try:
             yield from super().__await__()
@@ -74,47 +74,47 @@ class OwnedCluster(SpecCluster):
     async def __aenter__(self) -> Self:
         try:
             return cast(Self, await super().__aenter__())
-        except BaseException:  # `async with` leaves no further chance to close
+        except BaseException:  # `async with` does not call __aexit__ then
             await self._close()
             raise
 
     async def _start(self) -> None:
         if self._starting is None:
-            self._starting = asyncio.ensure_future(self._start_in_one())
+            self._starting = asyncio.ensure_future(self._run_start())
         try:
             await self._starting
         except BaseException as error:  # noqa: BLE001 -- a cancelled start leaves nothing behind either
             if self._closing is None:
                 self.status = Status.failed
             await self._close()
-            raise self._why_not_started(error) from None
+            raise self._start_error(error) from None
 
-    def _why_not_started(self, error: BaseException) -> BaseException:
-        """Return what the user is to see of the error that has ended a start."""
+    def _start_error(self, error: BaseException) -> BaseException:
+        """Return the error to raise for a start that failed."""
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and not (task and task.cancelling()):
             return self._fatal() or SchedulerFailed("the cluster was closed while it started.")
-        # SpecCluster wraps what hinders the scheduler; the user is to see our own words.
+        # SpecCluster wraps the scheduler's error; raise the original.
         return error.__cause__ if isinstance(error.__cause__, StarburstError) else error
 
-    async def _start_in_one(self) -> None:
+    async def _run_start(self) -> None:
         _part_of.set(self)
         self._open.add(self)
         await self._start_once()
 
     def close(self, timeout: float | None = None) -> Any:
-        """Close the cluster; nothing of it is left in AWS then.
+        """Close the cluster and terminate everything that it runs in AWS.
 
         Parameters
         ----------
         timeout : float, optional
-            Seconds to wait for that at the most; it goes on afterwards.
+            The most seconds to wait; closing continues in the background afterwards.
 
         Returns
         -------
         awaitable or None
-            To be awaited where the cluster is asynchronous. If the task that waits is cancelled, the cluster is closed
-            before the cancellation is raised.
+            An awaitable if the cluster is asynchronous. If the waiting task is cancelled, the cluster is closed before
+            the cancellation is raised.
         """
         if self._owner != os.getpid():  # a forked child: the cluster is its parent's
             return NoOpAwaitable() if self.asynchronous else None
@@ -125,8 +125,8 @@ class OwnedCluster(SpecCluster):
         return super().close(timeout)
 
     def _close_elsewhere(self) -> Any:
-        """Close where the cluster's own loop has ended or has never run."""
-        work = self._end_without_dask()
+        """Close a cluster whose own loop has ended or has never run."""
+        work = self._close_without_dask()
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -134,7 +134,7 @@ class OwnedCluster(SpecCluster):
         return work
 
     def sync(self, func: Any, *args: Any, **options: Any) -> Any:
-        """As in every Dask cluster; refused in a forked child, where nothing would ever answer."""
+        """Run a coroutine as every Dask cluster does; refused in a forked child, where the loop does not run."""
         if self._owner != os.getpid():
             raise RuntimeError(
                 f"cluster {self.name} belongs to process {self._owner}, which this one was forked from; connect with"
@@ -142,38 +142,38 @@ class OwnedCluster(SpecCluster):
             )
         return super().sync(func, *args, **options)
 
-    async def _close(self, within_caps: float | None = None) -> None:
-        """Close once, for all who ask, also if they are cancelled meanwhile."""
+    async def _close(self, timeout: float | None = None) -> None:
+        """Close once for all callers, also if they are cancelled meanwhile."""
         if self._owner != os.getpid():
             return
         starting = self._starting
         if starting is None:  # never awaited
             await super()._close()
             return
-        within_us = _part_of.get() is self and (self._closing is not None or not starting.done())
-        if within_us and self.status is Status.failed:
-            return  # SpecCluster's start has failed, and ours closes
+        from_own_task = _part_of.get() is self and (self._closing is not None or not starting.done())
+        if from_own_task and self.status is Status.failed:
+            return  # SpecCluster's start has failed, and our start closes the cluster
         self._begin_to_close()
         assert self._closing is not None
-        if not within_us:
-            await cancellation.outlast(self._closing, within_caps)
+        if not from_own_task:
+            await cancellation.outlast(self._closing, timeout)
 
     def _begin_to_close(self) -> None:
-        """Begin to close, unless that has begun; nothing is to be closed before a start."""
+        """Begin to close, unless closing has begun or the cluster was never started."""
         if self._closing is None and self._starting is not None:
-            self._closing = asyncio.ensure_future(self._close_whatever_comes(self._starting))
+            self._closing = asyncio.ensure_future(self._close_despite_cancellation(self._starting))
 
-    async def _close_whatever_comes(self, starting: asyncio.Future[None]) -> None:
-        """Close, also when ``asyncio.run`` cancels this very task, as it does with all that run at its end."""
+    async def _close_despite_cancellation(self, starting: asyncio.Future[None]) -> None:
+        """Close, also if ``asyncio.run`` cancels this task, as it does with all tasks at its end."""
         _part_of.set(self)
         try:
-            await cancellation.end([starting])  # what it was about to make is known then
+            await cancellation.end([starting])  # then it is known what the start has created
             await self._close_once()
         except asyncio.CancelledError:
-            await self._end_without_dask()
+            await self._close_without_dask()
 
-    async def _end_without_dask(self) -> None:
-        """Give back what AWS has of it where the loop that the cluster lived in ends or has ended."""
+    async def _close_without_dask(self) -> None:
+        """Release the resources in AWS if the cluster's loop is ending or has ended."""
         for _ in range(_TRIES):
             with suppress(asyncio.CancelledError):
                 await self._release()
@@ -188,14 +188,14 @@ class OwnedCluster(SpecCluster):
 
 @atexit.register
 def _close_all() -> None:
-    """Close what a script has forgotten, with more patience than distributed has.
+    """Close the clusters that a script has not closed, with a longer timeout than distributed's.
 
-    Registered after distributed's own, so it runs before it.
+    It is registered after distributed's handler, so that it runs before it.
     """
     for cluster in list(OwnedCluster._open):
         if cluster.shutdown_on_close and cluster._owner == os.getpid():
             with suppress(TimeoutError):
-                cluster.close(timeout=cluster._patience)
+                cluster.close(timeout=cluster._close_timeout)
 
 
 def _forget_clients() -> None:

@@ -1,4 +1,4 @@
-"""What SpecCluster holds: processes that only register a wish with the fleet."""
+"""SpecCluster's processes: they only request a worker or the scheduler from the fleet."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _PAUSE = 0.1
 
 
 class WorkerTask(ProcessInterface):
-    """A worker that somebody wishes for.
+    """A requested worker.
 
-    SpecCluster holds a lock while workers start, fails the batch when one fails and never replaces
-    a lost one. So starting only records the wish, and the fleet does the rest.
+    SpecCluster holds a lock while workers start, fails the batch if one fails, and never replaces a lost worker. So
+    starting only requests the worker, and the fleet does the rest.
     """
 
     def __init__(self, scheduler: str, *, name: Name, fleet: Fleet, group: str, **_: Any) -> None:
@@ -33,18 +33,18 @@ class WorkerTask(ProcessInterface):
         self._group = group
 
     async def start(self) -> None:
-        """Wish for it."""
+        """Request the worker."""
         self._fleet.request(self.name, self._group)
         await super().start()
 
     async def close(self) -> None:
-        """Cancel the wish; the fleet retires it."""
+        """Cancel the request; the fleet retires the worker."""
         self._fleet.cancel(self.name)
         await super().close()
 
 
 class SchedulerTask(ProcessInterface):
-    """The scheduler; starting waits until it answers."""
+    """The scheduler; starting waits until it accepts connections."""
 
     def __init__(self, *, fleet: Fleet, connection_args: dict[str, Any], timeout: float) -> None:
         super().__init__()
@@ -53,12 +53,12 @@ class SchedulerTask(ProcessInterface):
         self._timeout = timeout
 
     async def start(self) -> None:
-        """Wish for it and connect to it.
+        """Request the scheduler and connect to it.
 
         Raises
         ------
         StarburstError
-            It could not be started, or cannot be reached from here.
+            The scheduler failed to start, or cannot be reached.
         """
         fleet = self._fleet
         fleet.request(SCHEDULER, HEAD)
@@ -69,8 +69,8 @@ class SchedulerTask(ProcessInterface):
         await super().start()
 
     async def _connect(self) -> None:
-        """Try until the scheduler answers; what hinders it to start ends this too."""
-        from dask_starburst.fleet.tls import refusal  # with cryptography, which only a cluster that exists needs
+        """Retry until the scheduler accepts a connection; raise if the fleet fails."""
+        from dask_starburst.fleet.tls import refusal  # imports cryptography, which only a running cluster needs
 
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
@@ -83,19 +83,18 @@ class SchedulerTask(ProcessInterface):
                 await comm.close()
                 return
             except OSError as error:
-                # Before the container runs, what answers there may be the scheduler of an earlier cluster.
+                # Before the container runs, the scheduler of an earlier cluster may answer at this address.
                 if self._runs() and (refused := refusal(error)):
                     raise SchedulerFailed(
                         f"the scheduler at {address} and this computer do not accept each other's TLS certificates:"
                         f" {refused}. With security=…, its certificates have to be of one authority, valid now, and"
-                        " for TLS servers and clients; else something in between answers in the scheduler's place."
+                        " for TLS servers and clients. Without it, a proxy may be answering instead of the scheduler."
                     ) from error
                 if loop.time() > deadline:
                     raise SchedulerFailed(
-                        f"the scheduler at {address} cannot be reached from here within"
-                        f" {self._timeout:g} s ({error}). Is a firewall or a VPN in between? Your"
-                        ' address is admitted as network={"caller": …}; give the one you really'
-                        " come from."
+                        f"the scheduler at {address} could not be reached within {self._timeout:g} s ({error}). Is a"
+                        " firewall or a VPN in between? Only your detected address is admitted; set the right one with"
+                        ' network={"caller": …}.'
                     ) from error
             await asyncio.sleep(_PAUSE)
 
@@ -104,5 +103,5 @@ class SchedulerTask(ProcessInterface):
         return worker is not None and worker.state in (WorkerState.STARTED, WorkerState.READY)
 
     async def close(self) -> None:
-        """Nothing: the pool is emptied as a whole."""
+        """Do nothing, because the pool is released as a whole."""
         await super().close()

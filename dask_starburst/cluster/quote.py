@@ -1,4 +1,4 @@
-"""What a cluster would be launched as and cost: asked before anything is launched."""
+"""Show what a cluster would launch and cost, before anything is launched."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from dask_starburst.plan.money.quote import LaunchSpec, Quote, compute_quote, on
 from dask_starburst.plan.requests.pool import FALLBACK_GROUPS
 from dask_starburst.settings import Settings
 
-#: Where prices are from when no region is configured, and nobody can be asked.
+#: The region of the prices if none is configured.
 _REGION = "us-east-1"
 
 
 def quote(**settings: Any) -> Quote:
-    """Say what a cluster would be launched as and cost; nothing is launched, nothing is made.
+    """Return what a cluster would launch and cost, without launching or creating anything.
 
-    With credentials AWS is asked for its prices and for what the account may have; without, what is bundled counts.
+    With credentials, prices and the account's quotas are read from AWS; without, the bundled prices are used.
 
     Parameters
     ----------
@@ -39,24 +39,24 @@ def quote(**settings: Any) -> Quote:
     Returns
     -------
     Quote
-        Its repr is for people.
+        Its repr is for users.
 
     Raises
     ------
     BadArgument
-        Some argument is wrong.
+        An argument is not valid.
 
     Examples
     --------
     >>> quote(n_workers=10, arch="arm64")  # doctest: +SKIP
     """
     loaded = Settings.load(**settings)
-    with ThreadPoolExecutor(1) as thread:  # a notebook's own loop runs already
+    with ThreadPoolExecutor(1) as thread:  # a notebook has a running loop already
         return thread.submit(asyncio.run, preview(loaded)).result()
 
 
 async def preview(settings: Settings) -> Quote:
-    """Return what a cluster of these settings would cost.
+    """Return the quote of a cluster with these settings.
 
     Raises
     ------
@@ -71,7 +71,7 @@ async def preview(settings: Settings) -> Quote:
     try:
         cloud = await open_cloud(settings)
     except NoCredentials:
-        return await offline(planned, *facts, "no AWS credentials here: nothing was asked of AWS")
+        return await offline(planned, *facts, "no AWS credentials were found: AWS was not queried")
     try:
         return await _priced(planned, cloud, facts)
     finally:
@@ -79,15 +79,15 @@ async def preview(settings: Settings) -> Quote:
 
 
 async def quote_in(cloud: Cloud | None, planned: Blueprint, pool: str) -> Quote:
-    """Return the same for a cluster in its own cloud; None: before it has begun to start.
+    """Return the quote of a cluster through its own connection; `cloud` is None before the cluster starts.
 
-    What runs in its `pool` already is part of the plan, and does not count twice against a quota.
+    Instances that already run in its `pool` are part of the plan, and do not count twice against a quota.
     """
     return await (preview(planned.settings) if cloud is None else _priced(planned, cloud, (), pool))
 
 
 async def offline(planned: Blueprint, *facts: str) -> Quote:
-    """Return the same with nobody asked: bundled prices count."""
+    """Return the quote without querying AWS: the bundled prices are used."""
     return await _priced(planned, None, facts)
 
 
@@ -106,7 +106,7 @@ async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...
     account = await _account(cloud.aws, planned, pool) if cloud is not None else _Account()
     return compute_quote(
         f"the embedded AWS, {region}" if cloud is not None and cloud.simulated else region,
-        wanted(planned),
+        requested(planned),
         {
             (kind, market): book.spot(kind) if market == "spot" else book.on_demand(kind)
             for kind in planned.types
@@ -122,8 +122,8 @@ async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...
 
 
 def _fargate(planned: Blueprint, region: str) -> Price | None:
-    """Say what Fargate would charge for as much; None where the bundled list has nothing."""
-    head, worker, workers = planned.head_type, planned.worker_types[0], wanted(planned).workers
+    """Return the price of the same capacity on Fargate; None if the bundled list lacks the region."""
+    head, worker, workers = planned.head_type, planned.worker_types[0], requested(planned).workers
     with suppress(PriceUnknown):
         return on_fargate(((1, head), (workers, worker)), fargate_rates(region, worker.arch))
     return None
@@ -131,24 +131,24 @@ def _fargate(planned: Blueprint, region: str) -> Price | None:
 
 @dataclass
 class _Account:
-    """What an account says of a plan."""
+    """The account's facts about a plan: quotas, refusals, and the cost of idle resources."""
 
     facts: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     idle: list[tuple[str, float]] = field(default_factory=list)
 
-    def tell(self, kind: str, subject: str, message: str, level: int = 0, **facts: Any) -> None:
-        """Hear what a launch would tell of quotas."""
+    def emit(self, kind: str, subject: str, message: str, level: int = 0, **facts: Any) -> None:
+        """Collect the messages that a launch would emit about quotas."""
         self.facts.append(message.removesuffix("."))
 
 
 async def _account(aws: AWS, planned: Blueprint, pool: str) -> _Account:
-    """Ask for the quotas, and for what is kept when nothing runs; who is denied that gets a plan all the same."""
-    found, asked = _Account(), wanted(planned)
-    request = planned.request(asked.workers + asked.spares)
-    quotas = await preflight.look(aws, request)
+    """Read the quotas and the idle resources of the account; a denied call does not prevent a quote."""
+    found, sizes = _Account(), requested(planned)
+    request = planned.request(sizes.workers + sizes.spares)
+    quotas = await preflight.fetch_quotas(aws, request)
     try:
-        preflight.check(quotas, request, pool, found.tell)
+        preflight.check(quotas, request, pool, found.emit)
         if not found.facts:
             found.facts.append(f"all of it fits in the account's vCPU quotas in {aws.region}")
     except QuotaExceeded as error:
@@ -159,8 +159,8 @@ async def _account(aws: AWS, planned: Blueprint, pool: str) -> _Account:
     return found
 
 
-def wanted(planned: Blueprint) -> LaunchSpec:
-    """Return what a blueprint asks for, as far as it costs something."""
+def requested(planned: Blueprint) -> LaunchSpec:
+    """Return the parts of a blueprint that cost something."""
     settings = planned.settings
     return LaunchSpec(
         head=planned.head_type.name,

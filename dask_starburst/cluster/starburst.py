@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Never
 from distributed.deploy.adaptive import Adaptive
 from distributed.utils import Log, Logs
 
-from dask_starburst.cluster.adaptive import CloudAdaptive, adapting, check_keywords, marked, with_patience
+from dask_starburst.cluster.adaptive import CloudAdaptive, adapting, check_keywords, mark_calls, with_patience
 from dask_starburst.cluster.lifecycle import CloudCluster
 from dask_starburst.cluster.processes import SchedulerTask, WorkerTask
 from dask_starburst.events import EventLog, show_progress
@@ -21,98 +21,96 @@ from dask_starburst.settings import UNSET, Settings, check_count
 if TYPE_CHECKING:
     from dask_starburst.views.report import ClusterReport
 
-# As in `lifecycle`, what only a cluster that exists needs is imported where it is used.
+# As in `lifecycle`, modules that only a running cluster needs are imported where they are used.
 
 
 class StarburstCluster(CloudCluster):
     """A Dask cluster on ECS tasks on EC2 instances that it launches and terminates itself.
 
-    Every argument is also a setting of ``dask.config`` below ``starburst``, with ``-`` for ``_``. What is not given is
-    taken from there; None means null.
+    Every argument is also a setting of ``dask.config`` below ``starburst``, with ``-`` for ``_``. Arguments that are
+    not given are read from there; None means null.
 
     Parameters
     ----------
     n_workers : int, optional
-        How many workers. Without it the cluster adapts to its work, between
-        ``adaptive.minimum`` (0) and ``adaptive.maximum`` (10) workers.
+        The number of workers. Without it the cluster adapts to its work, between ``adaptive.minimum`` (0) and
+        ``adaptive.maximum`` (10) workers.
     arch : {"arm64", "x86_64"}
-        The processors: Graviton, or Intel and AMD.
+        The processor architecture: Graviton, or Intel and AMD.
     instance_types : list of str, optional
-        The EC2 types that workers may run on. Without it: all of the catalogue that have as many vCPUs
-        as the smallest one that fits `worker`, ten and more, so that Spot has a choice.
+        The EC2 types that workers may run on. By default all types of the catalogue with as many vCPUs as the smallest
+        one that fits `worker`: ten or more, so that Spot has a choice.
     worker : mapping or WorkerShape, optional
         ``nthreads`` (count) and ``memory_limit`` (bytes, or ``"16 GiB"``) of one worker.
     spot_policy : {"spot", "spot_with_fallback", "on-demand"}
-        How workers are bought; with ``"spot_with_fallback"`` on demand where AWS has had no Spot for
-        ``timeouts.fallback``. The scheduler is always on demand.
+        The purchase option of workers. With ``"spot_with_fallback"`` a worker runs on demand if Spot has had no
+        capacity for ``timeouts.fallback``. The scheduler always runs on demand.
     spot_notices : bool
-        Whether workers listen for Spot notices and hand over what they hold before AWS takes their instance.
+        Whether workers listen for Spot notices and transfer their data before AWS interrupts their instance.
     on_rebalance : {"replace", "ignore"}
-        Whether a worker whose instance AWS expects to take back is replaced; first comes the new one.
+        Whether a worker is replaced after a rebalance recommendation; the new worker starts before the old one retires.
     image : str, optional
-        A container image that you have, with dask_starburst in it. Without it one is built of the environment, in an
-        account; the embedded AWS runs this Python environment.
+        An existing container image that contains dask_starburst. By default an image is built from the environment; the
+        embedded AWS runs this Python environment without an image.
     environment : str, optional
-        What the workers have: a ``requirements.txt``, ``pyproject.toml``, ``uv.lock``, ``pylock.toml`` or
-        ``environment.yml``, or a folder with one of them. Without it: the packages of this Python.
+        The workers' packages: a ``requirements.txt``, ``pyproject.toml``, ``uv.lock``, ``pylock.toml`` or
+        ``environment.yml``, or a folder with one of them. By default the packages of this Python environment.
     ecr_image_ttl_days : int, optional
-        ECR deletes an image so many days after it was pushed; one that is used is renewed before.
+        ECR deletes an image this many days after it was pushed; an image in use is renewed before.
     hooks : list, optional
         Objects with some of ``on_before_launch``, ``on_ready`` and ``on_close``; see :class:`.LifecycleHook`.
     region, profile : str, optional
         As in your AWS configuration; None for its default.
     cloud : {"local"}, optional
-        The embedded AWS on this computer in place of an account.
+        Use the embedded AWS on this computer instead of an account.
     endpoint_url : str, optional
-        Another endpoint than AWS's own; with ``cloud="local"`` that of an embedded AWS that runs
-        already.
+        Another endpoint than AWS's; with ``cloud="local"`` that of an embedded AWS that is running already.
     name : str, optional
-        A name for people.
+        A name to recognize the cluster by.
     quiet : bool
-        Whether to keep progress to the log and ``cluster.events``, and print none.
+        Whether to print no progress; events still go to the log and to ``cluster.events``.
     max_workers : int
-        More workers than this are refused.
+        The most workers that may be requested.
     max_hourly_cost : float, optional
-        USD that the cluster may cost an hour, the scheduler included. A launch above it is refused; workers beyond it
-        wait until there is money for their instance.
+        The most that the cluster may cost an hour, in USD, including the scheduler. A launch above it is refused;
+        further workers wait until the cap allows their instance.
     max_total_cost : float, optional
-        USD that the cluster may cost in all. At 80 % it warns; then it takes its workers down and closes, also when
-        the client is gone.
+        The most that the cluster may cost in all, in USD. The cluster warns at 80 %, and closes at 100 %, also if the
+        client is gone.
     cost_alert_threshold : float, optional
-        USD an hour from which on it warns.
+        The hourly cost above which the cluster warns, in USD.
     idle_timeout : float or str, optional
-        After so long without work the scheduler ends the cluster. Seconds, or ``"20 minutes"``; None for never.
+        The scheduler ends the cluster after this time without work. Seconds, or ``"20 minutes"``; None for never.
     no_client_timeout : float or str, optional
-        It does so too when nobody has been connected, and no task has run, for so long.
+        The scheduler ends the cluster after this time without a client and without a running task.
     warm : int
-        How many empty instances are kept ready beyond what the workers need, so that the next ones
-        start at once.
+        The number of spare instances that are kept ready, so that further workers start at once.
     warm_timeout : float or str
-        How long an instance without a worker is kept before it is terminated. From 60 s on it holds
-        over ``close()`` as well: the next cluster with the same specification takes the instances.
+        The time for which an instance without a worker is kept before it is terminated. From 60 s on instances are
+        kept after ``close()`` too: the next cluster with the same specification uses them.
     lease : float or str
-        AWS empties the pool by itself when nobody has renewed for so long.
+        The time after which AWS empties the pool unless the client or the scheduler renews the lease.
     security : distributed.Security, optional
-        Your own TLS certificates. Without it the cluster has a certificate authority of its own.
+        Your own TLS certificates. By default the cluster creates its own certificate authority.
     tags : mapping, optional
         Tags on every AWS resource.
     build, scheduler, adaptive, network, timeouts, storage : mapping, optional
         Groups of settings; see the configuration reference.
     asynchronous : bool
-        Whether to be used with ``async``/``await``.
+        Whether the cluster is used with ``async``/``await``.
     loop : tornado.ioloop.IOLoop, optional
         The loop to run in.
     shutdown_on_close : bool
-        As in every Dask cluster: whether the end of the interpreter closes it.
+        As in every Dask cluster: whether the cluster is closed when the interpreter exits.
 
     Raises
     ------
     BadArgument
-        Some argument is wrong; nothing was launched.
+        An argument is not valid; nothing was launched.
     NoCredentials, CredentialsExpired, PermissionDenied
-        AWS does not let us; what was begun has been undone.
+        AWS refused the credentials or a call; the start was undone.
     SchedulerFailed, LeaseExpired, AWSError
-        It could not be started; what was begun has been undone.
+        The cluster failed to start; the start was undone.
 
     Examples
     --------
@@ -177,13 +175,13 @@ class StarburstCluster(CloudCluster):
                 name=name,
                 shutdown_on_close=shutdown_on_close,
             )
-        except BaseException:  # Ctrl-C as well: nothing may be left running
+        except BaseException:  # Ctrl-C as well: leave nothing running
             if not asynchronous and hasattr(self, "status"):
                 self.close()
             raise
 
     def _prepare(self) -> tuple[str, dict[str, Any]]:
-        """Make the certificates and the blueprint; return the name, and what SpecCluster has to know of a worker."""
+        """Create the certificates and the blueprint; return the name, and SpecCluster's specification of a worker."""
         from dask_starburst.environment.hook import ImageHook
         from dask_starburst.fleet import tls
         from dask_starburst.fleet.blueprint import blueprint
@@ -193,7 +191,7 @@ class StarburstCluster(CloudCluster):
         self.events = EventLog(quiet=self.settings.quiet)
         if not self.settings.quiet:
             show_progress()
-        # What people add comes first: it may say what is to be built.
+        # The user's hooks run first: they may change what is built.
         self._hooks = Hooks((*named_hooks(self.settings.hooks), ImageHook()))
         own = self.settings.security
         self._certificates = tls.issue(name) if own is None else tls.adopt(own)
@@ -205,83 +203,83 @@ class StarburstCluster(CloudCluster):
     # -- Dask's hooks ---------------------------------------------------------------------------
 
     def scale(self, n: int = 0, memory: str | None = None, cores: int | None = None) -> Any:
-        """Ask for `n` workers; lost ones are replaced without asking again.
+        """Request `n` workers; lost workers are replaced.
 
-        A cluster that adapts stops adapting and keeps to `n` from here on, until :meth:`adapt`. Of fewer workers than
-        before, requests are taken back first that are not up yet, then the latest workers go.
+        This stops adaptive scaling until :meth:`adapt` is called again. To scale down, workers that are not up yet are
+        cancelled first, then the latest workers are retired.
 
         Parameters
         ----------
         n : int
-            Workers.
+            Number of workers.
         memory : str, optional
-            Memory of all together, such as ``"100 GiB"``.
+            Total memory of the workers, such as ``"100 GiB"``.
         cores : int, optional
-            Threads of all together.
+            Total number of threads of the workers.
 
         Raises
         ------
         BadArgument
-            Negative, no number, or above ``max_workers``.
+            The number is negative, not a number, or above ``max_workers``.
         """
-        wanted = workers_requested(n, memory, cores, self._shape, self.settings.max_workers)
+        requested = workers_requested(n, memory, cores, self._shape, self.settings.max_workers)
         if self._is_over(adapting.get()):
             return None
         if adapting.get() is None:
-            self._end_adapting(wanted)
+            self._end_adapting(requested)
         if self._fleet is not None:
             self._fleet.retry_failed()
-        self._take_back(len(self.worker_spec) - wanted)
-        return super().scale(wanted)
+        self._cancel_surplus(len(self.worker_spec) - requested)
+        return super().scale(requested)
 
     async def scale_down(self, workers: Iterable[Any]) -> None:
-        """Retire these workers, and ask for no others in their place.
+        """Retire these workers without replacing them.
 
         Parameters
         ----------
         workers : iterable of int
-            Names, such as those in ``cluster.workers``.
+            Names of workers, as in ``cluster.workers``.
         """
         if not self._is_over(adapting.get()):
             await super().scale_down(workers)
 
     def adapt(self, Adaptive: type[Adaptive] = CloudAdaptive, **kwargs: Any) -> Adaptive:  # noqa: N803 -- Dask's name
-        """Follow the work: as :meth:`distributed.deploy.Cluster.adapt`, within ``max_workers``.
+        """Scale adaptively as :meth:`distributed.deploy.Cluster.adapt`, within ``max_workers``.
 
         Parameters
         ----------
         minimum, maximum : int
-            Workers; by default those of the settings, as ``interval`` and ``scale_down_after`` are. A `maximum` of
-            None or infinity is ``max_workers``.
+            Numbers of workers. They default to the settings, as ``interval`` and ``scale_down_after`` do. A `maximum`
+            of None or infinity is ``max_workers``.
         minimum_cores, maximum_cores : int
-            The same in threads.
+            The same as numbers of threads.
         minimum_memory, maximum_memory : str
-            The same in memory, such as ``"100 GiB"``.
+            The same as memory, such as ``"100 GiB"``.
         **kwargs
-            Further arguments of :class:`.CloudAdaptive`; those of Dask's own, such as ``wait_count``, work.
+            Further arguments of :class:`.CloudAdaptive`, including those of Dask's own class, such as ``wait_count``.
 
         Raises
         ------
         BadArgument
-            A bound is negative, not a number, above ``max_workers`` or above the other; or the argument is unknown.
+            A bound is negative, not a number, above ``max_workers`` or above the other one; or an argument is unknown.
         """
         check_keywords(Adaptive, kwargs)
-        ours = self.settings.adaptive
-        asked = {key: kwargs.pop(key) for key in BOUNDS if key in kwargs}
-        least, most = bounds(asked, (ours.minimum, ours.maximum), self._shape, self.settings.max_workers)
-        kwargs["interval"] = ours.interval if kwargs.get("interval") is None else kwargs["interval"]
-        kwargs.setdefault("target_duration", ours.target_duration)
+        defaults = self.settings.adaptive
+        given = {key: kwargs.pop(key) for key in BOUNDS if key in kwargs}
+        least, most = bounds(given, (defaults.minimum, defaults.maximum), self._shape, self.settings.max_workers)
+        kwargs["interval"] = defaults.interval if kwargs.get("interval") is None else kwargs["interval"]
+        kwargs.setdefault("target_duration", defaults.target_duration)
         usual = self._cloud.patience if self._cloud is not None else Patience()
-        patient = with_patience(Adaptive, kwargs.pop("scale_down_after", None), ours, usual, kwargs)
+        patient = with_patience(Adaptive, kwargs.pop("scale_down_after", None), defaults, usual, kwargs)
         self._sized = False
-        return marked(super().adapt(Adaptive=patient, minimum=least, maximum=most, **kwargs))
+        return mark_calls(super().adapt(Adaptive=patient, minimum=least, maximum=most, **kwargs))
 
     @property
     def _shape(self) -> Shape:
         return Shape(self._threads_per_worker(), self._memory_per_worker())
 
     async def _get_logs(self, cluster: bool = True, scheduler: bool = True, workers: Any = True) -> Logs:
-        """Read logs from CloudWatch, where those of processes that are gone are too."""
+        """Read logs from CloudWatch, which also has those of ended processes."""
         from dask_starburst.fleet.logs import chosen_names, read_logs
 
         logs = Logs()
@@ -293,9 +291,9 @@ class StarburstCluster(CloudCluster):
         return logs
 
     def quote(self, n_workers: int | None = None) -> Any:
-        """Return what this cluster would cost an hour with a number of workers; nothing is launched.
+        """Return the hourly cost of this cluster with a number of workers, without launching anything.
 
-        Before there is a cluster, :func:`dask_starburst.quote` returns the same.
+        Without a cluster, use :func:`dask_starburst.quote`.
 
         Parameters
         ----------
@@ -305,7 +303,7 @@ class StarburstCluster(CloudCluster):
         Returns
         -------
         Quote
-            Amounts in US dollars an hour. A coroutine where the cluster is asynchronous.
+            Amounts in US dollars an hour. A coroutine if the cluster is asynchronous.
 
         Raises
         ------
@@ -315,15 +313,15 @@ class StarburstCluster(CloudCluster):
         from dask_starburst.cluster.quote import quote_in
 
         check_count("n_workers", n_workers, self.settings.max_workers)
-        wanted = self.settings if n_workers is None else replace(self.settings, n_workers=n_workers)
+        requested = self.settings if n_workers is None else replace(self.settings, n_workers=n_workers)
         pool = self._session.pool if self._session is not None else None
-        planned = replace(self._blueprint, settings=wanted)
+        planned = replace(self._blueprint, settings=requested)
         return self.sync(quote_in, self._cloud, planned, pool.name if pool is not None else "")
 
-    # -- what there is to see -------------------------------------------------------------------
+    # -- display --------------------------------------------------------------------------------
 
     def report(self) -> ClusterReport:
-        """Return what there is to say about the cluster now."""
+        """Return a report of the cluster's current state."""
         from dask_starburst.views.report import report_of
 
         types = [t.name for t in self._blueprint.worker_types]
@@ -331,7 +329,7 @@ class StarburstCluster(CloudCluster):
 
     @property
     def dashboard_link(self) -> str:
-        """The address of Dask's dashboard; empty where there is none."""
+        """The address of Dask's dashboard; empty if it is disabled."""
         return str(super().dashboard_link) if self.settings.scheduler.dashboard else ""
 
     def __repr__(self) -> str:

@@ -199,7 +199,7 @@ class Ledger:
         match event.kind:
             case "instance-launched":
                 self.instance_started(subject, facts["type"], facts["market"], at, facts["group"])
-            case "instance-dated":
+            case "instance-timestamps":
                 self.correct(subject, facts["launched"], facts["ended"], facts["zone"], facts["taken"])
             case "instance-terminated":
                 self.instance_ended(subject, at)

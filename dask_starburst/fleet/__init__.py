@@ -1,1 +1,1 @@
-"""The shell around `plan`: sets the account up, checks a pool out, and keeps it as wished."""
+"""Calls AWS for `plan`: sets up the account, checks out a pool, and keeps it at the requested size."""

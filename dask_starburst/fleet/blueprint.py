@@ -1,4 +1,4 @@
-"""What a cluster consists of, derived from its settings before anything is launched."""
+"""The parts of a cluster, derived from its settings before anything is launched."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dask_starburst.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """What a cluster consists of, before there is any of it."""
+    """The parts of a cluster: its settings, instance types, worker size and TLS secret."""
 
     settings: Settings
     worker_types: tuple[InstanceType, ...]
@@ -28,15 +28,15 @@ class Blueprint:
 
     @property
     def types(self) -> tuple[str, ...]:
-        """The instance types that are wanted, the scheduler's first."""
+        """The requested instance types, the scheduler's first."""
         return (self.head_type.name, *(t.name for t in self.worker_types))
 
     def request(self, workers: int) -> CapacityRequest:
-        """Return what it launches with so many workers."""
+        """Return the capacity that the cluster requests for this number of workers."""
         return CapacityRequest(self.head_type, self.worker_types, FALLBACK_GROUPS[self.settings.spot_policy], workers)
 
     def spec(self, account: Account) -> PoolSpec:
-        """Return what its pool is made from in this account."""
+        """Return the specification of its pool in this account."""
         settings = self.settings
         return pool_spec(
             account,
@@ -51,7 +51,7 @@ class Blueprint:
 
 
 def blueprint(settings: Settings, secret: str) -> Blueprint:
-    """Return what a cluster of these settings consists of.
+    """Return the blueprint of a cluster with these settings.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def blueprint(settings: Settings, secret: str) -> Blueprint:
         An instance type is unknown, of the wrong architecture or too small for the worker.
     """
     shape, known = settings.worker, catalogue()
-    region = settings.region or "us-east-1"  # only its prices matter here
+    region = settings.region or "us-east-1"  # only used for prices
     types = worker_types(
         known, settings.arch, settings.instance_types, shape.nthreads, shape.memory_limit, region=region
     )
@@ -68,12 +68,12 @@ def blueprint(settings: Settings, secret: str) -> Blueprint:
 
 
 def available_types(blueprint: Blueprint, account: Account) -> Blueprint:
-    """Return the blueprint without the worker types that AWS does not sell in the zone.
+    """Return the blueprint without the worker types that AWS does not offer in the zone.
 
     Raises
     ------
     BadArgument
-        The user asked for one of them by name, the scheduler's included.
+        The user named one of them, or it is the scheduler's type.
     """
     settings, zone = blueprint.settings, account.subnet
     chosen = [blueprint.head_type.name, *(settings.instance_types or ())]
@@ -81,7 +81,7 @@ def available_types(blueprint: Blueprint, account: Account) -> Blueprint:
     left = tuple(t for t in blueprint.worker_types if t.name in zone.available_types)
     if missing or not left:
         raise BadArgument(
-            f"AWS does not sell {', '.join(missing or (t.name for t in blueprint.worker_types))} in {zone.name}; give"
+            f"AWS does not offer {', '.join(missing or (t.name for t in blueprint.worker_types))} in {zone.name}; give"
             ' other types, or a subnet in another zone with network={"subnet": "subnet-…"}.'
         )
     shape = settings.worker
@@ -89,17 +89,17 @@ def available_types(blueprint: Blueprint, account: Account) -> Blueprint:
 
 
 def caps_of(settings: Settings) -> Caps:
-    """Return what a cluster of these settings may cost."""
+    """Return the cost caps of these settings."""
     return Caps(settings.max_hourly_cost, settings.max_total_cost, settings.cost_alert_threshold)
 
 
 def within_caps(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
-    """Return the blueprint with the worker types that suit these caps.
+    """Return the blueprint with the worker types that fit within these caps.
 
     Raises
     ------
     BudgetExceeded
-        A cap does not allow what was asked for.
+        The launch would exceed a cap.
     """
     settings, group = blueprint.settings, FALLBACK_GROUPS[blueprint.settings.spot_policy][0]
     types = blueprint.worker_types

@@ -1,4 +1,4 @@
-"""Giving back what a session has checked out, whatever goes wrong on the way."""
+"""Release the pool that a session has checked out, also when AWS calls fail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dask_starburst.errors import CredentialsExpired
 from dask_starburst.fleet.pool import release, reuse
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool, owns
-from dask_starburst.fleet.pool.preflight import Tell
+from dask_starburst.fleet.pool.preflight import Emit
 from dask_starburst.plan.loop.state import HEAD, SCHEDULER
 from dask_starburst.plan.requests.pool import PoolNames
 from dask_starburst.plan.requests.reuse import SHORTEST_WARM
@@ -26,40 +26,40 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for the last calls of a clean-up that has waited until its time was over.
+#: Seconds for the last calls of a release that has reached its deadline.
 _LAST = 5.0
 
 
 @dataclass
 class Release:
-    """The end of one session.
+    """Releases the pool of one session.
 
     Parameters
     ----------
     aws : AWS
         The account.
     session : str
-        Whose claim it is.
+        The ID of the session that holds the claim.
     settings : Settings
-        With ``timeouts.close``, and for how long instances are kept.
-    tell : callable
-        Is told of a pool that is kept warm, or that could not be given back.
+        Provides ``timeouts.close`` and ``warm_timeout``.
+    emit : callable
+        Receives an event if the pool is kept warm or could not be released.
     names : PoolNames or None
-        Of the pool that was claimed, or was about to be.
+        Names of the pool that was claimed, or was being claimed.
     making : bool
-        Whether anything of it was touched.
+        Whether the session has begun to create the pool's resources.
     entrance : str or None
-        The security group that may admit the caller by now.
+        The security group whose ingress rule may already admit the caller.
     pool : Pool or None
-        As it was made; None where its making failed.
+        The pool; None if it was not created completely.
     fleet, lease : Fleet and Lease, or None
-        What looked after it.
+        The session's fleet and lease, if they were created.
     """
 
     aws: AWS
     session: str
     settings: Settings
-    tell: Tell
+    emit: Emit
     names: PoolNames | None
     making: bool
     entrance: str | None
@@ -69,17 +69,17 @@ class Release:
     _tries: int = 0
 
     async def run(self, may_stay: bool, ended: Callable[[], bool]) -> list[str]:
-        """Give the pool back; return what is still billed at the end.
+        """Release the pool; return the instances that are still billed at the end.
 
-        What fails is repeated until ``timeouts.close``. What cannot be given back ends with its lease, and that is
-        told; nothing is raised.
+        Failed calls are retried until ``timeouts.close``. If the pool cannot be released, an event says so and the
+        lease ends it; nothing is raised.
 
         Parameters
         ----------
         may_stay : bool
-            Whether instances may stay as long as ``warm_timeout`` says.
+            Whether instances may stay for ``warm_timeout``.
         ended : callable
-            Whether the scheduler has closed its workers and itself by now.
+            Returns whether the scheduler has closed its workers and itself.
         """
         patience = self.settings.timeouts.close
         loop = asyncio.get_running_loop()
@@ -92,58 +92,60 @@ class Release:
         while True:
             try:
                 async with asyncio.timeout_at(deadline + _LAST):
-                    return await self._give_back(keep, ended, deadline)
+                    return await self._release(keep, ended, deadline)
             except TimeoutError:
                 why, pause = f"AWS did not answer within timeouts.close={patience:g} s", None
-            except Exception as error:  # noqa: BLE001 -- close() has to come to its end, whatever is wrong
+            except Exception as error:  # noqa: BLE001 -- close() has to finish, whatever fails
                 self._tries += 1
                 if isinstance(error, CredentialsExpired):
                     self.aws.renew_credentials()
                 why, pause = str(error) or repr(error), repeat_after(error, self._tries)
             if pause is None or loop.time() + pause > deadline:
-                self._tell_left(why)
+                self._emit_left(why)
                 return []
             await asyncio.sleep(pause)
 
-    def _tell_left(self, why: str) -> None:
-        if self.names is None:  # nothing had been begun
+    def _emit_left(self, why: str) -> None:
+        if self.names is None:  # no pool was claimed
             return
-        text = f"pool {self.names.pool} was not given back: {why}"
+        text = f"pool {self.names.pool} was not released: {why}"
         if self.lease is not None:
-            # The scheduler may have renewed it until this moment.
+            # The scheduler may have renewed the lease until now.
             last = Lease(self.lease.length, self.aws.now())
-            text = f"{text.rstrip('.')}; its lease ends what runs in it, at {last} at the latest"
-        self.tell("pool-left", self.names.pool, text, logging.ERROR)
+            text = f"{text.rstrip('.')}; its lease terminates its instances at {last} at the latest"
+        self.emit("pool-left", self.names.pool, text, logging.ERROR)
 
-    async def _give_back(self, keep: bool, ended: Callable[[], bool], deadline: float) -> list[str]:
+    async def _release(self, keep: bool, ended: Callable[[], bool], deadline: float) -> list[str]:
         names, poll = self.names, self.settings.timeouts.poll
         if names is None or not await owns(self.aws, names, self.session):
-            return []  # never ours, or not any more: whoever has it now must not be hurt
+            return []  # never claimed, or claimed by another session since: its resources must not be touched
         if not self.making:
             await ssm.remove(self.aws, names.claim)
             return []
         patience = deadline - asyncio.get_running_loop().time()
         if self.pool is None:
             return await release.undo(self.aws, names, self.entrance, patience, poll)
-        # Its claim may be gone though the answer was lost, and the pool another's.
-        if keep and (await self._kept(self.pool, patience, ended()) or not await owns(self.aws, names, self.session)):
+        # If the response was lost, the claim may be gone already and the pool claimed by another session.
+        if keep and (
+            await self._keep_warm(self.pool, patience, ended()) or not await owns(self.aws, names, self.session)
+        ):
             return []
-        # A scheduler that could not be told of the end may act on the groups as long as its instance is there.
+        # A scheduler that was not terminated may change the groups as long as its instance exists.
         head = names.group(HEAD)
         return await release.empty_pool(
             self.pool, patience, poll, lambda: () if ended() or self._scheduler_is_over() else (head,)
         )
 
     def _scheduler_is_over(self) -> bool:
-        """Whether the scheduler's task has ended, as far as the fleet has seen."""
+        """Whether the fleet has observed that the scheduler's task has ended."""
         scheduler = self.fleet.workers.get(SCHEDULER) if self.fleet is not None else None
         if self.fleet is None or scheduler is None or scheduler.task is None:
             return True
         task = self.fleet.observed.tasks.get(scheduler.task)
         return task is not None and task.status == "STOPPED"
 
-    async def _kept(self, pool: Pool, patience: float, ended: bool) -> bool:
-        """Keep the pool warm; whether it is. It may take half of the time, so that the rest is enough to empty it."""
+    async def _keep_warm(self, pool: Pool, patience: float, ended: bool) -> bool:
+        """Keep the pool warm; return whether it is. Takes at most half of the time, so that it can still be emptied."""
         timeouts = self.settings.timeouts
         try:
             kept = await reuse.keep(pool, self.settings.warm_timeout, patience, timeouts.poll, ended=ended)
@@ -154,8 +156,8 @@ class Release:
             return False
         if kept is not None:
             text = (
-                f"kept warm for the next cluster: {kept}. AWS ends it then;"
-                f" `starburst pool stop {pool.name}` does it now"
+                f"pool {pool.name} is kept warm for the next cluster: {kept}. AWS terminates its instances then;"
+                f" `starburst pool stop {pool.name}` terminates them now"
             )
-            self.tell("pool-kept-warm", pool.name, text)
+            self.emit("pool-kept-warm", pool.name, text)
         return kept is not None

@@ -1,4 +1,4 @@
-"""Reading the logs of a cluster where they outlive its processes."""
+"""Read the logs of a cluster from CloudWatch, where they outlive its processes."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 from dask_starburst.fleet.controller.loop import Fleet
 from dask_starburst.plan.loop.state import HEAD, Name
 
-#: CloudWatch returns at most so many lines a call.
+#: The most lines that CloudWatch returns in one call.
 MOST_LINES = 10_000
 
 
 async def read_logs(fleet: Fleet, scheduler: bool, workers: Mapping[Name, Name] | None) -> dict[Name, str]:
-    """Return the newest log lines of every process that was launched, also of those that are gone.
+    """Return the newest log lines of every process that was launched, including ended ones.
 
     Parameters
     ----------
     fleet : Fleet
-        Its processes.
+        The fleet whose processes are read.
     scheduler : bool
-        Whether to read the scheduler's.
+        Whether to read the scheduler's log.
     workers : mapping, optional
         The titles of workers by their names, as `chosen_names` returns them; None for all, titled by name.
 
     Returns
     -------
     dict of name to str
-        Text by title, and the scheduler's as ``Scheduler``; an earlier process of the same title has ``(replaced)``
-        behind it.
+        Text by title; the scheduler's title is ``Scheduler``. ``(replaced)`` is appended to the title of an earlier
+        process of the same name.
     """
     logs: dict[Name, str] = {}
     for process in reversed(fleet.launched):
@@ -43,14 +43,14 @@ async def read_logs(fleet: Fleet, scheduler: bool, workers: Mapping[Name, Name] 
 
 
 def chosen_names(workers: bool | Iterable[Name], known: Mapping[Any, Any]) -> dict[Name, Name] | None:
-    """Return how the logs of the chosen workers are titled, by name: as they were asked for. None for all.
+    """Return the titles of the chosen workers' logs by worker name; None for all workers.
 
     Parameters
     ----------
     workers : bool or iterable of int or str
-        All, none, or names and addresses, as Dask's ``get_logs`` takes them.
+        All, none, or names and addresses, as in Dask's ``get_logs``. What is given becomes the title.
     known : mapping
-        What the scheduler says of each worker, by address.
+        The scheduler's information about each worker, by address.
     """
     if isinstance(workers, bool):
         return None if workers else {}

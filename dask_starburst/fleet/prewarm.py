@@ -1,4 +1,4 @@
-"""Warming a pool before anybody needs it."""
+"""Prewarm a pool: launch instances before a cluster needs them."""
 
 from __future__ import annotations
 
@@ -18,39 +18,38 @@ from dask_starburst.plan.loop.state import HEAD
 from dask_starburst.plan.requests.pool import PoolNames
 from dask_starburst.plan.requests.reuse import Kept
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-async def warm_up(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, tell: Tell) -> tuple[str, Kept]:
-    """Bring a free pool of this specification to so many warm instances for workers, and one for a scheduler.
+async def prewarm(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, report: Report) -> tuple[str, Kept]:
+    """Launch warm instances in a free pool of this specification: one a worker, and one for the scheduler.
 
-    The pool is the one that the next cluster of these settings would take. One with more workers than
-    that is cut down.
+    The pool is the one that the next cluster of these settings would claim. Surplus instances in it are terminated.
 
     Parameters
     ----------
     aws : AWS
         The account.
     blueprint : Blueprint
-        What the clusters consist of that it is warmed for.
+        The blueprint of the clusters that will use the pool.
     workers : int
-        How many.
+        Number of instances for workers.
     seconds : float
-        How long they are kept; from then on AWS itself empties the pool.
-    tell : callable
-        Is told what happens.
+        How long they are kept; then AWS empties the pool.
+    report : callable
+        Receives progress messages.
 
     Returns
     -------
     tuple of str and Kept
-        The pool, and what stays in it.
+        The pool, and the instances that are kept in it.
 
     Raises
     ------
     QuotaExceeded
-        The account may not run them; nothing was launched.
+        The account's quotas do not allow them; nothing was launched.
     CapacityUnavailable
-        No instance came in time; nothing is left running.
+        No instance became ready in time; nothing is left running.
     """
     setting_up = set_up(aws, blueprint.settings, blueprint.types)
     account, quotas = await preflight.run_alongside(setting_up, aws, blueprint.request(0))
@@ -59,14 +58,14 @@ async def warm_up(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, 
 
     def check(name: str) -> None:
         preflight.check(
-            quotas, blueprint.request(workers), name, lambda kind, subject, message, *_, **__: tell(message)
+            quotas, blueprint.request(workers), name, lambda kind, subject, message, *_, **__: report(message)
         )
 
     pool = await _check_out(aws, blueprint, account, session, workers, seconds, check)
     try:
-        tell(f"pool {pool.name} is warmed")
-        kept = await _fill(pool, blueprint, workers, seconds, tell)
-    except BaseException:  # Ctrl-C as well: what was ordered goes, or its lease ends it
+        report(f"pool {pool.name}: launching warm instances")
+        kept = await _fill(pool, blueprint, workers, seconds, report)
+    except BaseException:  # Ctrl-C as well: terminate what was requested; if that fails, the lease does
         await release.attempt("emptying the pool", _undo(pool, blueprint))
         raise
     return pool.name, kept
@@ -89,51 +88,51 @@ async def _check_out(
         try:
             check(found.name)
         except BaseException:
-            await release.attempt("giving the pool back", ssm.remove(aws, names.claim))
+            await release.attempt("releasing the pool", ssm.remove(aws, names.claim))
             raise
         try:
             if found.instances:
-                await reuse.hold(aws, found.name, aws.now() + seconds)
-            # Nobody is admitted: there is no scheduler yet to be reached.
+                await reuse.extend_lease(aws, found.name, aws.now() + seconds)
+            # No caller is admitted: there is no scheduler yet to connect to.
             return replace(await make(aws, spec, names, session, "", ()), keeps=True)
         except BaseException:
             timeouts = blueprint.settings.timeouts
-            await release.attempt("giving the pool back", release.undo(aws, names, None, timeouts.close, timeouts.poll))
+            await release.attempt("releasing the pool", release.undo(aws, names, None, timeouts.close, timeouts.poll))
             raise
     raise AssertionError("free_pools does not end")
 
 
-async def _fill(pool: Pool, blueprint: Blueprint, workers: int, seconds: float, tell: Tell) -> Kept:
+async def _fill(pool: Pool, blueprint: Blueprint, workers: int, seconds: float, report: Report) -> Kept:
     timeouts = blueprint.settings.timeouts
     sizes = {HEAD: 1} | {group: 0 for group in pool.groups if group != HEAD}
     sizes[pool.spec.worker_groups[0]] = workers
     began = pool.aws.now()
     await pool.renew(began + seconds)
     await asyncio.gather(*(autoscaling.resize(pool.aws, pool.names.group(g), n) for g, n in sizes.items()))
-    await _connected(pool, workers + 1, timeouts.capacity + timeouts.connect, timeouts.poll, tell)
+    await _connected(pool, workers + 1, timeouts.capacity + timeouts.connect, timeouts.poll, report)
     failures = await asyncio.gather(*(autoscaling.failures(pool.aws, pool.names.group(g), began) for g in pool.groups))
     for text in dict.fromkeys(text for some in failures for text, _ in some):
-        tell(f"AWS could not launch an instance: {text}")
+        report(f"AWS failed to launch an instance: {text}")
     kept = await reuse.keep(pool, seconds, timeouts.close, timeouts.poll)
     if kept is None:
         raise CapacityUnavailable(
-            f"no instance of {pool.name} took tasks within {timeouts.capacity + timeouts.connect:g} s; `starburst pool"
-            " warm` again, or allow other instance types."
+            f"no instance of pool {pool.name} connected to ECS within {timeouts.capacity + timeouts.connect:g} s; run"
+            " `starburst pool warm` again, or allow other instance types."
         )
     return kept
 
 
-async def _connected(pool: Pool, wanted: int, patience: float, poll: float, tell: Tell) -> None:
-    """Wait until so many instances take tasks, or for as long as a cluster would wait for them."""
+async def _connected(pool: Pool, count: int, patience: float, poll: float, report: Report) -> None:
+    """Wait until `count` instances accept tasks, or for as long as a cluster would wait for them."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
-    told = -1
+    reported = -1
     while True:
         ready = sum(host.ready for host in await ecs.hosts(pool.aws, pool.name))
-        if ready != told:
-            tell(f"{ready} of {wanted} instances take tasks")
-        told = ready
-        if ready >= wanted or loop.time() > deadline:
+        if ready != reported:
+            report(f"{ready} of {count} instances are ready")
+        reported = ready
+        if ready >= count or loop.time() > deadline:
             return
         await asyncio.sleep(poll)
 

@@ -1,4 +1,4 @@
-"""From settings to a running fleet, and back to nothing."""
+"""Start a fleet from settings, and release its pool at the end."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from dask_starburst.fleet.checkin import Release
 from dask_starburst.fleet.controller.budget import CostTracker, NullCostTracker
 from dask_starburst.fleet.controller.launch import Launcher
 from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
-from dask_starburst.fleet.pool import preflight
-from dask_starburst.fleet.pool import reuse as warm
+from dask_starburst.fleet.pool import preflight, reuse
 from dask_starburst.fleet.pool.account import Account, set_up
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool, make
@@ -44,11 +43,11 @@ class Session:
     aws : AWS
         The account.
     blueprint : Blueprint
-        What to build.
+        The cluster to start.
     events : EventLog
-        Where everything that happens is told.
-    cost_tracker : CostTracker, optional
-        What things cost, and what may be spent.
+        Receives every event.
+    books : Books, optional
+        Tracks the cost and holds the caps.
     """
 
     def __init__(
@@ -78,23 +77,23 @@ class Session:
 
     @property
     def worker_group(self) -> str:
-        """The group in which a worker is wished for."""
+        """The group in which a worker is requested first."""
         return self.worker_groups[0]
 
     async def start(self, dask: SchedulerClient, workers: Iterable[Name], image: Awaitable[str] | None = None) -> Fleet:
-        """Set the account up, check a pool out and order head and workers together.
+        """Set up the account, check out a pool and request the scheduler and the workers together.
 
-        `image`: takes the place of the settings' image; it is looked up meanwhile.
+        `image` replaces the image of the settings; it is resolved while the account is set up.
 
         Raises
         ------
         QuotaExceeded
-            The account may not run the scheduler, or not one of the workers.
+            The account's quotas do not allow the scheduler, or not a single worker.
         StarburstError
-            What AWS refused; what had been made is given back by `end`.
+            AWS refused a call; `end` releases what was created.
         """
         settings = self._blueprint.settings
-        self._tell("account-setup", self.aws.region, f"setting up what the account lacks in {self.aws.region}")
+        self._emit("account-setup", self.aws.region, f"setting up the account in {self.aws.region}")
         setting_up = set_up(self.aws, settings, self._blueprint.types)
         account, quotas = await preflight.run_alongside(setting_up, self.aws, self._blueprint.request(0))
         if image is not None:
@@ -111,29 +110,29 @@ class Session:
         fleet.start()
         return fleet
 
-    async def _check_out(self, account: Account, caller: str, quotas: preflight.Quotas, wanted: int) -> None:
+    async def _check_out(self, account: Account, caller: str, quotas: preflight.Quotas, workers: int) -> None:
         settings = self._blueprint.settings
         spec = self._blueprint.spec(account)
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
-        found = await warm.claim_best(self.aws, spec, max(1, wanted), self.id, account.caller, self._trying)
+        found = await reuse.claim_best(self.aws, spec, max(1, workers), self.id, account.caller, self._on_claim_attempt)
         names = PoolNames(found.name)
-        preflight.check(quotas, self._blueprint.request(wanted), found.name, self._tell)
+        preflight.check(quotas, self._blueprint.request(workers), found.name, self._emit)
         self._making = True
         if found.instances:
-            await warm.hold(self.aws, found.name, self.aws.now() + settings.lease)
+            await reuse.extend_lease(self.aws, found.name, self.aws.now() + settings.lease)
         running = f" with {found.instances} warm instances" if found.instances else ""
-        self._tell("pool-claimed", found.name, f"pool {found.name} is ours{running}")
-        pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)), self._opening)
+        self._emit("pool-claimed", found.name, f"claimed pool {found.name}{running}")
+        pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)), self._on_security_group)
         keeps = settings.warm > 0 or settings.warm_timeout >= SHORTEST_WARM
         self.pool = replace(pool, keeps=keeps)
 
-    def _tell(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
+    def _emit(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
         self._events.emit(Event(self.aws.now(), kind, subject, message, level, facts))
 
-    def _trying(self, names: PoolNames) -> None:
+    def _on_claim_attempt(self, names: PoolNames) -> None:
         self._names = names
 
-    def _opening(self, security_group: str) -> None:
+    def _on_security_group(self, security_group: str) -> None:
         self._entrance = security_group
 
     async def _open(self, account: Account, dask: SchedulerClient) -> Fleet:
@@ -148,7 +147,7 @@ class Session:
         if settings.warm:
             kind, spot = pool.spec.worker_types[0], self.worker_group == "spot"
             text = price_of_spares(kind, settings.warm, spot=spot, region=self.aws.region)
-            self._tell("spares-wished", pool.name, text)
+            self._emit("spares-requested", pool.name, text)
         timeouts = settings.timeouts
         limits = Limits(
             capacity=timeouts.capacity,
@@ -175,16 +174,16 @@ class Session:
         return self.fleet
 
     def _first_rate(self) -> float:
-        """Return the most that the pool costs an hour before the scheduler hears more."""
+        """Return the highest hourly cost of the pool, until the client reports a newer one to the scheduler."""
         if self._cost_tracker.caps.total is None:
             return 0.0
         blueprint, rates = self._blueprint, self._cost_tracker.rates()
         dearest = max(rates.ceiling([t.name for t in blueprint.worker_types], g) for g in self.worker_groups)
-        wanted = (blueprint.settings.n_workers or 0) + blueprint.settings.warm
-        return rates.of(blueprint.head_type.name, HEAD) + wanted * dearest
+        workers = (blueprint.settings.n_workers or 0) + blueprint.settings.warm
+        return rates.of(blueprint.head_type.name, HEAD) + workers * dearest
 
     def _sizes(self) -> dict[str, WorkerSize]:
-        """Return what the only task of an instance gets, by the instance's type."""
+        """Return the size of the one task that an instance runs, by instance type."""
         shape, blueprint = self._blueprint.settings.worker, self._blueprint
         workers = {t.name: worker_size((t,), shape.nthreads, shape.memory_limit) for t in blueprint.worker_types}
         return workers | {HEAD: worker_size((blueprint.head_type,), None, None)}
@@ -229,20 +228,20 @@ class Session:
         return {p.role: arn for p, arn in zip(processes, arns, strict=True)}
 
     async def end(self, *, warm: bool = True, ended: Callable[[], bool] = lambda: False) -> list[str]:
-        """End everything and give the pool back; what is still billed at the end. See `Release`.
+        """Release the pool; return the instances that are still billed at the end. See `Release`.
 
         Parameters
         ----------
         warm : bool
-            Whether instances may stay as long as ``warm_timeout`` says.
+            Whether instances may stay for ``warm_timeout``.
         ended : callable
-            Whether the scheduler has closed its workers and itself by now.
+            Returns whether the scheduler has closed its workers and itself.
         """
         release = Release(
             self.aws,
             self.id,
             self._blueprint.settings,
-            self._tell,
+            self._emit,
             names=self._names,
             making=self._making,
             entrance=self._entrance,

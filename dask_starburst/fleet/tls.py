@@ -1,10 +1,10 @@
-"""A certificate authority for one cluster: whoever has no certificate of it gets no connection.
+"""A certificate authority for one cluster: a connection needs a certificate that it has issued.
 
 There are two certificates, with the extended key usages (RFC 5280 §4.2.1.12) that OpenSSL checks at both ends. The
-client's is for TLS clients only: the key of a laptop cannot be used to pose as a scheduler or a worker. The one of the
-scheduler and the workers is for servers and for clients, because workers connect to the scheduler and to each other,
-and tasks that use `get_client` are Dask clients in a worker. So Dask itself does not tell a worker from a client; what
-keeps them apart is that only the caller's address reaches the scheduler from outside of the pool.
+client's is for TLS clients only: the key on a laptop cannot be used to impersonate a scheduler or a worker. The one of
+the scheduler and the workers is for servers and for clients, because workers connect to the scheduler and to each
+other, and tasks that use `get_client` are Dask clients in a worker. So TLS does not distinguish a worker from a client;
+the security group does: only the caller's address reaches the scheduler from outside of the pool.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from distributed.security import Security
 
 from dask_starburst.errors import BadArgument
 
-#: A cluster that lives longer can start no new workers; one that is forgotten cannot be entered.
+#: A cluster that lives longer cannot start new workers; nothing can connect to a forgotten one.
 VALID_FOR = timedelta(days=30)
-#: Clocks of laptops run ahead, by hours where the time zone is wrong, and the instances' are right.
+#: Valid from this long before now: a laptop's clock may be ahead of the instances', by hours if its time zone is wrong.
 _EARLIER = timedelta(days=7)
 _AS_CLIENT = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
 _AS_NODE = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
-#: What a connection that is cut looks like; nothing was refused.
+#: Errors of a connection that was cut, not of a certificate that was refused.
 _PASSING = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 #: OpenSSL's codes for a certificate that is not valid yet, and for one that is not valid any more.
 _BY_CLOCK = (9, 10)
@@ -40,23 +40,23 @@ LARGEST_SECRET = 4096
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """What the client connects with, and what scheduler and workers are sent."""
+    """The client's security object, and the secret that is sent to the scheduler and the workers."""
 
     client: Security
     secret: str = field(repr=False)
 
 
 def issue(name: str, now: datetime | None = None) -> Certificates:
-    """Make a new authority and two certificates of it: the client's, and the nodes'.
+    """Create an authority and two certificates that it issues: the client's, and the nodes'.
 
-    The authority's own key is forgotten at once: nobody can add a third.
+    The authority's private key is discarded, so that no further certificate can be issued.
 
     Parameters
     ----------
     name : str
-        Of the cluster.
+        Name of the cluster.
     now : datetime, optional
-        The time of this computer's clock, if it is another one.
+        The current time; this computer's clock by default.
     """
     now = now or datetime.now(UTC)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -75,17 +75,17 @@ def issue(name: str, now: datetime | None = None) -> Certificates:
 
 
 def adopt(security: Any) -> Certificates:
-    """Use the user's own certificates: those of the role ``worker`` go to scheduler and workers.
+    """Use the user's certificates: those of the role ``worker`` go to the scheduler and the workers.
 
     Raises
     ------
     BadArgument
-        `security` is no ``Security`` with certificates, or they do not fit an SSM parameter.
+        `security` is not a ``Security`` with certificates, or they do not fit in an SSM parameter.
     """
     if not isinstance(security, Security):
         raise BadArgument(
-            f"security={security!r} has to be a distributed.Security with TLS certificates, or be"
-            " left out for a certificate authority of its own."
+            f"security={security!r} is not a distributed.Security with TLS certificates; leave it out, and the"
+            " cluster creates its own certificate authority."
         )
     worker = security.get_tls_config_for_role("worker")
     parts = {"ca": worker["ca_file"], "cert": worker["cert"], "key": worker["key"]}
@@ -98,7 +98,7 @@ def adopt(security: Any) -> Certificates:
     secret = json.dumps({name: _text(part) for name, part in parts.items()})
     if len(secret) > LARGEST_SECRET:
         raise BadArgument(
-            f"the certificates of security= have {len(secret)} characters, an SSM parameter holds"
+            f"the certificates of security= have {len(secret)} characters, and an SSM parameter holds at most"
             f" {LARGEST_SECRET}; use elliptic-curve keys."
         )
     return Certificates(security, secret)
@@ -129,7 +129,7 @@ def _certificate(
     now: datetime,
     usage: x509.ExtendedKeyUsage | None = None,
 ) -> x509.Certificate:
-    """Return a certificate: that of the authority where it is not said what it is used for."""
+    """Return a certificate; without a `usage`, the authority's own."""
     authority = usage is None
     constraints = x509.BasicConstraints(ca=authority, path_length=0 if authority else None)
     made = (
@@ -156,9 +156,9 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
 
 
 def refusal(error: BaseException) -> str | None:
-    """Return why two ends do not accept each other's certificates, in words; None if it failed for another reason.
+    """Return why the two ends do not accept each other's certificates; None if the error has another reason.
 
-    That one is not there yet, or that something in between closes the connection, may be over in a moment.
+    A server that does not listen yet and a connection that is closed on the way are worth a retry.
     """
     seen: set[int] = set()
     cause: BaseException | None = error
@@ -166,7 +166,7 @@ def refusal(error: BaseException) -> str | None:
         seen.add(id(cause))
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, _PASSING):
             return _in_words(cause)
-        # Tornado keeps what really happened in an attribute.
+        # Tornado keeps the original error in an attribute.
         cause = getattr(cause, "real_error", None) or cause.__cause__ or cause.__context__
     return None
 

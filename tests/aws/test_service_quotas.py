@@ -87,9 +87,9 @@ def test_an_open_request_is_listed_until_it_is_granted(aws: LocalAWS) -> None:
 
 
 @pytest.mark.parametrize("action", ["servicequotas:GetServiceQuota", "ec2:DescribeInstances"])
-def test_a_denied_quota_check_is_reported_and_does_not_stop_the_launch(aws: LocalAWS, action: str) -> None:
+def test_a_denied_quota_call_is_reported_and_does_not_prevent_a_launch(aws: LocalAWS, action: str) -> None:
     aws.inject(action, "AccessDeniedException", f"User: ann is not authorized to perform: {action}", times=5)
-    found = ask(aws, lambda account: preflight.look(account, REQUEST))
+    found = ask(aws, lambda account: preflight.fetch_quotas(account, REQUEST))
     assert f"not authorized to perform: {action}" in found.unknown
     told: list[str] = []
 
@@ -99,7 +99,7 @@ def test_a_denied_quota_check_is_reported_and_does_not_stop_the_launch(aws: Loca
     preflight.check(found, REQUEST, "a-pool", tell)
     (said,) = told
     assert said.startswith("quota-unknown: ")
-    assert "nothing is checked" in said
+    assert "launching without a check" in said
 
 
 def test_a_service_that_does_not_answer_is_not_waited_for(aws: LocalAWS) -> None:

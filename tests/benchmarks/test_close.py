@@ -17,5 +17,5 @@ def test_a_close_is_measured_from_the_last_billed_moment() -> None:
     result = json.loads(run.stdout.splitlines()[-1])
     assert result["still_billed"] == 0
     assert result["seconds_over_billed"] >= 0
-    # The calls of a close do not grow with the workers: 21 workers have one call for each task alone otherwise.
+    # The calls of a close do not grow with the workers: otherwise 21 workers would have one call for each task.
     assert result["calls_per_worker"] < 1

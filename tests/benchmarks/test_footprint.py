@@ -1,4 +1,4 @@
-"""The benchmark of the footprint at its smallest size; what keeps it small is tested in `tests/test_imports.py`."""
+"""The footprint benchmark at its smallest size; `tests/test_imports.py` tests what keeps the footprint small."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def test_it_runs_and_prints_its_ratios():
     result = json.loads(done.stdout.splitlines()[-1])
     ratios = {"import_ratio", "dask_cli_ratio", "scheduler_rss_ratio", "worker_rss_ratio"}
     assert {name for name in ratios if result[name] > 0} == ratios
-    # Memory depends on nothing else that runs, so a single look tells what boto3 or the like would add.
+    # Memory does not depend on other processes, so a single measurement shows what boto3 would add.
     assert result["scheduler_rss_ratio"] < 1.15
     assert result["worker_rss_ratio"] < 1.15

@@ -1,4 +1,4 @@
-"""What the benchmark of peers makes of its measurements."""
+"""The evaluation of the peers benchmark's measurements."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ RUN = Run(
 ECS = replace(RUN, product="ECSCluster", waited={"ready": 100.0, "more": 30.0})
 
 
-def test_instances_that_somebody_else_makes_are_added_to_the_stages_that_need_them() -> None:
+def test_externally_created_instances_are_added_to_the_stages_that_need_them() -> None:
     found = times([RUN, ECS])
     assert found["StarburstCluster"]["ready"] == found["ECSCluster, instances there already"]["ready"] == [70.0]
     cold = found[WITH_INSTANCES]
     assert (cold["ready"], cold["more"], cold["close"]) == ([170.0], [70.0], [5.0])
 
 
-def test_looking_is_told_from_doing() -> None:
+def test_read_calls_are_distinguished_from_changing_calls() -> None:
     assert polls(RUN.calls) == 11
 
 
-def test_the_table_names_the_middle_and_the_range_of_several_runs() -> None:
+def test_the_table_shows_median_and_range_of_several_runs() -> None:
     slow = replace(RUN, seed=1, seconds={**RUN.seconds, "ready": 90.0}, throttled=7)
     text = markdown([RUN, slow])
     assert "80.0 (70.0–90.0)" in text
@@ -44,7 +44,7 @@ def test_the_table_names_the_middle_and_the_range_of_several_runs() -> None:
     assert "| StarburstCluster | nothing | 1 cluster, 2 roles |" in text
 
 
-def test_what_is_left_is_what_was_not_there_before() -> None:
+def test_leftovers_are_the_resources_that_did_not_exist_before() -> None:
     before = {kind: frozenset({"a"}) for kind in ("instances", "tasks", "volumes", "network interfaces", "roles")}
     after = {**before, "roles": frozenset({"a", "b"}), "instances": frozenset({"b"})}
     assert left(before, after) == {"costs": {"instances": 1}, "free": {"roles": 1}}

@@ -1,4 +1,4 @@
-"""Every benchmark still runs: each has a smallest size, and its last line is one JSON object."""
+"""Every benchmark runs at its smallest size, and its last line is one JSON object."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from tests.support.image_fixtures import shared_folder
 
 ROOT = Path(__file__).parent.parent.parent
-#: Programs that benchmarks start, with an interpreter and arguments of their own.
+#: Programs that benchmarks start in another interpreter, with other arguments.
 PARTS = {"peer_script"}
-#: Benchmarks whose smallest size has a test of its own beside this one, which also looks at what it prints.
+#: Benchmarks whose smallest size has a separate test, which also checks the output.
 TESTED = {"close", "footprint"}
 BENCHMARKS = sorted(
     path.stem
@@ -26,13 +26,13 @@ BENCHMARKS = sorted(
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_benchmark_runs_at_its_smallest_size_and_its_last_line_is_json(name, tmp_path, tmp_path_factory, worker_id):
+def test_a_benchmark_runs_at_its_smallest_size_and_prints_json_last(name, tmp_path, tmp_path_factory, worker_id):
     command = [sys.executable, "-m", f"benchmarks.{name}", "--smallest"]
-    if name == "image_start":  # takes half a minute less where another test has made the base
+    if name == "image_start":  # half a minute faster if another test has built the base
         command += ["--keep", str(shared_folder(tmp_path_factory, worker_id))]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if "nothing is measured:" in done.stderr:  # it needs what this computer lacks
+    if "nothing is measured:" in done.stderr:  # it needs something that this computer lacks
         pytest.skip(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stdout + done.stderr
     assert isinstance(json.loads(done.stdout.splitlines()[-1]), dict)

@@ -1,4 +1,4 @@
-"""How the patience of adaptive scaling is given: ours, Dask's, and to somebody else's class."""
+"""The patience of adaptive scaling: of our class, of Dask's, and of a user's class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from distributed.deploy.adaptive import Adaptive
 
-from dask_starburst.cluster.adaptive import CloudAdaptive, adapting, check_keywords, marked, with_patience
+from dask_starburst.cluster.adaptive import CloudAdaptive, adapting, check_keywords, mark_calls, with_patience
 from dask_starburst.cluster.cloud import _faster
 from dask_starburst.errors import BadArgument
 from dask_starburst.plan.loop.adaptive import Patience
@@ -22,13 +22,13 @@ class Other(Adaptive):
 
 
 class OfAUser:
-    """A cluster as far as the patience asks for it."""
+    """A cluster with the attributes that the patience depends on."""
 
     loop = status = None
     settings = Settings.load(adaptive={"scale_down_after": "30 s"})
 
 
-def test_the_number_that_a_user_has_set_counts_though_a_boot_takes_longer():
+def test_a_patience_set_by_the_user_overrides_the_startup_time():
     assert CloudAdaptive(OfAUser(), interval=0).scale_down_after == 30
 
 
@@ -43,11 +43,11 @@ def test_the_number_that_a_user_has_set_counts_though_a_boot_takes_longer():
     ],
     ids=str,
 )
-def test_the_patience_is_a_time_and_wait_count_still_works(given: dict[str, Any], seconds: float):
+def test_the_patience_is_a_duration_and_wait_count_still_works(given: dict[str, Any], seconds: float):
     assert CloudAdaptive(None, interval="5 s", **given).scale_down_after == seconds
 
 
-def test_another_class_gets_the_patience_as_its_own_keyword():
+def test_another_adaptive_class_gets_the_patience_as_wait_count():
     adaptive = with_patience(Other, None, SETTINGS, Patience(), {"interval": "5 s"})(None, interval="5 s")
     assert adaptive.wait_count == 19
     assert adaptive._workers_to_close_kwargs == {}
@@ -61,15 +61,17 @@ def test_the_embedded_aws_is_faster_unless_the_user_chose():
 
 
 @pytest.mark.parametrize("kind", [CloudAdaptive, Adaptive, Other])
-def test_keywords_that_nothing_would_come_of_are_refused_in_words(kind: Any):
-    with pytest.raises(BadArgument, match=r"adapt\(minimum_jobs=…\) is of dask-jobqueue.*give minimum=… in workers"):
+def test_unknown_keywords_are_refused_with_a_suggestion(kind: Any):
+    with pytest.raises(
+        BadArgument, match=r"adapt\(minimum_jobs=…\) is an argument of dask-jobqueue.*give minimum=… in workers"
+    ):
         check_keywords(kind, ["minimum_jobs"])
     with pytest.raises(BadArgument, match=r"no argument 'maximun'.* Did you mean maximum?"):
         check_keywords(kind, ["maximun"])
     check_keywords(kind, ["interval", "wait_count", "worker_key", "maximum_memory", "memory_ratio", "scale_down_after"])
 
 
-def test_a_class_of_a_user_may_take_keywords_of_its_own():
+def test_a_users_adaptive_class_may_take_other_keywords():
     class Theirs(CloudAdaptive):
         def __init__(self, cluster: Any, colour: str = "", **kwargs: Any) -> None:
             super().__init__(cluster, **kwargs)
@@ -77,14 +79,14 @@ def test_a_class_of_a_user_may_take_keywords_of_its_own():
     check_keywords(Theirs, ["colour"])
 
 
-def test_what_a_look_asks_for_is_known_as_its_own():
+def test_calls_of_adaptive_scaling_are_recognized_as_its_own():
     seen = []
 
     class Seen(CloudAdaptive):
         async def adapt(self) -> None:
             seen.append(adapting.get())
 
-    adaptive = marked(Seen(None, interval=0))
+    adaptive = mark_calls(Seen(None, interval=0))
     asyncio.run(adaptive.adapt())
     assert seen == [adaptive]
     assert adapting.get() is None

@@ -28,7 +28,7 @@ OTHER_MOMENTS = (
     "ssm:PutParameter 2",  # the secret
     "autoscaling:PutScheduledUpdateGroupAction 1",
     "autoscaling:SetDesiredCapacity 1",
-    "capacity-ordered",
+    "capacity-requested",
     "instance-connected",
 )
 
@@ -41,12 +41,12 @@ def cluster_in(aws: LocalAWS | ClientProxy, **arguments: Any) -> StarburstCluste
 
 @pytest.fixture(scope="module")
 def papers() -> Iterator[LocalAWS]:
-    """Give an embedded AWS whose tasks run no processes: enough for starts that come to no end."""
+    """Yield an embedded AWS whose tasks run no processes: enough for starts that do not complete."""
     with LocalAWS(processes=False) as aws:
         yield aws
 
 
-def test_a_cluster_that_was_never_awaited_closes_also_twice_and_in_any_loop() -> None:
+def test_a_cluster_that_was_never_awaited_can_be_closed_twice_and_in_any_loop() -> None:
     async def never_awaited() -> StarburstCluster:
         cluster = StarburstCluster(cloud="local", asynchronous=True)
         await cluster.close()
@@ -73,14 +73,14 @@ cluster = asyncio.run(main())
 """
 
 
-def test_a_cluster_that_was_never_awaited_says_nothing_at_exit() -> None:
+def test_a_cluster_that_was_never_awaited_prints_nothing_at_exit() -> None:
     with script_process(NEVER_AWAITED) as process:
         output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "")
 
 
 async def _cancelled(aws: LocalAWS, moment: str, way: Callable[[StarburstCluster], Awaitable[None]]) -> None:
-    """Cancel a start at an event or after a call; nothing may be left when that is over."""
+    """Cancel a start at an event or after a call; nothing may be left afterwards."""
     with ClientProxy(aws) as proxy:
         cluster = cluster_in(proxy)
         task = asyncio.ensure_future(way(cluster))
@@ -101,7 +101,7 @@ async def _cancelled(aws: LocalAWS, moment: str, way: Callable[[StarburstCluster
 
 
 def void(_: object) -> None:
-    """Return nothing of a call whose answer does not matter."""
+    """Await a call and discard its result."""
 
 
 async def _awaited(cluster: StarburstCluster) -> None:
@@ -119,16 +119,16 @@ async def _in_a_group(cluster: StarburstCluster) -> None:
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS, *(pytest.param(each, marks=pytest.mark.slow) for each in OTHER_MOMENTS)])
-def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing(papers: LocalAWS, moment: str) -> None:
+def test_a_start_cancelled_at_any_moment_leaves_nothing(papers: LocalAWS, moment: str) -> None:
     asyncio.run(_cancelled(papers, moment, _awaited))
 
 
 @pytest.mark.parametrize("way", [_entered, pytest.param(_in_a_group, marks=pytest.mark.slow)])
-def test_a_start_that_is_cancelled_leaves_nothing_however_it_was_begun(papers: LocalAWS, way: Any) -> None:
-    asyncio.run(_cancelled(papers, "capacity-ordered", way))
+def test_a_cancelled_start_leaves_nothing_for_every_way_to_start(papers: LocalAWS, way: Any) -> None:
+    asyncio.run(_cancelled(papers, "capacity-requested", way))
 
 
-def test_a_start_that_is_cancelled_while_its_own_embedded_aws_starts_ends_that_too() -> None:
+def test_a_start_cancelled_while_its_embedded_aws_starts_stops_that_too() -> None:
     async def run() -> StarburstCluster:
         cluster = StarburstCluster(cloud="local", asynchronous=True, quiet=True)
         with pytest.raises(TimeoutError):
@@ -147,10 +147,10 @@ def test_a_start_that_is_cancelled_while_its_own_embedded_aws_starts_ends_that_t
 def test_closing_ends_a_start_that_is_under_way(papers: LocalAWS) -> None:
     async def run() -> None:
         cluster = cluster_in(papers)
-        ordered = asyncio.Event()
-        cluster.events.listen(lambda event: ordered.set() if event.kind == "capacity-ordered" else None)
+        requested = asyncio.Event()
+        cluster.events.listen(lambda event: requested.set() if event.kind == "capacity-requested" else None)
         starting = asyncio.ensure_future(_awaited(cluster))
-        await ordered.wait()
+        await requested.wait()
         await cluster.close()
         with pytest.raises(Exception, match="closed while it started"):
             await starting
@@ -161,7 +161,7 @@ def test_closing_ends_a_start_that_is_under_way(papers: LocalAWS) -> None:
 
 
 class CancelsWhenReady:
-    """Cancels the start of its cluster at the very last moment."""
+    """Cancels the start of its cluster in the last hook."""
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -172,7 +172,7 @@ class CancelsWhenReady:
         await asyncio.sleep(60)
 
 
-def test_a_start_that_is_cancelled_when_all_but_its_hooks_is_done_leaves_nothing(clean: LocalAWS) -> None:
+def test_a_start_cancelled_during_its_last_hook_leaves_nothing(clean: LocalAWS) -> None:
     async def run() -> None:
         hook = CancelsWhenReady()
         cluster = cluster_in(clean, hooks=[hook])
@@ -185,7 +185,7 @@ def test_a_start_that_is_cancelled_when_all_but_its_hooks_is_done_leaves_nothing
 
 
 async def _cancelled_close(aws: LocalAWS, at: str) -> None:
-    """Close a cluster, and cancel that whenever AWS does something, from a certain call on."""
+    """Close a cluster, and cancel the close at every AWS call, from a certain call on."""
     with ClientProxy(aws) as proxy:
         cluster = await cluster_in(proxy)
         loop, proxy.calls[:] = asyncio.get_running_loop(), []
@@ -221,7 +221,7 @@ def test_a_close_that_is_cancelled_leaves_nothing(clean: LocalAWS, at: str) -> N
     asyncio.run(_cancelled_close(clean, at))
 
 
-def test_a_close_with_a_timeout_goes_on_after_it(clean: LocalAWS) -> None:
+def test_a_close_continues_after_its_timeout(clean: LocalAWS) -> None:
     async def run() -> None:
         cluster = await cluster_in(clean)
         with pytest.raises(TimeoutError):
@@ -240,8 +240,8 @@ def test_a_close_with_a_timeout_goes_on_after_it(clean: LocalAWS) -> None:
         pytest.param(lambda cluster: cluster, id="forgotten"),
     ],
 )
-def test_the_end_of_the_loop_leaves_nothing(clean: LocalAWS, last: Callable[[Any], Awaitable[None]]) -> None:
-    """``asyncio.run`` cancels all tasks when its own ends; what is forgotten is closed when the interpreter exits."""
+def test_the_end_of_the_event_loop_leaves_nothing(clean: LocalAWS, last: Callable[[Any], Awaitable[None]]) -> None:
+    """``asyncio.run`` cancels all tasks at its end; a forgotten cluster is closed when the interpreter exits."""
 
     async def run() -> None:
         cluster = await cluster_in(clean)

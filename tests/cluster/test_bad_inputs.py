@@ -1,4 +1,4 @@
-"""What cannot work is refused with the word that helps, before anything of AWS is called."""
+"""Invalid input is refused with a helpful message, before any AWS call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dask_starburst.settings import UNSET, Settings
 
 @dataclass
 class Door:
-    """Where AWS would be called."""
+    """Records AWS calls."""
 
     url: str = ""
     calls: list[str] = field(default_factory=list)
@@ -34,7 +34,7 @@ def listener() -> Iterator[Door]:
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Do nothing."""
 
         def do_POST(self) -> None:
             door.calls.append(self.path)
@@ -144,7 +144,7 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     ({"build": {"base": "UPPER:{python}"}}, "build.base"),
     ({"build": {"repository": "Upper"}}, "ECR repository"),
     ({"build": {"repository": "../x"}}, "ECR repository"),
-    # what there is none of
+    # what does not exist
     ({"region": "us-esat-1"}, "'us-east-1'"),
     ({"region": "eu-west-9"}, "'eu-west-"),
     ({"region": "Frankfurt"}, "regions of botocore"),
@@ -222,7 +222,7 @@ def test_a_quote_and_an_estimate_refuse_gpus_as_the_cluster_does() -> None:
             refuse(arch="x86_64", instance_types=["g5.xlarge"])
 
 
-# -- what is good ---------------------------------------------------------------------------------
+# -- valid input ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -234,16 +234,16 @@ def test_a_quote_and_an_estimate_refuse_gpus_as_the_cluster_does() -> None:
         ("10.0.0.0/8", "10.0.0.0/8"),
     ],
 )
-def test_the_callers_range_is_written_as_ec2_writes_it(caller: str, range_: str) -> None:
+def test_the_callers_range_is_normalized_as_ec2_does(caller: str, range_: str) -> None:
     assert Settings.load(network={"caller": caller}).network.caller == range_
 
 
-def test_forty_tags_of_all_allowed_characters_are_taken() -> None:
+def test_forty_tags_of_all_allowed_characters_are_accepted() -> None:
     given = {f"Team {i}_.:/=+-@é": "Forschung & ".replace("&", "@") + "x" * 200 for i in range(40)}
     assert Settings.load(tags=given).tags == given
 
 
-def test_a_users_own_name_takes_the_place_of_ours() -> None:
+def test_a_users_tag_overrides_the_default_name() -> None:
     spec = PoolSpec(
         *("us-east-1", "arm64", "ami-1", "subnet-1", "vpc-1", ("c7g.large",), "m7g.medium", ("spot",), 30, "sg-1"),
         *("profile", "script"),
@@ -279,7 +279,7 @@ def test_none_in_a_group_is_null(group: str, name: str) -> None:
         assert getattr(getattr(Settings.load(**{group: {name: None}}), group), name) is None
 
 
-def test_what_is_not_given_is_what_the_configuration_says() -> None:
+def test_arguments_that_are_not_given_come_from_the_configuration() -> None:
     with dask.config.set({"starburst.idle-timeout": "5 s", "starburst.arch": "x86_64"}):
         settings = Settings.load(idle_timeout=UNSET, arch=UNSET)
         assert (settings.idle_timeout, settings.arch) == (5.0, "x86_64")
@@ -300,7 +300,7 @@ def test_what_is_not_given_is_what_the_configuration_says() -> None:
         ("DASK_STARBURST__WORKER__NTHREAD", "4", "did you mean worker.nthreads?"),
     ],
 )
-def test_a_configuration_that_is_wrong_is_refused_as_a_keyword_is(variable: str, value: str, word: str) -> None:
+def test_an_invalid_configuration_is_refused_like_a_keyword(variable: str, value: str, word: str) -> None:
     script = "from dask_starburst.settings import Settings; Settings.load()"
     env = {**os.environ, variable: value}
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)

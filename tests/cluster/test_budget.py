@@ -1,4 +1,4 @@
-"""Money on the embedded AWS: caps hold, the books are right, and nobody is surprised."""
+"""Costs on the embedded AWS: caps hold, and the ledger is right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dask_starburst.plan.money.budget import INTERVAL, Caps
 from dask_starburst.settings import Settings
 from tests.support.cluster_asserts import costs_nothing, nothing_left, read_until, script_process, wait_until
 
-#: Seconds of the embedded AWS in one of ours, where an hour of money has to pass.
+#: Speed of the embedded AWS where an hour of cost has to pass.
 FAST = 8
 EXTRA = PUBLIC_IPV4_HOUR + 30 * EBS_GP3_GB_MONTH / 730
 
@@ -35,7 +35,7 @@ def price(instance: dict[str, Any]) -> float:
 
 
 def rates_over_time(history: list[dict[str, Any]]) -> list[float]:
-    """Return what all instances together cost an hour, at each moment at which one came or went."""
+    """Return the hourly cost of all instances at each moment at which one was launched or terminated."""
     moments = sorted({at for i in history for at in (i["launched_at"], i["ended_at"]) if at is not None})
     middles = [(one + other) / 2 for one, other in pairwise(moments)]
     return [
@@ -45,7 +45,7 @@ def rates_over_time(history: list[dict[str, Any]]) -> list[float]:
 
 
 def bill(history: list[dict[str, Any]], dearer_from: float = math.inf, times: float = 1.0) -> float:
-    """Reckon from the history of the embedded AWS what its instances have cost, as EC2 bills them.
+    """Compute the cost of the instances from the history of the embedded AWS, as EC2 bills them.
 
     Spot costs `times` as much from a moment on.
     """
@@ -79,14 +79,14 @@ def test_a_launch_above_its_cap_is_refused_before_anything_exists(aws: LocalAWS)
     assert nothing_left(aws)
 
 
-def test_a_threshold_to_be_warned_of_takes_no_types_away_and_a_cap_does() -> None:
+def test_a_cap_excludes_expensive_types_and_an_alert_threshold_does_not() -> None:
     planned = blueprint(Settings.load(region="us-east-1", n_workers=2), "")
     rates = Ledger(PriceBook("us-east-1", cache=Path("does-not-exist")), types=planned.types).rates()
     assert within_caps(planned, Caps(alert=0.01), rates).worker_types == planned.worker_types
     assert 1 < len(within_caps(planned, Caps(hourly=5.0), rates).worker_types) < len(planned.worker_types)
 
 
-def test_under_adaptive_load_the_rate_never_exceeds_its_cap_the_work_gets_done_and_who_waits_is_told(
+def test_under_adaptive_load_the_hourly_cost_stays_below_its_cap_and_the_work_completes(
     new_aws: LocalAWS,
 ) -> None:
     cap = 0.3
@@ -99,18 +99,18 @@ def test_under_adaptive_load_the_rate_never_exceeds_its_cap_the_work_gets_done_a
         kinds = [event.kind for event in limited.events]
         history = new_aws.instances()
     assert max(rates_over_time(history)) <= cap
-    assert max(rates_over_time(history)) > 0.6 * cap, "and the cap is used"
-    assert "workers-held" in kinds
+    assert max(rates_over_time(history)) > 0.6 * cap, "the cap is used"
+    assert "workers-over-budget" in kinds
     assert "budget-warning" in kinds
 
 
-def test_a_cluster_whose_money_is_spent_warns_and_closes_and_has_hardly_spent_more(new_aws: LocalAWS) -> None:
+def test_a_cluster_that_reaches_max_total_cost_warns_and_closes_with_little_overrun(new_aws: LocalAWS) -> None:
     cap = 0.004
     limited = cluster(new_aws, n_workers=1, max_total_cost=cap)
     new_aws.set_speed(FAST)
-    wait_until(lambda: any(e.kind == "budget-warning" for e in limited.events), 60, "80 % are spent")
+    wait_until(lambda: any(e.kind == "budget-warning" for e in limited.events), 60, "the warning at 80 %")
     new_aws.set_speed(1)  # closing takes real seconds
-    wait_until(lambda: limited.status.name == "closed", 120, "the money is spent")
+    wait_until(lambda: limited.status.name == "closed", 120, "the cluster closes at its cap")
     assert nothing_left(new_aws)
     events = {event.kind: event.message for event in limited.events}
     history = new_aws.instances()
@@ -122,16 +122,16 @@ def test_a_cluster_whose_money_is_spent_warns_and_closes_and_has_hardly_spent_mo
 
 
 @pytest.mark.slow
-def test_workers_go_when_spot_has_become_too_dear_for_the_cap_and_it_is_told(aws: LocalAWS) -> None:
+def test_workers_are_retired_when_the_spot_price_rises_above_the_cap(aws: LocalAWS) -> None:
     with cluster(aws, n_workers=3, instance_types=["c7g.xlarge"], max_hourly_cost=0.5) as own, Client(own) as client:
         own.wait_for_workers(3)
         kept = client.map(slowly, range(30), pure=False)
         client.gather(kept)
-        aws.play([SpotPrice(times=3.0)])  # what three cost is above the cap then, what two cost is not
+        aws.play([SpotPrice(times=3.0)])  # then three workers exceed the cap, and two do not
         aws.advance(600)
-        wait_until(lambda: len(own.scheduler_info["workers"]) == 2, 60, "one has gone")
-        assert client.gather(kept) == list(range(30))  # nothing is lost, nothing is computed again
-        assert "workers-held" in {event.kind for event in own.events}
+        wait_until(lambda: len(own.scheduler_info["workers"]) == 2, 60, "one worker is retired")
+        assert client.gather(kept) == list(range(30))  # no result is lost or recomputed
+        assert "workers-over-budget" in {event.kind for event in own.events}
     assert nothing_left(aws)
 
 
@@ -146,7 +146,7 @@ cluster = StarburstCluster(
 cluster.wait_for_workers(1)
 while cluster.cost.usd < {seen}:
     time.sleep(0.1)
-time.sleep(12)  # longer than between two words to the scheduler
+time.sleep(12)  # longer than the interval between two cost reports to the scheduler
 print("SPENT", flush=True)
 time.sleep(1000)
 """
@@ -154,17 +154,17 @@ time.sleep(1000)
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_scheduler_ends_its_pool_when_the_money_is_spent_and_the_client_is_gone(new_aws: LocalAWS) -> None:
+def test_the_scheduler_empties_its_pool_at_max_total_cost_without_a_client(new_aws: LocalAWS) -> None:
     with script_process(SCRIPT.format(url=new_aws.endpoint_url, cap=0.0026, seen=0.001)) as process:
         read_until(process, "SPENT")
         process.kill()
         process.wait()
-        wait_until(lambda: costs_nothing(new_aws), 240, "the scheduler ends its pool")
+        wait_until(lambda: costs_nothing(new_aws), 240, "the scheduler empties its pool")
         events = new_aws.client("logs").filter_log_events(logGroupName="/starburst")["events"]
         assert any("max_total_cost=0.0026" in event["message"] for event in events)
 
 
-def test_the_books_agree_with_what_the_embedded_aws_has_seen(new_aws: LocalAWS) -> None:
+def test_the_ledger_agrees_with_the_history_of_the_embedded_aws(new_aws: LocalAWS) -> None:
     with cluster(
         new_aws,
         n_workers=2,
@@ -178,16 +178,18 @@ def test_the_books_agree_with_what_the_embedded_aws_has_seen(new_aws: LocalAWS) 
         own.scale(3)
         own.wait_for_workers(3)
         new_aws.play([Interrupt(count=1)])
-        # ECS may drain the instance before its worker has heard of the interruption.
-        told = {"spot-interruption", "worker-leaving"}
-        wait_until(lambda: any(e.kind in told for e in own.events), 60, "an interruption")
+        # ECS may drain the instance before its worker receives the notice.
+        expected_kinds = {"spot-interruption", "worker-leaving"}
+        wait_until(lambda: any(e.kind in expected_kinds for e in own.events), 60, "an interruption")
         own.wait_for_workers(3)
         new_aws.play([SpotPrice(times=2.0)])
         before = {each.usd_per_hour for each in own.cost.prices}
         new_aws.advance(600)
         wait_until(lambda: {each.usd_per_hour for each in own.cost.prices} - before, 60, "the new price of Spot")
         own.scale(1)  # the others stay warm for a while
-        wait_until(lambda: sum(e.kind == "instance-terminated" for e in own.events) >= 2, 60, "they go")
+        wait_until(
+            lambda: sum(e.kind == "instance-terminated" for e in own.events) >= 2, 60, "their instances are terminated"
+        )
     cost, history = own.cost, new_aws.instances()
     (dearer,) = (past["at"] for past in new_aws.past_faults() if past["kind"] == "spot-price")
     usd = bill(history, dearer, 2.0)

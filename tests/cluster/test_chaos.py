@@ -1,4 +1,4 @@
-"""A day of bad weather: many workers, kills, interruptions, no capacity, throttling, lost answers; all results right.
+"""Random faults: kills, interruptions, no capacity, throttling, lost responses; every result must be right.
 
 The script is seeded, its times are virtual; processes, HTTP and boto3 are real. ``make soak`` runs longer ones.
 """
@@ -19,9 +19,9 @@ from dask_starburst.plan.loop.state import HEAD, Limits, Observed, Worker, Worke
 from tests.plan.loop.test_reconcile import check
 from tests.support.cluster_asserts import leftovers, wait_until
 
-#: Virtual seconds in one of ours: a minute of weather in three seconds, and a worker process takes two to start.
+#: Virtual seconds in a real second: a minute of faults takes three seconds, and a worker process starts in two.
 SPEED = 10.0
-#: What real processes take, in virtual seconds: their patience grows with the speed.
+#: The time that real processes take, in virtual seconds: timeouts grow with the speed.
 PATIENCE = {"connect": "30 minutes", "retire": "10 minutes"}
 SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "60"))
 SOAK_SEEDS = [int(seed) for seed in os.environ.get("SOAK_SEEDS", "1 2 3").split()]
@@ -29,7 +29,7 @@ SOAK_SEEDS = [int(seed) for seed in os.environ.get("SOAK_SEEDS", "1 2 3").split(
 
 @dataclass
 class Watcher:
-    """Holds every decision of a fleet against what is never allowed; an assertion in its loop would only be logged."""
+    """Checks every decision of a fleet against the invariants; an assertion in its loop would only be logged."""
 
     decisions: int = 0
     broken: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ def part(x: int, seconds: float) -> int:
 
 
 def rounds(client: Client, until: Any) -> int:
-    """Compute trees of tasks until it is over, and hold each result against the truth; return how many."""
+    """Compute trees of tasks until the end, and check each result; return their number."""
     done = 0
     while done < 2 or not until():
         parts = client.map(part, range(300), seconds=0.05, pure=False)
@@ -74,7 +74,7 @@ def running(cluster: StarburstCluster) -> tuple[Fleet, LocalAWS]:
 
 
 def exactly(cluster: StarburstCluster, n: int) -> bool:
-    """Whether there is what was wished, and nothing else: by the fleet's own account and by AWS's."""
+    """Whether exactly the requested workers exist, according to the fleet and to AWS."""
     fleet, aws = running(cluster)
     workers = [w for w in fleet.workers.values() if w.group != HEAD]
     ready = len(workers) == n and all(w.state is WorkerState.READY and w.requested for w in workers)
@@ -84,7 +84,7 @@ def exactly(cluster: StarburstCluster, n: int) -> bool:
 
 
 def live_through(aws: LocalAWS, seed: int, minutes: float, workers: int = 20) -> None:
-    """Let a cluster work through a script; then everything has to be exactly as wished."""
+    """Run a cluster through a script of faults; then exactly the requested workers must exist."""
     watcher = Watcher()
     with StarburstCluster(
         cloud="local",
@@ -103,9 +103,9 @@ def live_through(aws: LocalAWS, seed: int, minutes: float, workers: int = 20) ->
             script = faults.Scenario.random(seed, minutes)
             aws.play(script.events, seed=script.seed)
             end = aws.now() + minutes * 60
-            # A busy computer decides less often: it goes on until there was enough to be watched.
+            # The loop runs less often on a busy computer: continue until there were enough decisions to check.
             assert rounds(client, lambda: aws.now() >= end and watcher.decisions > 50) >= 2
-            wait_until(lambda: exactly(cluster, workers), 120, "as many workers as wished and nothing else")
+            wait_until(lambda: exactly(cluster, workers), 120, "the requested workers and nothing else")
             assert rounds(client, lambda: True) == 2
             aws.set_speed(1.0)
             cluster.scale(0)
@@ -116,18 +116,18 @@ def live_through(aws: LocalAWS, seed: int, minutes: float, workers: int = 20) ->
 
 
 @pytest.mark.timeout(300)
-def test_four_workers_live_through_a_minute_and_a_half_of_bad_weather(new_aws: LocalAWS) -> None:
+def test_four_workers_survive_a_minute_and_a_half_of_faults(new_aws: LocalAWS) -> None:
     live_through(new_aws, seed=1, minutes=1.5, workers=4)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.slow
-def test_twenty_workers_live_through_ten_minutes_of_bad_weather(new_aws: LocalAWS) -> None:
+def test_twenty_workers_survive_ten_minutes_of_faults(new_aws: LocalAWS) -> None:
     live_through(new_aws, seed=1, minutes=10)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("seed", SOAK_SEEDS)
-def test_twenty_workers_live_through_hours_of_bad_weather(new_aws: LocalAWS, seed: int) -> None:
+def test_twenty_workers_survive_hours_of_faults(new_aws: LocalAWS, seed: int) -> None:
     live_through(new_aws, seed, SOAK_MINUTES)

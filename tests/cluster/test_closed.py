@@ -1,4 +1,4 @@
-"""A cluster behind a proxy that is down, and what other processes can see of its secrets."""
+"""A cluster behind a proxy that is down, and the secrets that other processes can see."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ print(json.dumps({"answer": answer, "told": told, "inside": inside, "key": secre
 """
 
 
-def test_a_cluster_on_this_computer_needs_no_proxy_and_shows_its_key_in_no_environment() -> None:
-    # Port 9 is closed, and NO_PROXY says nothing of this computer.
+def test_a_local_cluster_ignores_the_proxy_and_keeps_its_key_out_of_the_environment() -> None:
+    # Port 9 is closed, and NO_PROXY does not list this computer.
     proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     env = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"} | proxies
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Closing: nothing is billed afterwards, whatever AWS or a provider of credentials says meanwhile."""
+"""Closing: nothing is billed afterwards, even if AWS calls or a credential provider fail."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.cluster_asserts import costs_nothing, leftovers, nothing_left
 pytestmark = pytest.mark.timeout(300)
 
 WARM = 600
-#: Far more slowly than any test waits: what shuts down goes on shutting down.
+#: So slow that terminating instances stay terminating for the whole test.
 SLOW = 0.02
 
 
@@ -30,7 +30,7 @@ def local_cluster(aws: LocalAWS, **arguments: Any) -> StarburstCluster:
     return StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, quiet=True, **arguments)
 
 
-def said(cluster: StarburstCluster, kind: str) -> list[str]:
+def messages(cluster: StarburstCluster, kind: str) -> list[str]:
     return [event.message for event in cluster.events if event.kind == kind]
 
 
@@ -65,7 +65,7 @@ def call_counts(cluster: StarburstCluster) -> dict[str, int]:
 
 @contextmanager
 def slowly(aws: LocalAWS) -> Iterator[None]:
-    """Let hardly any time pass."""
+    """Slow the embedded AWS down."""
     aws.set_speed(SLOW)
     try:
         yield
@@ -73,18 +73,18 @@ def slowly(aws: LocalAWS) -> Iterator[None]:
         aws.set_speed(1.0)
 
 
-def test_close_returns_when_nothing_is_billed_and_the_next_cluster_takes_the_pool_at_once(clean: LocalAWS) -> None:
-    first = local_cluster(clean, n_workers=1)
-    first.wait_for_workers(1, timeout=60)
+def test_close_returns_when_nothing_is_billed_and_the_pool_is_reusable_at_once(clean: LocalAWS) -> None:
+    first = local_cluster(clean, n_workers=2)
+    first.wait_for_workers(2, timeout=60)
     old = running(clean)
     with slowly(clean):
         first.close()
         assert {states(clean)[instance] for instance in old} == {"shutting-down"}
         assert costs_nothing(clean), leftovers(clean)
         assert "ecs:StopTask" not in call_counts(first), "tasks end with their scheduler and their instances"
-        clean.set_speed(0.2)  # the old instances go on shutting down while the new ones come
+        clean.set_speed(0.2)  # the old instances are still terminating while the new ones boot
         with local_cluster(clean, n_workers=1) as second, Client(second) as client:
-            assert said(second, "pool-claimed") == said(first, "pool-claimed")
+            assert messages(second, "pool-claimed") == messages(first, "pool-claimed")
             assert client.submit(sum, [1, 2]).result(timeout=120) == 3
             assert "ecs:StopTask" not in call_counts(second)
             used = {task["containerInstanceArn"] for task in clean.tasks() if task["status"] == "RUNNING"}
@@ -98,17 +98,17 @@ def test_a_pool_that_is_kept_warm_is_free_at_once(clean: LocalAWS) -> None:
     first.wait_for_workers(1, timeout=60)
     old = running(clean)
     first.close()
-    assert said(first, "pool-kept-warm")
-    with local_cluster(clean, n_workers=1, warm_timeout=WARM) as second, Client(second) as client:
-        client.wait_for_workers(1, timeout=60)
+    assert messages(first, "pool-kept-warm")
+    with local_cluster(clean, n_workers=2, warm_timeout=WARM) as second, Client(second) as client:
+        client.wait_for_workers(2, timeout=60)
         assert client.submit(sum, [1, 2]).result(timeout=60) == 3
         assert running(clean) == old, "no instance was launched"
-    assert said(second, "pool-kept-warm")
+    assert messages(second, "pool-kept-warm")
     clean.advance(WARM + 240)
-    wait_until(lambda: nothing_left(clean), 60, "zero by the lease")
+    wait_until(lambda: nothing_left(clean), 60, "the lease empties the pool")
 
 
-def test_a_scheduler_that_does_not_hear_the_end_is_gone_before_another_cluster_may_take_the_pool(
+def test_a_scheduler_that_cannot_be_terminated_is_gone_before_the_pool_is_free(
     clean: LocalAWS,
 ) -> None:
     cluster = local_cluster(clean, n_workers=0)
@@ -119,19 +119,19 @@ def test_a_scheduler_that_does_not_hear_the_end_is_gone_before_another_cluster_m
     assert states(clean)[head] == "terminated"
 
 
-def test_giving_back_is_repeated_while_aws_fails(clean: LocalAWS) -> None:
+def test_the_release_is_retried_while_aws_fails(clean: LocalAWS) -> None:
     cluster = local_cluster(clean, n_workers=1)
     cluster.wait_for_workers(1, timeout=60)
     clean.play([faults.Error(action="*", count=30)])
     cluster.close()
     assert cluster.status.name == "closed"
-    assert said(cluster, "pool-left") == []
+    assert messages(cluster, "pool-left") == []
     assert admitted(clean) == []
     assert leases(clean) == []
     assert nothing_left(clean), leftovers(clean)
 
 
-#: What a start calls one after another once its pool is claimed; the first are made at once with the admission.
+#: The successive calls of a start once its pool is claimed; the first run concurrently with the ingress rule.
 STAGES = (
     "ecs:CreateCluster",
     "autoscaling:CreateAutoScalingGroup",
@@ -144,7 +144,7 @@ STAGES = (
 
 
 def test_a_start_that_fails_at_any_stage_leaves_nothing_that_costs_or_opens(new_aws: LocalAWS) -> None:
-    for action in STAGES:  # each start finds what the one before has made, and comes further
+    for action in STAGES:  # each start finds the resources of the one before, and comes further
         new_aws.inject(action, "AccessDenied", f"User is not authorized to perform: {action}", status=403)
         with pytest.raises(StarburstError, match=action):
             local_cluster(new_aws, n_workers=1)
@@ -153,7 +153,7 @@ def test_a_start_that_fails_at_any_stage_leaves_nothing_that_costs_or_opens(new_
         assert (action, nothing_left(new_aws)) == (action, True), leftovers(new_aws)
 
 
-def test_a_start_that_fails_in_a_warm_pool_ends_its_instances(clean: LocalAWS) -> None:
+def test_a_start_that_fails_in_a_warm_pool_terminates_its_instances(clean: LocalAWS) -> None:
     local_cluster(clean, n_workers=0, warm_timeout=WARM).close()
     assert len(leases(clean)) == 2
     action = "autoscaling:PutScheduledUpdateGroupAction"
@@ -166,7 +166,7 @@ def test_a_start_that_fails_in_a_warm_pool_ends_its_instances(clean: LocalAWS) -
 
 @pytest.fixture
 def helper(clean: LocalAWS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the file that a ``credential_process`` prints; its credentials are asked for anew at each call."""
+    """Yield the file that a ``credential_process`` prints; it is read again at each call."""
     keys = clean.session().get_credentials().get_frozen_credentials()
     printed = tmp_path / "credentials.json"
     soon = datetime.now(UTC) + timedelta(minutes=5)
@@ -183,7 +183,7 @@ def helper(clean: LocalAWS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return printed
 
 
-def test_a_credential_process_that_breaks_leaves_no_cluster_closing_and_the_end_of_its_lease_is_told(
+def test_a_failing_credential_process_does_not_block_close_and_the_event_names_the_end_of_the_lease(
     clean: LocalAWS, helper: Path
 ) -> None:
     cluster = StarburstCluster(
@@ -199,13 +199,13 @@ def test_a_credential_process_that_breaks_leaves_no_cluster_closing_and_the_end_
     helper.write_text("Please log in.")  # a JSONDecodeError in botocore
     cluster.close()
     assert cluster.status.name == "closed"
-    [left] = said(cluster, "pool-left")
+    [left] = messages(cluster, "pool-left")
     assert "JSONDecodeError" in left
     assert "credential_process" in left
     assert "its lease ends what runs in it" in left
     helper.write_text(working)
     clean.advance(1800 + 240)
-    wait_until(lambda: costs_nothing(clean), 60, "zero by the lease")
+    wait_until(lambda: costs_nothing(clean), 60, "the lease empties the pool")
     [claim] = clean.client("ssm").get_parameters_by_path(Path="/starburst/claims/", Recursive=True)["Parameters"]
     clean.client("ssm").delete_parameter(Name=claim["Name"])
     clean.client("ssm").delete_parameter(Name=claim["Name"].replace("/claims/", "/tls/"))

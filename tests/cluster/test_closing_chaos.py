@@ -1,6 +1,6 @@
-"""Hundreds of sessions that are closed at a random moment, while AWS fails: each of them ends, and nothing costs money.
+"""Hundreds of sessions are closed at a random moment while AWS fails: each ends, and nothing is left that costs money.
 
-The fleet's loop, boto3 and HTTP are real; containers are only written down, and a stand-in plays the Dask scheduler.
+The fleet's loop, boto3 and HTTP are real; containers do not run processes, and a stand-in replaces the Dask scheduler.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.cluster_asserts import costs_nothing, leftovers, wait_until
 CLOSES = int(os.environ.get("CLOSES", "200"))
 #: Seconds after which a close hangs: `timeouts.close` is 90.
 HANGS = 150.0
-#: What AWS may do meanwhile; most of the time it does nothing.
+#: Faults that may happen meanwhile; most of the time there is none.
 FAULTS: tuple[list[faults.Event], ...] = (
     [],
     [],
@@ -50,7 +50,7 @@ def settings_of(local: LocalAWS, **more: Any) -> Settings:
 
 
 async def work(session: Session, dask: StandIn, workers: int) -> None:
-    """Start, scale up, and go on with nothing until it is closed."""
+    """Start, scale up, and stay idle until the session is closed."""
     fleet = await session.start(dask, range(workers))
     await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
     fleet.cancel(0)
@@ -59,7 +59,7 @@ async def work(session: Session, dask: StandIn, workers: int) -> None:
 
 
 async def closed_at_random(local: LocalAWS, dask: StandIn, seed: int) -> EventLog:
-    """Begin a session, close it at some moment, and return its events; it hangs if that takes too long."""
+    """Start a session, close it at a random moment, and return its events; fail if that takes too long."""
     chance = random.Random(seed)
     warm = chance.random() < 0.3
     settings = settings_of(local, warm_timeout=600 if warm else 0)
@@ -102,19 +102,19 @@ async def many(local: LocalAWS, closes: int) -> None:
 
 
 def nothing_costs(local: LocalAWS, seed: int) -> None:
-    # Of what was kept warm AWS empties the groups a moment after their lease.
+    # AWS empties the groups of a warm pool shortly after their lease.
     wait_until(lambda: costs_nothing(local), 60, f"nothing costs money after close {seed}")
     left = leftovers(local)
     assert not any(left.values()), (seed, left)
 
 
-def test_sessions_that_are_closed_at_a_random_moment_end_and_leave_nothing() -> None:
+def test_sessions_closed_at_a_random_moment_end_and_leave_nothing() -> None:
     with LocalAWS(processes=False) as local:
         asyncio.run(many(local, 4))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_hundred_sessions_that_are_closed_at_a_random_moment_end_and_leave_nothing() -> None:
+def test_two_hundred_sessions_closed_at_a_random_moment_end_and_leave_nothing() -> None:
     with LocalAWS(processes=False) as local:
         asyncio.run(many(local, CLOSES))

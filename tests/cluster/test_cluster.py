@@ -1,4 +1,4 @@
-"""The main job, with real processes on the embedded AWS."""
+"""Scaling, results and losses, with real processes on the embedded AWS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def local_cluster(aws: LocalAWS, **arguments: Any) -> StarburstCluster:
 
 
 def _jobs() -> tuple[Any, Any]:
-    """Make the functions that workers run: local ones travel by value, since workers have no tests."""
+    """Return the functions that workers run; local functions are pickled by value, as workers cannot import tests."""
 
     def slow_square(x: int) -> int:
         time.sleep(0.2)
@@ -78,39 +78,39 @@ def test_adaptive_scaling_follows_the_work_up_and_down(clean: LocalAWS) -> None:
         wait_until(lambda: running_instances(clean) == 1, 60, "the scheduler's instance only")
 
 
-class Stumbling(CloudAdaptive):
-    """Gets no answer from the scheduler at its second look, and at its third."""
+class FailingTarget(CloudAdaptive):
+    """Fails at its second and third query of the scheduler."""
 
-    looks = 0
+    calls = 0
 
     async def target(self) -> int:
-        self.looks += 1
-        if self.looks in (2, 3):
+        self.calls += 1
+        if self.calls in (2, 3):
             raise OSError("no answer")
         return await super().target()
 
 
-def test_adaptive_scaling_goes_on_after_an_error_and_keeps_who_has_just_come(clean: LocalAWS) -> None:
+def test_adaptive_scaling_continues_after_an_error_and_keeps_new_workers(clean: LocalAWS) -> None:
     with local_cluster(clean, n_workers=0) as cluster, Client(cluster) as client:
-        adaptive = cluster.adapt(Adaptive=Stumbling, minimum=0, maximum=2)
+        adaptive = cluster.adapt(Adaptive=FailingTarget, minimum=0, maximum=2)
         client.submit(slow_square, 1).result(timeout=60)
         futures = client.map(slow_square, range(60), pure=False)
         assert client.gather(futures) == [x * x for x in range(60)]
-        assert adaptive.looks > 3
+        assert adaptive.calls > 3
         kinds = [e.kind for e in cluster.events if e.kind in ("worker-ready", "worker-retiring", "instance-terminated")]
         assert "worker-retiring" not in kinds[: kinds.index("worker-ready") + 1]
-        # It has measured its own boots, and has no more patience than one of them, or ten seconds.
-        startups = cluster._fleet.startups.seen(0.0).measured
+        # It has measured its startup times; its patience is one of them, or ten seconds.
+        startups = cluster._fleet.startups.snapshot(0.0).measured
         assert adaptive.scale_down_after == min(max(2.0, statistics.median(startups)), 10.0)
 
 
 @pytest.mark.slow
-def test_a_cluster_of_no_given_size_adapts_by_itself(clean: LocalAWS) -> None:
+def test_a_cluster_without_n_workers_adapts(clean: LocalAWS) -> None:
     with local_cluster(clean) as cluster, Client(cluster) as client:
         assert client.submit(slow_square, 7).result(timeout=60) == 49
 
 
-def test_a_worker_killed_while_it_works_is_replaced_and_every_result_is_right(clean: LocalAWS) -> None:
+def test_a_worker_killed_during_work_is_replaced_and_every_result_is_right(clean: LocalAWS) -> None:
     with local_cluster(clean, n_workers=2) as cluster, Client(cluster) as client:
         client.wait_for_workers(2, timeout=60)
         futures = client.map(slow_square, range(60), pure=False)
@@ -118,23 +118,23 @@ def test_a_worker_killed_while_it_works_is_replaced_and_every_result_is_right(cl
         victim = next(iter(client.run(os.getppid).values()))  # the nanny, which is the container
         os.killpg(os.getpgid(victim), signal.SIGKILL)
         assert client.gather(futures) == [x * x for x in range(60)]
-        wait_until(lambda: any(e.kind == "worker-lost" for e in cluster.events), 60, "its loss is told")
+        wait_until(lambda: any(e.kind == "worker-lost" for e in cluster.events), 60, "the loss is emitted")
         wait_until(lambda: len(client.nthreads()) == 2, 60, "two workers again")
         [lost] = [e for e in cluster.events if e.kind == "worker-lost"]
         assert "exit code 137" in lost.message
 
 
-def test_a_worker_whose_instance_is_taken_is_replaced_on_another(clean: LocalAWS) -> None:
+def test_a_worker_whose_instance_is_terminated_is_replaced_on_another(clean: LocalAWS) -> None:
     with local_cluster(clean, n_workers=2) as cluster, Client(cluster) as client:
         client.wait_for_workers(2, timeout=60)
         launched = [e for e in cluster.events if e.kind == "instance-launched" and e.facts["group"] == "spot"]
         clean.client("ec2").terminate_instances(InstanceIds=[launched[0].subject])
-        # Its container gets SIGTERM and hands over what it can; without the time for that it is simply lost.
-        told = {"worker-leaving", "worker-lost"}
-        wait_until(lambda: any(e.kind in told for e in cluster.events), 60, "that it goes is told")
+        # Its container gets SIGTERM and transfers its data; if there is no time for that, the worker is lost.
+        leaving = {"worker-leaving", "worker-lost"}
+        wait_until(lambda: any(e.kind in leaving for e in cluster.events), 60, "its leaving is emitted")
         wait_until(lambda: len(client.nthreads()) == 2, 60, "two workers again")
         assert client.gather(client.map(slow_square, range(8))) == [x * x for x in range(8)]
-        # The group replaces what was taken, so nothing is ordered on top of it for good.
+        # The group replaces the terminated instance, so the desired capacity must not stay higher.
         wait_until(lambda: running_instances(clean) == 3, 60, "two workers' instances and the scheduler's")
 
 
@@ -152,7 +152,7 @@ def test_it_works_with_async_and_await(clean: LocalAWS) -> None:
 
 @pytest.mark.slow
 def test_it_works_where_all_instances_share_one_address() -> None:
-    """As on macOS, which has no loopback addresses but one."""
+    """As on macOS, which has only one loopback address."""
     with (
         LocalAWS(aliases=False) as aws,
         local_cluster(aws, n_workers=2) as one,
@@ -164,7 +164,7 @@ def test_it_works_where_all_instances_share_one_address() -> None:
         assert {a.split(":")[1] for a in (one.scheduler_address, two.scheduler_address)} == {"//127.0.0.1"}
 
 
-def test_logs_are_there_for_workers_that_are_gone_too(clean: LocalAWS) -> None:
+def test_logs_include_those_of_ended_workers(clean: LocalAWS) -> None:
     with local_cluster(clean, n_workers=1) as cluster, Client(cluster) as client:
         client.wait_for_workers(1, timeout=60)
         client.run(lambda: print("said by a worker", flush=True))
@@ -178,7 +178,7 @@ def test_logs_are_there_for_workers_that_are_gone_too(clean: LocalAWS) -> None:
         assert set(cluster.get_logs(cluster=False, scheduler=False, workers=[0])) == {0}
 
 
-def test_one_worker_that_cannot_start_is_explained_and_blocks_no_other(clean: LocalAWS) -> None:
+def test_a_worker_that_fails_to_start_is_explained_and_does_not_block_others(clean: LocalAWS) -> None:
     with local_cluster(clean, n_workers=1) as cluster, Client(cluster) as client:
         client.wait_for_workers(1, timeout=60)
         clean.inject("ecs:RunTask", "ClientException", "the moon is in the way", times=3)
@@ -189,5 +189,5 @@ def test_one_worker_that_cannot_start_is_explained_and_blocks_no_other(clean: Lo
         clean.set_speed(1)
         assert client.submit(worker_name).result() == 0
         assert "1 failed" in repr(cluster)
-        cluster.scale(2)  # another wish is another try
+        cluster.scale(2)  # a new request is a new attempt
         client.wait_for_workers(2, timeout=60)

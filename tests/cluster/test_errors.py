@@ -32,7 +32,7 @@ LAUNCHES = ("autoscaling:SetDesiredCapacity", "ecs:RunTask", "ec2:RunInstances")
         ({"cloud": "gcp"}, "cloud='gcp'", "'local'"),
     ],
 )
-def test_a_bad_argument_is_named_and_the_right_one_is_told(arguments: dict[str, Any], what: str, instead: str) -> None:
+def test_a_bad_argument_is_named_with_the_right_one(arguments: dict[str, Any], what: str, instead: str) -> None:
     with pytest.raises(BadArgument) as caught:
         StarburstCluster(**{"cloud": "local", **arguments})
     assert what in str(caught.value)
@@ -55,7 +55,7 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_credentials")
-def test_without_credentials_and_without_cloud_both_ways_on_are_named() -> None:
+def test_without_credentials_the_error_names_both_options() -> None:
     with pytest.raises(NoCredentials) as caught:
         StarburstCluster(region="us-east-1")
     assert "aws configure" in str(caught.value)
@@ -63,7 +63,7 @@ def test_without_credentials_and_without_cloud_both_ways_on_are_named() -> None:
 
 
 @pytest.mark.usefixtures("no_credentials")
-def test_without_a_region_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_region_the_error_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     monkeypatch.delenv("AWS_REGION", raising=False)
     with pytest.raises(BadArgument, match='region="us-east-1"'):
@@ -72,7 +72,7 @@ def test_without_a_region_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture
 def account(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the embedded AWS look like a configured account: the way in that users with an account take."""
+    """Make the embedded AWS look like a configured account."""
     for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
 
@@ -87,7 +87,7 @@ def launches(aws: LocalAWS) -> int:
     return sum(aws.status().calls.get(action, 0) for action in LAUNCHES)
 
 
-def test_an_expired_token_is_said_before_anything_is_launched(clean: LocalAWS) -> None:
+def test_an_expired_token_is_refused_before_anything_is_launched(clean: LocalAWS) -> None:
     before = launches(clean)
     clean.inject("sts:GetCallerIdentity", "ExpiredToken", "The security token included in the request is expired")
     error = refused(clean)
@@ -110,13 +110,13 @@ def test_an_expired_token_is_said_before_anything_is_launched(clean: LocalAWS) -
 def test_a_denied_call_names_the_action(clean: LocalAWS, action: str, code: str, new_size: int) -> None:
     text = f"User: arn:aws:iam::123456789012:user/ann is not authorized to perform: {action}"
     clean.inject(action, code, text, status=403)
-    error = refused(clean, storage={"volume_size": new_size})  # another pool, which has to be made
+    error = refused(clean, storage={"volume_size": new_size})  # another pool, which has to be created
     assert isinstance(error, PermissionDenied)
     assert error.operation == action
     assert text in str(error)
 
 
-def test_a_pass_role_that_is_missing_is_named_although_another_action_was_called(clean: LocalAWS) -> None:
+def test_a_missing_pass_role_permission_is_named_although_another_action_was_called(clean: LocalAWS) -> None:
     text = "User: ann is not authorized to perform: iam:PassRole on resource: starburst-worker"
     clean.inject("ecs:RunTask", "AccessDeniedException", text, times=10)
     error = refused(clean)

@@ -1,4 +1,4 @@
-"""`dask_starburst.estimate`: a sample is tried here, nothing is launched, bad input is refused."""
+"""`dask_starburst.estimate`: a sample is run here, nothing is launched, bad input is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import dask_starburst
 from dask_starburst import StarburstCluster
-from dask_starburst.cluster.estimate import start_of
+from dask_starburst.cluster.estimate import startup_seconds
 from dask_starburst.cost import Cost
 from dask_starburst.cost.record import Record, load_records, record_of, save_record
 from dask_starburst.errors import BadArgument
@@ -28,7 +28,7 @@ def closed(*startups: float, simulated: bool = False) -> Record:
     return record_of("mine", "starburst-1-0", 0.0, 100.0, Cost(simulated=simulated), startups)
 
 
-def test_a_sample_is_tried_and_all_of_it_reckoned() -> None:
+def test_a_sample_is_run_and_the_whole_work_is_estimated() -> None:
     tried: list[int] = []
 
     def work(item: int) -> None:
@@ -50,11 +50,11 @@ def test_a_sample_is_tried_and_all_of_it_reckoned() -> None:
     [
         ({"sample": []}, "the sample is empty"),
         ({"n": 1}, "n=1 is less than the 2 items"),
-        ({"workers": (0,)}, "give numbers of workers from 1 on"),
+        ({"workers": (0,)}, "give positive numbers of workers"),
         ({"startup": -1.0}, "negative"),
-        ({"speed": 0.0}, "above zero"),
-        ({"workers": (1.5,)}, "give numbers of workers from 1 on"),
-        ({"n_workers": 5}, "give the sizes to reckon with as workers="),
+        ({"speed": 0.0}, "not positive"),
+        ({"workers": (1.5,)}, "give positive numbers of workers"),
+        ({"n_workers": 5}, "give the numbers of workers as workers="),
         ({"arch": "vax"}, "arch='vax' is not known"),
     ],
 )
@@ -64,15 +64,15 @@ def test_bad_input_is_refused(arguments: dict[str, Any], said: str) -> None:
     assert said in str(caught.value)
 
 
-def test_a_start_takes_as_long_as_the_last_ones_did_on_aws() -> None:
-    assert start_of([closed(60.0, 70.0, 500.0), closed(), closed(100.0), closed(110.0)])[0] == 100.0
-    assert start_of([closed(60.0)]) == (60.0, "measured: by your last cluster")
-    seconds, whence = start_of([closed(1.0, simulated=True)])
+def test_the_startup_time_is_the_median_of_the_last_clusters_on_aws() -> None:
+    assert startup_seconds([closed(60.0, 70.0, 500.0), closed(), closed(100.0), closed(110.0)])[0] == 100.0
+    assert startup_seconds([closed(60.0)]) == (60.0, "measured: by your last cluster")
+    seconds, whence = startup_seconds([closed(1.0, simulated=True)])
     assert seconds == 90.0
     assert whence.startswith("assumed")
 
 
-def test_what_was_measured_here_before_counts_without_being_given() -> None:
+def test_startup_times_measured_before_are_the_default() -> None:
     save_record(closed(64.0))
     found = dask_starburst.estimate(len, ["a"], 10, workers=2)
     assert found.rows[-1].way.startup == 64.0
@@ -80,29 +80,29 @@ def test_what_was_measured_here_before_counts_without_being_given() -> None:
     assert dask_starburst.estimate(len, ["a"], 10, workers=2, startup=5).rows[-1].way.startup == 5
 
 
-def test_one_question_prices_clusters_of_every_size() -> None:
+def test_one_quote_prices_clusters_of_every_size() -> None:
     asked = dask_starburst.quote(n_workers=50, region="us-east-1")
     for count in (1, 10):
         alone = dask_starburst.quote(n_workers=count, region="us-east-1").usd_per_hour
         assert per_hour(asked, count) == pytest.approx(alone)
 
 
-def test_pure_python_much_data_and_short_items_are_warned_of() -> None:
+def test_notes_warn_of_pure_python_large_data_and_short_items() -> None:
     found = dask_starburst.estimate(lambda item: item * 2, [b"x" * 1_000_000] * 2, 1000)
     assert "holds the interpreter lock" in repr(found)
-    assert "in all; moving them is not counted" in repr(found)
-    assert "let one call do many items" in repr(found)
-    assert "2 tried say little" in repr(found)
+    assert "in all; their transfer is not included" in repr(found)
+    assert "process many items in one call" in repr(found)
+    assert "2 sample items say little" in repr(found)
     assert "interpreter lock" not in repr(dask_starburst.estimate(len, ["a"], 10, worker={"nthreads": 1}))
 
 
-def test_an_item_that_fails_is_named() -> None:
+def test_a_failing_item_is_named() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         dask_starburst.estimate(lambda item: 1 / item, [1, 0], 10)
     assert "item 1 of the sample: 0" in caught.value.__notes__[0]
 
 
-def test_a_cluster_that_is_closed_has_said_how_long_its_workers_booted_and_an_estimate_asks_aws_once(
+def test_a_closed_cluster_records_its_startup_times_and_an_estimate_queries_aws_once(
     aws: LocalAWS,
 ) -> None:
     where: dict[str, Any] = {"cloud": "local", "endpoint_url": aws.endpoint_url}
@@ -111,7 +111,7 @@ def test_a_cluster_that_is_closed_has_said_how_long_its_workers_booted_and_an_es
     (record,) = load_records()
     assert record.simulated
     assert 0 < record.boot_seconds < record.closed - record.opened
-    assert start_of([record])[1].startswith("assumed")  # the embedded AWS says nothing of AWS
+    assert startup_seconds([record])[1].startswith("assumed")  # records of the embedded AWS are ignored
     before = aws.status().calls
     text = repr(dask_starburst.estimate(len, ["a"], 10, **where))
     after = aws.status().calls
@@ -120,7 +120,7 @@ def test_a_cluster_that_is_closed_has_said_how_long_its_workers_booted_and_an_es
     assert asked["ec2:DescribeSpotPriceHistory"] <= 2  # one for each product name
 
 
-def test_what_does_not_fit_in_a_quota_or_under_a_cap_is_said(aws: LocalAWS) -> None:
+def test_an_estimate_mentions_quotas_and_caps_that_are_too_small(aws: LocalAWS) -> None:
     aws.play([Quota(market="spot", vcpus=9)])
     try:
         text = repr(dask_starburst.estimate(len, ["a"], 10, cloud="local", endpoint_url=aws.endpoint_url))

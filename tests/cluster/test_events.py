@@ -1,4 +1,4 @@
-"""What clusters print of themselves."""
+"""The output of clusters: progress, warnings, events."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def test_a_quiet_cluster_prints_no_progress_beside_one_that_does() -> None:
     assert process.returncode == 0, output
     assert "quiet=False INFO" in output
     assert "quiet=True INFO" not in output
-    assert output.count("WARNING") == 2, "warnings are no progress"
+    assert output.count("WARNING") == 2, "warnings are printed by a quiet cluster too"
     assert output.count("REMEMBERED 2") == 2
 
 
-def test_a_log_knows_when_it_began_after_its_first_events_were_dropped():
+def test_an_event_log_keeps_its_start_time_after_its_first_events_were_dropped():
     log = EventLog(quiet=True)
     for second in range(REMEMBERED + 5):
         log.emit(Event(float(second), "tick", "x", "a second", logging.DEBUG))

@@ -26,7 +26,7 @@ spec = PoolSpec(
 account = LocalAWS.connect({url!r}).session()
 print("SAYS READY", flush=True)
 for line in sys.stdin:
-    aws = AWS(session=account)  # as every cluster has one of its own, with all of its rate limits before it
+    aws = AWS(session=account)  # every cluster has its own, with unused rate limits
     found = asyncio.run(claim_best(aws, spec, 1, uuid.uuid4().hex, "", lambda names: None))
     print("SAYS", found.name, flush=True)
     sys.stdin.readline()
@@ -65,7 +65,7 @@ def answers(processes: list[subprocess.Popen[str]]) -> list[str]:
 
 
 def say(processes: list[subprocess.Popen[str]]) -> list[str]:
-    """Let both go on at the same moment, and return what they say then."""
+    """Continue both at the same moment, and return what they print."""
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")
@@ -74,7 +74,7 @@ def say(processes: list[subprocess.Popen[str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("tries", [8, pytest.param(100, marks=pytest.mark.slow)])
-def test_pairs_that_check_out_at_the_same_instant_get_different_pools(aws: LocalAWS, tries: int) -> None:
+def test_two_checkouts_at_the_same_instant_get_different_pools(aws: LocalAWS, tries: int) -> None:
     refused = aws.status().calls
     with two(CLAIMS.format(url=aws.endpoint_url)) as both:
         for _ in range(tries):
@@ -84,13 +84,13 @@ def test_pairs_that_check_out_at_the_same_instant_get_different_pools(aws: Local
             assert first != second
             assert say(both) == ["BACK", "BACK"]
     claims = aws.status().calls["ssm:PutParameter"] - refused.get("ssm:PutParameter", 0)
-    assert claims > 2 * tries, "sometimes both wanted the same one, and AWS let one of them have it"
+    assert claims > 2 * tries, "sometimes both tried to claim the same pool, and one succeeded"
 
 
 @pytest.mark.slow
-def test_two_clusters_that_start_at_the_same_instant_have_pools_of_their_own(clean: LocalAWS) -> None:
+def test_two_clusters_that_start_at_the_same_instant_use_different_pools(clean: LocalAWS) -> None:
     with two(CLUSTERS.format(url=clean.endpoint_url)) as both:
         for _ in range(2):
             names = say(both)
-            assert sorted(names) == pools(clean), "two, and used again each time"
+            assert sorted(names) == pools(clean), "two pools, reused each time"
             assert say(both) == ["BACK", "BACK"]

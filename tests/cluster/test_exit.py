@@ -1,4 +1,4 @@
-"""However a client ends, nothing is left running; what it could not do itself, AWS's lease does."""
+"""Nothing is left running after a client exits in any way; the lease releases what the client could not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dask_starburst.local import LocalAWS
 from tests.support.cluster_asserts import costs_nothing, leftovers, nothing_left, read_until, script_process, wait_until
 
 LEASE = 120
-#: Auto Scaling may execute a scheduled action so much later (seconds; aws-facts finding 8).
+#: The most seconds by which Auto Scaling delays a scheduled action (aws-facts finding 8).
 LATE = 120
 
 SCRIPT = """
@@ -26,7 +26,7 @@ def slow(x):
     return x
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores SIGINT for background processes
     cluster = StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=1, lease={lease})
     client = Client(cluster)
     client.wait_for_workers(1)
@@ -49,7 +49,7 @@ def client_process(aws: LocalAWS, end: str = "time.sleep(600)") -> AbstractConte
         pytest.param("raise RuntimeError('the notebook fell over')", 1, id="exception", marks=pytest.mark.slow),
     ],
 )
-def test_a_client_that_ends_leaves_nothing(clean: LocalAWS, end: str, code: int) -> None:
+def test_a_client_that_exits_leaves_nothing(clean: LocalAWS, end: str, code: int) -> None:
     with client_process(clean, end) as process:
         read_until(process, "WORKING")
         output, _ = process.communicate(timeout=60)
@@ -57,7 +57,7 @@ def test_a_client_that_ends_leaves_nothing(clean: LocalAWS, end: str, code: int)
         assert nothing_left(clean), (leftovers(clean), output)
 
 
-@pytest.mark.parametrize("moment", ["ordered:", "is booting", "WORKING"])
+@pytest.mark.parametrize("moment", [": requested", "is booting", "WORKING"])
 def test_ctrl_c_leaves_nothing(clean: LocalAWS, moment: str) -> None:
     with client_process(clean) as process:
         read_until(process, moment)
@@ -69,15 +69,15 @@ def test_ctrl_c_leaves_nothing(clean: LocalAWS, moment: str) -> None:
 
 # A client killed at every stage of a start is in test_stages.
 @pytest.mark.parametrize(
-    "moment", [*(pytest.param(early, marks=pytest.mark.slow) for early in ("ordered:", "is booting")), "WORKING"]
+    "moment", [*(pytest.param(early, marks=pytest.mark.slow) for early in (": requested", "is booting")), "WORKING"]
 )
-def test_aws_empties_the_pool_by_itself_when_the_client_is_killed(moment: str, new_aws: LocalAWS) -> None:
+def test_the_lease_empties_the_pool_when_the_client_is_killed(moment: str, new_aws: LocalAWS) -> None:
     with client_process(new_aws) as process:
         read_until(process, moment)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        wait_until(lambda: new_aws.status().instances_running >= 1, 60, "what was ordered has come")
+        wait_until(lambda: new_aws.status().instances_running >= 1, 60, "the requested instances are launched")
         time.sleep(1)
-        assert not costs_nothing(new_aws), "it goes on without the client"
+        assert not costs_nothing(new_aws), "the pool still runs without the client"
         new_aws.advance(LEASE + LATE)
-        wait_until(lambda: costs_nothing(new_aws), 60, "zero by the lease alone")
+        wait_until(lambda: costs_nothing(new_aws), 60, "the lease alone empties the pool")

@@ -1,4 +1,4 @@
-"""What fails in AWS reaches the user within a minute: one sentence with AWS's words and the next step."""
+"""A failure in AWS reaches the user within a minute: one sentence with AWS's message and the next step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORKER = "*-worker"
 
 @pytest.fixture(scope="module")
 def cluster(aws: LocalAWS) -> Iterator[StarburstCluster]:
-    """Give a cluster without workers; every test wishes for its own and leaves none."""
+    """Yield a cluster without workers; every test requests its own and leaves none."""
     with StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, n_workers=0, quiet=True) as running:
         yield running
     assert leftovers(aws) == {kind: [] for kind in leftovers(aws)}
@@ -30,10 +30,10 @@ def fair_again(aws: LocalAWS, cluster: StarburstCluster) -> Iterator[None]:
     aws.set_speed(1.0)
     cluster.scale(0)
     wait_until(lambda: alone(aws), 60, "only the scheduler and its instance are there")
-    aws.advance(400)  # nobody remembers any refusal, neither we nor Auto Scaling
+    aws.advance(400)  # neither the fleet nor Auto Scaling remembers a refusal
     assert cluster._cloud is not None
     clock = cluster._cloud.aws
-    wait_until(lambda: abs(clock.now() - aws.now()) < 5, 60, "the cluster knows what time it is")
+    wait_until(lambda: abs(clock.now() - aws.now()) < 5, 60, "the cluster has updated its clock")
 
 
 def alone(aws: LocalAWS) -> bool:
@@ -42,14 +42,14 @@ def alone(aws: LocalAWS) -> bool:
 
 
 def failure(cluster: StarburstCluster, n: int = 1) -> StarburstError:
-    """Wish for workers that cannot come, and return the error."""
+    """Request workers that cannot start, and return the error."""
     cluster.scale(n)
     with pytest.raises(StarburstError) as caught:
         cluster.wait_for_workers(n, timeout=60)
     return caught.value
 
 
-def told(cluster: StarburstCluster, kind: str, since: int) -> list[Event]:
+def emitted(cluster: StarburstCluster, kind: str, since: int) -> list[Event]:
     return [event for event in list(cluster.events)[since:] if event.kind == kind]
 
 
@@ -66,7 +66,7 @@ def told(cluster: StarburstCluster, kind: str, since: int) -> list[Event]:
     ],
     ids=["pull", "exec-format", "stops-at-once"],
 )
-def test_a_worker_that_cannot_be_started_says_why_and_what_to_do(
+def test_a_worker_that_fails_to_start_has_an_error_with_reason_and_advice(
     aws: LocalAWS, cluster: StarburstCluster, bad_luck: faults.Event, words: str, advice: str
 ) -> None:
     aws.set_speed(4.0)
@@ -76,25 +76,25 @@ def test_a_worker_that_cannot_be_started_says_why_and_what_to_do(
     assert isinstance(error, WorkerFailed)
     assert words in str(error)
     assert advice in str(error)
-    first = told(cluster, "worker-failed", events)[0]
+    first = emitted(cluster, "worker-failed", events)[0]
     assert words in first.message
     assert first.time - begun < 60
 
 
-def test_a_worker_that_is_killed_for_its_memory_is_replaced_and_told(aws: LocalAWS, cluster: StarburstCluster) -> None:
+def test_a_worker_that_is_killed_for_its_memory_is_replaced(aws: LocalAWS, cluster: StarburstCluster) -> None:
     events = len(cluster.events)
     cluster.scale(1)
-    # Dask knows a worker a moment before we say so.
-    wait_until(lambda: told(cluster, "worker-ready", events), 60, "it is up")
+    # Dask registers a worker shortly before the fleet emits it.
+    wait_until(lambda: emitted(cluster, "worker-ready", events), 60, "the worker is up")
     events = len(cluster.events)
     aws.play([faults.OutOfMemory(family=WORKER)])
-    wait_until(lambda: told(cluster, "worker-ready", events), 60, "another one is up")
-    (lost,) = told(cluster, "worker-lost", events)
+    wait_until(lambda: emitted(cluster, "worker-ready", events), 60, "the replacement is up")
+    (lost,) = emitted(cluster, "worker-lost", events)
     assert "OutOfMemoryError" in lost.message
     assert "larger worker=" in lost.message
 
 
-def test_a_vcpu_quota_is_an_error_within_about_a_minute(aws: LocalAWS, cluster: StarburstCluster) -> None:
+def test_a_vcpu_quota_raises_within_about_a_minute(aws: LocalAWS, cluster: StarburstCluster) -> None:
     aws.play([faults.Quota(market="spot", vcpus=0)])
     aws.set_speed(10.0)
     begun, events = aws.now(), len(cluster.events)
@@ -102,11 +102,11 @@ def test_a_vcpu_quota_is_an_error_within_about_a_minute(aws: LocalAWS, cluster: 
     assert isinstance(error, CapacityUnavailable)
     assert "MaxSpotInstanceCountExceeded" in str(error)
     assert "Service Quotas" in str(error)
-    assert told(cluster, "launch-failed", events)[0].time - begun < 60
+    assert emitted(cluster, "launch-failed", events)[0].time - begun < 60
     assert aws.now() - begun < 120
 
 
-def test_a_fault_in_the_account_is_an_error_within_about_a_minute(aws: LocalAWS, cluster: StarburstCluster) -> None:
+def test_a_misconfigured_account_raises_within_about_a_minute(aws: LocalAWS, cluster: StarburstCluster) -> None:
     iam = aws.client("iam")
     (profile,) = iam.list_instance_profiles()["InstanceProfiles"]
     name, role = profile["InstanceProfileName"], profile["Roles"][0]["RoleName"]
@@ -124,26 +124,26 @@ def test_a_fault_in_the_account_is_an_error_within_about_a_minute(aws: LocalAWS,
         iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=role)
 
 
-def test_a_type_that_fails_is_left_out_and_another_one_is_launched(aws: LocalAWS, cluster: StarburstCluster) -> None:
+def test_a_type_that_fails_is_excluded_and_another_one_is_launched(aws: LocalAWS, cluster: StarburstCluster) -> None:
     events = len(cluster.events)
     cheapest = "c6g.xlarge"
     aws.play([faults.Refuses(type=cheapest, market="spot", seconds=600)])
     cluster.scale(1)
     cluster.wait_for_workers(1, timeout=60)
-    failed = told(cluster, "launch-failed", events)
-    launched = told(cluster, "instance-launched", events)
+    failed = emitted(cluster, "launch-failed", events)
+    launched = emitted(cluster, "instance-launched", events)
     assert launched[0].facts["type"] != cheapest
     for event in failed:
         assert f"no spot {cheapest}" in event.message
         assert "1 of 10 allowed types" in event.message
 
 
-def test_a_market_without_anything_is_told_with_what_to_allow(aws: LocalAWS, cluster: StarburstCluster) -> None:
+def test_a_market_without_capacity_gets_advice_on_what_to_allow(aws: LocalAWS, cluster: StarburstCluster) -> None:
     begun, events = aws.now(), len(cluster.events)
     aws.play([faults.Capacity(room=0, market="spot")])
     cluster.scale(1)
-    wait_until(lambda: told(cluster, "launch-failed", events), 60, "AWS's refusal is told")
-    event = told(cluster, "launch-failed", events)[0]
+    wait_until(lambda: emitted(cluster, "launch-failed", events), 60, "AWS's refusal is emitted")
+    event = emitted(cluster, "launch-failed", events)[0]
     assert "spot_with_fallback" in event.message
     assert event.time - begun < 60
 
@@ -161,20 +161,20 @@ def falling_back(aws: LocalAWS) -> Iterator[StarburstCluster]:
         yield running
 
 
-def test_workers_are_bought_on_demand_while_there_is_no_spot_and_go_back(
+def test_workers_fall_back_to_on_demand_without_spot_capacity_and_move_back(
     aws: LocalAWS, falling_back: StarburstCluster
 ) -> None:
     cluster = falling_back
     aws.play([faults.Capacity(room=0, market="spot")])
     cluster.scale(2)
     cluster.wait_for_workers(2, timeout=60)
-    assert {e.subject for e in told(cluster, "worker-fallback", 0)} == {0, 1}
-    markets = [e.facts["market"] for e in told(cluster, "instance-launched", 0) if e.facts["group"] != "head"]
+    assert {e.subject for e in emitted(cluster, "worker-fallback", 0)} == {0, 1}
+    markets = [e.facts["market"] for e in emitted(cluster, "instance-launched", 0) if e.facts["group"] != "head"]
     assert markets == ["on-demand", "on-demand"]
     aws.play([faults.Clear(), faults.Capacity(room=None, market="spot")])
     aws.advance(200)  # three minutes: the refusal is forgotten
-    wait_until(lambda: len(told(cluster, "worker-moves-back", 0)) == 2, 60, "both go back, one after the other")
-    wait_until(lambda: spot_alone(cluster), 60, "both are on Spot, and nothing else is there")
+    wait_until(lambda: len(emitted(cluster, "worker-moves-back", 0)) == 2, 60, "both move back, one after the other")
+    wait_until(lambda: spot_alone(cluster), 60, "both are on Spot, and nothing else runs")
     assert len(cluster.scheduler_info["workers"]) == 2
 
 
@@ -185,14 +185,11 @@ def spot_alone(cluster: StarburstCluster) -> bool:
     return sorted(groups) == ["head", "spot", "spot"]
 
 
-def test_an_instance_whose_agent_never_comes_is_replaced_and_told(
-    aws: LocalAWS, falling_back: StarburstCluster
-) -> None:
-    aws.set_speed(4.0)
+def test_an_instance_whose_agent_never_connects_is_replaced(aws: LocalAWS, falling_back: StarburstCluster) -> None:
     events = len(falling_back.events)
     aws.play([faults.AgentNever(group="*-spot")])
     falling_back.scale(1)
     falling_back.wait_for_workers(1, timeout=60)
-    (given_up,) = told(falling_back, "instance-given-up", events)
+    (given_up,) = emitted(falling_back, "instance-given-up", events)
     assert "ECS agent has not connected within 10 s" in given_up.message
     assert "can the subnet reach ECS" in given_up.message

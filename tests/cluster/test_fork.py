@@ -1,4 +1,4 @@
-"""A forked child has a copy of the cluster object, not the cluster: however it ends, the parent's goes on."""
+"""A forked child has a copy of the cluster object, but does not close the cluster of its parent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_forked_child_ends_at_once_and_leaves_the_cluster_to_its_parent(clean: LocalAWS) -> None:
+def test_a_forked_child_exits_at_once_and_does_not_close_the_cluster(clean: LocalAWS) -> None:
     with script_process(SCRIPT.format(url=clean.endpoint_url)) as process:
         output, _ = process.communicate(timeout=100)
     assert process.returncode == 0, output

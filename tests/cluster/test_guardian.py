@@ -1,4 +1,4 @@
-"""The scheduler looks after its own pool: it renews the lease, and ends what nobody needs."""
+"""The scheduler keeps the lease of its pool, and empties the pool when it is idle."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dask_starburst.local import LocalAWS
 from tests.support.cluster_asserts import costs_nothing, read_until, script_process, wait_until
 
 LEASE = 60
-#: Auto Scaling may execute a scheduled action so much later (seconds; aws-facts finding 8).
+#: The most seconds by which Auto Scaling delays a scheduled action (aws-facts finding 8).
 LATE = 120
-#: More than a third of the lease, by the scheduler's own clock, and some for a busy computer.
+#: More than a third of the lease by the scheduler's clock, with a margin for a busy computer.
 RENEWAL = LEASE / 3 + 20
 
 SCRIPT = """
@@ -41,7 +41,7 @@ if __name__ == "__main__":
         while cluster.status.name == "running":
             print("ANSWER", client.submit(sum, [1, 2], pure=False).result(), flush=True)
             time.sleep(0.5)
-    finally:  # the client may hear that the scheduler is gone before the cluster can say why
+    finally:  # the client may lose the scheduler before the cluster has emitted the reason
         deadline = time.monotonic() + 30
         while cluster.status.name == "running" and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -50,7 +50,7 @@ if __name__ == "__main__":
 
 
 def client_process(aws: LocalAWS, work: str = "pass") -> AbstractContextManager[subprocess.Popen[str]]:
-    """Run a script that launches one worker, does `work`, and goes on asking it."""
+    """Run a script that launches one worker, does `work`, and keeps calling it."""
     return script_process(SCRIPT.format(url=aws.endpoint_url, lease=LEASE, work=work))
 
 
@@ -63,9 +63,9 @@ def live_through_more_than_a_lease(aws: LocalAWS) -> None:
     before = first_due(aws)
     assert before is not None
     aws.advance(LEASE * 0.55)
-    wait_until(lambda: (first_due(aws) or before) > before, RENEWAL, "the scheduler renews")
+    wait_until(lambda: (first_due(aws) or before) > before, RENEWAL, "the scheduler renews the lease")
     aws.advance(LEASE * 0.55)
-    time.sleep(1)  # what is due now would be done by then
+    time.sleep(1)  # an action that is due now would be executed by then
 
 
 def scheduler_log(aws: LocalAWS) -> str:
@@ -79,7 +79,7 @@ def kill_scheduler(aws: LocalAWS) -> None:
     os.killpg(os.getpgid(pid), signal.SIGKILL)
 
 
-def test_the_scheduler_renews_for_a_dead_client_while_work_goes_on_and_then_ends_its_pool(
+def test_the_scheduler_renews_the_lease_for_a_dead_client_during_work_and_then_empties_its_pool(
     tmp_path: Any, new_aws: LocalAWS
 ) -> None:
     done = tmp_path / "done"
@@ -91,7 +91,7 @@ def test_the_scheduler_renews_for_a_dead_client_while_work_goes_on_and_then_ends
         assert new_aws.status().tasks_running == 2
         done.touch()
         before = new_aws.now()
-        wait_until(lambda: costs_nothing(new_aws), 60, "it ends its own pool")
+        wait_until(lambda: costs_nothing(new_aws), 60, "the scheduler empties its pool")
         assert new_aws.now() - before < LEASE / 2, "long before the lease"
         assert "no client was connected for 3 s" in scheduler_log(new_aws)
 
@@ -100,7 +100,7 @@ def test_the_scheduler_renews_for_a_dead_client_while_work_goes_on_and_then_ends
 def test_without_client_and_scheduler_the_lease_alone_empties_the_pool(first: str, new_aws: LocalAWS) -> None:
     with client_process(new_aws) as process:
         read_until(process, "ANSWER")
-        process.send_signal(signal.SIGSTOP)  # it would see the scheduler's end, and clean up
+        process.send_signal(signal.SIGSTOP)  # otherwise it would notice the scheduler's end, and clean up
         if first == "scheduler":
             kill_scheduler(new_aws)
         process.kill()
@@ -113,50 +113,50 @@ def test_without_client_and_scheduler_the_lease_alone_empties_the_pool(first: st
 
 
 @pytest.mark.slow
-def test_a_client_that_slept_longer_than_its_lease_goes_on_if_the_scheduler_has_renewed(new_aws: LocalAWS) -> None:
+def test_a_client_that_slept_longer_than_its_lease_continues_if_the_scheduler_has_renewed(new_aws: LocalAWS) -> None:
     with client_process(new_aws) as process:
         read_until(process, "ANSWER")
         process.send_signal(signal.SIGSTOP)
         live_through_more_than_a_lease(new_aws)
         process.send_signal(signal.SIGCONT)
-        # Its own clock did not jump with AWS's, as that of a sleeping computer does: so AWS may refuse its
-        # first renewal as one in the past, once, until it has read AWS's clock.
-        for _ in range(20):  # more than the pipe held, and some seconds of the client's loop
+        # Unlike on a sleeping computer, the client's clock did not jump with AWS's: AWS may refuse its first renewal,
+        # which is in the past, until the client has read AWS's clock.
+        for _ in range(20):  # more than the pipe's buffer, and some seconds of the client's loop
             read_until(process, "ANSWER 3")
 
 
 @pytest.mark.slow
-def test_a_refused_renewal_is_told_in_the_log_and_a_client_that_slept_learns_of_its_lease(new_aws: LocalAWS) -> None:
+def test_a_refused_renewal_is_logged_and_a_client_that_slept_detects_its_expired_lease(new_aws: LocalAWS) -> None:
     with client_process(new_aws) as process:
         read_until(process, "ANSWER")
         process.send_signal(signal.SIGSTOP)
         text = "User: starburst-scheduler is not authorized to perform: autoscaling:PutScheduledUpdateGroupAction"
         new_aws.inject("autoscaling:PutScheduledUpdateGroupAction", "AccessDenied", text, status=403, times=1000)
-        wait_until(lambda: text in scheduler_log(new_aws), RENEWAL, "it is told")
-        assert new_aws.status().tasks_running == 2, "and the scheduler goes on"
+        wait_until(lambda: text in scheduler_log(new_aws), RENEWAL, "the refusal is logged")
+        assert new_aws.status().tasks_running == 2, "the scheduler continues"
         new_aws.advance(LEASE + LATE)
         process.send_signal(signal.SIGCONT)
         said = read_until(process, "ENDED")
         assert "lease" in said
         assert "tart a new cluster" in said
-        wait_until(lambda: costs_nothing(new_aws), 60, "zero by the lease")
+        wait_until(lambda: costs_nothing(new_aws), 60, "the lease empties the pool")
 
 
-def test_an_idle_cluster_ends_as_a_whole_and_the_client_says_why(clean: LocalAWS) -> None:
+def test_an_idle_cluster_closes_and_the_client_emits_the_reason(clean: LocalAWS) -> None:
     cluster = StarburstCluster(
         cloud="local", endpoint_url=clean.endpoint_url, n_workers=1, idle_timeout="6 s", quiet=True
     )
-    wait_until(lambda: cluster.status.name == "closed", 60, "it ends")
+    wait_until(lambda: cluster.status.name == "closed", 60, "the cluster closes")
     [failure] = [e for e in cluster.events if e.kind == "cluster-failed"]
     assert "there was no work for 6 s (idle_timeout)" in failure.message
     assert "set starburst" in scheduler_log(clean), "by the scheduler, not by the client"
     assert costs_nothing(clean)
 
 
-def test_a_cluster_object_without_a_client_is_somebody(clean: LocalAWS) -> None:
+def test_a_cluster_object_counts_as_a_client(clean: LocalAWS) -> None:
     with StarburstCluster(
         cloud="local", endpoint_url=clean.endpoint_url, n_workers=0, no_client_timeout="2 s", quiet=True
     ) as cluster:
-        with pytest.raises(AssertionError, match="it ends"):
-            wait_until(lambda: cluster.status.name != "running", 8, "it ends")
+        with pytest.raises(AssertionError, match="the cluster closes"):
+            wait_until(lambda: cluster.status.name != "running", 8, "the cluster closes")
         assert cluster.status.name == "running"

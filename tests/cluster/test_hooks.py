@@ -1,4 +1,4 @@
-"""Hooks at the turns of a cluster's life, on the embedded AWS."""
+"""Lifecycle hooks, on the embedded AWS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dask_starburst.local import LocalAWS
 
 
 class Diary(LifecycleHook):
-    """Writes down what it sees."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -33,7 +33,7 @@ class Diary(LifecycleHook):
 
 
 class Plain:
-    """Is no LifecycleHook, has one method, and that is no coroutine."""
+    """Not a LifecycleHook: it has one method, which is not a coroutine."""
 
     called = 0
 
@@ -54,7 +54,7 @@ class Refuses:
         raise StarburstError(f"{launch.settings.arch} is not what this company runs; give arch='x86_64'.")
 
 
-def test_hooks_are_called_at_each_turn_change_the_settings_and_do_not_stop_a_cluster(clean: LocalAWS):
+def test_hooks_run_at_each_stage_change_settings_and_their_failure_does_not_stop_a_cluster(clean: LocalAWS):
     diary, before = Diary(), Plain.called
     hooks = [Broken(), diary, Plain]
     with StarburstCluster(
@@ -69,8 +69,8 @@ def test_hooks_are_called_at_each_turn_change_the_settings_and_do_not_stop_a_clu
         "ready: True",
         "closing with 1 worker",
     ]
-    told = [event.message for event in cluster.events if event.kind == "hook-failed"]
-    assert ["the door bell is broken" in told[0], "the door is stuck" in told[1]] == [True, True]
+    messages = [event.message for event in cluster.events if event.kind == "hook-failed"]
+    assert ["the door bell is broken" in messages[0], "the door is stuck" in messages[1]] == [True, True]
     assert "the diary is written" in [event.message for event in cluster.events]
 
 
@@ -82,6 +82,6 @@ def test_a_hook_can_refuse_a_launch_and_nothing_is_launched(clean: LocalAWS):
 
 
 @pytest.mark.parametrize("hook", ["no_such_module:Hook", "json:NoSuchHook", "json", 7, object()])
-def test_a_hook_that_is_none_is_refused_before_anything_is_started(hook: Any):
+def test_an_invalid_hook_is_refused_before_anything_starts(hook: Any):
     with pytest.raises(BadArgument, match="hooks="):
         StarburstCluster(cloud="local", quiet=True, hooks=[hook])

@@ -1,4 +1,4 @@
-"""The lease of a cluster that is alive, and of one that nobody could renew."""
+"""The lease of a running cluster, and a lease that could not be renewed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def until(aws: LocalAWS) -> list[datetime]:
     return sorted(a["StartTime"] for a in actions)
 
 
-def test_every_group_has_a_lease_that_is_renewed_as_long_as_somebody_is_alive(clean: LocalAWS) -> None:
+def test_every_group_has_a_lease_that_client_or_scheduler_renews(clean: LocalAWS) -> None:
     with StarburstCluster(
         cloud="local", endpoint_url=clean.endpoint_url, n_workers=1, lease=LEASE, quiet=True
     ) as cluster:
@@ -35,13 +35,13 @@ def test_every_group_has_a_lease_that_is_renewed_as_long_as_somebody_is_alive(cl
     assert until(clean) == []
 
 
-def test_a_lease_that_neither_client_nor_scheduler_could_renew_is_told_and_hurts_nobody(new_aws: LocalAWS) -> None:
+def test_an_expired_lease_closes_the_cluster_with_an_event(new_aws: LocalAWS) -> None:
     cluster = StarburstCluster(cloud="local", endpoint_url=new_aws.endpoint_url, n_workers=1, lease=LEASE, quiet=True)
     cluster.wait_for_workers(1, timeout=60)
     text = "is not authorized to perform: autoscaling:PutScheduledUpdateGroupAction"
     new_aws.inject("autoscaling:PutScheduledUpdateGroupAction", "AccessDenied", text, status=403, times=1000)
     new_aws.advance(LEASE + 60)
-    wait_until(lambda: cluster.status.name == "closed", 60, "it gives up")
+    wait_until(lambda: cluster.status.name == "closed", 60, "the cluster closes")
     [failure] = [e for e in cluster.events if e.kind == "cluster-failed"]
     assert "lease" in failure.message
     assert "start a new cluster" in failure.message.lower()

@@ -1,4 +1,4 @@
-"""AWS cannot be asked for a while: the cluster waits, tells it once, and goes on by itself."""
+"""Outages of AWS: the cluster emits them once, waits, and continues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dask_starburst.events import Event
 from dask_starburst.local import LocalAWS, faults
 from tests.support.cluster_asserts import costs_nothing, leftovers, wait_until
 
-#: botocore repeats a call six times by itself, for half a minute, where the status is 5xx. This is what it then raises.
+#: botocore retries a call with a 5xx status six times, for half a minute. This is the error that it raises then.
 FAILURE = {"code": "ServerException", "message": "Service Unavailable. Please try again later.", "status": 400}
 EXPIRED = {
     "code": "ExpiredTokenException",
@@ -26,7 +26,7 @@ EXPIRED = {
 
 
 def refuse(aws: LocalAWS, *actions: str, count: int | None = None) -> None:
-    """Have AWS fail in these actions, so many times or until it is calm again."""
+    """Make AWS fail in these actions, `count` times or until the faults are cleared."""
     seconds = None if count else 1e9
     for action in actions:
         aws.play([faults.Error(action=action, count=count, seconds=seconds, **FAILURE)])  # type: ignore[arg-type]  # by name
@@ -37,13 +37,13 @@ def slowly(x: int) -> int:
     return x
 
 
-def told(cluster: StarburstCluster, kind: str) -> list[Event]:
+def emitted(cluster: StarburstCluster, kind: str) -> list[Event]:
     return [event for event in cluster.events if event.kind == kind]
 
 
 @pytest.fixture(scope="module")
 def cluster(aws: LocalAWS) -> Iterator[StarburstCluster]:
-    """Start an adaptive cluster while AWS refuses it its instance, and then its task as often as there are attempts."""
+    """Start an adaptive cluster while AWS refuses its instance, and then its task as often as there are attempts."""
     aws.set_speed(10.0)
     refuse(aws, "autoscaling:SetDesiredCapacity", count=1)
     refuse(aws, "ecs:RunTask", count=3)
@@ -67,44 +67,48 @@ def fair_again(aws: LocalAWS) -> Iterator[None]:
     aws.play([faults.Clear()])
 
 
-def test_a_scheduler_starts_once_aws_answers_again(cluster: StarburstCluster) -> None:
+def test_a_scheduler_starts_after_an_outage(cluster: StarburstCluster) -> None:
     assert cluster.status.name == "running"
-    assert told(cluster, "worker-failed") == []
-    assert told(cluster, "aws-error")
-    wait_until(lambda: told(cluster, "aws-answers"), 60, "the end of it is told")
+    assert emitted(cluster, "worker-failed") == []
+    assert emitted(cluster, "aws-error")
+    wait_until(lambda: emitted(cluster, "aws-answers"), 60, "the end of the outage is emitted")
 
 
-def test_an_adaptive_cluster_goes_on_after_an_outage_of_a_hundred_seconds(
+def test_an_adaptive_cluster_continues_after_an_outage_of_a_hundred_seconds(
     aws: LocalAWS, cluster: StarburstCluster
 ) -> None:
-    before = len(told(cluster, "aws-error"))
+    before = len(emitted(cluster, "aws-error"))
     with Client(cluster) as client:
         refuse(aws, "*")
         tasks = client.map(slowly, range(10), pure=False)
-        wait_until(lambda: len(told(cluster, "aws-error")) > before and cluster.plan, 60, "it is told, and asked for")
+        wait_until(
+            lambda: len(emitted(cluster, "aws-error")) > before and cluster.plan,
+            60,
+            "the outage is emitted, and a worker requested",
+        )
         aws.advance(100)
         aws.play([faults.Clear()])
         assert client.gather(tasks) == list(range(10))
-    assert told(cluster, "worker-failed") == []
-    assert len(told(cluster, "aws-error")) - before == 1, "it is told once, and not for each call"
+    assert emitted(cluster, "worker-failed") == []
+    assert len(emitted(cluster, "aws-error")) - before == 1, "the outage is emitted once, not for each call"
 
 
-def test_a_token_that_expires_is_told_once_and_hurts_nobody(aws: LocalAWS, cluster: StarburstCluster) -> None:
-    refused = len(told(cluster, "credentials-refused"))
+def test_an_expired_token_is_emitted_once_and_the_cluster_continues(aws: LocalAWS, cluster: StarburstCluster) -> None:
+    refused = len(emitted(cluster, "credentials-refused"))
     with Client(cluster) as client:
         held = client.submit(sum, [1], pure=False)
         assert held.result(timeout=90) == 1
         aws.play([faults.Error(action="*", count=5, **EXPIRED)])  # type: ignore[arg-type]  # by name
-        wait_until(lambda: len(told(cluster, "credentials-refused")) > refused, 60, "it is told")
+        wait_until(lambda: len(emitted(cluster, "credentials-refused")) > refused, 60, "the refusal is emitted")
         assert client.submit(sum, [1, 2], pure=False).result(timeout=90) == 3
         assert not held.cancelled()
     assert cluster.status.name == "running"
-    wait_until(lambda: told(cluster, "credentials-accepted"), 60, "and its end too")
-    assert "is expired" in told(cluster, "credentials-refused")[-1].message
-    assert "lease ends at" in told(cluster, "credentials-refused")[-1].message
+    wait_until(lambda: emitted(cluster, "credentials-accepted"), 60, "the accepted credentials are emitted")
+    assert "is expired" in emitted(cluster, "credentials-refused")[-1].message
+    assert "lease ends at" in emitted(cluster, "credentials-refused")[-1].message
 
 
-def test_without_credentials_the_cluster_closes_when_its_lease_is_about_to_end_and_the_futures_say_why() -> None:
+def test_without_credentials_the_cluster_closes_before_its_lease_ends_and_futures_have_the_reason() -> None:
     with LocalAWS() as aws:
         cluster = StarburstCluster(
             cloud="local",
@@ -117,24 +121,24 @@ def test_without_credentials_the_cluster_closes_when_its_lease_is_about_to_end_a
         with Client(cluster) as client:
             client.wait_for_workers(1, timeout=60)
             waiting = client.submit(time.sleep, 1000, pure=False)
-            # The scheduler's own credentials, too: else it renews the lease, and the cluster lives on.
+            # The scheduler's credentials too: otherwise it renews the lease, and the cluster continues.
             aws.play([faults.Error(action="*", seconds=100_000, **EXPIRED)])  # type: ignore[arg-type]  # by name
             aws.advance(120)
-            wait_until(lambda: told(cluster, "credentials-refused"), 60, "it is told")
-            assert cluster.status.name == "running", "its lease goes on"
+            wait_until(lambda: emitted(cluster, "credentials-refused"), 60, "the refusal is emitted")
+            assert cluster.status.name == "running", "its lease has not expired"
             assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
             aws.advance(150)
             with pytest.raises(CancelledError, match="cannot be renewed"):
                 waiting.result(timeout=60)
-            wait_until(lambda: cluster.status.name == "closed", 60, "it closes")
-        [failure] = told(cluster, "cluster-failed")
+            wait_until(lambda: cluster.status.name == "closed", 60, "the cluster closes")
+        [failure] = emitted(cluster, "cluster-failed")
         assert "The security token included in the request is expired" in failure.message
         aws.play([faults.Clear()])
         aws.advance(300)
-        wait_until(lambda: costs_nothing(aws), 60, "its lease has ended what was left")
+        wait_until(lambda: costs_nothing(aws), 60, "the lease has emptied the pool")
 
 
-def test_a_profile_whose_keys_are_exchanged_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_with_rotated_keys_is_reloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = tmp_path / "credentials"
     for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
@@ -155,7 +159,7 @@ def test_a_profile_whose_keys_are_exchanged_is_read_again(tmp_path: Path, monkey
         write("new")
         assert used() == "old"
         keys.unlink()
-        aws.renew_credentials()  # the file is being written: the session goes on
+        aws.renew_credentials()  # the file is being written: the old session is kept
         write("new")
         aws.renew_credentials()
         assert used() == "new"

@@ -1,4 +1,4 @@
-"""What others see of a running cluster at the endpoint: boto3 and the AWS CLI, as the how-to shows."""
+"""A running cluster as boto3 and the AWS CLI show it, as in the how-to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes of a cluster: where they listen, and that user code leaves none behind."""
+"""The processes of a cluster: the addresses they listen on, and that user code leaves none behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.cluster_asserts import alive, wait_until
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all instances share one address")
-def test_each_listens_on_the_address_of_its_own_instance_only_and_a_daemon_ends_with_it(clean: LocalAWS) -> None:
+def test_processes_listen_on_their_instance_only_and_a_daemon_ends_with_its_worker(clean: LocalAWS) -> None:
     with (
         StarburstCluster(cloud="local", endpoint_url=clean.endpoint_url, n_workers=2, quiet=True) as cluster,
         Client(cluster) as client,
@@ -26,7 +26,7 @@ def test_each_listens_on_the_address_of_its_own_instance_only_and_a_daemon_ends_
         assert all(len(addresses) == 1 for addresses in own), own
         assert len(set.union(*own)) == 3, own
         assert all(address.startswith(inside) for address in set.union(*own))
-        # The scheduler and both workers have their HTTP servers there too.
+        # The HTTP servers of the scheduler and both workers listen there too.
         hosts = {info["host"] for info in client.scheduler_info(n_workers=-1)["workers"].values()}
         assert hosts < set.union(*own)
         daemon = client.submit(_daemon).result()
@@ -35,7 +35,7 @@ def test_each_listens_on_the_address_of_its_own_instance_only_and_a_daemon_ends_
 
 
 def _daemon() -> int:
-    """Leave a process behind that has another session, no parent and no environment."""
+    """Start a daemon with another session, no parent and no environment."""
     program = "(setsid env -i /bin/sleep 300 >/dev/null 2>&1 & echo $!)"
     return int(subprocess.run(["sh", "-c", program], check=True, capture_output=True).stdout)
 

@@ -30,7 +30,7 @@ def launches(aws: LocalAWS) -> int:
     return sum(aws.status().calls.get(action, 0) for action in LAUNCHES)
 
 
-def told(cluster: StarburstCluster, kind: str) -> list[Event]:
+def emitted(cluster: StarburstCluster, kind: str) -> list[Event]:
     return [event for event in cluster.events if event.kind == kind]
 
 
@@ -39,7 +39,7 @@ def refused(aws: LocalAWS, **arguments: Any) -> QuotaExceeded:
     with pytest.raises(QuotaExceeded) as caught:
         local_cluster(aws, **arguments)
     assert launches(aws) == before
-    # Not even the pool has been made, and its claim is given back.
+    # The pool was not created, and its claim is released.
     assert objects(aws) == {kind: [] for kind in objects(aws)}
     return caught.value
 
@@ -53,7 +53,7 @@ def test_a_scheduler_that_does_not_fit_is_refused_before_anything_is_launched(cl
     assert "Service Quotas, Amazon EC2, L-1216C47A" in str(error)
 
 
-def test_workers_none_of_which_fits_are_refused_as_well(clean: LocalAWS) -> None:
+def test_a_launch_is_refused_if_no_worker_fits(clean: LocalAWS) -> None:
     clean.play([faults.Quota(market="spot", vcpus=3)])
     error = refused(clean, n_workers=2)
     assert (error.quota, error.limit, error.workers) == ("L-34B43A08", 3.0, 0)
@@ -61,41 +61,43 @@ def test_workers_none_of_which_fits_are_refused_as_well(clean: LocalAWS) -> None
     assert "Nothing was launched" in str(error)
 
 
-def test_the_workers_that_fit_run_and_the_others_are_told_of(clean: LocalAWS) -> None:
-    clean.play([faults.Quota(market="on-demand", vcpus=5), faults.Quota(market="spot", vcpus=5)])
-    with local_cluster(clean, n_workers=2) as cluster:
-        (event,) = told(cluster, "quota-short")
-        assert "only 1 of 2 workers fit" in event.message
-        assert "`starburst quota request 8 --spot`" in event.message
-        assert (event.facts["workers"], event.facts["wanted"]) == (1, 2)
-        cluster.wait_for_workers(1, timeout=60)
-        clean.play([faults.Clear()])
-        clean.advance(200)  # the refusal is forgotten, and the others come
+def test_the_workers_that_fit_run_and_an_event_names_the_others(clean: LocalAWS) -> None:
+    clean.play([faults.Quota(market="on-demand", vcpus=5), faults.Quota(market="spot", vcpus=9)])
+    with local_cluster(clean, n_workers=4) as cluster:
+        (event,) = emitted(cluster, "quota-short")
+        assert "only 2 of 4 workers fit" in event.message
+        assert "`starburst quota request 16 --spot`" in event.message
+        assert (event.facts["workers"], event.facts["requested"]) == (2, 4)
         cluster.wait_for_workers(2, timeout=60)
-        cluster.adapt(minimum=0, maximum=50)  # more than fits is no error: `starburst quota status` tells
-        assert len(told(cluster, "quota-short")) == 1
+        clean.play([faults.Clear()])
+        clean.advance(200)  # the refusal is forgotten, and the other workers start
+        cluster.wait_for_workers(4, timeout=60)
+        cluster.adapt(
+            minimum=0, maximum=50
+        )  # a maximum that does not fit is not an error: `starburst quota status` shows it
+        assert len(emitted(cluster, "quota-short")) == 1
 
 
-def test_an_account_that_does_not_tell_its_quotas_is_launched_in(clean: LocalAWS) -> None:
+def test_unknown_quotas_do_not_prevent_a_launch(clean: LocalAWS) -> None:
     action = "servicequotas:GetServiceQuota"
     clean.inject(action, "AccessDeniedException", f"User: ann is not authorized to perform: {action}", times=2)
     with local_cluster(clean, n_workers=0) as cluster:
-        (event,) = told(cluster, "quota-unknown")
+        (event,) = emitted(cluster, "quota-unknown")
         assert f"not authorized to perform: {action}" in event.message
 
 
-def test_warm_instances_do_not_stand_in_the_way_of_the_cluster_that_takes_them(clean: LocalAWS) -> None:
+def test_warm_instances_do_not_count_against_the_cluster_that_reuses_them(clean: LocalAWS) -> None:
     clean.play([faults.Quota(market="on-demand", vcpus=1), faults.Quota(market="spot", vcpus=4)])
     assert "3 of 3" not in starburst(clean, "pool", "warm", "1", "--yes")
     with local_cluster(clean, n_workers=1) as cluster:
-        assert told(cluster, "quota-short") == []
+        assert emitted(cluster, "quota-short") == []
         cluster.wait_for_workers(1, timeout=60)
-        with pytest.raises(QuotaExceeded, match="the scheduler's"):  # a second one finds no room
+        with pytest.raises(QuotaExceeded, match="the scheduler's"):  # a second scheduler does not fit
             local_cluster(clean, n_workers=1)
     wait_until(lambda: not any(leftovers(clean).values()), 60, "everything is gone")
 
 
-def test_warming_more_than_fits_says_so(clean: LocalAWS) -> None:
+def test_prewarming_more_than_fits_is_reported(clean: LocalAWS) -> None:
     clean.play([faults.Quota(market="on-demand", vcpus=0)])
     with pytest.raises(AssertionError, match="QuotaExceeded"):
         starburst(clean, "pool", "warm", "1", "--yes")

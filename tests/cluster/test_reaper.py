@@ -1,4 +1,4 @@
-"""Client and scheduler are dead, and the lease runs for long yet: the instances end themselves."""
+"""Client and scheduler are dead, and the lease is long: the instances terminate themselves."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def test_without_client_and_scheduler_every_instance_ends_itself_long_before_the_lease(
+def test_without_client_and_scheduler_every_instance_terminates_itself_long_before_the_lease(
     tmp_path: Path, new_aws: LocalAWS
 ) -> None:
     with script_process(SCRIPT.format(url=new_aws.endpoint_url)) as process:
         read_until(process, "READY")
         reapers = Reapers(new_aws, tmp_path)
         assert set(reapers.after(INTERVAL).values()) == {""}, "all of them work"
-        process.send_signal(signal.SIGSTOP)  # it would see the scheduler's end, and clean up
+        process.send_signal(signal.SIGSTOP)  # otherwise it would notice the scheduler's end, and clean up
         [scheduler] = [pid for name, pid in new_aws.status().containers.items() if "scheduler" in name]
         os.killpg(os.getpgid(scheduler), signal.SIGKILL)
         kill(process)
-        wait_until(lambda: new_aws.status().tasks_running == 0, 90, "the workers miss their scheduler")
+        wait_until(lambda: new_aws.status().tasks_running == 0, 90, "the workers end without their scheduler")
         before = new_aws.now()
         assert set(reapers.look().values()) == {""}, "the tasks have only just ended"
         said = reapers.after(LIMIT)
         assert len(said) == 2
-        assert all("terminating this instance" in text for text in said.values())
-        wait_until(lambda: costs_nothing(new_aws), 60, "zero, without a lease")
+        assert all("is being terminated" in text for text in said.values())
+        wait_until(lambda: costs_nothing(new_aws), 60, "the pool is empty before the lease ends")
         assert new_aws.now() - before < LIMIT + 2 * INTERVAL

@@ -1,4 +1,4 @@
-"""The scheduler is killed, or AWS refuses the client: it is said in words, and nothing is left."""
+"""The scheduler is killed, or AWS refuses the client: an event says so, and nothing is left."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.support.client_proxy import ClientProxy
 from tests.support.cluster_asserts import costs_nothing, leftovers, nothing_left, wait_until
 
 LEASE = 1800
-#: Auto Scaling may execute a scheduled action so much later (seconds; aws-facts finding 8).
+#: The most seconds by which Auto Scaling delays a scheduled action (aws-facts finding 8).
 LATE = 120
 
 
 def _jobs() -> Any:
-    """Make what workers run: a local function travels by value, since workers have no tests."""
+    """Return the functions that workers run; they are pickled by value, as workers cannot import tests."""
 
     def slow(x: int) -> int:
         time.sleep(0.2)
@@ -49,7 +49,7 @@ def kill_scheduler(aws: LocalAWS) -> None:
     os.killpg(os.getpgid(pid), signal.SIGKILL)
 
 
-def said(cluster: StarburstCluster, kind: str) -> list[str]:
+def messages(cluster: StarburstCluster, kind: str) -> list[str]:
     return [event.message for event in cluster.events if event.kind == kind]
 
 
@@ -57,15 +57,15 @@ def closed(cluster: StarburstCluster) -> bool:
     return cluster.status.name == "closed"
 
 
-def test_a_scheduler_killed_during_work_is_told_within_a_minute_and_nothing_is_left(clean: LocalAWS) -> None:
+def test_a_scheduler_killed_during_work_is_reported_within_a_minute_and_nothing_is_left(clean: LocalAWS) -> None:
     cluster = cluster_of(clean, 1)
     with Client(cluster) as client:
         client.wait_for_workers(1, timeout=60)
         futures = client.map(slow, range(1000), pure=False)
         wait_until(lambda: any(f.done() for f in futures), 60, "some work is done")
         kill_scheduler(clean)
-        wait_until(lambda: closed(cluster), 60, "it closes")
-    [text] = said(cluster, "cluster-failed")
+        wait_until(lambda: closed(cluster), 60, "the cluster closes")
+    [text] = messages(cluster, "cluster-failed")
     assert "the scheduler was lost" in text
     assert "exit code 137" in text
     assert "start a new one" in text
@@ -86,21 +86,21 @@ def test_a_scheduler_killed_while_a_worker_retires_leaves_nothing(clean: LocalAW
         client.gather(held)
         cluster.events.listen(kill)
         cluster.scale(1)
-        wait_until(lambda: closed(cluster), 60, "it closes")
-    assert any("the scheduler was lost" in text for text in said(cluster, "cluster-failed"))
+        wait_until(lambda: closed(cluster), 60, "the cluster closes")
+    assert any("the scheduler was lost" in text for text in messages(cluster, "cluster-failed"))
     assert nothing_left(clean), leftovers(clean)
 
 
 def test_a_scheduler_killed_before_it_is_up_is_replaced(clean: LocalAWS) -> None:
     def kill() -> None:
-        wait_until(lambda: schedulers(clean), 60, "it begins")
+        wait_until(lambda: schedulers(clean), 60, "the scheduler's task starts")
         kill_scheduler(clean)
 
     killer = threading.Thread(target=kill)
     killer.start()
     with cluster_of(clean, 0) as cluster:
         killer.join()
-        [text] = said(cluster, "worker-failed")
+        [text] = messages(cluster, "worker-failed")
         assert "exit code 137" in text
         cluster.scale(1)
         with Client(cluster) as client:
@@ -108,20 +108,20 @@ def test_a_scheduler_killed_before_it_is_up_is_replaced(clean: LocalAWS) -> None
     assert nothing_left(clean), leftovers(clean)
 
 
-def test_credentials_that_expire_are_told_and_the_lease_does_what_the_client_cannot(new_aws: LocalAWS) -> None:
+def test_expired_credentials_are_emitted_and_the_lease_empties_the_pool(new_aws: LocalAWS) -> None:
     with ClientProxy(new_aws) as proxy:
         cluster = cluster_of(proxy, 1)
         cluster.wait_for_workers(1, timeout=60)
         proxy.refusal = ServiceError("ExpiredToken", "The security token included in the request is expired")
-        wait_until(lambda: said(cluster, "credentials-refused"), 60, "it is told")
-        [text] = said(cluster, "credentials-refused")
+        wait_until(lambda: messages(cluster, "credentials-refused"), 60, "the refusal is emitted")
+        [text] = messages(cluster, "credentials-refused")
         assert "The security token included in the request is expired" in text
         assert "Log in again" in text
-        with Client(cluster) as client:  # the scheduler renews the lease with credentials of its own
+        with Client(cluster) as client:  # the scheduler renews the lease with its own credentials
             assert client.submit(slow, 3).result(timeout=60) == 3
         cluster.close()
-        [left] = said(cluster, "pool-left")
+        [left] = messages(cluster, "pool-left")
         assert "its lease ends what runs in it" in left
-        assert not costs_nothing(new_aws), "the client could end nothing"
+        assert not costs_nothing(new_aws), "the client could not terminate anything"
         new_aws.advance(LEASE + LATE)
-        wait_until(lambda: costs_nothing(new_aws), 60, "zero by the lease alone")
+        wait_until(lambda: costs_nothing(new_aws), 60, "the lease alone empties the pool")

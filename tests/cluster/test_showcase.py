@@ -1,4 +1,4 @@
-"""What a cluster shows of itself, of its secrets and to strangers: one with one worker that tests only look at."""
+"""The displays, secrets and access control of a cluster with one worker, which the tests do not change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def local_cluster(aws: LocalAWS, **arguments: Any) -> StarburstCluster:
 
 @pytest.fixture(scope="module")
 def showcase(aws: LocalAWS) -> Iterator[tuple[StarburstCluster, Client]]:
-    """Give a cluster with one worker that tests only look at."""
+    """Yield a cluster with one worker, which the tests do not change."""
     with (
         local_cluster(aws, n_workers=1, name="showcase", scheduler={"dashboard": True}) as cluster,
         Client(cluster) as client,
@@ -32,7 +32,7 @@ def showcase(aws: LocalAWS) -> Iterator[tuple[StarburstCluster, Client]]:
         yield cluster, client
 
 
-def test_secrets_are_in_no_place_where_user_code_or_aws_shows_them(
+def test_secrets_are_not_visible_to_user_code_or_in_aws(
     aws: LocalAWS, showcase: tuple[StarburstCluster, Client]
 ) -> None:
     cluster, client = showcase
@@ -57,15 +57,15 @@ def test_secrets_are_in_no_place_where_user_code_or_aws_shows_them(
         assert "STARBURST_TLS=" not in str(place)
 
 
-def test_workers_start_beside_the_scheduler_and_not_after_it(showcase: tuple[StarburstCluster, Client]) -> None:
+def test_workers_start_concurrently_with_the_scheduler(showcase: tuple[StarburstCluster, Client]) -> None:
     cluster, _ = showcase
     kinds = [(e.kind, e.subject) for e in cluster.events]
-    assert kinds.index(("capacity-ordered", "spot")) < kinds.index(("worker-ready", "scheduler"))
+    assert kinds.index(("capacity-requested", "spot")) < kinds.index(("worker-ready", "scheduler"))
 
 
-def test_a_cluster_shows_what_it_is_and_costs(showcase: tuple[StarburstCluster, Client]) -> None:
+def test_the_repr_of_a_cluster_shows_its_state_and_cost(showcase: tuple[StarburstCluster, Client]) -> None:
     cluster, _ = showcase
-    wait_until(lambda: "workers=1," in repr(cluster), 60, "the repr counts it")
+    wait_until(lambda: "workers=1," in repr(cluster), 60, "the repr shows the worker")
     assert "showcase" in repr(cluster)
     assert " so far, $" in repr(cluster)
     html = cluster._repr_html_()
@@ -79,7 +79,7 @@ def test_a_cluster_shows_what_it_is_and_costs(showcase: tuple[StarburstCluster, 
     assert "showcase" in cluster._widget().children[0].value  # what a notebook shows
 
 
-def test_a_scheduler_may_do_without_a_dashboard_and_has_its_metrics(aws: LocalAWS) -> None:
+def test_a_scheduler_without_a_dashboard_still_has_its_metrics(aws: LocalAWS) -> None:
     with local_cluster(aws, scheduler={"dashboard": False}) as cluster:
         host = cluster.scheduler_address.rpartition(":")[0].removeprefix("tls://")
         with urlopen(f"http://{host}:8787/health", timeout=90) as page:
@@ -89,7 +89,7 @@ def test_a_scheduler_may_do_without_a_dashboard_and_has_its_metrics(aws: LocalAW
         assert "8787" not in cluster._repr_html_()
 
 
-def test_a_cluster_says_what_more_workers_would_cost_and_launches_none(
+def test_plan_returns_the_cost_of_more_workers_and_launches_none(
     aws: LocalAWS, showcase: tuple[StarburstCluster, Client]
 ) -> None:
     cluster, _ = showcase
@@ -99,7 +99,7 @@ def test_a_cluster_says_what_more_workers_would_cost_and_launches_none(
     assert len(aws.instances()) == before
 
 
-def test_what_a_cluster_runs_already_does_not_count_twice_against_a_quota(
+def test_running_instances_do_not_count_twice_against_a_quota(
     aws: LocalAWS, showcase: tuple[StarburstCluster, Client]
 ) -> None:
     aws.play([Quota(market="spot", vcpus=8)])  # two workers of four, and one of them runs
@@ -110,7 +110,7 @@ def test_what_a_cluster_runs_already_does_not_count_twice_against_a_quota(
         aws.play([Quota(market="spot", vcpus=None)])
 
 
-def test_nobody_without_its_certificates_gets_in_and_a_closed_pool_is_used_again_by_one_at_a_time(
+def test_a_client_of_another_cluster_is_refused_and_a_closed_pool_is_reused_by_one_cluster(
     aws: LocalAWS,
 ) -> None:
     with local_cluster(aws, n_workers=0) as one, local_cluster(aws, n_workers=0) as two:
@@ -123,5 +123,5 @@ def test_nobody_without_its_certificates_gets_in_and_a_closed_pool_is_used_again
         assert again._session.pool.name in (first, second)
     bill = one.cost
     aws.advance(3600)
-    assert one.cost == bill, "the bill stands still"
+    assert one.cost == bill, "the cost does not grow any more"
     assert f"it cost {bill}" in one.events[-1].message

@@ -1,4 +1,4 @@
-"""Notices on the embedded AWS: real processes are told, and nothing that they hold is lost."""
+"""Spot notices on the embedded AWS: real workers leave in time, and no result is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMES_AND_GOES = ("add-worker", "remove-worker")
 
 
 def _job() -> Any:
-    def traced(folder: str, x: int) -> int:  # local, so that it travels by value: workers have no tests
+    def traced(folder: str, x: int) -> int:  # local, so that it is pickled by value: workers cannot import tests
         with open(os.path.join(folder, str(x)), "a") as file:
             file.write("x")
         time.sleep(0.01)
@@ -49,41 +49,45 @@ def worker_task(aws: LocalAWS, address: str) -> tuple[str, str]:
     raise AssertionError(f"nothing runs at {address}")
 
 
-def test_a_notice_and_then_a_stopped_task_lose_nothing_and_nothing_runs_twice(clean: LocalAWS, tmp_path: Path) -> None:
+def test_a_spot_notice_and_a_stopped_task_lose_no_result_and_rerun_no_task(clean: LocalAWS, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"cloud": "local", "endpoint_url": clean.endpoint_url, "quiet": True}
     with StarburstCluster(n_workers=2, **arguments) as cluster, Client(cluster) as client:
         client.wait_for_workers(2, timeout=60)
         before = set(client.nthreads())
         futures = client.map(_job(), [str(tmp_path)] * 40, range(40), pure=False)
         client.gather(futures)
-        wait_until(lambda: counts(client)["watched"] == 2, 60, "both watch")
+        wait_until(lambda: counts(client)["watched"] == 2, 60, "both workers watch for notices")
         clean.play([faults.Interrupt(group="*-spot")])
         wait_until(lambda: counts(client)["retired"] == 1, 60, "the worker has left in time")
-        wait_until(lambda: len(set(client.nthreads()) - before) == 1, 60, "another has come")
+        wait_until(lambda: len(set(client.nthreads()) - before) == 1, 60, "the replacement has started")
 
         [stays] = before & set(client.nthreads())
         task_cluster, task = worker_task(clean, stays)
         clean.client("ecs").stop_task(cluster=task_cluster, task=task)
-        wait_until(lambda: counts(client)["retired"] == 2, 60, "SIGTERM retires too")
+        wait_until(lambda: counts(client)["retired"] == 2, 60, "SIGTERM retires the worker too")
         assert client.gather(futures) == [x * x for x in range(40)]
         assert runs(tmp_path) == 40
         said = counts(client)
         assert (said["interruptions"], said["stops"], said["results_lost"], said["recomputed"]) == (1, 1, 0, 0)
         assert said["keys_moved"] >= 40
-        # ECS drains what Spot takes: whichever is heard of first, it is one interruption.
-        wait_until(lambda: [e.kind for e in cluster.events].count("spot-interruption") == 1, 60, "it was said once")
+        # ECS drains the interrupted instance too: in either order, it is one interruption.
+        wait_until(
+            lambda: [e.kind for e in cluster.events].count("spot-interruption") == 1,
+            60,
+            "the interruption is emitted once",
+        )
 
 
-def test_at_a_rebalance_recommendation_another_worker_comes_first(clean: LocalAWS, tmp_path: Path) -> None:
+def test_after_a_rebalance_recommendation_the_replacement_starts_first(clean: LocalAWS, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"cloud": "local", "endpoint_url": clean.endpoint_url, "quiet": True}
     with StarburstCluster(n_workers=1, **arguments) as cluster, Client(cluster) as client:
         client.wait_for_workers(1, timeout=60)
         [before] = client.nthreads()
         futures = client.map(_job(), [str(tmp_path)] * 10, range(10), pure=False)
         client.gather(futures)
-        wait_until(lambda: counts(client)["watched"] == 1, 60, "it watches")
+        wait_until(lambda: counts(client)["watched"] == 1, 60, "the worker watches for notices")
         clean.play([faults.Rebalance(group="*-spot")])
-        wait_until(lambda: before not in client.nthreads(), 60, "the old one has gone")
+        wait_until(lambda: before not in client.nthreads(), 60, "the old worker is retired")
         actions = [event["action"] for _, event in client.get_events("all") if event["action"] in COMES_AND_GOES]
         assert actions == ["add-worker", "add-worker", "remove-worker"]
         assert client.gather(futures) == [x * x for x in range(10)]
@@ -91,4 +95,4 @@ def test_at_a_rebalance_recommendation_another_worker_comes_first(clean: LocalAW
         said = counts(client)
         assert (said["rebalances"], said["interruptions"], said["results_lost"], said["recomputed"]) == (1, 0, 0, 0)
         [event] = [e for e in cluster.events if e.kind == "spot-rebalance"]
-        assert "once another worker has taken its place" in event.message
+        assert "replacing it before it is retired" in event.message

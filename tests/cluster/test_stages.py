@@ -27,9 +27,9 @@ from tests.support.cluster_asserts import (
 
 #: The default of the settings, in seconds.
 LEASE = 1800
-#: Auto Scaling may execute a scheduled action so much later (seconds; aws-facts finding 8).
+#: The most seconds by which Auto Scaling delays a scheduled action (aws-facts finding 8).
 LATE = 120
-#: Whoever is alive renews; a scheduler that comes up when its client is dead already does so once more.
+#: Client and scheduler renew the lease; a scheduler that starts after its client's death renews it once more.
 _RENEWALS = 2
 
 SCRIPT = """
@@ -41,7 +41,7 @@ if __name__ == "__main__":
         print("ANSWER", client.submit(sum, [1, 2]).result(), flush=True)
 """
 
-#: Every call with which a start and a close change something, in about this order; some are made at once.
+#: Every changing call of a start and a close, in about this order; some run concurrently.
 CALLS = (
     "logs:CreateLogGroup 1",
     "logs:PutRetentionPolicy 1",
@@ -72,9 +72,9 @@ CALLS = (
     "ec2:RevokeSecurityGroupIngress 1",
     "ssm:DeleteParameter 2",  # the claim
 )
-#: What the cluster says between two calls.
+#: Events between two calls.
 WORDS = ("is booting", "is ready for the scheduler", "the scheduler is up", "worker 0 is up", "ANSWER")
-#: Where nothing has been done yet matters as much as where something has been done and nobody knows.
+#: A client may be killed before AWS has executed a call, and after it, without the response.
 BEFORE = (
     "ssm:PutParameter 1",
     "autoscaling:PutScheduledUpdateGroupAction 1",
@@ -84,7 +84,7 @@ BEFORE = (
     "autoscaling:UpdateAutoScalingGroup 3",
     "ssm:DeleteParameter 2",
 )
-#: Of a close that gives the pool back warm: lease shortened, lease again, sizes cut, claim removed.
+#: Calls of a close that keeps the pool warm: lease shortened, lease again, sizes reduced, claim deleted.
 KEEP = ", warm_timeout='10 minutes'"
 GIVEN_BACK = (
     "autoscaling:PutScheduledUpdateGroupAction 3",
@@ -92,14 +92,14 @@ GIVEN_BACK = (
     "autoscaling:UpdateAutoScalingGroup 3",
     "ssm:DeleteParameter 2",
 )
-#: Of a start that takes such a pool: claim, lease, mark taken off, opened.
+#: Calls of a start that reuses such a pool: claim, lease, warm tag removed, groups opened.
 TAKEN = (
     "ssm:PutParameter 1",
     "autoscaling:PutScheduledUpdateGroupAction 1",
     "autoscaling:DeleteTags 1",
     "autoscaling:UpdateAutoScalingGroup 1",
 )
-#: One for each layer: the account, the pool, tasks on their instances, the way back.
+#: One call for each stage: the account, the pool, tasks on their instances, the release.
 QUICK = (
     "logs:CreateLogGroup 1",
     "autoscaling:CreateAutoScalingGroup 1",
@@ -109,7 +109,7 @@ QUICK = (
 
 
 def killed_at_call(aws: LocalAWS, call: str, moment: str, more: str = "") -> None:
-    """Run a client that is killed right before or right after AWS does what it has called for."""
+    """Run a client that is killed right before or right after AWS executes a call."""
     born = threading.Event()
 
     def end(name: str) -> bool:
@@ -129,7 +129,7 @@ def killed_at_call(aws: LocalAWS, call: str, moment: str, more: str = "") -> Non
 
 
 def killed_at_word(aws: LocalAWS, word: str) -> None:
-    """Run a client that is killed as soon as it says something."""
+    """Run a client that is killed as soon as it emits an event."""
     with ClientProxy(aws) as proxy, script_process(SCRIPT.format(url=proxy.endpoint_url, more="")) as process:
         read_until(process, word)
         process.kill()
@@ -137,7 +137,7 @@ def killed_at_word(aws: LocalAWS, word: str) -> None:
 
 
 def ends_by_itself(aws: LocalAWS) -> None:
-    """Let time pass up to the end of the leases, and not more: then nothing may be left that costs money."""
+    """Advance to the end of the leases: then nothing may be left that costs money."""
     for _ in range(_RENEWALS):
         due, now = leases(aws), aws.now()
         for group, most in maxima(aws).items():
@@ -172,7 +172,7 @@ def collect(aws: LocalAWS) -> None:
 
 
 def works_as_new(aws: LocalAWS) -> None:
-    """Collect the garbage, start the same cluster again, and find the account as a first start leaves it."""
+    """Collect the garbage, start the same cluster again, and check that the account is as after a first start."""
     collect(aws)
     assert objects(aws) == {kind: [] for kind in objects(aws)}
     with (
@@ -189,9 +189,9 @@ def works_as_new(aws: LocalAWS) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.slow
-def test_a_client_killed_at_one_stage_after_another_leaves_nothing_and_a_new_one_works() -> None:
+def test_clients_killed_at_successive_stages_leave_nothing_and_a_new_one_works() -> None:
     with LocalAWS() as aws:
-        for call in QUICK:  # each client starts in what was left of the one before, and comes further
+        for call in QUICK:  # each client starts with the leftovers of the one before, and comes further
             killed_at_call(aws, call, "after")
             ends_by_itself(aws)
             collect(aws)
@@ -221,7 +221,7 @@ def test_a_client_killed_while_it_waits_leaves_nothing(word: str) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("call", GIVEN_BACK)
-def test_a_client_killed_while_it_gives_a_pool_back_warm_leaves_nothing(call: str) -> None:
+def test_a_client_killed_while_it_releases_a_warm_pool_leaves_nothing(call: str) -> None:
     with LocalAWS() as aws:
         killed_at_call(aws, call, "after", KEEP)
         ends_by_itself(aws)
@@ -230,7 +230,7 @@ def test_a_client_killed_while_it_gives_a_pool_back_warm_leaves_nothing(call: st
 
 @pytest.mark.soak
 @pytest.mark.parametrize("call", TAKEN)
-def test_a_client_killed_while_it_takes_a_warm_pool_leaves_nothing(call: str) -> None:
+def test_a_client_killed_while_it_claims_a_warm_pool_leaves_nothing(call: str) -> None:
     with LocalAWS() as aws:
         with script_process(SCRIPT.format(url=aws.endpoint_url, more=KEEP)) as process:
             read_until(process, "is closed")
@@ -241,7 +241,7 @@ def test_a_client_killed_while_it_takes_a_warm_pool_leaves_nothing(call: str) ->
 
 
 @pytest.mark.soak
-def test_the_stages_above_are_all_that_there_are() -> None:
+def test_the_stages_cover_every_changing_call() -> None:
     with (
         LocalAWS() as aws,
         ClientProxy(aws) as proxy,

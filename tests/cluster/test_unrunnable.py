@@ -1,4 +1,4 @@
-"""A task that no worker can run is told, and holds neither a worker nor the scheduler."""
+"""A task that no worker can run is emitted, and keeps neither a worker nor the scheduler alive."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dask_starburst.local import LocalAWS
 from tests.support.cluster_asserts import costs_nothing, wait_until
 
 
-def test_a_task_that_no_worker_can_run_is_told_and_holds_no_worker_and_no_scheduler(clean: LocalAWS) -> None:
+def test_a_task_that_no_worker_can_run_is_emitted_and_does_not_keep_the_cluster_alive(clean: LocalAWS) -> None:
     with (
         StarburstCluster(
             cloud="local",
@@ -23,21 +23,21 @@ def test_a_task_that_no_worker_can_run_is_told_and_holds_no_worker_and_no_schedu
     ):
         gpu = client.submit(sum, [1], resources={"GPU": 1}, pure=False)
         nowhere = client.submit(sum, [1], workers=["nowhere"], pure=False)
-        # From zero a task without restrictions is work, and brings a worker.
+        # From zero a task without restrictions starts a worker.
         assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
-        wait_until(lambda: len(told(cluster)) == 2, 60, "both are told")
-        by_restriction = {event.subject: event.message for event in told(cluster)}
+        wait_until(lambda: len(emitted(cluster)) == 2, 60, "both restrictions are emitted")
+        by_restriction = {event.subject: event.message for event in emitted(cluster)}
         assert gpu.key in by_restriction["resources={'GPU': 1}"]
         assert nowhere.key in by_restriction["workers=['nowhere']"]
-        wait_until(lambda: cluster.status.name == "closed", 60, "and the idle timeout ends the cluster")
+        wait_until(lambda: cluster.status.name == "closed", 60, "the idle timeout ends the cluster")
         stages = [event.kind for event in cluster.events]
-        assert "worker-retiring" in stages or "worker-stopped" in stages, "adaptive gave its worker up before"
+        assert "worker-retiring" in stages or "worker-stopped" in stages, "adaptive scaling retired its worker before"
     [failure] = [event for event in cluster.events if event.kind == "cluster-failed"]
     assert "there was no work for 6 s (idle_timeout)" in failure.message
     assert costs_nothing(clean)
 
 
-def test_from_zero_it_buys_no_worker(clean: LocalAWS) -> None:
+def test_from_zero_an_unrunnable_task_requests_no_worker(clean: LocalAWS) -> None:
     with (
         StarburstCluster(
             cloud="local",
@@ -49,13 +49,13 @@ def test_from_zero_it_buys_no_worker(clean: LocalAWS) -> None:
         Client(cluster) as client,
     ):
         gpu = client.submit(sum, [1], resources={"GPU": 1}, pure=False)
-        wait_until(lambda: told(cluster), 60, "it is told")
-        wait_until(lambda: cluster.status.name == "closed", 60, "and the idle timeout ends the cluster")
-        assert gpu.key in told(cluster)[0].message
+        wait_until(lambda: emitted(cluster), 60, "the restriction is emitted")
+        wait_until(lambda: cluster.status.name == "closed", 60, "the idle timeout ends the cluster")
+        assert gpu.key in emitted(cluster)[0].message
         launched = [event.facts["group"] for event in cluster.events if event.kind == "instance-launched"]
         assert launched == ["head"]
     assert costs_nothing(clean)
 
 
-def told(cluster: StarburstCluster) -> list[Event]:
+def emitted(cluster: StarburstCluster) -> list[Event]:
     return [event for event in cluster.events if event.kind == "task-unrunnable"]

@@ -1,4 +1,4 @@
-"""A client and an image that do not fit, with real processes on the embedded AWS."""
+"""A client and an image with incompatible versions, with real processes on the embedded AWS."""
 
 from __future__ import annotations
 

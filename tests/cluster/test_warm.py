@@ -1,4 +1,4 @@
-"""Warm pools with real processes: spares, instances that outlive their cluster, and who takes or ends them."""
+"""Warm pools with real processes: spares, instances that outlive their cluster, their reuse and their end."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def leases(aws: LocalAWS) -> list[float]:
 
 
 def left_by_a_killed_client(aws: LocalAWS) -> tuple[set[str], str]:
-    """Let another process close its cluster and die; return the instances that stay, and what it said of them."""
+    """Close a cluster in another process; return the instances that it keeps, and its message about them."""
     with script_process(SCRIPT.format(url=aws.endpoint_url, warm=WARM)) as client:
         said = read_until(client, "CLOSED")
     return instances(aws), said
 
 
-def test_a_cluster_takes_what_another_process_has_left_warm_and_aws_alone_ends_what_nobody_takes(
+def test_a_cluster_reuses_warm_instances_of_another_process_and_the_lease_terminates_unused_ones(
     clean: LocalAWS,
 ) -> None:
     kept, said = left_by_a_killed_client(clean)
     assert len(kept) == 2
     assert re.search(r"1 \S+ spot, 1 m7g.medium on-demand, \$0.\d+ an hour", said)
-    # The instances stay, and nothing of the session: no process, no task, no certificate, no claim, no way in.
+    # The instances stay; the session leaves no process, task, certificate, claim or ingress rule.
     left = leftovers(clean)
     assert {kind for kind, found in left.items() if found} == {"instances", "desired"}
     groups = clean.client("ec2").describe_security_groups()["SecurityGroups"]
@@ -69,30 +69,30 @@ def test_a_cluster_takes_what_another_process_has_left_warm_and_aws_alone_ends_w
         assert client.submit(sum, [1, 2, 3]).result() == 6
         assert instances(clean) == kept
         assert min(leases(clean)) > clean.status().now + WARM  # renewed for the new cluster
-        told = [e.message for e in cluster.events if e.kind == "instance-launched"]
-        assert len(told) == 2
-        assert all("is warm" in message for message in told)
+        messages = [e.message for e in cluster.events if e.kind == "instance-launched"]
+        assert len(messages) == 2
+        assert all("is warm" in message for message in messages)
     assert instances(clean) == kept
     clean.advance(WARM + 120)
-    wait_until(lambda: not any(leftovers(clean).values()), 60, "zero by the lease")
+    wait_until(lambda: not any(leftovers(clean).values()), 60, "the lease empties the pool")
     assert "deleted" in starburst(clean, "gc", "--delete")
 
 
-def test_a_new_worker_starts_on_a_spare_and_the_spare_is_made_up_for(clean: LocalAWS) -> None:
+def test_a_new_worker_starts_on_a_spare_instance_which_is_replaced(clean: LocalAWS) -> None:
     with local_cluster(clean, n_workers=1, warm=1) as cluster, Client(cluster) as client:
         client.wait_for_workers(1, timeout=60)
-        wait_until(lambda: len(instances(clean)) == 3, 60, "one spare beside the worker's and the scheduler's")
+        wait_until(lambda: len(instances(clean)) == 3, 60, "the worker's, the scheduler's and a spare instance")
         before = instances(clean)
         cluster.scale(2)
         client.wait_for_workers(2, timeout=60)
         worker = cluster._fleet.workers[1]
         place = {i.arn: i.id for i in cluster._fleet.observed.instances.values()}[worker.instance]
         assert place in before
-        wait_until(lambda: len(instances(clean)) == 4, 60, "another spare")
-        assert any("is kept ready while the cluster runs: $" in e.message for e in cluster.events)
+        wait_until(lambda: len(instances(clean)) == 4, 60, "a new spare instance")
+        assert any("is kept ready while the cluster lives: $" in e.message for e in cluster.events)
 
 
-def test_what_cannot_be_kept_in_order_is_emptied_as_ever(clean: LocalAWS, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_pool_that_cannot_be_kept_warm_is_emptied(clean: LocalAWS, caplog: pytest.LogCaptureFixture) -> None:
     text = "is not authorized to perform: autoscaling:CreateOrUpdateTags"
     cluster = local_cluster(clean, n_workers=0, warm_timeout=WARM)
     clean.inject("autoscaling:CreateOrUpdateTags", "AccessDenied", text, status=403)
@@ -101,9 +101,9 @@ def test_what_cannot_be_kept_in_order_is_emptied_as_ever(clean: LocalAWS, caplog
     assert not [e for e in cluster.events if e.kind == "pool-kept-warm"]
 
 
-def test_a_pool_is_warmed_from_the_command_line_and_stopped_there(clean: LocalAWS) -> None:
+def test_a_pool_is_prewarmed_and_stopped_from_the_command_line(clean: LocalAWS) -> None:
     said = starburst(clean, "pool", "warm", "2", "--for", "10 minutes", "--yes")
-    assert "3 of 3 instances take tasks" in said
+    assert "3 of 3 instances are ready" in said
     assert re.search(r"2 \S+ spot, 1 m7g.medium on-demand, \$0.\d+ an hour", said)
     [name] = set(re.findall(r"starburst-\w{8}-\d+", said))
     assert "2 instances for workers are connected and empty" in starburst(clean, "pool", "status", name)

@@ -1,4 +1,4 @@
-"""Actions of a client: what is computed, kept, moved and agreed upon."""
+"""Actions of a client: computing, persisting, moving data, coordination."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distributed import WorkerPlugin, as_completed, fire_and_forget, wait, worke
 from tests.dask.side import Side, error_of
 from tests.support.cluster_asserts import wait_until
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no tests
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
 
 
 def inc(x: int) -> int:
@@ -188,7 +188,7 @@ def cancel(side: Side) -> Any:
     return future.status, error_of(future.result)[0]
 
 
-def resources_that_nobody_has(side: Side) -> Any:
+def resources_of_no_worker(side: Side) -> Any:
     future = side.client.submit(inc, 5, resources={"GPU": 1}, pure=False)
     waiting = error_of(lambda: future.result(timeout=0.2))[0], future.status
     side.client.cancel(future)
@@ -322,7 +322,7 @@ def future_by_name(side: Side) -> Any:
     return Future("by-name", client=side.client).result(), kept.result()
 
 
-def fire_and_forgotten(side: Side) -> Any:
+def fire_and_forget_task(side: Side) -> Any:
     event = Event("fired", client=side.client)
     fire_and_forget(side.client.submit(lambda: Event("fired").set(), pure=False))
     return event.wait(timeout=90)
@@ -365,7 +365,7 @@ def uploaded_file(side: Side) -> Any:
         side.client.upload_file(str(module))
 
     def use() -> int:
-        import brought_along  # type: ignore[import-not-found]  # it is on the workers
+        import brought_along  # type: ignore[import-not-found]  # it exists on the workers
 
         return int(brought_along.answer())
 
@@ -509,7 +509,7 @@ ACTIONS = [
     error_that_follows,
     retries,
     cancel,
-    resources_that_nobody_has,
+    resources_of_no_worker,
     priority,
     annotated_workers,
     delayed_sum,
@@ -529,7 +529,7 @@ ACTIONS = [
     datasets,
     dataset_for_another_client,
     future_by_name,
-    fire_and_forgotten,
+    fire_and_forget_task,
     completed,
     waited_for,
     client_in_a_task,

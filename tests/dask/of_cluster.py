@@ -1,4 +1,4 @@
-"""Actions on a cluster that runs: its names, its numbers, its words."""
+"""Actions on a running cluster: names, state, logs, scaling."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def scheduler_info(side: Side) -> Any:
 
 def workers_in_scheduler_info(side: Side) -> Any:
     workers = side.cluster.scheduler_info["workers"].values()
-    # What a worker with a dashboard of its own has besides is no difference of clusters.
+    # Ignore the additional entries of a worker with a dashboard; they are not a difference between clusters.
     return [(w["type"], w["name"], w["nthreads"], w["status"], w["resources"]) for w in workers if w["name"] == 0]
 
 
@@ -85,7 +85,7 @@ def scheduler_comm(side: Side) -> Any:
 
 
 def dashboard_link(side: Side) -> Any:
-    # Tests have no dashboard here, and Dask's own cannot be without one: that they agree is what can be compared.
+    # Our dashboard is disabled in tests, and Dask's cannot be: compare only that link and scheduler agree.
     return type(side.cluster.dashboard_link).__name__, side.client.dashboard_link == side.cluster.dashboard_link
 
 
@@ -128,7 +128,7 @@ def sync(side: Side) -> Any:
 def sync_that_takes_too_long(side: Side) -> Any:
     import asyncio
 
-    # Which of two time-outs is the first to raise, and so the words, depends on how busy the computer is.
+    # Which of two timeouts raises first, and so the message, depends on the load of the computer.
     return error_of(lambda: side.cluster.sync(asyncio.sleep, 60, callback_timeout=0.1))[0]
 
 
@@ -188,7 +188,7 @@ def wait_for_too_many_workers(side: Side) -> Any:
     return error_of(lambda: side.cluster.wait_for_workers(5, timeout=0.3))
 
 
-def scale_to_what_there_is(side: Side) -> Any:
+def scale_to_current_size(side: Side) -> Any:
     return side.cluster.scale(2), side.cluster.scale(cores=2), side.cluster.scale(n=2, memory="1 B"), plan(side)
 
 
@@ -203,7 +203,7 @@ def scale_up_and_down(side: Side) -> Any:
     return grown, set(cluster.plan), cluster.observed
 
 
-def scale_with_words(side: Side) -> Any:
+def scale_with_text(side: Side) -> Any:
     return error_of(lambda: side.cluster.scale("many"))[0] != ""
 
 
@@ -219,10 +219,10 @@ def adapt(side: Side) -> Any:
 
 
 class Own(Adaptive):
-    """Somebody's own way to adapt."""
+    """A user's adaptive class."""
 
 
-def adapt_in_an_own_way(side: Side) -> Any:
+def adapt_with_own_class(side: Side) -> Any:
     adaptive = side.cluster.adapt(Adaptive=Own, minimum=2, maximum=2, interval="10 s", wait_count=2)
     adaptive.stop()
     return type(adaptive).__name__, adaptive.minimum, adaptive.maximum, plan(side)
@@ -276,12 +276,12 @@ ACTIONS = [
     wait_for_no_workers,
     wait_for_workers_by_text,
     wait_for_too_many_workers,
-    scale_to_what_there_is,
+    scale_to_current_size,
     scale_up_and_down,
-    scale_with_words,
+    scale_with_text,
     supports_scaling,
     adapt,
-    adapt_in_an_own_way,
+    adapt_with_own_class,
     another_client,
     client_by_address,
 ]

@@ -1,4 +1,4 @@
-"""Actions on clusters of their own: what was not started, what closes, what is asynchronous."""
+"""Actions on separate clusters: not started, closing, asynchronous."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def asynchronous_life(side: Side) -> Any:
 
 
 async def scaled_while_it_adapts(side: Side) -> tuple[Any, str]:
-    """Return what `await cluster.scale(n)` has come to on a cluster that adapts, and what has become of that."""
+    """Return the result of `await cluster.scale(n)` on an adaptive cluster, and the state of its adaptive scaling."""
     async with (
         side.another(asynchronous=True, n_workers=0) as cluster,
         Client(cluster, asynchronous=True) as client,

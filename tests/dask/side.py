@@ -1,4 +1,4 @@
-"""What an action of the table gets, and how it is registered."""
+"""The argument of an action of the table, and helpers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dask.distributed import Client
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two clusters that are compared: two workers of one thread each, and a client."""
+    """One of the two compared clusters: two workers of one thread each, and a client."""
 
     cluster: Any
     client: Client
-    #: Makes another cluster of the same kind; its arguments are those that both kinds have.
+    #: Creates another cluster of the same kind, with arguments that both kinds have.
     another: Callable[..., Any]
 
     @property
@@ -29,9 +29,9 @@ Action = Callable[[Side], Any]
 
 
 def error_of(action: Callable[[], Any]) -> tuple[str, str]:
-    """Return the type and the words of what an action raises."""
+    """Return the type and the message of the exception that an action raises."""
     try:
         answer = action()
-    except BaseException as error:  # noqa: BLE001 -- a cancelled future raises what is no Exception
+    except BaseException as error:  # noqa: BLE001 -- a cancelled future raises a BaseException
         return type(error).__name__, str(error)
     raise AssertionError(f"no error, but {answer!r}")

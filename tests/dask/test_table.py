@@ -1,4 +1,4 @@
-"""Whatever works on a LocalCluster works on a StarburstCluster, with the same meaning: actions done on both."""
+"""Actions have the same result on a LocalCluster and on a StarburstCluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dask_starburst.local import LocalAWS
 from tests.dask import of_client, of_cluster, of_life
 from tests.dask.side import Action, Side, error_of
 
-#: Most actions share one cluster of each kind; they leave it as they have found it.
+#: Most actions share one cluster of each kind, and restore its state.
 ACTIONS = [
     pytest.param(action, id=f"{module.__name__.rpartition('_')[2]}-{action.__name__}")
     for module in (of_cluster, of_client, of_life)
@@ -40,7 +40,7 @@ def starburst_cluster(aws: LocalAWS) -> Callable[..., StarburstCluster]:
 
 @pytest.fixture(scope="module")
 def sides(starburst_cluster: Callable[..., StarburstCluster]) -> Iterator[tuple[Side, Side]]:
-    """Give a cluster of each kind with two workers, and a client of each."""
+    """Yield a cluster of each kind with two workers, and a client of each."""
     with (
         starburst_cluster() as ours,
         Client(ours) as our_client,
@@ -58,14 +58,14 @@ def done_on(side: Side, action: Action) -> Any:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_it_is_the_same_on_both(sides: tuple[Side, Side], action: Action) -> None:
+def test_an_action_has_the_same_result_on_both_clusters(sides: tuple[Side, Side], action: Action) -> None:
     local, starburst = sides
     assert done_on(starburst, action) == done_on(local, action)
 
 
 @dataclass(frozen=True)
-class Meant:
-    """A difference that is meant, with its reason."""
+class Difference:
+    """An intended difference, with its reason."""
 
     action: Action
     local: Any
@@ -89,46 +89,46 @@ def config_on_workers(side: Side) -> Any:
         return client.submit(dask.config.get, "of-a-user.setting", None).result()
 
 
-MEANT = [
-    Meant(
+DIFFERENCES = [
+    Difference(
         lambda side: side.cluster.scheduler_address.partition(":")[0],
         "tcp",
         "tls",
-        "the scheduler is in a public cloud: nothing of Dask's travels without mutual TLS",
+        "the scheduler runs in a public cloud: Dask's connections always use mutual TLS",
     ),
-    Meant(
+    Difference(
         lambda side: set(side.cluster.get_logs()) - {"Cluster", "Scheduler"} == set(side.addresses),
         True,
         False,
-        "logs are kept for workers that are gone, which have no address any more: they are titled by name",
+        "logs include ended workers, which have no address any more: they are titled by name",
     ),
-    Meant(
+    Difference(
         scale_below_none,
         "KeyError",
         "BadArgument",
-        "fewer than no workers is refused in words, where Dask's own removes all of them and raises afterwards",
+        "a negative number of workers is refused, where a LocalCluster removes all workers and raises afterwards",
     ),
-    Meant(
+    Difference(
         lambda side: asyncio.run(of_life.scaled_while_it_adapts(side))[1],
         "running",
         "stopped",
-        "scale(n) means n: adaptive scaling would take it back at its next look",
+        "scale(n) stops adaptive scaling, which would otherwise undo it at once",
     ),
-    Meant(
+    Difference(
         config_on_workers,
         5,
         None,
-        "a known limit: what is set in the client's dask.config does not hold on the workers",
+        "a known limit: the client's dask.config is not sent to the workers",
     ),
 ]
 
 
-@pytest.mark.parametrize("meant", MEANT, ids=lambda meant: meant.reason)
-def test_what_differs_is_meant(sides: tuple[Side, Side], meant: Meant) -> None:
+@pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda difference: difference.reason)
+def test_an_intended_difference_is_as_documented(sides: tuple[Side, Side], difference: Difference) -> None:
     local, starburst = sides
-    assert done_on(starburst, meant.action) == meant.starburst
-    assert done_on(local, meant.action) == meant.local
+    assert done_on(starburst, difference.action) == difference.starburst
+    assert done_on(local, difference.action) == difference.local
 
 
-def test_there_are_about_a_hundred_actions() -> None:
+def test_the_table_has_about_a_hundred_actions() -> None:
     assert len(ACTIONS) >= 100

@@ -1,4 +1,4 @@
-"""One authority for one cluster: who has no certificate of it gets no connection."""
+"""Each cluster has its own certificate authority; a connection needs a certificate that it has issued."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def theirs() -> Certificates:
 
 
 def node(certificates: Certificates) -> Security:
-    """Return what scheduler and workers make of the secret."""
+    """Return the security object that scheduler and workers make from the secret."""
     parts = json.loads(certificates.secret)
     return Security(
         require_encryption=True,
@@ -48,7 +48,7 @@ def node(certificates: Certificates) -> Security:
 
 @asynccontextmanager
 async def listening(security: Security) -> AsyncIterator[str]:
-    """Give the address of something that answers with what it is told."""
+    """Yield the address of an echo server."""
 
     async def answer(comm: Any) -> None:
         await comm.write(await comm.read())
@@ -86,7 +86,7 @@ def test_the_certificate_of_another_authority_is_refused(ours: Certificates, the
         asyncio.run(intrude())
 
 
-def test_who_trusts_the_authority_but_has_no_certificate_of_it_is_refused(ours: Certificates, theirs: Certificates):
+def test_a_peer_that_trusts_the_authority_but_has_no_certificate_is_refused(ours: Certificates, theirs: Certificates):
     parts = json.loads(theirs.secret)
     stranger = Security(
         require_encryption=True,
@@ -125,7 +125,7 @@ def test_the_secret_fits_a_standard_parameter(ours: Certificates):
     assert json.loads(ours.secret).keys() == {"ca", "cert", "key"}
 
 
-def test_no_key_is_in_what_is_shown(ours: Certificates):
+def test_no_repr_shows_a_key(ours: Certificates):
     key = json.loads(ours.secret)["key"]
     body = key.splitlines()[1]
     for shown in (repr(ours), str(ours), repr(ours.client)):
@@ -133,7 +133,7 @@ def test_no_key_is_in_what_is_shown(ours: Certificates):
         assert "PRIVATE KEY" not in shown
 
 
-def test_client_and_nodes_have_keys_of_their_own(ours: Certificates):
+def test_client_and_nodes_have_different_keys(ours: Certificates):
     assert ours.client.tls_client_key != json.loads(ours.secret)["key"]
 
 
@@ -150,12 +150,12 @@ def test_the_certificates_are_valid_for_a_month_and_cannot_sign_others(ours: Cer
     leaf.verify_directly_issued_by(authority)
 
 
-def test_two_clusters_have_nothing_in_common(ours: Certificates, theirs: Certificates):
+def test_two_clusters_do_not_share_certificates_or_keys(ours: Certificates, theirs: Certificates):
     assert not set(json.loads(ours.secret).values()) & set(json.loads(theirs.secret).values())
 
 
 @pytest.mark.parametrize("hours", [2, 26, -2])
-def test_a_clock_that_is_wrong_by_hours_keeps_nobody_out(hours: int):
+def test_a_clock_that_is_wrong_by_hours_does_not_prevent_a_connection(hours: int):
     wrong = issue("wrong clock", datetime.now(UTC) + timedelta(hours=hours))
 
     async def talk() -> Any:
@@ -165,7 +165,7 @@ def test_a_clock_that_is_wrong_by_hours_keeps_nobody_out(hours: int):
     assert asyncio.run(talk()) == "hello"
 
 
-def test_the_certificate_of_a_client_is_not_one_of_a_scheduler_or_worker(ours: Certificates):
+def test_the_client_certificate_cannot_be_used_by_a_scheduler_or_worker(ours: Certificates):
     client = ours.client
     disguised = Security(
         require_encryption=True,
@@ -184,7 +184,7 @@ def test_the_certificate_of_a_client_is_not_one_of_a_scheduler_or_worker(ours: C
         assert "unsuitable certificate purpose" in str(refusal(found.value)) or "unsupported" in str(found.value)
 
 
-def test_certificates_say_what_they_are_for(ours: Certificates):
+def test_certificates_have_the_right_extended_key_usage(ours: Certificates):
     assert ours.client.tls_client_cert is not None
     parts = {"client": ours.client.tls_client_cert, "node": json.loads(ours.secret)["cert"]}
     uses = {
@@ -196,20 +196,20 @@ def test_certificates_say_what_they_are_for(ours: Certificates):
     assert all(use.critical for use in uses.values())
 
 
-def test_the_certificates_stand_openssls_strictest_look(ours: Certificates):
+def test_the_certificates_pass_openssls_strict_verification(ours: Certificates):
     parts = json.loads(ours.secret)
     context = ssl.create_default_context(cadata=parts["ca"])
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.check_hostname = False
     security = node(ours)
 
-    async def look() -> None:
+    async def connect_strictly() -> None:
         async with listening(security) as address:
             host, port = address.removeprefix("tls://").rsplit(":", 1)
             _, writer = await asyncio.open_connection(host, int(port), ssl=context)
             writer.close()
 
-    asyncio.run(look())
+    asyncio.run(connect_strictly())
 
 
 # -- when certificates are not accepted -----------------------------------------------------------
@@ -217,7 +217,7 @@ def test_the_certificates_stand_openssls_strictest_look(ours: Certificates):
 
 @dataclass
 class Playing:
-    """As much of a fleet as the start of a scheduler needs."""
+    """The part of a fleet that the start of a scheduler needs."""
 
     address: str
     state: WorkerState = WorkerState.STARTED
@@ -237,7 +237,7 @@ class Playing:
 
 
 def start(server: Security, client: Certificates, state: WorkerState = WorkerState.STARTED, timeout: float = 60) -> str:
-    """Return why a scheduler that listens with some certificates cannot be connected to with others."""
+    """Return the error of a client with some certificates that connects to a scheduler with others."""
 
     async def begin() -> None:
         async with listening(server) as address:
@@ -256,7 +256,9 @@ def test_a_scheduler_with_foreign_certificates_fails_the_start_at_once(ours: Cer
     assert "firewall" not in said
 
 
-def test_a_scheduler_that_refuses_ours_fails_the_start_at_once(ours: Certificates, theirs: Certificates):
+def test_a_scheduler_that_refuses_the_client_certificate_fails_the_start_at_once(
+    ours: Certificates, theirs: Certificates
+):
     parts, foreign = json.loads(ours.secret), theirs.client
     mixed = Certificates(
         Security(
@@ -270,16 +272,18 @@ def test_a_scheduler_that_refuses_ours_fails_the_start_at_once(ours: Certificate
     assert "do not accept each other's TLS certificates" in start(node(ours), mixed)
 
 
-def test_a_certificate_that_is_not_valid_yet_says_that_it_may_be_the_clock():
+def test_the_error_for_a_certificate_that_is_not_valid_yet_mentions_the_clock():
     later = issue("later", datetime.now(UTC) + timedelta(days=30))
     assert "is the clock of this computer right?" in start(node(later), later)
 
 
-def test_before_the_container_runs_another_may_answer_in_its_place(ours: Certificates, theirs: Certificates):
-    assert "cannot be reached" in start(node(theirs), ours, WorkerState.PLACED, timeout=0.2)
+def test_before_the_container_runs_another_scheduler_may_answer_at_its_address(
+    ours: Certificates, theirs: Certificates
+):
+    assert "could not be reached" in start(node(theirs), ours, WorkerState.PLACED, timeout=0.2)
 
 
-# -- a user's own ---------------------------------------------------------------------------------
+# -- user certificates ---------------------------------------------------------------------------------
 
 
 def own(certificates: Certificates, **more: Any) -> Security:
@@ -318,13 +322,13 @@ def test_the_users_own_certificates_may_be_files(ours: Certificates, tmp_path: A
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        (True, "security=True has to be a distributed.Security"),
-        ("tls", "security='tls' has to be a distributed.Security"),
+        (True, "security=True is not a distributed.Security"),
+        ("tls", "security='tls' is not a distributed.Security"),
         (Security(), "lacks TLS certificates"),
     ],
     ids=["True", "a string", "an empty one"],
 )
-def test_what_is_no_set_of_certificates_is_refused_in_one_sentence(wrong: Any, sentence: str):
+def test_an_invalid_security_argument_is_refused_in_one_sentence(wrong: Any, sentence: str):
     with pytest.raises(BadArgument, match=sentence):
         adopt(wrong)
 
@@ -342,5 +346,5 @@ def test_certificates_that_do_not_fit_a_parameter_are_refused(ours: Certificates
         tls_client_cert=ours.client.tls_client_cert,
         tls_client_key=ours.client.tls_client_key,
     )
-    with pytest.raises(BadArgument, match=r"have \d+ characters, an SSM parameter holds 4096"):
+    with pytest.raises(BadArgument, match=r"have \d+ characters, and an SSM parameter holds at most 4096"):
         adopt(large)

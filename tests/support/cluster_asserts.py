@@ -1,4 +1,4 @@
-"""What end-to-end tests look at: conditions that come true, and what is left of a cluster."""
+"""Assertions of end-to-end tests: conditions that become true, and resources that a cluster leaves behind."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from dask_starburst.local import LocalAWS
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> None:
-    """Ask until the answer is true."""
+    """Poll until the condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.1)  # a look takes processor time of the server, and of what it asks
+        time.sleep(0.1)  # each poll takes processor time of the server
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process runs. A zombie does not: in a container there may be nobody who reaps what is orphaned."""
+    """Whether a process runs. A zombie does not: a container may have no init process that reaps orphans."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -34,7 +34,7 @@ def alive(pid: int) -> bool:
 
 
 def leftovers(aws: LocalAWS) -> dict[str, Any]:
-    """Return what is left of clusters, by API and by process list; empty values when nothing is."""
+    """Return the resources that clusters have left, by API and by process list; empty lists if there are none."""
     states = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
     reservations = aws.client("ec2").describe_instances(Filters=states)["Reservations"]
     groups = aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
@@ -51,12 +51,12 @@ def leftovers(aws: LocalAWS) -> dict[str, Any]:
 
 
 def _staying(group: dict[str, Any]) -> bool:
-    """Tell whether a group has an instance that is not on its way out; those that are cost nothing."""
+    """Whether a group has an instance that is not terminating; terminating ones cost nothing."""
     return any(not i["LifecycleState"].startswith("Terminat") for i in group["Instances"])
 
 
 def _processes(aws: LocalAWS, seconds: float) -> list[int]:
-    """Return the processes that run as containers; those on instances that shut down have some time to end."""
+    """Return the processes that run as containers; wait for those on terminating instances."""
     deadline = time.monotonic() + seconds
     while True:
         running = [pid for pid in aws.status().containers.values() if alive(pid)]
@@ -70,12 +70,12 @@ def nothing_left(aws: LocalAWS) -> bool:
 
 
 def costs_nothing(aws: LocalAWS) -> bool:
-    """Whether nothing is left that costs money; claims and secrets are free and wait for ``gc``."""
+    """Whether nothing is left that costs money; claims and secrets are free, and ``gc`` deletes them."""
     return not _runs(aws) and not any(left for name, left in leftovers(aws).items() if name != "parameters")
 
 
 def _runs(aws: LocalAWS) -> bool:
-    """Whether an instance runs: one cheap call, where `leftovers` makes boto3 clients and six calls."""
+    """Whether an instance runs: one cheap call, while `leftovers` creates boto3 clients and makes six calls."""
     return aws.status().instances_running > 0
 
 
@@ -86,7 +86,7 @@ def pools(aws: LocalAWS) -> list[str]:
 
 
 def objects(aws: LocalAWS) -> dict[str, list[str]]:
-    """Return what pools consist of, each kind in the words of its own API."""
+    """Return the resources of pools by kind, as their APIs return them."""
     ecs, ec2 = aws.client("ecs"), aws.client("ec2")
     tag = [{"Name": "tag-key", "Values": ["starburst:pool"]}]
     parameters = aws.client("ssm").get_parameters_by_path(Path="/starburst/", Recursive=True)["Parameters"]
@@ -101,7 +101,7 @@ def objects(aws: LocalAWS) -> dict[str, list[str]]:
         ],
         "definitions": ecs.list_task_definitions()["taskDefinitionArns"],
         "templates": ec2.describe_launch_templates(Filters=tag)["LaunchTemplates"],
-        # The one that all pools share stays.
+        # Without the security group that all pools share.
         "security groups": [g["GroupName"] for g in security_groups if g["GroupName"] != "starburst"],
         "parameters": [p["Name"] for p in parameters],
     }
@@ -109,7 +109,7 @@ def objects(aws: LocalAWS) -> dict[str, list[str]]:
 
 @contextmanager
 def script_process(script: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a script in a Python of its own, and kill it at the end."""
+    """Run a script in a separate Python process, and kill it at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdin=subprocess.PIPE,
@@ -126,18 +126,18 @@ def script_process(script: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def read_until(process: subprocess.Popen[str], part: str) -> str:
-    """Read what a script prints up to the line with `part`, and return that line."""
+    """Read a script's output up to the line with `part`, and return that line."""
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
         lines.append(line)
         if part in line:
             return line
-    raise AssertionError(f"{part!r} was never said:\n{''.join(lines)}")
+    raise AssertionError(f"{part!r} was not printed:\n{''.join(lines)}")
 
 
 def starburst(aws: LocalAWS, *words: str) -> str:
-    """Run a command of ``starburst`` in an account, and return what it prints."""
+    """Run a ``starburst`` command in an account, and return its output."""
     result = CliRunner(env={**aws.environment, "COLUMNS": "200"}).invoke(main, words)
     assert result.exit_code == 0, (result.output, result.exception)
     return result.output

@@ -1,4 +1,4 @@
-"""Performing what `plan.step` decided, and telling what came of it."""
+"""Execute the actions that `plan.step` decided, and emit their outcome."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-#: The logs of so many processes that have ended are read for `get_logs`; CloudWatch keeps those of all.
+#: The number of ended processes whose logs `get_logs` reads; CloudWatch keeps all of them.
 _REMEMBERED = 1000
 
 
 class Executor:
-    """Carries actions out for one fleet."""
+    """Executes the actions of one fleet."""
 
     def __init__(self, fleet: Fleet, dask: SchedulerClient) -> None:
         self._fleet = fleet
         self._dask = dask
         self.background: set[asyncio.Task[None]] = set()
 
-    async def all(self, actions: Iterable[Action]) -> None:
-        """Perform the actions at once, in batches where AWS takes them; one that fails does not hinder the others."""
+    async def execute(self, actions: Iterable[Action]) -> None:
+        """Execute the actions concurrently, in batches where AWS accepts them; one failure does not affect others."""
         fleet, single = self._fleet, []
         runs, ends = [], []
         for action in actions:
@@ -70,48 +70,48 @@ class Executor:
         )
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let something go on beside the loop."""
-        if self._fleet.stopping:  # nothing would end it
+        """Run a coroutine in the background of the loop."""
+        if self._fleet.stopping:  # nothing would cancel it
             work.close()
             return
         task = asyncio.ensure_future(work)
         self.background.add(task)
-        task.add_done_callback(self._over)
+        task.add_done_callback(self._on_done)
 
-    def _over(self, task: asyncio.Task[None]) -> None:
+    def _on_done(self, task: asyncio.Task[None]) -> None:
         self.background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("something beside the fleet's loop failed", exc_info=error)
+            logger.error("a background task of the fleet failed", exc_info=error)
 
     async def _guarded(self, work: Coroutine[Any, Any, None], action: Action | None = None) -> None:
         try:
             await work
         except StarburstError as error:
-            # It counts as asked for, so that it is asked again only after a while.
+            # The action stays in flight, so that it is retried only after a while.
             self._fleet.troubled(error)
             if isinstance(action, SetDesired):
                 waiting = [w for w in self._fleet.workers.values() if w.group == action.group]
                 self._not_requested(waiting, error)
 
     def _not_requested(self, workers: Iterable[Worker], error: StarburstError) -> None:
-        """Note why AWS gives these workers nothing; where it could not be asked, their time begins anew."""
+        """Record why these workers get no capacity; after an outage, restart their timeouts."""
         now = self._fleet.pool.aws.now()
         for worker in workers:
             if worker.state is WorkerState.CAPACITY:
-                told = replace(worker, reason=str(error))
-                self._fleet.workers[worker.name] = unanswered(told, now) if faults.outage(error) else told
+                updated = replace(worker, reason=str(error))
+                self._fleet.workers[worker.name] = unanswered(updated, now) if faults.outage(error) else updated
 
     async def _one(self, action: Action) -> None:
         pool = self._fleet.pool
         match action:
             case SetDesired(group, desired):
-                await pool.order(group, desired)
-                text = f"ordered: {desired} instance{'' if desired == 1 else 's'} in group {group}"
-                self._fleet.tell("capacity-ordered", group, text, desired=desired)
+                await pool.set_desired(group, desired)
+                text = f"group {group}: requested {desired} instance{'' if desired == 1 else 's'}"
+                self._fleet.emit("capacity-requested", group, text, desired=desired)
             case SetTypes(group, types):
                 await pool.set_types(group, types)
-                text = f"group {group} launches {', '.join(types)} now"
-                self._fleet.tell("types-chosen", group, text, logging.DEBUG, types=types)
+                text = f"group {group}: launching only {', '.join(types)} from now on"
+                self._fleet.emit("types-chosen", group, text, logging.DEBUG, types=types)
             case StopTask(task, reason):
                 await ecs.stop_task(pool.aws, pool.name, task, reason)
             case Retire(worker):
@@ -120,22 +120,22 @@ class Executor:
                 self.spawn(self._alongside(action, self._dask.forget(worker)))
 
     async def _alongside(self, action: Action, work: Coroutine[Any, Any, None]) -> None:
-        """Wait for Dask beside the loop; a slow answer is not asked for again meanwhile."""
+        """Wait for Dask in the background; the action stays in flight, so that it is not repeated meanwhile."""
         fleet = self._fleet
         try:
             await work
         except Exception as error:  # noqa: BLE001 -- Dask passes on whatever its own handlers raise
-            fleet.tell("dask-error", fleet.pool.name, f"{action} failed: {error!r}", logging.WARNING)
+            fleet.emit("dask-error", fleet.pool.name, f"{action} failed: {error!r}", logging.WARNING)
         fleet.observed = observe.clear_in_flight(fleet.observed, {action})
         fleet.wake()
 
     async def _terminate(self, batch: list[Terminate]) -> None:
-        """Terminate instances; if AWS refuses because of one that is gone already, the others one by one."""
+        """Terminate instances; if AWS refuses the batch because one is gone already, terminate them one by one."""
         pool = self._fleet.pool
         for action in batch:
             if action.reason:
                 text = explain.instance_given_up(self._fleet.observed.instances[action.instance], action.reason)
-                self._fleet.tell("instance-given-up", action.instance, text, logging.WARNING)
+                self._fleet.emit("instance-given-up", action.instance, text, logging.WARNING)
         try:
             name = pool.names.group(batch[0].group)
             await autoscaling.terminate(pool.aws, name, [action.instance for action in batch])
@@ -151,7 +151,7 @@ class Executor:
         try:
             placements = await ecs.run_tasks(fleet.pool.aws, fleet.launcher.request(fleet.pool, batch, observed))
         except StarburstError as error:
-            self._not_run(batch, error, now)
+            self._run_failed(batch, error, now)
             return
         tasks = {(t.worker, t.launch): t for t in placements.tasks}
         refusals = {run: placements.refusal(arn) for run, arn in arns.items() if (run.worker, run.launch) not in tasks}
@@ -161,22 +161,22 @@ class Executor:
         for run in batch:
             worker = fleet.workers.get(run.worker)
             if worker is None or worker.state is not WorkerState.CAPACITY:
-                continue  # cancelled meanwhile; step stops a task that nobody waits for
+                continue  # cancelled meanwhile; `step` stops a task without a worker
             if run in refusals:
                 self._refused(worker, refusals[run], passing=faults.placement_passes(refusals[run]))
             else:
                 fleet.workers[run.worker] = placed(worker, tasks[run.worker, run.launch], now)
                 self._remember(fleet.workers[run.worker])
 
-    def _not_run(self, batch: list[RunTask], error: StarburstError, now: float) -> None:
-        """Follow a RunTask up that failed as a whole. AWS may have done it all the same; the next look finds out."""
+    def _run_failed(self, batch: list[RunTask], error: StarburstError, now: float) -> None:
+        """Handle a RunTask call that failed as a whole. AWS may have started tasks; the next poll finds out."""
         fleet = self._fleet
         fleet.invalidate()
         fleet.troubled(error)
         waiting = [fleet.workers[run.worker] for run in batch if run.worker in fleet.workers]
         if faults.outage(error):
             self._not_requested(waiting, error)
-            if not isinstance(error, AWSUnavailable):  # nothing was done, so nothing has to be waited for
+            if not isinstance(error, AWSUnavailable):  # no task was started, so the action may be retried
                 fleet.observed = observe.clear_in_flight(fleet.observed, set(batch))
             return
         fleet.observed = observe.refuse(
@@ -188,13 +188,13 @@ class Executor:
 
     def _refused(self, worker: Worker, why: str, *, passing: bool) -> None:
         reason = f"ECS refused its task: {why}"
-        if worker.reason != reason:  # the same answer to every attempt is told once
+        if worker.reason != reason:  # the same answer to each attempt is emitted once
             text = f"{'the scheduler' if worker.group == HEAD else f'worker {worker.name}'} waits: {reason}; retrying"
-            self._fleet.tell("task-refused", worker.name, text, logging.INFO if passing else logging.WARNING)
+            self._fleet.emit("task-refused", worker.name, text, logging.INFO if passing else logging.WARNING)
         self._fleet.workers[worker.name] = refused(worker, reason, passing=passing)
 
     def _remember(self, process: Worker) -> None:
-        """Keep what was launched, for its log: all that run, and the latest of those that have ended."""
+        """Remember launched processes for their logs: all running ones, and the latest ended ones."""
         fleet = self._fleet
         fleet.launched.append(process)
         if len(fleet.launched) > 2 * _REMEMBERED + len(fleet.workers):
@@ -204,7 +204,7 @@ class Executor:
             fleet.launched[:] = [each for each in fleet.launched if each.task not in forgotten]
 
     def compare(self, before: Observed, after: Observed) -> None:
-        """Tell which instances came, connected and went, and which launches AWS refused."""
+        """Emit which instances were launched, connected and terminated, and which launches AWS refused."""
         for instance in after.instances.values():
             old = before.instances.get(instance.id)
             self._compare_instance(old, instance)
@@ -216,20 +216,20 @@ class Executor:
             if (refusal.group, refusal.type, refusal.text) not in known:
                 text = explain.launch_refused(refusal, after.groups.get(refusal.group), after.refusals)
                 facts = {"type": refusal.type, "why": refusal.kind}
-                self._fleet.tell("launch-failed", refusal.group, text, logging.WARNING, **facts)
+                self._fleet.emit("launch-failed", refusal.group, text, logging.WARNING, **facts)
 
     def _compare_instance(self, old: Instance | None, new: Instance) -> None:
-        tell = self._fleet.tell
+        emit = self._fleet.emit
         if old is None and not new.terminating:
             market = "spot" if new.group == "spot" else "on-demand"
-            state = "warm: it takes tasks at once" if new.connected else "booting"
-            text = f"instance {new.id} ({new.type}, {market}) is {state}"
-            tell("instance-launched", new.id, text, type=new.type, market=market, group=new.group)
+            state = "is warm and ready for a task" if new.connected else "is booting"
+            text = f"instance {new.id} ({new.type}, {market}) {state}"
+            emit("instance-launched", new.id, text, type=new.type, market=market, group=new.group)
         if new.connected and old is not None and not old.seen:
             text = f"instance {new.id} is ready for {'the scheduler' if new.group == HEAD else 'a worker'}"
-            tell("instance-connected", new.id, text)
+            emit("instance-connected", new.id, text)
         if old is not None and new.terminating and not old.terminating:
             self._terminated(new)
 
     def _terminated(self, instance: Instance) -> None:
-        self._fleet.tell("instance-terminated", instance.id, f"instance {instance.id} is terminated")
+        self._fleet.emit("instance-terminated", instance.id, f"instance {instance.id} is terminated")

@@ -1,8 +1,8 @@
-"""Telling those who wait for results why the cluster ends.
+"""Cancel the futures of a cluster that ends, with the reason.
 
-distributed cancels the futures of a client whose scheduler is gone for reason "unknown", or as a lost connection. There
-is no public way to give a reason: this does to the clients of this process what ``Client._reconnect`` does itself, with
-other words (distributed 2026.7). Clients of other processes learn that their connection was lost.
+When its scheduler is gone, distributed cancels a client's futures with the reason "unknown", or as a lost connection.
+There is no public way to give a reason: for the clients of this process, this module does what ``Client._reconnect``
+does, with another message (distributed 2026.7). Clients of other processes only see that their connection was lost.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Any
 
 from distributed import Client
 
-#: The reason, for programs; the message is for people.
+#: The reason, for programs; the message is for users.
 REASON = "cluster-failed"
 
 
 def cancel(cluster: Any, message: str) -> None:
-    """Cancel every future of this process that waits for work of a cluster, and say why it will not come.
+    """Cancel every future in this process that depends on a cluster, with the reason.
 
     Parameters
     ----------
     cluster : distributed.deploy.Cluster
-        The one that ends.
+        The cluster that ends.
     message : str
-        Why: a sentence.
+        Why it ends, in a sentence.
     """
     for client in list(Client._instances):
         if client.cluster is cluster and client.status == "running":

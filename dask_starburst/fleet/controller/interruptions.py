@@ -1,4 +1,4 @@
-"""Hearing of instances that AWS takes back, and seeing to the workers that follow."""
+"""Handle instances that AWS interrupts or drains, and replace their workers."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds before the scheduler is asked again after an answer that was lost.
+#: Seconds before the scheduler is asked again after a lost response.
 _PAUSE = 1.0
-_THEN = "it hands over what it holds, another worker is asked for"
+_THEN = "it transfers its data and is replaced"
 
 
 class InterruptionsClient(Protocol):
-    """What has to be known of Dask, and asked of it, about workers that go."""
+    """The scheduler's and SpecCluster's part in handling workers that leave."""
 
     async def notices(self, after: int) -> list[Notice]:
-        """Wait for notices with a higher number than `after`; none after a while without any."""
+        """Wait for notices with a number above `after`; return none after a timeout."""
 
     async def counts(self) -> dict[str, float]:
-        """Return what the scheduler has counted: bytes moved, results lost, tasks recomputed."""
+        """Return the scheduler's counts: bytes moved, results lost, tasks recomputed."""
 
-    async def announce(self, name: Name) -> None:
-        """Have the scheduler retire a worker that somebody drains, as it does after a notice."""
+    async def announce_drain(self, name: Name) -> None:
+        """Announce a worker whose instance is drained; the scheduler retires it as after a notice."""
 
     async def replace(self, name: Name) -> Name:
-        """Wish for another worker in the place of this one, and return its name."""
+        """Request another worker in place of this one, and return its name."""
 
     async def withdraw(self, name: Name) -> None:
         """Cancel the request for a worker."""
 
-    async def take_back(self, new: Name, old: Name) -> None:
-        """Wish for the old worker again in the place of the new one."""
+    async def restore(self, new: Name, old: Name) -> None:
+        """Request the old worker again in place of the new one."""
 
-    async def clear_suspicion(self, names: Collection[Name]) -> None:
-        """Have the scheduler not blame tasks for the loss of these workers."""
+    async def exempt(self, names: Collection[Name]) -> None:
+        """Exempt tasks from suspicion for the loss of these workers."""
 
 
 @dataclass
 class SpotCounts:
-    """What Spot has done to a cluster: counts, bytes, and worker-seconds without a worker that was wished for."""
+    """The effects of Spot on a cluster: counts, bytes, and worker-seconds without a requested worker."""
 
     interruptions: int = 0
     rebalances: int = 0
@@ -78,18 +78,18 @@ class SpotCounts:
 
 @dataclass
 class Interruptions:
-    """Listens to the scheduler for one fleet, and keeps its books about Spot.
+    """Listens to the scheduler's notices for one fleet, replaces workers that leave, and counts the effects of Spot.
 
     Parameters
     ----------
     fleet : Fleet
-        Whose workers.
-    dask : SpotSide
+        The fleet.
+    dask : InterruptionsClient
         The scheduler and SpecCluster.
     limits : Limits
-        With the ladder of groups.
+        Provides the fallback groups.
     on_rebalance : {"replace", "ignore"}
-        What a rebalance recommendation leads to.
+        What to do after a rebalance recommendation.
     """
 
     fleet: Fleet
@@ -101,28 +101,28 @@ class Interruptions:
     _successions: list[Succession] = field(default_factory=list)
     _gaps: dict[Name, tuple[Name, float | None]] = field(default_factory=dict)
     _announced: set[tuple[Name, int]] = field(default_factory=set)
-    _taken: set[tuple[Name, int]] = field(default_factory=set)
-    _back_from: float = 0.0
+    _interrupted_launches: set[tuple[Name, int]] = field(default_factory=set)
+    _move_back_after: float = 0.0
     _busy: bool = False
 
     async def listen(self) -> None:
-        """Hear of every notice as soon as the scheduler does."""
+        """Handle every notice as soon as the scheduler receives it."""
         after = 0
         while True:
             try:
                 for notice in await self.dask.notices(after):
                     after = max(after, notice.number)
-                    await self.heard(notice)
+                    await self.handle(notice)
                 if self.counts:
                     self._count(await self.dask.counts())
             except OSError:
                 await asyncio.sleep(_PAUSE)
-            except Exception:  # the loop's edge: the next notice may be the one that matters
-                logger.exception("listening for Spot notices failed; it goes on")
+            except Exception:  # the loop's edge: later notices must still be handled
+                logger.exception("listening for Spot notices failed; retrying")
                 await asyncio.sleep(_PAUSE)
 
-    async def heard(self, notice: Notice) -> None:
-        """Do what one notice asks for."""
+    async def handle(self, notice: Notice) -> None:
+        """Handle one notice."""
         worker = self.fleet.workers.get(notice.name)
         if worker is None:
             return
@@ -135,76 +135,76 @@ class Interruptions:
         if notice.kind == "rebalance" and stays:
             await self._rebalance(worker, instance)
         elif stays:
-            await self._goes(worker, instance, notice)
+            await self._replace_leaving(worker, instance, notice)
 
     async def _retired(self, worker: Worker, stays: bool) -> None:
-        """Let a worker go for good that a client had Dask retire, as on a LocalCluster."""
+        """Cancel the request of a worker that the user retired with ``retire_workers``, as a LocalCluster does."""
         if stays:
-            text = f"worker {worker.name} was retired by retire_workers(); nothing replaces it until scale() or adapt()"
-            self.fleet.tell("worker-retired", worker.name, text)
+            text = f"worker {worker.name} was retired by retire_workers(); not replacing it until scale() or adapt()"
+            self.fleet.emit("worker-retired", worker.name, text)
             await self.dask.withdraw(worker.name)
 
     async def _rebalance(self, worker: Worker, instance: Instance | None) -> None:
         self.counts.rebalances += 1
         ignored = self.on_rebalance == "ignore"
-        then = "ignored, as on_rebalance says" if ignored else "it goes once another worker has taken its place"
-        text = f"AWS expects to take the instance of worker {worker.name} back: {then}"
-        self.fleet.tell("spot-rebalance", worker.name, text, logging.INFO if ignored else logging.WARNING)
+        then = "ignored, because of on_rebalance" if ignored else "replacing it before it is retired"
+        text = f"worker {worker.name} has a rebalance recommendation for {_place(instance)}: {then}"
+        self.fleet.emit("spot-rebalance", worker.name, text, logging.INFO if ignored else logging.WARNING)
         if not ignored:
             self._avoid(instance, "a rebalance recommendation")
-            await self._follow(worker, None)
+            await self._start_succession(worker, None)
 
     def _interrupted(self, worker: Worker, instance: Instance | None, notice: Notice, stays: bool) -> None:
-        """Count and tell of an interruption once; ECS may have drained the instance before we hear of it."""
-        if (worker.name, worker.launch) in self._taken:
+        """Count and emit an interruption once; ECS may have drained the instance before the notice arrives."""
+        if (worker.name, worker.launch) in self._interrupted_launches:
             return
-        self._taken.add((worker.name, worker.launch))
+        self._interrupted_launches.add((worker.name, worker.launch))
         self.counts.interruptions += 1
         self._avoid(instance, "a Spot interruption")
-        what = f"is taken back by AWS in {notice.seconds or 0:.0f} s (Spot interruption)"
-        text = f"{_place(instance)} of worker {worker.name} {what}: {_THEN if stays else 'it is leaving already'}"
+        what = f"Spot interruption of {_place(instance)} in {notice.seconds or 0:.0f} s"
+        text = f"worker {worker.name} is leaving: {what}; {_THEN if stays else 'it is retiring already'}"
         where = instance.id if instance is not None else ""
-        self.fleet.tell("spot-interruption", worker.name, text, logging.WARNING, instance=where)
+        self.fleet.emit("spot-interruption", worker.name, text, logging.WARNING, instance=where)
 
-    async def _goes(self, worker: Worker, instance: Instance | None, notice: Notice) -> None:
+    async def _replace_leaving(self, worker: Worker, instance: Instance | None, notice: Notice) -> None:
         fleet, now = self.fleet, self.fleet.pool.aws.now()
         if instance is not None:
             fleet.cordon(instance.id)
-        # The scheduler retires it by itself. Not wished from here on: another notice must not replace it again.
+        # The scheduler retires it. It is not requested any more, so that another notice does not replace it again.
         fleet.workers[worker.name] = replace(worker, requested=False, notice=now + (notice.seconds or 0.0))
         if notice.kind != "interruption":
-            text = f"{_place(instance)} of worker {worker.name} is drained or stopped: {_THEN}"
+            text = f"worker {worker.name} is leaving: {_place(instance)} is drained or stopped; {_THEN}"
             where = instance.id if instance is not None else ""
-            fleet.tell("worker-leaving", worker.name, text, logging.WARNING, instance=where)
+            fleet.emit("worker-leaving", worker.name, text, logging.WARNING, instance=where)
         new = await self.dask.replace(worker.name)
         self._gaps[new] = (worker.name, None)
 
-    async def _follow(self, worker: Worker, group: str | None) -> None:
+    async def _start_succession(self, worker: Worker, group: str | None) -> None:
         self.pending_replacement.add(worker.name)
         new = await self.dask.replace(worker.name)
         self._successions.append(Succession(worker.name, new, group))
 
-    def lost(self, worker: Worker) -> None:
-        """Have no task blamed for a worker whose instance AWS took without a word."""
+    def exempt_lost(self, worker: Worker) -> None:
+        """Exempt tasks from suspicion for a worker whose instance AWS took without a notice."""
         instance = self._instance(worker)
         if instance is None or instance.terminating:
-            self.fleet.spawn(self._clear_suspicion(worker.name))
+            self.fleet.spawn(self._exempt(worker.name))
 
-    async def _clear_suspicion(self, name: Name) -> None:
-        with suppress(OSError):  # then the scheduler is gone, and nothing is left to be blamed
-            await self.dask.clear_suspicion([name])
+    async def _exempt(self, name: Name) -> None:
+        with suppress(OSError):  # then the scheduler is gone, and its suspicion with it
+            await self.dask.exempt([name])
 
-    def look(self, draining: Collection[str]) -> None:
-        """See how things stand after each look of the fleet; `draining` holds container instances that ECS drains."""
+    def update(self, draining: Collection[str]) -> None:
+        """Follow up successions and drained workers after each poll; `draining` holds draining container instances."""
         self._close_gaps()
-        self._forget_the_gone()
+        self._prune()
         if self._busy:
             return
         due = [(one, what) for one in self._successions if (what := outcome(one, self.fleet.workers)) is not None]
         going = [w for w in self.fleet.workers.values() if w.instance in draining and w.requested]
         drained = [w for w in going if (w.name, w.launch) not in self._announced]
         back = None
-        if not self._successions and self.fleet.pool.aws.now() >= self._back_from:
+        if not self._successions and self.fleet.pool.aws.now() >= self._move_back_after:
             back = to_move_back(self.fleet.workers.values(), self.fleet.observed, self.limits)
         if due or drained or back:
             self._busy = True
@@ -213,24 +213,24 @@ class Interruptions:
     async def _act(self, due: list[tuple[Succession, Outcome]], drained: list[Worker], back: Worker | None) -> None:
         try:
             for one, what in due:
-                await self._end(one, what)
+                await self._end_succession(one, what)
             for worker in drained:
-                with suppress(OSError):  # then the next look announces it
-                    await self.dask.announce(worker.name)
+                with suppress(OSError):  # the next poll announces it again
+                    await self.dask.announce_drain(worker.name)
                     self._announced.add((worker.name, worker.launch))
             if back is not None:
                 preferred = self.limits.fallback_groups[0]
-                text = f"worker {back.name} moves back to {preferred} once that has an instance for it"
-                self.fleet.tell("worker-moves-back", back.name, text)
-                await self._follow(back, preferred)
+                text = f"worker {back.name} moves back to {preferred} once an instance is available there"
+                self.fleet.emit("worker-moves-back", back.name, text)
+                await self._start_succession(back, preferred)
         finally:
             self._busy = False
 
-    async def _end(self, one: Succession, what: Outcome) -> None:
+    async def _end_succession(self, one: Succession, what: Outcome) -> None:
         self._successions.remove(one)
         if what.withdraw:
-            self._back_from = self.fleet.pool.aws.now() + REFUSAL_TTL
-            await self.dask.take_back(one.new, one.old)
+            self._move_back_after = self.fleet.pool.aws.now() + REFUSAL_TTL
+            await self.dask.restore(one.new, one.old)
         self.pending_replacement.discard(one.old)
         if what.retire:
             new = self.fleet.workers.get(one.new)
@@ -242,14 +242,14 @@ class Interruptions:
         return next((i for i in found if i.arn is not None and i.arn == worker.instance), None)
 
     def _avoid(self, instance: Instance | None, why: str) -> None:
-        """Have the replacement come from another offering."""
+        """Request the replacement from another offering."""
         if instance is not None:
             now = self.fleet.pool.aws.now()
             text = f"{why} of {instance.id}"
             self.fleet.refuse(Refusal(instance.group, "capacity", text, now, instance.type))
 
     def _close_gaps(self) -> None:
-        """Add up for how long there was neither the old worker nor the new one."""
+        """Add up the time without either the old worker or the new one."""
         now, workers = self.fleet.pool.aws.now(), self.fleet.workers
         for new, (old, gone) in list(self._gaps.items()):
             if gone is None and old not in workers:
@@ -259,10 +259,14 @@ class Interruptions:
                     self.counts.seconds_lost += now - gone
                 del self._gaps[new]
 
-    def _forget_the_gone(self) -> None:
-        """Forget what was told of workers that are gone, or run on another instance by now."""
-        here = {(w.name, w.launch) for w in self.fleet.workers.values()} if self._taken or self._announced else set()
-        self._taken &= here
+    def _prune(self) -> None:
+        """Forget the announcements of workers that are gone, or that run on another instance by now."""
+        here = (
+            {(w.name, w.launch) for w in self.fleet.workers.values()}
+            if self._interrupted_launches or self._announced
+            else set()
+        )
+        self._interrupted_launches &= here
         self._announced &= here
 
     def _count(self, found: dict[str, float]) -> None:
@@ -272,4 +276,4 @@ class Interruptions:
 
 
 def _place(instance: Instance | None) -> str:
-    return f"instance {instance.id} ({instance.type})" if instance is not None else "the instance"
+    return f"{instance.id} ({instance.type})" if instance is not None else "its instance"

@@ -1,4 +1,4 @@
-"""How scheduler and workers are run: their task definitions, and what each one is told."""
+"""Build the RunTask requests that start the scheduler and the workers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Launcher:
     port : int
         The scheduler's TCP port.
     sizes : dict
-        What the only task of an instance gets: by instance type, and by ``head``.
+        The size of the one task that an instance runs: by instance type, and for ``head``.
     """
 
     definitions: dict[str, str]
@@ -38,10 +38,10 @@ class Launcher:
     public: str = ""
 
     async def find_scheduler(self, pool: Pool, observed: Observed) -> None:
-        """Learn the scheduler's addresses as soon as its instance exists.
+        """Look up the scheduler's addresses as soon as its instance exists.
 
-        EC2 knows the private address when the instance is still pending: so workers are told it
-        and start beside the scheduler, not after it. The public one comes a little later.
+        EC2 assigns the private address while the instance is still pending, so that workers can start concurrently
+        with the scheduler. The public address follows later.
         """
         alive = [i.id for i in observed.instances.values() if i.group == HEAD and not i.terminating]
         if not alive or (self.head == alive[0] and self.public):
@@ -50,7 +50,7 @@ class Launcher:
         self.private, self.public = await ec2.addresses(pool.aws, self.head)
 
     def ready_for(self, action: Action) -> bool:
-        """Whether an action can be performed yet: workers have to know their scheduler."""
+        """Whether an action can be executed yet: workers need the address of their scheduler."""
         return not isinstance(action, RunTask) or action.group == HEAD or bool(self.private)
 
     @property
@@ -64,7 +64,7 @@ class Launcher:
         return f"tls://{self.public or self.private}:{self.port}"
 
     def batches(self, runs: Iterable[RunTask], observed: Observed) -> list[list[RunTask]]:
-        """Return the tasks that one RunTask each can start: of one group, on instances of one type."""
+        """Group tasks into RunTask calls: each of one group, on instances of one type."""
         alike: dict[tuple[str, str], list[RunTask]] = defaultdict(list)
         for run in runs:
             alike[run.group, observed.instances[run.instance].type].append(run)
@@ -94,5 +94,5 @@ class Launcher:
         )
 
     def _size(self, kind: str) -> WorkerSize:
-        # A type that nobody chose gets what fits everywhere.
+        # An unknown type gets the size that fits on all types.
         return self.sizes.get(kind) or min(self.sizes.values(), key=lambda s: s.task_memory)

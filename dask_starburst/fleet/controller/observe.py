@@ -1,4 +1,4 @@
-"""Asking AWS how the pool stands: no more than `plan.loop.polling` finds necessary."""
+"""Observe the state of the pool in AWS, with no more calls than `plan.loop.polling` requires."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from dask_starburst.plan.loop.polling import (
 from dask_starburst.plan.loop.reconcile import pending, unconfirmed
 from dask_starburst.plan.loop.state import Action, Group, Name, Observed, Task, Worker
 
-#: How far AWS's clock as we know it may be wrong (seconds).
+#: The error of our estimate of AWS's clock (seconds).
 _SLACK = 2.0
 
 
 class Observer:
-    """Looks at AWS for one fleet, and remembers when it asked for what.
+    """Polls AWS for one fleet, and remembers when it queried what.
 
     Parameters
     ----------
     pool : Pool
-        Ours.
+        The pool that this session has checked out.
     poll : float
-        Seconds between two looks while something is under way.
+        Seconds between two polls while something is under way.
     """
 
     def __init__(self, pool: Pool, poll: float) -> None:
@@ -48,36 +48,36 @@ class Observer:
         self._swept = float("-inf")
         self._described: dict[str, float] = {}
         self._explained: dict[str, float] = {}
-        # What went wrong in the pool before it was ours is none of our business.
+        # Ignore failures in the pool from before this session claimed it.
         self._began = pool.aws.now() - _SLACK
         self._failed: dict[str, float] = {}
         self._missed: float | None = None
         self._ids: dict[str, str] = {}
 
     def invalidate(self) -> None:
-        """Ask for everything at the next look: an answer was lost."""
+        """Force a full refresh at the next poll, because a response was lost."""
         self._swept = float("-inf")
 
-    async def look(
+    async def poll(
         self, before: Observed, workers: Collection[Worker], members: frozenset[Name], now: float
     ) -> Observed:
-        """Return how the pool stands.
+        """Return the state of the pool.
 
         Parameters
         ----------
         before : Observed
-            What was known, with what was asked since.
+            The previous state, with the actions in flight since.
         workers : collection of Worker
-            All of the fleet.
+            All workers of the fleet.
         members : frozenset of names
-            The workers that the scheduler knows.
+            The workers that have connected to the scheduler.
         now : float
             Seconds, AWS's clock.
 
         Raises
         ------
         LeaseExpired
-            The groups were emptied by their lease, or by somebody else.
+            The groups were emptied by their lease, or stopped by a user.
         """
         sweep = now - self._swept >= self._sweep_every
         whole = sweep or instances_may_have_changed(before, workers, members)
@@ -107,17 +107,17 @@ class Observer:
             self._swept = now
         return await self._explain(replace(seen, in_flight=unconfirmed(before.in_flight, seen)), now)
 
-    async def _connected(self, wanted: bool) -> Connected | None:
-        if not wanted:
+    async def _connected(self, needed: bool) -> Connected | None:
+        if not needed:
             return None
         aws, cluster = self._pool.aws, self._pool.name
         arns = frozenset(await ecs.connected_instances(aws, cluster))
-        known = {arn: instance for arn, instance in self._ids.items() if arn in arns}  # not those that are gone
+        known = {arn: instance for arn, instance in self._ids.items() if arn in arns}  # without those that are gone
         self._ids = known | await ecs.instance_ids(aws, cluster, arns - known.keys())
         return Connected(arns, self._ids)
 
-    async def _draining(self, before: Observed, wanted: bool) -> frozenset[str]:
-        if not wanted:
+    async def _draining(self, before: Observed, needed: bool) -> frozenset[str]:
+        if not needed:
             return before.draining
         return frozenset(await ecs.draining_instances(self._pool.aws, self._pool.name))
 
@@ -135,7 +135,7 @@ class Observer:
         return tasks
 
     async def _explain(self, observed: Observed, now: float) -> Observed:
-        """Add AWS's own words about launches that failed, for the groups that lack instances."""
+        """Add the launches that AWS refused, for the groups that lack instances."""
         short = [
             g.name
             for g in observed.groups.values()
@@ -157,11 +157,11 @@ class Observer:
         self._missed = (self._missed or now) if missing else None
         closed = [name for name in self._names if name in groups and groups[name].maximum == 0]
         if missing and not closed and self._missed is not None and now - self._missed < UNSEEN_GRACE:
-            raise AWSUnavailable(f"Auto Scaling does not show group {missing[0]} just now.")
+            raise AWSUnavailable(f"Auto Scaling group {missing[0]} is not visible at the moment.")
         if closed := closed or missing:
             raise LeaseExpired(
-                f"Auto Scaling group {closed[0]} is closed: its lease ran out because neither this computer"
-                " (it slept, or had no network) nor the scheduler renewed it, or somebody stopped it. Start a"
+                f"Auto Scaling group {closed[0]} is closed: its lease expired because neither this computer"
+                " (it slept, or had no network) nor the scheduler renewed it, or a user stopped the pool. Start a"
                 " new cluster; a longer lease= survives longer sleep."
             )
 
@@ -171,33 +171,34 @@ class Observer:
 
 
 def instance_of(observed: Observed, worker: Worker) -> str:
-    """Return the EC2 id of the instance on which a worker runs or ran; empty when it is not known any more."""
+    """Return the EC2 ID of the instance on which a worker runs or ran; empty if it is unknown."""
     if worker.instance is None:
         return ""
     return next((i.id for i in observed.instances.values() if i.arn == worker.instance), "")
 
 
 def add_tasks(observed: Observed, tasks: Iterable[Task]) -> Observed:
-    """Return what is observed with the tasks that RunTask has just returned."""
+    """Return the state with the tasks that RunTask has just returned."""
     return replace(observed, tasks={**observed.tasks, **{t.arn: t for t in tasks}})
 
 
 def refuse(observed: Observed, instances: Iterable[str], now: float) -> Observed:
-    """Return what is observed with the instances on which ECS has just refused a task."""
+    """Return the state with the instances on which ECS has just refused a task."""
     changed = {i: replace(observed.instances[i], refused_at=now) for i in instances if i in observed.instances}
     return replace(observed, instances={**observed.instances, **changed})
 
 
 def mark_in_flight(observed: Observed, actions: Iterable[Action], now: float, repeat: float) -> Observed:
-    """Return what is observed with what is being asked for; what is so old that it may be asked again is left out.
+    """Return the state with these actions in flight, and without those that are older than `repeat` seconds.
 
-    What AWS has refused for good, or what something else has taken the place of, never shows: it must not be kept.
+    The effect of an action that AWS has refused, or that another one has superseded, never becomes visible, so that
+    actions must not stay in flight for ever.
     """
     return replace(observed, in_flight={**pending(observed.in_flight, now, repeat), **dict.fromkeys(actions, now)})
 
 
 def cordon(observed: Observed, instance: str) -> Observed:
-    """Return what is observed with an instance that gets nothing to do any more."""
+    """Return the state with an instance that gets no further task."""
     if instance not in observed.instances:
         return observed
     changed = replace(observed.instances[instance], cordoned=True)
@@ -205,7 +206,7 @@ def cordon(observed: Observed, instance: str) -> Observed:
 
 
 def clear_in_flight(observed: Observed, actions: Collection[Action]) -> Observed:
-    """Return what is observed without what was asked for and refused, or answered."""
+    """Return the state without these actions in flight, because AWS or Dask has answered them."""
     return replace(observed, in_flight={a: t for a, t in observed.in_flight.items() if a not in actions})
 
 

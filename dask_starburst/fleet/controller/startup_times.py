@@ -1,4 +1,4 @@
-"""How long this cluster's workers take to come up: what the patience of adaptive scaling is measured by."""
+"""Measure the startup times of this cluster's workers; adaptive scaling derives its patience from them."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from math import floor
 from dask_starburst.plan.loop.adaptive import StartupTimes
 from dask_starburst.plan.loop.state import HEAD, Name, Observed, Worker, WorkerState
 
-#: The latest boots that count: prices, images and zones change in the course of a day.
+#: The number of latest startups that count: images and zones change in the course of a day.
 _REMEMBERED = 50
 _ON_ITS_WAY = frozenset({WorkerState.CAPACITY, WorkerState.PLACED, WorkerState.STARTED})
 
 
 class StartupClock:
-    """Follows each worker from the order of its instance to its registration."""
+    """Measures the time of each worker from the request of its instance to its registration."""
 
     def __init__(self) -> None:
-        self._ordered: dict[Name, tuple[float, float]] = {}
+        self._requested: dict[Name, tuple[float, float]] = {}
         self._measured: deque[float] = deque(maxlen=_REMEMBERED)
-        self._looked = 0.0
+        self._polled_at = 0.0
 
     def note(self, worker: Worker, observed: Observed, now: float) -> None:
-        """Take notice of a worker that has moved; times are seconds of AWS's clock."""
+        """Record a worker's change of state; times are seconds of AWS's clock."""
         if worker.group == HEAD:
             return
         if worker.state in _ON_ITS_WAY:
-            self._ordered.setdefault(worker.name, (now, self._looked))
+            self._requested.setdefault(worker.name, (now, self._polled_at))
             return
-        ordered, before = self._ordered.pop(worker.name, (now, now))
+        requested, before = self._requested.pop(worker.name, (now, now))
         if worker.state is WorkerState.READY and _launched_since(before, worker, observed):
-            self._measured.append(now - ordered)
+            self._measured.append(now - requested)
 
-    def looked(self, now: float) -> None:
-        """Note the time of a look, after all that it has moved."""
-        self._looked = now
+    def polled(self, now: float) -> None:
+        """Record the time of a poll, after the changes of state that it caused."""
+        self._polled_at = now
 
-    def seen(self, now: float) -> StartupTimes:
-        """Return what has been measured, and how long the oldest that boots has taken."""
-        oldest = min((ordered for ordered, _ in self._ordered.values()), default=now)
+    def snapshot(self, now: float) -> StartupTimes:
+        """Return the measured times, and the time that the oldest worker on its way has taken so far."""
+        oldest = min((requested for requested, _ in self._requested.values()), default=now)
         return StartupTimes(tuple(self._measured), now - oldest)
 
 
-def _launched_since(look: float, worker: Worker, observed: Observed) -> bool:
-    """Whether its instance did not exist at the last look before its order: on a warm one a worker is up at once.
+def _launched_since(polled_at: float, worker: Worker, observed: Observed) -> bool:
+    """Whether the worker's instance was launched after the last poll before its request, and was not a warm one.
 
-    At the first look after it the instance may be there. EC2 gives LaunchTime in whole seconds.
+    The instance may exist at the first poll after the request. EC2 returns LaunchTime in whole seconds.
     """
-    return any(i.arn == worker.instance and i.launched >= floor(look) for i in observed.instances.values())
+    return any(i.arn == worker.instance and i.launched >= floor(polled_at) for i in observed.instances.values())

@@ -1,4 +1,4 @@
-"""What AWS does not let a fleet do: told once, waited out, and fatal only when waiting cannot help."""
+"""Handle failed AWS calls: emit each once, retry, and fail only when a retry cannot help."""
 
 from __future__ import annotations
 
@@ -21,69 +21,69 @@ from dask_starburst.plan.scheduler.shutdown_rules import shutdown_reason
 if TYPE_CHECKING:
     from dask_starburst.fleet.controller.loop import Fleet
 
-#: A start with credentials that AWS does not take is given up after this many seconds: the user waits for it.
+#: A start with refused credentials is given up after this many seconds, because the user waits for it.
 _START = 30.0
-#: The scheduler's last words are among so many lines of its log.
+#: The number of last lines of the scheduler's log that may hold its reason to end.
 _LAST_WORDS = 100
-#: Seconds until a line is surely there: Docker's log driver sends what there is every five (its source).
+#: Seconds until a log line is surely in CloudWatch: Docker's log driver sends every five seconds (its source).
 _LOG_LATE = 8
-#: A cluster whose client has no credentials any more closes this many seconds before its lease ends.
+#: A cluster whose client has no valid credentials closes this many seconds before its lease ends.
 _LAST = 60.0
 
 
 class Troubles:
-    """Follows what fails, for one fleet.
+    """Tracks the failed AWS calls of one fleet.
 
     Parameters
     ----------
     fleet : Fleet
-        Whose calls.
+        The fleet that makes the calls.
     """
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._told = ""
+        self._emitted = ""
         self._outage: float | None = None
         self._refused: float | None = None
-        self._met = False
+        self._failed = False
 
     @property
     def any(self) -> bool:
-        """Whether something has failed since the last look at which nothing did."""
-        return bool(self._told)
+        """Whether a call has failed since the last poll without failures."""
+        return bool(self._emitted)
 
-    def begin(self) -> None:
-        """Take notice that a look begins."""
-        self._met = False
+    def begin_poll(self) -> None:
+        """Note that a poll begins."""
+        self._failed = False
 
-    def over(self) -> None:
-        """Take notice that a look is over; if nothing failed in it, AWS is well again."""
-        if self._met:
+    def end_poll(self) -> None:
+        """Note that a poll has ended; if no call failed in it, an outage is over."""
+        if self._failed:
             return
         if self._outage is not None:
             seconds = self._fleet.pool.aws.now() - self._outage
-            text = f"AWS answers again after {seconds:.0f} s; the cluster goes on as it was asked to"
-            self._fleet.tell("aws-answers", self._fleet.pool.name, text)
+            text = f"AWS is available again after {seconds:.0f} s; the cluster continues"
+            self._fleet.emit("aws-answers", self._fleet.pool.name, text)
         if self._refused is not None:
-            self._fleet.tell("credentials-accepted", self._fleet.pool.name, "AWS takes the credentials again")
-        self._told, self._outage, self._refused = "", None, None
+            self._fleet.emit("credentials-accepted", self._fleet.pool.name, "AWS accepts the credentials again")
+        self._emitted, self._outage, self._refused = "", None, None
 
     def note(self, error: StarburstError) -> None:
-        """Tell of a call that failed, once; give up if asking again cannot help."""
-        self._met = True
+        """Emit a failed call once; fail the fleet if a retry cannot help."""
+        self._failed = True
         now = self._fleet.pool.aws.now()
         if isinstance(error, CredentialsExpired | NoCredentials):
             self._credentials(error, now)
         elif faults.outage(error):
-            self._tell(error, "outage" if self._outage is not None else str(error), " Retrying; nothing is lost.")
+            self._emit(error, "outage" if self._outage is not None else str(error), " Retrying; nothing is lost.")
             self._outage = now if self._outage is None else self._outage
         else:
-            self._tell(error, str(error), "")
+            self._emit(error, str(error), "")
         if self._starting() and isinstance(error, PermissionDenied):
             self._fleet.fail(error)
 
     async def reason(self, error: StarburstError, scheduler: Worker | None) -> StarburstError:
-        """Return why the cluster ends: what the scheduler says in its log, if it was the scheduler that ended it."""
+        """Return why the cluster ends: the reason in the scheduler's log, if the scheduler has ended it."""
         if scheduler is None or not scheduler.task:
             return error
         for n in range(_LOG_LATE if isinstance(error, LeaseExpired) else 1):
@@ -93,23 +93,23 @@ class Troubles:
                 return SchedulerFailed(f"the scheduler has ended the cluster: {reason}. Start a new one.")
         return error
 
-    def _tell(self, error: StarburstError, key: str, what_next: str) -> None:
-        """Tell of an error; of an outage, in which each call fails in words of its own, only of the first."""
-        if key != self._told and not (key == "outage" and self._told):
-            self._fleet.tell("aws-error", self._fleet.pool.name, f"{error}{what_next}", logging.WARNING)
-            self._told = key
+    def _emit(self, error: StarburstError, key: str, what_next: str) -> None:
+        """Emit an error once; in an outage, whose calls fail with different messages, only the first error."""
+        if key != self._emitted and not (key == "outage" and self._emitted):
+            self._fleet.emit("aws-error", self._fleet.pool.name, f"{error}{what_next}", logging.WARNING)
+            self._emitted = key
 
     def _credentials(self, error: StarburstError, now: float) -> None:
-        """Ask for credentials anew, and go on; without any the cluster closes when its lease is about to end."""
+        """Reload the credentials and continue; close the cluster shortly before its lease ends."""
         fleet = self._fleet
         fleet.pool.aws.renew_credentials()
         if self._refused is None:
             self._refused = now
-            text = f"{error} The cluster goes on meanwhile; credentials are read again. Its lease ends at {fleet.lease}"
-            fleet.tell("credentials-refused", fleet.pool.name, text, logging.WARNING)
-            self._told = str(error)
+            text = f"{error} The cluster continues and reloads its credentials; its lease ends at {fleet.lease}"
+            fleet.emit("credentials-refused", fleet.pool.name, text, logging.WARNING)
+            self._emitted = str(error)
         if now >= fleet.lease.until - min(_LAST, fleet.lease.length / 4):
-            text = f"{error} The cluster closes: its lease ends at {fleet.lease} and cannot be renewed without them."
+            text = f"{error} The cluster closes: its lease ends at {fleet.lease} and cannot be renewed."
             fleet.fail(CredentialsExpired(text, code=error.code, operation=error.operation))
         elif self._starting() and now - self._refused > _START:
             fleet.fail(error)

@@ -1,4 +1,4 @@
-"""Telling of tasks that no worker of the cluster can ever run."""
+"""Emit an event for tasks that no worker of the cluster can run."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from dask_starburst.errors import StarburstError
 if TYPE_CHECKING:
     from dask_starburst.fleet.controller.loop import Fleet
 
-#: Seconds between two questions to the scheduler.
+#: Seconds between two queries to the scheduler.
 _EVERY = 5.0
 
 
 class UnrunnableClient(Protocol):
-    """What is asked of the scheduler about tasks."""
+    """The scheduler's part in finding tasks that no worker can run."""
 
     async def unrunnable(self) -> dict[str, str]:
-        """Return what there is to say of the tasks that no worker can run, by what they were submitted with."""
+        """Return a message for each restriction that no worker meets, by restriction."""
 
 
 async def watch(fleet: Fleet, dask: UnrunnableClient) -> None:
-    """Tell of each kind of restriction that holds tasks up, once as long as there are such tasks."""
-    told: set[str] = set()
+    """Emit each restriction that no worker meets, once as long as such tasks exist."""
+    emitted: set[str] = set()
     while True:
         await asyncio.sleep(_EVERY)
         try:
             found = await dask.unrunnable()
         except (OSError, StarburstError):
-            continue  # it is told elsewhere that the scheduler does not answer
-        for restriction in found.keys() - told:
-            fleet.tell("task-unrunnable", restriction, found[restriction], logging.WARNING)
-        told = set(found)
+            continue  # the loop handles a scheduler that does not answer
+        for restriction in found.keys() - emitted:
+            fleet.emit("task-unrunnable", restriction, found[restriction], logging.WARNING)
+        emitted = set(found)

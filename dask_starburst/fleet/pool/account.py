@@ -1,4 +1,4 @@
-"""Setting an account up: everything that costs nothing and all our clusters share."""
+"""Set up an account: the resources that cost nothing and that all clusters share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dask_starburst.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What there is in the account after set-up: numbers, names and ARNs."""
+    """The account's shared resources after set-up: numbers, names and ARNs."""
 
     number: str
     caller: str
@@ -31,21 +31,21 @@ class Account:
 
 
 async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Account:
-    """Make what is missing in the account, everything at once; nothing when all is there.
+    """Create the resources that the account lacks, concurrently.
 
     Parameters
     ----------
     aws : AWS
         The account.
     settings : Settings
-        What the user chose.
+        The user's settings.
     types : tuple of str
-        The instance types that are wanted, the scheduler's first.
+        The requested instance types, the scheduler's first.
 
     Raises
     ------
     NoCredentials, CredentialsExpired, PermissionDenied
-        AWS does not know or does not let us; nothing was launched.
+        AWS refuses the credentials or the call; nothing was launched.
     BadArgument
         The subnet does not exist, or there is no default VPC.
     """

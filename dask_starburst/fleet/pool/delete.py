@@ -1,4 +1,4 @@
-"""Removing a pool's objects for good, in the order in which AWS lets them go; the claim last."""
+"""Delete a pool's resources, in the order that AWS requires; the claim last."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dask_starburst.plan.requests.garbage import Claim
 from dask_starburst.plan.requests.policies import MANAGED_TAG
 from dask_starburst.plan.requests.pool import PoolNames
 
-#: An instance takes a minute or two to terminate, and ECS lags behind it.
+#: An instance takes one or two minutes to terminate, and ECS notices it later.
 PATIENCE = 600.0
 POLL = 1.0
 
@@ -25,15 +25,15 @@ async def stop(aws: AWS, pool: str) -> None:
 
 
 async def remove(aws: AWS, names: PoolNames, session: str) -> None:
-    """Remove everything of a pool that `session` has claimed.
+    """Delete every resource of a pool that `session` has claimed.
 
-    Harmless to repeat: what is gone is passed over, and as the claim goes last, a removal that was
-    interrupted is found again.
+    Idempotent: resources that are gone are skipped. The claim is deleted last, so that an interrupted deletion is
+    found and resumed.
 
     Raises
     ------
     AWSError
-        Somebody else has claimed the pool meanwhile, or AWS was busy with it for too long.
+        Another session has claimed the pool, or AWS was busy with it for too long.
     """
     pool = names.pool
     steps: tuple[Callable[[], Awaitable[None]], ...] = (
@@ -50,17 +50,17 @@ async def remove(aws: AWS, names: PoolNames, session: str) -> None:
     )
     deadline = asyncio.get_running_loop().time() + PATIENCE
     for step in steps:
-        await _patiently(aws, names, session, step, deadline)
+        await _retry_while_busy(aws, names, session, step, deadline)
 
 
-async def _patiently(
+async def _retry_while_busy(
     aws: AWS, names: PoolNames, session: str, step: Callable[[], Awaitable[None]], deadline: float
 ) -> None:
     while True:
-        # A second removal may have ended before us, and a new cluster may have claimed the pool since.
+        # Another deletion may have finished first, and a new cluster may have claimed the pool since.
         value = await ssm.read(aws, names.claim)
         if value is None or Claim.from_json(value).session != session:
-            raise AWSError(f"{names.pool} changed hands while it was removed; nothing more was touched.")
+            raise AWSError(f"pool {names.pool} was claimed by another session while it was deleted; deletion stopped.")
         try:
             return await step()
         except StarburstError as error:
@@ -81,7 +81,7 @@ async def _remove_providers(aws: AWS, pool: str) -> None:
     groups = (await autoscaling.tagged(aws, MANAGED_TAG, pool)).get(pool, [])
     if attached:
         await ecs.detach_providers(aws, pool)
-    # A removal that was interrupted has detached them: they have the names of the groups.
+    # An interrupted deletion may have detached them already; they have the names of the groups.
     await ecs.remove_providers(aws, sorted({*(attached or ()), *(group.name for group, _ in groups)}))
 
 
@@ -89,4 +89,4 @@ async def _remove_groups(aws: AWS, pool: str) -> None:
     groups = (await autoscaling.tagged(aws, MANAGED_TAG, pool)).get(pool, [])
     await asyncio.gather(*(autoscaling.remove_group(aws, group.name) for group, _ in groups))
     if groups:
-        raise AWSError(f"the groups of {pool} are still being deleted.", code="ScalingActivityInProgress")
+        raise AWSError(f"the groups of pool {pool} are still being deleted.", code="ScalingActivityInProgress")

@@ -1,4 +1,4 @@
-"""Finding the pools of an account and region by what is in AWS alone, and removing what is left over."""
+"""Find the pools of an account and region from AWS alone, and delete leftovers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import uuid
 from dask_starburst.aws import autoscaling, ecs, identity, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import BadArgument
-from dask_starburst.fleet.pool import delete as removal
+from dask_starburst.fleet.pool import delete as deletion
 from dask_starburst.fleet.pool.pool import claim, user_name
 from dask_starburst.plan.requests.garbage import (
     CLAIMS,
@@ -25,12 +25,12 @@ from dask_starburst.plan.requests.pool import LEASE_ACTION, PoolNames
 
 
 async def find(aws: AWS, *, count_warm: bool = False) -> tuple[PoolFound, ...]:
-    """Return every pool of this account and region, by our tag and below our claims only.
+    """Return every pool of this account and region, found by tag and by claim.
 
-    `count_warm`: ask ECS too which instances take tasks and have none.
+    `count_warm`: also ask ECS which instances are ready and have no task.
     """
-    # Claims before groups: a pool that is checked out in between then looks free rather than expired,
-    # and a free one is claimed before it is touched.
+    # Claims before groups: a pool that is checked out in between appears free rather than expired, and a free pool is
+    # claimed before it is changed.
     values = await ssm.values_below(aws, CLAIMS)
     tagged = await autoscaling.tagged(aws, MANAGED_TAG)
     seen = [(pool, group, spot) for pool, groups in tagged.items() for group, spot in groups]
@@ -48,7 +48,7 @@ async def find(aws: AWS, *, count_warm: bool = False) -> tuple[PoolFound, ...]:
 
 async def _empty_hosts(aws: AWS, pool: str) -> set[str]:
     if await ecs.cluster_providers(aws, pool) is None:
-        return set()  # a removal has come so far
+        return set()  # a deletion has removed the ECS cluster already
     return {host.instance for host in await ecs.hosts(aws, pool) if host.ready and host.empty}
 
 
@@ -63,16 +63,16 @@ async def find_one(aws: AWS, name: str) -> PoolFound:
     for pool in await find(aws, count_warm=True):
         if pool.name == name:
             return pool
-    raise BadArgument(f"there is no pool {name!r} in {aws.region}; `starburst pool list` shows those that there are.")
+    raise BadArgument(f"pool {name!r} does not exist in {aws.region}; `starburst pool list` shows the existing ones.")
 
 
 async def may_stop(aws: AWS, pool: PoolFound) -> None:
-    """Refuse the pool in which somebody else computes.
+    """Check that this user may stop the pool.
 
     Raises
     ------
     BadArgument
-        It is in use, and not by this user with these credentials.
+        The pool is in use by another user or other credentials.
     """
     if pool.state != "in use":
         return
@@ -80,74 +80,74 @@ async def may_stop(aws: AWS, pool: PoolFound) -> None:
     arn = (await identity.caller(aws)).arn
     if not pool.claim.is_of(user_name(), arn):
         raise BadArgument(
-            f"{pool.name} is in use by {pool.claim.owner} ({pool.claim.arn or 'unknown ARN'}); you are"
+            f"pool {pool.name} is in use by {pool.claim.owner} ({pool.claim.arn or 'unknown ARN'}); you are"
             f" {user_name()} ({arn}). Only its owner can stop it."
         )
 
 
 async def stop(aws: AWS, pool: PoolFound) -> None:
-    """Zero the groups of a pool that is one's own, expired or free.
+    """Set the groups of a pool to zero; the pool has to be this user's, expired or free.
 
     Raises
     ------
     BadArgument
-        Somebody else uses it, or has just checked it out.
+        Another user uses the pool, or a new cluster has just checked it out.
     """
     await may_stop(aws, pool)
     if pool.claim is not None:
-        await removal.stop(aws, pool.name)
+        await deletion.stop(aws, pool.name)
         return
-    # A warm pool may be checked out this very moment: it is claimed before it is touched.
+    # A warm pool may be checked out at this moment, so it is claimed before it is changed.
     names = PoolNames(pool.name)
     if not await claim(aws, names, uuid.uuid4().hex, (await identity.caller(aws)).arn, cleaning=True):
-        raise BadArgument(f"{pool.name} has just been checked out by a new cluster; nothing was stopped.")
-    await removal.stop(aws, pool.name)
+        raise BadArgument(f"pool {pool.name} has just been checked out by a new cluster; nothing was stopped.")
+    await deletion.stop(aws, pool.name)
     await asyncio.gather(*(autoscaling.drop_lease(aws, group.name, LEASE_ACTION) for group in pool.groups))
     await ssm.remove(aws, names.claim)
 
 
 async def delete(aws: AWS, name: str) -> bool:
-    """Remove a free or expired pool for good.
+    """Delete a free or expired pool.
 
     Returns
     -------
     bool
-        False when there was none.
+        False if the pool does not exist.
 
     Raises
     ------
     BadArgument
-        It is in use.
+        The pool is in use.
     AWSError
-        AWS was busy with it for too long, or somebody claimed it meanwhile; deleting again goes on.
+        AWS was busy with it for too long, or another session claimed it; a second deletion resumes.
     """
-    # A fresh look: between listing and deleting people are asked, and its client may have come back.
+    # Find it again: the user was asked to confirm since it was listed, and its client may have renewed the lease.
     pool = next((p for p in await find(aws) if p.name == name), None)
     if pool is None:
         return False
     names = PoolNames(name)
     if pool.state == "in use":
         assert pool.claim is not None
-        raise BadArgument(f"{name} is in use by {pool.claim.owner}; close its cluster, or stop the pool, first.")
+        raise BadArgument(f"pool {name} is in use by {pool.claim.owner}; close its cluster, or stop the pool, first.")
     if pool.claim is not None:
         session = pool.claim.session
     else:
         session = uuid.uuid4().hex
         if not await claim(aws, names, session, (await identity.caller(aws)).arn, cleaning=True):
-            raise BadArgument(f"{name} has just been checked out by a new cluster; nothing was deleted.")
-    await removal.remove(aws, names, session)
+            raise BadArgument(f"pool {name} has just been checked out by a new cluster; nothing was deleted.")
+    await deletion.remove(aws, names, session)
     return True
 
 
 async def garbage(aws: AWS) -> tuple[Garbage, ...]:
-    """Return what `collect` would remove, with the reason for each."""
-    # Secrets first: each is younger than its claim, so that one without a claim afterwards is an orphan.
+    """Return what `collect` would delete, with the reason for each."""
+    # Secrets first: a secret is created after its claim, so one without a claim is an orphan.
     secrets = await ssm.names_below(aws, SECRETS)
     return find_garbage(await find(aws), secrets)
 
 
 async def collect(aws: AWS, found: Garbage) -> bool:
-    """Remove one thing that `garbage` has found; False when it was gone, or is needed again."""
+    """Delete one item that `garbage` has found; return False if it is gone or in use again."""
     if found.pool is not None:
         return found.name in {again.name for again in await garbage(aws)} and await delete(aws, found.name)
     await ssm.remove(aws, found.name)

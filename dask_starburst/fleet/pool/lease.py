@@ -1,4 +1,4 @@
-"""The lease: AWS itself empties the pool unless somebody alive says otherwise."""
+"""The lease: AWS empties the pool unless the client or the scheduler renews it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from dask_starburst.errors import LeaseExpired
 from dask_starburst.fleet.pool.pool import Pool
 
-#: Renewed three times in its length, so that two failures in a row do no harm.
+#: The lease is renewed three times in its length, so that it survives two failures in a row.
 _RENEWALS = 3
 
 
 class Lease:
-    """Until when the pool may have capacity.
+    """The time until which the pool may have capacity.
 
     Parameters
     ----------
@@ -28,25 +28,25 @@ class Lease:
         self.until = now + length
 
     async def renew(self, pool: Pool, now: float) -> bool:
-        """Renew when a third of it has passed; whether it was.
+        """Renew the lease when a third of it has passed; return whether it was renewed.
 
-        Not once the cluster is `closing`: should that fail, the lease ends what is left.
+        It is not renewed while the cluster is `closing`: if closing fails, the lease terminates what is left.
 
-        Past its end AWS is asked how things are: the scheduler renews too, so the pool may well be
-        there although this computer slept.
+        After its end, ask AWS whether the pool still exists: the scheduler renews the lease too, also while this
+        computer sleeps.
 
         Raises
         ------
         LeaseExpired
-            It has run out and AWS has emptied the pool, or the pool is somebody else's by now.
+            The lease has expired and AWS has emptied the pool, or another session has claimed the pool.
         """
         if self.closing:
             return False
-        if now >= self.until and not await pool.is_ours_and_open():
+        if now >= self.until and not await pool.is_claimed_and_open():
             raise LeaseExpired(
-                "the lease ran out: this computer slept or had no network for longer than"
+                "the lease expired: this computer slept or had no network for longer than"
                 f" {self.length:g} s, and the scheduler did not renew it either. AWS has emptied the pool;"
-                " start a new cluster, with a longer lease= if it is to survive this."
+                " start a new cluster. A longer lease= survives longer sleep."
             )
         if self.until - now > self.length * (1 - 1 / _RENEWALS):
             return False
@@ -55,8 +55,8 @@ class Lease:
         self.until = until
         return True
 
-    def heard(self, until: float) -> None:
-        """Take over the end of a lease that the scheduler has renewed."""
+    def extend(self, until: float) -> None:
+        """Extend to the time until which the scheduler has renewed the lease."""
         self.until = max(self.until, until)
 
     def __str__(self) -> str:

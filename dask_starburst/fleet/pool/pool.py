@@ -1,4 +1,4 @@
-"""Checking a pool out, like a connection from a connection pool, and giving it back."""
+"""Check out a pool, like a connection from a connection pool."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from dask_starburst.plan.requests.pool import (
 )
 from dask_starburst.plan.requests.reuse import WARM_TAG
 
-#: A new instance profile is not usable everywhere at once; AWS says so for up to a minute.
+#: A new instance profile is eventually consistent: AWS may refuse it for up to a minute.
 _PROFILE_PATIENCE = 60.0
 _PROFILE_PAUSE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A pool that this session has checked out: nobody else touches it.
+    """A pool that this session has checked out; no other session changes it.
 
-    `keeps`: whether instances may have no task for long on purpose. A tag says so to their reapers.
+    `keeps`: whether instances may stay without a task. A tag tells the reapers on the instances.
     """
 
     aws: AWS
@@ -54,7 +54,7 @@ class Pool:
 
     @property
     def name(self) -> str:
-        """The ECS cluster's name, from which all others are derived."""
+        """The ECS cluster's name, from which all other names are derived."""
         return self.names.pool
 
     @property
@@ -64,22 +64,22 @@ class Pool:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tags of everything in it."""
+        """The tags of all resources of the pool."""
         return tags_of(self.name, self.spec.tags)
 
     async def open(self, maximum: int, until: float) -> None:
-        """Let the groups have capacity, with a lease on each before there can be any."""
+        """Allow the groups to have capacity; put a lease on each of them first."""
         sizes = {group: 1 if group == HEAD else max(1, maximum) for group in self.groups}
         await together(self._mark(until), *(self._open(group, size, until) for group, size in sizes.items()))
 
     async def _open(self, group: str, maximum: int, until: float) -> None:
         name = self.names.group(group)
         await autoscaling.put_lease(self.aws, name, LEASE_ACTION, until)
-        # With all its types: an earlier session may have left some out that failed then.
+        # With all its types: an earlier session may have excluded some that failed then.
         await autoscaling.set_maximum(self.aws, name, maximum, self._purchases(group, self.allowed(group)))
 
-    async def order(self, group: str, desired: int) -> None:
-        """Order instances."""
+    async def set_desired(self, group: str, desired: int) -> None:
+        """Set the desired capacity of a group."""
         await autoscaling.set_desired(self.aws, self.names.group(group), desired)
 
     def allowed(self, group: str) -> tuple[str, ...]:
@@ -87,14 +87,14 @@ class Pool:
         return types_of(self.spec, group)
 
     async def set_types(self, group: str, types: tuple[str, ...]) -> None:
-        """Have a group launch only these types; what runs goes on."""
+        """Set the types that a group launches; running instances are not affected."""
         await autoscaling.set_purchases(self.aws, self.names.group(group), self._purchases(group, types))
 
     def _purchases(self, group: str, types: tuple[str, ...]) -> dict[str, Any]:
         return purchases(self.names.group(group), types, spot=group == "spot")
 
     async def renew(self, until: float) -> None:
-        """Put off the moment at which AWS itself empties the groups."""
+        """Extend the lease: the time at which AWS empties the groups."""
         names = [self.names.group(group) for group in self.groups]
         await together(
             self._mark(until), *(autoscaling.put_lease(self.aws, name, LEASE_ACTION, until) for name in names)
@@ -105,8 +105,8 @@ class Pool:
             names = [self.names.group(group) for group in self.groups]
             await autoscaling.tag(self.aws, names, WARM_TAG, f"{until:.0f}")
 
-    async def is_ours_and_open(self) -> bool:
-        """Whether this session holds the pool still and its groups may have capacity."""
+    async def is_claimed_and_open(self) -> bool:
+        """Whether this session still holds the claim and the groups may have capacity."""
         groups = [self.names.group(group) for group in self.groups]
         found = await autoscaling.describe(self.aws, groups, instances=False)
         if any(name not in found or found[name].maximum == 0 for name in groups):
@@ -115,7 +115,7 @@ class Pool:
 
 
 def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: object) -> PoolSpec:
-    """Return what a pool in this account is made from; `rest` comes from the settings."""
+    """Return the specification of a pool in this account; `rest` comes from the settings."""
     return PoolSpec(
         region=account.region,
         image_id=account.image_id,
@@ -126,25 +126,25 @@ def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: objec
         security_group=account.security_group,
         instance_profile=account.instance_profile,
         boot_script=boot_script(),
-        **rest,  # type: ignore[arg-type]  # the settings' own types, checked there
+        **rest,  # type: ignore[arg-type]  # the settings check their types
     )
 
 
 def boot_script() -> str:
-    """Return what every instance runs at boot, the reaper included; `user_data` fills in what is the pool's own."""
+    """Return the script that every instance runs at boot, with the reaper; `user_data` fills in the pool's values."""
     remote = resources.files("dask_starburst.runtime.host")
     script, reaper = (remote.joinpath(name).read_text("utf-8") for name in ("boot.sh", "reaper.py"))
     return script.replace("@REAPER@", reaper.rstrip())
 
 
 async def claim(aws: AWS, names: PoolNames, session: str, arn: str, cleaning: bool = False) -> bool:
-    """Claim a pool, to use it or to remove it; whether it is ours now and nobody was faster."""
+    """Claim a pool, to use it or to delete it; return whether the claim succeeded."""
     value = Claim(session, user_name(), arn, aws.now(), cleaning)
     return await ssm.claim(aws, names.claim, value.to_json(), {MANAGED_TAG: names.pool})
 
 
 async def owns(aws: AWS, names: PoolNames, session: str) -> bool:
-    """Whether the pool is claimed by this session; a computer that slept may have lost it."""
+    """Whether this session still holds the claim; a computer that slept may have lost it."""
     value = await ssm.read(aws, names.claim)
     return value is not None and json.loads(value)["session"] == session
 
@@ -156,18 +156,19 @@ async def make(
     session: str,
     caller: str,
     ports: tuple[int, ...],
-    opening: Callable[[str], None] = lambda group: None,
+    on_security_group: Callable[[str], None] = lambda group: None,
 ) -> Pool:
-    """Make what the claimed pool lacks, and admit the caller to its scheduler.
+    """Create the resources that the claimed pool lacks, and admit the caller to its scheduler.
 
-    `opening` is told the security group before anybody is admitted, so that a start that fails can close it.
+    `on_security_group` is called with the security group before the caller is admitted, so that a start that fails can
+    revoke the ingress rule.
     """
     tags = tags_of(names.pool, spec.tags)
 
     async def head_security_group() -> str:
         about = "The caller to the Dask scheduler"
         group = await ec2.ensure_security_group(aws, spec.vpc, names.group(HEAD), about, tags)
-        opening(group)
+        on_security_group(group)
         await ec2.admit_caller(aws, group, caller, ports)
         return group
 
@@ -200,9 +201,9 @@ async def _ensure_group(aws: AWS, request: dict[str, object]) -> autoscaling.Gro
 
 
 async def _stop_leftovers(pool: Pool, staying: Collection[str]) -> None:
-    """Stop what a session that died has left on the instances that stay in a pool whose claim is ours now.
+    """Stop the tasks that an earlier session left on the instances that stay in the claimed pool.
 
-    ECS may list tasks for minutes whose instances shut down: they end with them.
+    ECS may list tasks of terminating instances for minutes; they end with their instances.
     """
     aws, name = pool.aws, pool.name
     listed = await ecs.running(aws, name) if staying else []

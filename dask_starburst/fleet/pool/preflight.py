@@ -1,4 +1,4 @@
-"""The look at the account's vCPU quotas before anything is launched."""
+"""Check the account's vCPU quotas before anything is launched."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from dask_starburst.plan.requests.quotas import (
 
 T = TypeVar("T")
 
-#: Seconds that a start waits for the answer once the account is set up. By then it is there, if AWS gives one.
+#: Seconds that a start waits for the quotas once the account is set up. Usually they have arrived by then.
 PATIENCE = 5.0
 
 
-class Tell(Protocol):
-    """Where an event goes."""
+class Emit(Protocol):
+    """A function that emits an event."""
 
     def __call__(self, kind: str, subject: str, message: str, level: int = ..., **facts: Any) -> None:
         """Emit one event."""
@@ -35,7 +35,7 @@ class Tell(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """What AWS says that the account may run, and what runs. `unknown`: why it has not said it."""
+    """The account's quotas and the instances that count against them. `unknown`: why they could not be read."""
 
     region: str
     limits: Mapping[str, float]
@@ -46,21 +46,21 @@ class Quotas:
 async def run_alongside(
     work: Awaitable[T], aws: AWS, request: CapacityRequest, patience: float = PATIENCE
 ) -> tuple[T, Quotas]:
-    """Return what some work returns, and what `look` has found meanwhile or finds within `patience` (seconds)."""
-    looking = asyncio.ensure_future(look(aws, request))
+    """Run `work` and `fetch_quotas` concurrently and return both results; wait at most `patience` s for the quotas."""
+    fetching = asyncio.ensure_future(fetch_quotas(aws, request))
     try:
         done = await work
         try:
             async with asyncio.timeout(patience):
-                return done, await looking
+                return done, await fetching
         except TimeoutError:
             return done, Quotas(aws.region, {}, unknown=f"Service Quotas did not answer within {patience:g} s.")
     finally:
-        looking.cancel()
+        fetching.cancel()
 
 
-async def look(aws: AWS, request: CapacityRequest) -> Quotas:
-    """Ask for the quotas that a wish counts against; a refusal is no reason not to launch."""
+async def fetch_quotas(aws: AWS, request: CapacityRequest) -> Quotas:
+    """Return the quotas that a request counts against; a refused call does not prevent a launch."""
     try:
         limits, running = await asyncio.gather(service_quotas.limits(aws, request.quotas), service_quotas.running(aws))
     except StarburstError as error:
@@ -68,28 +68,28 @@ async def look(aws: AWS, request: CapacityRequest) -> Quotas:
     return Quotas(aws.region, limits, running)
 
 
-def check(quotas: Quotas, request: CapacityRequest, pool: str, tell: Tell) -> None:
-    """Refuse a wish of which nothing useful fits; warn of one that does not fit whole.
+def check(quotas: Quotas, request: CapacityRequest, pool: str, emit: Emit) -> None:
+    """Refuse a request if not even one worker fits; emit a warning if only some workers fit.
 
     Parameters
     ----------
     quotas : Quotas
-        What `look` has found.
-    wish : Wish
-        What is to be launched.
+        The result of `fetch_quotas`.
+    request : CapacityRequest
+        The capacity to be launched.
     pool : str
-        The pool that it is launched in, whose instances are part of the wish.
-    tell : callable
-        Is told what does not fit, or that nobody knows.
+        The pool to launch in; its running instances are part of the request.
+    emit : callable
+        Receives an event if the request does not fit, or if the quotas are unknown.
 
     Raises
     ------
     QuotaExceeded
-        The scheduler does not fit, or not one of the workers that were asked for.
+        The scheduler does not fit, or not one of the requested workers.
     """
     if quotas.unknown:
-        text = f"the account's vCPU quotas are unknown, so nothing is checked against them: {quotas.unknown}"
-        tell("quota-unknown", quotas.region, text)
+        text = f"vCPU quotas are unknown, launching without a check: {quotas.unknown}"
+        emit("quota-unknown", quotas.region, text)
         return
     verdict = evaluate(request, quotas.limits, quotas.running, pool)
     if not verdict.head_fits:
@@ -98,10 +98,10 @@ def check(quotas: Quotas, request: CapacityRequest, pool: str, tell: Tell) -> No
     if request.count and not room:
         raise _refusal(f"{workers_shortfall(verdict, quotas.region)} Nothing was launched.", verdict, 0)
     if request.count > room:
-        text = f"{workers_shortfall(verdict, quotas.region)} Until then the others wait."
-        tell("quota-short", pool, text, logging.WARNING, workers=int(room), wanted=request.count)
+        text = f"{workers_shortfall(verdict, quotas.region)} Until then the other workers wait."
+        emit("quota-short", pool, text, logging.WARNING, workers=int(room), requested=request.count)
     elif not room:
-        tell("quota-short", pool, workers_shortfall(verdict, quotas.region), logging.WARNING, workers=0, wanted=0)
+        emit("quota-short", pool, workers_shortfall(verdict, quotas.region), logging.WARNING, workers=0, requested=0)
 
 
 def _refusal(text: str, verdict: Verdict, workers: int) -> QuotaExceeded:

@@ -1,4 +1,4 @@
-"""Giving a pool back empty: the bill first, then what is only untidy."""
+"""Release a pool empty: terminate the billed instances first, then clean up what costs nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dask_starburst.plan.requests.reuse import WARM_TAG
 
 logger = logging.getLogger(__name__)
 
-#: The longest pause between two polls (seconds); each is longer than the one before.
+#: Each pause between two polls is this factor longer than the one before, up to this many seconds.
 _LONGER, _LONGEST = 1.5, 1.0
-#: Seconds that tasks have to end by themselves, after their scheduler has closed its workers and itself.
+#: Seconds that tasks have to end after their scheduler has closed its workers and itself.
 _GRACE = 10.0
 
 
@@ -33,40 +33,40 @@ async def empty(
     tidying: Callable[[], Awaitable[object]],
     gone: Callable[[], Collection[str]] = tuple,
 ) -> list[str]:
-    """End everything that runs in a pool, and wait until none of it is billed any more.
+    """Terminate every instance of a pool, and wait until none is billed any more.
 
-    EC2 bills an instance until it is ``shutting-down`` (EC2 User Guide, "Instance state changes"), and its tasks end
-    with it: not one of them has to be stopped.
+    EC2 bills an instance until it is ``shutting-down`` (EC2 User Guide, "Instance state changes"). Tasks end with their
+    instances and need not be stopped.
 
     Parameters
     ----------
     aws : AWS
         The account.
     pool : str
-        Checked out by us.
+        A pool that this session has checked out.
     groups : sequence of str
         The names of its Auto Scaling groups.
     patience, poll : float
         Seconds to wait at most, and between the first two polls.
     tidying : callable
-        What costs nothing is taken back meanwhile, once the groups are at zero.
+        Cleans up what costs nothing; runs once the groups are at zero.
     gone : callable
-        The groups whose instances have to be terminated altogether, as of now.
+        Returns the groups whose instances must be completely terminated, not only shutting down.
 
     Returns
     -------
     list of str
-        The instances that were still billed at the end; AWS goes on terminating them by itself.
+        The instances that were still billed at the end; AWS continues to terminate them.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
-    # Each is tried, whatever becomes of the others.
+    # Try each of them, even if others fail.
     zeroed = await asyncio.gather(*(autoscaling.set_zero(aws, name) for name in groups), return_exceptions=True)
     for failed in filter(None, zeroed):
         raise failed
     tidied = asyncio.ensure_future(tidying())
     try:
-        while left := await _left(aws, pool, groups, gone()):
+        while left := await _still_billed(aws, pool, groups, gone()):
             if loop.time() + poll > deadline:
                 break
             await asyncio.sleep(poll)
@@ -80,63 +80,63 @@ async def empty(
 async def empty_pool(
     pool: Pool, patience: float, poll: float, gone: Callable[[], Collection[str]] = tuple
 ) -> list[str]:
-    """Empty a pool that was made, and free it: the claim goes last. See `empty`."""
+    """Empty a pool and free it; delete the claim last. See `empty`."""
     groups = [pool.names.group(group) for group in pool.groups]
 
     async def tidying() -> None:
-        # What the lease would do has been done.
+        # The groups are at zero already, so the leases are not needed.
         leases = [autoscaling.drop_lease(pool.aws, group, LEASE_ACTION) for group in groups]
         marks = [autoscaling.untag(pool.aws, groups, WARM_TAG)] if pool.keeps else []
-        await together(_own(pool), *leases, *marks)
+        await together(_remove_session_objects(pool), *leases, *marks)
 
     left = await empty(pool.aws, pool.name, groups, patience, poll, tidying=tidying, gone=gone)
     await ssm.remove(pool.aws, pool.names.claim)
     return left
 
 
-async def give_back_warm(pool: Pool) -> None:
-    """Free a pool that keeps its instances, and its lease with them; the claim goes last."""
-    await _own(pool)
+async def release_warm(pool: Pool) -> None:
+    """Free a pool that keeps its instances and its lease; delete the claim last."""
+    await _remove_session_objects(pool)
     await ssm.remove(pool.aws, pool.names.claim)
 
 
-async def _own(pool: Pool) -> None:
-    """Take back what is the session's own: its certificates, and the way in."""
+async def _remove_session_objects(pool: Pool) -> None:
+    """Delete what belongs to the session: its certificates and the caller's ingress rule."""
     await together(
         ssm.remove(pool.aws, pool.names.secret),
         ec2.dismiss_callers(pool.aws, pool.head_security_group),
     )
 
 
-async def _left(aws: AWS, pool: str, groups: Sequence[str], gone: Collection[str]) -> list[str]:
+async def _still_billed(aws: AWS, pool: str, groups: Sequence[str], gone: Collection[str]) -> list[str]:
     billed = await ec2.billed(aws, MANAGED_TAG, pool)
     if billed or not groups:
         return billed
-    # EC2 may not show yet what Auto Scaling has just launched.
+    # EC2 may not show yet the instances that Auto Scaling has just launched.
     seen = (await autoscaling.describe(aws, groups)).values()
     return [i for group in seen for i, _, leaving in group.instances if not leaving or group.name in gone]
 
 
 async def undo(aws: AWS, names: PoolNames, entrance: str | None, patience: float, poll: float) -> list[str]:
-    """Take back what was made of a claimed pool before its making failed: what runs in it, and the way in.
+    """Undo a start that failed while it created a claimed pool: terminate instances, revoke the ingress rule.
 
     Parameters
     ----------
     aws : AWS
         The account.
     names : PoolNames
-        Of the pool; its claim is ours.
+        Names of the pool, which this session has claimed.
     entrance : str or None
-        The security group that may admit a caller by now.
+        The security group whose ingress rule may already admit the caller.
     patience, poll : float
         Seconds to wait at most, and between the first two polls.
 
     Returns
     -------
     list of str
-        As of `empty`.
+        As for `empty`.
     """
-    # By tag: which groups there are depends on how far the making came.
+    # By tag: which groups exist depends on how far the creation came.
     found = (await autoscaling.tagged(aws, MANAGED_TAG, names.pool)).get(names.pool, [])
     groups = [group.name for group, _ in found]
 
@@ -151,9 +151,9 @@ async def undo(aws: AWS, names: PoolNames, entrance: str | None, patience: float
 
 
 async def end_tasks(pool: Pool, poll: float, *, at_once: bool) -> None:
-    """See the tasks of a pool end whose instances stay, and stop those that do not end by themselves.
+    """Wait until the tasks of a pool that keeps its instances end; stop those that do not end in time.
 
-    `at_once`: no scheduler has told them to end.
+    `at_once`: stop them without waiting, because no scheduler has told them to end.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + (0.0 if at_once else _GRACE)
@@ -165,7 +165,7 @@ async def end_tasks(pool: Pool, poll: float, *, at_once: bool) -> None:
 
 
 async def attempt(what: str, work: Awaitable[object]) -> bool:
-    """Do one part of a clean-up and go on with the next if it fails; whether it worked."""
+    """Run one step of a clean-up; log its failure and return whether it succeeded."""
     try:
         await work
     except StarburstError as error:

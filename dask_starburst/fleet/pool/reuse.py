@@ -1,4 +1,4 @@
-"""Pools that are given back warm, and taken so by the next cluster."""
+"""Release pools with warm instances, and claim them for the next cluster."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from dask_starburst.plan.requests.pool import LEASE_ACTION, PoolNames, PoolSpec
 from dask_starburst.plan.requests.reuse import SPEC_TAG, WARM_TAG, Candidate, Kept, preferred
 
 
-async def free_pools(aws: AWS, spec: PoolSpec, wanted: int) -> Iterator[Candidate]:
-    """Return the pools of this specification that nobody has claimed, the best for `wanted` workers first; endless.
+async def free_pools(aws: AWS, spec: PoolSpec, workers: int) -> Iterator[Candidate]:
+    """Return the unclaimed pools of this specification, the best for `workers` workers first; endless.
 
-    Those with warm instances first, then those that there are, then those that are still to be made.
+    Pools with warm instances come first, then existing empty pools, then pools that do not exist yet.
     """
     taken, tagged = await asyncio.gather(ssm.names_below(aws, CLAIMS), autoscaling.tagged(aws, SPEC_TAG, spec.digest))
     pools: dict[str, list[autoscaling.GroupSeen]] = {}
     for group, _ in tagged.get(spec.digest, []):
         pools.setdefault(group.tags[MANAGED_TAG], []).append(group)
     there = {name: _candidate(name, groups) for name, groups in pools.items()}
-    order = preferred((c for c in there.values() if PoolNames(c.name).claim not in taken), wanted, aws.now())
-    return _endless(spec, order, taken, there.keys())
+    order = preferred((c for c in there.values() if PoolNames(c.name).claim not in taken), workers, aws.now())
+    return _candidates(spec, order, taken, there.keys())
 
 
 async def claim_best(
-    aws: AWS, spec: PoolSpec, wanted: int, session: str, arn: str, trying: Callable[[PoolNames], None]
+    aws: AWS, spec: PoolSpec, workers: int, session: str, arn: str, on_attempt: Callable[[PoolNames], None]
 ) -> Candidate:
-    """Claim the best pool that nobody has; two who ask at the same moment get two.
+    """Claim the best unclaimed pool; two sessions that claim at the same moment get different pools.
 
-    `trying` hears each name before it may be ours: Ctrl-C may come between.
+    `on_attempt` is called with each name before the claim, because Ctrl-C may interrupt the claim.
     """
-    for found in await free_pools(aws, spec, wanted):
+    for found in await free_pools(aws, spec, workers):
         names = PoolNames(found.name)
-        trying(names)
+        on_attempt(names)
         if await claim(aws, names, session, arn):
             return found
     raise AssertionError("free_pools does not end")
 
 
-def _endless(spec: PoolSpec, order: list[Candidate], taken: set[str], there: Container[str]) -> Iterator[Candidate]:
+def _candidates(spec: PoolSpec, order: list[Candidate], taken: set[str], there: Container[str]) -> Iterator[Candidate]:
     yield from order
     for slot in count():
         name = spec.pool_name(slot)
@@ -68,8 +68,8 @@ def _candidate(name: str, groups: list[autoscaling.GroupSeen]) -> Candidate:
     )
 
 
-async def hold(aws: AWS, pool: str, until: float) -> None:
-    """Put the end of a pool off that has just been claimed with its instances, before anything else."""
+async def extend_lease(aws: AWS, pool: str, until: float) -> None:
+    """Extend the lease of a pool that has just been claimed with its instances, before anything else."""
     groups = [group for group, _ in (await autoscaling.tagged(aws, MANAGED_TAG, pool)).get(pool, []) if group.desired]
     await together(*(autoscaling.put_lease(aws, group.name, LEASE_ACTION, until) for group in groups))
     marked = [group.name for group in groups if WARM_TAG in group.tags]
@@ -78,43 +78,43 @@ async def hold(aws: AWS, pool: str, until: float) -> None:
 
 
 async def keep(pool: Pool, seconds: float, patience: float, poll: float, *, ended: bool = True) -> Kept | None:
-    """Give the pool back with the instances that take tasks, for whoever comes within `seconds`.
+    """Release the pool with its ready instances, for the next cluster within `seconds`.
 
-    The lease is shortened before anything else, so that AWS empties the pool whatever becomes of us.
-    What has not connected, or does not get rid of its task, is terminated.
+    The lease is shortened first, so that AWS empties the pool even if this process dies. Instances that have not
+    connected, or whose task does not end, are terminated.
 
     Parameters
     ----------
     pool : Pool
-        Checked out by us.
+        A pool that this session has checked out.
     seconds : float
         How long it is kept.
     patience, poll : float
-        Seconds to wait at most for the tasks to end, and between looks.
+        Seconds to wait at most for the tasks to end, and between two polls.
     ended : bool
         Whether the scheduler has closed its workers and itself.
 
     Returns
     -------
     Kept or None
-        None: there is nothing to be kept, and the pool is still ours.
+        None if no instance can be kept; the pool is still claimed by this session.
     """
     pool = replace(pool, keeps=True)
     await pool.renew(pool.aws.now() + seconds)
     await release.end_tasks(pool, poll, at_once=not ended)
-    ready = await _emptied(pool, patience, poll)
+    ready = await _ready_instances(pool, patience, poll)
     if not ready:
         return None
-    # Again, because the scheduler may have renewed it as long as it was there.
+    # Again: the scheduler may have renewed the lease until its task ended.
     until = pool.aws.now() + seconds
     await pool.renew(until)
-    groups = await together(*(_cut(pool, group, ready) for group in pool.groups))
-    await release.give_back_warm(pool)
+    groups = await together(*(_trim(pool, group, ready) for group in pool.groups))
+    await release.release_warm(pool)
     return Kept(tuple(groups), until)
 
 
-async def _emptied(pool: Pool, patience: float, poll: float) -> set[str]:
-    """Return the instances that take tasks and have none, once all of them have none."""
+async def _ready_instances(pool: Pool, patience: float, poll: float) -> set[str]:
+    """Wait until no ready instance has a task; return the ready instances without one."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
     while True:
@@ -124,13 +124,13 @@ async def _emptied(pool: Pool, patience: float, poll: float) -> set[str]:
         await asyncio.sleep(poll)
 
 
-async def _cut(pool: Pool, group: str, ready: set[str]) -> GroupFound:
-    """Take from a group what is not ready, and what it has ordered beyond that."""
+async def _trim(pool: Pool, group: str, ready: set[str]) -> GroupFound:
+    """Terminate the instances of a group that are not ready, and set its desired capacity to the others."""
     aws, name = pool.aws, pool.names.group(group)
     seen = (await autoscaling.describe(aws, [name]))[name]
     kept = [kind for instance, kind in seen.staying if instance in ready]
     for part in autoscaling.batches([instance for instance, _ in seen.staying if instance not in ready]):
-        # One that has just gone by itself makes AWS refuse; the size that follows is right in any case.
+        # AWS refuses the call if an instance has just terminated; the new desired capacity is right in any case.
         with suppress(StarburstError):
             await autoscaling.terminate(aws, name, part)
     await autoscaling.resize(aws, name, len(kept))

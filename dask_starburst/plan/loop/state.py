@@ -74,7 +74,7 @@ class Worker:
         Whether AWS ended the last attempt, rather than the worker's own process.
     passing : bool
         Whether a passing fault of AWS ended it, so that the attempt does not count.
-    hitches, rounds : int
+    transient_failures, rounds : int
         Number of consecutive attempts that ended by a passing fault, and of times that the worker failed and was
         retried. Both lengthen the next backoff.
     notice : float, optional

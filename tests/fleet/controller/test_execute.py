@@ -1,4 +1,4 @@
-"""What AWS answers to RunTask and SetDesiredCapacity, and what becomes of the worker."""
+"""The effect of AWS's responses to RunTask and SetDesiredCapacity on the worker."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ GIB = 1024**3
 
 
 class Scripted:
-    """Answers every call alike."""
+    """Returns the same response to every call."""
 
     def __init__(self, answer: Any) -> None:
         self._answer = answer
@@ -63,7 +63,7 @@ class Scripted:
 
 
 def after(action: Action, answer: Any) -> tuple[Worker, Fleet]:
-    """Perform an action for a worker that has waited for 100 s."""
+    """Execute an action for a worker that has waited for 100 s."""
     spec = SimpleNamespace(worker_groups=("spot",), tags={})
     pool = Pool(cast(Any, Scripted(answer)), cast(Any, spec), PoolNames("starburst-test-0"), "session", "sg-1")
     size = WorkerSize(4, 8 * GIB, 4096, 8192)
@@ -72,7 +72,7 @@ def after(action: Action, answer: Any) -> tuple[Worker, Fleet]:
     instance = Instance("i-0", "spot", "c7g.xlarge", "arn:aws:ecs:x/i-0", connected=True, seen=True)
     fleet.observed = Observed({"spot": Group("spot", 0)}, {"i-0": instance}, in_flight={action: NOW})
     fleet.workers = {0: Worker(0, "spot", S.CAPACITY, since=NOW - 100, launch=3)}
-    asyncio.run(fleet._perform.all([action]))
+    asyncio.run(fleet._executor.execute([action]))
     return fleet.workers[0], fleet
 
 
@@ -91,17 +91,17 @@ OUTAGES = [
 
 @pytest.mark.parametrize("action", [RUN, ORDER], ids=["RunTask", "SetDesiredCapacity"])
 @pytest.mark.parametrize("error", OUTAGES, ids=lambda error: type(error).__name__)
-def test_while_aws_cannot_be_asked_no_attempt_is_counted_and_no_time_runs(action: Action, error: StarburstError):
+def test_during_an_outage_no_attempt_is_counted_and_the_timeout_restarts(action: Action, error: StarburstError):
     worker, fleet = after(action, error)
     assert (worker.state, worker.attempt, worker.launch, worker.refusal) == (S.CAPACITY, 0, 3, "")
     assert worker.since == NOW
-    told = [event.kind for event in fleet._events]
-    assert told == ["credentials-refused" if isinstance(error, CredentialsExpired | NoCredentials) else "aws-error"]
+    emitted = [event.kind for event in fleet._events]
+    assert emitted == ["credentials-refused" if isinstance(error, CredentialsExpired | NoCredentials) else "aws-error"]
     assert fleet.error is None
 
 
 @pytest.mark.parametrize("error", OUTAGES, ids=lambda error: type(error).__name__)
-def test_what_aws_may_have_done_is_not_asked_for_again_at_once(error: StarburstError):
+def test_an_action_that_aws_may_have_executed_stays_in_flight(error: StarburstError):
     _, fleet = after(RUN, error)
     assert (RUN in fleet.observed.in_flight) is isinstance(error, AWSUnavailable)
 
@@ -120,12 +120,12 @@ PASSING = [
 
 
 @pytest.mark.parametrize("answer", PASSING, ids=str)
-def test_what_passes_is_asked_again_under_another_token_within_the_same_deadline(answer: Any):
+def test_a_temporary_refusal_is_retried_with_another_token_within_the_same_deadline(answer: Any):
     worker, fleet = after(RUN, answer)
     assert (worker.state, worker.attempt, worker.launch, worker.refusal) == (S.CAPACITY, 0, 4, "")
     assert worker.since == NOW - 100
     assert RUN not in fleet.observed.in_flight
-    assert fleet.observed.instances["i-0"].refused_at == NOW, "the others are tried first"
+    assert fleet.observed.instances["i-0"].refused_at == NOW, "other instances are tried first"
 
 
 @pytest.mark.parametrize(
@@ -138,21 +138,21 @@ def test_what_passes_is_asked_again_under_another_token_within_the_same_deadline
     ],
     ids=str,
 )
-def test_what_waiting_does_not_mend_is_an_attempt_told_at_once_and_the_cluster_goes_on(answer: Any):
+def test_a_permanent_refusal_counts_as_an_attempt_and_the_cluster_continues(answer: Any):
     worker, fleet = after(RUN, answer)
     assert worker.refusal.startswith("ECS refused its task: ")
     assert "task-refused" in [event.kind for event in fleet._events]
     assert fleet.error is None
 
 
-def test_an_order_that_aws_denies_is_the_reason_of_the_worker_that_waits_for_it():
+def test_a_denied_capacity_request_is_the_reason_of_the_waiting_worker():
     worker, fleet = after(ORDER, PermissionDenied("AWS denies autoscaling:SetDesiredCapacity", code="AccessDenied"))
     assert worker.reason == "AWS denies autoscaling:SetDesiredCapacity"
     assert worker.since == NOW - 100
     assert fleet.error is None
 
 
-def test_credentials_are_read_anew_told_once_and_end_the_cluster_only_with_its_lease():
+def test_refused_credentials_are_reloaded_and_end_the_cluster_only_with_its_lease():
     error = CredentialsExpired("AWS refuses the credentials: expired.", code="ExpiredToken")
     _, fleet = after(RUN, error)
     aws = cast(Scripted, fleet.pool.aws)
@@ -167,15 +167,15 @@ def test_credentials_are_read_anew_told_once_and_end_the_cluster_only_with_its_l
     assert "lease ends at" in str(fleet.error)
 
 
-def test_a_lease_that_the_scheduler_renewed_is_the_one_that_counts():
+def test_the_scheduler_may_extend_the_lease_but_not_shorten_it():
     lease = Lease(1800, NOW)
-    lease.heard(NOW + 5000)
+    lease.extend(NOW + 5000)
     assert lease.until == NOW + 5000
-    lease.heard(0.0)
+    lease.extend(0.0)
     assert lease.until == NOW + 5000
 
 
-def test_the_same_refusal_is_told_once():
+def test_the_same_refusal_is_emitted_once():
     _, fleet = after(RUN, failing("AGENT"))
-    asyncio.run(fleet._perform.all([RUN._replace(launch=4)]))
+    asyncio.run(fleet._executor.execute([RUN._replace(launch=4)]))
     assert [event.kind for event in fleet._events] == ["task-refused"]

@@ -1,4 +1,4 @@
-"""A failed start becomes a sentence: the facts, AWS's own text, the next step, the last log lines."""
+"""The message of a failed start: the facts, AWS's text, the next step, the last log lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dask_starburst.errors import CapacityUnavailable, WorkerFailed
 from dask_starburst.fleet.controller.explain import LOG_LINES, failure, given_up, hint, launch_refused, rest
 from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Limits, Worker, WorkerState
 
-#: What AWS says of a launch that failed, what it is, and a word of the advice.
+#: AWS's message of a failed launch, its kind, and a part of the advice.
 LAUNCHES = [
     (
         "Could not launch Spot Instances. MaxSpotInstanceCountExceeded - Max spot instance count exceeded.",
@@ -86,7 +86,7 @@ LAUNCHES = [
     ("Something that no page of AWS's has", "fault", "waiting does not help"),
 ]
 
-#: Why a task stopped, as ECS says it, and a word of the advice.
+#: ECS's reason of a stopped task, and a part of the advice.
 STOPPED = [
     ("CannotPullContainerError: pull image manifest has been retried 1 time(s): not found", "Check image="),
     ("CannotPullContainerError: dial tcp 1.2.3.4:443: i/o timeout", "the subnet can"),
@@ -110,9 +110,9 @@ def test_the_event_and_the_error_of_a_launch_that_failed_say_the_same(text: str,
     assert refusal.kind == kind
     event = launch_refused(refusal, None, [refusal])
     error = failure(Worker("7", "spot", attempt=2, unserved=True), refusal.text, [], 3)
-    for told in (event, error):
-        assert advice in told
-        assert told.count("That is a") <= 1, "one next step, not two that contradict each other"
+    for message in (event, error):
+        assert advice in message
+        assert message.count("That is a") <= 1, "one next step, not two that contradict each other"
     expected = WorkerFailed if kind == "fault" else CapacityUnavailable
     assert type(given_up(Worker("7", "spot", unserved=True, reason=text), error)) is expected
 
@@ -146,38 +146,38 @@ def test_an_unknown_failure_comes_without_a_guess(text: str):
         "Max spot instance count exceeded",
     ],
 )
-def test_the_log_of_a_worker_is_quoted_and_never_taken_for_words_of_aws(line: str):
+def test_the_log_of_a_worker_is_quoted_and_never_matched_against_aws_errors(line: str):
     plain = failure(Worker("1", "spot"), "Essential container in task exited (exit code 1)", ["something"], 3)
     text = failure(Worker("1", "spot"), "Essential container in task exited (exit code 1)", [line], 3)
     assert text == plain.replace("something", line)
 
 
-def test_the_sentence_says_who_what_and_whether_another_attempt_follows():
+def test_the_message_names_the_process_the_reason_and_whether_it_is_retried():
     worker = Worker("7", "spot")
     text = "did not join within 180 s"
     assert failure(worker, text, [], 3) == (
-        "worker 7 could not be started (attempt 1 of 3, trying again): did not join within 180 s."
+        "worker 7 failed to start (attempt 1 of 3, retrying): did not join within 180 s."
         " Look at its log with cluster.get_logs()."
     )
     last = failure(Worker("7", "spot", attempt=2), text, [], 3)
     assert "(attempt 3 of 3)" in last
-    assert "trying again" not in last
+    assert "retrying" not in last
 
 
-def test_who_is_given_up_is_told_with_when_it_is_tried_again():
+def test_the_message_of_a_worker_that_was_given_up_says_when_it_is_retried():
     limits = Limits()
     lacks = Worker("7", "spot", WorkerState.FAILED, attempt=2, unserved=True, rounds=3)
-    assert rest(lacks, limits).startswith("It counts as a requested worker and is tried again in 5 minutes;")
+    assert rest(lacks, limits).startswith("It still counts as requested and is retried in 5 minutes;")
     refused = Worker("7", "spot", WorkerState.FAILED, attempt=2, aws_failed=True, rounds=1)
-    assert "tried again in 10 minutes; scale() tries it at once" in rest(refused, limits)
+    assert "retried in 10 minutes; scale() retries it at once" in rest(refused, limits)
     own = Worker("7", "spot", WorkerState.FAILED, attempt=2)
     assert "tried again in 5 minutes if the cluster adapts and has work for it; scale()" in rest(own, limits)
     text = failure(own, "Essential container in task exited", ["a line"], 3, rest(own, limits))
-    assert "scale() tries it at once. Its last log lines:\n    a line" in text
+    assert "scale() retries it at once. Its last log lines:\n    a line" in text
 
 
 def test_the_scheduler_is_called_the_scheduler():
-    assert failure(Worker(SCHEDULER, HEAD), "AGENT", [], 3).startswith("the scheduler could not be started")
+    assert failure(Worker(SCHEDULER, HEAD), "AGENT", [], 3).startswith("the scheduler failed to start")
 
 
 def test_a_reason_that_ends_with_a_full_stop_gets_no_second_one():
@@ -191,7 +191,7 @@ def test_only_the_last_log_lines_are_quoted_and_in_their_order():
     assert [line.strip() for line in quoted] == lines[5:]
 
 
-def test_a_process_that_ended_by_itself_is_told_with_how_to_read_its_log():
+def test_a_process_that_exited_gets_advice_on_its_log():
     text = failure(Worker("1", "spot"), "Essential container in task exited (exit code 1)", ["No module named 'x'"], 3)
     assert "its last log lines say why" in text
     assert "the image lacks a package" in text

@@ -1,4 +1,4 @@
-"""The loop of a fleet ends when it is to end."""
+"""The loop of a fleet stops when it is stopped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dask_starburst.plan.requests.pool import PoolNames
 
 
 class NoAWS:
-    """Refuses every call, at once."""
+    """Refuses every call immediately."""
 
     def __init__(self) -> None:
         self.leases = 0
@@ -36,7 +36,7 @@ class NoAWS:
 
 
 class NoDask:
-    """A scheduler that is not there."""
+    """A scheduler that does not exist."""
 
     def members(self) -> frozenset[str]:
         return frozenset()
@@ -63,7 +63,7 @@ def a_fleet(lease: Lease | None = None) -> tuple[Fleet, NoAWS]:
 
 
 async def ended(work: Any) -> bool:
-    """Whether something ends, in far more time than it takes."""
+    """Whether a coroutine ends, with a generous timeout."""
     done, _ = await asyncio.wait([asyncio.ensure_future(work)], timeout=90)
     return bool(done)
 
@@ -74,13 +74,13 @@ async def some_steps(steps: int) -> None:
 
 
 @pytest.mark.parametrize("steps", range(5))
-def test_a_fleet_that_is_stopped_in_the_moment_in_which_it_is_woken_stops(steps):
+def test_a_fleet_that_is_stopped_while_it_is_woken_stops(steps):
     """`asyncio.wait_for` of Python 3.11 discards the cancellation when the event that it waits for is set already."""
 
     async def work() -> bool:
         fleet, _ = a_fleet()
         fleet.start()
-        await some_steps(50)  # it sleeps, for an hour
+        await some_steps(50)  # then it sleeps, for an hour
         fleet.wake()
         await some_steps(steps)
         return await ended(fleet.stop())
@@ -88,14 +88,14 @@ def test_a_fleet_that_is_stopped_in_the_moment_in_which_it_is_woken_stops(steps)
     assert asyncio.run(work())
 
 
-def test_nothing_that_a_fleet_remembers_grows_with_the_workers_that_have_gone():
+def test_the_memory_of_a_fleet_does_not_grow_with_ended_workers():
     async def work() -> list[int]:
         fleet, _ = a_fleet()
         sizes = []
         for number in range(300):
             fleet.request(number, "spot")
             fleet.cancel(number)
-            fleet._follow(1000.0 + number)
+            fleet._track(1000.0 + number)
             kept = [each for each in vars(fleet).values() if isinstance(each, dict | list | set)]
             sizes.append(sum(map(len, kept)))
         return sizes
@@ -104,25 +104,25 @@ def test_nothing_that_a_fleet_remembers_grows_with_the_workers_that_have_gone():
     assert max(sizes) == sizes[0]
 
 
-def test_a_worker_that_was_given_up_is_told_when_it_is_tried_again_whoever_asks_for_it():
-    async def work(passed: float, asks: bool, **how: Any) -> list[tuple[str, Any]]:
+def test_a_retry_of_a_worker_that_was_given_up_is_emitted_for_every_cause():
+    async def work(passed: float, requested: bool, **how: Any) -> list[tuple[str, Any]]:
         fleet, _ = a_fleet()
         given_up = Worker(0, "spot", WorkerState.FAILED, since=1000.0 - passed, attempt=2, **how)
         fleet.workers[0] = given_up
-        if asks:
+        if requested:
             fleet.retry_rested()
         else:
-            fleet._follow(1000.0)
+            fleet._track(1000.0)
         return [(event.kind, event.subject) for event in fleet._events]
 
-    assert asyncio.run(work(299, asks=False, unserved=True)) == []
-    assert asyncio.run(work(301, asks=False, unserved=True)) == [("worker-retried", 0)]
-    assert asyncio.run(work(301, asks=False)) == [], "its own process failed"
-    assert asyncio.run(work(299, asks=True)) == []
-    assert asyncio.run(work(301, asks=True)) == [("worker-retried", 0)]
+    assert asyncio.run(work(299, requested=False, unserved=True)) == []
+    assert asyncio.run(work(301, requested=False, unserved=True)) == [("worker-retried", 0)]
+    assert asyncio.run(work(301, requested=False)) == [], "its own process failed"
+    assert asyncio.run(work(299, requested=True)) == []
+    assert asyncio.run(work(301, requested=True)) == [("worker-retried", 0)]
 
 
-def test_who_waits_for_something_of_a_fleet_that_is_stopped_waits_no_more():
+def test_stopping_a_fleet_ends_the_callers_of_until():
     async def work() -> None:
         fleet, _ = a_fleet()
         fleet.start()
@@ -136,7 +136,7 @@ def test_who_waits_for_something_of_a_fleet_that_is_stopped_waits_no_more():
         asyncio.run(work())
 
 
-def test_nothing_is_begun_beside_a_fleet_that_was_stopped():
+def test_a_stopped_fleet_starts_no_background_task():
     async def work() -> int:
         fleet, _ = a_fleet()
         fleet.start()
@@ -148,7 +148,7 @@ def test_nothing_is_begun_beside_a_fleet_that_was_stopped():
     assert asyncio.run(work()) == 1  # this one
 
 
-def test_a_lease_is_not_renewed_any_more_once_the_cluster_closes():
+def test_a_lease_is_not_renewed_while_the_cluster_closes():
     async def work(closing: bool) -> int:
         lease = Lease(1800, -500.0)  # due
         lease.closing = closing

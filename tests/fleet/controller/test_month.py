@@ -1,4 +1,4 @@
-"""A cluster that lives for a month: what it holds, and what it goes through at each look, does not grow.
+"""A cluster that runs for a month: neither its memory nor the work of each poll grows.
 
 Virtual time: the loop of `tests.support.simulated` with all that follows a fleet: events, ledger, Spot, budget, boots.
 """
@@ -35,7 +35,7 @@ from tests.support.simulated import TICK, SimulatedAWS, SimulatedFleet
 S = WorkerState
 HOUR = 3600.0
 DAYS = 30
-#: Ticks in which a change of one worker or two is over: a boot, a start, an end.
+#: Ticks in which a change of one or two workers completes: a boot, a start, an end.
 SOON = 60
 
 
@@ -55,7 +55,7 @@ class Market:
 
 
 class EC2:
-    """The ledger's call to EC2: the launch times of instances."""
+    """EC2's launch times, for the ledger."""
 
     def __init__(self, fleet: Month) -> None:
         self._fleet = fleet
@@ -76,7 +76,7 @@ class EC2:
 
 @dataclass
 class Scheduler:
-    """Dask, as far as a fleet asks it."""
+    """The scheduler, as far as a fleet calls it."""
 
     fleet: Month
     names: int = 0
@@ -88,11 +88,11 @@ class Scheduler:
         self.fleet.cancel(name)
         return self.names
 
-    async def announce(self, name: Name) -> None:
-        await self.fleet.spot.heard(Notice(1, name, "stop", 120.0))
+    async def announce_drain(self, name: Name) -> None:
+        await self.fleet.spot.handle(Notice(1, name, "stop", 120.0))
 
-    async def clear_suspicion(self, names: Collection[Name]) -> None:
-        """There is nothing to forgive."""
+    async def exempt(self, names: Collection[Name]) -> None:
+        """Do nothing."""
 
     async def report_spending(self, spent: float, rate: float) -> dict[Name, float]:
         self.busy = {name: self.busy.get(name, 0.0) + 1 for name in self.fleet.workers if name != SCHEDULER}
@@ -100,7 +100,7 @@ class Scheduler:
 
 
 class Month(SimulatedFleet):
-    """A `SimulatedFleet` with what follows the real one; it is taken for a `fleet.Fleet`."""
+    """A `SimulatedFleet` with the parts that follow a real fleet; used as a `fleet.Fleet`."""
 
     def __init__(self, seed: int) -> None:
         aws = SimulatedAWS(random.Random(seed), desired={"spot": 0, HEAD: 0})
@@ -130,7 +130,7 @@ class Month(SimulatedFleet):
     def refuse(self, refusal: Refusal) -> None:
         self.observed = replace(self.observed, refusals=(*self.observed.refusals, refusal))
 
-    def tell(self, kind: str, subject: Name, message: str, level: int = 0, **facts: Any) -> None:
+    def emit(self, kind: str, subject: Name, message: str, level: int = 0, **facts: Any) -> None:
         self.events.emit(Event(self.aws.now, kind, subject, message, 1, facts))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -141,7 +141,7 @@ class Month(SimulatedFleet):
         super()._poll()
         self.market.now = self.aws.now
         self.performer.compare(before, self.observed)
-        self.budget.look(self.aws.now, self.limits)
+        self.budget.enforce(self.aws.now, self.limits)
         self.ledger.reprice(self.aws.now)
 
     def _track(self) -> None:
@@ -151,24 +151,24 @@ class Month(SimulatedFleet):
             after = self.workers.get(name) or replace(before, state=S.STOPPED, requested=False)
             if after is not before:
                 self.startups.note(after, self.observed, self.aws.now)
-                self._tell_of(before, after)
-        self.startups.looked(self.aws.now)
-        self.spot.look({w.instance for w in self.workers.values() if w.instance in self.observed.draining})
+                self._emit_change(before, after)
+        self.startups.polled(self.aws.now)
+        self.spot.update({w.instance for w in self.workers.values() if w.instance in self.observed.draining})
 
-    def _tell_of(self, before: Worker, after: Worker) -> None:
+    def _emit_change(self, before: Worker, after: Worker) -> None:
         where = observe.instance_of(self.observed, before if after.state is S.STOPPED else after)
         if after.state is not before.state and after.state is S.READY:
-            self.tell("worker-ready", after.name, "", instance=where)
+            self.emit("worker-ready", after.name, "", instance=where)
         if after.state is not before.state and after.state is S.STOPPED:
-            self.tell("worker-stopped", after.name, "", instance=where)
+            self.emit("worker-stopped", after.name, "", instance=where)
 
 
 def live_for(fleet: Month, hours: int) -> None:
-    """Each hour one worker follows another; Spot takes every other one, and AWS refuses what nobody wants any more."""
+    """Each hour one worker replaces another; Spot interrupts every other one, and AWS refuses a cancelled request."""
     for hour in range(hours):
         worker = max(name for name in fleet.workers if isinstance(name, int))
         if hour % 2:
-            fleet.spawn(fleet.spot.heard(Notice(1, worker, "interruption", 120.0)))
+            fleet.spawn(fleet.spot.handle(Notice(1, worker, "interruption", 120.0)))
         else:
             fleet.spawn(fleet.dask.replace(worker))  # type: ignore[arg-type]
         ticks(fleet, SOON)
@@ -183,8 +183,8 @@ def ticks(fleet: Month, count: int) -> None:
 
 
 def refused(fleet: Month) -> None:
-    """Ask for a worker while AWS takes no orders, and take that back."""
-    fleet.aws.outages = [(fleet.aws.now, fleet.aws.now + 10.0, "capacity")]
+    """Request a worker while AWS accepts no requests, and cancel it."""
+    fleet.aws.outages = [(fleet.aws.now, fleet.aws.now + 10.0, "order")]
     fleet.dask.names += 1
     name = fleet.dask.names
     fleet.ask_for(name)
@@ -192,12 +192,12 @@ def refused(fleet: Month) -> None:
     fleet.cancel(name)
 
 
-#: What is not of a cluster's client: AWS, and the scheduler.
+#: Attributes that do not belong to a cluster's client: AWS, and the scheduler.
 _OUTSIDE = (SimulatedAWS, EC2, Scheduler, asyncio.Runner, random.Random)
 
 
 def held(thing: Any, seen: set[int] | None = None) -> int:
-    """Count the objects that something holds, itself included."""
+    """Count the objects that an object references, including itself."""
     seen = set() if seen is None else seen
     if thing is None or isinstance(thing, int | float | str | S):
         return 1
@@ -217,7 +217,7 @@ def held(thing: Any, seen: set[int] | None = None) -> int:
 
 
 def steps(work: Callable[[], Any]) -> int:
-    """Count the lines of Python that something runs through."""
+    """Count the lines of Python that a call executes."""
     count = 0
 
     def trace(frame: Any, event: str, arg: Any) -> Any:
@@ -234,39 +234,39 @@ def steps(work: Callable[[], Any]) -> int:
     return count
 
 
-def test_after_a_month_a_cluster_holds_no_more_and_each_look_costs_no_more_than_after_a_day() -> None:
+def test_after_a_month_memory_and_work_a_poll_are_the_same_as_after_a_day() -> None:
     fleet = Month(seed=1)
     fleet.ask_for(SCHEDULER, HEAD)
     fleet.ask_for(0)
     fleet.dask.names = 1
     fleet.ask_for(1)
     ticks(fleet, SOON)
-    looks: dict[str, Callable[[], Any]] = {
+    samplers: dict[str, Callable[[], Any]] = {
         "step": lambda: step(fleet.workers.values(), fleet.observed, fleet.aws.now, fleet.limits),
         "track": fleet._track,
-        "boots": lambda: fleet.startups.seen(fleet.aws.now),
+        "boots": lambda: fleet.startups.snapshot(fleet.aws.now),
         "spent": lambda: fleet.ledger.spent(fleet.aws.now),
         "total": lambda: fleet.ledger.total(fleet.aws.now),
         "reprice": lambda: fleet.ledger.reprice(fleet.aws.now),
-        "budget": lambda: fleet.budget.look(fleet.aws.now, fleet.limits),
+        "budget": lambda: fleet.budget.enforce(fleet.aws.now, fleet.limits),
     }
     days = []
     for _ in range(DAYS):
         live_for(fleet, 24)
         here = {"all": held(fleet), "asked": len(fleet.observed.in_flight), "tasks": len(fleet.observed.tasks)}
-        days.append(here | {name: steps(look) for name, look in looks.items()})
+        days.append(here | {name: steps(look) for name, look in samplers.items()})
     assert fleet.aws.started > 24 * DAYS, "workers came and went"
     assert fleet.spot.counts.interruptions > 24 * DAYS / 3
     assert len(fleet.ledger.instances) < 10
     assert len(fleet.events) <= REMEMBERED
     assert max(day["asked"] for day in days) == 0
-    # The first week, because the 50 boots that are remembered take some days. How an hour ends is left to chance, so
-    # some days end with a change or two more; what grows with each hour would be four times as much.
+    # Compare with the first week, because the 50 remembered startups take some days. The end of an hour is random, so
+    # some days have one or two more changes; something that grows with each hour would be four times as large.
     first, last = ({name: max(day[name] for day in week) for name in days[0]} for week in (days[:7], days[-7:]))
     assert all(last[name] <= 1.1 * first[name] for name in first), (first, last)
 
 
-def test_what_a_long_lived_instance_has_cost_is_the_same_to_the_cent_when_its_past_is_summed_up() -> None:
+def test_summing_up_the_past_of_a_long_lived_instance_does_not_change_its_cost() -> None:
     market = Market()
     ledger = Ledger(market, types=("c7g.xlarge",))
     launched = {"type": "c7g.xlarge", "market": "spot", "group": "spot"}

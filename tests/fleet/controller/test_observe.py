@@ -1,4 +1,4 @@
-"""What was asked for is remembered only as long as it must not be asked again."""
+"""Actions stay in flight only until they may be repeated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dask_starburst.fleet.controller import observe
 from dask_starburst.plan.loop.state import Observed, RunTask, SetDesired
 
 
-def test_what_was_asked_for_and_never_shows_is_forgotten_when_it_may_be_asked_again():
+def test_an_action_without_a_visible_effect_leaves_in_flight_when_it_may_be_repeated():
     refused, lost, fresh = SetDesired("spot", 7), RunTask(0, "spot", 1, "i-0"), SetDesired("spot", 2)
     observed = observe.mark_in_flight(Observed(), [refused, lost], now=0.0, repeat=20.0)
     assert observe.mark_in_flight(observed, [], now=19.0, repeat=20.0).in_flight == {refused: 0.0, lost: 0.0}

@@ -1,4 +1,4 @@
-"""What counts as a boot, and what does not."""
+"""Which startups are measured, and which are not."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ def worker(state: WorkerState, group: str = "spot") -> Worker:
     return Worker("a", group, state, instance="arn:1" if state is S.READY else None)
 
 
-def test_a_boot_is_the_time_from_the_order_of_an_instance_to_the_worker_on_it():
+def test_the_startup_time_runs_from_the_capacity_request_to_the_registered_worker():
     clock = StartupClock()
     clock.note(worker(S.CAPACITY), Observed(), 100.0)
     clock.note(worker(S.STARTED), Observed(), 140.0)
-    assert clock.seen(150.0) == StartupTimes((), 50.0)
+    assert clock.snapshot(150.0) == StartupTimes((), 50.0)
     clock.note(worker(S.READY), seen(launched=106.0), 155.0)
-    assert clock.seen(200.0) == StartupTimes((55.0,), 0.0)
+    assert clock.snapshot(200.0) == StartupTimes((55.0,), 0.0)
 
 
-def test_a_worker_on_an_instance_that_was_there_already_is_no_boot():
+def test_a_worker_on_a_warm_instance_does_not_count_as_a_startup():
     clock = StartupClock()
-    clock.looked(98.0)
+    clock.polled(98.0)
     clock.note(worker(S.CAPACITY), Observed(), 100.0)
     clock.note(worker(S.READY), seen(launched=20.0), 105.0)
-    assert clock.seen(200.0) == StartupTimes()
+    assert clock.snapshot(200.0) == StartupTimes()
 
 
-def test_an_instance_that_is_there_at_the_first_look_after_its_order_is_a_boot():
+def test_an_instance_that_appears_at_the_first_poll_after_its_request_counts_as_a_startup():
     clock = StartupClock()
-    clock.looked(98.6)
+    clock.polled(98.6)
     clock.note(worker(S.CAPACITY), Observed(), 110.0)
     clock.note(worker(S.READY), seen(launched=98.0), 125.0)  # 98.7, in whole seconds
-    assert clock.seen(200.0) == StartupTimes((15.0,), 0.0)
+    assert clock.snapshot(200.0) == StartupTimes((15.0,), 0.0)
 
 
-def test_an_attempt_that_failed_is_no_boot_and_the_next_counts_from_its_own_order():
+def test_a_failed_attempt_does_not_count_and_the_next_is_measured_from_its_own_request():
     clock = StartupClock()
     clock.note(worker(S.CAPACITY), Observed(), 100.0)
     clock.note(worker(S.FAILED), Observed(), 220.0)
-    assert clock.seen(230.0) == StartupTimes()
+    assert clock.snapshot(230.0) == StartupTimes()
     clock.note(worker(S.CAPACITY), Observed(), 230.0)
     clock.note(worker(S.READY), seen(launched=235.0), 280.0)
-    assert clock.seen(300.0) == StartupTimes((50.0,), 0.0)
+    assert clock.snapshot(300.0) == StartupTimes((50.0,), 0.0)
 
 
-def test_the_scheduler_is_no_worker():
+def test_the_scheduler_does_not_count_as_a_startup():
     clock = StartupClock()
     clock.note(worker(S.CAPACITY, HEAD), Observed(), 100.0)
-    assert clock.seen(200.0) == StartupTimes()
+    assert clock.snapshot(200.0) == StartupTimes()
