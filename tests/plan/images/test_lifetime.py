@@ -209,12 +209,12 @@ def test_pruning_never_deletes_an_image_in_use_or_a_part_of_a_kept_index(
 ):
     digests = [image.digest for image in images]
     used = set(data.draw(st.lists(st.sampled_from(digests)))) if digests else set()
-    doomed = gone(images, {f"{URI}@{digest}" for digest in used}, keep=keep)
-    assert not used.intersection(doomed)
+    deleted = gone(images, {f"{URI}@{digest}" for digest in used}, keep=keep)
+    assert not used.intersection(deleted)
     for image in images:
-        if image.digest not in doomed:
-            assert not set(image.children).intersection(doomed)
-    order = {digest: number for number, digest in enumerate(doomed)}
+        if image.digest not in deleted:
+            assert not set(image.children).intersection(deleted)
+    order = {digest: number for number, digest in enumerate(deleted)}
     for image in images:
         assert all(order[image.digest] < order[c] for c in image.children if image.digest in order and c in order)
 
