@@ -53,6 +53,6 @@ def test_without_certificates_a_container_ends_with_a_sentence(secret: str | Non
     done = run(["-m", "dask_starburst.runtime", "scheduler", "--port", "0", "--dashboard-port", "0"], secret)
     assert done.returncode == 1
     assert done.stderr.strip().endswith(
-        "STARBURST_TLS is missing: this is meant to run as an ECS task of dask_starburst"
+        "STARBURST_TLS is missing: run this only as an ECS task that dask_starburst has started"
     )
     assert "Traceback" not in done.stderr
