@@ -106,7 +106,7 @@ def test_a_pool_is_prewarmed_and_stopped_from_the_command_line(clean: LocalAWS) 
     assert "3 of 3 instances are ready" in said
     assert re.search(r"2 \S+ spot, 1 m7g.medium on-demand, \$0.\d+ an hour", said)
     [name] = set(re.findall(r"starburst-\w{8}-\d+", said))
-    assert "2 instances for workers are connected and empty" in starburst(clean, "pool", "status", name)
+    assert "2 idle instances for workers are connected" in starburst(clean, "pool", "status", name)
     kept = instances(clean)
     with local_cluster(clean, n_workers=1, warm_timeout=WARM) as cluster:
         cluster.wait_for_workers(1, timeout=60)
