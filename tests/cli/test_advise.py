@@ -33,7 +33,7 @@ def test_results_of_a_benchmark_count(tmp_path: Path):
     results = tmp_path / "results.json"
     results.write_text('[{"type": "c7g.xlarge", "seconds": 100}, {"type": "m7g.xlarge", "seconds": 50}]')
     text = typed("advise", "--sort", "measured", "--results", str(results)).output
-    assert "m7g.xlarge does the measured work for the least money" in text
+    assert "m7g.xlarge runs the benchmark at the lowest cost" in text
     assert "100.0 s" in text
 
 

@@ -148,9 +148,7 @@ def test_a_worker_whose_own_process_failed_is_retried_only_on_request():
 
 @pytest.mark.parametrize("rounds", [0, 1, 5, 20, 1000])
 @pytest.mark.parametrize("unserved", [False, True])
-def test_nobody_rests_for_longer_than_an_hour_and_who_lacks_only_an_instance_for_five_minutes(
-    rounds: int, unserved: bool
-):
+def test_a_rest_is_at_most_an_hour_and_five_minutes_if_only_an_instance_is_missing(rounds: int, unserved: bool):
     failed = Worker("0", "spot", S.FAILED, since=NOW, attempt=2, rounds=rounds, unserved=unserved, aws_failed=True)
     rest = rest_of(failed, LIMITS)
     assert rest == LIMITS.rest if unserved else LIMITS.rest <= rest <= LIMITS.longest_rest == 3600
