@@ -18,7 +18,7 @@ from tests.runtime.scheduler.test_retirement import in_a_loop, join
 
 @asynccontextmanager
 async def scheduler_and_client(usual: str = "30 s") -> AsyncIterator[tuple[Scheduler, Client]]:
-    async with Scheduler(dashboard=False, host="127.0.0.1", port=0) as scheduler:
+    async with Scheduler(dashboard=False, dashboard_address=":0", host="127.0.0.1", port=0) as scheduler:
         with dask.config.set({"distributed.comm.timeouts.connect": usual}):
             Demand(scheduler)
         async with Client(scheduler.address, asynchronous=True) as client:
@@ -48,7 +48,7 @@ async def test_a_scatter_without_workers_asks_for_one_and_is_done_when_it_comes(
 @in_a_loop
 @pytest.mark.parametrize("kinds", [(Demand, Unrunnable), (Unrunnable, Demand)])
 async def test_demand_works_together_with_unrunnable_tasks(kinds: tuple[Any, Any]) -> None:
-    async with Scheduler(dashboard=False, host="127.0.0.1", port=0) as scheduler:
+    async with Scheduler(dashboard=False, dashboard_address=":0", host="127.0.0.1", port=0) as scheduler:
         for kind in kinds:
             kind(scheduler)
         async with Client(scheduler.address, asynchronous=True) as client:
@@ -102,7 +102,7 @@ async def test_a_disconnected_client_requests_no_worker() -> None:
 
 @in_a_loop
 async def test_the_handlers_that_are_wrapped_are_there() -> None:
-    async with Scheduler(dashboard=False, host="127.0.0.1", port=0) as scheduler:
+    async with Scheduler(dashboard=False, dashboard_address=":0", host="127.0.0.1", port=0) as scheduler:
         before = dict(scheduler.handlers)
         dask_setup(scheduler)
         changed = {name for name in before if scheduler.handlers[name] is not before[name]}

@@ -40,7 +40,7 @@ async def dask_cluster(
     workers: int, margin: float = 0.5, warn_interval: float = 10
 ) -> AsyncIterator[tuple[Client, list[Worker]]]:
     with dask.config.set(QUICK):
-        async with Scheduler(dashboard=False, host="127.0.0.1", port=0) as scheduler:
+        async with Scheduler(dashboard=False, dashboard_address=":0", host="127.0.0.1", port=0) as scheduler:
             retirement = Retirement(scheduler, margin, warn_interval)
             scheduler.add_plugin(retirement)
             retirement.begin()

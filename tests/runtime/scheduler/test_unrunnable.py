@@ -18,7 +18,7 @@ GPU = {"GPU": 1}
 
 @asynccontextmanager
 async def from_zero(**configured: Any) -> AsyncIterator[tuple[Scheduler, Unrunnable, Client]]:
-    async with Scheduler(dashboard=False, host="127.0.0.1", port=0) as scheduler:
+    async with Scheduler(dashboard=False, dashboard_address=":0", host="127.0.0.1", port=0) as scheduler:
         with dask.config.set({f"distributed.worker.{name}": value for name, value in configured.items()}):
             unrunnable = Unrunnable(scheduler)
         async with Client(scheduler.address, asynchronous=True) as client:

@@ -267,7 +267,7 @@ def test_a_worker_that_ecs_drains_is_looked_at_for_a_notice_which_its_watch_has_
     async def run() -> dict[str, float]:
         with dask.config.set({"distributed.comm.timeouts.connect": "30s"}):
             async with (
-                Scheduler(dashboard=False, host="127.0.0.1", port=0) as scheduler,
+                Scheduler(dashboard=False, dashboard_address=":0", host="127.0.0.1", port=0) as scheduler,
                 DaskNanny(scheduler.address, name=0, nthreads=1, dashboard=False, host="127.0.0.1") as nanny,
                 DaskNanny(scheduler.address, name=1, nthreads=1, dashboard=False, host="127.0.0.1"),
                 Client(scheduler.address, asynchronous=True) as client,
