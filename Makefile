@@ -97,11 +97,13 @@ bench-close: $(VENV)/.test
 test-buildx: $(VENV)/.test
 	$(BIN)/python -m pytest -m buildx -n 0 tests/environment/buildx/test_buildx_engine.py
 
-# What has to work on every Python, and is quick.
+# What has to work on every Python, within a minute: the demo, the command line, a cluster up and down, names, a close.
+ESSENTIAL := tests/cluster/test_cluster.py::test_a_cluster_scales_from_none_to_two_to_one_and_leaves_nothing \
+	tests/cluster/test_names.py::test_the_cluster_and_the_scheduler_use_the_same_worker_names \
+	"tests/cluster/test_exit.py::test_a_client_that_exits_leaves_nothing[close]" tests/cli/test_prices.py tests/test_extras.py
 test-essential: $(VENV)/.test
-	$(BIN)/starburst demo
-	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/cli tests/cluster/test_cluster.py tests/cluster/test_names.py \
-		tests/cluster/test_exit.py tests/cluster/test_closing.py tests/cluster/test_outages.py tests/test_extras.py
+	$(BIN)/starburst demo --workers 1
+	$(BIN)/python -m pytest $(PYTEST_ARGS) $(ESSENTIAL)
 
 # Interpreters that are not there are named and skipped, and so is the one of `make test`.
 test-pythons:
@@ -112,8 +114,8 @@ test-lowest:
 	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e ".[test]"
-	.venv-lowest/bin/starburst demo
-	.venv-lowest/bin/python -m pytest $(PYTEST_ARGS) tests/cluster/test_cluster.py -k "scales_from_none or killed_while"
+	.venv-lowest/bin/starburst demo --workers 1
+	.venv-lowest/bin/python -m pytest $(PYTEST_ARGS) tests/cluster/test_cluster.py -k scales_from_none
 
 # What touches distributed's private hooks (lifecycle.py, cluster.py, runtime/scheduler/handover.py, runtime/scheduler/shuffles.py,
 # runtime/scheduler/suspicion.py), on the oldest distributed that we say we work with and on the newest that there is.
