@@ -17,6 +17,7 @@ from dask_starburst.errors import BadArgument
 from dask_starburst.local import LocalAWS
 from dask_starburst.local.faults.events import Quota
 from dask_starburst.plan.money.estimate import per_hour
+from tests.support.cluster_asserts import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +109,8 @@ def test_a_closed_cluster_records_its_startup_times_and_an_estimate_queries_aws_
     where: dict[str, Any] = {"cloud": "local", "endpoint_url": aws.endpoint_url}
     with StarburstCluster(n_workers=1, quiet=True, **where) as cluster:
         cluster.wait_for_workers(1)
+        # Dask knows the worker before the control loop has seen that it is ready.
+        wait_until(lambda: any(event.kind == "worker-ready" for event in cluster.events), 60, "the loop has seen it")
     (record,) = load_records()
     assert record.simulated
     assert 0 < record.boot_seconds < record.closed - record.opened
