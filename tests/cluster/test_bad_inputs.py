@@ -84,7 +84,7 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     ({"lease": float("inf")}, "duration"),
     ({"idle_timeout": float("inf")}, "duration"),
     ({"environment": "/no/such/requirements.txt", "quiet": True}, "/no/such/requirements.txt"),
-    ({"environment": "/dev", "quiet": True}, "is a folder with none of"),
+    ({"environment": "/dev", "quiet": True}, "is a folder without any of"),
     ({"build": {"builder": "buildx", "dockerfile": "/no/such/Dockerfile"}, "quiet": True}, "/no/such/Dockerfile"),
     ({"worker": {"memory_limit": float("inf")}}, "'8 GiB'"),
     # ports

@@ -62,16 +62,16 @@ def test_a_launch_is_refused_if_no_worker_fits(clean: LocalAWS) -> None:
 
 
 def test_the_workers_that_fit_run_and_an_event_names_the_others(clean: LocalAWS) -> None:
-    clean.play([faults.Quota(market="on-demand", vcpus=5), faults.Quota(market="spot", vcpus=9)])
-    with local_cluster(clean, n_workers=4) as cluster:
+    clean.play([faults.Quota(market="on-demand", vcpus=5), faults.Quota(market="spot", vcpus=5)])
+    with local_cluster(clean, n_workers=2) as cluster:
         (event,) = emitted(cluster, "quota-short")
-        assert "only 2 of 4 workers fit" in event.message
-        assert "`starburst quota request 16 --spot`" in event.message
-        assert (event.facts["workers"], event.facts["requested"]) == (2, 4)
-        cluster.wait_for_workers(2, timeout=60)
+        assert "only 1 of 2 workers fit" in event.message
+        assert "`starburst quota request 8 --spot`" in event.message
+        assert (event.facts["workers"], event.facts["requested"]) == (1, 2)
+        cluster.wait_for_workers(1, timeout=60)
         clean.play([faults.Clear()])
         clean.advance(200)  # the refusal is forgotten, and the other workers start
-        cluster.wait_for_workers(4, timeout=60)
+        cluster.wait_for_workers(2, timeout=60)
         cluster.adapt(
             minimum=0, maximum=50
         )  # a maximum that does not fit is not an error: `starburst quota status` shows it

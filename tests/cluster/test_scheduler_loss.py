@@ -121,7 +121,7 @@ def test_expired_credentials_are_emitted_and_the_lease_empties_the_pool(new_aws:
             assert client.submit(slow, 3).result(timeout=60) == 3
         cluster.close()
         [left] = messages(cluster, "pool-left")
-        assert "its lease ends what runs in it" in left
+        assert "its lease terminates its instances" in left
         assert not costs_nothing(new_aws), "the client could not terminate anything"
         new_aws.advance(LEASE + LATE)
         wait_until(lambda: costs_nothing(new_aws), 60, "the lease alone empties the pool")
