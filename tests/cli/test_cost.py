@@ -36,7 +36,7 @@ def test_a_plan_works_without_an_account():
     result = typed("plan", "--workers", "10", "--region", "eu-central-1")
     assert result.exit_code == 0, result.output
     assert "Quote for a launch in eu-central-1" in result.output
-    assert "No AWS credentials here" in result.output
+    assert "No AWS credentials were found" in " ".join(result.output.split())
     assert "Nothing was launched" in result.output
 
 

@@ -45,6 +45,6 @@ def test_without_client_and_scheduler_every_instance_terminates_itself_long_befo
         assert set(reapers.look().values()) == {""}, "the tasks have only just ended"
         said = reapers.after(LIMIT)
         assert len(said) == 2
-        assert all("is being terminated" in text for text in said.values())
+        assert all("terminating this instance" in text for text in said.values())
         wait_until(lambda: costs_nothing(new_aws), 60, "the pool is empty before the lease ends")
         assert new_aws.now() - before < LIMIT + 2 * INTERVAL

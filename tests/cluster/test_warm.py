@@ -89,7 +89,7 @@ def test_a_new_worker_starts_on_a_spare_instance_which_is_replaced(clean: LocalA
         place = {i.arn: i.id for i in cluster._fleet.observed.instances.values()}[worker.instance]
         assert place in before
         wait_until(lambda: len(instances(clean)) == 4, 60, "a new spare instance")
-        assert any("is kept ready while the cluster lives: $" in e.message for e in cluster.events)
+        assert any("is kept ready while the cluster runs: $" in e.message for e in cluster.events)
 
 
 def test_a_pool_that_cannot_be_kept_warm_is_emptied(clean: LocalAWS, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,7 @@ def as_users_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_path_without_data_is_refused_before_anything_starts(tmp_path):
     result = CliRunner().invoke(main, ["demo", "--data", str(tmp_path / "nowhere.parquet")])
     assert result.exit_code == 1
-    assert "BadArgument: There is nothing at" in result.output
+    assert "BadArgument: There are no files at" in result.output
     assert "embedded AWS" not in result.output
 
 
@@ -66,7 +66,7 @@ def test_the_demo_on_ones_own_csv_is_right_and_leaves_nothing(tmp_path):
     command = [str(Path(sys.executable).with_name("starburst")), "demo", "--workers", "1"]
     result = finished([*command, "--data", str(tmp_path / "sales.csv")])
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "all 4 answers are those of pandas" in result.stdout
+    assert "all 4 results agree with pandas" in result.stdout
     assert "On AWS this would have cost $0.00" in result.stdout
     assert "distributed" not in result.stderr, "Dask has nothing to say that is news"
     assert "instances 0, tasks 0, desired capacity 0, processes 0" in result.stdout

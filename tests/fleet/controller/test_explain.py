@@ -171,7 +171,7 @@ def test_the_message_of_a_worker_that_was_given_up_says_when_it_is_retried():
     refused = Worker("7", "spot", WorkerState.FAILED, attempt=2, aws_failed=True, rounds=1)
     assert "retried in 10 minutes; scale() retries it at once" in rest(refused, limits)
     own = Worker("7", "spot", WorkerState.FAILED, attempt=2)
-    assert "tried again in 5 minutes if the cluster adapts and has work for it; scale()" in rest(own, limits)
+    assert "retried in 5 minutes if the cluster adapts and has work for it; scale()" in rest(own, limits)
     text = failure(own, "Essential container in task exited", ["a line"], 3, rest(own, limits))
     assert "scale() retries it at once. Its last log lines:\n    a line" in text
 
