@@ -29,6 +29,7 @@ from typing import Any
 
 import psutil
 from distributed import Client
+from distributed.security import Security
 
 from dask_starburst import StarburstCluster
 from dask_starburst.fleet import tls
@@ -120,7 +121,13 @@ def ours() -> dict[str, int]:
     """Measure the scheduler and a worker of a cluster."""
     with (
         LocalAWS() as aws,
-        StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, n_workers=1, quiet=True) as cluster,
+        StarburstCluster(
+            cloud="local",
+            endpoint_url=aws.endpoint_url,
+            n_workers=1,
+            scheduler={"dashboard": True},  # as the plain scheduler has, also where the tests do without
+            quiet=True,
+        ) as cluster,
         Client(cluster) as client,
     ):
         client.wait_for_workers(1)
@@ -150,6 +157,8 @@ def plain() -> dict[str, int]:
             time.sleep(0.1)
         rest = ("--nthreads", str(os.cpu_count()), "--no-dashboard", "--scheduler-file", str(found))
         worker = stack.enter_context(dask(folder, "worker", *common, *rest))
+        client = stack.enter_context(Client(scheduler_file=str(found), security=security(folder)))
+        client.wait_for_workers(1)
         return settled({"scheduler": scheduler, "worker": worker})
 
 
@@ -162,6 +171,17 @@ def certificates(folder: Path) -> tuple[str, ...]:
         word
         for option, name in (("--tls-ca-file", "ca"), ("--tls-cert", "cert"), ("--tls-key", "key"))
         for word in (option, str(folder / f"{name}.pem"))
+    )
+
+
+def security(folder: Path) -> Security:
+    """Return what a client needs to connect with the certificates."""
+    files = {name: str(folder / f"{name}.pem") for name in ("ca", "cert", "key")}
+    return Security(
+        require_encryption=True,
+        tls_ca_file=files["ca"],
+        tls_client_cert=files["cert"],
+        tls_client_key=files["key"],
     )
 
 
