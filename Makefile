@@ -9,8 +9,8 @@ comma := ,
 # Hundreds of processes import the same packages: a shell that forbids .pyc files makes each of them compile them all.
 unexport PYTHONDONTWRITEBYTECODE
 SPHINXOPTS ?= -W --keep-going -q
-# Three files at a time, for tests wait more than they work: every embedded AWS has addresses of its own.
-PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder --durations 25
+# Four files at a time, because tests wait more than they compute: every embedded AWS has its own addresses.
+PYTEST_ARGS ?= -n 4 --dist loadfile --no-loadscope-reorder --durations 25
 
 .PHONY: help install demo test test-slow soak stages closes bench-close test-buildx test-essential test-pythons test-lowest
 .PHONY: test-oldest check docs bench-peers bench-storm clean

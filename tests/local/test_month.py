@@ -11,7 +11,7 @@ from typing import Any
 
 #: The server runs in a separate process, because moto's state is global, and measures its own state.
 PROGRAM = Path(__file__)
-DAYS = 12
+DAYS = 6
 #: Collections with a maximum length rather than an expiry: past instances, and activities of a group.
 BOUNDED = ("history", "activities")
 
