@@ -29,7 +29,7 @@ _COMMANDS = {
     ),
     "image": (
         "dask_starburst.cli.image:image",
-        "The images of workers that are kept in your account's ECR.",
+        "Manage the worker images in your account's ECR.",
     ),
     "local": (
         "dask_starburst.cli.local:local",
