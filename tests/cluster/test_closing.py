@@ -143,8 +143,11 @@ STAGES = (
 )
 
 
-def test_a_start_that_fails_at_any_stage_leaves_nothing_that_costs_or_opens(new_aws: LocalAWS) -> None:
-    for action in STAGES:  # each start finds the resources of the one before, and comes further
+@pytest.mark.parametrize("stages", [STAGES[::3], pytest.param(STAGES, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_a_start_that_fails_at_any_stage_leaves_nothing_that_costs_or_opens(
+    new_aws: LocalAWS, stages: tuple[str, ...]
+) -> None:
+    for action in stages:  # each start finds the resources of the one before, and comes further
         new_aws.inject(action, "AccessDenied", f"User is not authorized to perform: {action}", status=403)
         with pytest.raises(StarburstError, match=action):
             local_cluster(new_aws, n_workers=1)

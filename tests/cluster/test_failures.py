@@ -56,7 +56,12 @@ def emitted(cluster: StarburstCluster, kind: str, since: int) -> list[Event]:
 @pytest.mark.parametrize(
     ("bad_luck", "words", "advice"),
     [
-        (faults.PullFailure(count=3, family=WORKER), "CannotPullContainerError", "may pull it"),
+        pytest.param(
+            faults.PullFailure(count=3, family=WORKER),
+            "CannotPullContainerError",
+            "may pull it",
+            marks=pytest.mark.slow,
+        ),
         (faults.ExecFormat(count=3, family=WORKER), "exec format error", "another architecture"),
         (
             faults.TaskStopsAtOnce(count=3, family=WORKER, exit_code=1, log="No module named 'dask_starburst'"),

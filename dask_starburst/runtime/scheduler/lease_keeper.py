@@ -29,6 +29,9 @@ _POLL_INTERVAL = 1.0
 _RETRY = 10.0
 #: Renewals for each length of the lease; two failures in a row are harmless.
 _RENEWALS = 3
+#: Seconds before the first renewal. The client has just set the lease, and a process that imports boto3 would slow down
+#: the start of the scheduler. A role that may not renew is still reported within a minute.
+_FIRST_RENEWAL = 10.0
 #: Prefix of the ids of clients that tasks open on workers (`get_client`). They outlive the client of the task.
 _WORKER_CLIENT = "Client-worker-"
 
@@ -71,7 +74,8 @@ class LeaseKeeper(LoopingPlugin):
         self._unrunnable = unrunnable or Unrunnable(scheduler)
         self._last_attended = time.monotonic()
         self._reason: str | None = None
-        self._renewed = float("-inf")
+        pause = lifetimes.lease / _RENEWALS
+        self._renewed = time.monotonic() - pause + min(_FIRST_RENEWAL, pause / 2)
         self._until = 0.0
         self._not_before = 0.0
         scheduler.handlers["starburst_lease"] = self.starburst_lease
