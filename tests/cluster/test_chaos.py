@@ -83,7 +83,7 @@ def exactly(cluster: StarburstCluster, n: int) -> bool:
     return ready and counts == (n + 1, 0, n + 1, n + 1) and len(status.containers) == n + 1
 
 
-def live_through(aws: LocalAWS, seed: int, minutes: float, workers: int = 20) -> None:
+def live_through(aws: LocalAWS, seed: int, minutes: float, workers: int = 20, decisions: int = 50) -> None:
     """Run a cluster through a script of faults; then exactly the requested workers must exist."""
     watcher = Watcher()
     with StarburstCluster(
@@ -104,20 +104,20 @@ def live_through(aws: LocalAWS, seed: int, minutes: float, workers: int = 20) ->
             aws.play(script.events, seed=script.seed)
             end = aws.now() + minutes * 60
             # The loop runs less often on a busy computer: continue until there were enough decisions to check.
-            assert rounds(client, lambda: aws.now() >= end and watcher.decisions > 50) >= 2
+            assert rounds(client, lambda: aws.now() >= end and watcher.decisions > decisions) >= 2
             wait_until(lambda: exactly(cluster, workers), 120, "the requested workers and nothing else")
             assert rounds(client, lambda: True) == 2
             aws.set_speed(1.0)
             cluster.scale(0)
             wait_until(lambda: exactly(cluster, 0), 60, "no workers and nothing else")
-    assert watcher.decisions > 50
+    assert watcher.decisions > decisions
     assert watcher.broken == []
     assert leftovers(aws) == {kind: [] for kind in leftovers(aws)}
 
 
 @pytest.mark.timeout(300)
 def test_three_workers_survive_a_minute_of_faults(new_aws: LocalAWS) -> None:
-    live_through(new_aws, seed=1, minutes=1, workers=3)
+    live_through(new_aws, seed=1, minutes=1, workers=3, decisions=20)
 
 
 @pytest.mark.timeout(600)
