@@ -149,7 +149,7 @@ def test_an_idle_cluster_closes_and_the_client_emits_the_reason(clean: LocalAWS)
     wait_until(lambda: cluster.status.name == "closed", 60, "the cluster closes")
     [failure] = [e for e in cluster.events if e.kind == "cluster-failed"]
     assert "there was no work for 6 s (idle_timeout)" in failure.message
-    # Who sets the groups to zero first is open: the client closes as soon as it reads the reason in the log.
+    # Scheduler or client may set the groups to zero first: the client closes once it has read the reason in the log.
     assert "is shutting down its pool" in scheduler_log(clean), "by the scheduler, not by the client"
     assert costs_nothing(clean)
 
