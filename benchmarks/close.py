@@ -34,6 +34,7 @@ from dask_starburst.events import EventLog
 from dask_starburst.fleet.blueprint import blueprint
 from dask_starburst.fleet.session import Session
 from dask_starburst.local import LocalAWS
+from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.loop.state import WorkerState
 from dask_starburst.settings import Settings
 
@@ -122,7 +123,7 @@ async def close_played(local: LocalAWS, workers: int) -> dict[str, Any]:
     watch = asyncio.ensure_future(dask.watch())
     try:
         await updater.begin()
-        fleet = await session.start(dask, range(workers))
+        fleet = await session.start(dask, dict.fromkeys(range(workers), DEFAULT))
         await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
         with Closing(local, workers) as closing:
             await fleet.stop()

@@ -44,15 +44,19 @@ from typing import Any
 from benchmarks.stand_in import StandIn
 from dask_starburst import StarburstCluster
 from dask_starburst.aws.session import AWS
+from dask_starburst.catalog.markets import Market
 from dask_starburst.events import EventLog
 from dask_starburst.fleet.blueprint import blueprint
 from dask_starburst.fleet.controller.loop import Fleet
 from dask_starburst.fleet.session import Session
 from dask_starburst.local import LocalAWS
+from dask_starburst.plan.groups import DEFAULT, Placement
 from dask_starburst.plan.loop.state import SCHEDULER, Name, WorkerState
 from dask_starburst.plan.requests.tasks import place_of
 from dask_starburst.settings import Settings
 
+#: The Auto Scaling groups of workers.
+WORKERS = {str(Placement(DEFAULT, market)) for market in Market}
 #: The most workers that run as processes.
 REAL = 20
 _PATIENCE = 1200.0
@@ -103,7 +107,7 @@ class Run:
 
     def result(self, left: int) -> dict[str, Any]:
         """Return all figures."""
-        orders = [e.time for e in self.events if e.kind == "capacity-requested" and e.subject == self.group]
+        orders = [e.time for e in self.events if e.kind == "capacity-requested" and e.subject in WORKERS]
         last, launches = self._launched()
         late = orders[0] - self.requested
         ends = [t["started_at"] - (t["created_at"] - t["connected_at"]) - late for t in last.values()]
@@ -171,7 +175,7 @@ def run_processes(run: Run) -> int:
             quiet=True,
         )
         client = Client(cluster)
-    run.events, run.group = cluster.events, cluster.settings.spot_policy
+    run.events, run.group = cluster.events, DEFAULT
     with run.going_up():
         cluster.scale(run.workers)
         client.wait_for_workers(run.workers, timeout=_PATIENCE)
@@ -198,10 +202,10 @@ async def run_played(run: Run) -> int:
     aws = AWS(endpoint_url=local.endpoint_url, session=local.session())
     session, dask = Session(aws, blueprint(settings, "{}"), run.events), StandIn(local)
     watch = asyncio.ensure_future(dask.watch())
-    names, run.group = list(range(workers)), session.worker_group
+    names, run.group = list(range(workers)), DEFAULT
     try:
         with run.phase("start"):
-            fleet = await session.start(dask, [])
+            fleet = await session.start(dask, {})
             await fleet.until(lambda: fleet.workers[SCHEDULER].state is WorkerState.READY)
         with run.going_up():
             for name in names:
@@ -221,7 +225,7 @@ async def run_played(run: Run) -> int:
 
 
 def _instances(fleet: Fleet, group: str) -> bool:
-    return any(i.group == group for i in fleet.observed.instances.values())
+    return any(i.placement.group == group for i in fleet.observed.instances.values())
 
 
 def measure(workers: int, seed: int, timing: str, processes: bool) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from dask_starburst.plan.loop.reconcile import step, unconfirmed
-from dask_starburst.plan.loop.state import Group, Instance, Limits, Observed, Task, Worker, WorkerState
+from dask_starburst.plan.loop.state import Instance, Limits, Observed, ScalingGroup, Task, Worker, WorkerState
 from dask_starburst.plan.loop.worker import track
+from tests.support.placements import SPOT
 
 SIZES = (100, 300, 1000, 3000, 10_000)
 RUNS = 7
@@ -25,21 +26,20 @@ S = WorkerState
 
 def up(size: int) -> tuple[list[Worker], Observed]:
     """Return workers that are all up."""
-    workers = [Worker(str(n), "spot", S.READY, NOW - 60, task=f"t{n}", instance=f"arn:{n}") for n in range(size)]
+    workers = [Worker(str(n), SPOT, S.READY, NOW - 60, task=f"t{n}", instance=f"arn:{n}") for n in range(size)]
     return workers, _observed(size, tasks=True)
 
 
 def waiting(size: int) -> tuple[list[Worker], Observed]:
     """Return workers that all wait, each with a free instance."""
-    return [Worker(str(n), "spot", S.CAPACITY, NOW - 40) for n in range(size)], _observed(size, tasks=False)
+    return [Worker(str(n), SPOT, S.CAPACITY, NOW - 40) for n in range(size)], _observed(size, tasks=False)
 
 
 def half_to_go(size: int) -> tuple[list[Worker], Observed]:
     """Return workers of which every other one is retiring or has left a surplus instance."""
     workers, observed = up(size)
     kept = workers[::2] + [
-        Worker(w.name, "spot", S.RETIRING, NOW, requested=False, task=w.task, instance=w.instance)
-        for w in workers[1::4]
+        Worker(w.name, SPOT, S.RETIRING, NOW, requested=False, task=w.task, instance=w.instance) for w in workers[1::4]
     ]
     live = {w.task for w in kept}
     tasks = {arn: task for arn, task in observed.tasks.items() if arn in live}
@@ -47,12 +47,10 @@ def half_to_go(size: int) -> tuple[list[Worker], Observed]:
 
 
 def _observed(size: int, tasks: bool) -> Observed:
-    instances = [
-        Instance(f"i-{n}", "spot", "c7g.xlarge", f"arn:{n}", True, True, launched=NOW - 90) for n in range(size)
-    ]
+    instances = [Instance(f"i-{n}", SPOT, "c7g.xlarge", f"arn:{n}", True, True, launched=NOW - 90) for n in range(size)]
     up = [Task(f"t{n}", str(n), 0, "RUNNING", f"arn:{n}") for n in range(size if tasks else 0)]
     return Observed(
-        {"spot": Group("spot", size)},
+        {SPOT: ScalingGroup(SPOT, size)},
         {i.id: i for i in instances},
         {t.arn: t for t in up},
         frozenset(t.worker for t in up),

@@ -35,15 +35,16 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from dask_starburst.catalog.instance_types import catalogue
-from dask_starburst.cost import Ledger, Market
+from dask_starburst.catalog.markets import Market
+from dask_starburst.cost import Ledger
 from dask_starburst.fleet.controller.interruptions import Interruptions, InterruptionsClient
 from dask_starburst.fleet.controller.loop import Fleet
 from dask_starburst.fleet.controller.observe import cordon
 from dask_starburst.local.backend.timing import Timing
+from dask_starburst.plan.groups import DEFAULT, MARKETS, Placement
 from dask_starburst.plan.loop.interruptions import Notice
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.state import SCHEDULER, Limits, Name, Observed, Worker
-from dask_starburst.plan.requests.pool import FALLBACK_GROUPS
 from dask_starburst.plan.requests.sizing import worker_types
 from dask_starburst.plan.scheduler.moving import bandwidth
 from dask_starburst.plan.scheduler.notices import MARGIN, NOTICE_SECONDS
@@ -60,7 +61,6 @@ RESULT, VCPUS = 2e6, 4
 JOIN, DEAF = 3.0, 30.0
 #: A job that takes this many times as long is given up.
 HOPELESS = 4.0
-SPOT = "spot"
 HEAD_TYPE = "m7g.medium"
 #: The most types of a group.
 MOST = 10
@@ -107,13 +107,13 @@ class StormyAWS(SimulatedAWS):
         chance = 1 - math.exp(-self.rate / 3600 * seconds)
         self._forget_the_past()
         for machine in self.instances.values():
-            market: Market = "spot" if machine.group == SPOT else "on-demand"
+            market = machine.placement.market
             if machine.id not in self.billed:
                 self.billed.add(machine.id)
                 self.ledger.instance_started(machine.id, machine.type, market, self.now)
             if machine.terminating:
                 self.ledger.instance_ended(machine.id, self.now)
-            elif machine.group == SPOT and machine.id not in self.taken and self.random.random() < chance:
+            elif market is Market.SPOT and machine.id not in self.taken and self.random.random() < chance:
                 self.taken[machine.id] = self.now + NOTICE_SECONDS
             elif self.now >= self.taken.get(machine.id, math.inf):
                 machine.terminating, machine.gone = True, self.now
@@ -229,7 +229,7 @@ class StormFleet(SimulatedFleet):
     def request_one(self, name: Name) -> None:
         """Request one more worker."""
         now = self.aws.now
-        self.workers[name] = Worker(name, self.limits.fallback_groups[0], since=now, not_before=now)
+        self.workers[name] = Worker(name, self.limits.placements[DEFAULT][0], since=now, not_before=now)
 
     # -- SpecCluster, which `Interruptions` asks for a replacement -----------------------------------
 
@@ -258,13 +258,13 @@ class Result:
 async def run(rate: float, policy: str, held: bool, watch: bool, seed: int, hours_of_work: float) -> Result:
     """Run one job from the first request to the last result."""
     types = tuple(kind.name for kind in worker_types(catalogue(), "arm64", None, None, None))[:MOST]
-    fallback_groups = FALLBACK_GROUPS[policy]
+    placements = tuple(Placement(DEFAULT, market) for market in MARKETS[policy])
     aws = StormyAWS(Random(seed), rate=rate, timing=Timing("realistic", seed), allowed=types)
-    aws.desired, aws.types = dict.fromkeys(fallback_groups, 0), dict.fromkeys(fallback_groups, types)
-    fleet = StormFleet(aws, Limits(fallback_groups=fallback_groups))
+    aws.desired, aws.types = dict.fromkeys(placements, 0), dict.fromkeys(placements, types)
+    fleet = StormFleet(aws, Limits(placements={DEFAULT: placements}))
     spot = Interruptions(cast(Fleet, fleet), cast(InterruptionsClient, fleet), fleet.limits)
     job, numbers = Job(round(WORKERS * hours_of_work * 3600 / TASK), held), count(1)
-    aws.ledger.instance_started(SCHEDULER, HEAD_TYPE, "on-demand", 0.0)
+    aws.ledger.instance_started(SCHEDULER, HEAD_TYPE, Market.ON_DEMAND, 0.0)
     for number in range(WORKERS):
         fleet.request_one(number)
     while not job.over and aws.now < HOPELESS * hours_of_work * 3600:
@@ -308,7 +308,7 @@ def measure(held: bool, watch: bool, seeds: int, rates: Iterable[float], hours: 
     found = []
     for rate in rates:
         calm = [undisturbed(seed, hours) for seed in range(seeds)]
-        stormy = [asyncio.run(run(rate, SPOT, held, watch, seed, hours)) for seed in range(seeds)]
+        stormy = [asyncio.run(run(rate, "spot", held, watch, seed, hours)) for seed in range(seeds)]
         results = "held" if held else "gathered"
         row: dict[str, Any] = {"results": results, "watch": watch, "rate": rate}
         for key in ("interruptions", "lost", "cut_short"):

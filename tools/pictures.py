@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.terminal_theme import MONOKAI
 
+from dask_starburst.catalog.markets import Market
 from dask_starburst.cli.advise import as_renderable, candidates
 from dask_starburst.cluster.quote import offline
 from dask_starburst.cost.price_book import PriceBook
@@ -73,7 +74,7 @@ def in_account() -> RenderableType:
 def ranking() -> RenderableType:
     """``starburst advise --vcpus 4 --memory "7 GiB"``, without credentials."""
     need = advice.Need(4, 7 * advice.GIB)
-    found = candidates(PriceBook("us-east-1", cache=Path("does-not-exist")), need, "spot", {})
+    found = candidates(PriceBook("us-east-1", cache=Path("does-not-exist")), need, Market.SPOT, {})
     return as_renderable(advice.rank(found)[:12], "us-east-1", "price")
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tlz import partition_all
 
-from dask_starburst.aws.faults import EXISTS, code_of, launch_refusal
+from dask_starburst.aws.faults import EXISTS, code_of, lacks_capacity
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 
@@ -143,7 +143,7 @@ async def failed_zones(aws: AWS, prefix: str) -> Counter[str]:
         if activity["StatusCode"] != "Failed" or not recent or not activity["AutoScalingGroupName"].startswith(prefix):
             continue
         zone = json.loads(activity.get("Details") or "{}").get("Availability Zone")
-        if zone and launch_refusal("", activity.get("StatusMessage", ""), 0.0).kind == "capacity":
+        if zone and lacks_capacity(activity.get("StatusMessage", "")):
             found[zone] += 1
     return found
 

@@ -29,6 +29,7 @@ from dask_starburst.aws.codes import (
     UNAVAILABLE as UNAVAILABLE,
 )
 from dask_starburst.errors import AWSUnavailable, CredentialsExpired, NoCredentials, StarburstError, Throttled
+from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.offerings import Refusal
 
 #: Classes of errors.
@@ -326,9 +327,14 @@ def launch_meaning(text: str) -> Meaning:
     return meaning(text) or UNKNOWN_LAUNCH
 
 
-def launch_refusal(group: str, text: str, at: float) -> Refusal:
+def lacks_capacity(text: str) -> bool:
+    """Whether Auto Scaling's message about a failed launch means that there is no capacity."""
+    return launch_meaning(text).kind == "capacity"
+
+
+def launch_refusal(placement: Placement, text: str, at: float) -> Refusal:
     """Return the refusal of a failed launch from Auto Scaling's message, which has no code."""
     kind = launch_meaning(text).kind
     found = _INSTANCE_TYPE.search(text) if kind == "capacity" else None
     known = kind if kind in ("passing", "capacity", "quota") else "fault"
-    return Refusal(group, known, text, at, found.group() if found else "")
+    return Refusal(placement, known, text, at, found.group() if found else "")

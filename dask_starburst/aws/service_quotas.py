@@ -10,6 +10,7 @@ from tlz import partition_all
 
 from dask_starburst.aws import tolerant
 from dask_starburst.aws.session import AWS
+from dask_starburst.catalog.markets import Market
 from dask_starburst.catalog.quotas import Quota, fargate_quota
 from dask_starburst.plan.requests.policies import MANAGED_TAG
 from dask_starburst.plan.requests.quotas import Increase, Running
@@ -47,7 +48,7 @@ async def running(aws: AWS) -> tuple[Running, ...]:
 
 async def fargate_vcpus(aws: AWS) -> dict[str, float]:
     """Return the vCPUs of ECS tasks on Fargate, by quota code. EKS pods count too, and are not included."""
-    used = {fargate_quota("on-demand").code: 0.0, fargate_quota("spot").code: 0.0}
+    used = {fargate_quota(Market.ON_DEMAND).code: 0.0, fargate_quota(Market.SPOT).code: 0.0}
     clusters = await aws.pages("ecs", "ListClusters", "clusterArns")
     listed = await asyncio.gather(
         *(aws.pages("ecs", "ListTasks", "taskArns", cluster=one, launchType="FARGATE") for one in clusters)
@@ -58,7 +59,7 @@ async def fargate_vcpus(aws: AWS) -> dict[str, float]:
     )
     for task in (task for answer in answers for task in answer["tasks"]):
         spot = task.get("capacityProviderName") == "FARGATE_SPOT"
-        used[fargate_quota("spot" if spot else "on-demand").code] += int(task["cpu"]) / 1024
+        used[fargate_quota(Market.SPOT if spot else Market.ON_DEMAND).code] += int(task["cpu"]) / 1024
     return used
 
 
@@ -94,7 +95,7 @@ def _running(one: dict[str, Any]) -> Running:
     cores = one.get("CpuOptions", {})  # AWS returns it for every instance
     return Running(
         one["InstanceType"],
-        "spot" if one.get("InstanceLifecycle") == "spot" else "on-demand",
+        Market.SPOT if one.get("InstanceLifecycle") == "spot" else Market.ON_DEMAND,
         cores.get("CoreCount", 0) * cores.get("ThreadsPerCore", 1),
         next((tag["Value"] for tag in one.get("Tags", ()) if tag["Key"] == MANAGED_TAG), ""),
     )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-Market = Literal["on-demand", "spot"]
+from dask_starburst.catalog.markets import Market
+
 Service = Literal["ec2", "fargate"]
 
 
@@ -60,7 +61,7 @@ QUOTAS: Mapping[str, Quota] = MappingProxyType(
                 "ec2",
                 "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances",
                 "Standard, on demand",
-                "on-demand",
+                Market.ON_DEMAND,
                 5.0,
                 _STANDARD,
             ),
@@ -69,27 +70,33 @@ QUOTAS: Mapping[str, Quota] = MappingProxyType(
                 "ec2",
                 "All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests",
                 "Standard, Spot",
-                "spot",
+                Market.SPOT,
                 5.0,
                 _STANDARD,
             ),
             Quota(
-                "L-DB2E81BA", "ec2", "Running On-Demand G and VT instances", "G and VT, on demand", "on-demand", 0.0, _G
+                "L-DB2E81BA",
+                "ec2",
+                "Running On-Demand G and VT instances",
+                "G and VT, on demand",
+                Market.ON_DEMAND,
+                0.0,
+                _G,
             ),
-            Quota("L-3819A6DF", "ec2", "All G and VT Spot Instance Requests", "G and VT, Spot", "spot", 0.0, _G),
-            Quota("L-417A185B", "ec2", "Running On-Demand P instances", "P, on demand", "on-demand", 0.0, r"p\d"),
+            Quota("L-3819A6DF", "ec2", "All G and VT Spot Instance Requests", "G and VT, Spot", Market.SPOT, 0.0, _G),
+            Quota("L-417A185B", "ec2", "Running On-Demand P instances", "P, on demand", Market.ON_DEMAND, 0.0, r"p\d"),
             Quota(
                 "L-7212CCBC",
                 "ec2",
                 "All P4, P3 and P2 Spot Instance Requests",
                 "P2 to P4, Spot",
-                "spot",
+                Market.SPOT,
                 0.0,
                 r"p[234]",
             ),
-            Quota("L-C4BD4855", "ec2", "All P5 Spot Instance Requests", "P5, Spot", "spot", 0.0, r"p5"),
-            Quota("L-3032A538", "fargate", "Fargate On-Demand vCPU resource count", "Fargate", "on-demand", 6.0),
-            Quota("L-36FBB829", "fargate", "Fargate Spot vCPU resource count", "Fargate Spot", "spot", 6.0),
+            Quota("L-C4BD4855", "ec2", "All P5 Spot Instance Requests", "P5, Spot", Market.SPOT, 0.0, r"p5"),
+            Quota("L-3032A538", "fargate", "Fargate On-Demand vCPU resource count", "Fargate", Market.ON_DEMAND, 6.0),
+            Quota("L-36FBB829", "fargate", "Fargate Spot vCPU resource count", "Fargate Spot", Market.SPOT, 6.0),
         )
     }
 )

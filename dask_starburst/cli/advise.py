@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import click
 from dask.utils import parse_bytes
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog import catalogue, sources
+from dask_starburst.catalog.markets import Market
 from dask_starburst.cli.pool import account_options
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import BadArgument, PriceUnknown, StarburstError
@@ -66,7 +67,7 @@ def advise(
         )
     book = asyncio.run(book_of(account, [kind.name for kind in types]))
     measured = read_results(results) if results is not None else {}
-    found = candidates(book, need, "spot" if spot else "on-demand", measured)
+    found = candidates(book, need, Market.SPOT if spot else Market.ON_DEMAND, measured)
     if sort == "measured" and not any(one.measured for one in found):
         raise BadArgument("--sort measured: no fitting type was measured; give --results that contain one.")
     ranked = advice.rank(found, sort)[:top]
@@ -81,9 +82,7 @@ def advise(
         click.echo(f"- Measured, but not listed: {', '.join(missing)}.")
 
 
-def candidates(
-    book: PriceBook, need: Need, market: Literal["spot", "on-demand"], measured: Mapping[str, Measured]
-) -> list[Candidate]:
+def candidates(book: PriceBook, need: Need, market: Market, measured: Mapping[str, Measured]) -> list[Candidate]:
     """Return the types that fit, with their prices and measurements.
 
     Raises
@@ -152,7 +151,7 @@ def as_renderable(ranked: list[Candidate], region: str, sort: Sort, *, narrow: b
         table.add_column(title, justify="left" if title == "type" else "right", no_wrap=True)
     for one in ranked:
         table.add_row(*_cells(one, measured=measured))
-    market = "Spot" if ranked[0].market == "spot" else "on demand"
+    market = ranked[0].market.words
     worst = sources(one.price for one in ranked if one.price is not None)
     said = [advice.why(ranked[0], sort), *([f"Prices ({market}): {worst}"] if worst else [])]
     return Group(table, *(Text(f"- {sentence}.") for sentence in (*said, *advice.warnings(ranked))))

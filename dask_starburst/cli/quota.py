@@ -15,10 +15,12 @@ from rich.table import Table
 
 from dask_starburst.aws import service_quotas
 from dask_starburst.aws.session import AWS
-from dask_starburst.catalog.quotas import QUOTAS, Market, Quota, fargate_quota, quota_of
+from dask_starburst.catalog.markets import Market
+from dask_starburst.catalog.quotas import QUOTAS, Quota, fargate_quota, quota_of
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.errors import BadArgument, PermissionDenied
 from dask_starburst.fleet.blueprint import Blueprint, blueprint
+from dask_starburst.plan.groups import MARKETS
 from dask_starburst.plan.requests.quotas import Increase, Standing, number, usage
 from dask_starburst.settings import UNSET, Settings
 
@@ -67,9 +69,12 @@ def status(as_json: bool, **account: str | None) -> None:
     for row in rows:
         if row.asked:
             click.echo(f"{row.standing.quota.label}: requested on {_day(row.asked.at)}: {row.asked}")
-    head = quota_of(plan.head_type.name, "on-demand")
+    kind = plan.head.types[0]
+    head = quota_of(kind.name, Market.ON_DEMAND)
     if head is not None:
-        click.echo(f"A scheduler takes {plan.head_type.vcpus} of {head.code} ({plan.head_type.name}, on demand).")
+        click.echo(
+            f"A scheduler takes {plan.head.types[0].vcpus} of {head.code} ({plan.head.types[0].name}, on demand)."
+        )
     if hidden:
         click.echo(f"Requests are not shown: {hidden}")
     click.echo("To request more: starburst quota request VCPUS with --spot, --on-demand or --fargate")
@@ -96,9 +101,8 @@ def request(
     if spot and on_demand:
         raise BadArgument("--spot and --on-demand are different quotas; request one at a time.")
     settings = Settings.load(region=account["region"] or UNSET)
-    market: Market = (
-        "spot" if spot or not (on_demand or fargate or settings.spot_policy == "on-demand") else "on-demand"
-    )
+    bought = Market.ON_DEMAND if fargate else MARKETS[settings.spot_policy][0]
+    market = Market.SPOT if spot else Market.ON_DEMAND if on_demand else bought
     wanted = fargate_quota(market) if fargate else _of_instances(instance_type, settings, market)
     region, standing, asked = run(account, lambda aws: _look(aws, wanted))
     click.echo(f"{region}: {standing}")
@@ -113,7 +117,7 @@ def request(
 
 
 def _of_instances(name: str | None, settings: Settings, market: Market) -> Quota:
-    kind = name or blueprint(settings, "").worker_types[0].name
+    kind = name or blueprint(settings, "").default.types[0].name
     found = quota_of(kind, market)
     if found is None:
         raise BadArgument(
@@ -179,9 +183,9 @@ async def _all_asked(aws: AWS) -> tuple[tuple[Increase, ...], str]:
 def _example(one: Quota, plan: Blueprint) -> tuple[str | None, int]:
     """Return an instance type or task as the unit for the free vCPUs of a quota, and its vCPUs."""
     if one.service == "fargate":
-        vcpus = plan.worker_types[0].vcpus
+        vcpus = plan.default.types[0].vcpus
         return f"task of {vcpus} vCPUs", vcpus
-    mine = (kind for kind in plan.worker_types if quota_of(kind.name, one.market) == one)
+    mine = (kind for kind in plan.default.types if quota_of(kind.name, one.market) == one)
     kind = next(mine, None)
     return (kind.name, kind.vcpus) if kind is not None else (None, 1)
 

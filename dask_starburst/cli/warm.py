@@ -64,7 +64,7 @@ async def _warm(aws: AWS, plan: Blueprint, workers: int, seconds: float) -> tupl
 
 
 def _offer(plan: Blueprint, workers: int, seconds: float) -> str:
-    policy, kind, head = plan.settings.spot_policy, plan.worker_types[0].name, plan.head_type.name
+    policy, kind, head = plan.settings.spot_policy, plan.default.types[0].name, plan.head.types[0].name
     region = plan.settings.region or "us-east-1"
     groups = (
         GroupFound("", workers, policy != "on-demand", (kind,) * workers, None, region=region),

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from difflib import get_close_matches
 from functools import partial
 from inspect import signature
-from math import ceil
+from math import ceil, inf
 from typing import Any
 from weakref import ref
 
@@ -46,6 +46,8 @@ class CloudAdaptive(Adaptive):
     wait_count : int, optional
         As in Dask: the number of consecutive decisions for which a worker has to be superfluous. The same as a
         `scale_down_after` of ``(wait_count - 1) * interval``.
+    group : str, optional
+        The worker group to scale, in a cluster with several.
     scale_down_after : float or str, optional
         A launched worker is kept until fewer workers have been sufficient for this long. By default the setting
         ``adaptive.scale-down-after``; if that is not set either, the measured startup time (:class:`.Patience`).
@@ -62,12 +64,14 @@ class CloudAdaptive(Adaptive):
         worker_key: Any = None,
         *,
         scale_down_after: float | str | None = None,
+        group: str | None = None,
         **kwargs: Any,
     ) -> None:
         pace = parse_timedelta(interval if interval is not None else dask.config.get("distributed.adaptive.interval"))
         sampling = sample_every(pace)
         super().__init__(cluster, sampling, minimum, maximum, wait_count, target_duration, worker_key, **kwargs)
         self.interval = pace
+        self.group = group
         self._early = sampling / 2  # a sample that comes a little early still leads to a decision
         self._decide_at = 0.0
         settings = cluster.settings.adaptive if hasattr(cluster, "settings") else AdaptiveSettings()
@@ -90,8 +94,31 @@ class CloudAdaptive(Adaptive):
     async def target(self) -> int:
         """Return the number of workers that the work requires, also while there are none."""
         # Ask the scheduler, because the client's information about workers may be a second old.
-        known = len(await self.scheduler.ncores())
-        return workers_for(await super().target(), self.cluster._threads_per_worker(), known)
+        if self.group is None:
+            known = len(await self.scheduler.ncores())
+            return workers_for(await super().target(), self.cluster._threads_per_worker(), known)
+        found = await self.scheduler.starburst_group_target(
+            group=self.group, rest=self.group == self.cluster.group_of_rest, target_duration=self.target_duration
+        )
+        return workers_for(found["target"], self.cluster.shape_of(self.group).nthreads, found["workers"])
+
+    @property
+    def plan(self) -> set[Any]:
+        """The requested workers, of its group."""
+        return self._mine(super().plan)
+
+    @property
+    def requested(self) -> set[Any]:
+        """The workers that have been requested from the fleet, of its group."""
+        return self._mine(super().requested)
+
+    @property
+    def observed(self) -> set[Any]:
+        """The workers that are up, of its group."""
+        return self._mine(super().observed)
+
+    def _mine(self, names: set[Any]) -> set[Any]:
+        return names if self.group is None else names.intersection(self.cluster.workers_of(self.group))
 
     async def recommendations(self, target: int) -> dict[str, Any]:
         """Return the decision as Dask's loop expects it; between two decisions only record the target.
@@ -108,8 +135,8 @@ class CloudAdaptive(Adaptive):
         """
         now = time.monotonic()
         # A call of wait_for_workers raises the minimum, but not above the maximum.
-        least = max(self.minimum, getattr(self.cluster, "awaited", 0))
-        limits = Limits(least, self.maximum, self.scale_down_after)
+        least, most = max(self.minimum, self._awaited()), min(self.maximum, self._room())
+        limits = Limits(least, most, self.scale_down_after)
         if now < self._decide_at - self._early:
             self._samples = remember(self._samples, target, now, limits)
             return {"status": "same"}
@@ -128,10 +155,22 @@ class CloudAdaptive(Adaptive):
         going = [*decision.cancel, *await self._idlest(running, decision.retire)]
         return {"status": "down", "workers": going} if going else {"status": "same"}
 
+    def _awaited(self) -> int:
+        """Return the number of its workers that callers wait for; workers of other groups count for them, too."""
+        awaited = int(getattr(self.cluster, "awaited", 0))
+        if self.group is None:
+            return awaited
+        return max(0, awaited - self.cluster._others(self.group)) if self.group == self.cluster.group_of_rest else 0
+
+    def _room(self) -> float:
+        """Return the number of workers that max_workers leaves for its group."""
+        return inf if self.group is None else self.cluster.settings.max_workers - self.cluster._others(self.group)
+
     def _state(self, running: set[Any]) -> State:
         fleet = getattr(self.cluster, "_fleet", None)
         unordered = fleet.unordered() if fleet is not None else frozenset()
-        absent = first_to_go(self.cluster.worker_spec, running, unordered)
+        mine = self.cluster.worker_spec if self.group is None else self.cluster.workers_of(self.group)
+        absent = first_to_go(mine, running, unordered)
         return State(
             unlaunched=tuple(name for name in absent if name in unordered),
             booting=tuple(name for name in absent if name not in unordered),
@@ -143,8 +182,24 @@ class CloudAdaptive(Adaptive):
         """Return the `n` running workers that hold the least data, without those that are retiring already."""
         if not n:
             return []
-        suggested = await self.workers_to_close(target=len(running) - n)
+        if self.group is None:
+            suggested = await self.workers_to_close(target=len(running) - n)
+        else:
+            suggested = await self.scheduler.starburst_group_workers_to_close(group=self.group, n=n)
         return [name for name in suggested if name in running][:n]
+
+    async def scale_up(self, n: int) -> None:
+        """Request `n` workers.
+
+        Parameters
+        ----------
+        n : int
+            The number of workers, of its group.
+        """
+        if self.group is None:
+            await super().scale_up(n)
+        else:
+            self.cluster.scale(n, group=self.group)
 
     async def scale_down(self, workers: Any) -> None:
         """Cancel the requests for these workers; the fleet retires the running ones.
@@ -198,13 +253,29 @@ def check_keywords(kind: Any, given: Iterable[str]) -> None:
     init = getattr(kind, "__init__", None)
     if init is not CloudAdaptive.__init__ and init is not Adaptive.__init__:
         return  # a user's class, which may take any keyword
-    own = {*signature(CloudAdaptive.__init__).parameters} - {"self", "cluster", "kwargs"}
+    own = {*signature(CloudAdaptive.__init__).parameters} - {"self", "cluster", "kwargs", "group"}
     known = sorted({*own, *BOUNDS, *_CHOICE})
     for name in given:
         if name not in known:
             near = get_close_matches(name, known, 1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise BadArgument(f"adapt() has no argument {name!r}; its arguments are {', '.join(known)}.{hint}")
+
+
+def of_group(kind: Any, patient: Any, group: str) -> Any:
+    """Return the adaptive class for one worker group of a cluster with several.
+
+    Raises
+    ------
+    BadArgument
+        The class does not know groups.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, CloudAdaptive)):
+        raise BadArgument(
+            f"adapt(Adaptive={getattr(kind, '__name__', kind)}) cannot scale one of several worker groups; give a"
+            " subclass of dask_starburst's CloudAdaptive, or no worker_groups."
+        )
+    return partial(patient, group=group)
 
 
 def with_patience(

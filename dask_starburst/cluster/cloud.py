@@ -60,9 +60,33 @@ class Cloud:
             self.local.stop()
 
 
-def has_region(settings: Settings) -> bool:
-    """Whether a region is configured."""
-    return settings.cloud == "local" or bool(AWS(region=settings.region, profile=settings.profile).region)
+def with_region(settings: Settings) -> Settings:
+    """Return the settings with the region that the cluster will run in, from which all choices follow.
+
+    It is the one of the settings, of the embedded AWS, or of the AWS configuration: environment or profile.
+
+    Raises
+    ------
+    BadArgument
+        No region is configured.
+    LocalAWSError
+        The embedded AWS at the endpoint cannot be reached.
+    """
+    region = region_of(settings)
+    if not region:
+        raise BadArgument('no AWS region is configured; give region="us-east-1", for example.')
+    return replace(settings, region=region)
+
+
+def region_of(settings: Settings) -> str | None:
+    """Return the region that the cluster will run in; None if none is configured."""
+    if settings.cloud != "local":
+        return AWS(region=settings.region, profile=settings.profile).region or None
+    if settings.region is None and settings.endpoint_url is not None:
+        from dask_starburst.local import LocalAWS
+
+        return LocalAWS.connect(settings.endpoint_url).region
+    return settings.region or "us-east-1"
 
 
 async def open_cloud(settings: Settings) -> Cloud:

@@ -93,7 +93,7 @@ def estimate(
     _check(items, n, sizes, startup, speed)
     if "n_workers" in settings:
         raise BadArgument(f"n_workers={settings['n_workers']!r}: give the numbers of workers as workers=(1, 10, 50).")
-    threads = blueprint(Settings.load(**settings), "").size.nthreads
+    threads = blueprint(Settings.load(**settings), "").default.size.nthreads
     tried = run_sample(fn, items)
     plan = quote(**{**settings, "n_workers": max(sizes)})
     boot, whence = startup_seconds(load_records()) if startup is None else (startup, "as given")
@@ -106,7 +106,7 @@ def estimate(
         ),
     ]
     notes = [
-        f"Workers of {threads} thread{'' if threads == 1 else 's'}, {plan.spec.types[0]} in {plan.where};"
+        f"Workers of {threads} thread{'' if threads == 1 else 's'}, {plan.spec.groups[0].types[0]} in {plan.where};"
         f" {plan.sources}.",
         f"Start-up {boot:.3g} s, {whence}.",
         f"A thread of a worker is {f'{speed:g} times ' if speed != 1.0 else ''}as fast as one here,"

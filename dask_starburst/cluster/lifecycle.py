@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,10 +15,10 @@ from distributed.deploy.spec import SpecCluster
 from distributed.versions import get_versions
 
 from dask_starburst import cancellation
-from dask_starburst.cluster.ownership import OwnedCluster
+from dask_starburst.cluster.groups import GroupedCluster, is_active
 from dask_starburst.errors import StarburstError, VersionMismatch
 from dask_starburst.events import Event, EventLog
-from dask_starburst.plan.loop.scaling import first_to_go
+from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.settings import Settings, check_names
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ _DASK_CLOSE_TIMEOUT = 10.0
 T = TypeVar("T")
 
 
-class CloudCluster(OwnedCluster):
+class CloudCluster(GroupedCluster):
     """The part of :class:`.StarburstCluster` that Dask calls, but not the user."""
 
     settings: Settings
@@ -55,8 +54,6 @@ class CloudCluster(OwnedCluster):
     _session: Session | None = None
     _ledger: Ledger | None = None
     _ledger_updater: LedgerUpdater | None = None
-    #: Whether the number of workers was set by `scale`, and not by `adapt` since.
-    _sized: bool = False
     #: The number of workers that each call of `wait_for_workers` waits for.
     _awaited: list[int]
 
@@ -64,12 +61,15 @@ class CloudCluster(OwnedCluster):
 
     async def _start_once(self) -> None:
         self._lock = asyncio.Lock()  # SpecCluster's _close acquires it even if its _start was never reached
-        self.new_spec["options"]["fleet"] = await self._launch()
+        fleet = await self._launch()
+        for spec in self._specs.values():
+            spec["options"]["fleet"] = fleet
         await SpecCluster._start(self)
         await self._check_versions()
         await self._hooks.ready(self, self._hook_failed)
-        if self.settings.n_workers is None and not self._sized:
-            self.adapt()
+        for name, group in self.settings.groups.items():
+            if group.n_workers is None and name not in self._sized:
+                self.adapt(group=name)
 
     async def _launch(self) -> Fleet:
         from dask_starburst.cluster.cloud import open_cloud
@@ -94,10 +94,10 @@ class CloudCluster(OwnedCluster):
         check_names(settings)  # a hook may have changed them
         ledger = await self._open_books(self._cloud)
         self._session = Session(self._cloud.aws, replace(self._blueprint, settings=settings), self.events, ledger)
-        fleet = await self._session.start(DaskSchedulerClient(self), self.worker_spec, launch.image)
+        workers = {name: self.group_of(name) for name in self.worker_spec}
+        fleet = await self._session.start(DaskSchedulerClient(self), workers, launch.image)
         self.settings = replace(settings, image=self._session.image)
         fleet.on_fatal = self._on_fatal
-        self.new_spec["options"]["group"] = self._session.worker_group
         self.scheduler_spec["options"] = {
             "fleet": fleet,
             "connection_args": self.security.get_connection_args("client"),
@@ -137,8 +137,8 @@ class CloudCluster(OwnedCluster):
 
     async def _close_once(self) -> None:
         """Release the pool before Dask's part, which marks the cluster closed at its end."""
-        with suppress(AttributeError):
-            self._adaptive.stop()
+        for adaptive in self._adaptives.values():
+            adaptive.stop()
         # Only a running cluster is kept warm; an embedded AWS that was started for this cluster stops with it.
         warm = self.status is Status.running and self._cloud is not None and not self._cloud.owned
         ready = self.status is Status.running
@@ -275,40 +275,26 @@ class CloudCluster(OwnedCluster):
         return max(self._awaited, default=0)
 
     def _warn_of_waiting(self, n_workers: int) -> None:
-        if self._adapts and n_workers > self._adaptive.maximum:
-            most = self._adaptive.maximum
-            text = f"wait_for_workers({n_workers}) waits for more workers than adaptive scaling allows: maximum={most}."
+        most = self._most_workers()
+        if n_workers > most:
+            text = (
+                f"wait_for_workers({n_workers}) waits for more workers than adaptive scaling allows: maximum={most:g}."
+            )
             text += f" Call adapt(maximum={n_workers}) or scale({n_workers})"
             self._emit("wait-exceeds-maximum", self.name, text, logging.WARNING)
 
-    # -- scaling --------------------------------------------------------------------------------
-
-    @property
-    def _adapts(self) -> bool:
-        return self._adaptive is not None and self._adaptive.state in ("starting", "running")
-
-    def _is_over(self, adaptive: Any) -> bool:
-        """Whether the caller is an adaptive scaling that has been stopped, but still has a call under way."""
-        return adaptive is not None and (adaptive is not self._adaptive or adaptive.state == "stopped")
-
-    def _end_adapting(self, n: int) -> None:
-        """Stop adaptive scaling, because the user has requested `n` workers."""
-        if self.status in (Status.closing, Status.closed, Status.failed):
-            return  # SpecCluster's own scale(0), at the end
-        self._sized = True
-        if self._adapts:
-            least, most = self._adaptive.minimum, self._adaptive.maximum
-            self._adaptive.stop(reason=f"scale({n})")
-            if self._cloud is not None:
-                text = f"scale({n}) stops adaptive scaling ({least} to {most} workers); adapt() starts it again"
-                self._emit("adaptive-stopped", self.name, text)
-
-    def _cancel_surplus(self, surplus: int) -> None:
-        """Cancel requests for workers that are not up, in order; SpecCluster would do it in no order."""
-        if surplus > 0:
-            unordered = self._fleet.unordered() if self._fleet is not None else frozenset()
-            for name in first_to_go(self.worker_spec, self.observed, unordered)[:surplus]:
-                del self.worker_spec[name]
+    def _end_adapting(self, group: str, n: int) -> None:
+        """Stop the adaptive scaling of a group, because the user has requested `n` workers."""
+        self._sized.add(group)
+        adaptive = self._adaptives.get(group)
+        if adaptive is None or not is_active(adaptive):
+            return
+        said = f"scale({n})" if group == DEFAULT else f"scale({n}, group={group!r})"
+        bounds_words = f"{adaptive.minimum} to {adaptive.maximum} workers"
+        adaptive.stop(reason=said)
+        if self._cloud is not None:
+            text = f"{said} stops adaptive scaling ({bounds_words}); adapt() starts it again"
+            self._emit("adaptive-stopped", self.name, text)
 
     def _wait_error(self, n_workers: int) -> StarburstError | None:
         if self._fleet is None:

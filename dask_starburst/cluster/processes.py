@@ -9,7 +9,8 @@ from distributed.comm import connect
 from distributed.deploy.spec import ProcessInterface
 
 from dask_starburst.errors import SchedulerFailed
-from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Name, WorkerState
+from dask_starburst.plan.groups import HEAD
+from dask_starburst.plan.loop.state import SCHEDULER, Name, WorkerState
 
 if TYPE_CHECKING:
     from dask_starburst.fleet.controller.loop import Fleet

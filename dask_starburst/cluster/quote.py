@@ -10,7 +10,8 @@ from typing import Any
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog import Price, fargate_rates
-from dask_starburst.cluster.cloud import Cloud, has_region, open_cloud
+from dask_starburst.catalog.markets import Market
+from dask_starburst.cluster.cloud import Cloud, open_cloud, region_of
 from dask_starburst.cost.idle_resources import idle_resources
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
@@ -18,8 +19,7 @@ from dask_starburst.errors import BudgetExceeded, NoCredentials, PriceUnknown, Q
 from dask_starburst.fleet.blueprint import Blueprint, blueprint, caps_of, within_caps
 from dask_starburst.fleet.pool import preflight
 from dask_starburst.plan.money.idle import idle_bill
-from dask_starburst.plan.money.quote import LaunchSpec, Quote, compute_quote, on_fargate
-from dask_starburst.plan.requests.pool import FALLBACK_GROUPS
+from dask_starburst.plan.money.quote import GroupSpec, LaunchSpec, Quote, compute_quote, on_fargate
 from dask_starburst.settings import Settings
 
 #: The region of the prices if none is configured.
@@ -64,9 +64,10 @@ async def preview(settings: Settings) -> Quote:
         An instance type is unknown, of the wrong architecture or too small for the worker.
     """
     facts: tuple[str, ...] = ()
-    if not has_region(settings):
-        settings = replace(settings, region=_REGION)
+    region = region_of(settings)
+    if region is None:
         facts = (f"no AWS region is configured: the prices are those of {_REGION}",)
+    settings = replace(settings, region=region or _REGION)
     planned = blueprint(settings, "")
     try:
         cloud = await open_cloud(settings)
@@ -108,9 +109,9 @@ async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...
         f"the embedded AWS, {region}" if cloud is not None and cloud.simulated else region,
         requested(planned),
         {
-            (kind, market): book.spot(kind) if market == "spot" else book.on_demand(kind)
+            (kind, market): book.spot(kind) if market is Market.SPOT else book.on_demand(kind)
             for kind in planned.types
-            for market in ("spot", "on-demand")
+            for market in Market
         },
         caps=caps,
         facts=(*facts, *account.facts),
@@ -123,9 +124,10 @@ async def _priced(planned: Blueprint, cloud: Cloud | None, facts: tuple[str, ...
 
 def _fargate(planned: Blueprint, region: str) -> Price | None:
     """Return the price of the same capacity on Fargate; None if the bundled list lacks the region."""
-    head, worker, workers = planned.head_type, planned.worker_types[0], requested(planned).workers
+    head, counts = planned.head.types[0], {group.name: group.workers for group in requested(planned).groups}
+    workers = [(counts[group.name], group.types[0]) for group in planned.groups]
     with suppress(PriceUnknown):
-        return on_fargate(((1, head), (workers, worker)), fargate_rates(region, worker.arch))
+        return on_fargate([(1, head), *workers], fargate_rates(region, planned.default.arch))
     return None
 
 
@@ -144,11 +146,11 @@ class _Account:
 
 async def _account(aws: AWS, planned: Blueprint, pool: str) -> _Account:
     """Read the quotas and the idle resources of the account; a denied call does not prevent a quote."""
-    found, sizes = _Account(), requested(planned)
-    request = planned.request(sizes.workers + sizes.spares)
-    quotas = await preflight.fetch_quotas(aws, request)
+    found = _Account()
+    requests = planned.requests({group.name: group.workers + group.spares for group in requested(planned).groups})
+    quotas = await preflight.fetch_quotas(aws, requests)
     try:
-        preflight.check(quotas, request, pool, found.emit)
+        preflight.check(quotas, requests, pool, found.emit)
         if not found.facts:
             found.facts.append(f"all of it fits in the account's vCPU quotas in {aws.region}")
     except QuotaExceeded as error:
@@ -162,12 +164,10 @@ async def _account(aws: AWS, planned: Blueprint, pool: str) -> _Account:
 def requested(planned: Blueprint) -> LaunchSpec:
     """Return the parts of a blueprint that cost something."""
     settings = planned.settings
-    return LaunchSpec(
-        head=planned.head_type.name,
-        types=tuple(t.name for t in planned.worker_types),
-        workers=settings.adaptive.maximum if settings.n_workers is None else settings.n_workers,
-        groups=FALLBACK_GROUPS[settings.spot_policy],
-        adaptive=settings.n_workers is None,
-        spares=settings.warm,
-        volume_gb=settings.storage.volume_size,
-    )
+    groups = []
+    for group in planned.groups:
+        spares = settings.warm if group is planned.default else 0
+        adaptive = settings.groups[group.name].n_workers is None
+        workers = settings.most_workers(group.name)
+        groups.append(GroupSpec(group.name, group.type_names, group.markets, workers, adaptive, spares))
+    return LaunchSpec(planned.head.types[0].name, tuple(groups), settings.storage.volume_size)

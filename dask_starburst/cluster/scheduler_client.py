@@ -117,8 +117,7 @@ class DaskSchedulerClient:
     async def replace(self, name: Name) -> Name:
         """Request another worker in place of this one; the number of requested workers stays the same."""
         cluster = self._live_cluster()
-        new: Name = next(iter(cluster.new_worker_spec()))
-        self._swap(cluster, out=name, into=new)
+        new: Name = cluster.replace_worker(name)
         await cluster._correct_state()  # as `scale` does; no public method replaces a worker by name
         return new
 
@@ -131,17 +130,13 @@ class DaskSchedulerClient:
     async def restore(self, new: Name, old: Name) -> None:
         """Request the old worker again in place of the new one."""
         cluster = self._live_cluster()
-        self._swap(cluster, out=new, into=old)
+        cluster.swap_workers(new, old)
         await cluster._correct_state()
 
     def _live_cluster(self) -> Any:
         cluster = self._cluster()
         assert cluster is not None, "the fleet stops before its cluster is deleted"
         return cluster
-
-    def _swap(self, cluster: Any, out: Name, into: Name) -> None:
-        if cluster.worker_spec.pop(out, None) is not None:  # otherwise it was cancelled meanwhile
-            cluster.worker_spec[into] = cluster.new_spec
 
     def _comm(self) -> Any:
         cluster = self._cluster()

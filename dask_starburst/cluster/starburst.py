@@ -7,21 +7,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Never
 
+from distributed.core import Status
 from distributed.deploy.adaptive import Adaptive
-from distributed.utils import Log, Logs
+from distributed.utils import Log, Logs, NoOpAwaitable
 
-from dask_starburst.cluster.adaptive import CloudAdaptive, adapting, check_keywords, mark_calls, with_patience
+from dask_starburst.cluster.adaptive import CloudAdaptive, adapting, check_keywords, mark_calls, of_group, with_patience
 from dask_starburst.cluster.lifecycle import CloudCluster
 from dask_starburst.cluster.processes import SchedulerTask, WorkerTask
 from dask_starburst.events import EventLog, show_progress
+from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.loop.adaptive import Patience
-from dask_starburst.plan.loop.scaling import BOUNDS, Shape, bounds, workers_requested
+from dask_starburst.plan.loop.scaling import BOUNDS, bounds, workers_requested
 from dask_starburst.settings import UNSET, Settings, check_count
 
 if TYPE_CHECKING:
+    from dask_starburst.plan.groups import WorkerGroup
+    from dask_starburst.plan.loop.state import Name
     from dask_starburst.views.report import ClusterReport
 
 # As in `lifecycle`, modules that only a running cluster needs are imported where they are used.
+
+
+def _options(group: WorkerGroup) -> dict[str, Any]:
+    return {"nthreads": group.size.nthreads, "memory_limit": group.size.memory_limit, "group": group.name}
 
 
 class StarburstCluster(CloudCluster):
@@ -92,6 +100,10 @@ class StarburstCluster(CloudCluster):
         The time after which AWS empties the pool unless the client or the scheduler renews the lease.
     security : distributed.Security, optional
         Your own TLS certificates. By default the cluster creates its own certificate authority.
+    worker_groups : mapping, optional
+        Further groups of workers by name: ``{"big": {"worker": {"memory_limit": "64 GiB"}, "maximum": 4}}``, each with
+        ``worker``, ``instance_types``, ``arch``, ``spot_policy``, and ``n_workers`` or ``minimum`` and ``maximum``.
+        Tasks run on a group if they are submitted with its resource: ``resources={"group-big": 1}``.
     tags : mapping, optional
         Tags on every AWS resource.
     build, scheduler, adaptive, network, timeouts, storage : mapping, optional
@@ -150,6 +162,7 @@ class StarburstCluster(CloudCluster):
         warm_timeout: float | str = UNSET,
         lease: float | str = UNSET,
         security: Any = UNSET,
+        worker_groups: Mapping[str, Any] = UNSET,
         tags: Mapping[str, str] = UNSET,
         build: Any = UNSET,
         scheduler: Any = UNSET,
@@ -163,12 +176,12 @@ class StarburstCluster(CloudCluster):
         **unknown: Never,
     ) -> None:
         self.settings = Settings.of_arguments(locals())
-        name, spec = self._prepare()
+        name = self._prepare()
         try:
             super().__init__(
-                workers=dict.fromkeys(range(self.settings.n_workers or 0), spec),
+                workers=self._first_workers(),
                 scheduler={"cls": SchedulerTask, "options": {}},
-                worker=spec,
+                worker=self._specs[DEFAULT],
                 asynchronous=asynchronous,
                 loop=loop,
                 security=self._certificates.client,
@@ -180,13 +193,15 @@ class StarburstCluster(CloudCluster):
                 self.close()
             raise
 
-    def _prepare(self) -> tuple[str, dict[str, Any]]:
-        """Create the certificates and the blueprint; return the name, and SpecCluster's specification of a worker."""
+    def _prepare(self) -> str:
+        """Create the certificates, the blueprint, and SpecCluster's specifications of workers; return the name."""
+        from dask_starburst.cluster.cloud import with_region
         from dask_starburst.environment.hook import ImageHook
         from dask_starburst.fleet import tls
         from dask_starburst.fleet.blueprint import blueprint
         from dask_starburst.hooks import Hooks, named_hooks
 
+        self.settings = with_region(self.settings)
         name = self.settings.name or f"starburst-{uuid.uuid4().hex[:8]}"
         self.events = EventLog(quiet=self.settings.quiet)
         if not self.settings.quiet:
@@ -196,17 +211,25 @@ class StarburstCluster(CloudCluster):
         own = self.settings.security
         self._certificates = tls.issue(name) if own is None else tls.adopt(own)
         self._blueprint = blueprint(self.settings, self._certificates.secret)
-        size = self._blueprint.size
-        self._awaited = []
-        return name, {"cls": WorkerTask, "options": {"nthreads": size.nthreads, "memory_limit": size.memory_limit}}
+        self._awaited, self._sized, self._adaptives = [], set(), {}
+        self._specs = {group.name: {"cls": WorkerTask, "options": _options(group)} for group in self._blueprint.groups}
+        return name
+
+    def _first_workers(self) -> dict[Name, Any]:
+        """Return SpecCluster's specification of each worker that is requested at the start, by name."""
+        first: dict[Name, Any] = {}
+        for group, number in self._blueprint.first_counts().items():
+            names = range(number) if group == DEFAULT else (f"{group}-{n}" for n in range(number))
+            first |= dict.fromkeys(names, self._specs[group])
+        return first
 
     # -- Dask's hooks ---------------------------------------------------------------------------
 
-    def scale(self, n: int = 0, memory: str | None = None, cores: int | None = None) -> Any:
-        """Request `n` workers; lost workers are replaced.
+    def scale(self, n: int = 0, memory: str | None = None, cores: int | None = None, *, group: str = DEFAULT) -> Any:
+        """Request `n` workers of a group; lost workers are replaced.
 
-        This stops adaptive scaling until :meth:`adapt` is called again. To scale down, workers that are not up yet are
-        cancelled first, then the latest workers are retired.
+        This stops adaptive scaling of the group until :meth:`adapt` is called again. To scale down, workers that are
+        not up yet are cancelled first, then the latest workers are retired.
 
         Parameters
         ----------
@@ -216,21 +239,30 @@ class StarburstCluster(CloudCluster):
             Total memory of the workers, such as ``"100 GiB"``.
         cores : int, optional
             Total number of threads of the workers.
+        group : str
+            One of ``worker_groups``; by default the group that the arguments of the cluster describe.
 
         Raises
         ------
         BadArgument
-            The number is negative, not a number, or above ``max_workers``.
+            The number is negative, not a number, or above ``max_workers`` with the workers of the other groups; or
+            there is no such group.
         """
-        requested = workers_requested(n, memory, cores, self._shape, self.settings.max_workers)
-        if self._is_over(adapting.get()):
-            return None
-        if adapting.get() is None:
-            self._end_adapting(requested)
-        if self._fleet is not None:
-            self._fleet.retry_failed()
-        self._cancel_surplus(len(self.worker_spec) - requested)
-        return super().scale(requested)
+        self._check_group(group)
+        if self.status in (Status.closing, Status.closed, Status.failed):  # SpecCluster's own scale(0), at the end
+            self.worker_spec.clear()
+        else:
+            most = self.settings.max_workers - self._others(group)
+            requested = workers_requested(n, memory, cores, self.shape_of(group), most)
+            if self._is_over(adapting.get()):
+                return None
+            if adapting.get() is None:
+                self._end_adapting(group, requested)
+            if self._fleet is not None:
+                self._fleet.retry_failed()
+            self._set_count(group, requested)
+        self.loop.add_callback(self._correct_state)
+        return NoOpAwaitable() if self.asynchronous else None
 
     async def scale_down(self, workers: Iterable[Any]) -> None:
         """Retire these workers without replacing them.
@@ -243,8 +275,17 @@ class StarburstCluster(CloudCluster):
         if not self._is_over(adapting.get()):
             await super().scale_down(workers)
 
-    def adapt(self, Adaptive: type[Adaptive] = CloudAdaptive, **kwargs: Any) -> Adaptive:  # noqa: N803 -- Dask's name
-        """Scale adaptively as :meth:`distributed.deploy.Cluster.adapt`, within ``max_workers``.
+    def adapt(
+        self,
+        Adaptive: type[Adaptive] = CloudAdaptive,  # noqa: N803 -- Dask's name
+        *,
+        group: str = DEFAULT,
+        **kwargs: Any,
+    ) -> Adaptive:
+        """Scale a group adaptively as :meth:`distributed.deploy.Cluster.adapt`, within ``max_workers``.
+
+        Tasks that are restricted to a group by its resource, such as ``resources={"group-big": 1}``, count for that
+        group only, and all other tasks for the default group.
 
         Parameters
         ----------
@@ -255,28 +296,38 @@ class StarburstCluster(CloudCluster):
             The same as numbers of threads.
         minimum_memory, maximum_memory : str
             The same as memory, such as ``"100 GiB"``.
+        group : str
+            One of ``worker_groups``; by default the group that the arguments of the cluster describe.
         **kwargs
             Further arguments of :class:`.CloudAdaptive`, including those of Dask's own class, such as ``wait_count``.
 
         Raises
         ------
         BadArgument
-            A bound is negative, not a number, above ``max_workers`` or above the other one; or an argument is unknown.
+            A bound is negative, not a number, above ``max_workers`` or above the other one; or an argument or the
+            group is unknown.
         """
+        self._check_group(group)
         check_keywords(Adaptive, kwargs)
-        defaults = self.settings.adaptive
+        defaults, own = self.settings.adaptive, self.settings.groups[group]
         given = {key: kwargs.pop(key) for key in BOUNDS if key in kwargs}
-        least, most = bounds(given, (defaults.minimum, defaults.maximum), self._shape, self.settings.max_workers)
+        usual_bounds = (own.minimum, self.settings.most_workers(group))
+        least, most = bounds(given, usual_bounds, self.shape_of(group), self.settings.max_workers)
         kwargs["interval"] = defaults.interval if kwargs.get("interval") is None else kwargs["interval"]
         kwargs.setdefault("target_duration", defaults.target_duration)
         usual = self._cloud.patience if self._cloud is not None else Patience()
         patient = with_patience(Adaptive, kwargs.pop("scale_down_after", None), defaults, usual, kwargs)
-        self._sized = False
-        return mark_calls(super().adapt(Adaptive=patient, minimum=least, maximum=most, **kwargs))
-
-    @property
-    def _shape(self) -> Shape:
-        return Shape(self._threads_per_worker(), self._memory_per_worker())
+        if len(self._specs) > 1:
+            patient = of_group(Adaptive, patient, group)
+        self._sized.discard(group)
+        if group == DEFAULT:
+            adaptive = super().adapt(Adaptive=patient, minimum=least, maximum=most, **kwargs)
+        else:
+            if group in self._adaptives:
+                self._adaptives[group].stop(reason="adapt() was called again")
+            adaptive = patient(self, minimum=least, maximum=most, **kwargs)
+        self._adaptives[group] = mark_calls(adaptive)
+        return self._adaptives[group]
 
     async def _get_logs(self, cluster: bool = True, scheduler: bool = True, workers: Any = True) -> Logs:
         """Read logs from CloudWatch, which also has those of ended processes."""
@@ -324,7 +375,7 @@ class StarburstCluster(CloudCluster):
         """Return a report of the cluster's current state."""
         from dask_starburst.views.report import report_of
 
-        types = [t.name for t in self._blueprint.worker_types]
+        types = self._blueprint.default.type_names
         return report_of(self, self._cloud, self._session, types)
 
     @property

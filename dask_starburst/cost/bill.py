@@ -21,7 +21,9 @@ class Cost:
     saved : float
         Savings of Spot instances against on-demand prices.
     by_group : mapping of str to float
-        Total cost by group: ``head``, ``spot``, ``on-demand``.
+        Total cost by worker group: ``head`` for the scheduler, ``default``, and those of ``worker_groups``.
+    by_market : mapping of str to float
+        Total cost by purchase option: ``spot`` and ``on-demand``.
     by_cause : mapping of str to float
         Total cost by use of the time: ``scheduler``, ``boot``, ``work``, ``idle``, ``interrupted``.
     prices : tuple of Price
@@ -40,6 +42,7 @@ class Cost:
     instance_hours: float = 0.0
     saved: float = 0.0
     by_group: Mapping[str, float] = field(default_factory=dict)
+    by_market: Mapping[str, float] = field(default_factory=dict)
     by_cause: Mapping[str, float] = field(default_factory=dict)
     prices: tuple[Price, ...] = ()
     unpriced: tuple[str, ...] = ()

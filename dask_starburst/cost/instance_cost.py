@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from dask_starburst.catalog import Price
+from dask_starburst.catalog.markets import Market
 from dask_starburst.plan.money.budget import MINIMUM_SECONDS
 
 #: A Spot instance that AWS interrupts in its first hour is free of charge; its address and its volume are not
 #: (EC2 User Guide, "Billing for interrupted Spot Instances"; Linux other than SUSE).
 _FREE = 3600.0
 
-Market = Literal["spot", "on-demand"]
 #: How an instance's time was used. ``scheduler``: all of the head's time. ``boot``: until its worker is up.
 #: ``work``: its worker had tasks. ``idle``: its worker had none, or it had no worker. ``interrupted``: from the
 #: notice that AWS interrupts it, or ECS drains it, to its end.

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR, Price
+from dask_starburst.catalog.markets import Market
 from dask_starburst.cost.bill import Cost
-from dask_starburst.cost.instance_cost import InstanceCost, Market
+from dask_starburst.cost.instance_cost import InstanceCost
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import PriceUnknown
 from dask_starburst.events import Event
-from dask_starburst.plan.loop.state import HEAD, Name
+from dask_starburst.plan.groups import DEFAULT, HEAD
+from dask_starburst.plan.loop.state import Name
 from dask_starburst.plan.money.budget import Caps, Rates
 from dask_starburst.plan.money.quote import HOURS_A_MONTH
 
@@ -46,6 +48,7 @@ class _Sums:
     hours: float = 0.0
     saved: float = 0.0
     groups: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    markets: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     causes: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     prices: dict[Price, None] = field(default_factory=dict)
     unpriced: set[str] = field(default_factory=set)
@@ -55,6 +58,7 @@ class _Sums:
         return replace(
             self,
             groups=self.groups.copy(),
+            markets=self.markets.copy(),
             causes=self.causes.copy(),
             prices=self.prices.copy(),
             unpriced=self.unpriced.copy(),
@@ -67,6 +71,7 @@ class _Sums:
         self.hours += instance.hours(now)
         self.saved += saved
         self.groups[instance.group] += usd
+        self.markets[instance.market.value] += usd
         for cause, share in instance.shares(now).items():
             self.causes[cause] += usd * share
         for _, price in instance.priced(now):
@@ -106,7 +111,7 @@ class Ledger:
     _past: _Sums = field(default_factory=_Sums)
 
     def instance_started(
-        self, instance_id: str, instance_type: str, market: Market, at: float, group: str = ""
+        self, instance_id: str, instance_type: str, market: Market, at: float, group: str = DEFAULT
     ) -> None:
         """Start to count the cost of an instance.
 
@@ -120,10 +125,10 @@ class Ledger:
         at : float
             When AWS began to bill, in seconds.
         group : str, optional
-            The group that it is in; by default that of its market.
+            The worker group that it is in.
         """
         if instance_id not in self.instances:
-            instance = InstanceCost(instance_type, market, group or market, at)
+            instance = InstanceCost(instance_type, market, group, at)
             instance.reprice(self._price(instance), at)
             instance.mark("scheduler" if group == HEAD else "boot", at)
             self.instances[instance_id] = instance
@@ -228,11 +233,11 @@ class Ledger:
 
         An unknown Spot price is replaced by the on-demand price. A type without either is left out.
         """
-        usd: dict[tuple[str, str], float] = {}
+        usd: dict[tuple[str, Market], float] = {}
         extra = PUBLIC_IPV4_HOUR + self._volume_hour
         for kind in self.types:
-            for market in ("on-demand", "spot"):
-                price = self._known(kind, market) or self._known(kind, "on-demand")
+            for market in Market:
+                price = self._known(kind, market) or self._known(kind, Market.ON_DEMAND)
                 if price is not None:
                     usd[kind, market] = price.usd_per_hour + extra
         return Rates(usd)
@@ -280,6 +285,7 @@ class Ledger:
             instance_hours=sums.hours,
             saved=sums.saved,
             by_group=dict(sums.groups),
+            by_market=dict(sums.markets),
             by_cause=dict(sums.causes),
             prices=tuple(sums.prices),
             unpriced=tuple(sorted(sums.unpriced)),
@@ -315,16 +321,16 @@ class Ledger:
         return instance.usd(now) + instance.hours(now) * (PUBLIC_IPV4_HOUR + self._volume_hour)
 
     def _saved(self, instance: InstanceCost, now: float) -> float:
-        on_demand = self._known(instance.instance_type, "on-demand")
-        if instance.market != "spot" or on_demand is None:
+        on_demand = self._known(instance.instance_type, Market.ON_DEMAND)
+        if instance.market is not Market.SPOT or on_demand is None:
             return 0.0
         return on_demand.usd_per_hour * instance.hours(now) - instance.usd(now)
 
     def _price(self, instance: InstanceCost) -> Price | None:
         return self._known(instance.instance_type, instance.market, instance.zone)
 
-    def _known(self, kind: str, market: str, zone: str = "") -> Price | None:
+    def _known(self, kind: str, market: Market, zone: str = "") -> Price | None:
         try:
-            return self.prices.spot(kind, zone) if market == "spot" else self.prices.on_demand(kind)
+            return self.prices.spot(kind, zone) if market is Market.SPOT else self.prices.on_demand(kind)
         except PriceUnknown:
             return None

@@ -44,7 +44,7 @@ async def _checked(launch: Launch, image: str) -> str:
     except ImageError as error:
         launch.tell("image-unchecked", image, f"the image {image} is used without a check: {error}")
         return image
-    checked: str = await user_image.check(launch.aws, image, launch.settings.arch, launch.tell)
+    checked: str = await user_image.check(launch.aws, image, launch.settings.archs, launch.tell)
     return checked
 
 

@@ -118,7 +118,7 @@ def plan_order(settings: Settings, tell: Tell, connect: Callable[[str], Registry
         raise RegistryUnavailable(f"the base image cannot be looked up: {error} {hint}") from error
     if settings.build.builder == "buildx":
         resolved = from_source(resolved, cache)
-    platforms = _platforms(resolved, settings.arch, tell)
+    platforms = _platforms(resolved, settings.archs, tell)
     _tell_excluded(tell, settings.build.exclude, resolved)
     recipe = Recipe(
         python=environment.python,
@@ -166,20 +166,21 @@ def build(order: Order, to: Destination, builder: Builder, tell: Tell) -> Image:
     return image
 
 
-def _platforms(resolved: ResolvedPlatforms, arch: str, tell: Tell) -> tuple[str, ...]:
-    """Return the image's platforms: both, so that `arch` can change without a build, or only the one required.
+def _platforms(resolved: ResolvedPlatforms, archs: Iterable[str], tell: Tell) -> tuple[str, ...]:
+    """Return the image's platforms: both, so that `arch` can change without a build, or only those required.
 
     Raises
     ------
     NoWheels
-        Packages have no wheel for the required platform.
+        Packages have no wheel for a required platform.
     """
-    needed, origin = PLATFORMS[arch], resolved.environment.origin
-    if lacking := resolved.missing.get(needed):
-        raise NoWheels(explain(lacking, needed, origin))
+    origin, required = resolved.environment.origin, [PLATFORMS[arch] for arch in archs]
+    for needed in required:
+        if lacking := resolved.missing.get(needed):
+            raise NoWheels(explain(lacking, needed, origin))
     for platform, lacking in resolved.missing.items():
         names = ", ".join(map(str, lacking))
-        text = f"the image is for {needed} only: {origin} has packages without wheels for {platform}: {names}"
+        text = f"the image is for {required[0]} only: {origin} has packages without wheels for {platform}: {names}"
         tell("image-note", origin, text, logging.INFO)
     return tuple(sorted(resolved.locks))
 

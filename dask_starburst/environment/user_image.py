@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from dask_starburst.aws import ecr
@@ -21,8 +22,8 @@ _TIMEOUT_SECONDS = 5.0
 _TOTAL_SECONDS = 10.0
 
 
-async def check(aws: AWS, image: str, arch: str, tell: Tell) -> str:
-    """Return the image by digest, if it exists and supports the architecture.
+async def check(aws: AWS, image: str, archs: Iterable[str], tell: Tell) -> str:
+    """Return the image by digest, if it exists and supports the architectures.
 
     The digest keeps later workers identical to the first ones, even if the tag moves.
 
@@ -32,8 +33,8 @@ async def check(aws: AWS, image: str, arch: str, tell: Tell) -> str:
         The account, whose credentials are used for its own registry. Other registries use those of `docker login`.
     image : str
         An image name, as docker accepts it.
-    arch : {"arm64", "x86_64"}
-        The architecture of the instances.
+    archs : iterable of {"arm64", "x86_64"}
+        The architectures of the instances.
     tell : callable
         Receives a warning when the check was not possible: a registry that is unreachable from here may be reachable
         from AWS.
@@ -41,7 +42,7 @@ async def check(aws: AWS, image: str, arch: str, tell: Tell) -> str:
     Raises
     ------
     BadArgument
-        The image does not exist, or does not support the architecture.
+        The image does not exist, or does not support an architecture.
     RegistryDenied
         The registry denied access.
     """
@@ -53,8 +54,9 @@ async def check(aws: AWS, image: str, arch: str, tell: Tell) -> str:
         why = str(error) or f"{reference.host} did not answer within {_TOTAL_SECONDS:g} s."
         tell("image-unchecked", image, f"the image {image} is used without a check: {why}", logging.WARNING)
         return image
-    if PLATFORMS[arch] not in there:
-        other = next((name for name, platform in PLATFORMS.items() if platform in there), None)
+    lacking = [arch for arch in archs if PLATFORMS[arch] not in there]
+    if lacking:
+        arch, other = lacking[0], next((name for name, platform in PLATFORMS.items() if platform in there), None)
         hint = f"give arch={other!r}, or " if other else ""
         raise BadArgument(
             f"image={image!r} is built for {', '.join(there) or 'an unknown platform'}, but arch={arch!r} requires"

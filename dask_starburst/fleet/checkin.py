@@ -15,7 +15,8 @@ from dask_starburst.fleet.pool import release, reuse
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool, owns
 from dask_starburst.fleet.pool.preflight import Emit
-from dask_starburst.plan.loop.state import HEAD, SCHEDULER
+from dask_starburst.plan.groups import HEAD_PLACEMENT
+from dask_starburst.plan.loop.state import SCHEDULER
 from dask_starburst.plan.requests.pool import PoolNames
 from dask_starburst.plan.requests.reuse import SHORTEST_WARM
 from dask_starburst.plan.scheduler.shutdown_rules import repeat_after
@@ -131,7 +132,7 @@ class Release:
         ):
             return []
         # A scheduler that was not terminated may change the groups as long as its instance exists.
-        head = names.group(HEAD)
+        head = names.group(HEAD_PLACEMENT)
         return await release.empty_pool(
             self.pool, patience, poll, lambda: () if ended() or self._scheduler_is_over() else (head,)
         )

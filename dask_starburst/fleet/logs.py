@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dask_starburst.fleet.controller.loop import Fleet
-from dask_starburst.plan.loop.state import HEAD, Name
+from dask_starburst.plan.loop.state import Name
 
 #: The most lines that CloudWatch returns in one call.
 MOST_LINES = 10_000
@@ -32,7 +32,7 @@ async def read_logs(fleet: Fleet, scheduler: bool, workers: Mapping[Name, Name] 
     """
     logs: dict[Name, str] = {}
     for process in reversed(fleet.launched):
-        head = process.group == HEAD
+        head = process.is_scheduler
         if not (scheduler if head else workers is None or process.name in workers):
             continue
         title = "Scheduler" if head else process.name if workers is None else workers[process.name]

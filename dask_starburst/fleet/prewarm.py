@@ -14,7 +14,7 @@ from dask_starburst.fleet.blueprint import Blueprint, available_types
 from dask_starburst.fleet.pool import preflight, release, reuse
 from dask_starburst.fleet.pool.account import Account, set_up
 from dask_starburst.fleet.pool.pool import Pool, claim, make
-from dask_starburst.plan.loop.state import HEAD
+from dask_starburst.plan.groups import HEAD_PLACEMENT
 from dask_starburst.plan.requests.pool import PoolNames
 from dask_starburst.plan.requests.reuse import Kept
 
@@ -52,14 +52,13 @@ async def prewarm(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, 
         No instance became ready in time; nothing is left running.
     """
     setting_up = set_up(aws, blueprint.settings, blueprint.types)
-    account, quotas = await preflight.run_alongside(setting_up, aws, blueprint.request(0))
+    account, quotas = await preflight.run_alongside(setting_up, aws, blueprint.requests())
     blueprint = available_types(blueprint, account)
     session = uuid.uuid4().hex
 
     def check(name: str) -> None:
-        preflight.check(
-            quotas, blueprint.request(workers), name, lambda kind, subject, message, *_, **__: report(message)
-        )
+        requests = blueprint.requests({blueprint.default.name: workers})
+        preflight.check(quotas, requests, name, lambda kind, subject, message, *_, **__: report(message))
 
     pool = await _check_out(aws, blueprint, account, session, workers, seconds, check)
     try:
@@ -104,13 +103,13 @@ async def _check_out(
 
 async def _fill(pool: Pool, blueprint: Blueprint, workers: int, seconds: float, report: Report) -> Kept:
     timeouts = blueprint.settings.timeouts
-    sizes = {HEAD: 1} | {group: 0 for group in pool.groups if group != HEAD}
-    sizes[pool.spec.worker_groups[0]] = workers
+    sizes = dict.fromkeys(pool.placements, 0)
+    sizes |= {HEAD_PLACEMENT: 1, blueprint.default.placements[0]: workers}
     began = pool.aws.now()
     await pool.renew(began + seconds)
     await asyncio.gather(*(autoscaling.resize(pool.aws, pool.names.group(g), n) for g, n in sizes.items()))
     await _connected(pool, workers + 1, timeouts.capacity + timeouts.connect, timeouts.poll, report)
-    failures = await asyncio.gather(*(autoscaling.failures(pool.aws, pool.names.group(g), began) for g in pool.groups))
+    failures = await asyncio.gather(*(autoscaling.failures(pool.aws, name, began) for name in pool.group_names))
     for text in dict.fromkeys(text for some in failures for text, _ in some):
         report(f"AWS failed to launch an instance: {text}")
     kept = await reuse.keep(pool, seconds, timeouts.close, timeouts.poll)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +22,10 @@ from dask_starburst.fleet.pool import preflight, reuse
 from dask_starburst.fleet.pool.account import Account, set_up
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool, make
-from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Limits, Name
-from dask_starburst.plan.requests.pool import FALLBACK_GROUPS, PoolNames
+from dask_starburst.plan.groups import HEAD, placements_of
+from dask_starburst.plan.loop.state import SCHEDULER, Limits, Name
+from dask_starburst.plan.requests.pool import PoolNames
 from dask_starburst.plan.requests.reuse import SHORTEST_WARM, price_of_spares
-from dask_starburst.plan.requests.sizing import WorkerSize, worker_size
 from dask_starburst.plan.requests.tasks import (
     Container,
     lease_keeper_arguments,
@@ -70,19 +71,12 @@ class Session:
         """The image that scheduler and workers run."""
         return self._blueprint.settings.image
 
-    @property
-    def worker_groups(self) -> tuple[str, ...]:
-        """The groups in which workers run, the preferred one first."""
-        return FALLBACK_GROUPS[self._blueprint.settings.spot_policy]
-
-    @property
-    def worker_group(self) -> str:
-        """The group in which a worker is requested first."""
-        return self.worker_groups[0]
-
-    async def start(self, dask: SchedulerClient, workers: Iterable[Name], image: Awaitable[str] | None = None) -> Fleet:
+    async def start(
+        self, dask: SchedulerClient, workers: Mapping[Name, str], image: Awaitable[str] | None = None
+    ) -> Fleet:
         """Set up the account, check out a pool and request the scheduler and the workers together.
 
+        `workers` are the names of the first workers, each with its group.
         `image` replaces the image of the settings; it is resolved while the account is set up.
 
         Raises
@@ -95,28 +89,32 @@ class Session:
         settings = self._blueprint.settings
         self._emit("account-setup", self.aws.region, f"setting up the account in {self.aws.region}")
         setting_up = set_up(self.aws, settings, self._blueprint.types)
-        account, quotas = await preflight.run_alongside(setting_up, self.aws, self._blueprint.request(0))
+        account, quotas = await preflight.run_alongside(setting_up, self.aws, self._blueprint.requests())
         if image is not None:
             settings = replace(settings, image=await image)
             self._blueprint = replace(self._blueprint, settings=settings)
         self._blueprint = available_types(self._blueprint, account)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
-        workers = tuple(workers)
-        await self._check_out(account, caller, quotas, len(workers) + settings.warm)
+        counts = Counter(workers.values())
+        counts[self._blueprint.default.name] += settings.warm
+        await self._check_out(account, caller, quotas, counts)
         fleet = await self._open(account, dask)
         fleet.request(SCHEDULER, HEAD)
-        for name in workers:
-            fleet.request(name, self.worker_group)
+        for name, group in workers.items():
+            fleet.request(name, group)
         fleet.start()
         return fleet
 
-    async def _check_out(self, account: Account, caller: str, quotas: preflight.Quotas, workers: int) -> None:
+    async def _check_out(
+        self, account: Account, caller: str, quotas: preflight.Quotas, counts: Mapping[str, int]
+    ) -> None:
         settings = self._blueprint.settings
         spec = self._blueprint.spec(account)
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
-        found = await reuse.claim_best(self.aws, spec, max(1, workers), self.id, account.caller, self._on_claim_attempt)
+        workers = max(1, sum(counts.values()))
+        found = await reuse.claim_best(self.aws, spec, workers, self.id, account.caller, self._on_claim_attempt)
         names = PoolNames(found.name)
-        preflight.check(quotas, self._blueprint.request(workers), found.name, self._emit)
+        preflight.check(quotas, self._blueprint.requests(counts), found.name, self._emit)
         self._making = True
         if found.instances:
             await reuse.extend_lease(self.aws, found.name, self.aws.now() + settings.lease)
@@ -137,7 +135,7 @@ class Session:
 
     async def _open(self, account: Account, dask: SchedulerClient) -> Fleet:
         assert self.pool is not None
-        settings, pool = self._blueprint.settings, self.pool
+        settings, pool, default = self._blueprint.settings, self.pool, self._blueprint.default
         definitions, _ = await together(
             self._definitions(account),
             ssm.put_secret(self.aws, pool.names.secret, self._blueprint.secret),
@@ -145,21 +143,23 @@ class Session:
         self.lease = Lease(settings.lease, self.aws.now())
         await pool.open(settings.max_workers + settings.warm, self.lease.until)
         if settings.warm:
-            kind, spot = pool.spec.worker_types[0], self.worker_group == "spot"
-            text = price_of_spares(kind, settings.warm, spot=spot, region=self.aws.region)
+            kind, market = default.types[0].name, default.markets[0]
+            text = price_of_spares(kind, settings.warm, market, region=self.aws.region)
             self._emit("spares-requested", pool.name, text)
         timeouts = settings.timeouts
         limits = Limits(
             capacity=timeouts.capacity,
             fallback=timeouts.fallback,
-            fallback_groups=self.worker_groups,
+            placements={group.name: group.placements for group in self._blueprint.groups},
             connect=timeouts.connect,
             retire=timeouts.retire,
             warm=settings.warm_timeout,
-            spare={self.worker_group: settings.warm},
+            spare={default.placements[0]: settings.warm},
             capped=self._cost_tracker.caps.binding,
         )
-        launcher = Launcher(definitions, settings.scheduler.port, self._sizes())
+        launcher = Launcher(
+            definitions, settings.scheduler.port, {group.name: group for group in self._blueprint.all_groups}
+        )
         self.fleet = Fleet(
             pool,
             launcher,
@@ -178,27 +178,24 @@ class Session:
         if self._cost_tracker.caps.total is None:
             return 0.0
         blueprint, rates = self._blueprint, self._cost_tracker.rates()
-        dearest = max(rates.ceiling([t.name for t in blueprint.worker_types], g) for g in self.worker_groups)
-        workers = (blueprint.settings.n_workers or 0) + blueprint.settings.warm
-        return rates.of(blueprint.head_type.name, HEAD) + workers * dearest
-
-    def _sizes(self) -> dict[str, WorkerSize]:
-        """Return the size of the one task that an instance runs, by instance type."""
-        shape, blueprint = self._blueprint.settings.worker, self._blueprint
-        workers = {t.name: worker_size((t,), shape.nthreads, shape.memory_limit) for t in blueprint.worker_types}
-        return workers | {HEAD: worker_size((blueprint.head_type,), None, None)}
+        counts = blueprint.first_counts()
+        counts[blueprint.default.name] += blueprint.settings.warm
+        workers = sum(
+            counts[group.name] * max(rates.ceiling(group.type_names, market) for market in group.markets)
+            for group in blueprint.groups
+        )
+        head = blueprint.head
+        return rates.of(head.types[0].name, head.markets[0]) + workers
 
     async def _definitions(self, account: Account) -> dict[str, str]:
         assert self.pool is not None
         blueprint, settings, pool = self._blueprint, self._blueprint.settings, self.pool
-        head = worker_size((blueprint.head_type,), None, None)
-        size = blueprint.size
-        groups = [pool.names.group(group) for group in (*self.worker_groups, HEAD)]
+        placements = placements_of((*blueprint.groups, blueprint.head))  # the scheduler's own last
+        groups = [pool.names.group(placement) for placement in placements]
         cap, rate = self._cost_tracker.caps.total, self._first_rate()
         lifetimes = Lifetimes(settings.lease, settings.idle_timeout, settings.no_client_timeout, cap, rate)
         container = Container(
             pool=pool.name,
-            arch=settings.arch,
             image=settings.image or "",
             region=account.region,
             secret_arn=f"arn:aws:ssm:{account.region}:{account.number}:parameter{pool.names.secret}",
@@ -208,24 +205,17 @@ class Session:
         processes = (
             scheduler_process(
                 account.scheduler_role,
-                head.task_cpu,
-                head.task_memory,
+                blueprint.head,
                 (settings.scheduler.port, settings.scheduler.dashboard_port),
-                lease_keeper_arguments(account.region, groups, lifetimes),
+                lease_keeper_arguments(account.region, groups, lifetimes, blueprint.offers),
                 dashboard=settings.scheduler.dashboard,
             ),
-            worker_process(
-                account.worker_role,
-                size.task_cpu,
-                size.task_memory,
-                size.nthreads,
-                settings.spot_notices,
-            ),
+            *(worker_process(account.worker_role, group, settings.spot_notices) for group in blueprint.groups),
         )
         arns = await together(
             *(ecs.ensure_definition(self.aws, task_definition(container, p), pool.tags) for p in processes)
         )
-        return {p.role: arn for p, arn in zip(processes, arns, strict=True)}
+        return {p.group: arn for p, arn in zip(processes, arns, strict=True)}
 
     async def end(self, *, warm: bool = True, ended: Callable[[], bool] = lambda: False) -> list[str]:
         """Release the pool; return the instances that are still billed at the end. See `Release`.

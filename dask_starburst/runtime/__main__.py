@@ -89,8 +89,9 @@ def scheduler(port: str, dashboard_port: str, dashboard: bool, lease_keeper: tup
 
 @main.command()
 @click.option("--nthreads", required=True)
+@click.option("--resources", default="")
 @click.option("--notices/--no-notices", default=True)
-def worker(nthreads: str, notices: bool) -> None:
+def worker(nthreads: str, resources: str, notices: bool) -> None:
     """Run a worker and its nanny, which polls for Spot notices, on the address of this instance.
 
     All containers of a batch get the same command; the instance decides which worker this is. The worker has no
@@ -99,6 +100,7 @@ def worker(nthreads: str, notices: bool) -> None:
     from distributed.cli.dask_worker import main as dask_worker
 
     own, host = own_place(os.environ[WORKERS_VARIABLE], own_instance()), own_address()
+    offers = ("--resources", resources) if resources else ()
     listen = ("--preload-nanny", "dask_starburst.runtime.worker.notices") if notices else ()
     dask_worker(
         [
@@ -108,7 +110,7 @@ def worker(nthreads: str, notices: bool) -> None:
             # The HTTP server for health and metrics runs without a dashboard too. Dask binds it to all addresses.
             *("--dashboard-address", f"{host}:0"),
             *("--nthreads", nthreads, "--memory-limit", str(own.memory_limit)),
-            *("--death-timeout", _DEATH_TIMEOUT, "--no-dashboard", *listen),
+            *("--death-timeout", _DEATH_TIMEOUT, "--no-dashboard", *offers, *listen),
         ]
     )
 

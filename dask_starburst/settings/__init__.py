@@ -5,6 +5,7 @@ from dask_starburst.settings.given import UNSET, Unset, given
 from dask_starburst.settings.model import (
     AdaptiveSettings,
     BuildSettings,
+    GroupSettings,
     NetworkSettings,
     SchedulerSettings,
     Settings,
@@ -21,6 +22,7 @@ __all__ = [
     "UNSET",
     "AdaptiveSettings",
     "BuildSettings",
+    "GroupSettings",
     "NetworkSettings",
     "SchedulerSettings",
     "Settings",

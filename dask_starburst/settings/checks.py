@@ -18,7 +18,7 @@ from dask_starburst.settings.names import (
 )
 
 if TYPE_CHECKING:
-    from dask_starburst.settings.model import Settings
+    from dask_starburst.settings.model import Settings, WorkerShape
 
 ARCHITECTURES = ("arm64", "x86_64")
 SPOT_POLICIES = ("spot", "spot_with_fallback", "on-demand")
@@ -30,6 +30,13 @@ MODULES = ("by-value", "package", "none")
 #: Name of a Debian package (Debian policy §5.6.1), with an optional architecture and version. apt removes a package
 #: whose name ends in a hyphen.
 DEBIAN_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](?::[a-z0-9]+)?(?:=[A-Za-z0-9.+:~-]+)?")
+#: The part of a worker group's name in the names of AWS resources and workers.
+GROUP_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,18}[a-z0-9])?")
+RESERVED_GROUPS = {
+    "default": "the arguments of StarburstCluster describe it",
+    "head": "the scheduler runs in it",
+    "scheduler": "the scheduler's log has this name",
+}
 #: Ports in use on an ECS instance, whose address a task in host mode shares (AmazonECS developer guide,
 #: "Amazon ECS container agent introspection", "network modes": the agent's reserved ports).
 TAKEN_PORTS = {
@@ -159,19 +166,8 @@ def _check_sizes(settings: Settings) -> None:
             f"adaptive.minimum={settings.adaptive.minimum} is above"
             f" adaptive.maximum={settings.adaptive.maximum}; swap them."
         )
-    positives = {
-        "worker.nthreads": settings.worker.nthreads,
-        "worker.memory_limit": settings.worker.memory_limit,
-    }
-    for name, size in positives.items():
-        if size is not None and size <= 0:
-            raise BadArgument(f"{name}={size} must be above zero.")
-    memory = settings.worker.memory_limit
-    if memory is not None and memory < SMALLEST_MEMORY:
-        raise BadArgument(
-            f"worker.memory_limit={memory} bytes is less than a worker needs to start; give {SMALLEST_MEMORY >> 20} MiB"
-            " or more, with a unit, such as '8 GiB'."
-        )
+    _check_shape("worker", settings.worker)
+    _check_groups(settings)
     _check_ports(settings)
     if settings.storage.log_retention not in LOG_RETENTIONS:
         near = min(LOG_RETENTIONS, key=lambda days: abs(days - settings.storage.log_retention))
@@ -183,6 +179,49 @@ def _check_sizes(settings: Settings) -> None:
         raise BadArgument(
             f"storage.volume_size={settings.storage.volume_size} GiB: the volume must hold the image of the"
             f" instance; give {SMALLEST_VOLUME} to 16384."
+        )
+
+
+def _check_groups(settings: Settings) -> None:
+    """Validate the worker groups."""
+    most = settings.max_workers
+    for name, group in settings.worker_groups.items():
+        where = f"worker_groups.{name}"
+        if name in RESERVED_GROUPS:
+            raise BadArgument(
+                f"worker_groups has a group {name!r}, which exists in every cluster: {RESERVED_GROUPS[name]}; give"
+                " another name."
+            )
+        if not GROUP_NAME.fullmatch(name):
+            raise BadArgument(
+                f"worker_groups has a group {name!r:.200}; give a name of 1 to 20 lower-case letters, digits and"
+                " hyphens that begins with a letter, such as 'big'."
+            )
+        _one_of(f"{where}.arch", group.arch, (None, *ARCHITECTURES))
+        _one_of(f"{where}.spot_policy", group.spot_policy, (None, *SPOT_POLICIES))
+        for what in ("n_workers", "minimum", "maximum"):
+            check_count(f"{where}.{what}", getattr(group, what), most)
+        if group.maximum is not None and group.minimum > group.maximum:
+            raise BadArgument(f"{where}.minimum={group.minimum} is above {where}.maximum={group.maximum}; swap them.")
+        _check_shape(f"{where}.worker", group.worker)
+    total = sum(group.n_workers or 0 for group in settings.groups.values())
+    if total > most:
+        raise BadArgument(
+            f"the groups have {total} workers together, which is above max_workers={most}, which limits your bill;"
+            f" raise it with max_workers={total} if this is intended."
+        )
+
+
+def _check_shape(name: str, shape: WorkerShape) -> None:
+    sizes = {"nthreads": shape.nthreads, "memory_limit": shape.memory_limit}
+    for what, size in sizes.items():
+        if size is not None and size <= 0:
+            raise BadArgument(f"{name}.{what}={size} must be above zero.")
+    memory = shape.memory_limit
+    if memory is not None and memory < SMALLEST_MEMORY:
+        raise BadArgument(
+            f"{name}.memory_limit={memory} bytes is less than a worker needs to start; give {SMALLEST_MEMORY >> 20} MiB"
+            " or more, with a unit, such as '8 GiB'."
         )
 
 

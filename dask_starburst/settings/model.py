@@ -42,6 +42,9 @@ def _declare(defaults: dict[str, Any]) -> None:
 
 _declare(_defaults())
 
+#: The name of the group that the other settings describe.
+DEFAULT_GROUP = "default"
+
 
 @dataclass(frozen=True)
 class WorkerShape:
@@ -49,6 +52,23 @@ class WorkerShape:
 
     nthreads: int | None = None
     memory_limit: int | None = None
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """A worker group: its workers, their instances, and how many there are.
+
+    ``arch`` and ``spot_policy`` are those of the cluster if they are None. ``n_workers`` is a fixed number; without it
+    the group adapts to its work, between ``minimum`` and ``maximum`` workers (``adaptive.maximum`` if None).
+    """
+
+    worker: WorkerShape = field(default_factory=WorkerShape)
+    instance_types: tuple[str, ...] | None = None
+    arch: str | None = None
+    spot_policy: str | None = None
+    n_workers: int | None = None
+    minimum: int = 0
+    maximum: int | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +172,7 @@ class Settings:
     security: Any = None
     tags: Mapping[str, str] = field(default_factory=dict)
     worker: WorkerShape = field(default_factory=WorkerShape)
+    worker_groups: Mapping[str, GroupSettings] = field(default_factory=dict)
     build: BuildSettings = field(default_factory=BuildSettings)
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
     adaptive: AdaptiveSettings = field(default_factory=AdaptiveSettings)
@@ -177,6 +198,32 @@ class Settings:
         check(settings)
         return settings
 
+    @property
+    def groups(self) -> dict[str, GroupSettings]:
+        """The settings of all worker groups, the default one first."""
+        own = GroupSettings(
+            self.worker,
+            self.instance_types,
+            self.arch,
+            self.spot_policy,
+            self.n_workers,
+            self.adaptive.minimum,
+            self.adaptive.maximum,
+        )
+        return {DEFAULT_GROUP: own, **self.worker_groups}
+
+    def most_workers(self, group: str) -> int:
+        """Return the most workers that a group may have by its settings."""
+        own = self.groups[group]
+        if own.n_workers is not None:
+            return own.n_workers
+        return self.adaptive.maximum if own.maximum is None else own.maximum
+
+    @property
+    def archs(self) -> tuple[str, ...]:
+        """The architectures of its instances, each once, the scheduler's first."""
+        return tuple(dict.fromkeys(group.arch or self.arch for group in self.groups.values()))
+
     @classmethod
     def of_arguments(cls, variables: Mapping[str, Any]) -> Settings:
         """Load from the arguments of a function: `variables` is its ``locals()``, ``unknown`` its other arguments."""
@@ -187,6 +234,7 @@ _GROUPS: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in (
         WorkerShape,
+        GroupSettings,
         BuildSettings,
         SchedulerSettings,
         AdaptiveSettings,

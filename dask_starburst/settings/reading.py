@@ -14,6 +14,8 @@ from dask_starburst.errors import BadArgument, UnknownArgument
 from dask_starburst.settings.caller import parse_caller
 
 T = TypeVar("T")
+#: Mappings with the user's own keys: a later one replaces an earlier one as a whole.
+_OWN_KEYS = ("tags", "worker_groups")
 #: The groups of settings by the names of their classes.
 Groups = Mapping[str, type[Any]]
 
@@ -35,8 +37,14 @@ def as_mapping(name: str, value: Any) -> Mapping[Any, Any]:
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in fields(value)}
     if not isinstance(value, Mapping):
-        raise BadArgument(f"{name}={value!r:.200} must be a mapping of its settings, such as {_EXAMPLES.get(name)}.")
+        raise BadArgument(f"{name}={value!r:.200} must be a mapping of its settings, such as {_example(name)}.")
     return value
+
+
+def _example(name: str) -> str:
+    if name.startswith("worker_groups.") and name.count(".") == 1:
+        return "{'worker': {'memory_limit': '64 GiB'}, 'maximum': 4}"
+    return _EXAMPLES[_general(name)]
 
 
 def merge(base: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[str, Any]:
@@ -46,7 +54,7 @@ def merge(base: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[str, Any]:
         name = _name(key)
         if is_dataclass(value) and not isinstance(value, type):
             value = as_mapping(name, value)
-        if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping) and name != "tags":
+        if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping) and name not in _OWN_KEYS:
             value = merge(merged[name], value)
         merged[name] = value
     return merged
@@ -85,7 +93,11 @@ def _unknown(name: str, known: Iterable[str], groups: Groups, prefix: str = "") 
         The group of the name.
     """
     near = get_close_matches(name, [*known, *(() if prefix else _DASK_ARGUMENTS)], 1)
-    below = [_GROUP_NAMES[kind] for kind, cls in groups.items() if any(f.name == name for f in fields(cls))]
+    below = (
+        [each for kind, each in _GROUP_NAMES.items() if any(f.name == name for f in fields(groups[kind]))]
+        if groups
+        else []
+    )
     if name in ("gpu", "gpus"):
         hint = "; GPUs are not supported yet."
     elif name in _REMOVED and not prefix:
@@ -99,6 +111,10 @@ def _unknown(name: str, known: Iterable[str], groups: Groups, prefix: str = "") 
     return f"{prefix}{name} is not a setting{hint}"
 
 
+def _names_of(cls: type[Any]) -> set[str]:
+    return {f.name for f in fields(cls)}
+
+
 def _name(key: Any) -> str:
     return str(key).replace("-", "_")
 
@@ -106,18 +122,26 @@ def _name(key: Any) -> str:
 def _convert(name: str, value: Any, kind: str, groups: Groups) -> Any:
     if kind in groups:
         return build(groups[kind], merge(as_mapping(name, value), {}), groups, f"{name}.")
+    if kind.startswith("Mapping[str, ") and (each := kind[13:-1]) in groups:
+        named = as_mapping(name, value).items()
+        return {str(key): _convert(f"{name}.{key}", below, each, groups) for key, below in named}
     if value is None:
         if "None" not in kind and kind != "Any":
             raise BadArgument(f"{name}=None (null) is not valid; give {_kind_in_words(name, kind)}, or leave it out.")
         return None
-    if name in _PARSERS:
-        return _PARSERS[name](name, value)
+    if parser := _PARSERS.get(_general(name)):
+        return parser(name, value)
     if kind.startswith("float"):
         return parse_duration(name, value)
     expected = {"str": str, "int": int, "bool": bool}.get(kind.partition(" ")[0], object)
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise BadArgument(f"{name}={value!r:.200} is not {_kind_in_words(name, kind)}.")
     return value
+
+
+def _general(name: str) -> str:
+    """Return the name under which a setting of a worker group is known in the group ``default``."""
+    return name.split(".", 2)[-1] if name.startswith("worker_groups.") else name
 
 
 def parse_duration(name: str, value: Any) -> float:
@@ -133,8 +157,8 @@ def _seconds(value: Any) -> float:
 
 
 def _kind_in_words(name: str, kind: str) -> str:
-    if name in _MEANINGS:
-        return _MEANINGS[name]
+    if meaning := _MEANINGS.get(_general(name)):
+        return meaning
     words = {"str": "a string", "int": "a whole number", "bool": "true or false", "float": "a duration"}
     return words.get(kind.partition(" ")[0], "a value")
 
@@ -210,6 +234,7 @@ _PARSERS: dict[str, Callable[[str, Any], Any]] = {
 _EXAMPLES = {
     "starburst": "{'n-workers': 4}",
     "worker": "{'nthreads': 4}",
+    "worker_groups": "{'big': {'worker': {'memory_limit': '64 GiB'}, 'maximum': 4}}",
     "build": "{'builder': 'direct'}",
     "scheduler": "{'port': 8786}",
     "adaptive": "{'maximum': 20}",

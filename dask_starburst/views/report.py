@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ class ClusterReport:
         return f"{text} ({self.failed} failed)" if self.failed else text
 
 
-def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> ClusterReport:
+def report_of(cluster: Any, cloud: Any, session: Any, types: Sequence[str]) -> ClusterReport:
     """Return the report of a StarburstCluster, even if it has never started."""
     running = cluster.status.name == "running"
     cost = cluster.cost
@@ -91,7 +91,7 @@ def report_of(cluster: Any, cloud: Any, session: Any, types: list[str]) -> Clust
     )
 
 
-def _some(types: list[str]) -> str:
+def _some(types: Sequence[str]) -> str:
     """Name a few types, or the first and the number of others."""
     return ", ".join(types) if len(types) <= _SHOWN else f"{types[0]} and {len(types) - 1} similar types"
 

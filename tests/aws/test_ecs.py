@@ -8,6 +8,7 @@ from typing import Any, cast
 from dask_starburst.aws import ecs
 from dask_starburst.aws.session import AWS
 from dask_starburst.plan.requests.tasks import Launch, Place, run_request
+from tests.support.placements import SPOT
 
 ARN = "arn:aws:ecs:us-east-1:123456789012:"
 
@@ -16,7 +17,7 @@ class DescribedTasks:
     """A fake account whose DescribeTasks returns the tasks of one batch and one foreign task."""
 
     def __init__(self, places: tuple[Place, ...]) -> None:
-        request = run_request(Launch("pool", "session", "spot", "worker", "d:1", places, 1024, 2048, {}, {}))
+        request = run_request(Launch("pool", "session", SPOT, "worker", "d:1", places, 1024, 2048, {}, {}))
         ours = [(place.container_instance, request["overrides"]) for place in places]
         self._tasks = [
             {

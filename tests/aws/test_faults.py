@@ -44,6 +44,7 @@ from dask_starburst.errors import (
     StarburstError,
     Throttled,
 )
+from tests.support.placements import SPOT
 
 USER = "User: arn:aws:iam::123456789012:user/ada"
 
@@ -211,5 +212,5 @@ def test_an_unreachable_endpoint_is_named():
     ],
 )
 def test_messages_of_failed_launches_are_classified(text: str, kind: str, type: str) -> None:
-    found = launch_refusal("spot", text, 1.0)
+    found = launch_refusal(SPOT, text, 1.0)
     assert (found.kind, found.type, found.text) == (kind, type, text)

@@ -11,15 +11,20 @@ import pytest
 from dask_starburst.aws import service_quotas
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog.instance_types import find
+from dask_starburst.catalog.markets import Market
 from dask_starburst.catalog.quotas import QUOTAS
 from dask_starburst.errors import PermissionDenied
 from dask_starburst.fleet.pool import preflight
 from dask_starburst.local import LocalAWS, faults
+from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.requests.quotas import CapacityRequest, Running
+from dask_starburst.plan.requests.sizing import worker_group
 
 T = TypeVar("T")
 SPOT = QUOTAS["L-34B43A08"]
-REQUEST = CapacityRequest(find("m7g.medium"), (find("c7g.xlarge"),), ("spot",), 1)
+REQUEST = CapacityRequest(
+    find("m7g.medium"), worker_group(DEFAULT, (find("c7g.xlarge"),), (Market.SPOT,), None, None), 1
+)
 AMI = "/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_id"
 
 
@@ -73,8 +78,8 @@ def test_all_running_instances_of_the_region_count_and_terminated_ones_do_not(aw
     ec2.terminate_instances(InstanceIds=[ended])
     found = ask(aws, service_quotas.running)
     assert sorted(found, key=lambda one: one.type) == [
-        Running("c7g.xlarge", "spot", 4, "starburst-1-0"),
-        Running("t4g.micro", "on-demand", 2),
+        Running("c7g.xlarge", Market.SPOT, 4, "starburst-1-0"),
+        Running("t4g.micro", Market.ON_DEMAND, 2),
     ]
 
 
@@ -89,14 +94,14 @@ def test_an_open_request_is_listed_until_it_is_granted(aws: LocalAWS) -> None:
 @pytest.mark.parametrize("action", ["servicequotas:GetServiceQuota", "ec2:DescribeInstances"])
 def test_a_denied_quota_call_is_reported_and_does_not_prevent_a_launch(aws: LocalAWS, action: str) -> None:
     aws.inject(action, "AccessDeniedException", f"User: ann is not authorized to perform: {action}", times=5)
-    found = ask(aws, lambda account: preflight.fetch_quotas(account, REQUEST))
+    found = ask(aws, lambda account: preflight.fetch_quotas(account, [REQUEST]))
     assert f"not authorized to perform: {action}" in found.unknown
     told: list[str] = []
 
     def tell(kind: str, subject: str, message: str, level: int = 0, **facts: Any) -> None:
         told.append(f"{kind}: {message}")
 
-    preflight.check(found, REQUEST, "a-pool", tell)
+    preflight.check(found, [REQUEST], "a-pool", tell)
     (said,) = told
     assert said.startswith("quota-unknown: ")
     assert "launching without a check" in said
@@ -105,7 +110,7 @@ def test_a_denied_quota_call_is_reported_and_does_not_prevent_a_launch(aws: Loca
 def test_a_service_that_does_not_answer_is_not_waited_for(aws: LocalAWS) -> None:
     aws.play([faults.Timeout(action="servicequotas:*", count=2, hold=1.0)])
     done, found = ask(
-        aws, lambda account: preflight.run_alongside(asyncio.sleep(0, "set up"), account, REQUEST, patience=0.3)
+        aws, lambda account: preflight.run_alongside(asyncio.sleep(0, "set up"), account, [REQUEST], patience=0.3)
     )
     assert done == "set up"
     assert found.unknown == "Service Quotas did not answer within 0.3 s."

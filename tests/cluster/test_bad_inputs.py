@@ -16,8 +16,9 @@ import pytest
 
 from dask_starburst import StarburstCluster, estimate, quote
 from dask_starburst.errors import BadArgument, UnknownArgument
-from dask_starburst.plan.requests.pool import PoolSpec, launch_template_data
+from dask_starburst.plan.requests.pool import PlacementSpec, PoolSpec, launch_template_data
 from dask_starburst.settings import UNSET, Settings
+from tests.support.placements import SPOT
 
 
 @dataclass
@@ -245,11 +246,11 @@ def test_forty_tags_of_all_allowed_characters_are_accepted() -> None:
 
 def test_a_users_tag_overrides_the_default_name() -> None:
     spec = PoolSpec(
-        *("us-east-1", "arm64", "ami-1", "subnet-1", "vpc-1", ("c7g.large",), "m7g.medium", ("spot",), 30, "sg-1"),
+        *("us-east-1", "subnet-1", "vpc-1", (PlacementSpec(SPOT, "ami-1", ("c7g.large",)),), 30, "sg-1"),
         *("profile", "script"),
         tags={"Name": "mine"},
     )
-    for specification in launch_template_data(spec, "starburst-1-0", "spot", [], "")["TagSpecifications"]:
+    for specification in launch_template_data(spec, "starburst-1-0", SPOT, [], "")["TagSpecifications"]:
         names = [tag["Value"] for tag in specification["Tags"] if tag["Key"] == "Name"]
         assert names == ["mine"]
 

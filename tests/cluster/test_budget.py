@@ -82,8 +82,8 @@ def test_a_launch_above_its_cap_is_refused_before_anything_exists(aws: LocalAWS)
 def test_a_cap_excludes_expensive_types_and_an_alert_threshold_does_not() -> None:
     planned = blueprint(Settings.load(region="us-east-1", n_workers=2), "")
     rates = Ledger(PriceBook("us-east-1", cache=Path("does-not-exist")), types=planned.types).rates()
-    assert within_caps(planned, Caps(alert=0.01), rates).worker_types == planned.worker_types
-    assert 1 < len(within_caps(planned, Caps(hourly=5.0), rates).worker_types) < len(planned.worker_types)
+    assert within_caps(planned, Caps(alert=0.01), rates).types == planned.types
+    assert 1 < len(within_caps(planned, Caps(hourly=5.0), rates).default.types) < len(planned.default.types)
 
 
 def test_under_adaptive_load_the_hourly_cost_stays_below_its_cap_and_the_work_completes(
@@ -198,4 +198,5 @@ def test_the_ledger_agrees_with_the_history_of_the_embedded_aws(new_aws: LocalAW
     assert sum(cost.by_group.values()) == pytest.approx(cost.usd)
     assert sum(cost.by_cause.values()) == pytest.approx(cost.usd)
     assert {"scheduler", "boot", "idle", "interrupted"} <= cost.by_cause.keys()
-    assert {"head", "spot", "on-demand"} == cost.by_group.keys()
+    assert {"head", "default"} == cost.by_group.keys()
+    assert {"spot", "on-demand"} == cost.by_market.keys()

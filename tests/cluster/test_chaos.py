@@ -15,9 +15,10 @@ from dask.distributed import Client, wait
 from dask_starburst import StarburstCluster
 from dask_starburst.fleet.controller.loop import Fleet
 from dask_starburst.local import LocalAWS, faults
-from dask_starburst.plan.loop.state import HEAD, Limits, Observed, Worker, WorkerState
+from dask_starburst.plan.loop.state import Limits, Observed, Worker, WorkerState
 from tests.plan.loop.test_reconcile import check
 from tests.support.cluster_asserts import leftovers, wait_until
+from tests.support.placements import HEAD
 
 #: Virtual seconds in a real second: a minute of faults takes three seconds, and a worker process starts in two.
 SPEED = 10.0
@@ -76,7 +77,7 @@ def running(cluster: StarburstCluster) -> tuple[Fleet, LocalAWS]:
 def exactly(cluster: StarburstCluster, n: int) -> bool:
     """Whether exactly the requested workers exist, according to the fleet and to AWS."""
     fleet, aws = running(cluster)
-    workers = [w for w in fleet.workers.values() if w.group != HEAD]
+    workers = [w for w in fleet.workers.values() if w.placement != HEAD]
     ready = len(workers) == n and all(w.state is WorkerState.READY and w.requested for w in workers)
     status = aws.status()
     counts = (status.instances_running, status.instances_pending, status.tasks_running, status.desired)

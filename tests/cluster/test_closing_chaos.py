@@ -20,6 +20,7 @@ from dask_starburst.events import EventLog
 from dask_starburst.fleet.blueprint import blueprint
 from dask_starburst.fleet.session import Session
 from dask_starburst.local import LocalAWS, faults
+from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.loop.state import WorkerState
 from dask_starburst.settings import Settings
 from tests.support.cluster_asserts import costs_nothing, leftovers, wait_until
@@ -51,10 +52,10 @@ def settings_of(local: LocalAWS, **more: Any) -> Settings:
 
 async def work(session: Session, dask: StandIn, workers: int) -> None:
     """Start, scale up, and stay idle until the session is closed."""
-    fleet = await session.start(dask, range(workers))
+    fleet = await session.start(dask, dict.fromkeys(range(workers), DEFAULT))
     await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
     fleet.cancel(0)
-    fleet.request(workers, session.worker_group)
+    fleet.request(workers, DEFAULT)
     await fleet.until(lambda: False)
 
 

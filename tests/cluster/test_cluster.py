@@ -127,7 +127,7 @@ def test_a_worker_killed_during_work_is_replaced_and_every_result_is_right(clean
 def test_a_worker_whose_instance_is_terminated_is_replaced_on_another(clean: LocalAWS) -> None:
     with local_cluster(clean, n_workers=2) as cluster, Client(cluster) as client:
         client.wait_for_workers(2, timeout=60)
-        launched = [e for e in cluster.events if e.kind == "instance-launched" and e.facts["group"] == "spot"]
+        launched = [e for e in cluster.events if e.kind == "instance-launched" and e.facts["group"] == "default"]
         clean.client("ec2").terminate_instances(InstanceIds=[launched[0].subject])
         # Its container gets SIGTERM and transfers its data; if there is no time for that, the worker is lost.
         leaving = {"worker-leaving", "worker-lost"}

@@ -17,12 +17,11 @@ from dask_starburst.aws import ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.fleet.pool.reuse import claim_best
 from dask_starburst.local import LocalAWS
-from dask_starburst.plan.requests.pool import PoolNames, PoolSpec
+from dask_starburst.plan.groups import HEAD_PLACEMENT
+from dask_starburst.plan.requests.pool import PlacementSpec, PoolNames, PoolSpec
 
-types = ("c7g.xlarge",)
-spec = PoolSpec(
-    "us-east-1", "arm64", "ami-1", "subnet-1", "vpc-1", types, "m7g.medium", ("spot",), 30, "sg-1", "profile", "", {{}}
-)
+parts = (PlacementSpec(HEAD_PLACEMENT, "ami-1", ("m7g.medium",)),)
+spec = PoolSpec("us-east-1", "subnet-1", "vpc-1", parts, 30, "sg-1", "profile", "", {{}})
 account = LocalAWS.connect({url!r}).session()
 print("SAYS READY", flush=True)
 for line in sys.stdin:

@@ -186,7 +186,7 @@ def test_workers_fall_back_to_on_demand_without_spot_capacity_and_move_back(
 def spot_alone(cluster: StarburstCluster) -> bool:
     assert cluster._session is not None
     assert cluster._session.fleet is not None
-    groups = [i.group for i in cluster._session.fleet.observed.instances.values() if not i.terminating]
+    groups = [str(i.placement) for i in cluster._session.fleet.observed.instances.values() if not i.terminating]
     return sorted(groups) == ["head", "spot", "spot"]
 
 

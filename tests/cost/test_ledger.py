@@ -1,10 +1,13 @@
 """The ledger bills as EC2 does, and names the sources of its prices."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_starburst.catalog import Price
+from dask_starburst.catalog.markets import Market
 from dask_starburst.catalog.prices import Kind
 from dask_starburst.cost import Ledger
 from dask_starburst.errors import PriceUnknown
@@ -19,7 +22,7 @@ def test_nothing_costs_nothing():
 
 def test_an_hour_of_an_instance_has_three_parts():
     ledger = Ledger()
-    ledger.instance_started("i-1", "c7g.xlarge", "on-demand", at=0)
+    ledger.instance_started("i-1", "c7g.xlarge", Market.ON_DEMAND, at=0)
     ledger.instance_ended("i-1", at=HOUR)
     cost = ledger.total(now=5 * HOUR)
     assert cost.instances == pytest.approx(0.145)
@@ -30,27 +33,27 @@ def test_an_hour_of_an_instance_has_three_parts():
 
 def test_spot_costs_less_than_on_demand():
     ledger = Ledger()
-    ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)
+    ledger.instance_started("i-1", "c7g.xlarge", Market.SPOT, at=0)
     assert ledger.total(now=HOUR).instances == pytest.approx(0.145 * 0.39)
 
 
 def test_a_second_is_billed_as_a_minute():
     ledger = Ledger()
-    ledger.instance_started("i-1", "c7g.xlarge", "on-demand", at=100)
+    ledger.instance_started("i-1", "c7g.xlarge", Market.ON_DEMAND, at=100)
     ledger.instance_ended("i-1", at=101)
     assert ledger.total(now=101).instances == pytest.approx(0.145 / 60)
 
 
 def test_a_running_instance_costs_more_every_second():
     ledger = Ledger()
-    ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)
+    ledger.instance_started("i-1", "c7g.xlarge", Market.SPOT, at=0)
     assert ledger.total(now=2 * HOUR).usd == pytest.approx(2 * ledger.total(now=HOUR).usd)
 
 
 def test_a_repeated_event_costs_nothing():
     ledger = Ledger()
     for at in (0.0, 10.0):
-        ledger.instance_started("i-1", "c7g.xlarge", "spot", at=at)
+        ledger.instance_started("i-1", "c7g.xlarge", Market.SPOT, at=at)
     for at in (HOUR, 2 * HOUR):
         ledger.instance_ended("i-1", at=at)
     assert ledger.total(now=9 * HOUR).instance_hours == pytest.approx(1)
@@ -64,8 +67,8 @@ def test_the_end_of_a_strange_instance_is_passed_over():
 
 def test_a_type_without_a_price_is_booked_and_owned_up_to():
     ledger = Ledger()
-    ledger.instance_started("i-1", "x99.huge", "spot", at=0)
-    ledger.instance_started("i-2", "c7g.xlarge", "on-demand", at=0)
+    ledger.instance_started("i-1", "x99.huge", Market.SPOT, at=0)
+    ledger.instance_started("i-2", "c7g.xlarge", Market.ON_DEMAND, at=0)
     cost = ledger.total(now=HOUR)
     assert cost.instances == pytest.approx(0.145)
     assert cost.unpriced == ("x99.huge",)
@@ -74,19 +77,23 @@ def test_a_type_without_a_price_is_booked_and_owned_up_to():
 
 def test_the_text_has_the_source_and_date_of_the_prices_and_that_it_is_simulated():
     ledger = Ledger(simulated=True)
-    ledger.instance_started("i-1", "c7g.xlarge", "on-demand", at=0)
+    ledger.instance_started("i-1", "c7g.xlarge", Market.ON_DEMAND, at=0)
     assert str(ledger.total(now=HOUR)) == "$0.1533 (AWS price list of 2026-07-20, bundled; simulated run)"
 
 
 def test_the_line_owns_up_to_an_assumed_price():
     ledger = Ledger()
-    ledger.instance_started("i-1", "c7g.xlarge", "on-demand", at=0)
-    ledger.instance_started("i-2", "c7g.xlarge", "spot", at=0)
+    ledger.instance_started("i-1", "c7g.xlarge", Market.ON_DEMAND, at=0)
+    ledger.instance_started("i-2", "c7g.xlarge", Market.SPOT, at=0)
     assert "Spot savings of c7g" in str(ledger.total(now=HOUR))
     assert "assumed" in str(ledger.total(now=HOUR))
 
 
-class Market:
+def launched(kind: str, market: Market, group: str) -> dict[str, Any]:
+    return {"type": kind, "market": market, "group": group}
+
+
+class Quotes:
     """Prices that a test moves."""
 
     region = "us-east-1"
@@ -104,8 +111,8 @@ class Market:
 
 
 def test_a_spot_price_that_moves_counts_from_then_on():
-    ledger = Ledger(market := Market(0.1))
-    ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)
+    ledger = Ledger(market := Quotes(0.1))
+    ledger.instance_started("i-1", "c7g.xlarge", Market.SPOT, at=0)
     market.usd = 0.2
     ledger.reprice(HOUR)
     market.usd = 0.3
@@ -117,16 +124,16 @@ def test_a_spot_price_that_moves_counts_from_then_on():
 
 @pytest.mark.parametrize(("since", "hours"), [(1.5 * HOUR, 1.5), (2 * HOUR, 1.0), (9 * HOUR, 1.0), (-HOUR, 3.0)])
 def test_a_new_spot_price_applies_from_the_time_that_aws_gives(since: float, hours: float):
-    ledger = Ledger(market := Market(0.1))
-    ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)
+    ledger = Ledger(market := Quotes(0.1))
+    ledger.instance_started("i-1", "c7g.xlarge", Market.SPOT, at=0)
     market.usd, market.since = 0.2, since
     ledger.reprice(2 * HOUR)
     assert ledger.total(3 * HOUR).instances == pytest.approx((3 - hours) * 0.1 + hours * 0.2)
 
 
 def test_the_first_live_price_applies_from_the_start():
-    ledger = Ledger(market := Market(0.1))
-    ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)
+    ledger = Ledger(market := Quotes(0.1))
+    ledger.instance_started("i-1", "c7g.xlarge", Market.SPOT, at=0)
     market.usd, market.kind = 0.2, "live"
     ledger.reprice(60)
     market.usd = 0.4
@@ -135,8 +142,8 @@ def test_the_first_live_price_applies_from_the_start():
 
 
 def test_times_from_ec2_replace_the_observed_ones():
-    ledger = Ledger(Market(0.1))
-    ledger.instance_started("i-1", "c7g.xlarge", "spot", at=30)
+    ledger = Ledger(Quotes(0.1))
+    ledger.instance_started("i-1", "c7g.xlarge", Market.SPOT, at=30)
     ledger.instance_ended("i-1", 2 * HOUR + 30)
     ledger.correct("i-1", 0, 2 * HOUR, "us-east-1a")
     assert ledger.total(9 * HOUR).instances == pytest.approx(0.2)
@@ -144,8 +151,8 @@ def test_times_from_ec2_replace_the_observed_ones():
 
 @pytest.mark.parametrize(("lasted", "usd"), [(HOUR - 1, 0.0), (HOUR, 0.1), (2 * HOUR, 0.2)])
 def test_spot_that_aws_interrupts_in_its_first_hour_is_free_but_for_address_and_volume(lasted: float, usd: float):
-    ledger = Ledger(Market(0.1))
-    ledger.instance_started("i-1", "c7g.xlarge", "spot", at=0)
+    ledger = Ledger(Quotes(0.1))
+    ledger.instance_started("i-1", "c7g.xlarge", Market.SPOT, at=0)
     ledger.correct("i-1", 0, lasted, "us-east-1a", taken=True)
     cost = ledger.total(9 * HOUR)
     assert cost.instances == pytest.approx(usd)
@@ -153,10 +160,10 @@ def test_spot_that_aws_interrupts_in_its_first_hour_is_free_but_for_address_and_
 
 
 def test_time_is_split_by_cause():
-    ledger = Ledger(Market(0.1))
+    ledger = Ledger(Quotes(0.1))
     happened = [
-        Event(0, "instance-launched", "i-0", "", facts={"type": "m7g.medium", "market": "on-demand", "group": "head"}),
-        Event(0, "instance-launched", "i-1", "", facts={"type": "c7g.xlarge", "market": "spot", "group": "spot"}),
+        Event(0, "instance-launched", "i-0", "", facts=launched("m7g.medium", Market.ON_DEMAND, "head")),
+        Event(0, "instance-launched", "i-1", "", facts=launched("c7g.xlarge", Market.SPOT, "default")),
         Event(100, "worker-ready", "0", "", facts={"instance": "i-1"}),
         Event(700, "spot-interruption", "0", "", facts={"instance": "i-1"}),
         Event(750, "worker-stopped", "0", "", facts={"instance": "i-1"}),
@@ -167,7 +174,7 @@ def test_time_is_split_by_cause():
     ledger.record_busy({"0": 200.0, "strange": 5.0})
     ledger.record_busy({"0": 450.0})
     cost = ledger.total(800)
-    worker = cost.by_group["spot"]
+    worker = cost.by_group["default"]
     assert cost.by_cause["boot"] == pytest.approx(worker * 100 / 800)
     assert cost.by_cause["work"] == pytest.approx(worker * 450 / 800)
     assert cost.by_cause["idle"] == pytest.approx(worker * 150 / 800)
@@ -177,12 +184,12 @@ def test_time_is_split_by_cause():
 
 
 def test_an_unknown_spot_price_counts_as_the_one_on_demand():
-    class Unknown(Market):
+    class Unknown(Quotes):
         def spot(self, instance_type: str, zone: str = "") -> Price:
             raise PriceUnknown("no source has a price")
 
     rates = Ledger(Unknown(0.0), types=("c7g.xlarge",)).rates()
-    assert rates.of("c7g.xlarge", "spot") == rates.of("c7g.xlarge", "on-demand") > 0.4
+    assert rates.of("c7g.xlarge", Market.SPOT) == rates.of("c7g.xlarge", Market.ON_DEMAND) > 0.4
 
 
 def test_a_type_without_any_price_has_no_rate_and_no_cap_can_be_kept_with_it():
@@ -199,7 +206,7 @@ def test_the_sum_is_the_sum_of_its_instances(runs):
     for number, (kind, started, lasted) in enumerate(runs):
         single = Ledger()
         for ledger in (together, single):
-            ledger.instance_started(f"i-{number}", kind, "spot", started)
+            ledger.instance_started(f"i-{number}", kind, Market.SPOT, started)
             ledger.instance_ended(f"i-{number}", started + lasted)
         alone += single.total(now=0).usd
     assert together.total(now=0).usd == pytest.approx(alone)
@@ -207,8 +214,8 @@ def test_the_sum_is_the_sum_of_its_instances(runs):
 
 def test_closing_the_ledger_ends_running_instances_and_the_cost_stops_growing():
     ledger = Ledger()
-    ledger.instance_started("i-1", "c7g.xlarge", "spot", 0.0)
-    ledger.instance_started("i-2", "c7g.xlarge", "spot", 0.0)
+    ledger.instance_started("i-1", "c7g.xlarge", Market.SPOT, 0.0)
+    ledger.instance_started("i-2", "c7g.xlarge", Market.SPOT, 0.0)
     ledger.instance_ended("i-1", 100.0)
     ledger.close(200.0)
     assert ledger.total(10_000.0) == ledger.total(200.0)

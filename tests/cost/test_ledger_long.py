@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dask_starburst.catalog.markets import Market
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.events import Event
 
@@ -15,7 +16,7 @@ def churn(ledger: Ledger, hours: int) -> None:
     """Run one instance after the other for an hour each, with a worker of its own."""
     for number in range(hours):
         at, instance = number * HOUR, f"i-{number}"
-        facts = {"type": "c7g.xlarge", "market": "spot", "group": "spot"}
+        facts = {"type": "c7g.xlarge", "market": Market.SPOT, "group": "default"}
         ledger.note(Event(at, "instance-launched", instance, "", facts=facts))
         ledger.note(Event(at + 60, "worker-ready", f"worker-{number}", "", facts={"instance": instance}))
         ledger.record_busy({f"worker-{number}": 1000.0})

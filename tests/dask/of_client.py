@@ -469,7 +469,7 @@ def closed_client(side: Side) -> Any:
 
 def restart(side: Side) -> Any:
     future = side.client.scatter("lost")
-    side.client.restart(timeout=100)
+    side.client.restart(timeout=600)
     return sorted(side.client.run(name_of).values()), future.status, plan_of(side)
 
 

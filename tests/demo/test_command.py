@@ -45,7 +45,7 @@ def test_dask_has_the_same_commands_under_our_name():
     assert main.name == "starburst"  # Dask goes by this one
 
 
-def finished(command: list[str], seconds: float = 100.0) -> subprocess.CompletedProcess[str]:
+def finished(command: list[str], seconds: float = 600.0) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; if it does not come, fail with what it has said and where it stands."""
     environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
     with subprocess.Popen(

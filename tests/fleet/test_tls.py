@@ -20,7 +20,8 @@ from distributed.security import Security
 from dask_starburst.cluster.processes import SchedulerTask
 from dask_starburst.errors import BadArgument, SchedulerFailed
 from dask_starburst.fleet.tls import LARGEST_SECRET, Certificates, adopt, issue, refusal
-from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Worker, WorkerState
+from dask_starburst.plan.groups import HEAD_PLACEMENT
+from dask_starburst.plan.loop.state import SCHEDULER, Worker, WorkerState
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +234,7 @@ class Playing:
 
     @property
     def workers(self) -> dict[str, Any]:
-        return {SCHEDULER: Worker(SCHEDULER, HEAD, self.state, 0.0)}
+        return {SCHEDULER: Worker(SCHEDULER, HEAD_PLACEMENT, self.state, 0.0)}
 
 
 def start(server: Security, client: Certificates, state: WorkerState = WorkerState.STARTED, timeout: float = 60) -> str:

@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from random import Random
 
+from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.offerings import Refusal, remember
 from dask_starburst.plan.loop.polling import Connected, booting, differing, join_instances, join_tasks, unverified
 from dask_starburst.plan.loop.reconcile import pending, step, unconfirmed
 from dask_starburst.plan.loop.state import (
-    HEAD,
     Action,
     Forget,
-    Group,
     Limits,
     Name,
     Observed,
     Retire,
     RunTask,
+    ScalingGroup,
     SetDesired,
     SetTypes,
     StopTask,
@@ -55,7 +55,7 @@ class SimulatedInstance:
     """One EC2 instance: when it registers with ECS, and when it is gone."""
 
     id: str
-    group: str
+    placement: Placement
     registers: float
     arn: str | None = None
     connected: bool = False
@@ -87,7 +87,7 @@ class SimulatedAWS:
     random: Random
     now: float = 0.0
     noisy_until: float = 0.0
-    desired: dict[str, int] = field(default_factory=dict)
+    desired: dict[Placement, int] = field(default_factory=dict)
     instances: dict[str, SimulatedInstance] = field(default_factory=dict)
     processes: dict[str, Process] = field(default_factory=dict)
     #: Task of each name at the scheduler, and when the scheduler forgets the name of a dead process.
@@ -95,8 +95,8 @@ class SimulatedAWS:
     stale: dict[Name, float] = field(default_factory=dict)
     #: Allowed types, types of each group, end of the lack of capacity of each group, and new refusals.
     allowed: tuple[str, ...] = TYPES
-    types: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    no_capacity_until: dict[str, float] = field(default_factory=dict)
+    types: dict[Placement, tuple[str, ...]] = field(default_factory=dict)
+    no_capacity_until: dict[Placement, float] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     #: Outages: start, end and kind. ``poll`` (describe calls), ``capacity`` and ``run`` calls fail; ``lost`` is as
     #: ``run``, but the task starts and only the response is lost.
@@ -109,11 +109,11 @@ class SimulatedAWS:
     @classmethod
     def like(cls, observed: Observed, now: float, random: Random, noisy_until: float) -> SimulatedAWS:
         """Return an AWS in the state `observed`."""
-        aws = cls(random, now, noisy_until, {g.name: g.desired for g in observed.groups.values()})
-        aws.types = {g.name: g.types for g in observed.groups.values()}
+        aws = cls(random, now, noisy_until, {g.placement: g.desired for g in observed.groups.values()})
+        aws.types = {g.placement: g.types for g in observed.groups.values()}
         for i in observed.instances.values():
             registers = NEVER if i.arn else now + aws.delay(1, 90)
-            instance = SimulatedInstance(i.id, i.group, registers, i.arn, i.connected, terminating=i.terminating)
+            instance = SimulatedInstance(i.id, i.placement, registers, i.arn, i.connected, terminating=i.terminating)
             instance.gone = now + aws.delay(1, 60) if i.terminating else NEVER
             aws.instances[i.id] = instance
         taken: set[str] = set()
@@ -156,8 +156,8 @@ class SimulatedAWS:
         """Draw the seconds until the scheduler detects a dead worker: immediately, or after its worker-ttl."""
         return self.random.choice([0.0, 2 * TICK, 300.0])
 
-    def alive(self, group: str) -> list[SimulatedInstance]:
-        return [m for m in self.instances.values() if m.group == group and not m.terminating]
+    def alive(self, placement: Placement) -> list[SimulatedInstance]:
+        return [m for m in self.instances.values() if m.placement == placement and not m.terminating]
 
     def running(self) -> list[Process]:
         return [p for p in self.processes.values() if p.status != "STOPPED"]
@@ -169,30 +169,30 @@ class SimulatedAWS:
         self.now += seconds
         if self.noisy:
             self._inject_losses()
-        for group in self.desired:
-            self._auto_scale(group)
+        for placement in self.desired:
+            self._auto_scale(placement)
         for instance in list(self.instances.values()):
             self._advance_instance(instance)
         for process in self.running():
             self._advance_task(process)
         self._detect_dead_processes()
 
-    def _auto_scale(self, group: str) -> None:
-        alive = self.alive(group)
-        if self.desired[group] > len(alive) and self.now < self.no_capacity_until.get(group, 0.0):
+    def _auto_scale(self, placement: Placement) -> None:
+        alive = self.alive(placement)
+        if self.desired[placement] > len(alive) and self.now < self.no_capacity_until.get(placement, 0.0):
             type = self.random.choice(["", *self.allowed])
-            self.refusals.append(Refusal(group, "capacity", "no capacity", self.now, type))
+            self.refusals.append(Refusal(placement, "capacity", "no capacity", self.now, type))
             return
-        for _ in range(self.desired[group] - len(alive)):
+        for _ in range(self.desired[placement] - len(alive)):
             self.launched += 1
             # In the noisy time the agent of some instances never connects.
             faulty = self.noisy and self._lost()
             name = f"i-new-{self.launched}"
             registers = NEVER if faulty else self.now + self.boot_time()
-            allowed = self.types.get(group, self.allowed)
+            allowed = self.types.get(placement, self.allowed)
             type = self.random.choice(allowed) if self.mixed else allowed[0]
-            self.instances[name] = SimulatedInstance(name, group, registers, type=type)
-        for instance in self.random.sample(alive, max(0, len(alive) - self.desired[group])):
+            self.instances[name] = SimulatedInstance(name, placement, registers, type=type)
+        for instance in self.random.sample(alive, max(0, len(alive) - self.desired[placement])):
             self._start_termination(instance)
 
     def _start_termination(self, instance: SimulatedInstance) -> None:
@@ -243,9 +243,9 @@ class SimulatedAWS:
         return self.noisy and self.random.random() < LOSS
 
     def _inject_losses(self) -> None:
-        for group in self.desired:
+        for placement in self.desired:
             if self._lost():
-                self.no_capacity_until[group] = min(self.now + self.delay(5, 400), self.noisy_until)
+                self.no_capacity_until[placement] = min(self.now + self.delay(5, 400), self.noisy_until)
         for instance in self.instances.values():
             if self._lost():
                 self._start_termination(instance)  # a Spot interruption: Auto Scaling replaces it
@@ -266,12 +266,12 @@ class SimulatedAWS:
         if self._lost():
             return self.random.random() < 0.5  # request lost, or refused
         match action:
-            case SetDesired(group, desired):
-                self.desired[group] = desired
-            case SetTypes(group, types):
-                self.types[group] = types
-            case Terminate(instance, group):
-                return self._terminate(instance, group)
+            case SetDesired(placement, desired):
+                self.desired[placement] = desired
+            case SetTypes(placement, types):
+                self.types[placement] = types
+            case Terminate(instance, placement):
+                return self._terminate(instance, placement)
             case StopTask(task):
                 process = self.processes.get(task)
                 if process is not None:
@@ -282,12 +282,12 @@ class SimulatedAWS:
                 self._forget(worker)
         return True
 
-    def _terminate(self, name: str, group: str) -> bool:
+    def _terminate(self, name: str, placement: Placement) -> bool:
         instance = self.instances.get(name)
-        if instance is None or instance.terminating or self.desired[group] == 0:
+        if instance is None or instance.terminating or self.desired[placement] == 0:
             return False  # AWS refuses to go below the minimum size
         self._start_termination(instance)
-        self.desired[group] -= 1
+        self.desired[placement] -= 1
         return True
 
     def _retire(self, worker: Name) -> None:
@@ -327,14 +327,14 @@ class SimulatedFleet:
     unreachable: bool = False
     described: dict[str, float] = field(default_factory=dict)
 
-    def request(self, requested: Iterable[Name], group: str) -> None:
+    def request(self, requested: Iterable[Name], placement: Placement) -> None:
         """Request exactly these workers in the group."""
         names, now = set(requested), self.aws.now
         for name, worker in self.workers.items():
-            if worker.group == group:
+            if worker.placement == placement:
                 self.workers[name] = replace(worker, requested=name in names)
         for name in sorted(names - self.workers.keys()):
-            self.workers[name] = Worker(name, group, since=now, not_before=now)
+            self.workers[name] = Worker(name, placement, since=now, not_before=now)
 
     def requested(self) -> list[Worker]:
         return [w for w in self.workers.values() if w.requested]
@@ -364,7 +364,7 @@ class SimulatedFleet:
     def _poll(self) -> None:
         """Observe as much, and as late, as `fleet.controller.observe` does."""
         aws, before, now = self.aws, self.observed, self.aws.now
-        present = [(m.id, m.group, m.type, m.terminating) for m in aws.instances.values()]
+        present = [(m.id, m.placement, m.type, m.terminating) for m in aws.instances.values()]
         refresh = now - self.refreshed >= FULL_REFRESH
         instances = join_instances(present, None, before, now)
         known = replace(before, instances=instances, members=frozenset(aws.members))
@@ -383,7 +383,8 @@ class SimulatedFleet:
         self.described = {arn: at for arn, at in self.described.items() if arn in tasks} | dict.fromkeys(requested, now)
         seen = Observed(
             groups={
-                n: Group(n, desired, aws.types.get(n, aws.allowed), aws.allowed) for n, desired in aws.desired.items()
+                n: ScalingGroup(n, desired, aws.types.get(n, aws.allowed), aws.allowed)
+                for n, desired in aws.desired.items()
             },
             instances=instances,
             tasks=tasks,
@@ -409,7 +410,9 @@ class SimulatedFleet:
             self._run(action)
         elif self.aws.down("capacity"):
             if isinstance(action, SetDesired):
-                waiting = {n: unanswered(w, self.aws.now) for n, w in self.workers.items() if w.group == action.group}
+                waiting = {
+                    n: unanswered(w, self.aws.now) for n, w in self.workers.items() if w.placement == action.placement
+                }
                 self.workers |= waiting
         elif not self.aws.execute(action) or isinstance(action, Retire | Forget):
             self._clear_in_flight(action)
@@ -443,8 +446,8 @@ class SimulatedFleet:
         tasks = {p.arn for p in aws.running()}
         occupied = {p.instance for p in aws.running()}
         # A worker counts in the group where it runs: one that was adopted on another group's instance stays there.
-        home = {m.arn: m.group for m in aws.instances.values()}
-        used = {g: sum(home.get(w.instance, w.group) == g for w in requested) for g in aws.desired}
+        home = {m.arn: m.placement for m in aws.instances.values()}
+        used = {g: sum(home.get(w.instance, w.placement) == g for w in requested) for g in aws.desired}
         groups = {g: n + self.limits.spare.get(g, 0) for g, n in used.items()}
         return (
             len(requested) == len(self.workers)
@@ -452,11 +455,11 @@ class SimulatedFleet:
             and tasks == {w.task for w in requested}
             and aws.desired == groups
             and not self.observed.refusals  # once they expire, all types are launched again
-            and all(set(aws.types.get(w.group, aws.allowed)) == set(aws.allowed) for w in requested)
+            and all(set(aws.types.get(w.placement, aws.allowed)) == set(aws.allowed) for w in requested)
             and all(len(aws.alive(g)) == n for g, n in groups.items())
             and not any(m.terminating for m in aws.instances.values())
             and all(m.connected or m.arn in occupied for m in aws.instances.values())  # the spares are usable
-            and set(aws.members) - {HEAD} == {w.name for w in requested}
+            and set(aws.members) == {w.name for w in requested}
         )
 
 

@@ -10,12 +10,12 @@ from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.state import (
     Action,
     Forget,
-    Group,
     Instance,
     Limits,
     Observed,
     Retire,
     RunTask,
+    ScalingGroup,
     SetDesired,
     SetTypes,
     StopTask,
@@ -24,9 +24,10 @@ from dask_starburst.plan.loop.state import (
     Worker,
     WorkerState,
 )
+from tests.support.placements import ON_DEMAND, SPOT, WITH_FALLBACK
 
 NOW = 1000.0
-GROUPS = ("spot", "on-demand")
+PLACEMENTS = (SPOT, ON_DEMAND)
 TYPES = ("c7g.xlarge", "m7g.xlarge")
 NAMES = tuple("abcd")
 TASKS = tuple(f"task-{n}" for n in range(6))
@@ -52,7 +53,7 @@ def instances(draw: st.DrawFn, name: str) -> Instance:
     launched = draw(past)
     return Instance(
         id=name,
-        group=draw(st.sampled_from(GROUPS)),
+        placement=draw(st.sampled_from(PLACEMENTS)),
         type="c7g.xlarge",
         arn=arn,
         connected=connected,
@@ -83,7 +84,7 @@ def workers(draw: st.DrawFn, name: str) -> Worker:
     state = draw(st.sampled_from(WorkerState))
     return Worker(
         name=name,
-        group=draw(st.sampled_from(GROUPS)),
+        placement=draw(st.sampled_from(PLACEMENTS)),
         state=state,
         since=draw(past),
         requested=draw(st.sampled_from([True, True, False])),
@@ -97,11 +98,13 @@ def workers(draw: st.DrawFn, name: str) -> Worker:
 
 
 actions: st.SearchStrategy[Action] = st.one_of(
-    st.builds(SetDesired, st.sampled_from(GROUPS), st.integers(0, 6)),
-    st.builds(SetTypes, st.sampled_from(GROUPS), st.sampled_from([TYPES, TYPES[:1]])),
-    st.builds(RunTask, st.sampled_from(NAMES), st.sampled_from(GROUPS), st.integers(0, 2), st.sampled_from(INSTANCES)),
+    st.builds(SetDesired, st.sampled_from(PLACEMENTS), st.integers(0, 6)),
+    st.builds(SetTypes, st.sampled_from(PLACEMENTS), st.sampled_from([TYPES, TYPES[:1]])),
+    st.builds(
+        RunTask, st.sampled_from(NAMES), st.sampled_from(PLACEMENTS), st.integers(0, 2), st.sampled_from(INSTANCES)
+    ),
     st.builds(StopTask, st.sampled_from(TASKS), st.just("no longer requested")),
-    st.builds(Terminate, st.sampled_from(INSTANCES), st.sampled_from(GROUPS)),
+    st.builds(Terminate, st.sampled_from(INSTANCES), st.sampled_from(PLACEMENTS)),
     st.builds(Retire, st.sampled_from(NAMES)),
     st.builds(Forget, st.sampled_from(NAMES)),
 )
@@ -110,7 +113,7 @@ actions: st.SearchStrategy[Action] = st.one_of(
 some_types = st.sampled_from([TYPES, TYPES[:1], TYPES[1:]])
 refusals = st.builds(
     Refusal,
-    st.sampled_from(GROUPS),
+    st.sampled_from(PLACEMENTS),
     st.sampled_from(["capacity", "capacity", "quota", "fault"]),
     st.just("message of AWS"),
     past,
@@ -122,7 +125,7 @@ refusals = st.builds(
 def situations(draw: st.DrawFn) -> Situation:
     """Return requested workers and an observed state that may contradict each other."""
     observed = Observed(
-        groups={name: Group(name, draw(st.integers(0, 6)), draw(some_types), TYPES) for name in GROUPS},
+        groups={name: ScalingGroup(name, draw(st.integers(0, 6)), draw(some_types), TYPES) for name in PLACEMENTS},
         instances={name: draw(instances(name)) for name in sorted(draw(st.sets(st.sampled_from(INSTANCES))))},
         tasks={arn: draw(tasks(arn)) for arn in sorted(draw(st.sets(st.sampled_from(TASKS))))},
         members=draw(st.frozensets(st.sampled_from(NAMES))),
@@ -136,9 +139,9 @@ def situations(draw: st.DrawFn) -> Situation:
 limits = st.builds(
     Limits,
     warm=st.sampled_from([0.0, 0.0, 30.0, 300.0]),
-    spare=st.sampled_from([{}, {}, {}, {"spot": 1}, {"spot": 3}]),
+    spare=st.sampled_from([{}, {}, {}, {SPOT: 1}, {SPOT: 3}]),
     # Many attempts, because these tests do not cover workers that fail permanently.
     attempts=st.just(1000),
     backoff=st.just(1.0),
-    fallback_groups=st.sampled_from([(), GROUPS]),
+    placements=st.sampled_from([{}, WITH_FALLBACK]),
 )

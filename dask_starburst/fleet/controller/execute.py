@@ -12,7 +12,6 @@ from dask_starburst.aws import autoscaling, ecs, faults
 from dask_starburst.errors import AWSUnavailable, StarburstError
 from dask_starburst.fleet.controller import explain, observe
 from dask_starburst.plan.loop.state import (
-    HEAD,
     Action,
     Forget,
     Instance,
@@ -63,8 +62,8 @@ class Executor:
             *(self._guarded(self._one(action), action) for action in single),
             *(
                 self._guarded(self._terminate(part))
-                for group in sorted({end.group for end in ends})
-                for part in autoscaling.batches([end for end in ends if end.group == group])
+                for place in sorted({end.placement for end in ends})
+                for part in autoscaling.batches([end for end in ends if end.placement == place])
             ),
             *(self._guarded(self._run(batch)) for batch in fleet.launcher.batches(runs, fleet.observed)),
         )
@@ -90,7 +89,7 @@ class Executor:
             # The action stays in flight, so that it is retried only after a while.
             self._fleet.troubled(error)
             if isinstance(action, SetDesired):
-                waiting = [w for w in self._fleet.workers.values() if w.group == action.group]
+                waiting = [w for w in self._fleet.workers.values() if w.placement == action.placement]
                 self._not_requested(waiting, error)
 
     def _not_requested(self, workers: Iterable[Worker], error: StarburstError) -> None:
@@ -104,14 +103,14 @@ class Executor:
     async def _one(self, action: Action) -> None:
         pool = self._fleet.pool
         match action:
-            case SetDesired(group, desired):
-                await pool.set_desired(group, desired)
-                text = f"group {group}: requested {desired} instance{'' if desired == 1 else 's'}"
-                self._fleet.emit("capacity-requested", group, text, desired=desired)
-            case SetTypes(group, types):
-                await pool.set_types(group, types)
-                text = f"group {group}: launching only {', '.join(types)} from now on"
-                self._fleet.emit("types-chosen", group, text, logging.DEBUG, types=types)
+            case SetDesired(placement, desired):
+                await pool.set_desired(placement, desired)
+                text = f"group {placement}: requested {desired} instance{'' if desired == 1 else 's'}"
+                self._fleet.emit("capacity-requested", str(placement), text, desired=desired)
+            case SetTypes(placement, types):
+                await pool.set_types(placement, types)
+                text = f"group {placement}: launching only {', '.join(types)} from now on"
+                self._fleet.emit("types-chosen", str(placement), text, logging.DEBUG, types=types)
             case StopTask(task, reason):
                 await ecs.stop_task(pool.aws, pool.name, task, reason)
             case Retire(worker):
@@ -137,7 +136,7 @@ class Executor:
                 text = explain.instance_given_up(self._fleet.observed.instances[action.instance], action.reason)
                 self._fleet.emit("instance-given-up", action.instance, text, logging.WARNING)
         try:
-            name = pool.names.group(batch[0].group)
+            name = pool.names.group(batch[0].placement)
             await autoscaling.terminate(pool.aws, name, [action.instance for action in batch])
         except StarburstError:
             if len(batch) == 1:
@@ -189,7 +188,7 @@ class Executor:
     def _refused(self, worker: Worker, why: str, *, passing: bool) -> None:
         reason = f"ECS refused its task: {why}"
         if worker.reason != reason:  # the same answer to each attempt is emitted once
-            text = f"{'the scheduler' if worker.group == HEAD else f'worker {worker.name}'} waits: {reason}; retrying"
+            text = f"{worker.label} waits: {reason}; retrying"
             self._fleet.emit("task-refused", worker.name, text, logging.INFO if passing else logging.WARNING)
         self._fleet.workers[worker.name] = refused(worker, reason, passing=passing)
 
@@ -211,22 +210,22 @@ class Executor:
         for gone in before.instances.keys() - after.instances.keys():
             if not before.instances[gone].terminating:
                 self._terminated(before.instances[gone])
-        known = {(r.group, r.type, r.text) for r in before.refusals}
+        known = {(r.placement, r.type, r.text) for r in before.refusals}
         for refusal in after.refusals:
-            if (refusal.group, refusal.type, refusal.text) not in known:
-                text = explain.launch_refused(refusal, after.groups.get(refusal.group), after.refusals)
+            if (refusal.placement, refusal.type, refusal.text) not in known:
+                text = explain.launch_refused(refusal, after.groups.get(refusal.placement), after.refusals)
                 facts = {"type": refusal.type, "why": refusal.kind}
-                self._fleet.emit("launch-failed", refusal.group, text, logging.WARNING, **facts)
+                self._fleet.emit("launch-failed", str(refusal.placement), text, logging.WARNING, **facts)
 
     def _compare_instance(self, old: Instance | None, new: Instance) -> None:
         emit = self._fleet.emit
         if old is None and not new.terminating:
-            market = "spot" if new.group == "spot" else "on-demand"
+            market = new.placement.market
             state = "is warm and ready for a task" if new.connected else "is booting"
             text = f"instance {new.id} ({new.type}, {market}) {state}"
-            emit("instance-launched", new.id, text, type=new.type, market=market, group=new.group)
+            emit("instance-launched", new.id, text, type=new.type, market=market, group=new.placement.group)
         if new.connected and old is not None and not old.seen:
-            text = f"instance {new.id} is ready for {'the scheduler' if new.group == HEAD else 'a worker'}"
+            text = f"instance {new.id} is ready for {'the scheduler' if new.placement.is_head else 'a worker'}"
             emit("instance-connected", new.id, text)
         if old is not None and new.terminating and not old.terminating:
             self._terminated(new)

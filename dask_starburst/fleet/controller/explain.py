@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dask_starburst.aws import faults
 from dask_starburst.errors import CapacityUnavailable, StarburstError, WorkerFailed
 from dask_starburst.plan.loop.offerings import Refusal
-from dask_starburst.plan.loop.state import HEAD, Group, Instance, Limits, Worker
+from dask_starburst.plan.loop.state import Instance, Limits, ScalingGroup, Worker
 from dask_starburst.plan.loop.worker import by_itself, rest_of
 
 #: The beginning of our own reasons, and the next step.
@@ -30,16 +30,15 @@ def hint(reason: str) -> str:
     return next((advice for words, advice in _OURS.items() if reason.startswith(words)), "")
 
 
-def launch_refused(refusal: Refusal, group: Group | None, refusals: Iterable[Refusal]) -> str:
+def launch_refused(refusal: Refusal, group: ScalingGroup | None, refusals: Iterable[Refusal]) -> str:
     """Return the message of a launch that AWS refused: AWS's text, what else was tried, the next step."""
-    market = "on-demand" if refusal.group == HEAD else refusal.group
-    what = f"no {market} {refusal.type or 'instance'}"
-    failed = {r.type for r in refusals if r.group == refusal.group and r.type}
+    what = f"no {refusal.placement.market} {refusal.type or 'instance'}"
+    failed = {r.type for r in refusals if r.placement == refusal.placement and r.type}
     allowed = group.allowed if group else ()
     tried = f"; {len(failed)} of {len(allowed)} allowed types have failed lately" if failed and len(allowed) > 1 else ""
     left = len(allowed) > len(failed) > 0
     following = "AWS is trying the others." if left else faults.launch_meaning(refusal.text).advice
-    purpose = "the scheduler" if refusal.group == HEAD else "a worker"
+    purpose = "the scheduler" if refusal.placement.is_head else "a worker"
     return f"{what} for {purpose}: {refusal.text.rstrip('.')}{tried}. {following}"
 
 
@@ -56,11 +55,10 @@ def instance_given_up(instance: Instance, reason: str) -> str:
 
 def failure(worker: Worker, reason: str, lines: list[str], attempts: int, then: str = "") -> str:
     """Return the message of an attempt to start a process that failed, and what follows."""
-    subject = "the scheduler" if worker.group == HEAD else f"worker {worker.name}"
     tail = "".join(f"\n    {line}" for line in lines[-LOG_LINES:])
     retrying = ", retrying" if worker.attempt + 1 < attempts else ""
     count = f"attempt {worker.attempt + 1} of {attempts}{retrying}"
-    message = f"{subject} failed to start ({count}): {reason.rstrip('.')}."
+    message = f"{worker.label} failed to start ({count}): {reason.rstrip('.')}."
     advice = faults.launch_meaning(reason).advice if worker.unserved else hint(reason)
     if advice := advice or (_PROCESS if tail else ""):
         message += f" {advice}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dask.utils import format_bytes
 
+from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.interruptions import Notice, Outcome, Succession, outcome, to_move_back
 from dask_starburst.plan.loop.offerings import REFUSAL_TTL, Refusal
 from dask_starburst.plan.loop.state import Instance, Limits, Name, Worker, WorkerState
@@ -87,7 +88,7 @@ class Interruptions:
     dask : InterruptionsClient
         The scheduler and SpecCluster.
     limits : Limits
-        Provides the fallback groups.
+        Provides the placements of each group.
     on_rebalance : {"replace", "ignore"}
         What to do after a rebalance recommendation.
     """
@@ -179,10 +180,10 @@ class Interruptions:
         new = await self.dask.replace(worker.name)
         self._gaps[new] = (worker.name, None)
 
-    async def _start_succession(self, worker: Worker, group: str | None) -> None:
+    async def _start_succession(self, worker: Worker, placement: Placement | None) -> None:
         self.pending_replacement.add(worker.name)
         new = await self.dask.replace(worker.name)
-        self._successions.append(Succession(worker.name, new, group))
+        self._successions.append(Succession(worker.name, new, placement))
 
     def exempt_lost(self, worker: Worker) -> None:
         """Exempt tasks from suspicion for a worker whose instance AWS took without a notice."""
@@ -203,14 +204,16 @@ class Interruptions:
         due = [(one, what) for one in self._successions if (what := outcome(one, self.fleet.workers)) is not None]
         going = [w for w in self.fleet.workers.values() if w.instance in draining and w.requested]
         drained = [w for w in going if (w.name, w.launch) not in self._announced]
-        back = None
+        back: tuple[Worker, Placement] | None = None
         if not self._successions and self.fleet.pool.aws.now() >= self._move_back_after:
             back = to_move_back(self.fleet.workers.values(), self.fleet.observed, self.limits)
         if due or drained or back:
             self._busy = True
             self.fleet.spawn(self._act(due, drained, back))
 
-    async def _act(self, due: list[tuple[Succession, Outcome]], drained: list[Worker], back: Worker | None) -> None:
+    async def _act(
+        self, due: list[tuple[Succession, Outcome]], drained: list[Worker], back: tuple[Worker, Placement] | None
+    ) -> None:
         try:
             for one, what in due:
                 await self._end_succession(one, what)
@@ -219,10 +222,10 @@ class Interruptions:
                     await self.dask.announce_drain(worker.name)
                     self._announced.add((worker.name, worker.launch))
             if back is not None:
-                preferred = self.limits.fallback_groups[0]
-                text = f"worker {back.name} moves back to {preferred} once an instance is available there"
-                self.fleet.emit("worker-moves-back", back.name, text)
-                await self._start_succession(back, preferred)
+                worker, preferred = back
+                text = f"worker {worker.name} moves back to {preferred} once an instance is available there"
+                self.fleet.emit("worker-moves-back", worker.name, text)
+                await self._start_succession(worker, preferred)
         finally:
             self._busy = False
 
@@ -234,7 +237,7 @@ class Interruptions:
         self.pending_replacement.discard(one.old)
         if what.retire:
             new = self.fleet.workers.get(one.new)
-            self.counts.moved_back += one.group is not None and new is not None and new.state is WorkerState.READY
+            self.counts.moved_back += one.placement is not None and new is not None and new.state is WorkerState.READY
             self.fleet.cancel(one.old)
 
     def _instance(self, worker: Worker) -> Instance | None:
@@ -246,7 +249,7 @@ class Interruptions:
         if instance is not None:
             now = self.fleet.pool.aws.now()
             text = f"{why} of {instance.id}"
-            self.fleet.refuse(Refusal(instance.group, "capacity", text, now, instance.type))
+            self.fleet.refuse(Refusal(instance.placement, "capacity", text, now, instance.type))
 
     def _close_gaps(self) -> None:
         """Add up the time without either the old worker or the new one."""

@@ -11,8 +11,9 @@ from tlz import partition_all
 
 from dask_starburst.aws import ec2
 from dask_starburst.fleet.pool.pool import Pool
-from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Action, Observed, RunTask
-from dask_starburst.plan.requests.sizing import WorkerSize, memory_limit
+from dask_starburst.plan.groups import Placement, WorkerGroup
+from dask_starburst.plan.loop.state import SCHEDULER, Action, Observed, RunTask
+from dask_starburst.plan.requests.sizing import memory_limit
 from dask_starburst.plan.requests.tasks import MOST_TASKS, Launch, Place, run_request
 
 
@@ -23,16 +24,16 @@ class Launcher:
     Parameters
     ----------
     definitions : dict
-        Task definition ARN by role, ``scheduler`` and ``worker``.
+        Task definition ARN by group.
     port : int
         The scheduler's TCP port.
-    sizes : dict
-        The size of the one task that an instance runs: by instance type, and for ``head``.
+    groups : dict
+        The groups of the scheduler and the workers, by name.
     """
 
     definitions: dict[str, str]
     port: int
-    sizes: dict[str, WorkerSize]
+    groups: dict[str, WorkerGroup]
     head: str | None = None
     private: str = ""
     public: str = ""
@@ -43,7 +44,7 @@ class Launcher:
         EC2 assigns the private address while the instance is still pending, so that workers can start concurrently
         with the scheduler. The public address follows later.
         """
-        alive = [i.id for i in observed.instances.values() if i.group == HEAD and not i.terminating]
+        alive = [i.id for i in observed.instances.values() if i.placement.is_head and not i.terminating]
         if not alive or (self.head == alive[0] and self.public):
             return
         self.head = alive[0]
@@ -51,7 +52,7 @@ class Launcher:
 
     def ready_for(self, action: Action) -> bool:
         """Whether an action can be executed yet: workers need the address of their scheduler."""
-        return not isinstance(action, RunTask) or action.group == HEAD or bool(self.private)
+        return not isinstance(action, RunTask) or action.placement.is_head or bool(self.private)
 
     @property
     def scheduler_address(self) -> str:
@@ -64,17 +65,17 @@ class Launcher:
         return f"tls://{self.public or self.private}:{self.port}"
 
     def batches(self, runs: Iterable[RunTask], observed: Observed) -> list[list[RunTask]]:
-        """Group tasks into RunTask calls: each of one group, on instances of one type."""
-        alike: dict[tuple[str, str], list[RunTask]] = defaultdict(list)
+        """Group tasks into RunTask calls: each of one placement, on instances of one type."""
+        alike: dict[tuple[Placement, str], list[RunTask]] = defaultdict(list)
         for run in runs:
-            alike[run.group, observed.instances[run.instance].type].append(run)
+            alike[run.placement, observed.instances[run.instance].type].append(run)
         return [list(part) for same in alike.values() for part in partition_all(MOST_TASKS, same)]
 
     def request(self, pool: Pool, batch: list[RunTask], observed: Observed) -> dict[str, Any]:
         """Return the RunTask request of a batch of workers, or of the scheduler."""
-        group, instance = batch[0].group, observed.instances[batch[0].instance]
-        role = SCHEDULER if group == HEAD else "worker"
-        size = self._size(HEAD if group == HEAD else instance.type)
+        placement, instance = batch[0].placement, observed.instances[batch[0].instance]
+        role = SCHEDULER if placement.is_head else "worker"
+        size = self.groups[placement.group].size_on(instance.type)
         limit = min(size.memory_limit, memory_limit(size.task_memory))
         known = ((run, observed.instances[run.instance].arn or "") for run in batch)
         places = tuple(Place(run.instance, arn.rpartition("/")[2], run.worker, run.launch, limit) for run, arn in known)
@@ -82,17 +83,13 @@ class Launcher:
             Launch(
                 pool=pool.name,
                 session=pool.session,
-                group=group,
+                placement=placement,
                 role=role,
-                definition=self.definitions[role],
+                definition=self.definitions[placement.group],
                 places=places,
                 cpu=size.task_cpu,
                 memory=size.task_memory,
-                environment={} if group == HEAD else {"STARBURST_SCHEDULER": self.scheduler_address},
+                environment={} if placement.is_head else {"STARBURST_SCHEDULER": self.scheduler_address},
                 tags=pool.tags,
             )
         )
-
-    def _size(self, kind: str) -> WorkerSize:
-        # An unknown type gets the size that fits on all types.
-        return self.sizes.get(kind) or min(self.sizes.values(), key=lambda s: s.task_memory)

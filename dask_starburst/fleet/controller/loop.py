@@ -25,10 +25,11 @@ from dask_starburst.fleet.controller.troubles import Troubles
 from dask_starburst.fleet.controller.unrunnable import UnrunnableClient, watch
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool
+from dask_starburst.plan.groups import HEAD, HEAD_PLACEMENT
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.polling import pause
 from dask_starburst.plan.loop.reconcile import step
-from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Action, Limits, Name, Observed, Worker, WorkerState
+from dask_starburst.plan.loop.state import SCHEDULER, Action, Limits, Name, Observed, Worker, WorkerState
 from dask_starburst.plan.loop.worker import delayed, fell_back, given_up, reset, rested, retried, track
 from dask_starburst.plan.requests.tasks import LOG_GROUP
 
@@ -130,12 +131,13 @@ class Fleet:
     # -- requested workers ----------------------------------------------------------------------
 
     def request(self, name: Name, group: str) -> None:
-        """Request a process; the loop starts it."""
+        """Request a process of a group; the loop starts it."""
+        placement = HEAD_PLACEMENT if group == HEAD else self._limits.placements[group][0]
         old = self.workers.get(name)
         now = self.pool.aws.now()
         if old is None:
             # Launch numbers continue after those of earlier workers: ECS remembers their client tokens.
-            self.workers[name] = Worker(name, group, since=now, not_before=now, launch=self._launches)
+            self.workers[name] = Worker(name, placement, since=now, not_before=now, launch=self._launches)
         elif not old.requested:
             self.workers[name] = replace(old, requested=True)
         self.wake()
@@ -156,7 +158,7 @@ class Fleet:
         """Give the workers that were given up long enough ago a new set of attempts, because there is work for them."""
         now = self.pool.aws.now()
         for worker in self.failed():
-            if worker.group != HEAD and rested(worker, now, self._limits):
+            if not worker.is_scheduler and rested(worker, now, self._limits):
                 self.workers[worker.name] = fresh = retried(worker, now, self._limits)
                 self._emit_transition(worker, fresh)
                 self.wake()
@@ -304,7 +306,7 @@ class Fleet:
     def _emit_transition(self, old: Worker, new: Worker) -> None:
         if fell_back(old, new, self._limits):
             why = new.reason or "no instance was launched in time"
-            text = f"{_label(new)} falls back to {new.group}: no {old.group} capacity ({why})"
+            text = f"{new.label} falls back to {new.placement}: no {old.placement} capacity ({why})"
             self.emit("worker-fallback", new.name, text, logging.WARNING)
             self.spot.counts.fallbacks += 1
         if (new.state, new.attempt) == (old.state, old.attempt):
@@ -312,25 +314,25 @@ class Fleet:
         if new.attempt > old.attempt or new.state is S.FAILED:
             self.spawn(self._explain(old, new))
         elif old.state is S.FAILED and new.rounds > old.rounds:
-            self.emit("worker-retried", new.name, f"{_label(new)} was given up; retrying it after its rest")
+            self.emit("worker-retried", new.name, f"{new.label} was given up; retrying it after its rest")
         elif new.transient_failures > old.transient_failures:
-            text = f"{_label(new)} was ended by AWS: {new.reason}; restarting it"
+            text = f"{new.label} was ended by AWS: {new.reason}; restarting it"
             self.emit("worker-delayed", new.name, text, logging.WARNING)
         elif new.state is S.READY:
             seconds = self.pool.aws.now() - old.since
-            text = f"{_label(new)} is up ({seconds:.1f} s after placement)"
+            text = f"{new.label} is up ({seconds:.1f} s after placement)"
             self.emit("worker-ready", new.name, text, instance=observe.instance_of(self.observed, new))
         elif old.state is S.READY and new.state in (S.LOST, S.REQUESTED, S.CAPACITY):
             self._lost(old, new)
         elif new.state is S.RETIRING:
-            self.emit("worker-retiring", new.name, f"{_label(new)} is transferring its data and will close")
+            self.emit("worker-retiring", new.name, f"{new.label} is transferring its data and will close")
         elif new.state is S.STOPPED and old.task:
             where = observe.instance_of(self.observed, old)
-            self.emit("worker-stopped", new.name, f"{_label(new)} has stopped", instance=where)
+            self.emit("worker-stopped", new.name, f"{new.label} has stopped", instance=where)
 
     def _lost(self, old: Worker, new: Worker) -> None:
-        if new.group != HEAD:
-            text = f"{_label(new)} lost: {new.reason}; replacing it. {explain.hint(new.reason)}"
+        if not new.is_scheduler:
+            text = f"{new.label} lost: {new.reason}; replacing it. {explain.hint(new.reason)}"
             where = observe.instance_of(self.observed, old)
             self.emit("worker-lost", new.name, text.rstrip(), logging.WARNING, instance=where)
             self.spot.exempt_lost(old)
@@ -344,11 +346,11 @@ class Fleet:
         lines = await self.log_tail(old) if old.task else []
         attempt = old.attempt if not final else new.attempt
         failed = replace(old, attempt=attempt, unserved=new.unserved)
-        then = explain.rest(new, self._limits) if final and new.group != HEAD else ""
+        then = explain.rest(new, self._limits) if final and not new.is_scheduler else ""
         text = explain.failure(failed, new.reason, lines, self._limits.attempts, then)
         level = logging.ERROR if final else logging.WARNING
         self.emit("worker-failed", new.name, text, level)
-        if final and new.group == HEAD:
+        if final and new.is_scheduler:
             self.fail(SchedulerFailed(text))
         elif final and new.name in self.workers:  # it may have been cancelled while its log was read
             self._explained[new.name] = new.launch, explain.given_up(new, text)
@@ -356,7 +358,7 @@ class Fleet:
 
     async def log_tail(self, worker: Worker, lines: int = explain.LOG_LINES) -> list[str]:
         """Return the newest log lines of a process, also of an ended one."""
-        role = SCHEDULER if worker.group == HEAD else "worker"
+        role = SCHEDULER if worker.is_scheduler else "worker"
         stream = f"{self.pool.name}/{role}/{(worker.task or '').rpartition('/')[2]}"
         try:
             return await logs.tail(self.pool.aws, LOG_GROUP, stream, lines)
@@ -393,7 +395,3 @@ class Fleet:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
-
-
-def _label(worker: Worker) -> str:
-    return "the scheduler" if worker.group == HEAD else f"worker {worker.name}"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from dask_starburst.aws import autoscaling, ecs, faults
 from dask_starburst.errors import AWSUnavailable, LeaseExpired
 from dask_starburst.fleet.pool.pool import Pool
+from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.offerings import Refusal, remember
 from dask_starburst.plan.loop.polling import (
     FULL_REFRESH_POLLS,
@@ -23,7 +24,7 @@ from dask_starburst.plan.loop.polling import (
     unverified,
 )
 from dask_starburst.plan.loop.reconcile import pending, unconfirmed
-from dask_starburst.plan.loop.state import Action, Group, Name, Observed, Task, Worker
+from dask_starburst.plan.loop.state import Action, Name, Observed, ScalingGroup, Task, Worker
 
 #: The error of our estimate of AWS's clock (seconds).
 _SLACK = 2.0
@@ -42,15 +43,15 @@ class Observer:
 
     def __init__(self, pool: Pool, poll: float) -> None:
         self._pool = pool
-        self._names = {pool.names.group(group): group for group in pool.groups}
+        self._names = dict(zip(pool.group_names, pool.placements, strict=True))
         self._sweep_every = FULL_REFRESH_POLLS * poll
         self._patience = TASK_CHECK_POLLS * poll
         self._swept = float("-inf")
         self._described: dict[str, float] = {}
-        self._explained: dict[str, float] = {}
+        self._explained: dict[Placement, float] = {}
         # Ignore failures in the pool from before this session claimed it.
         self._began = pool.aws.now() - _SLACK
-        self._failed: dict[str, float] = {}
+        self._failed: dict[Placement, float] = {}
         self._missed: float | None = None
         self._ids: dict[str, str] = {}
 
@@ -88,7 +89,7 @@ class Observer:
                 (i, self._names[g.name], kind, leaving) for g in groups.values() for i, kind, leaving in g.instances
             ]
         else:
-            present = [(i.id, i.group, i.type, i.terminating) for i in before.instances.values()]
+            present = [(i.id, i.placement, i.type, i.terminating) for i in before.instances.values()]
         known = replace(before, instances=join_instances(present, None, before, now), members=members)
         connected, tasks, draining = await asyncio.gather(
             self._connected(sweep or booting(known.instances.values())),
@@ -137,20 +138,20 @@ class Observer:
     async def _explain(self, observed: Observed, now: float) -> Observed:
         """Add the launches that AWS refused, for the groups that lack instances."""
         short = [
-            g.name
-            for g in observed.groups.values()
-            if now - self._explained.get(g.name, 0.0) >= self._patience and _alive(observed, g.name) < g.desired
+            place
+            for place, group in observed.groups.items()
+            if now - self._explained.get(place, 0.0) >= self._patience and _alive(observed, place) < group.desired
         ]
         found = await asyncio.gather(*map(self._failures, short))
         self._explained |= dict.fromkeys(short, now)
         new = [refusal for some in found for refusal in some]
-        return replace(observed, refusals=remember(observed.refusals, new, dict(observed.youngest), now))
+        return replace(observed, refusals=remember(observed.refusals, new, observed.youngest, now))
 
-    async def _failures(self, group: str) -> list[Refusal]:
-        since = self._failed.get(group, self._began)
-        texts = await autoscaling.failures(self._pool.aws, self._pool.names.group(group), since)
-        self._failed[group] = max((at for _, at in texts), default=since)
-        return [faults.launch_refusal(group, text, at) for text, at in texts]
+    async def _failures(self, placement: Placement) -> list[Refusal]:
+        since = self._failed.get(placement, self._began)
+        texts = await autoscaling.failures(self._pool.aws, self._pool.names.group(placement), since)
+        self._failed[placement] = max((at for _, at in texts), default=since)
+        return [faults.launch_refusal(placement, text, at) for text, at in texts]
 
     def _check_open(self, groups: Mapping[str, autoscaling.GroupSeen], now: float) -> None:
         missing = [name for name in self._names if name not in groups]
@@ -165,9 +166,9 @@ class Observer:
                 " new cluster; a longer lease= survives longer sleep."
             )
 
-    def _group(self, seen: autoscaling.GroupSeen) -> Group:
-        name = self._names[seen.name]
-        return Group(name, seen.desired, seen.types, self._pool.allowed(name))
+    def _group(self, seen: autoscaling.GroupSeen) -> ScalingGroup:
+        placement = self._names[seen.name]
+        return ScalingGroup(placement, seen.desired, seen.types, self._pool.allowed(placement))
 
 
 def instance_of(observed: Observed, worker: Worker) -> str:
@@ -210,5 +211,5 @@ def clear_in_flight(observed: Observed, actions: Collection[Action]) -> Observed
     return replace(observed, in_flight={a: t for a, t in observed.in_flight.items() if a not in actions})
 
 
-def _alive(observed: Observed, group: str) -> int:
-    return sum(i.group == group and not i.terminating for i in observed.instances.values())
+def _alive(observed: Observed, placement: Placement) -> int:
+    return sum(i.placement == placement and not i.terminating for i in observed.instances.values())

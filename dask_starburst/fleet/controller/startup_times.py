@@ -6,7 +6,7 @@ from collections import deque
 from math import floor
 
 from dask_starburst.plan.loop.adaptive import StartupTimes
-from dask_starburst.plan.loop.state import HEAD, Name, Observed, Worker, WorkerState
+from dask_starburst.plan.loop.state import Name, Observed, Worker, WorkerState
 
 #: The number of latest startups that count: images and zones change in the course of a day.
 _REMEMBERED = 50
@@ -23,7 +23,7 @@ class StartupClock:
 
     def note(self, worker: Worker, observed: Observed, now: float) -> None:
         """Record a worker's change of state; times are seconds of AWS's clock."""
-        if worker.group == HEAD:
+        if worker.is_scheduler:
             return
         if worker.state in _ON_ITS_WAY:
             self._requested.setdefault(worker.name, (now, self._polled_at))

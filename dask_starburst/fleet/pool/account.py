@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dask_starburst.aws import ec2, iam, identity, logs, placement, ssm
@@ -22,7 +23,7 @@ class Account:
     caller: str
     region: str
     subnet: Zone
-    image_id: str
+    image_ids: Mapping[str, str]
     security_group: str
     instance_profile: str
     execution_role: str
@@ -57,9 +58,9 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
         policies.scheduler_role(number),
         policies.worker_role(),
     )
-    (subnet, group), image_id, profile, arns, _ = await together(
+    (subnet, group), images, profile, arns, _ = await together(
         _network(aws, settings, types, tags),
-        ssm.recommended_ami(aws, settings.arch),
+        together(*(ssm.recommended_ami(aws, arch) for arch in settings.archs)),
         iam.ensure_instance_profile(aws, policies.instance_role(number), tags),
         together(*(iam.ensure_role(aws, role, tags) for role in roles)),
         together(
@@ -67,11 +68,13 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
             *(iam.ensure_service_linked_role(aws, *linked) for linked in policies.SERVICE_LINKED_ROLES),
         ),
     )
-    return Account(number, caller.arn, aws.region, subnet, image_id, group, profile, *arns)
+    image_ids = dict(zip(settings.archs, images, strict=True))
+    return Account(number, caller.arn, aws.region, subnet, image_ids, group, profile, *arns)
 
 
 async def _network(aws: AWS, settings: Settings, types: tuple[str, ...], tags: dict[str, str]) -> tuple[Zone, str]:
-    spot, count = settings.spot_policy != "on-demand", settings.n_workers or settings.adaptive.maximum
+    spot = any((group.spot_policy or settings.spot_policy) != "on-demand" for group in settings.groups.values())
+    count = settings.n_workers or settings.adaptive.maximum
     subnet = await placement.choose_subnet(aws, settings.network.subnet, types, spot=spot, count=count)
     group = await ec2.ensure_security_group(aws, subnet.vpc, NAMESPACE, "Dask workers among themselves", tags)
     await ec2.admit_each_other(aws, group)

@@ -16,11 +16,12 @@ from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.pool.account import Account
-from dask_starburst.plan.loop.state import HEAD
+from dask_starburst.plan.groups import HEAD_PLACEMENT, Placement
 from dask_starburst.plan.requests.garbage import Claim
 from dask_starburst.plan.requests.policies import MANAGED_TAG, NAMESPACE
 from dask_starburst.plan.requests.pool import (
     LEASE_ACTION,
+    PlacementSpec,
     PoolNames,
     PoolSpec,
     group_request,
@@ -28,7 +29,6 @@ from dask_starburst.plan.requests.pool import (
     provider_request,
     purchases,
     tags_of,
-    types_of,
     user_data,
 )
 from dask_starburst.plan.requests.reuse import WARM_TAG
@@ -58,9 +58,14 @@ class Pool:
         return self.names.pool
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        """The purposes of its groups."""
-        return (HEAD, *self.spec.worker_groups)
+    def placements(self) -> tuple[Placement, ...]:
+        """Its placements, the scheduler's first; each has an Auto Scaling group."""
+        return self.spec.placements
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The names of its Auto Scaling groups, the scheduler's first."""
+        return tuple(self.names.group(placement) for placement in self.placements)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -69,60 +74,54 @@ class Pool:
 
     async def open(self, maximum: int, until: float) -> None:
         """Allow the groups to have capacity; put a lease on each of them first."""
-        sizes = {group: 1 if group == HEAD else max(1, maximum) for group in self.groups}
-        await together(self._mark(until), *(self._open(group, size, until) for group, size in sizes.items()))
+        sizes = {place: 1 if place.is_head else max(1, maximum) for place in self.placements}
+        await together(self._mark(until), *(self._open(place, size, until) for place, size in sizes.items()))
 
-    async def _open(self, group: str, maximum: int, until: float) -> None:
-        name = self.names.group(group)
+    async def _open(self, placement: Placement, maximum: int, until: float) -> None:
+        name = self.names.group(placement)
         await autoscaling.put_lease(self.aws, name, LEASE_ACTION, until)
         # With all its types: an earlier session may have excluded some that failed then.
-        await autoscaling.set_maximum(self.aws, name, maximum, self._purchases(group, self.allowed(group)))
+        await autoscaling.set_maximum(self.aws, name, maximum, self._purchases(placement, self.allowed(placement)))
 
-    async def set_desired(self, group: str, desired: int) -> None:
-        """Set the desired capacity of a group."""
-        await autoscaling.set_desired(self.aws, self.names.group(group), desired)
+    async def set_desired(self, placement: Placement, desired: int) -> None:
+        """Set the desired capacity of a placement."""
+        await autoscaling.set_desired(self.aws, self.names.group(placement), desired)
 
-    def allowed(self, group: str) -> tuple[str, ...]:
-        """Return the instance types that a group may launch."""
-        return types_of(self.spec, group)
+    def allowed(self, placement: Placement) -> tuple[str, ...]:
+        """Return the instance types that a placement may launch."""
+        return self.spec.part(placement).types
 
-    async def set_types(self, group: str, types: tuple[str, ...]) -> None:
-        """Set the types that a group launches; running instances are not affected."""
-        await autoscaling.set_purchases(self.aws, self.names.group(group), self._purchases(group, types))
+    async def set_types(self, placement: Placement, types: tuple[str, ...]) -> None:
+        """Set the types that a placement launches; running instances are not affected."""
+        await autoscaling.set_purchases(self.aws, self.names.group(placement), self._purchases(placement, types))
 
-    def _purchases(self, group: str, types: tuple[str, ...]) -> dict[str, Any]:
-        return purchases(self.names.group(group), types, spot=group == "spot")
+    def _purchases(self, placement: Placement, types: tuple[str, ...]) -> dict[str, Any]:
+        return purchases(self.names.group(placement), types, placement.market)
 
     async def renew(self, until: float) -> None:
         """Extend the lease: the time at which AWS empties the groups."""
-        names = [self.names.group(group) for group in self.groups]
-        await together(
-            self._mark(until), *(autoscaling.put_lease(self.aws, name, LEASE_ACTION, until) for name in names)
-        )
+        leases = (autoscaling.put_lease(self.aws, name, LEASE_ACTION, until) for name in self.group_names)
+        await together(self._mark(until), *leases)
 
     async def _mark(self, until: float) -> None:
         if self.keeps:
-            names = [self.names.group(group) for group in self.groups]
-            await autoscaling.tag(self.aws, names, WARM_TAG, f"{until:.0f}")
+            await autoscaling.tag(self.aws, list(self.group_names), WARM_TAG, f"{until:.0f}")
 
     async def is_claimed_and_open(self) -> bool:
         """Whether this session still holds the claim and the groups may have capacity."""
-        groups = [self.names.group(group) for group in self.groups]
-        found = await autoscaling.describe(self.aws, groups, instances=False)
-        if any(name not in found or found[name].maximum == 0 for name in groups):
+        found = await autoscaling.describe(self.aws, list(self.group_names), instances=False)
+        if any(name not in found or found[name].maximum == 0 for name in self.group_names):
             return False
         return await owns(self.aws, self.names, self.session)
 
 
-def pool_spec(account: Account, types: tuple[str, ...], head: str, **rest: object) -> PoolSpec:
+def pool_spec(account: Account, parts: tuple[PlacementSpec, ...], **rest: object) -> PoolSpec:
     """Return the specification of a pool in this account; `rest` comes from the settings."""
     return PoolSpec(
         region=account.region,
-        image_id=account.image_id,
         subnet=account.subnet.subnet,
         vpc=account.subnet.vpc,
-        worker_types=types,
-        head_type=head,
+        parts=parts,
         security_group=account.security_group,
         instance_profile=account.instance_profile,
         boot_script=boot_script(),
@@ -167,26 +166,27 @@ async def make(
 
     async def head_security_group() -> str:
         about = "The caller to the Dask scheduler"
-        group = await ec2.ensure_security_group(aws, spec.vpc, names.group(HEAD), about, tags)
+        group = await ec2.ensure_security_group(aws, spec.vpc, names.group(HEAD_PLACEMENT), about, tags)
         on_security_group(group)
         await ec2.admit_caller(aws, group, caller, ports)
         return group
 
     _, head_group = await together(ecs.ensure_cluster(aws, names.pool, tags), head_security_group())
     pool = Pool(aws, spec, names, session, head_group)
-    made = await together(*(_make_group(pool, group) for group in pool.groups))
-    providers = [provider_request(pool.name, group, seen.arn) for group, seen in zip(pool.groups, made, strict=True)]
+    made = await together(*(_make_group(pool, placement) for placement in pool.placements))
+    arns = [seen.arn for seen in made]
+    providers = [provider_request(pool.name, each, arn) for each, arn in zip(pool.placements, arns, strict=True)]
     await ecs.ensure_providers(aws, names.pool, providers, tags)
     await _stop_leftovers(pool, {instance for seen in made for instance, _ in seen.staying})
     return pool
 
 
-async def _make_group(pool: Pool, group: str) -> autoscaling.GroupSeen:
-    spec, name = pool.spec, pool.names.group(group)
-    head = [pool.head_security_group] if group == HEAD else []
-    data = launch_template_data(spec, pool.name, group, [spec.security_group, *head], user_data(spec, pool.name, group))
+async def _make_group(pool: Pool, placement: Placement) -> autoscaling.GroupSeen:
+    spec, name = pool.spec, pool.names.group(placement)
+    groups = [spec.security_group, *([pool.head_security_group] if placement.is_head else [])]
+    data = launch_template_data(spec, pool.name, placement, groups, user_data(spec, pool.name, placement))
     await ec2.ensure_launch_template(pool.aws, name, data, pool.tags)
-    return await _ensure_group(pool.aws, group_request(spec, pool.name, group))
+    return await _ensure_group(pool.aws, group_request(spec, pool.name, placement))
 
 
 async def _ensure_group(aws: AWS, request: dict[str, object]) -> autoscaling.GroupSeen:

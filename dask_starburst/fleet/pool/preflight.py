@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -44,10 +45,10 @@ class Quotas:
 
 
 async def run_alongside(
-    work: Awaitable[T], aws: AWS, request: CapacityRequest, patience: float = PATIENCE
+    work: Awaitable[T], aws: AWS, requests: Iterable[CapacityRequest], patience: float = PATIENCE
 ) -> tuple[T, Quotas]:
     """Run `work` and `fetch_quotas` concurrently and return both results; wait at most `patience` s for the quotas."""
-    fetching = asyncio.ensure_future(fetch_quotas(aws, request))
+    fetching = asyncio.ensure_future(fetch_quotas(aws, requests))
     try:
         done = await work
         try:
@@ -59,49 +60,56 @@ async def run_alongside(
         fetching.cancel()
 
 
-async def fetch_quotas(aws: AWS, request: CapacityRequest) -> Quotas:
-    """Return the quotas that a request counts against; a refused call does not prevent a launch."""
+async def fetch_quotas(aws: AWS, requests: Iterable[CapacityRequest]) -> Quotas:
+    """Return the quotas that the requests count against; a refused call does not prevent a launch."""
+    applicable = dict.fromkeys(quota for request in requests for quota in request.quotas)
     try:
-        limits, running = await asyncio.gather(service_quotas.limits(aws, request.quotas), service_quotas.running(aws))
+        limits, running = await asyncio.gather(service_quotas.limits(aws, applicable), service_quotas.running(aws))
     except StarburstError as error:
         return Quotas(aws.region, {}, unknown=str(error))
     return Quotas(aws.region, limits, running)
 
 
-def check(quotas: Quotas, request: CapacityRequest, pool: str, emit: Emit) -> None:
-    """Refuse a request if not even one worker fits; emit a warning if only some workers fit.
+def check(quotas: Quotas, requests: Iterable[CapacityRequest], pool: str, emit: Emit) -> None:
+    """Refuse a launch if not even one worker of a group fits; emit a warning if only some workers fit.
 
     Parameters
     ----------
     quotas : Quotas
         The result of `fetch_quotas`.
-    request : CapacityRequest
-        The capacity to be launched.
+    requests : iterable of CapacityRequest
+        The capacity to be launched, by group.
     pool : str
-        The pool to launch in; its running instances are part of the request.
+        The pool to launch in; its running instances are part of the requests.
     emit : callable
-        Receives an event if the request does not fit, or if the quotas are unknown.
+        Receives an event if a request does not fit, or if the quotas are unknown.
 
     Raises
     ------
     QuotaExceeded
-        The scheduler does not fit, or not one of the requested workers.
+        The scheduler does not fit, or not one of the requested workers of a group.
     """
     if quotas.unknown:
         text = f"vCPU quotas are unknown, launching without a check: {quotas.unknown}"
         emit("quota-unknown", quotas.region, text)
         return
-    verdict = evaluate(request, quotas.limits, quotas.running, pool)
+    others: Counter[str] = Counter()
+    for request in requests:
+        _check_group(evaluate(request, quotas.limits, quotas.running, pool, others), quotas.region, pool, emit)
+        others += request.vcpus()
+
+
+def _check_group(verdict: Verdict, region: str, pool: str, emit: Emit) -> None:
+    request, room = verdict.request, verdict.room
     if not verdict.head_fits:
-        raise _refusal(scheduler_shortfall(verdict, quotas.region), verdict, 0)
-    room = verdict.room
+        raise _refusal(scheduler_shortfall(verdict, region), verdict, 0)
     if request.count and not room:
-        raise _refusal(f"{workers_shortfall(verdict, quotas.region)} Nothing was launched.", verdict, 0)
+        raise _refusal(f"{workers_shortfall(verdict, region)} Nothing was launched.", verdict, 0)
     if request.count > room:
-        text = f"{workers_shortfall(verdict, quotas.region)} Until then the other workers wait."
+        text = f"{workers_shortfall(verdict, region)} Until then the other workers wait."
         emit("quota-short", pool, text, logging.WARNING, workers=int(room), requested=request.count)
     elif not room:
-        emit("quota-short", pool, workers_shortfall(verdict, quotas.region), logging.WARNING, workers=0, requested=0)
+        emit("quota-short", pool, workers_shortfall(verdict, region), logging.WARNING, workers=0, requested=0)
 
 
 def _refusal(text: str, verdict: Verdict, workers: int) -> QuotaExceeded:

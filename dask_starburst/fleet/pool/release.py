@@ -81,7 +81,7 @@ async def empty_pool(
     pool: Pool, patience: float, poll: float, gone: Callable[[], Collection[str]] = tuple
 ) -> list[str]:
     """Empty a pool and free it; delete the claim last. See `empty`."""
-    groups = [pool.names.group(group) for group in pool.groups]
+    groups = list(pool.group_names)
 
     async def tidying() -> None:
         # The groups are at zero already, so the leases are not needed.

@@ -14,7 +14,7 @@ from dask_starburst.cancellation import together
 from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.pool import release
 from dask_starburst.fleet.pool.pool import Pool, claim
-from dask_starburst.plan.loop.state import HEAD
+from dask_starburst.plan.groups import HEAD_PLACEMENT
 from dask_starburst.plan.requests.garbage import CLAIMS, GroupFound
 from dask_starburst.plan.requests.policies import MANAGED_TAG
 from dask_starburst.plan.requests.pool import LEASE_ACTION, PoolNames, PoolSpec
@@ -63,7 +63,7 @@ def _candidate(name: str, groups: list[autoscaling.GroupSeen]) -> Candidate:
     return Candidate(
         name,
         instances=sum(len(group.staying) for group in groups),
-        workers=sum(len(group.staying) for group in groups if group.name != PoolNames(name).group(HEAD)),
+        workers=sum(len(group.staying) for group in groups if group.name != PoolNames(name).group(HEAD_PLACEMENT)),
         until=min(ends, default=None),
     )
 
@@ -108,7 +108,7 @@ async def keep(pool: Pool, seconds: float, patience: float, poll: float, *, ende
     # Again: the scheduler may have renewed the lease until its task ended.
     until = pool.aws.now() + seconds
     await pool.renew(until)
-    groups = await together(*(_trim(pool, group, ready) for group in pool.groups))
+    groups = await together(*(_trim(pool, name, ready) for name in pool.group_names))
     await release.release_warm(pool)
     return Kept(tuple(groups), until)
 
@@ -124,9 +124,9 @@ async def _ready_instances(pool: Pool, patience: float, poll: float) -> set[str]
         await asyncio.sleep(poll)
 
 
-async def _trim(pool: Pool, group: str, ready: set[str]) -> GroupFound:
+async def _trim(pool: Pool, name: str, ready: set[str]) -> GroupFound:
     """Terminate the instances of a group that are not ready, and set its desired capacity to the others."""
-    aws, name = pool.aws, pool.names.group(group)
+    aws = pool.aws
     seen = (await autoscaling.describe(aws, [name]))[name]
     kept = [kind for instance, kind in seen.staying if instance in ready]
     for part in autoscaling.batches([instance for instance, _ in seen.staying if instance not in ready]):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dask_starburst.catalog.quotas import Market, Quota, fargate_quota, quota_of
+from dask_starburst.catalog.markets import Market
+from dask_starburst.catalog.quotas import Quota, fargate_quota, quota_of
 from dask_starburst.local.backend.state import Ec2Instance, Task
 
 #: The initial value of every quota, practically unlimited. A new AWS account has 0 to 6.
@@ -62,4 +63,4 @@ class Quotas:
 
 
 def _bought(ec2_instance: Ec2Instance) -> Market:
-    return "spot" if ec2_instance.lifecycle == "spot" else "on-demand"
+    return Market(ec2_instance.lifecycle)

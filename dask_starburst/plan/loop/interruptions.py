@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from dask_starburst.plan.loop.state import Limits, Name, Observed, Worker, WorkerState
+from dask_starburst.plan.groups import Placement
+from dask_starburst.plan.loop.state import Limits, Name, Observed, Worker, WorkerState, order
 
 S = WorkerState
 
@@ -39,11 +40,11 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Succession:
-    """Worker `new` replaces `old`, which retires once `new` is ready; with `group`, only if `new` is in that group."""
+    """Worker `new` replaces `old`, which retires once `new` is ready; with `placement`, only if `new` is in it."""
 
     old: Name
     new: Name
-    group: str | None = None
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,15 @@ def outcome(one: Succession, workers: Mapping[Name, Worker]) -> Outcome | None:
     if new is None or not new.requested or old.state is not S.READY or new.state is S.READY:
         # The new worker is ready or no longer requested, or the old one is gone and is replaced only once.
         return Outcome(retire=True)
-    if one.group is not None and (new.group != one.group or new.attempt > 0):
+    if one.placement is not None and (new.placement != one.placement or new.attempt > 0):
         return Outcome(withdraw=True)
     return None
 
 
-def to_move_back(workers: Iterable[Worker], observed: Observed, limits: Limits) -> Worker | None:
-    """Return a worker to move back to Spot, if Spot looks available and no other worker is starting.
+def to_move_back(workers: Iterable[Worker], observed: Observed, limits: Limits) -> tuple[Worker, Placement] | None:
+    """Return a worker to move back to the preferred placement of its group, and that placement.
+
+    Only if capacity looks available there, and no other worker of the group is starting.
 
     Parameters
     ----------
@@ -85,13 +88,17 @@ def to_move_back(workers: Iterable[Worker], observed: Observed, limits: Limits) 
     observed : Observed
         Includes AWS's refusals of the last three minutes.
     limits : Limits
-        Includes the fallback groups.
+        Includes the placements of each group.
     """
-    best, *lower = limits.fallback_groups or ("",)
-    if not lower or any(refusal.group == best for refusal in observed.refusals):
-        return None
-    members = [w for w in workers if w.group in limits.fallback_groups and w.requested]
-    if any(w.state is not S.READY for w in members):
-        return None
-    # The youngest worker has had the least time to collect results.
-    return max((w for w in members if w.group != best), key=lambda w: (w.since, w.name), default=None)
+    workers = tuple(workers)
+    for best, *lower in limits.placements.values():
+        if not lower or any(refusal.placement == best for refusal in observed.refusals):
+            continue
+        members = [w for w in workers if w.placement.group == best.group and w.requested]
+        if any(w.state is not S.READY for w in members):
+            continue
+        # The youngest worker has had the least time to collect results.
+        fallen = [w for w in members if w.placement != best]
+        if fallen:
+            return max(fallen, key=lambda w: (w.since, order(w.name))), best
+    return None

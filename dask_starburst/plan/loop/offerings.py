@@ -6,9 +6,11 @@ capacity again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from dask_starburst.plan.groups import Placement
 
 #: Seconds for which a refusal is remembered, as in Karpenter.
 REFUSAL_TTL = 180.0
@@ -27,8 +29,8 @@ class Refusal:
 
     Parameters
     ----------
-    group : str
-        Name of the group.
+    placement : Placement
+        Where it was refused.
     kind : {"capacity", "quota", "fault", "passing"}
         Reason.
     text : str
@@ -36,10 +38,10 @@ class Refusal:
     at : float
         Time in seconds, AWS's clock.
     type : str
-        Instance type; empty if the refusal is about the whole group.
+        Instance type; empty if the refusal is about the whole placement.
     """
 
-    group: str
+    placement: Placement
     kind: Kind
     text: str
     at: float
@@ -47,7 +49,7 @@ class Refusal:
 
 
 def remember(
-    known: Iterable[Refusal], new: Iterable[Refusal], launched: dict[str, float], now: float
+    known: Iterable[Refusal], new: Iterable[Refusal], launched: Mapping[Placement, float], now: float
 ) -> tuple[Refusal, ...]:
     """Return the refusals that still apply.
 
@@ -55,36 +57,38 @@ def remember(
     ----------
     known, new : iterable of Refusal
         Earlier and new refusals.
-    launched : dict of str to float
-        Launch time of each group's youngest instance. It ends earlier refusals of the whole group.
+    launched : mapping of Placement to float
+        Launch time of each placement's youngest instance. It ends earlier refusals of the whole placement.
     now : float
         Seconds, AWS's clock.
     """
     # The instances of a launch that partly failed appear a moment later.
-    over = {group: at - LAUNCH_SLACK for group, at in launched.items()}
-    latest = {(r.group, r.type): r for r in sorted((*known, *new), key=lambda r: r.at)}
-    return tuple(r for r in latest.values() if now - r.at < REFUSAL_TTL and (r.type or r.at >= over.get(r.group, r.at)))
+    over = {placement: at - LAUNCH_SLACK for placement, at in launched.items()}
+    latest = {(r.placement, r.type): r for r in sorted((*known, *new), key=lambda r: r.at)}
+    return tuple(
+        r for r in latest.values() if now - r.at < REFUSAL_TTL and (r.type or r.at >= over.get(r.placement, r.at))
+    )
 
 
-def launchable(allowed: Sequence[str], refusals: Iterable[Refusal], group: str) -> tuple[str, ...]:
-    """Return the types that a group should launch now; all allowed ones if each has failed."""
-    failed = {r.type for r in refusals if r.group == group}
+def launchable(allowed: Sequence[str], refusals: Iterable[Refusal], placement: Placement) -> tuple[str, ...]:
+    """Return the types that a placement should launch now; all allowed ones if each has failed."""
+    failed = {r.type for r in refusals if r.placement == placement}
     return tuple(t for t in allowed if t not in failed) or tuple(allowed)
 
 
-def closed(allowed: Collection[str], refusals: Iterable[Refusal], group: str) -> Refusal | None:
-    """Return the newest refusal if no type is left to try in the group, else None.
+def closed(allowed: Collection[str], refusals: Iterable[Refusal], placement: Placement) -> Refusal | None:
+    """Return the newest refusal if no type is left to try in the placement, else None.
 
     Parameters
     ----------
     allowed : collection of str
-        The types that the group may launch.
+        The types that the placement may launch.
     refusals : iterable of Refusal
         Those that still apply.
-    group : str
-        The group.
+    placement : Placement
+        The placement.
     """
-    mine = [r for r in refusals if r.group == group]
+    mine = [r for r in refusals if r.placement == placement]
     whole = [r for r in mine if not r.type or r.kind != "capacity"]
     failed = {r.type for r in mine}
     against = whole or (mine if allowed and failed.issuperset(allowed) else [])

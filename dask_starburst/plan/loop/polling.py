@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.state import (
     KEEPS_TASK,
     Instance,
@@ -84,10 +85,10 @@ def instances_may_have_changed(known: Observed, workers: Iterable[Worker], membe
         Workers that the scheduler knows now.
     """
     instances = known.instances.values()
-    there = Counter(i.group for i in instances if not i.terminating)
+    there = Counter(i.placement for i in instances if not i.terminating)
     return (
         any(i.terminating or not i.connected for i in instances)
-        or any(there[group.name] != group.desired for group in known.groups.values())
+        or any(there[group.placement] != group.desired for group in known.groups.values())
         or any(isinstance(action, SetDesired | Terminate) for action in known.in_flight)
         or any(worker.state in _UP and worker.name not in members for worker in workers)
     )
@@ -161,7 +162,7 @@ def join_tasks(
 
 
 def join_instances(
-    present: Iterable[tuple[str, str, str, bool]],
+    present: Iterable[tuple[str, Placement, str, bool]],
     connected: Connected | None,
     before: Observed,
     now: float,
@@ -171,7 +172,7 @@ def join_instances(
     Parameters
     ----------
     present : iterable of tuple
-        EC2 id, group, instance type and whether it is terminating, of every instance.
+        EC2 id, placement, instance type and whether it is terminating, of every instance.
     connected : Connected, optional
         Response of ECS; None if it was not called.
     before : Observed
@@ -181,8 +182,8 @@ def join_instances(
     """
     arns = {} if connected is None else {i: arn for arn, i in connected.ids.items()}
     found = {}
-    for name, group, kind, leaving in present:
-        old = before.instances.get(name) or Instance(name, group, kind, launched=now, idle_since=now)
+    for name, placement, kind, leaving in present:
+        old = before.instances.get(name) or Instance(name, placement, kind, launched=now, idle_since=now)
         arn = arns.get(name) or old.arn  # ECS forgets an instance before EC2 does
         there = old.connected if connected is None else arn in connected.arns
         busy = arn is not None and arn in before.occupied

@@ -13,18 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.offerings import launchable
 from dask_starburst.plan.loop.state import (
     KEEPS_TASK,
     Action,
     Forget,
-    Group,
     Instance,
     Limits,
     Name,
     Observed,
     Retire,
     RunTask,
+    ScalingGroup,
     SetDesired,
     SetTypes,
     StopTask,
@@ -60,27 +61,28 @@ def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limi
     seen = _with_in_flight(observed, now, limits)
     in_flight_runs = _in_flight_runs(observed, now, limits)
     actions = [*_stop_tasks(workers, seen, now, limits), *_release(workers, seen)]
-    mine: dict[str, list[Worker]] = {name: [] for name in seen.groups}
+    mine: dict[Placement, list[Worker]] = {placement: [] for placement in seen.groups}
     for worker in workers:
-        if worker.group in mine:
-            mine[worker.group].append(worker)
+        if worker.placement in mine:
+            mine[worker.placement].append(worker)
     free = _free(workers, seen, in_flight_runs, now, limits)
     for group in seen.groups.values():  # comprehensions without calls: there may be ten thousand workers
-        present = [i for i in seen.instances.values() if i.group == group.name and not i.terminating]
-        waiting = [w for w in mine[group.name] if w.state is S.CAPACITY and w.requested]
+        here = group.placement
+        present = [i for i in seen.instances.values() if i.placement == here and not i.terminating]
+        waiting = [w for w in mine[here] if w.state is S.CAPACITY and w.requested]
         waiting = [w for w in waiting if (w.name, w.launch) not in in_flight_runs] if in_flight_runs else waiting
-        actions += _choose_types(group, mine[group.name], seen)
-        actions += _scale(group, mine[group.name], waiting, present, free, now, limits)
+        actions += _choose_types(group, mine[here], seen)
+        actions += _scale(group, mine[here], waiting, present, free, now, limits)
     if not observed.in_flight:
         return tuple(actions)  # saves hashing ten thousand actions
     return tuple(a for a in actions if not _fresh(a, observed, now, limits))
 
 
-def _choose_types(group: Group, mine: list[Worker], observed: Observed) -> list[SetTypes]:
+def _choose_types(group: ScalingGroup, mine: list[Worker], observed: Observed) -> list[SetTypes]:
     """Exclude instance types that failed recently, and include them again later."""
-    types = launchable(group.allowed, observed.refusals, group.name)
+    types = launchable(group.allowed, observed.refusals, group.placement)
     settled = set(types) == set(group.types) or not any(w.requested for w in mine)
-    return [] if settled else [SetTypes(group.name, types)]
+    return [] if settled else [SetTypes(group.placement, types)]
 
 
 def _fresh(action: Action, observed: Observed, now: float, limits: Limits) -> bool:
@@ -97,24 +99,24 @@ def _with_in_flight(observed: Observed, now: float, limits: Limits) -> Observed:
     for action in observed.in_flight:
         if not _fresh(action, observed, now, limits):
             continue
-        if isinstance(action, SetDesired) and action.group in groups:
+        if isinstance(action, SetDesired) and action.placement in groups:
             # Only upwards: while a zero is in flight, a later request computed from it must not
             # lower the capacity that really exists.
-            group = groups[action.group]
-            groups[action.group] = replace(group, desired=max(group.desired, action.desired))
-        elif isinstance(action, SetTypes) and action.group in groups:
-            groups[action.group] = replace(groups[action.group], types=action.types)
+            group = groups[action.placement]
+            groups[action.placement] = replace(group, desired=max(group.desired, action.desired))
+        elif isinstance(action, SetTypes) and action.placement in groups:
+            groups[action.placement] = replace(groups[action.placement], types=action.types)
         elif isinstance(action, Terminate) and action.instance in instances:
             _expect_gone(instances, groups, action)
     return replace(observed, groups=groups, instances=instances)
 
 
-def _expect_gone(instances: dict[str, Instance], groups: dict[str, Group], action: Terminate) -> None:
-    instance, group = instances[action.instance], groups.get(action.group)
+def _expect_gone(instances: dict[str, Instance], groups: dict[Placement, ScalingGroup], action: Terminate) -> None:
+    instance, group = instances[action.instance], groups.get(action.placement)
     if instance.terminating or group is None:
         return  # Auto Scaling has already lowered the desired capacity
     instances[action.instance] = replace(instance, terminating=True)
-    groups[action.group] = replace(group, desired=max(0, group.desired - 1))
+    groups[action.placement] = replace(group, desired=max(0, group.desired - 1))
 
 
 def _stop_tasks(workers: tuple[Worker, ...], observed: Observed, now: float, limits: Limits) -> list[Action]:
@@ -147,7 +149,7 @@ def _release(workers: tuple[Worker, ...], observed: Observed) -> list[Action]:
 
 
 def _scale(
-    group: Group,
+    group: ScalingGroup,
     mine: list[Worker],
     waiting: list[Worker],
     present: list[Instance],
@@ -164,21 +166,21 @@ def _scale(
     unusable = {i.id: why for i in suspect if (why := _unusable(i, waited, now, limits)) is not None}
     free = [i for i in idle if i.id not in unusable]
     # A new worker is placed on a spare immediately; then the spare is replaced.
-    required = len(waiting) + limits.spare.get(group.name, 0)
+    required = len(waiting) + limits.spare.get(group.placement, 0)
     runs = _place(waiting, free)
     if unusable:
         # Each termination lowers the desired capacity, so request new capacity in a later step.
-        return [*(Terminate(i, group.name, why) for i, why in sorted(unusable.items())), *runs]
+        return [*(Terminate(i, group.placement, why) for i, why in sorted(unusable.items())), *runs]
     if required > len(free):
         needed = len(present) - len(free) + required
-        return [*runs, *([SetDesired(group.name, needed)] if needed > group.desired else [])]
+        return [*runs, *([SetDesired(group.placement, needed)] if needed > group.desired else [])]
     if present:
         taken = {run.instance for run in runs}
         left = [i for i in free if i.id not in taken]
         return [*runs, *_terminate(left, len(free) - required - pausing, now, limits)]
     # The instance of a requested worker is terminating: Auto Scaling is about to replace it.
     unused = group.desired > 0 and not any(w.requested and w.state is not S.FAILED for w in mine)
-    return [SetDesired(group.name, 0)] if unused else []
+    return [SetDesired(group.placement, 0)] if unused else []
 
 
 def _in_flight_runs(observed: Observed, now: float, limits: Limits) -> dict[tuple[Name, int], str]:
@@ -250,10 +252,10 @@ def unconfirmed(in_flight: Mapping[Action, float], observed: Observed) -> dict[A
 
 def _visible(action: Action, observed: Observed, launched: set[tuple[Name, int]]) -> bool:
     match action:
-        case SetDesired(group, desired):
-            return group not in observed.groups or observed.groups[group].desired == desired
-        case SetTypes(group, types):
-            return group not in observed.groups or set(observed.groups[group].types) == set(types)
+        case SetDesired(placement, desired):
+            return placement not in observed.groups or observed.groups[placement].desired == desired
+        case SetTypes(placement, types):
+            return placement not in observed.groups or set(observed.groups[placement].types) == set(types)
         case Terminate(instance, _):
             seen = observed.instances.get(instance)
             return seen is None or seen.terminating
@@ -270,10 +272,10 @@ def _place(waiting: list[Worker], free: list[Instance]) -> list[RunTask]:
     """Place the longest waiting worker on the oldest instance; use instances that refused a task last."""
     places = sorted((i for i in free if i.connected), key=lambda i: (i.refused_at, i.launched, i.id))
     turn = sorted(waiting, key=lambda w: w.since)
-    return [RunTask(w.name, w.group, w.launch, i.id) for w, i in zip(turn, places, strict=False)]
+    return [RunTask(w.name, w.placement, w.launch, i.id) for w, i in zip(turn, places, strict=False)]
 
 
 def _terminate(free: list[Instance], surplus: int, now: float, limits: Limits) -> list[Terminate]:
     """Terminate surplus instances that have been idle for at least `Limits.warm`; the longest idle first."""
     idle = sorted(free, key=lambda i: (i.idle_since, i.id))[: max(0, surplus)]
-    return [Terminate(i.id, i.group) for i in idle if now - i.idle_since >= limits.warm]
+    return [Terminate(i.id, i.placement) for i in idle if now - i.idle_since >= limits.warm]

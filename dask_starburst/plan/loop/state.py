@@ -8,14 +8,19 @@ from enum import Enum
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
+from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.offerings import Refusal, closed
 
 #: Dask's name of a worker: 0, 1, … as on a LocalCluster, the same object in the client and in the scheduler. It is
 #: converted to text only for AWS and for messages. The scheduler is a process too, with a name of its own.
 Name: TypeAlias = int | str
 
-HEAD = "head"
 SCHEDULER = "scheduler"
+
+
+def order(name: Name) -> tuple[bool, int, str]:
+    """Return a sort key for names of both types: numbers first, by value."""
+    return (False, name, "") if isinstance(name, int) else (True, 0, name)
 
 
 class WorkerState(Enum):
@@ -42,14 +47,14 @@ KEEPS_TASK = frozenset({WorkerState.PLACED, WorkerState.STARTED, WorkerState.REA
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One requested process: a worker, or the scheduler (group ``head``).
+    """One requested process: a worker, or the scheduler.
 
     Parameters
     ----------
     name : int or str
         Its Dask name; a replacement keeps it.
-    group : str
-        The Auto Scaling group it runs in: ``head``, ``spot`` or ``on-demand``.
+    placement : Placement
+        Its group, and the market in which its instance is bought.
     state, since : WorkerState, float
         Its state and the time it entered it (seconds, AWS's clock).
     requested : bool
@@ -84,7 +89,7 @@ class Worker:
     """
 
     name: Name
-    group: str
+    placement: Placement
     state: WorkerState = WorkerState.REQUESTED
     since: float = 0.0
     requested: bool = True
@@ -104,12 +109,22 @@ class Worker:
     notice: float | None = None
     over_budget: bool = False
 
+    @property
+    def is_scheduler(self) -> bool:
+        """Whether it is the scheduler."""
+        return self.placement.is_head
+
+    @property
+    def label(self) -> str:
+        """The subject of a sentence about it."""
+        return "the scheduler" if self.is_scheduler else f"worker {self.name}"
+
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ScalingGroup:
     """One Auto Scaling group: the instance types that it launches now, and all types allowed in it."""
 
-    name: str
+    placement: Placement
     desired: int
     types: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
@@ -125,7 +140,7 @@ class Instance:
     """
 
     id: str
-    group: str
+    placement: Placement
     type: str
     arn: str | None = None
     connected: bool = False
@@ -163,13 +178,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Timeouts in seconds, number of attempts, and groups.
+    """Timeouts in seconds, number of attempts, and placements.
 
-    `fallback_groups`: the groups that workers may run in, the preferred one first. `fallback`: how long a worker
-    waits in a group without capacity before it falls back to the next one. `fault`: how long an attempt lasts
+    `placements`: the placements of each worker group, the preferred one first. `fallback`: how long a worker
+    waits in a placement without capacity before it falls back to the next one. `fault`: how long an attempt lasts
     that AWS refuses because of a quota or an invalid request. `rest`: seconds before a failed worker is
     retried if AWS failed it; doubles each time, up to `longest_rest`, if a retry costs money. `spare`: number of
-    empty instances that a group keeps ready beyond those for its workers. `capped`: whether a cost cap is set.
+    empty instances that a placement keeps ready beyond those for its workers. `capped`: whether a cost cap is set.
     """
 
     capacity: float = 120.0
@@ -185,24 +200,29 @@ class Limits:
     attempts: int = 3
     backoff: float = 2.0
     repeat: float = 20.0
-    fallback_groups: tuple[str, ...] = ()
-    spare: Mapping[str, int] = field(default_factory=dict)
+    placements: Mapping[str, tuple[Placement, ...]] = field(default_factory=dict)
+    spare: Mapping[Placement, int] = field(default_factory=dict)
     capped: bool = False
+
+    def of_group(self, placement: Placement) -> tuple[Placement, ...]:
+        """Return the placements of the same group, the preferred one first."""
+        found = self.placements.get(placement.group, ())
+        return found if placement in found else (placement,)
 
 
 @dataclass(frozen=True, slots=True)
 class SetDesired:
-    """Set the desired capacity of the group."""
+    """Set the desired capacity of an Auto Scaling group."""
 
-    group: str
+    placement: Placement
     desired: int
 
 
 @dataclass(frozen=True, slots=True)
 class SetTypes:
-    """Set the instance types that the group launches from now on."""
+    """Set the instance types that an Auto Scaling group launches from now on."""
 
-    group: str
+    placement: Placement
     types: tuple[str, ...]
 
 
@@ -210,7 +230,7 @@ class RunTask(NamedTuple):
     """Run this worker on this EC2 instance. A named tuple, because thousands are created at once."""
 
     worker: Name
-    group: str
+    placement: Placement
     launch: int
     instance: str
 
@@ -242,7 +262,7 @@ class Terminate:
     """Terminate this instance and decrement the desired capacity; `reason` is set if the instance is faulty."""
 
     instance: str
-    group: str
+    placement: Placement
     reason: str = field(default="", compare=False)
 
 
@@ -261,7 +281,7 @@ class Observed:
     instances that ECS drains, as of the last full refresh.
     """
 
-    groups: Mapping[str, Group] = field(default_factory=dict)
+    groups: Mapping[Placement, ScalingGroup] = field(default_factory=dict)
     instances: Mapping[str, Instance] = field(default_factory=dict)
     tasks: Mapping[str, Task] = field(default_factory=dict)
     members: frozenset[Name] = frozenset()
@@ -269,9 +289,10 @@ class Observed:
     refusals: tuple[Refusal, ...] = ()
     draining: frozenset[str] = frozenset()
 
-    def closed(self, group: str) -> Refusal | None:
-        """Return the refusal that closes a whole group now, if any."""
-        return closed(self.groups[group].allowed, self.refusals, group) if group in self.groups else None
+    def closed(self, placement: Placement) -> Refusal | None:
+        """Return the refusal that closes a whole placement now, if any."""
+        group = self.groups.get(placement)
+        return closed(group.allowed, self.refusals, placement) if group is not None else None
 
     @cached_property
     def live(self) -> Mapping[tuple[Name, int], Task]:
@@ -288,10 +309,10 @@ class Observed:
         return frozenset(t.instance for t in self.tasks.values() if not t.stopped)
 
     @cached_property
-    def youngest(self) -> Mapping[str, float]:
-        """Launch time of the youngest instance of each group that is not terminating."""
-        found: dict[str, float] = {}
+    def youngest(self) -> Mapping[Placement, float]:
+        """Launch time of the youngest instance of each placement that is not terminating."""
+        found: dict[Placement, float] = {}
         for i in self.instances.values():
             if not i.terminating:
-                found[i.group] = max(i.launched, found.get(i.group, i.launched))
+                found[i.placement] = max(i.launched, found.get(i.placement, i.launched))
         return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dask_starburst.plan.loop.state import HEAD, Limits, Observed, Task, Worker, WorkerState
+from dask_starburst.plan.groups import Placement
+from dask_starburst.plan.loop.state import Limits, Observed, Task, Worker, WorkerState
 
 S = WorkerState
 
@@ -24,7 +25,7 @@ TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
     S.CAPACITY: frozenset(
         {
             S.PLACED,  # ECS accepted the task
-            S.REQUESTED,  # no capacity in its group, so the next group is tried; or it is over budget
+            S.REQUESTED,  # no capacity in its placement, so the next one is tried; or it is over budget
             S.STOPPED,  # cancelled; the instance is released
             S.FAILED,  # no instance within the deadline, or ECS refused the task
         }
@@ -123,7 +124,7 @@ def by_itself(worker: Worker) -> bool:
 
     A failure of its own process waits for adaptive scaling with work for it, or for a new request.
     """
-    return worker.group != HEAD and (worker.unserved or worker.aws_failed)
+    return not worker.is_scheduler and (worker.unserved or worker.aws_failed)
 
 
 def retried(worker: Worker, now: float, limits: Limits) -> Worker:
@@ -175,7 +176,7 @@ def name_taken(worker: Worker, observed: Observed) -> bool:
     It would refuse a new process of that name, and the dead one would be taken for the new one; `step` asks
     the scheduler to forget it.
     """
-    return worker.name in observed.members and worker.group != HEAD and _unadopted(worker, observed) is None
+    return worker.name in observed.members and not worker.is_scheduler and _unadopted(worker, observed) is None
 
 
 def _requested(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
@@ -186,25 +187,23 @@ def _requested(worker: Worker, observed: Observed, now: float, limits: Limits) -
         return worker
     if now < worker.not_before or name_taken(worker, observed):
         return worker
-    return replace(move(worker, S.CAPACITY, now), group=next_group(worker, observed, limits))
+    return replace(move(worker, S.CAPACITY, now), placement=next_placement(worker, observed, limits))
 
 
-def next_group(worker: Worker, observed: Observed, limits: Limits) -> str:
-    """Return the first group with capacity, from the worker's own on through its fallback groups."""
-    remaining = _remaining_groups(worker, limits)
-    return next((group for group in remaining if observed.closed(group) is None), worker.group)
+def next_placement(worker: Worker, observed: Observed, limits: Limits) -> Placement:
+    """Return the first placement with capacity, from the worker's own on through its fallbacks."""
+    remaining = _remaining_placements(worker, limits)
+    return next((each for each in remaining if observed.closed(each) is None), worker.placement)
 
 
-def _remaining_groups(worker: Worker, limits: Limits) -> tuple[str, ...]:
-    fallback_groups = limits.fallback_groups
-    return (
-        fallback_groups[fallback_groups.index(worker.group) :] if worker.group in fallback_groups else (worker.group,)
-    )
+def _remaining_placements(worker: Worker, limits: Limits) -> tuple[Placement, ...]:
+    placements = limits.of_group(worker.placement)
+    return placements[placements.index(worker.placement) :]
 
 
 def fell_back(old: Worker, new: Worker, limits: Limits) -> bool:
-    """Whether a worker has fallen back to a later group."""
-    return new.group != old.group and new.group in _remaining_groups(old, limits)
+    """Whether a worker has fallen back to a later placement."""
+    return new.placement != old.placement and new.placement in _remaining_placements(old, limits)
 
 
 def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
@@ -219,10 +218,11 @@ def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) ->
         return move(worker, S.REQUESTED, now)
     if _booting(worker, observed, now, limits):
         return worker
-    waited, refusal = now - worker.since, observed.closed(worker.group)
-    lower = _remaining_groups(worker, limits)[1:2]
+    waited, refusal = now - worker.since, observed.closed(worker.placement)
+    lower = _remaining_placements(worker, limits)[1:2]
     if lower and waited > (limits.fallback if refusal else limits.capacity):
-        return replace(move(worker, S.REQUESTED, now, refusal.text if refusal else ""), group=lower[0], not_before=now)
+        requested = move(worker, S.REQUESTED, now, refusal.text if refusal else "")
+        return replace(requested, placement=lower[0], not_before=now)
     permanent = refusal is not None and refusal.kind in ("quota", "fault")
     passing = refusal is not None and refusal.kind == "passing"
     if waited <= (limits.fault if permanent else limits.capacity):
@@ -239,8 +239,8 @@ def _unadopted(worker: Worker, observed: Observed) -> Task | None:
 
 
 def _booting(worker: Worker, observed: Observed, now: float, limits: Limits) -> bool:
-    """Whether an instance of the group may still be booting."""
-    youngest = observed.youngest.get(worker.group)
+    """Whether an instance of its placement may still be booting."""
+    youngest = observed.youngest.get(worker.placement)
     return youngest is not None and now - youngest <= limits.capacity
 
 
@@ -295,7 +295,7 @@ def _stopped(worker: Worker, observed: Observed, now: float, limits: Limits) -> 
 def _lost(worker: Worker, observed: Observed, now: float, limits: Limits) -> Worker:
     if not worker.requested:
         return move(worker, S.STOPPED, now)
-    if worker.group == HEAD:
+    if worker.is_scheduler:
         return worker  # the task graph is lost with it: only the user can start again
     # The name is free once the scheduler has forgotten the dead process; `step` requests that.
     return worker if worker.name in observed.members else _retry(worker, now, 0, limits)
@@ -321,9 +321,8 @@ def _failed(worker: Worker, observed: Observed, now: float, limits: Limits) -> W
 
 
 def _retry(worker: Worker, now: float, attempt: int, limits: Limits) -> Worker:
-    """Return the worker requested again, in the first of its fallback groups."""
-    group = limits.fallback_groups[0] if worker.group in limits.fallback_groups else worker.group
-    return replace(reset(worker, now, attempt), group=group)
+    """Return the worker requested again, in the preferred placement of its group."""
+    return replace(reset(worker, now, attempt), placement=limits.of_group(worker.placement)[0])
 
 
 def reset(worker: Worker, now: float, attempt: int) -> Worker:

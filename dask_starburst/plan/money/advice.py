@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dask_starburst.catalog import InstanceType, Price
+from dask_starburst.catalog.markets import Market
 from dask_starburst.plan.requests.sizing import accelerated, memory_limit, task_memory
 
 GIB = 2**30
@@ -57,14 +58,14 @@ class Candidate:
     type: InstanceType
     on_demand: Price | None
     spot: Price | None
-    market: Literal["spot", "on-demand"]
+    market: Market
     band: tuple[int, int] | None = None
     measured: Measured | None = None
 
     @property
     def price(self) -> Price | None:
         """The price in the candidate's market."""
-        return self.spot if self.market == "spot" else self.on_demand
+        return self.spot if self.market is Market.SPOT else self.on_demand
 
     @property
     def usd(self) -> float:

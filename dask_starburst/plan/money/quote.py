@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR, FargateRates, InstanceType, Price, sources
+from dask_starburst.catalog.markets import Market
+from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.money.budget import Caps
 
 #: Hours by which AWS's own calculator divides a monthly price.
@@ -24,20 +26,37 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class LaunchSpec:
-    """The requested cluster.
+class GroupSpec:
+    """The workers of one group that a quote is for.
 
-    `groups`: the groups that workers may run in, the preferred one first. `adaptive`: whether `workers` is the maximum
-    of an adaptive cluster. `volume_gb`: the size of each instance's volume.
+    `markets`: the preferred one first. `adaptive`: whether `workers` is the maximum of an adaptive group.
     """
 
-    head: str
+    name: str
     types: tuple[str, ...]
+    markets: tuple[Market, ...]
     workers: int
-    groups: tuple[str, ...]
     adaptive: bool = False
     spares: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """The requested cluster. `volume_gb`: the size of each instance's volume."""
+
+    head: str
+    groups: tuple[GroupSpec, ...]
     volume_gb: int = 30
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether a group is adaptive."""
+        return any(group.adaptive for group in self.groups)
+
+    @property
+    def all_adaptive(self) -> bool:
+        """Whether without load only the scheduler costs something."""
+        return all(group.adaptive and not group.spares for group in self.groups)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -55,7 +74,7 @@ class Quote:
     at_most : float
         Cost if AWS launches the most expensive allowed type for each worker, on demand if that is allowed.
     least : float
-        Cost without workers: the scheduler alone.
+        Cost without load: the scheduler, spare instances, and the workers of groups that do not adapt.
     caps : Caps
         Cost caps.
     facts : tuple of str
@@ -99,7 +118,7 @@ class Quote:
 def compute_quote(
     where: str,
     spec: LaunchSpec,
-    prices: Mapping[tuple[str, str], Price],
+    prices: Mapping[tuple[str, Market], Price],
     *,
     caps: Caps | None = None,
     facts: Sequence[str] = (),
@@ -116,30 +135,36 @@ def compute_quote(
         The region or zone.
     spec : LaunchSpec
         The requested cluster.
-    prices : mapping of (str, str) to Price
-        Price of an hour of each type, ``"spot"`` and ``"on-demand"``.
+    prices : mapping of (str, Market) to Price
+        Price of an hour of each type in each market.
     caps, facts, refusal, idle, simulated, fargate
         As in `Quote`.
     """
-    group, first = spec.groups[0], spec.types[0]
-    head, worker = prices[spec.head, "on-demand"], prices[first, group]
-    instances = 1 + spec.workers + spec.spares
+    head = prices[spec.head, Market.ON_DEMAND]
     volume = EBS_GP3_GB_MONTH * spec.volume_gb / HOURS_A_MONTH
-    lines = [
-        Line("scheduler", 1, f"{spec.head}, on demand", head.usd_per_hour, head),
-        Line("workers", spec.workers, _kind(spec), spec.workers * worker.usd_per_hour, worker),
-        Line("spare instances", spec.spares, f"{first}, {_market(group)}", spec.spares * worker.usd_per_hour, worker),
+    extra = PUBLIC_IPV4_HOUR + volume
+    least = highest = head.usd_per_hour + extra
+    lines, instances = [Line("scheduler", 1, f"{spec.head}, on demand", head.usd_per_hour, head)], 1
+    for group in spec.groups:
+        price, count = prices[group.types[0], group.markets[0]], group.workers + group.spares
+        kind, own = f"{group.types[0]}, {group.markets[0].words}", "" if group.name == DEFAULT else f" of {group.name}"
+        lines += [
+            Line(f"workers{own}", group.workers, _kind(group), group.workers * price.usd_per_hour, price),
+            Line(f"spare instances{own}", group.spares, kind, group.spares * price.usd_per_hour, price),
+        ]
+        instances += count
+        least += (group.spares if group.adaptive else count) * (price.usd_per_hour + extra)
+        most = max(prices[name, market].usd_per_hour for name in group.types for market in group.markets)
+        highest += count * (most + extra)
+    lines += [
         Line("public IPv4 addresses", instances, "one each", instances * PUBLIC_IPV4_HOUR),
         Line("volumes", instances, f"gp3, {spec.volume_gb} GB each", instances * volume),
     ]
-    highest = max(prices[kind, group].usd_per_hour for kind in spec.types for group in spec.groups)
-    extra = PUBLIC_IPV4_HOUR + volume
-    least = head.usd_per_hour + extra
     return Quote(
         where=where,
         spec=spec,
         lines=tuple(line for line in lines if line.count),
-        at_most=least + (spec.workers + spec.spares) * (highest + extra),
+        at_most=highest,
         least=least,
         caps=caps or Caps(),
         facts=tuple(facts),
@@ -159,23 +184,20 @@ def on_fargate(instances: Sequence[tuple[int, InstanceType]], rates: FargateRate
     return replace(rates.vcpu, usd_per_hour=usd)
 
 
-def _kind(spec: LaunchSpec) -> str:
-    others = spec.types[1:]
+def _kind(group: GroupSpec) -> str:
+    others = group.types[1:]
     more = f" or {others[0]}" if len(others) == 1 else f" or one of {len(others)} like it" if others else ""
-    lower = f", else {_market(spec.groups[1])}" if len(spec.groups) > 1 else ""
-    return f"{spec.types[0]}{more}, {_market(spec.groups[0])}{lower}"
-
-
-def _market(group: str) -> str:
-    return "Spot" if group == "spot" else "on demand"
+    lower = f", else {group.markets[1].words}" if len(group.markets) > 1 else ""
+    return f"{group.types[0]}{more}, {group.markets[0].words}{lower}"
 
 
 def sentences(quote: Quote) -> list[str]:
     """Return the notes below the table."""
     texts = [f"Prices: {quote.sources}."]
     if quote.spec.adaptive:
+        stays = "the scheduler" if quote.spec.all_adaptive else "the scheduler and the workers that stay"
         texts.append(
-            f"The cluster is adaptive: without load it costs ${quote.least:.4f} an hour, for the scheduler, until"
+            f"The cluster is adaptive: without load it costs ${quote.least:.4f} an hour, for {stays}, until"
             " idle_timeout closes it."
         )
     if quote.fargate is not None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from dask_starburst.catalog import PUBLIC_IPV4_HOUR, price_table
 from dask_starburst.errors import PriceUnknown
-from dask_starburst.plan.loop.state import HEAD
+from dask_starburst.plan.groups import HEAD_PLACEMENT
 from dask_starburst.plan.requests.policies import NAMESPACE, PARAMETER_ROOT
 
 State = Literal["free", "in use", "expired"]
@@ -125,7 +125,7 @@ class PoolFound:
     @property
     def warm(self) -> int:
         """Number of connected, empty worker instances: a new worker starts on them immediately."""
-        return sum(g.warm for g in self.groups if not g.name.endswith(f"-{HEAD}"))
+        return sum(g.warm for g in self.groups if not g.name.endswith(f"-{HEAD_PLACEMENT}"))
 
 
 def usd_per_hour(groups: Iterable[GroupFound]) -> float | None:

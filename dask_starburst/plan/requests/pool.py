@@ -13,24 +13,28 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dask_starburst.plan.loop.state import HEAD
+from dask_starburst.catalog.markets import Market
+from dask_starburst.plan.groups import DEFAULT, HEAD, Placement
 from dask_starburst.plan.requests.policies import MANAGED_TAG, NAMESPACE, PARAMETER_ROOT
 from dask_starburst.plan.requests.reuse import SPEC_TAG
 
 #: Incremented when the resources below change, so that old pools are not reused.
-LAYOUT = 3
+LAYOUT = 4
 LEASE_ACTION = f"{NAMESPACE}-lease"
 #: Seconds without a task after which an instance terminates itself, and the margin above any timeout of the client.
 HOST_IDLE_LIMIT = 300
 _HOST_IDLE_MARGIN = 120
-#: The groups that workers may run in, by capacity policy; the preferred one first, then its fallbacks.
-FALLBACK_GROUPS: Mapping[str, tuple[str, ...]] = {
-    "spot": ("spot",),
-    "on-demand": ("on-demand",),
-    "spot_with_fallback": ("spot", "on-demand"),
-}
 #: Short, because AWS limits the length of names, and only a few pools have to be told apart.
 _HASH_LENGTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementSpec:
+    """The inputs of the resources of one placement: its machine image, and the instance types that it may launch."""
+
+    placement: Placement
+    image_id: str
+    types: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +42,9 @@ class PoolSpec:
     """All inputs of the resources of a pool; `host_idle_limit` in seconds."""
 
     region: str
-    arch: str
-    image_id: str
     subnet: str
     vpc: str
-    worker_types: tuple[str, ...]
-    head_type: str
-    worker_groups: tuple[str, ...]
+    parts: tuple[PlacementSpec, ...]
     volume_gib: int
     security_group: str
     instance_profile: str
@@ -57,6 +57,15 @@ class PoolSpec:
         """A short hash of all inputs."""
         content = json.dumps({"layout": LAYOUT, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:_HASH_LENGTH]
+
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """Its placements, the scheduler's first."""
+        return tuple(part.placement for part in self.parts)
+
+    def part(self, placement: Placement) -> PlacementSpec:
+        """Return the part of one placement."""
+        return next(part for part in self.parts if part.placement == placement)
 
     def pool_name(self, slot: int) -> str:
         """Return the name of the pool in `slot`: a cluster claims the first free one."""
@@ -79,13 +88,13 @@ class PoolNames:
         """The SSM SecureString with the certificates of the cluster that has claimed the pool."""
         return f"{PARAMETER_ROOT}tls/{self.pool}"
 
-    def group(self, group: str) -> str:
-        """The name of the launch template, Auto Scaling group and capacity provider of a group."""
-        return f"{self.pool}-{group}"
+    def group(self, placement: Placement) -> str:
+        """The name of the launch template, Auto Scaling group and capacity provider of a placement."""
+        return f"{self.pool}-{placement}"
 
-    def family(self, role: str) -> str:
-        """The task definition family of ``scheduler`` or ``worker``."""
-        return f"{self.pool}-{role}"
+    def family(self, role: str, group: str = DEFAULT) -> str:
+        """The task definition family of ``scheduler``, or of the ``worker`` of a group."""
+        return f"{self.pool}-{role}" if group in (HEAD, DEFAULT) else f"{self.pool}-{role}-{group}"
 
 
 def tags_of(pool: str, tags: Mapping[str, str]) -> dict[str, str]:
@@ -103,11 +112,11 @@ def host_idle_limit(*waits: float) -> int:
     return max([HOST_IDLE_LIMIT, *(math.ceil(wait) + _HOST_IDLE_MARGIN for wait in waits)])
 
 
-def user_data(spec: PoolSpec, pool: str, group: str) -> str:
-    """Return the boot script of the instances of one group of a pool."""
+def user_data(spec: PoolSpec, pool: str, placement: Placement) -> str:
+    """Return the boot script of the instances of one placement of a pool."""
     values = {
         "@CLUSTER@": pool,
-        "@GROUP@": PoolNames(pool).group(group),
+        "@GROUP@": PoolNames(pool).group(placement),
         "@IDLE_LIMIT@": str(spec.host_idle_limit),
     }
     script = spec.boot_script
@@ -117,20 +126,21 @@ def user_data(spec: PoolSpec, pool: str, group: str) -> str:
 
 
 def launch_template_data(
-    spec: PoolSpec, pool: str, group: str, security_groups: list[str], user_data: str
+    spec: PoolSpec, pool: str, placement: Placement, security_groups: list[str], user_data: str
 ) -> dict[str, Any]:
-    """Return the launch template of one group.
+    """Return the launch template of one placement.
 
     IMDSv2 is required; hop limit 2, because a container in bridge mode is one hop away
     (aws-facts §4.1). The volume is encrypted with the account's default key. A shutdown from within
     terminates: the reaper on the instance (runtime/host/reaper.py) relies on it.
     """
     # A Name tag of the user takes precedence; EC2 rejects a key that is given twice.
-    names = {"Name": f"{pool}-{group}", **tags_of(pool, spec.tags)}
+    part = spec.part(placement)
+    names = {"Name": PoolNames(pool).group(placement), **tags_of(pool, spec.tags)}
     tags = [{"Key": k, "Value": v} for k, v in names.items()]
     return {
-        "ImageId": spec.image_id,
-        "InstanceType": spec.head_type if group == HEAD else spec.worker_types[0],
+        "ImageId": part.image_id,
+        "InstanceType": part.types[0],
         "IamInstanceProfile": {"Name": spec.instance_profile},
         "InstanceInitiatedShutdownBehavior": "terminate",
         "MetadataOptions": {
@@ -166,13 +176,13 @@ def launch_template_data(
     }
 
 
-def group_request(spec: PoolSpec, pool: str, group: str) -> dict[str, Any]:
-    """Return the CreateAutoScalingGroup request of one group, initially without capacity.
+def group_request(spec: PoolSpec, pool: str, placement: Placement) -> dict[str, Any]:
+    """Return the CreateAutoScalingGroup request of one placement, initially without capacity.
 
     One subnet: no traffic between zones, and no rebalancing that terminates instances.
     Scale-in protection stays off, because it would disable the lease.
     """
-    name = PoolNames(pool).group(group)
+    name = PoolNames(pool).group(placement)
     return {
         "AutoScalingGroupName": name,
         "MinSize": 0,
@@ -180,7 +190,7 @@ def group_request(spec: PoolSpec, pool: str, group: str) -> dict[str, Any]:
         "DesiredCapacity": 0,
         "VPCZoneIdentifier": spec.subnet,
         "NewInstancesProtectedFromScaleIn": False,
-        "MixedInstancesPolicy": purchases(name, types_of(spec, group), spot=group == "spot"),
+        "MixedInstancesPolicy": purchases(name, spec.part(placement).types, placement.market),
         "Tags": [
             *({"Key": k, "Value": v, "PropagateAtLaunch": True} for k, v in tags_of(pool, spec.tags).items()),
             {"Key": SPEC_TAG, "Value": spec.digest, "PropagateAtLaunch": False},
@@ -188,12 +198,7 @@ def group_request(spec: PoolSpec, pool: str, group: str) -> dict[str, Any]:
     }
 
 
-def types_of(spec: PoolSpec, group: str) -> tuple[str, ...]:
-    """Return the instance types that a group may launch."""
-    return (spec.head_type,) if group == HEAD else spec.worker_types
-
-
-def purchases(template: str, types: tuple[str, ...], *, spot: bool) -> dict[str, Any]:
+def purchases(template: str, types: tuple[str, ...], market: Market) -> dict[str, Any]:
     """Return the MixedInstancesPolicy for these types, with the launch template of this name.
 
     AWS recommends ``price-capacity-optimized`` for Spot (aws-facts §4.3); on demand, AWS launches the first
@@ -207,16 +212,16 @@ def purchases(template: str, types: tuple[str, ...], *, spot: bool) -> dict[str,
         "InstancesDistribution": {
             "OnDemandAllocationStrategy": "prioritized",
             "OnDemandBaseCapacity": 0,
-            "OnDemandPercentageAboveBaseCapacity": 0 if spot else 100,
+            "OnDemandPercentageAboveBaseCapacity": 0 if market is Market.SPOT else 100,
             "SpotAllocationStrategy": "price-capacity-optimized",
         },
     }
 
 
-def provider_request(pool: str, group: str, group_arn: str) -> dict[str, Any]:
+def provider_request(pool: str, placement: Placement, group_arn: str) -> dict[str, Any]:
     """Return the CreateCapacityProvider request: for placement only, without managed scaling (finding 1, 2)."""
     return {
-        "name": PoolNames(pool).group(group),
+        "name": PoolNames(pool).group(placement),
         "autoScalingGroupProvider": {
             "autoScalingGroupArn": group_arn,
             "managedScaling": {"status": "DISABLED"},

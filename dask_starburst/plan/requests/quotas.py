@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dask_starburst.catalog.instance_types import InstanceType
-from dask_starburst.catalog.quotas import Market, Quota, quota_of
+from dask_starburst.catalog.markets import Market
+from dask_starburst.catalog.quotas import Quota, quota_of
+from dask_starburst.plan.groups import DEFAULT, WorkerGroup
 
 #: States of an increase request that AWS has not decided yet ("RequestedServiceQuotaChange", Service Quotas API).
 _OPEN = frozenset({"PENDING", "CASE_OPENED"})
@@ -73,39 +75,50 @@ class Increase:
 
 @dataclass(frozen=True, slots=True)
 class CapacityRequest:
-    """The capacity that a cluster requests.
+    """The capacity that one group of a cluster requests, and the scheduler.
 
     Parameters
     ----------
     head : InstanceType
         Instance type of the scheduler, always on demand.
-    workers : tuple of InstanceType
-        Instance types that workers may run on.
-    fallback_groups : tuple of str
-        The groups that workers may run in, the preferred one first.
+    group : WorkerGroup
+        The group of the workers.
     count : int
         Number of workers.
     """
 
     head: InstanceType
-    workers: tuple[InstanceType, ...]
-    fallback_groups: tuple[str, ...]
+    group: WorkerGroup
     count: int
 
     @property
     def quotas(self) -> tuple[Quota, ...]:
         """The quotas that apply, each once."""
-        applicable = (quota_of(self.head.name, "on-demand"), *(quota for quota, _ in self.choices()))
+        applicable = (quota_of(self.head.name, Market.ON_DEMAND), *(quota for quota, _ in self.choices()))
         return tuple(dict.fromkeys(quota for quota in applicable if quota is not None))
 
     def choices(self) -> Iterator[tuple[Quota | None, InstanceType]]:
         """Yield each quota that may apply to workers, with the smallest instance type it applies to."""
-        for group in self.fallback_groups:
-            market: Market = "spot" if group == "spot" else "on-demand"
+        for market in self.group.markets:
             smallest: dict[Quota | None, InstanceType] = {}
-            for kind in sorted(self.workers, key=lambda kind: kind.vcpus):
+            for kind in sorted(self.group.types, key=lambda kind: kind.vcpus):
                 smallest.setdefault(quota_of(kind.name, market), kind)
             yield from smallest.items()
+
+    @property
+    def workers(self) -> str:
+        """The number of workers in words."""
+        return _count(self.count, "worker") + self.suffix
+
+    @property
+    def suffix(self) -> str:
+        """The group after a number of workers; empty for the default group."""
+        return "" if self.group.name == DEFAULT else f" of group {self.group.name}"
+
+    def vcpus(self) -> Counter[str]:
+        """Return the vCPUs that its workers take of the first quota that applies, by quota code."""
+        quota, kind = next(self.choices())
+        return Counter({quota.code: self.count * kind.vcpus} if quota is not None else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +168,11 @@ def usage(running: Iterable[Running], excluding: str = "") -> Counter[str]:
 
 
 def evaluate(
-    request: CapacityRequest, limits: Mapping[str, float], running: Iterable[Running], pool: str = ""
+    request: CapacityRequest,
+    limits: Mapping[str, float],
+    running: Iterable[Running],
+    pool: str = "",
+    others: Mapping[str, int] | None = None,
 ) -> Verdict:
     """Return whether a capacity request fits.
 
@@ -169,13 +186,15 @@ def evaluate(
         Instances that run in the account.
     pool : str
         Pool of the cluster. Its running instances are part of the request and do not count twice.
+    others : mapping of str to int, optional
+        vCPUs by quota code that other groups of the cluster request.
     """
-    used = usage(running, excluding=pool)
+    used = usage(running, excluding=pool) + Counter(others or {})
 
     def standing(quota: Quota | None) -> Standing | None:
         return Standing(quota, limits[quota.code], used[quota.code]) if quota and quota.code in limits else None
 
-    head = standing(quota_of(request.head.name, "on-demand"))
+    head = standing(quota_of(request.head.name, Market.ON_DEMAND))
     if head is not None:
         used[head.quota.code] += request.head.vcpus
     choices = [(standing(quota), kind) for quota, kind in request.choices()]
@@ -204,9 +223,10 @@ def workers_shortfall(verdict: Verdict, region: str) -> str:
     first, kind = verdict.workers[0]
     total = first.used + max(1, request.count) * kind.vcpus
     if room:
-        text = f"only {room} of {request.count} workers fit in the account's quota in {region}"
+        text = f"only {room} of {request.count} workers{request.suffix} fit in the account's quota in {region}"
     else:
-        count = f"none of {_count(request.count, 'worker')} fits" if request.count else "not a single worker fits"
+        none = f"not a single worker{request.suffix} fits"
+        count = f"none of {request.workers} fits" if request.count else none
         text = f"{count} in the account's quota in {region}"
     return f"{text}. {numbers}. {how_to_increase(first, kind, total)}"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from dask_starburst.catalog.markets import Market
 from dask_starburst.plan.requests.garbage import GroupFound, usd_per_hour
 from dask_starburst.plan.requests.policies import NAMESPACE
 
@@ -88,9 +89,9 @@ class Kept:
         return f"{what}, {price(self.groups)}, until {clock(self.until)}"
 
 
-def price_of_spares(kind: str, count: int, *, spot: bool, region: str = "us-east-1") -> str:
+def price_of_spares(kind: str, count: int, market: Market, *, region: str = "us-east-1") -> str:
     """Describe the cost of spare instances."""
-    group = GroupFound("", count, spot, (kind,) * count, None, region=region)
+    group = GroupFound("", count, market is Market.SPOT, (kind,) * count, None, region=region)
     return f"{count} spare {kind} {'is' if count == 1 else 'are'} kept ready while the cluster runs: {price([group])}"
 
 

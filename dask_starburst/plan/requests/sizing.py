@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 
 from dask.utils import format_bytes
 
 from dask_starburst.catalog import PriceTable, price_table
 from dask_starburst.catalog.instance_types import InstanceType
+from dask_starburst.catalog.markets import Market
 from dask_starburst.errors import BadArgument
+from dask_starburst.plan.groups import HEAD, WorkerGroup, WorkerSize
 
 MIB = 2**20
 #: ECS registers less than the nominal memory, because the kernel reserves a share. 8 GiB types register about
@@ -28,7 +29,14 @@ SMALLEST_MIB = 256
 MOST_TYPES = 40
 
 _DEFAULT_WORKER = {"arm64": "c7g.xlarge", "x86_64": "c7i.xlarge"}
-_DEFAULT_HEAD = {"arm64": "m7g.medium", "x86_64": "m7i.large"}
+#: Families for the scheduler by generation, the preferred one first: it is one thread, and its memory grows.
+_HEAD_FAMILIES = {
+    "arm64": (("m7g", "r7g"), ("m8g", "r8g"), ("m6g", "r6g")),
+    "x86_64": (("m7i", "r7i"), ("m8i", "r8i"), ("m7a", "r7a"), ("m6i", "r6i")),
+}
+#: MiB of the scheduler without workers, and for each worker: room for ten thousand tasks of 2 KiB. Assumed.
+_HEAD_MIB = 2048
+_HEAD_WORKER_MIB = 20
 #: Families that are chosen by default: compute, general and memory optimized families that are not burstable, without
 #: GPUs and without special features. Any other type is used only if it is named.
 _CHOSEN = frozenset((
@@ -40,16 +48,6 @@ _CHOSEN = frozenset((
 _ACCELERATED = re.compile(r"(?:inf|trn|dl|vt|f)\d.*")
 #: Newest generation with the lowest published interruption rate first (aws-facts §4.3).
 _FAMILIES = {"arm64": ("c7g", "m7g", "r7g"), "x86_64": ("c7i", "m7i", "r7i")}
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSize:
-    """The size of one worker: threads, bytes, and the CPU units and MiB of its ECS task."""
-
-    nthreads: int
-    memory_limit: int
-    task_cpu: int
-    task_memory: int
 
 
 def task_memory(instance_type: InstanceType) -> int:
@@ -115,9 +113,74 @@ def worker_types(
     return tuple(found[:MOST_TYPES])
 
 
-def head_type(catalogue: Mapping[str, InstanceType], arch: str, name: str | None) -> InstanceType:
-    """Return the instance type of the scheduler."""
-    return _known(catalogue, arch, name or _DEFAULT_HEAD[arch])
+def head_type(
+    catalogue: Mapping[str, InstanceType], arch: str, name: str | None, *, region: str = "us-east-1", workers: int = 1
+) -> InstanceType:
+    """Return the instance type of the scheduler: the named one, or the cheapest with enough memory for the workers.
+
+    Parameters
+    ----------
+    catalogue : mapping of str to InstanceType
+        All known instance types.
+    arch : str
+        ``"arm64"`` or ``"x86_64"``.
+    name : str, optional
+        The user's choice.
+    region : str, optional
+        Region, for prices: a type without a price in the region is not sold there.
+    workers : int, optional
+        The most workers that the cluster may have.
+
+    Raises
+    ------
+    BadArgument
+        The named type is unknown or of the other architecture.
+    """
+    if name is not None:
+        return _known(catalogue, arch, name)
+    prices, needed = price_table(region), _HEAD_MIB + _HEAD_WORKER_MIB * workers
+    for families in _HEAD_FAMILIES[arch]:
+        there = [t for t in catalogue.values() if t.family in families and (prices.has(t) or not prices.rates)]
+        large = [t for t in there if task_memory(t) >= needed]
+        if large:
+            return min(large, key=lambda t: (prices.on_demand(t).usd_per_hour if prices.rates else 0.0, t.memory_mib))
+    raise BadArgument(
+        f"no {arch} instance type for the scheduler of {workers} workers is known in {region}; give one with"
+        ' scheduler={"instance_type": "…"}.'
+    )
+
+
+def head_group(kind: InstanceType) -> WorkerGroup:
+    """Return the group of the scheduler on this instance type."""
+    size = worker_size((kind,), None, None)
+    return WorkerGroup(HEAD, kind.arch, (kind,), (Market.ON_DEMAND,), {kind.name: size}, size)
+
+
+def worker_group(
+    name: str,
+    types: tuple[InstanceType, ...],
+    markets: tuple[Market, ...],
+    nthreads: int | None,
+    limit: int | None,
+    resource: str = "",
+) -> WorkerGroup:
+    """Return a group of workers on these instance types.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    types : tuple of InstanceType
+        The instance types, of one architecture.
+    markets : tuple of Market
+        The markets, the preferred one first.
+    nthreads, limit : int, optional
+        The threads and bytes of a worker; by default what its instance has.
+    resource : str, optional
+        The Dask resource that its workers offer.
+    """
+    sizes = {kind.name: worker_size((kind,), nthreads, limit) for kind in types}
+    return WorkerGroup(name, types[0].arch, types, markets, sizes, worker_size(types, nthreads, limit), resource)
 
 
 def worker_size(types: tuple[InstanceType, ...], nthreads: int | None, limit: int | None) -> WorkerSize:

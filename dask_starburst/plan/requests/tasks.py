@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dask_starburst.plan.groups import DEFAULT, Placement, WorkerGroup
 from dask_starburst.plan.loop.state import Name
 from dask_starburst.plan.requests.policies import NAMESPACE
 from dask_starburst.plan.requests.pool import PoolNames
@@ -34,7 +35,6 @@ class Container:
     """The common part of the task definitions of a cluster."""
 
     pool: str
-    arch: str
     image: str
     region: str
     secret_arn: str
@@ -44,19 +44,20 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One of the two programs: its role, its command, and the CPU and memory that it reserves."""
+    """One of the programs: its role and group, its command, and the CPU and memory that it reserves."""
 
     role: str
     task_role: str
     command: tuple[str, ...]
     cpu: int
     memory: int
+    arch: str
+    group: str = DEFAULT
 
 
 def scheduler_process(
     task_role: str,
-    cpu: int,
-    memory: int,
+    head: WorkerGroup,
     ports: tuple[int, int],
     lease_keeper: tuple[str, ...],
     *,
@@ -69,10 +70,13 @@ def scheduler_process(
     port, second = map(str, ports)
     without = () if dashboard else ("--no-dashboard",)
     command = ("scheduler", "--port", port, "--dashboard-port", second, *without, "--", *lease_keeper)
-    return Process("scheduler", task_role, command, cpu, memory)
+    size = head.size
+    return Process("scheduler", task_role, command, size.task_cpu, size.task_memory, head.arch, head.name)
 
 
-def lease_keeper_arguments(region: str, groups: Sequence[str], lifetimes: Lifetimes) -> tuple[str, ...]:
+def lease_keeper_arguments(
+    region: str, groups: Sequence[str], lifetimes: Lifetimes, offers: Mapping[str, int]
+) -> tuple[str, ...]:
     """Return the arguments with which the scheduler keeps the lease of its pool; none is secret.
 
     Parameters
@@ -83,6 +87,8 @@ def lease_keeper_arguments(region: str, groups: Sequence[str], lifetimes: Lifeti
         The Auto Scaling groups in the order in which to scale them to zero, the scheduler's own last.
     lifetimes : Lifetimes
         When to shut down.
+    offers : mapping of str to int
+        The resources that its workers offer, and how much of each; empty in a cluster with one worker group.
     """
     command = ["--region", region, "--lease", f"{lifetimes.lease:g}"]
     for group in groups:
@@ -96,16 +102,21 @@ def lease_keeper_arguments(region: str, groups: Sequence[str], lifetimes: Lifeti
     for option, value in options.items():
         if value is not None:
             command += [option, f"{value:g}"]
+    for name, amount in offers.items():
+        command += ["--offer", name, str(amount)]
     return tuple(command)
 
 
-def worker_process(task_role: str, cpu: int, memory: int, nthreads: int, notices: bool = True) -> Process:
-    """Return the worker process. Its memory depends on its instance and is set at launch.
+def worker_process(task_role: str, group: WorkerGroup, notices: bool = True) -> Process:
+    """Return the worker process of a group. Its memory depends on its instance and is set at launch.
 
     `notices`: whether it watches for Spot notices.
     """
+    size = group.size
+    offers = ("--resources", f"{group.resource}={size.nthreads}") if group.resource else ()
     watch = () if notices else ("--no-notices",)
-    return Process("worker", task_role, ("worker", "--nthreads", str(nthreads), *watch), cpu, memory)
+    command = ("worker", "--nthreads", str(size.nthreads), *offers, *watch)
+    return Process("worker", task_role, command, size.task_cpu, size.task_memory, group.arch, group.name)
 
 
 def task_definition(container: Container, process: Process) -> dict[str, Any]:
@@ -114,7 +125,7 @@ def task_definition(container: Container, process: Process) -> dict[str, Any]:
     Host network mode: the container uses the instance's addresses, so it needs no ENI, NAT or port mapping
     (aws-facts §5). The certificates are an ECS secret, never a plain value.
     """
-    family = PoolNames(container.pool).family(process.role)
+    family = PoolNames(container.pool).family(process.role, process.group)
     logs = {
         "awslogs-group": LOG_GROUP,
         "awslogs-region": container.region,
@@ -141,7 +152,7 @@ def task_definition(container: Container, process: Process) -> dict[str, Any]:
         "executionRoleArn": container.execution_role,
         "taskRoleArn": process.task_role,
         "runtimePlatform": {
-            "cpuArchitecture": _CPU_ARCHITECTURE[container.arch],
+            "cpuArchitecture": _CPU_ARCHITECTURE[process.arch],
             "operatingSystemFamily": "LINUX",
         },
         "containerDefinitions": [main],
@@ -176,7 +187,7 @@ class Launch:
 
     pool: str
     session: str
-    group: str
+    placement: Placement
     role: str
     definition: str
     places: tuple[Place, ...]
@@ -208,7 +219,7 @@ def run_request(launch: Launch) -> dict[str, Any]:
     }
     if len(places) > MOST_TASKS or len(json.dumps(overrides)) > MOST_OVERRIDES:
         raise ValueError(f"{len(places)} workers are too many for one RunTask")
-    provider = PoolNames(launch.pool).group(launch.group)
+    provider = PoolNames(launch.pool).group(launch.placement)
     instances = ", ".join(f"'{place.instance}'" for place in launch.places)
     return {
         "cluster": launch.pool,

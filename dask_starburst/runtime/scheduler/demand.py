@@ -38,8 +38,12 @@ class Demand:
         Seconds that a scatter without an explicit timeout waits while adaptive scaling is on.
     """
 
+    #: Its name among the scheduler's extensions.
+    name = "starburst-demand"
+
     def __init__(self, scheduler: Any, boot: float = _BOOT_TIMEOUT) -> None:
         self._scheduler = scheduler
+        scheduler.extensions[self.name] = self
         self._boot = boot
         self._default_timeout = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
         self._waiting = 0
@@ -64,11 +68,14 @@ class Demand:
 
     def adaptive_target(self, **request: Any) -> int:
         """Return Dask's target, or enough workers that one accepts data if a scatter is pending."""
+        return max(int(self._target(**request)), self.least_workers())
+
+    def least_workers(self) -> int:
+        """Return the number of workers with which one accepts data, if a scatter is pending; 0 if none is."""
         self._last_adaptive_poll = time.monotonic()
-        target = int(self._target(**request))
         if not self._waiting and time.monotonic() - self._last_direct_scatter >= _DIRECT_SCATTER_WINDOW:
-            return target
-        return max(target, 1 if self._scheduler.running else len(self._scheduler.workers) + 1)
+            return 0
+        return 1 if self._scheduler.running else len(self._scheduler.workers) + 1
 
     def ncores_running(self, **request: Any) -> Any:
         """Return Dask's answer; record an empty one, which a client with ``direct=True`` polls for."""

@@ -18,6 +18,7 @@ from dask_starburst.plan.scheduler.shutdown_rules import SHUTDOWN_PREFIX, Lifeti
 from dask_starburst.runtime.plugin import LoopingPlugin
 from dask_starburst.runtime.scheduler import aws_process
 from dask_starburst.runtime.scheduler.busy_time import BusyTime
+from dask_starburst.runtime.scheduler.group_demand import GroupDemand
 from dask_starburst.runtime.scheduler.unrunnable import Unrunnable
 
 # A child of "distributed", whose handler writes to the scheduler's log.
@@ -168,6 +169,7 @@ class LeaseKeeper(LoopingPlugin):
 @click.option("--end-when-alone", type=float, default=None)
 @click.option("--end-at-cost", type=float, default=None)
 @click.option("--hourly-cost", type=float, default=0.0)
+@click.option("--offer", "offers", multiple=True, type=(str, int))
 def dask_setup(
     scheduler: Any,
     region: str,
@@ -177,11 +179,15 @@ def dask_setup(
     end_when_alone: float | None,
     end_at_cost: float | None,
     hourly_cost: float,
+    offers: tuple[tuple[str, int], ...],
 ) -> None:
     """Keep the lease of this scheduler's pool; called by Dask when the scheduler has started."""
     lifetimes = Lifetimes(lease, end_when_idle, end_when_alone, end_at_cost, hourly_cost)
     busy_time = BusyTime(scheduler, hourly_cost)
-    unrunnable = Unrunnable(scheduler)
+    resources = dict(offers)
+    unrunnable = Unrunnable(scheduler, resources)
+    if resources:
+        scheduler.add_plugin(GroupDemand(scheduler, resources, unrunnable))
     keeper = LeaseKeeper(scheduler, region, groups, lifetimes, busy_time, unrunnable)
     for plugin in (busy_time, unrunnable, keeper):
         scheduler.add_plugin(plugin)

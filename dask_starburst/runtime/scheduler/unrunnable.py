@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import dask.config
@@ -33,15 +34,18 @@ class Unrunnable(LoopingPlugin):
     ----------
     scheduler : distributed.Scheduler
         The scheduler in this process.
+    offered : mapping of str to float, optional
+        The resources that workers of this cluster are started with, besides those of Dask's configuration.
     """
 
     name = "starburst-unrunnable"
 
-    def __init__(self, scheduler: Any) -> None:
+    def __init__(self, scheduler: Any, offered: Mapping[str, float] | None = None) -> None:
         self._scheduler = scheduler
         # Scheduler and workers run the same image with the same environment, so they read the same configuration.
         configured = dask.config.get("distributed.worker.resources", {}) or {}
         self._offered: dict[str, float] = {name: float(amount) for name, amount in configured.items()}
+        self._offered |= offered or {}
         self._extended_by: frozenset[str] | None = None if any(map(dask.config.get, _PRELOADS)) else frozenset()
         self._hopeless: dict[Any, Restricted] = {}
         self._out_of_reach: frozenset[Any] = frozenset()
@@ -69,13 +73,18 @@ class Unrunnable(LoopingPlugin):
 
     def adaptive_target(self, target_duration: Any = None) -> int:
         """Return Dask's adaptive target without the tasks that no worker can run."""
-        self.poll()  # a task that was submitted since the last poll must not start a worker
         scheduler, whole = self._scheduler, self._scheduler.unrunnable
-        scheduler.unrunnable = {task: since for task, since in whole.items() if task not in self._out_of_reach}
+        scheduler.unrunnable = self.reachable()
         try:
             return int(self._target(target_duration=target_duration))
         finally:
             scheduler.unrunnable = whole
+
+    def reachable(self) -> dict[Any, float]:
+        """Return the waiting tasks that a new worker could run, with the times since which they wait."""
+        self.poll()  # a task that was submitted since the last poll must not start a worker
+        waiting = self._scheduler.unrunnable
+        return {task: since for task, since in waiting.items() if task not in self._out_of_reach}
 
     async def _run(self) -> None:
         while True:

@@ -8,6 +8,8 @@ from typing import Any, cast
 
 import pytest
 
+from dask_starburst.catalog import find
+from dask_starburst.catalog.markets import Market
 from dask_starburst.errors import (
     AWSError,
     AWSUnavailable,
@@ -22,24 +24,26 @@ from dask_starburst.fleet.controller.launch import Launcher
 from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool
+from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.loop.state import (
     Action,
-    Group,
     Instance,
     Limits,
     Observed,
     RunTask,
+    ScalingGroup,
     SetDesired,
     Worker,
     WorkerState,
 )
 from dask_starburst.plan.requests.pool import PoolNames
-from dask_starburst.plan.requests.sizing import WorkerSize
+from dask_starburst.plan.requests.sizing import worker_group
+from tests.support.placements import HEAD, SPOT
 
 S = WorkerState
 NOW = 10_000.0
-RUN = RunTask(0, "spot", 3, "i-0")
-ORDER = SetDesired("spot", 1)
+RUN = RunTask(0, SPOT, 3, "i-0")
+ORDER = SetDesired(SPOT, 1)
 GIB = 1024**3
 
 
@@ -64,14 +68,14 @@ class Scripted:
 
 def after(action: Action, answer: Any) -> tuple[Worker, Fleet]:
     """Execute an action for a worker that has waited for 100 s."""
-    spec = SimpleNamespace(worker_groups=("spot",), tags={})
+    spec = SimpleNamespace(placements=(HEAD, SPOT), tags={})
     pool = Pool(cast(Any, Scripted(answer)), cast(Any, spec), PoolNames("starburst-test-0"), "session", "sg-1")
-    size = WorkerSize(4, 8 * GIB, 4096, 8192)
-    launcher = Launcher({"worker": "arn:definition"}, 8786, {"c7g.xlarge": size, "head": size}, private="10.0.0.1")
+    group = worker_group(DEFAULT, (find("c7g.xlarge"),), (Market.SPOT,), None, None)
+    launcher = Launcher({DEFAULT: "arn:definition"}, 8786, {DEFAULT: group}, private="10.0.0.1")
     fleet = Fleet(pool, launcher, cast(SchedulerClient, None), EventLog(), Limits(), Lease(1800, NOW), 1.5)
-    instance = Instance("i-0", "spot", "c7g.xlarge", "arn:aws:ecs:x/i-0", connected=True, seen=True)
-    fleet.observed = Observed({"spot": Group("spot", 0)}, {"i-0": instance}, in_flight={action: NOW})
-    fleet.workers = {0: Worker(0, "spot", S.CAPACITY, since=NOW - 100, launch=3)}
+    instance = Instance("i-0", SPOT, "c7g.xlarge", "arn:aws:ecs:x/i-0", connected=True, seen=True)
+    fleet.observed = Observed({SPOT: ScalingGroup(SPOT, 0)}, {"i-0": instance}, in_flight={action: NOW})
+    fleet.workers = {0: Worker(0, SPOT, S.CAPACITY, since=NOW - 100, launch=3)}
     asyncio.run(fleet._executor.execute([action]))
     return fleet.workers[0], fleet
 

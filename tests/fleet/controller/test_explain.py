@@ -7,7 +7,8 @@ import pytest
 from dask_starburst.aws.faults import launch_refusal
 from dask_starburst.errors import CapacityUnavailable, WorkerFailed
 from dask_starburst.fleet.controller.explain import LOG_LINES, failure, given_up, hint, launch_refused, rest
-from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Limits, Worker, WorkerState
+from dask_starburst.plan.loop.state import SCHEDULER, Limits, Worker, WorkerState
+from tests.support.placements import HEAD, SPOT
 
 #: AWS's message of a failed launch, its kind, and a part of the advice.
 LAUNCHES = [
@@ -106,15 +107,15 @@ STOPPED = [
 
 @pytest.mark.parametrize(("text", "kind", "advice"), LAUNCHES, ids=[text[:40] for text, *_ in LAUNCHES])
 def test_the_event_and_the_error_of_a_launch_that_failed_say_the_same(text: str, kind: str, advice: str):
-    refusal = launch_refusal("spot", text, 1.0)
+    refusal = launch_refusal(SPOT, text, 1.0)
     assert refusal.kind == kind
     event = launch_refused(refusal, None, [refusal])
-    error = failure(Worker("7", "spot", attempt=2, unserved=True), refusal.text, [], 3)
+    error = failure(Worker("7", SPOT, attempt=2, unserved=True), refusal.text, [], 3)
     for message in (event, error):
         assert advice in message
         assert message.count("That is a") <= 1, "one next step, not two that contradict each other"
     expected = WorkerFailed if kind == "fault" else CapacityUnavailable
-    assert type(given_up(Worker("7", "spot", unserved=True, reason=text), error)) is expected
+    assert type(given_up(Worker("7", SPOT, unserved=True, reason=text), error)) is expected
 
 
 @pytest.mark.parametrize(("text", "advice"), STOPPED, ids=[text[:40] for text, _ in STOPPED])
@@ -147,30 +148,30 @@ def test_an_unknown_failure_comes_without_a_guess(text: str):
     ],
 )
 def test_the_log_of_a_worker_is_quoted_and_never_matched_against_aws_errors(line: str):
-    plain = failure(Worker("1", "spot"), "Essential container in task exited (exit code 1)", ["something"], 3)
-    text = failure(Worker("1", "spot"), "Essential container in task exited (exit code 1)", [line], 3)
+    plain = failure(Worker("1", SPOT), "Essential container in task exited (exit code 1)", ["something"], 3)
+    text = failure(Worker("1", SPOT), "Essential container in task exited (exit code 1)", [line], 3)
     assert text == plain.replace("something", line)
 
 
 def test_the_message_names_the_process_the_reason_and_whether_it_is_retried():
-    worker = Worker("7", "spot")
+    worker = Worker("7", SPOT)
     text = "did not join within 180 s"
     assert failure(worker, text, [], 3) == (
         "worker 7 failed to start (attempt 1 of 3, retrying): did not join within 180 s."
         " Look at its log with cluster.get_logs()."
     )
-    last = failure(Worker("7", "spot", attempt=2), text, [], 3)
+    last = failure(Worker("7", SPOT, attempt=2), text, [], 3)
     assert "(attempt 3 of 3)" in last
     assert "retrying" not in last
 
 
 def test_the_message_of_a_worker_that_was_given_up_says_when_it_is_retried():
     limits = Limits()
-    lacks = Worker("7", "spot", WorkerState.FAILED, attempt=2, unserved=True, rounds=3)
+    lacks = Worker("7", SPOT, WorkerState.FAILED, attempt=2, unserved=True, rounds=3)
     assert rest(lacks, limits).startswith("It still counts as requested and is retried in 5 minutes;")
-    refused = Worker("7", "spot", WorkerState.FAILED, attempt=2, aws_failed=True, rounds=1)
+    refused = Worker("7", SPOT, WorkerState.FAILED, attempt=2, aws_failed=True, rounds=1)
     assert "retried in 10 minutes; scale() retries it at once" in rest(refused, limits)
-    own = Worker("7", "spot", WorkerState.FAILED, attempt=2)
+    own = Worker("7", SPOT, WorkerState.FAILED, attempt=2)
     assert "retried in 5 minutes if the cluster adapts and has work for it; scale()" in rest(own, limits)
     text = failure(own, "Essential container in task exited", ["a line"], 3, rest(own, limits))
     assert "scale() retries it at once. Its last log lines:\n    a line" in text
@@ -181,21 +182,21 @@ def test_the_scheduler_is_called_the_scheduler():
 
 
 def test_a_reason_that_ends_with_a_full_stop_gets_no_second_one():
-    assert failure(Worker("1", "spot"), "Its task was stopped.", [], 3).endswith(": Its task was stopped.")
+    assert failure(Worker("1", SPOT), "Its task was stopped.", [], 3).endswith(": Its task was stopped.")
 
 
 def test_only_the_last_log_lines_are_quoted_and_in_their_order():
     lines = [f"line {n}" for n in range(LOG_LINES + 5)]
-    text = failure(Worker("1", "spot"), "it ended", lines, 3)
+    text = failure(Worker("1", SPOT), "it ended", lines, 3)
     quoted = text.partition("Its last log lines:\n")[2].splitlines()
     assert [line.strip() for line in quoted] == lines[5:]
 
 
 def test_a_process_that_exited_gets_advice_on_its_log():
-    text = failure(Worker("1", "spot"), "Essential container in task exited (exit code 1)", ["No module named 'x'"], 3)
+    text = failure(Worker("1", SPOT), "Essential container in task exited (exit code 1)", ["No module named 'x'"], 3)
     assert "its last log lines say why" in text
     assert "the image lacks a package" in text
 
 
 def test_without_a_log_nothing_is_said_about_one():
-    assert "log lines" not in failure(Worker("1", "spot"), "it ended", [], 3)
+    assert "log lines" not in failure(Worker("1", SPOT), "it ended", [], 3)

@@ -14,8 +14,10 @@ from dask_starburst.fleet.controller.launch import Launcher
 from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool
+from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.loop.state import Limits, Worker, WorkerState
 from dask_starburst.plan.requests.pool import PoolNames
+from tests.support.placements import HEAD, ONLY_SPOT, SPOT
 
 
 class NoAWS:
@@ -54,10 +56,10 @@ class NoDask:
 
 def a_fleet(lease: Lease | None = None) -> tuple[Fleet, NoAWS]:
     aws = NoAWS()
-    spec = SimpleNamespace(worker_groups=("spot",))
+    spec = SimpleNamespace(placements=(HEAD, SPOT))
     pool = Pool(cast(Any, aws), cast(Any, spec), PoolNames("starburst-test-0"), "session", "sg-1")
     launcher = Launcher({}, 8786, {})
-    limits = Limits()
+    limits = Limits(placements=ONLY_SPOT)
     dask = cast(SchedulerClient, NoDask())
     return Fleet(pool, launcher, dask, EventLog(), limits, lease or Lease(1800, 1000.0), 3600.0), aws
 
@@ -93,7 +95,7 @@ def test_the_memory_of_a_fleet_does_not_grow_with_ended_workers():
         fleet, _ = a_fleet()
         sizes = []
         for number in range(300):
-            fleet.request(number, "spot")
+            fleet.request(number, DEFAULT)
             fleet.cancel(number)
             fleet._track(1000.0 + number)
             kept = [each for each in vars(fleet).values() if isinstance(each, dict | list | set)]
@@ -107,7 +109,7 @@ def test_the_memory_of_a_fleet_does_not_grow_with_ended_workers():
 def test_a_retry_of_a_worker_that_was_given_up_is_emitted_for_every_cause():
     async def work(passed: float, requested: bool, **how: Any) -> list[tuple[str, Any]]:
         fleet, _ = a_fleet()
-        given_up = Worker(0, "spot", WorkerState.FAILED, since=1000.0 - passed, attempt=2, **how)
+        given_up = Worker(0, SPOT, WorkerState.FAILED, since=1000.0 - passed, attempt=2, **how)
         fleet.workers[0] = given_up
         if requested:
             fleet.retry_rested()

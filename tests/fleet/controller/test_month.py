@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from dask_starburst.catalog import Price
+from dask_starburst.catalog.markets import Market
 from dask_starburst.cost import Ledger
 from dask_starburst.events import REMEMBERED, Event, EventLog
 from dask_starburst.fleet.controller import observe
@@ -25,11 +26,13 @@ from dask_starburst.fleet.controller.budget import BudgetControl
 from dask_starburst.fleet.controller.execute import Executor
 from dask_starburst.fleet.controller.interruptions import Interruptions
 from dask_starburst.fleet.controller.startup_times import StartupClock
+from dask_starburst.plan.groups import DEFAULT, Placement
 from dask_starburst.plan.loop.interruptions import Notice
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.reconcile import step
-from dask_starburst.plan.loop.state import HEAD, SCHEDULER, Limits, Name, Observed, Worker, WorkerState
+from dask_starburst.plan.loop.state import SCHEDULER, Limits, Name, Observed, Worker, WorkerState
 from dask_starburst.plan.money.budget import Caps
+from tests.support.placements import HEAD, SPOT
 from tests.support.simulated import TICK, SimulatedAWS, SimulatedFleet
 
 S = WorkerState
@@ -40,7 +43,7 @@ SOON = 60
 
 
 @dataclass
-class Market:
+class Quotes:
     """Spot prices that change every hour."""
 
     region: str = "us-east-1"
@@ -103,10 +106,10 @@ class Month(SimulatedFleet):
     """A `SimulatedFleet` with the parts that follow a real fleet; used as a `fleet.Fleet`."""
 
     def __init__(self, seed: int) -> None:
-        aws = SimulatedAWS(random.Random(seed), desired={"spot": 0, HEAD: 0})
+        aws = SimulatedAWS(random.Random(seed), desired={SPOT: 0, HEAD: 0})
         super().__init__(aws, {}, Observed(), Limits())
         self.pool = SimpleNamespace(aws=EC2(self), name="pool")
-        self.events, self.market, self.startups = EventLog(quiet=True), Market(), StartupClock()
+        self.events, self.market, self.startups = EventLog(quiet=True), Quotes(), StartupClock()
         self.ledger = Ledger(self.market, caps=Caps(total=1e9), types=("c7g.xlarge",))
         self.events.listen(self.ledger.note)
         self.dask = Scheduler(self)
@@ -117,9 +120,9 @@ class Month(SimulatedFleet):
         self.budget = BudgetControl(as_fleet, self.dask, self.ledger)
         self.loop = asyncio.Runner()
 
-    def ask_for(self, name: Name, group: str = "spot") -> None:
+    def ask_for(self, name: Name, placement: Placement = SPOT) -> None:
         now = self.aws.now
-        self.workers[name] = Worker(name, group, since=now, not_before=now)
+        self.workers[name] = Worker(name, placement, since=now, not_before=now)
 
     def cancel(self, name: Name) -> None:
         self.workers[name] = replace(self.workers[name], requested=False)
@@ -269,9 +272,9 @@ def test_after_a_month_memory_and_work_a_poll_are_the_same_as_after_a_day(length
 
 
 def test_summing_up_the_past_of_a_long_lived_instance_does_not_change_its_cost() -> None:
-    market = Market()
+    market = Quotes()
     ledger = Ledger(market, types=("c7g.xlarge",))
-    launched = {"type": "c7g.xlarge", "market": "spot", "group": "spot"}
+    launched = {"type": "c7g.xlarge", "market": Market.SPOT, "group": DEFAULT}
     ledger.note(Event(0.0, "instance-launched", "i-0", "", facts=launched))
     usd = 0.0
     for hour in range(24 * DAYS):

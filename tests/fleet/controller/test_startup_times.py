@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dask_starburst.fleet.controller.startup_times import StartupClock
+from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.adaptive import StartupTimes
-from dask_starburst.plan.loop.state import HEAD, Instance, Observed, Worker, WorkerState
+from dask_starburst.plan.loop.state import Instance, Observed, Worker, WorkerState
+from tests.support.placements import HEAD, SPOT
 
 S = WorkerState
 
 
 def seen(launched: float) -> Observed:
-    return Observed(instances={"i-1": Instance("i-1", "spot", "c7g.xlarge", "arn:1", launched=launched)})
+    return Observed(instances={"i-1": Instance("i-1", SPOT, "c7g.xlarge", "arn:1", launched=launched)})
 
 
-def worker(state: WorkerState, group: str = "spot") -> Worker:
-    return Worker("a", group, state, instance="arn:1" if state is S.READY else None)
+def worker(state: WorkerState, placement: Placement = SPOT) -> Worker:
+    return Worker("a", placement, state, instance="arn:1" if state is S.READY else None)
 
 
 def test_the_startup_time_runs_from_the_capacity_request_to_the_registered_worker():

@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from dask_starburst.plan.groups import DEFAULT, Placement
 from dask_starburst.plan.loop.interruptions import Outcome, Succession, outcome, to_move_back
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.reconcile import step
 from dask_starburst.plan.loop.state import (
-    Group,
     Instance,
     Limits,
     Name,
     Observed,
+    ScalingGroup,
     SetDesired,
     Task,
     Terminate,
@@ -22,17 +23,18 @@ from dask_starburst.plan.loop.state import (
     WorkerState,
 )
 from dask_starburst.plan.loop.worker import track
+from tests.support.placements import ON_DEMAND, ONLY_SPOT, SPOT, WITH_FALLBACK
 
 S = WorkerState
 NOW = 1000.0
-FALLBACK_GROUPS = Limits(fallback_groups=("spot", "on-demand"))
+FALLBACK = Limits(placements=WITH_FALLBACK)
 FOLLOWS = Succession("old", "new")
-BACK = Succession("old", "new", "spot")
+BACK = Succession("old", "new", SPOT)
 
 
-def ready(name: str, group: str = "spot", **more: object) -> Worker:
+def ready(name: str, placement: Placement = SPOT, **more: object) -> Worker:
     usual: dict[str, object] = {"since": NOW, "task": f"task-{name}", "instance": f"arn:{name}"}
-    return Worker(name, group, S.READY, **(usual | more))  # type: ignore[arg-type]  # by name
+    return Worker(name, placement, S.READY, **(usual | more))  # type: ignore[arg-type]  # by name
 
 
 def workers(*some: Worker) -> dict[Name, Worker]:
@@ -40,7 +42,7 @@ def workers(*some: Worker) -> dict[Name, Worker]:
 
 
 def booting(**more: object) -> Worker:
-    return Worker("new", "spot", S.CAPACITY, since=NOW, **more)  # type: ignore[arg-type]  # by name
+    return Worker("new", SPOT, S.CAPACITY, since=NOW, **more)  # type: ignore[arg-type]  # by name
 
 
 # -- successions ----------------------------------------------------------------------------------
@@ -64,9 +66,9 @@ def test_a_succession_ends_when_the_old_worker_is_gone():
     assert outcome(FOLLOWS, workers(booting())) == Outcome()
 
 
-@pytest.mark.parametrize("new", [booting(attempt=1), replace(booting(), group="on-demand")])
+@pytest.mark.parametrize("new", [booting(attempt=1), replace(booting(), placement=ON_DEMAND)])
 def test_a_worker_stays_on_demand_if_spot_has_no_capacity(new: Worker):
-    assert outcome(BACK, workers(ready("old", "on-demand"), new)) == Outcome(withdraw=True)
+    assert outcome(BACK, workers(ready("old", ON_DEMAND), new)) == Outcome(withdraw=True)
     assert outcome(FOLLOWS, workers(ready("old"), new)) is None
 
 
@@ -74,25 +76,25 @@ def test_a_worker_stays_on_demand_if_spot_has_no_capacity(new: Worker):
 
 
 def test_the_youngest_on_demand_worker_moves_back_first():
-    fleet = [ready("a"), ready("b", "on-demand", since=NOW - 9), ready("c", "on-demand", since=NOW - 5)]
-    back = to_move_back(fleet, Observed(), FALLBACK_GROUPS)
+    fleet = [ready("a"), ready("b", ON_DEMAND, since=NOW - 9), ready("c", ON_DEMAND, since=NOW - 5)]
+    back = to_move_back(fleet, Observed(), FALLBACK)
     assert back is not None
-    assert back.name == "c"
+    assert (back[0].name, back[1]) == ("c", SPOT)
 
 
 def test_no_worker_moves_back_while_spot_is_refused():
-    refused = Observed(refusals=(Refusal("spot", "capacity", "none", NOW, "c7g.xlarge"),))
-    assert to_move_back([ready("a", "on-demand")], refused, FALLBACK_GROUPS) is None
+    refused = Observed(refusals=(Refusal(SPOT, "capacity", "none", NOW, "c7g.xlarge"),))
+    assert to_move_back([ready("a", ON_DEMAND)], refused, FALLBACK) is None
 
 
 def test_no_worker_moves_back_while_another_is_starting_or_leaving():
-    assert to_move_back([ready("a", "on-demand"), booting()], Observed(), FALLBACK_GROUPS) is None
-    assert to_move_back([ready("a", "on-demand", requested=False)], Observed(), FALLBACK_GROUPS) is None
+    assert to_move_back([ready("a", ON_DEMAND), booting()], Observed(), FALLBACK) is None
+    assert to_move_back([ready("a", ON_DEMAND, requested=False)], Observed(), FALLBACK) is None
 
 
-@pytest.mark.parametrize("fallback_groups", [(), ("spot",), ("on-demand",)])
-def test_without_fallback_groups_no_worker_moves(fallback_groups: tuple[str, ...]):
-    assert to_move_back([ready("a", "on-demand")], Observed(), Limits(fallback_groups=fallback_groups)) is None
+@pytest.mark.parametrize("placements", [{}, ONLY_SPOT, {DEFAULT: (ON_DEMAND,)}])
+def test_without_a_fallback_no_worker_moves(placements: dict[str, tuple[Placement, ...]]):
+    assert to_move_back([ready("a", ON_DEMAND)], Observed(), Limits(placements=placements)) is None
 
 
 # -- Spot interruptions ---------------------------------------------------------------------------
@@ -100,23 +102,23 @@ def test_without_fallback_groups_no_worker_moves(fallback_groups: tuple[str, ...
 
 def interrupted(worker: Worker, **more: object) -> Observed:
     """Return the observed state of a worker whose instance is interrupted."""
-    place = Instance("i-a", "spot", "c7g.xlarge", "arn:a", connected=True, seen=True, cordoned=True)
+    place = Instance("i-a", SPOT, "c7g.xlarge", "arn:a", connected=True, seen=True, cordoned=True)
     task = Task("task-a", "a", 0, "RUNNING", "arn:a")
-    seen = Observed({"spot": Group("spot", 1)}, {"i-a": place}, {"task-a": task}, frozenset("a"))
+    seen = Observed({SPOT: ScalingGroup(SPOT, 1)}, {"i-a": place}, {"task-a": task}, frozenset("a"))
     return replace(seen, **more)  # type: ignore[arg-type]  # by name
 
 
 def test_a_worker_under_notice_is_retired_by_the_scheduler_only():
-    worker = track(ready("a", requested=False, notice=NOW + 100), interrupted(ready("a")), NOW, FALLBACK_GROUPS)
+    worker = track(ready("a", requested=False, notice=NOW + 100), interrupted(ready("a")), NOW, FALLBACK)
     assert worker.state is S.RETIRING
-    assert step([worker], interrupted(worker), NOW, FALLBACK_GROUPS) == ()
+    assert step([worker], interrupted(worker), NOW, FALLBACK) == ()
 
 
 def test_its_successor_gets_a_separate_instance_immediately():
     fleet = [ready("a", requested=False, notice=NOW + 100), booting()]
-    assert SetDesired("spot", 2) in step(fleet, interrupted(fleet[0]), NOW, FALLBACK_GROUPS)
+    assert SetDesired(SPOT, 2) in step(fleet, interrupted(fleet[0]), NOW, FALLBACK)
 
 
 def test_a_cordoned_instance_is_terminated_and_no_task_is_placed_on_it():
     empty = interrupted(ready("a"), tasks={}, members=frozenset())
-    assert step([booting()], empty, NOW, Limits(warm=300)) == (Terminate("i-a", "spot"),)
+    assert step([booting()], empty, NOW, Limits(warm=300)) == (Terminate("i-a", SPOT),)

@@ -14,7 +14,8 @@ from dask_starburst.plan.loop.polling import (
     pause,
     unverified,
 )
-from dask_starburst.plan.loop.state import Group, Instance, Observed, SetDesired, Task, Worker, WorkerState
+from dask_starburst.plan.loop.state import Instance, Observed, ScalingGroup, SetDesired, Task, Worker, WorkerState
+from tests.support.placements import SPOT
 
 S = WorkerState
 NOW = 1000.0
@@ -22,11 +23,11 @@ NOW = 1000.0
 
 def instance(name: str = "i", **more: object) -> Instance:
     usual: dict = {"arn": f"arn:{name}", "connected": True, "seen": True}
-    return Instance(name, "spot", "c7g.xlarge", **(usual | more))
+    return Instance(name, SPOT, "c7g.xlarge", **(usual | more))
 
 
 def worker(state: WorkerState, name: str = "a", since: float = NOW - 60) -> Worker:
-    return Worker(name, "spot", state, since, task=f"t-{name}", instance="arn:i")
+    return Worker(name, SPOT, state, since, task=f"t-{name}", instance="arn:i")
 
 
 def task(name: str = "a", status: str = "RUNNING", instance: str = "arn:i") -> Task:
@@ -84,7 +85,7 @@ def test_a_stopped_task_is_kept_while_a_worker_has_it():
 
 
 def test_instances_are_joined_with_the_response_of_ecs_and_kept_without_one():
-    present = [("i", "spot", "c7g.xlarge", False)]
+    present = [("i", SPOT, "c7g.xlarge", False)]
     first = join_instances(present, None, Observed(), NOW)
     assert booting(first.values())
     connected = Connected(frozenset({"arn:i"}), {"arn:i": "i"})
@@ -103,13 +104,12 @@ def test_polls_are_less_frequent_with_many_starting_workers_and_least_frequent_w
 
 def test_instances_are_listed_again_only_if_some_may_have_started_or_terminated():
     here = replace(instance(), connected=True, seen=True)
-    idle = Observed(groups={here.group: Group(here.group, 1)}, instances={here.id: here})
+    idle = Observed(groups={here.placement: ScalingGroup(here.placement, 1)}, instances={here.id: here})
     up = [worker(S.READY)]
     assert not instances_may_have_changed(idle, up, {"a"})
     assert instances_may_have_changed(idle, up, set()), "a worker is gone"
-    assert instances_may_have_changed(replace(idle, groups={here.group: Group(here.group, 2)}), up, {"a"}), (
-        "one is still to launch"
-    )
+    two = {here.placement: ScalingGroup(here.placement, 2)}
+    assert instances_may_have_changed(replace(idle, groups=two), up, {"a"}), "one is still to launch"
     assert instances_may_have_changed(replace(idle, instances={here.id: replace(here, terminating=True)}), up, {"a"})
     assert instances_may_have_changed(replace(idle, instances={here.id: replace(here, connected=False)}), up, {"a"})
-    assert instances_may_have_changed(replace(idle, in_flight={SetDesired(here.group, 2): NOW}), up, {"a"})
+    assert instances_may_have_changed(replace(idle, in_flight={SetDesired(here.placement, 2): NOW}), up, {"a"})

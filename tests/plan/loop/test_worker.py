@@ -8,9 +8,11 @@ from itertools import product
 
 import pytest
 
+from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.offerings import Kind, Refusal
-from dask_starburst.plan.loop.state import HEAD, Group, Instance, Limits, Observed, Task, Worker, WorkerState
+from dask_starburst.plan.loop.state import Instance, Limits, Observed, ScalingGroup, Task, Worker, WorkerState
 from dask_starburst.plan.loop.worker import TRANSITIONS, fell_back, move, placed, refused, track
+from tests.support.placements import HEAD, ON_DEMAND, SPOT, WITH_FALLBACK
 
 S = WorkerState
 NOW = 1000.0
@@ -21,7 +23,7 @@ ENDS = frozenset({S.STOPPED, S.LOST, S.FAILED})
 def worker(state: WorkerState, **more: object) -> Worker:
     """Return worker ``a``, in its state for a second, with a task if the state has one."""
     with_task = {"task": "t", "instance": "arn:i"} if state in (S.PLACED, S.STARTED, S.READY, S.RETIRING) else {}
-    return Worker("a", "spot", state, **({"since": NOW - 1} | with_task | more))  # type: ignore[arg-type]  # by name
+    return Worker("a", SPOT, state, **({"since": NOW - 1} | with_task | more))  # type: ignore[arg-type]  # by name
 
 
 def task(status: str = "RUNNING", arn: str = "t", **more: object) -> Task:
@@ -146,30 +148,30 @@ def test_waiting_for_capacity_has_a_deadline(waited: float, failed: bool):
 
 @pytest.mark.parametrize(("launched", "waits"), [(NOW - 120, True), (NOW - 121, False)])
 def test_an_instance_that_is_still_booting_is_waited_for(launched: float, waits: bool):
-    booting = Instance("i", "spot", "c7g.xlarge", launched=launched)
+    booting = Instance("i", SPOT, "c7g.xlarge", launched=launched)
     after = state(worker(S.CAPACITY, since=NOW - 300), seen(instances={"i": booting}))
     assert after is (S.CAPACITY if waits else S.REQUESTED)
 
 
-@pytest.mark.parametrize("other", [{"group": "on-demand"}, {"terminating": True}])
+@pytest.mark.parametrize("other", [{"placement": ON_DEMAND}, {"terminating": True}])
 def test_an_instance_of_another_group_or_terminating_is_not_waited_for(other: dict[str, object]):
-    booting = replace(Instance("i", "spot", "c7g.xlarge", launched=NOW), **other)  # type: ignore[arg-type]  # by name
+    booting = replace(Instance("i", SPOT, "c7g.xlarge", launched=NOW), **other)  # type: ignore[arg-type]  # by name
     assert state(worker(S.CAPACITY, since=NOW - 300), seen(instances={"i": booting})) is S.REQUESTED
 
 
 # -- what AWS refuses ------------------------------------------------------------------------------
 
 
-FALLBACK_GROUPS = Limits(fallback_groups=("spot", "on-demand"))
+FALLBACK = Limits(placements=WITH_FALLBACK)
 
 
 def refusing(*refusals: Refusal, allowed: tuple[str, ...] = ("a.large", "b.large")) -> Observed:
-    groups = {name: Group(name, 1, allowed, allowed) for name in FALLBACK_GROUPS.fallback_groups}
+    groups = {name: ScalingGroup(name, 1, allowed, allowed) for name in (SPOT, ON_DEMAND)}
     return seen(groups=groups, refusals=refusals)
 
 
-def refusal(kind: Kind = "capacity", type: str = "", group: str = "spot") -> Refusal:
-    return Refusal(group, kind, f"no {type or group}", NOW - 100, type)
+def refusal(kind: Kind = "capacity", type: str = "", placement: Placement = SPOT) -> Refusal:
+    return Refusal(placement, kind, f"no {type or placement}", NOW - 100, type)
 
 
 def test_the_message_of_aws_explains_missing_capacity():
@@ -178,46 +180,46 @@ def test_the_message_of_aws_explains_missing_capacity():
 
 
 def test_one_failed_type_of_two_does_not_close_the_group():
-    after = track(worker(S.CAPACITY, since=NOW - 119), refusing(refusal(type="a.large")), NOW, FALLBACK_GROUPS)
-    assert (after.state, after.group) == (S.CAPACITY, "spot")
+    after = track(worker(S.CAPACITY, since=NOW - 119), refusing(refusal(type="a.large")), NOW, FALLBACK)
+    assert (after.state, after.placement) == (S.CAPACITY, SPOT)
 
 
 @pytest.mark.parametrize("refusals", [(refusal(),), (refusal(type="a.large"), refusal(type="b.large"))])
-@pytest.mark.parametrize(("waited", "group"), [(60.0, "spot"), (60.1, "on-demand")])
+@pytest.mark.parametrize(("waited", "placement"), [(60.0, SPOT), (60.1, ON_DEMAND)])
 def test_a_worker_falls_back_when_its_group_has_had_no_capacity_for_a_while(
-    refusals: tuple[Refusal, ...], waited: float, group: str
+    refusals: tuple[Refusal, ...], waited: float, placement: Placement
 ):
     old = worker(S.CAPACITY, since=NOW - waited)
-    after = track(old, refusing(*refusals), NOW, FALLBACK_GROUPS)
-    assert (after.state, after.group, after.attempt) == (S.CAPACITY, group, 0)
-    assert fell_back(old, after, FALLBACK_GROUPS) is (group == "on-demand")
+    after = track(old, refusing(*refusals), NOW, FALLBACK)
+    assert (after.state, after.placement, after.attempt) == (S.CAPACITY, placement, 0)
+    assert fell_back(old, after, FALLBACK) is (placement == ON_DEMAND)
 
 
 def test_a_worker_falls_back_when_no_instance_launches_and_aws_gives_no_reason():
-    assert track(worker(S.CAPACITY, since=NOW - 121), refusing(), NOW, FALLBACK_GROUPS).group == "on-demand"
+    assert track(worker(S.CAPACITY, since=NOW - 121), refusing(), NOW, FALLBACK).placement == ON_DEMAND
 
 
 def test_a_new_request_goes_to_a_group_with_capacity():
-    assert track(worker(S.REQUESTED), refusing(refusal()), NOW, FALLBACK_GROUPS).group == "on-demand"
-    assert track(worker(S.REQUESTED), refusing(), NOW, FALLBACK_GROUPS).group == "spot"
-    everywhere = refusing(refusal(), refusal(group="on-demand"))
-    assert track(worker(S.REQUESTED), everywhere, NOW, FALLBACK_GROUPS).group == "spot"
+    assert track(worker(S.REQUESTED), refusing(refusal()), NOW, FALLBACK).placement == ON_DEMAND
+    assert track(worker(S.REQUESTED), refusing(), NOW, FALLBACK).placement == SPOT
+    everywhere = refusing(refusal(), refusal(placement=ON_DEMAND))
+    assert track(worker(S.REQUESTED), everywhere, NOW, FALLBACK).placement == SPOT
 
 
 def test_an_attempt_fails_in_the_last_fallback_group():
-    last = replace(worker(S.CAPACITY, since=NOW - 121), group="on-demand")
-    after = track(last, refusing(refusal(), refusal(group="on-demand")), NOW, FALLBACK_GROUPS)
+    last = replace(worker(S.CAPACITY, since=NOW - 121), placement=ON_DEMAND)
+    after = track(last, refusing(refusal(), refusal(placement=ON_DEMAND)), NOW, FALLBACK)
     assert (after.state, after.attempt, after.reason) == (S.REQUESTED, 1, "no on-demand")
 
 
 def test_a_replaced_worker_starts_in_the_first_fallback_group():
-    lost = replace(worker(S.READY), group="on-demand")
-    assert track(lost, refusing(), NOW, FALLBACK_GROUPS).group == "spot"
+    lost = replace(worker(S.READY), placement=ON_DEMAND)
+    assert track(lost, refusing(), NOW, FALLBACK).placement == SPOT
 
 
 @pytest.mark.parametrize("kind", ["quota", "fault"])
 def test_a_quota_or_request_fault_is_reported_within_a_minute(kind: Kind):
-    observed, now, tried = refusing(refusal(kind)), NOW, Worker("a", "spot", since=NOW, not_before=NOW)
+    observed, now, tried = refusing(refusal(kind)), NOW, Worker("a", SPOT, since=NOW, not_before=NOW)
     while tried.state is not S.FAILED:
         tried = track(tried, observed, now, LIMITS)
         now += 0.25
@@ -301,7 +303,7 @@ def test_the_last_attempt_stays_failed_with_its_task_and_reason():
 
 
 def test_a_worker_is_tried_exactly_the_allowed_number_of_times():
-    now, tried, launches = NOW, Worker("a", "spot", since=NOW), []
+    now, tried, launches = NOW, Worker("a", SPOT, since=NOW), []
     while tried.state is not S.FAILED:
         tried = track(tried, seen(), now, LIMITS)
         if tried.state is S.CAPACITY:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dask_starburst.catalog import InstanceType, Price, catalogue
+from dask_starburst.catalog.markets import Market
 from dask_starburst.plan.money.advice import (
     GIB,
     Candidate,
@@ -26,7 +27,7 @@ def kind(name: str, vcpus: int = 4, cores: int = 4, gib: int = 8, burstable: boo
 
 def candidate(found: InstanceType, usd: float, **more: object) -> Candidate:
     price = Price(usd, "test", "2026-01-01", "assumed")
-    return Candidate(found, Price(2 * usd, "test", "2026-01-01"), price, "spot", **more)  # type: ignore[arg-type]  # by name
+    return Candidate(found, Price(2 * usd, "test", "2026-01-01"), price, Market.SPOT, **more)  # type: ignore[arg-type]  # by name
 
 
 GRAVITON = candidate(kind("c7g.xlarge"), 0.06, band=(0, 5), measured=Measured(100.0))
@@ -77,7 +78,7 @@ def test_warnings_cover_hyperthreads_burstable_types_and_assumed_prices():
 
 def test_an_unpublished_spot_price_has_its_own_mark():
     alike = Price(0.05, "test", "2026-01-01", "assumed")
-    unpublished = Candidate(kind("c6a.xlarge"), alike, alike, "spot")
+    unpublished = Candidate(kind("c6a.xlarge"), alike, alike, Market.SPOT)
     assert unpublished.spot_unpublished
     assert not GRAVITON.spot_unpublished
     texts = " ".join(warnings([unpublished]))

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dask_starburst.catalog.markets import Market
 from dask_starburst.errors import BudgetExceeded
+from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.state import (
-    HEAD,
     Action,
-    Group,
     Instance,
     Limits,
     Name,
     Observed,
+    ScalingGroup,
     SetDesired,
     Task,
     Worker,
@@ -34,27 +35,35 @@ from dask_starburst.plan.money.budget import (
     near_in_price,
     over_budget,
 )
+from tests.support.placements import HEAD, ON_DEMAND, ONLY_SPOT, SPOT, WITH_FALLBACK
 from tests.support.simulated import TYPES, SimulatedAWS, SimulatedFleet
 
 S = WorkerState
 NOW = 1000.0
-LIMITS = Limits(fallback_groups=("spot",), capped=True)
+LIMITS = Limits(placements=ONLY_SPOT, capped=True)
 CHEAP, EXPENSIVE = TYPES
 RATES = Rates(
-    {(CHEAP, "spot"): 0.1, (EXPENSIVE, "spot"): 0.3, (CHEAP, "on-demand"): 0.4, (EXPENSIVE, "on-demand"): 0.5}
+    {
+        (CHEAP, Market.SPOT): 0.1,
+        (EXPENSIVE, Market.SPOT): 0.3,
+        (CHEAP, Market.ON_DEMAND): 0.4,
+        (EXPENSIVE, Market.ON_DEMAND): 0.5,
+    }
 )
 
 
-def pool(desired: int = 0, *kinds: str, requested: int | None = None, groups: tuple[str, ...] = ("spot",)) -> Observed:
+def pool(
+    desired: int = 0, *kinds: str, requested: int | None = None, groups: tuple[Placement, ...] = (SPOT,)
+) -> Observed:
     """Return a pool with instances of these types, and this desired capacity of its first group."""
     instances = {f"i-{n}": Instance(f"i-{n}", groups[0], kind, f"arn:{n}", True) for n, kind in enumerate(kinds)}
     sizes = {name: desired if name == groups[0] else 0 for name in groups}
     order: dict[Action, float] = {SetDesired(groups[0], requested): NOW} if requested is not None else {}
-    return Observed({n: Group(n, size, TYPES, TYPES) for n, size in sizes.items()}, instances, in_flight=order)
+    return Observed({n: ScalingGroup(n, size, TYPES, TYPES) for n, size in sizes.items()}, instances, in_flight=order)
 
 
 def requests(count: int, **more: object) -> list[Worker]:
-    return [Worker(f"w{n}", "spot", since=float(n), **more) for n in range(count)]  # type: ignore[arg-type]  # by name
+    return [Worker(f"w{n}", SPOT, since=float(n), **more) for n in range(count)]  # type: ignore[arg-type]  # by name
 
 
 def waiting(
@@ -83,7 +92,7 @@ def test_terminating_instances_are_not_counted():
 
 
 def test_an_unknown_type_counts_at_the_highest_price():
-    assert Rates({("a", "spot"): 1.0, ("b", "spot"): 2.0}).of("x", "spot") == 2.0
+    assert Rates({("a", Market.SPOT): 1.0, ("b", Market.SPOT): 2.0}).of("x", Market.SPOT) == 2.0
 
 
 # -- waiting workers ------------------------------------------------------------------------------------
@@ -112,21 +121,21 @@ def test_a_cordoned_instance_counts_but_is_not_usable():
 
 
 def test_the_scheduler_never_waits_and_takes_precedence_over_workers():
-    seen = pool(groups=("spot", HEAD))
+    seen = pool(groups=(SPOT, HEAD))
     head = Worker("scheduler", HEAD)
     assert waiting([head, *requests(1)], seen, Caps(hourly=0.5)) == {"w0"}
     assert waiting([head, *requests(1)], seen, Caps(hourly=0.8)) == set()
 
 
 def test_spares_take_precedence_over_workers():
-    limits = replace(LIMITS, spare={"spot": 1})
+    limits = replace(LIMITS, spare={SPOT: 1})
     assert waiting(requests(1), pool(), Caps(hourly=0.5), limits=limits) == {"w0"}
 
 
 def test_a_worker_that_falls_back_is_checked_against_the_on_demand_price():
-    limits = replace(LIMITS, fallback_groups=("spot", "on-demand"))
-    lower = [replace(w, group="on-demand") for w in requests(1)]
-    seen = pool(groups=("spot", "on-demand"))
+    limits = replace(LIMITS, placements=WITH_FALLBACK)
+    lower = [replace(w, placement=ON_DEMAND) for w in requests(1)]
+    seen = pool(groups=(SPOT, ON_DEMAND))
     assert waiting(lower, seen, Caps(hourly=0.4), limits=limits) == {"w0"}
     assert waiting(lower, seen, Caps(hourly=0.5), limits=limits) == set()
 
@@ -139,15 +148,15 @@ def test_a_worker_waits_if_its_first_minute_would_exceed_the_total_cap():
 
 def test_a_pool_over_its_cap_retires_as_few_workers_as_possible_and_the_most_expensive_first():
     seen = pool(3, CHEAP, EXPENSIVE, CHEAP)
-    running = [Worker(f"w{n}", "spot", S.READY, since=n, task=f"t{n}", instance=f"arn:{n}") for n in range(3)]
+    running = [Worker(f"w{n}", SPOT, S.READY, since=n, task=f"t{n}", instance=f"arn:{n}") for n in range(3)]
     assert waiting(running, seen, Caps(hourly=0.49)) == {"w1"}
     assert waiting(running, seen, Caps(hourly=0.19)) == {"w1", "w2"}
 
 
 def test_a_retiring_worker_counts_as_gone():
     seen = pool(2, CHEAP, EXPENSIVE)
-    leaving = Worker("w1", "spot", S.RETIRING, task="t1", instance="arn:1", over_budget=True)
-    stays = Worker("w0", "spot", S.READY, task="t0", instance="arn:0")
+    leaving = Worker("w1", SPOT, S.RETIRING, task="t1", instance="arn:1", over_budget=True)
+    stays = Worker("w0", SPOT, S.READY, task="t0", instance="arn:0")
     assert waiting([stays, leaving], seen, Caps(hourly=0.1)) == set()
 
 
@@ -159,13 +168,13 @@ def test_a_retiring_worker_counts_as_gone():
 )
 @settings(max_examples=60, deadline=None)
 def test_a_pool_never_exceeds_its_cap_and_uses_it_fully(seed: int, cap: float, sizes: list[int], mixed: bool):
-    aws = SimulatedAWS(Random(seed), now=NOW, desired={"spot": 0}, mixed=mixed)
+    aws = SimulatedAWS(Random(seed), now=NOW, desired={SPOT: 0}, mixed=mixed)
     fleet = SimulatedFleet(aws, {}, Observed(), LIMITS, rates=RATES, caps=Caps(hourly=cap))
     for size in sizes:
-        fleet.request((str(n) for n in range(size)), "spot")
+        fleet.request((str(n) for n in range(size)), SPOT)
         for _ in range(120):
             fleet.tick()
-            costs = sum(RATES.of(m.type, "spot") for m in aws.instances.values() if not m.terminating)
+            costs = sum(RATES.of(m.type, Market.SPOT) for m in aws.instances.values() if not m.terminating)
             assert costs <= cap + 1e-9
     up = sum(w.state is S.READY for w in fleet.workers.values())
     assert up == sizes[-1] or costs + 0.3 > cap, "every worker within the cap is up"
@@ -180,7 +189,7 @@ def test_a_pool_never_exceeds_its_cap_and_uses_it_fully(seed: int, cap: float, s
     [(Caps(hourly=1.0), 9, 0), (Caps(hourly=1.0), 7, 2), (Caps(hourly=0.2), None, 0), (Caps(), 500, 9)],
 )
 def test_a_launch_that_costs_exactly_its_cap_is_allowed(caps: Caps, requested: int | None, spares: int):
-    check_launch(caps, 0.1, 0.1, requested, spares)
+    check_launch(caps, 0.1, [(0.1, requested)], spares)
 
 
 @pytest.mark.parametrize(
@@ -194,14 +203,16 @@ def test_a_launch_that_costs_exactly_its_cap_is_allowed(caps: Caps, requested: i
 )
 def test_a_launch_above_a_cap_is_rejected_with_the_size_that_fits(caps: Caps, requested: int | None, text: str):
     with pytest.raises(BudgetExceeded) as caught:
-        check_launch(caps, 0.1, 0.1, requested)
+        check_launch(caps, 0.1, [(0.1, requested)])
     assert text in str(caught.value)
     assert "Nothing was launched" in str(caught.value)
 
 
 def test_a_cap_excludes_types_that_cost_much_more_than_the_first():
-    rates = Rates({("a", "spot"): 0.10, ("b", "spot"): 0.12, ("c", "spot"): 0.13, ("d", "spot"): 0.05})
-    assert near_in_price(("a", "b", "c", "d"), rates, "spot") == ("a", "b", "d")
+    rates = Rates(
+        {("a", Market.SPOT): 0.10, ("b", Market.SPOT): 0.12, ("c", Market.SPOT): 0.13, ("d", Market.SPOT): 0.05}
+    )
+    assert near_in_price(("a", "b", "c", "d"), rates, Market.SPOT) == ("a", "b", "d")
 
 
 # -- without a client -----------------------------------------------------------------------------

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from dask_starburst.catalog import Price, catalogue, fargate_rates
+from dask_starburst.catalog.markets import Market
+from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.money.budget import Caps
-from dask_starburst.plan.money.quote import LaunchSpec, compute_quote, on_fargate
+from dask_starburst.plan.money.quote import GroupSpec, LaunchSpec, compute_quote, on_fargate
 
-SPEC = LaunchSpec("m7g.medium", ("c7g.xlarge", "m7g.xlarge"), 10, ("spot",))
+WORKERS = GroupSpec(DEFAULT, ("c7g.xlarge", "m7g.xlarge"), (Market.SPOT,), 10)
+SPEC = LaunchSpec("m7g.medium", (WORKERS,))
 PRICES = {
-    ("m7g.medium", "on-demand"): Price(0.04, "AWS price list", "2026-07-20", "live"),
-    ("c7g.xlarge", "spot"): Price(0.05, "AWS Spot price history", "2026-11-26", "live"),
-    ("m7g.xlarge", "spot"): Price(0.07, "AWS Spot price history", "2026-11-26", "live"),
-    ("c7g.xlarge", "on-demand"): Price(0.15, "AWS price list", "2026-07-20"),
-    ("m7g.xlarge", "on-demand"): Price(0.16, "AWS price list", "2026-07-20"),
+    ("m7g.medium", Market.ON_DEMAND): Price(0.04, "AWS price list", "2026-07-20", "live"),
+    ("c7g.xlarge", Market.SPOT): Price(0.05, "AWS Spot price history", "2026-11-26", "live"),
+    ("m7g.xlarge", Market.SPOT): Price(0.07, "AWS Spot price history", "2026-11-26", "live"),
+    ("c7g.xlarge", Market.ON_DEMAND): Price(0.15, "AWS price list", "2026-07-20"),
+    ("m7g.xlarge", Market.ON_DEMAND): Price(0.16, "AWS price list", "2026-07-20"),
 }
 VOLUME = 30 * 0.08 / 730
+
+
+def changed(**more: Any) -> LaunchSpec:
+    return replace(SPEC, groups=(replace(WORKERS, **more),))
 
 
 def test_every_instance_has_an_address_and_a_volume():
@@ -29,20 +37,20 @@ def test_every_instance_has_an_address_and_a_volume():
 
 def test_at_most_is_the_most_expensive_type_in_any_allowed_market():
     assert compute_quote("us-east-1", SPEC, PRICES).at_most == pytest.approx(0.04 + 10 * 0.07 + 11 * (0.005 + VOLUME))
-    fallback = replace(SPEC, groups=("spot", "on-demand"))
+    fallback = changed(markets=(Market.SPOT, Market.ON_DEMAND))
     assert compute_quote("us-east-1", fallback, PRICES).at_most == pytest.approx(
         0.04 + 10 * 0.16 + 11 * (0.005 + VOLUME)
     )
 
 
 def test_spares_have_a_separate_line():
-    lines = {line.what: line for line in compute_quote("us-east-1", replace(SPEC, spares=2), PRICES).lines}
+    lines = {line.what: line for line in compute_quote("us-east-1", changed(spares=2), PRICES).lines}
     assert lines["spare instances"].usd == pytest.approx(2 * 0.05)
 
 
 def test_a_quote_is_readable_as_text():
     text = repr(
-        compute_quote("us-east-1", replace(SPEC, adaptive=True), PRICES, caps=Caps(hourly=2), refusal="too expensive.")
+        compute_quote("us-east-1", changed(adaptive=True), PRICES, caps=Caps(hourly=2), refusal="too expensive.")
     )
     assert "10 x c7g.xlarge or m7g.xlarge, Spot" in text
     assert "max_hourly_cost: $2 an hour" in text

@@ -7,7 +7,8 @@ import math
 import pytest
 
 from dask_starburst.catalog.instance_types import find
-from dask_starburst.plan.requests.pool import FALLBACK_GROUPS
+from dask_starburst.catalog.markets import Market
+from dask_starburst.plan.groups import DEFAULT, MARKETS
 from dask_starburst.plan.requests.quotas import (
     CapacityRequest,
     Increase,
@@ -19,6 +20,7 @@ from dask_starburst.plan.requests.quotas import (
     usage,
     workers_shortfall,
 )
+from dask_starburst.plan.requests.sizing import worker_group
 
 ON_DEMAND, SPOT = "L-1216C47A", "L-34B43A08"
 XLARGE, DOUBLE, HEAD = find("c7g.xlarge"), find("c7g.2xlarge"), find("m7g.medium")
@@ -26,7 +28,8 @@ NEW_ACCOUNT = {ON_DEMAND: 5.0, SPOT: 5.0}
 
 
 def request(count: int, policy: str = "spot", *types: str) -> CapacityRequest:
-    return CapacityRequest(HEAD, tuple(map(find, types)) or (XLARGE,), FALLBACK_GROUPS[policy], count)
+    kinds = tuple(map(find, types)) or (XLARGE,)
+    return CapacityRequest(HEAD, worker_group(DEFAULT, kinds, MARKETS[policy], None, None), count)
 
 
 def verdict(
@@ -38,8 +41,8 @@ def verdict(
 @pytest.mark.parametrize(
     ("policy", "room"),
     [
-        ("spot", 1),
-        ("on-demand", 1),  # five, of which the scheduler takes one
+        (Market.SPOT, 1),
+        (Market.ON_DEMAND, 1),  # five, of which the scheduler takes one
         ("spot_with_fallback", 2),
     ],
 )
@@ -56,14 +59,18 @@ def test_the_scheduler_takes_its_part_of_the_workers_quota() -> None:
 
 
 def test_all_running_instances_of_the_account_count() -> None:
-    others = (Running("m5.large", "spot", 2), Running("g5.xlarge", "spot", 4), Running("c7g.xlarge", "on-demand", 4))
+    others = (
+        Running("m5.large", Market.SPOT, 2),
+        Running("g5.xlarge", Market.SPOT, 4),
+        Running("c7g.xlarge", Market.ON_DEMAND, 4),
+    )
     assert verdict(1, "spot", {ON_DEMAND: 8.0, SPOT: 6.0}, others).room == 1
     assert verdict(1, "spot", {ON_DEMAND: 8.0, SPOT: 5.0}, others).room == 0
     assert not verdict(1, "spot", {ON_DEMAND: 4.0, SPOT: 6.0}, others).head_fits
 
 
 def test_a_warm_instance_of_the_own_pool_does_not_count_twice() -> None:
-    warm = (Running("m7g.medium", "on-demand", 1, "own"), Running("c7g.xlarge", "spot", 4, "own"))
+    warm = (Running("m7g.medium", Market.ON_DEMAND, 1, "own"), Running("c7g.xlarge", Market.SPOT, 4, "own"))
     limits = {ON_DEMAND: 1.0, SPOT: 4.0}
     assert evaluate(request(1), limits, warm, "own").fits(1)
     assert not evaluate(request(1), limits, warm, "another").fits(1)
@@ -86,16 +93,16 @@ def test_the_quotas_of_a_request_are_listed_once() -> None:
 
 def test_usage_is_counted_by_quota() -> None:
     running = (
-        Running("c7g.xlarge", "spot", 4),
-        Running("r5.large", "spot", 2),
-        Running("hpc7g.4xlarge", "on-demand", 16),
+        Running("c7g.xlarge", Market.SPOT, 4),
+        Running("r5.large", Market.SPOT, 2),
+        Running("hpc7g.4xlarge", Market.ON_DEMAND, 16),
     )
     assert usage(running) == {SPOT: 6}
 
 
 def test_the_message_for_a_scheduler_that_does_not_fit_has_numbers_and_a_command() -> None:
     text = scheduler_shortfall(
-        verdict(2, "spot", {ON_DEMAND: 5.0, SPOT: 5.0}, (Running("t3.medium", "on-demand", 5),)), "eu-west-1"
+        verdict(2, "spot", {ON_DEMAND: 5.0, SPOT: 5.0}, (Running("t3.medium", Market.ON_DEMAND, 5),)), "eu-west-1"
     )
     for part in ("m7g.medium (1 vCPU, on demand)", "eu-west-1", ON_DEMAND, "5 vCPUs, 5 in use, 0 free"):
         assert part in text

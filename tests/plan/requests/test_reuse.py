@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dask_starburst.catalog.markets import Market
 from dask_starburst.plan.requests.garbage import GroupFound
 from dask_starburst.plan.requests.reuse import EXPIRY_MARGIN, Candidate, Kept, preferred, price_of_spares
 
@@ -62,5 +63,5 @@ def test_a_kept_pool_states_its_cost_and_end():
 
 @pytest.mark.parametrize(("count", "words"), [(1, "1 spare c7g.xlarge is"), (2, "2 spare c7g.xlarge are")])
 def test_the_cost_of_spares_is_described(count: int, words: str):
-    assert price_of_spares("c7g.xlarge", count, spot=True).startswith(words)
-    assert "$" in price_of_spares("c7g.xlarge", count, spot=True)
+    assert price_of_spares("c7g.xlarge", count, Market.SPOT).startswith(words)
+    assert "$" in price_of_spares("c7g.xlarge", count, Market.SPOT)

@@ -18,6 +18,7 @@ from dask_starburst.plan.requests.tasks import (
     places_of,
     run_request,
 )
+from tests.support.placements import SPOT
 
 ARN = "arn:aws:ecs:us-east-1:123456789012:container-instance/pool/"
 
@@ -28,7 +29,7 @@ def place(n: int) -> Place:
 
 def launch(places: Sequence[Place]) -> Launch:
     environment = {"STARBURST_SCHEDULER": "tls://10.0.0.1:8786"}
-    return Launch("pool", "s" * 32, "spot", "worker", "d:1", tuple(places), 4096, 7000, environment, {"k": "v"})
+    return Launch("pool", "s" * 32, SPOT, "worker", "d:1", tuple(places), 4096, 7000, environment, {"k": "v"})
 
 
 FULL = [place(n) for n in range(MOST_TASKS)]

@@ -10,21 +10,18 @@ from pathlib import Path
 import pytest
 
 from dask_starburst.fleet.pool.pool import boot_script
-from dask_starburst.plan.requests.pool import PoolSpec, host_idle_limit, user_data
+from dask_starburst.plan.requests.pool import PlacementSpec, PoolSpec, host_idle_limit, user_data
 from dask_starburst.runtime.host import reaper
+from tests.support.placements import SPOT
 from tests.support.reaper_fixtures import INTERVAL, UNITS, command, install, unit
 
 #: Before base64 (docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html).
 NOTICE_SECONDS = 16 * 1024
 SPEC = PoolSpec(
     region="us-east-1",
-    arch="arm64",
-    image_id="ami-1",
     subnet="subnet-1",
     vpc="vpc-1",
-    worker_types=("c7g.xlarge",),
-    head_type="m7g.medium",
-    worker_groups=("spot",),
+    parts=(PlacementSpec(SPOT, "ami-1", ("c7g.xlarge",)),),
     volume_gib=30,
     security_group="sg-1",
     instance_profile="starburst-instance",
@@ -32,7 +29,7 @@ SPEC = PoolSpec(
     tags={},
     host_idle_limit=1020,
 )
-SCRIPT = user_data(SPEC, "starburst-01234567-0", "spot")
+SCRIPT = user_data(SPEC, "starburst-01234567-0", SPOT)
 
 
 @pytest.fixture

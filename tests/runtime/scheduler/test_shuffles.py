@@ -58,7 +58,7 @@ async def test_nothing_of_a_shuffle_is_computed_again_when_workers_get_a_notice(
             await notice(client, worker, 60)
         newcomer = await join(client.scheduler.address, "newcomer")
         await asyncio.gather(*(gone(worker, 40) for worker in workers[:leaving]))
-        result = await asyncio.wait_for(running, 40)
+        result = await asyncio.wait_for(running, 300)
         assert len(result) == 12 * ROWS
         assert executions(tmp_path) == {f"part-{n}": 1 for n in range(12)}
         assert (await counts(client))["recomputed"] == 0
@@ -71,7 +71,7 @@ async def test_a_shuffle_that_begins_after_the_notice_does_without_the_worker(tm
         held = client.submit(time.sleep, 1.5, workers=[workers[0].address])  # so that it is there for a while
         await until(lambda: bool(workers[0].state.executing))
         await notice(client, workers[0], 60)
-        result = await asyncio.wait_for(result_of(client, shuffled(tmp_path, 8, 0.05)), 40)
+        result = await asyncio.wait_for(result_of(client, shuffled(tmp_path, 8, 0.05)), 300)
         assert len(result) == 8 * ROWS
         assert executions(tmp_path) == {f"part-{n}": 1 for n in range(8)}
         await held
@@ -86,7 +86,7 @@ async def test_a_shuffle_that_takes_longer_than_the_notice_begins_again_and_is_r
         await until(lambda: len(executions(tmp_path)) >= 3)
         await notice(client, workers[0], 3)
         assert await gone(workers[0]) < 4
-        result = await asyncio.wait_for(running, 60)
+        result = await asyncio.wait_for(running, 300)
         assert len(result) == 12 * ROWS
 
 
@@ -106,7 +106,7 @@ async def test_a_shuffle_ends_when_a_worker_dies_that_it_was_given_to_instead_of
         await gone(workers[0])
         newcomer = await join(client.scheduler.address, "newcomer")
         await vanish(workers[1])
-        result = await asyncio.wait_for(running, 40)
+        result = await asyncio.wait_for(running, 300)
         assert len(result) == 12 * ROWS
         await newcomer.close()
 
@@ -136,7 +136,7 @@ async def test_nothing_of_shuffles_of_shuffles_is_computed_again(tmp_path: Path,
         running = asyncio.ensure_future(result_of(client, one_after_the_other(tmp_path)))
         await until(lambda: len(executions(tmp_path)) >= made)
         await notice(client, workers[0], 60)
-        result = await asyncio.wait_for(running, 50)
+        result = await asyncio.wait_for(running, 300)
         assert len(result) == 9 * ROWS
         assert executions(tmp_path) == {f"part-{n}": 1 for n in range(18)}
         await gone(workers[0])
@@ -161,7 +161,7 @@ async def test_nothing_of_an_array_that_is_chunked_anew_is_computed_again(tmp_pa
             running = client.compute(total)
         await until(lambda: len(executions(tmp_path)) >= 7)
         await notice(client, workers[0], 60)
-        assert await asyncio.wait_for(running.result(), 40) == 10 * 120 * sum(range(12))
+        assert await asyncio.wait_for(running.result(), 300) == 10 * 120 * sum(range(12))
         assert executions(tmp_path) == {f"part-{n}": 1 for n in range(12)}
         await gone(workers[0])
         assert (await counts(client))["recomputed"] == 0
@@ -180,6 +180,6 @@ async def test_a_worker_that_has_only_put_data_in_goes_before_the_shuffle_is_ove
         await notice(client, newcomer, 60)
         await gone(newcomer)
         assert sum(future.done() for future in outputs) < 20
-        assert sum(map(len, await asyncio.wait_for(client.gather(outputs), 40))) == 24 * ROWS
+        assert sum(map(len, await asyncio.wait_for(client.gather(outputs), 300))) == 24 * ROWS
         assert executions(tmp_path) == {f"part-{n}": 1 for n in range(24)}
         assert (await counts(client))["recomputed"] == 0

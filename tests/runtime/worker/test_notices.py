@@ -278,7 +278,7 @@ def test_a_worker_that_ecs_drains_is_looked_at_for_a_notice_which_its_watch_has_
                 watcher = NoticeWatcher(nanny, Metadata(service.url), every=3600)
                 nanny.handlers["starburst_poll"] = watcher.poll
                 watcher.begin()
-                await wait(lambda: retirement._on_spot == {0})
+                await wait(lambda: retirement._on_spot == {0} and REBALANCE_PATH in service.asked)  # its first poll
                 service.interrupt(100)
                 asked = {"worker": nanny.worker_address, "kind": "stop", "seconds": 60, "action": "draining"}
                 assert await client.scheduler.starburst_notice(**asked) == "accepted"

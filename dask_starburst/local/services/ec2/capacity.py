@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dask_starburst.catalog.quotas import Market
+from dask_starburst.catalog.markets import Market
 from dask_starburst.local.backend.quotas import Quotas
 from dask_starburst.local.backend.state import Ec2Instance, Group
 from dask_starburst.local.http.protocols import ServiceError
@@ -143,7 +143,7 @@ class Ec2Capacity:
         return best
 
     def _best(self, group: Group, offers: list[Offer]) -> Offer:
-        spot = offers[0].pool.market == "spot"
+        spot = offers[0].pool.market is Market.SPOT
         strategy = _strategy(group, spot)
         order = {id(one): position for position, one in enumerate(offers)}
         if strategy == "lowest-price" and spot:
@@ -185,7 +185,7 @@ class Ec2Capacity:
         return pool.quota is None or self.quotas.allows(pool.quota, pool.vcpus)
 
     def _over_quota(self, group: Group, pool: Pool) -> ServiceError:
-        if pool.market == "spot":
+        if pool.market is Market.SPOT:
             return _refusal(group, pool, "MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
         limit = self.quotas.limit(pool.quota) if pool.quota is not None else 0
         return _refusal(
@@ -198,7 +198,7 @@ class Ec2Capacity:
         )
 
     def _insufficient(self, group: Group, pool: Pool, refused: bool) -> ServiceError:
-        if pool.market == "spot" and not refused:
+        if pool.market is Market.SPOT and not refused:
             return _refusal(
                 group,
                 pool,
@@ -220,9 +220,7 @@ class Ec2Capacity:
 
 def pool_of(ec2_instance: Ec2Instance) -> Pool:
     """Return the capacity pool of an instance."""
-    return Pool(
-        ec2_instance.instance_type, ec2_instance.zone, "spot" if ec2_instance.lifecycle == "spot" else "on-demand"
-    )
+    return Pool(ec2_instance.instance_type, ec2_instance.zone, Market(ec2_instance.lifecycle))
 
 
 def offers(group: Group, zones: Iterable[str], type_of: Callable[[dict[str, Any]], str]) -> list[Offer]:
@@ -248,7 +246,7 @@ def offers(group: Group, zones: Iterable[str], type_of: Callable[[dict[str, Any]
             for one in specification.get("Overrides") or [{}]
         ]
         spot = _is_spot(group, group.mixed.get("InstancesDistribution") or {})
-    market: Market = "spot" if spot else "on-demand"
+    market = Market.SPOT if spot else Market.ON_DEMAND
     typed = [(template, override, override or type_of(template)) for template, override in ways]
     return [Offer(template, override, Pool(kind, zone, market)) for zone in zones for template, override, kind in typed]
 
@@ -276,5 +274,5 @@ def _refusal(group: Group, pool: Pool, code: str, message: str) -> ServiceError:
     """Format an error as in scaling activities: with a mixed instances policy, market and code come first."""
     if group.mixed is None:
         return ServiceError(code, message)
-    market = "Spot" if pool.market == "spot" else "On-Demand"
+    market = "Spot" if pool.market is Market.SPOT else "On-Demand"
     return ServiceError(code, f"Could not launch {market} Instances. {code} - {message}")

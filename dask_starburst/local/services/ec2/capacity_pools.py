@@ -1,4 +1,4 @@
-"""Capacity pools: an instance type in an availability zone in a market, ``"spot"`` or ``"on-demand"``."""
+"""Capacity pools: an instance type in an availability zone in a market."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from dask_starburst.catalog import price_table
-from dask_starburst.catalog.quotas import Market, Quota, quota_of
+from dask_starburst.catalog.markets import Market
+from dask_starburst.catalog.quotas import Quota, quota_of
 from dask_starburst.errors import PriceUnknown
 
 
@@ -40,7 +41,7 @@ class Pool:
         """USD an hour in the bundled catalogue; infinite if it has no price."""
         try:
             table = price_table(self.region)
-            price = table.spot_estimate(self.type) if self.market == "spot" else table.on_demand(self.type)
+            price = table.spot_estimate(self.type) if self.market is Market.SPOT else table.on_demand(self.type)
         except PriceUnknown:
             return math.inf
         return price.usd_per_hour

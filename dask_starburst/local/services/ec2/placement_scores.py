@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
+from dask_starburst.catalog.markets import Market
 from dask_starburst.local.http.protocols import XML, Answer, ServiceError, error_answer
 from dask_starburst.local.services.ec2.capacity import Ec2Capacity
 from dask_starburst.local.services.ec2.capacity_pools import Pool
@@ -55,6 +56,6 @@ class PlacementScores:
 
     def _score(self, types: list[str], zone: str, capacity: int) -> int:
         """Return the share of the requested capacity that has room, as a score."""
-        room = sum(min(self._capacity.room(Pool(kind, zone, "spot")), capacity) for kind in types)
+        room = sum(min(self._capacity.room(Pool(kind, zone, Market.SPOT)), capacity) for kind in types)
         share = min(room / capacity, 1.0) if capacity else 1.0
         return max(1, round(share * (_BEST if len(types) >= _FEW_TYPES else _FEW_TYPES)))

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
 from dask_starburst.catalog import catalogue
+from dask_starburst.catalog.markets import Market
 from dask_starburst.local.http.protocols import XML, Answer, ServiceError, error_answer
 from dask_starburst.local.services.ec2.capacity_pools import Pool
 from dask_starburst.local.services.ec2.spot_prices import SpotPrices
@@ -98,7 +99,7 @@ class SpotHistory:
             for at in self._times(form)
             for name in names
             for zone in zones
-            if (price := self._prices.of(Pool(name, zone, "spot"), at)) < math.inf
+            if (price := self._prices.of(Pool(name, zone, Market.SPOT), at)) < math.inf
             for product in _PRODUCTS
             if product in (products or _PRODUCTS)
         ]

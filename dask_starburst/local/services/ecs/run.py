@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dask_starburst.catalog.quotas import Market
+from dask_starburst.catalog.markets import Market
 from dask_starburst.local.backend.backend import Backend, new_id, tag_dict
 from dask_starburst.local.backend.quotas import Quotas
 from dask_starburst.local.backend.state import Cluster, Container, ContainerInstance, Interface, Task, TaskDefinition
@@ -184,7 +184,7 @@ class RunOperations:
         return name, "FARGATE" if name in FARGATE_PROVIDERS else None
 
     def _place_on_fargate(self, plan: _Plan, network: dict[str, Any]) -> Reply:
-        market: Market = "spot" if plan.provider == "FARGATE_SPOT" else "on-demand"
+        market = Market.SPOT if plan.provider == "FARGATE_SPOT" else Market.ON_DEMAND
         requested: int = plan.request.get("count", 1)
         tasks: list[Task] = []
         while len(tasks) < requested and self._quotas.allows_task(
