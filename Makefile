@@ -93,7 +93,7 @@ closes: $(VENV)/.test
 bench-close: $(VENV)/.test
 	$(BIN)/python benchmarks/close.py
 
-# Debian trixie's docker engine is unpacked into a folder for it; see tests/support/docker_engine.py.
+# Debian trixie's docker engine is unpacked into a folder for it; see benchmarks/harness/images/engine.py.
 test-buildx: $(VENV)/.test
 	$(BIN)/python -m pytest -m buildx -n 0 tests/environment/buildx/test_buildx_engine.py
 

@@ -27,6 +27,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from benchmarks.harness.images.engine import Engine, running_engine, why_no_engine
+from benchmarks.harness.images.fixtures import ImageFixtures, debian_base, fake_base
+from benchmarks.harness.images.registry import serving, why_no_registry
+from benchmarks.harness.images.rootfs import PLATFORMS, why_no_rootfs
 from dask_starburst.environment.build.base_image import resolve_base
 from dask_starburst.environment.build.direct import DirectBuilder
 from dask_starburst.environment.build.interface import Builder, Destination, Image, Order
@@ -34,16 +38,12 @@ from dask_starburst.environment.buildx.builder import BuildxBuilder
 from dask_starburst.environment.buildx.context import uv_for
 from dask_starburst.environment.buildx.docker import BUILDER
 from dask_starburst.environment.capture.model import Environment
+from dask_starburst.environment.capture.running import PYTHON
 from dask_starburst.environment.image import plan_order
 from dask_starburst.environment.registry import documents
 from dask_starburst.environment.registry.client import Registry
 from dask_starburst.plan.images.recipe import recipe_hash
 from dask_starburst.settings import Settings
-from tests.support.base_rootfs import PLATFORMS, why_no_rootfs
-from tests.support.docker_engine import Engine, running_engine, why_no_engine
-from tests.support.docker_registry import serving, why_no_registry
-from tests.support.image_fixtures import ImageFixtures, debian_base, fake_base
-from tests.support.packages import PYTHON
 
 PACKAGES = ("dask[complete]", "distributed", "numpy", "pandas", "pyarrow")
 TOOLZ = ("toolz==1.0.0", "toolz==0.12.1")

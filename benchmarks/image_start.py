@@ -27,13 +27,13 @@ from typing import Any
 
 from distributed import Client, LocalCluster
 
+from benchmarks.harness.images.containers import run, started, unpack, why_not
+from benchmarks.harness.images.fixtures import debian_base, worker_image
+from benchmarks.harness.images.registry import serving, why_no_registry
+from benchmarks.harness.images.rootfs import PLATFORMS, why_no_rootfs
 from dask_starburst.environment.capture.model import Environment
+from dask_starburst.environment.capture.running import PYTHON
 from dask_starburst.environment.registry.client import Registry
-from tests.support.base_rootfs import PLATFORMS, why_no_rootfs
-from tests.support.containers import run, started, unpack, why_not
-from tests.support.docker_registry import serving, why_no_registry
-from tests.support.image_fixtures import debian_base, worker_image
-from tests.support.packages import PYTHON
 
 VERSION = ("python", "-m", "distributed.cli.dask_worker", "--version")
 WORKER = ("python", "-m", "distributed.cli.dask_worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard")

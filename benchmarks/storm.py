@@ -34,6 +34,8 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any, cast
 
+from benchmarks.harness.simulator.aws import TICK, Process, SimulatedAWS
+from benchmarks.harness.simulator.loop import SimulatedFleet
 from dask_starburst.catalog.instance_types import catalogue
 from dask_starburst.cost import Ledger, Market
 from dask_starburst.fleet.controller.interruptions import Interruptions, InterruptionsClient
@@ -47,7 +49,6 @@ from dask_starburst.plan.requests.pool import FALLBACK_GROUPS
 from dask_starburst.plan.requests.sizing import worker_types
 from dask_starburst.plan.scheduler.moving import bandwidth
 from dask_starburst.plan.scheduler.notices import MARGIN, NOTICE_SECONDS
-from tests.support.simulated import TICK, Process, SimulatedAWS, SimulatedFleet
 
 #: Interruptions of one instance in an hour: the band of c7g (aws-facts §4.3), and far beyond it.
 C7G, STORM = 7e-5, 30.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.image_fixtures import shared_folder
+from tests.support.shared_folder import shared_folder
 
 ROOT = Path(__file__).parent.parent.parent
 #: Programs that benchmarks start in another interpreter, with other arguments.

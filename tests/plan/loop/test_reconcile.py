@@ -8,6 +8,8 @@ from random import Random
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.harness.simulator.aws import TICK, SimulatedAWS
+from benchmarks.harness.simulator.loop import SimulatedFleet
 from dask_starburst.plan.loop.reconcile import step, unconfirmed
 from dask_starburst.plan.loop.state import (
     Action,
@@ -27,7 +29,6 @@ from dask_starburst.plan.loop.state import (
     WorkerState,
 )
 from dask_starburst.plan.loop.worker import track
-from tests.support.simulated import TICK, SimulatedAWS, SimulatedFleet
 from tests.support.situations import GROUPS, NAMES, NOW, Situation, limits, situations
 
 S = WorkerState

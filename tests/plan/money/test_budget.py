@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.harness.simulator.aws import TYPES, SimulatedAWS
+from benchmarks.harness.simulator.loop import SimulatedFleet
 from dask_starburst.errors import BudgetExceeded
 from dask_starburst.plan.loop.state import (
     HEAD,
@@ -34,7 +36,6 @@ from dask_starburst.plan.money.budget import (
     near_in_price,
     over_budget,
 )
-from tests.support.simulated import TYPES, SimulatedAWS, SimulatedFleet
 
 S = WorkerState
 NOW = 1000.0
