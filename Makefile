@@ -142,7 +142,7 @@ docs: $(DOCS_VENV)/.docs
 SEEDS ?= 0
 bench-peers: $(VENV)/.bench
 	mkdir -p docs/explanation/beside-dask-cloudprovider
-	$(BIN)/python -m benchmarks.peers --seed $(SEEDS) --docs docs/explanation/beside-dask-cloudprovider
+	$(BIN)/python -m benchmarks.peers --seeds $(SEEDS) --docs docs/explanation/beside-dask-cloudprovider
 
 # The table and the plot of docs/explanation/spot.md.
 bench-storm: $(VENV)/.bench
