@@ -97,11 +97,11 @@ class StormyAWS(SimulatedAWS):
         """Draw as the embedded AWS does."""
         return self.timing.seconds("placement") + self.timing.seconds("pull")
 
-    def joins(self) -> float:
+    def join_time(self) -> float:
         """Return the measured time."""
         return JOIN
 
-    def hears(self) -> float:
+    def detection_time(self) -> float:
         """Return the timeout of a dead connection."""
         return DEAF
 
