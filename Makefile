@@ -86,9 +86,10 @@ soak: $(VENV)/.test
 stages: $(VENV)/.test
 	$(BIN)/python -m pytest -m soak -n 2 tests/cluster/test_stages.py
 
+# Six embedded AWS at the same time, because sessions mostly wait.
 CLOSES ?= 200
 closes: $(VENV)/.test
-	CLOSES=$(CLOSES) $(BIN)/python -m pytest -m slow -n 0 tests/cluster/test_closing_chaos.py
+	CLOSES=$(CLOSES) $(BIN)/python -m pytest -m slow -n 6 tests/cluster/test_closing_chaos.py
 
 bench-close: $(VENV)/.test
 	$(BIN)/python benchmarks/close.py
