@@ -86,14 +86,15 @@ soak: $(VENV)/.test
 stages: $(VENV)/.test
 	$(BIN)/python -m pytest -m soak -n 2 tests/cluster/test_stages.py
 
+# Six embedded AWS at the same time, because sessions mostly wait.
 CLOSES ?= 200
 closes: $(VENV)/.test
-	CLOSES=$(CLOSES) $(BIN)/python -m pytest -m slow -n 0 tests/cluster/test_closing_chaos.py
+	CLOSES=$(CLOSES) $(BIN)/python -m pytest -m slow -n 6 tests/cluster/test_closing_chaos.py
 
 bench-close: $(VENV)/.test
 	$(BIN)/python benchmarks/close.py
 
-# Debian trixie's docker engine is unpacked into a folder for it; see tests/support/docker_engine.py.
+# Debian trixie's docker engine is unpacked into a folder for it; see benchmarks/harness/images/engine.py.
 test-buildx: $(VENV)/.test
 	$(BIN)/python -m pytest -m buildx -n 0 tests/environment/buildx/test_buildx_engine.py
 
@@ -142,7 +143,7 @@ docs: $(DOCS_VENV)/.docs
 SEEDS ?= 0
 bench-peers: $(VENV)/.bench
 	mkdir -p docs/explanation/beside-dask-cloudprovider
-	$(BIN)/python -m benchmarks.peers --seed $(SEEDS) --docs docs/explanation/beside-dask-cloudprovider
+	$(BIN)/python -m benchmarks.peers --seeds $(SEEDS) --docs docs/explanation/beside-dask-cloudprovider
 
 # The table and the plot of docs/explanation/spot.md.
 bench-storm: $(VENV)/.bench

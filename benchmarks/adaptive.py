@@ -14,17 +14,17 @@ line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from distributed.deploy.adaptive_core import AdaptiveCore
 
+from benchmarks.harness.arguments import parser
+from benchmarks.harness.report import Table, finish
+from benchmarks.workloads.demand import LOADS, Demand
 from dask_starburst.plan.loop.adaptive import (
     Limits,
     Patience,
@@ -42,7 +42,6 @@ BOOT = 90.0
 NTHREADS = 4
 MAXIMUM = 50
 DURATION = 1800
-Demand = Callable[[float], int]
 
 
 @dataclass
@@ -206,59 +205,24 @@ def foresight(wanted: list[int], boot: float) -> tuple[int, float]:
     return launches, seconds
 
 
-def saw_tooth(period: float, peak: int) -> Demand:
-    """Rise to `peak` threads and fall to zero, repeatedly."""
-    return lambda t: round(peak * (t % period) / period)
-
-
-def square(on: float, off: float, peak: int) -> Demand:
-    """Need `peak` threads for `on` seconds, none for `off`."""
-    return lambda t: peak if t % (on + off) < on else 0
-
-
-def ramp(seconds: float, peak: int) -> Demand:
-    """Rise linearly to `peak` threads, and stay."""
-    return lambda t: round(peak * min(1.0, t / seconds))
-
-
-def burst(start: float, end: float, peak: int) -> Demand:
-    """Need `peak` threads once."""
-    return lambda t: peak if start <= t < end else 0
-
-
-LOADS = {
-    **{f"saw-tooth {period} s": saw_tooth(period, 80) for period in (20, 60, 85, 160, 400)},
-    "waves 20 s on 40 s off": square(20, 40, 80),
-    "waves 60 s on 80 s off": square(60, 80, 80),
-    "waves 200 s on 700 s off": square(200, 700, 80),
-    "ramp over 900 s": ramp(900, 160),
-    "one burst of 300 s": burst(60, 360, 160),
-    "blip 4 s every 300 s": square(4, 296, 160),
-    "steady": lambda t: 80,
-}
 LOGICS = {"dask": DaskLogic, "60 s": SixtySeconds, "a boot": OurLogic}
 
 
 def main() -> None:
     """Print the table, then the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smallest", action="store_true", help="run the smallest size, as a test")
-    smallest = parser.parse_args().smallest
+    smallest = parser(__doc__).parse_args().smallest
     loads = {"one burst of 300 s": LOADS["one burst of 300 s"]} if smallest else LOADS
     print(f"SIMULATED, virtual time: boot {BOOT:g} s, {NTHREADS} threads a worker, {DURATION} s each")
-    heads = ("launches", "ideal", "inst-s", "least", "ratio", "idle", "served")
-    print(f"{'load':26}{'logic':6}" + "".join(f"{head:>9}" for head in heads))
+    seconds = {"inst-s": ">9.0f", "least": ">9.0f", "ratio": ">9.2f", "idle": ">9.0f", "served": ">9.1%"}
+    table = Table({"load": "<26", "logic": "<6", "launches": ">9", "ideal": ">9", **seconds})
     rows = []
     for load, demand in loads.items():
         for who, logic in LOGICS.items():
             r = simulate(logic, demand)
             ratio = r.seconds / r.least_seconds
-            print(
-                f"{load:26}{who:6}{r.launches:9}{r.ideal_launches:9}{r.seconds:9.0f}{r.least_seconds:9.0f}"
-                f"{ratio:9.2f}{r.idle:9.0f}{r.served:9.1%}"
-            )
+            table.row(load, who, r.launches, r.ideal_launches, r.seconds, r.least_seconds, ratio, r.idle, r.served)
             rows.append({"load": load, "logic": who, **asdict(r)})
-    print(json.dumps({"benchmark": "adaptive", "simulated": True, "boot_seconds": BOOT, "rows": rows}))
+    finish("adaptive", simulated=True, boot_seconds=BOOT, rows=rows)
 
 
 if __name__ == "__main__":

@@ -15,18 +15,24 @@ counts every call of ``close()`` that reached AWS, retries included. The last li
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import logging
-import os
 import time
-from collections import Counter
+from itertools import product
 from typing import Any
 
-from benchmarks.stand_in import StandIn
-from dask_starburst import StarburstCluster
-from dask_starburst.aws.session import AWS
+from benchmarks.harness.arguments import parser
+from benchmarks.harness.cloud import (
+    MOST_PROCESSES,
+    PATIENCE,
+    Calls,
+    account,
+    cluster_as_in_an_account,
+    fleet_settings,
+    limited_aws,
+)
+from benchmarks.harness.report import finish
+from benchmarks.harness.stand_in import StandIn
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.cost.updater import LedgerUpdater
@@ -36,12 +42,8 @@ from dask_starburst.fleet.session import Session
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.loop.state import WorkerState
-from dask_starburst.settings import Settings
 
-#: The most workers that run as processes.
-REAL = 20
 SIZES = (2, 50, 300)
-_PATIENCE = 1200.0
 _BILLED = ("pending", "running", "stopping", "stopped")
 
 
@@ -59,12 +61,11 @@ class Closing:
     def __init__(self, local: LocalAWS, workers: int) -> None:
         self._local = local
         self._workers = workers
-        self._before: Counter[str] = Counter()
+        self._calls = Calls(local)
         self._began = self._returned = 0.0
 
     def __enter__(self) -> Closing:
-        status = self._local.status()
-        self._before, self._began = Counter(status.calls), status.now
+        self._began = self._local.now()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -72,7 +73,7 @@ class Closing:
 
     def result(self) -> dict[str, Any]:
         """Return all figures."""
-        calls = Counter(self._local.status().calls) - self._before
+        calls = self._calls.so_far()
         instances = self._local.instances()
         ends = [instance["ended_at"] or self._returned for instance in instances]
         return {
@@ -82,23 +83,15 @@ class Closing:
             "seconds_over_billed": round(self._returned - max(ends), 2),
             "calls_per_worker": round(calls.total() / self._workers, 3),
             "still_billed": sum(instance["state"] in _BILLED for instance in instances),
-            "processes": self._workers <= REAL,
+            "processes": self._workers <= MOST_PROCESSES,
             "calls": dict(sorted(calls.items())),
         }
 
 
 def close_processes(local: LocalAWS, workers: int) -> dict[str, Any]:
     """Close a cluster as a user does."""
-    os.environ.update(local.environment)  # as an account, with its poll interval and timeouts
-    cluster = StarburstCluster(
-        n_workers=workers,
-        image="benchmark",
-        endpoint_url=local.endpoint_url,
-        network={"caller": "127.0.0.1/32"},
-        scheduler={"dashboard": False},
-        quiet=True,
-    )
-    cluster.wait_for_workers(workers, timeout=_PATIENCE)
+    cluster = cluster_as_in_an_account(local, workers, scheduler={"dashboard": False})
+    cluster.wait_for_workers(workers, timeout=PATIENCE)
     with Closing(local, workers) as closing:
         cluster.close()
     return closing.result()
@@ -106,76 +99,57 @@ def close_processes(local: LocalAWS, workers: int) -> dict[str, Any]:
 
 async def close_played(local: LocalAWS, workers: int) -> dict[str, Any]:
     """Close the parts of a cluster without Dask's."""
-    settings = Settings.load(
-        arch="arm64",
-        endpoint_url=local.endpoint_url,
-        image="benchmark",
-        max_workers=max(500, workers),
-        network={"caller": "127.0.0.1/32"},
-    )
-    aws, events = AWS(endpoint_url=local.endpoint_url, session=local.session()), EventLog()
-    plan = blueprint(settings, "{}")
-    book = PriceBook(aws.region, now=aws.now)
-    ledger = Ledger(book, settings.storage.volume_size, simulated=True)
-    events.listen(ledger.note)
-    updater = LedgerUpdater(aws, book, ledger)
-    session, dask = Session(aws, plan, events, ledger), StandIn(local)
-    watch = asyncio.ensure_future(dask.watch())
-    try:
-        await updater.begin()
-        fleet = await session.start(dask, dict.fromkeys(range(workers), DEFAULT))
-        await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
-        with Closing(local, workers) as closing:
-            await fleet.stop()
-            watch.cancel()  # its queries of the embedded AWS are not calls of a cluster
-            # The scheduler's container ends with its instance; the stand-in does not change the pool.
-            await session.end(ended=lambda: True)
-            await updater.stop()
-            await updater.close()
-        return closing.result()
-    finally:
-        watch.cancel()
-        aws.close()
+    settings, events = fleet_settings(local, workers), EventLog()
+    with account(local) as aws:
+        book = PriceBook(aws.region, now=aws.now)
+        ledger = Ledger(book, settings.storage.volume_size, simulated=True)
+        events.listen(ledger.note)
+        updater = LedgerUpdater(aws, book, ledger)
+        session = Session(aws, blueprint(settings, "{}"), events, ledger)
+        async with StandIn(local) as dask:
+            await updater.begin()
+            fleet = await session.start(dask, dict.fromkeys(range(workers), DEFAULT))
+            await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
+            with Closing(local, workers) as closing:
+                await fleet.stop()
+                dask.stop()  # its queries of the embedded AWS are not calls of a cluster
+                # The scheduler's container ends with its instance; the stand-in does not change the pool.
+                await session.end(ended=lambda: True)
+                await updater.stop()
+                await updater.close()
+            return closing.result()
 
 
 def measure(workers: int, timing: str, seed: int) -> dict[str, Any]:
     """Launch, wait, close, and return what that took."""
-    processes = workers <= REAL
-    with LocalAWS(timing=timing, seed=seed, processes=processes) as local:
-        local.throttle(True)
+    processes = workers <= MOST_PROCESSES
+    with limited_aws(timing, seed, processes=processes) as local:
         return close_processes(local, workers) if processes else asyncio.run(close_played(local, workers))
 
 
 def main() -> None:
     """Run the sizes one after another and print what they took."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--timing", choices=("fast", "realistic"), default="realistic")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--smallest", action="store_true", help="21 workers without processes, in the profile fast")
-    parser.add_argument("--verbose", action="store_true", help="print the cluster's events")
-    arguments = parser.parse_args()
-    if arguments.verbose:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    sizes, timing = ((REAL + 1,), "fast") if arguments.smallest else (arguments.workers, arguments.timing)
+    options = parser(__doc__, seeds=(0,), verbose=True)
+    options.add_argument("--workers", type=int, nargs="+", default=SIZES)
+    options.add_argument("--timing", choices=("fast", "realistic"), default="realistic")
+    chosen = options.parse_args()
+    if chosen.smallest:  # the fewest workers without processes
+        chosen.workers, chosen.timing, chosen.seeds = [MOST_PROCESSES + 1], "fast", [0]
     runs = []
-    for workers in sizes:
+    for workers, seed in product(chosen.workers, chosen.seeds):
         began = time.monotonic()
-        runs.append(measure(workers, timing, arguments.seed))
+        runs.append(measure(workers, chosen.timing, seed))
         print(json.dumps(runs[-1]), f"({time.monotonic() - began:.0f} s in all)", flush=True)
-    print(
-        json.dumps(
-            {
-                "benchmark": "close",
-                "simulated": True,
-                "timing": timing,
-                "workers": [run["workers"] for run in runs],
-                "seconds": [run["seconds"] for run in runs],
-                "seconds_over_billed": max(run["seconds_over_billed"] for run in runs),
-                "calls_per_worker": runs[-1]["calls_per_worker"],
-                "still_billed": sum(run["still_billed"] for run in runs),
-            }
-        )
+    largest = [run for run in runs if run["workers"] == runs[-1]["workers"]]
+    finish(
+        "close",
+        simulated=True,
+        timing=chosen.timing,
+        workers=[run["workers"] for run in runs],
+        seconds=[run["seconds"] for run in runs],
+        seconds_over_billed=max(run["seconds_over_billed"] for run in runs),
+        calls_per_worker=max(run["calls_per_worker"] for run in largest),
+        still_billed=sum(run["still_billed"] for run in runs),
     )
 
 

@@ -14,7 +14,6 @@ because other load can only increase it.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -22,15 +21,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 from distributed import Client
 from distributed.security import Security
 
+from benchmarks.harness.arguments import parser
+from benchmarks.harness.compare import alternate
+from benchmarks.harness.report import finish
 from dask_starburst import StarburstCluster
 from dask_starburst.fleet import tls
 from dask_starburst.local import LocalAWS
@@ -61,19 +63,17 @@ def cpu_seconds(*arguments: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def least(programs: dict[str, Sequence[Sequence[str]]], repeat: int) -> dict[str, float]:
-    """Return for each name the sum of its programs' minimal CPU seconds; all programs run alternately."""
-    seconds: dict[tuple[str, int], list[float]] = {}
-    for turn in range(repeat + 1) if repeat > 1 else [1]:
-        for name, several in programs.items():
-            for number, arguments in enumerate(several):
-                if turn == 0:  # only to compile bytecode
-                    cpu_seconds(*arguments)
-                    continue
-                seconds.setdefault((name, number), []).append(cpu_seconds(*arguments))
-    return {
-        name: sum(min(seconds[name, number]) for number in range(len(several))) for name, several in programs.items()
+def least(programs: Mapping[str, Sequence[Sequence[str]]], repeat: int) -> dict[str, float]:
+    """Return for each name the sum of its programs' minimal CPU seconds; all programs run in turns."""
+    several = {
+        (name, number): partial(cpu_seconds, *arguments)
+        for name, commands in programs.items()
+        for number, arguments in enumerate(commands)
     }
+    sums = dict.fromkeys(programs, 0.0)
+    for (name, _), seconds in alternate(several, repeat, warm_up=repeat > 1).items():
+        sums[name] += min(seconds)
+    return sums
 
 
 def imports(repeat: int) -> dict[str, float]:
@@ -199,46 +199,39 @@ def dask(folder: Path, *arguments: str) -> Iterator[int]:
 
 
 def memory(repeat: int) -> dict[str, int]:
-    """Measure memory of plain Dask and of our processes alternately; return the minimum of each."""
-    runs: dict[str, list[int]] = {}
-    for _ in range(repeat):
-        for name, measured in (("plain", plain()), ("ours", ours())):
-            for role, size in measured.items():
-                runs.setdefault(f"{name} {role}", []).append(size)
-    return {name: min(sizes) for name, sizes in runs.items()}
+    """Measure memory of plain Dask and of our processes in turns; return the minimum of each."""
+    runs = alternate({"plain": plain, "ours": ours}, repeat)
+    return {f"{name} {role}": min(run[role] for run in found) for name, found in runs.items() for role in found[0]}
 
 
-def ratio(measured: dict[str, Any], what: str, against: str) -> float:
+def ratio(measured: Mapping[str, float], what: str, against: str) -> float:
     """Return the ratio of two measurements."""
-    return round(float(measured[what]) / float(measured[against]), 3)
+    return round(measured[what] / measured[against], 3)
 
 
 def main() -> None:
     """Print the measurements, and one JSON object with the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=7, help="runs of each program for its CPU seconds")
-    parser.add_argument("--memory-repeat", type=int, default=3, help="runs of each process for its memory")
-    parser.add_argument("--smallest", action="store_true", help="one run of each, and of Dask's commands only one")
-    given = parser.parse_args()
-    if given.smallest:
-        given.repeat = given.memory_repeat = 1
-    seconds = imports(given.repeat) | command_line(given.repeat, WORDS[:1] if given.smallest else WORDS)
+    options = parser(__doc__, repeat=7)
+    options.add_argument("--memory-repeat", type=int, default=3, help="runs of each process for its memory")
+    chosen = options.parse_args()
+    if chosen.smallest:  # one run of each, and of Dask's commands only one
+        chosen.repeat = chosen.memory_repeat = 1
+    seconds = imports(chosen.repeat) | command_line(chosen.repeat, WORDS[:1] if chosen.smallest else WORDS)
     for name, value in seconds.items():
         print(f"{name:20}{value:8.3f} CPU s", flush=True)
-    size = memory(given.memory_repeat)
+    size = memory(chosen.memory_repeat)
     for name, value in size.items():
         print(f"{name:20}{value / 1e6:8.1f} MB USS", flush=True)
-    result = {
-        "benchmark": "footprint",
-        "simulated": False,
-        "import_ratio": ratio(seconds, "StarburstCluster", "distributed"),
-        "dask_cli_ratio": ratio(seconds, "dask with ours", "dask without ours"),
-        "scheduler_rss_ratio": ratio(size, "ours scheduler", "plain scheduler"),
-        "worker_rss_ratio": ratio(size, "ours worker", "plain worker"),
-        "repeat": given.repeat,
-        "memory_repeat": given.memory_repeat,
-    }
-    print(json.dumps(result))
+    finish(
+        "footprint",
+        simulated=False,
+        import_ratio=ratio(seconds, "StarburstCluster", "distributed"),
+        dask_cli_ratio=ratio(seconds, "dask with ours", "dask without ours"),
+        scheduler_rss_ratio=ratio(size, "ours scheduler", "plain scheduler"),
+        worker_rss_ratio=ratio(size, "ours worker", "plain worker"),
+        repeat=chosen.repeat,
+        memory_repeat=chosen.memory_repeat,
+    )
 
 
 if __name__ == "__main__":

@@ -15,18 +15,26 @@ trixie's docker is extracted for it. The last line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+from benchmarks.harness.arguments import parser
+from benchmarks.harness.compare import alternate, median_ratio
+from benchmarks.harness.images.engine import Engine, running_engine, why_no_engine
+from benchmarks.harness.images.fixtures import ImageFixtures, debian_base, fake_base
+from benchmarks.harness.images.registry import serving, why_no_registry
+from benchmarks.harness.images.rootfs import PLATFORMS, why_no_rootfs
+from benchmarks.harness.report import finish
+from benchmarks.harness.unavailable import exits_if_unavailable, require
 from dask_starburst.environment.build.base_image import resolve_base
 from dask_starburst.environment.build.direct import DirectBuilder
 from dask_starburst.environment.build.interface import Builder, Destination, Image, Order
@@ -34,16 +42,12 @@ from dask_starburst.environment.buildx.builder import BuildxBuilder
 from dask_starburst.environment.buildx.context import uv_for
 from dask_starburst.environment.buildx.docker import BUILDER
 from dask_starburst.environment.capture.model import Environment
+from dask_starburst.environment.capture.running import PYTHON
 from dask_starburst.environment.image import plan_order
 from dask_starburst.environment.registry import documents
 from dask_starburst.environment.registry.client import Registry
 from dask_starburst.plan.images.recipe import recipe_hash
 from dask_starburst.settings import Settings
-from tests.support.base_rootfs import PLATFORMS, why_no_rootfs
-from tests.support.docker_engine import Engine, running_engine, why_no_engine
-from tests.support.docker_registry import serving, why_no_registry
-from tests.support.image_fixtures import ImageFixtures, debian_base, fake_base
-from tests.support.packages import PYTHON
 
 PACKAGES = ("dask[complete]", "distributed", "numpy", "pandas", "pyarrow")
 TOOLZ = ("toolz==1.0.0", "toolz==0.12.1")
@@ -64,6 +68,10 @@ class Run:
         return f"{self.seconds:8.1f} s {self.pushed / 1e6:9.1f} MB pushed   image {sizes or '–'} MB"
 
 
+#: The builds of one round, by kind.
+Builds = dict[str, Run]
+
+
 class Bench:
     """A registry with a base, and the builders."""
 
@@ -74,6 +82,7 @@ class Bench:
         self._fixtures = image_fixtures
         self._data = data
         self.engine = engine
+        self._direct_rounds, self._buildx_rounds = count(), count()
         self._full, self._changed = (Environment(PYTHON, (*packages, toolz), ()) for toolz in TOOLZ)
         self._orders = {each: image_fixtures.order(each, image_fixtures.shared) for each in (self._full, self._changed)}
 
@@ -96,33 +105,36 @@ class Bench:
         print(f"{builder.name:8}{what:34}{done}", flush=True)
         return done
 
-    def direct(self, round_: int, found: dict[str, list[Run]]) -> None:
+    def direct(self) -> Builds:
         """Run the direct builder: cold, unchanged, one package changed, and for this computer's platform only."""
+        round_ = next(self._direct_rounds)
         with self._fresh("direct") as cache:
-            builder, to = DirectBuilder(cache), f"direct/{round_}"
-            found["cold"].append(self.run(builder, self._full, cache, to, what="cold"))
-            found["unchanged"].append(self.run(builder, self._full, cache, to, what="unchanged"))
-            found["one"].append(self.run(builder, self._changed, cache, to, what="one package changed"))
+            builds = self._whole(DirectBuilder(cache), cache, f"direct/{round_}")
         with self._fresh("direct") as cache:
-            alone = self.run(
-                DirectBuilder(cache), self._full, cache, f"alone/{round_}", HERE, what=f"cold, {HERE} only"
-            )
-            found["alone"].append(alone)
+            return builds | self._alone(DirectBuilder(cache), cache, f"alone/{round_}")
 
-    def buildx(self, engine: Engine, round_: int, found: dict[str, list[Run]]) -> None:
+    def buildx(self, engine: Engine) -> Builds:
         """Run the same builds with docker."""
+        round_ = next(self._buildx_rounds)
         with self._fresh("buildx") as cache:
             for platform in PLATFORMS:
                 uv_for(platform, self._fixtures.shared)
             (cache / "uv").symlink_to(self._fixtures.shared / "uv")
-            builder, to = BuildxBuilder(options=engine.options, cache=cache), f"buildx/{round_}"
+            builder = BuildxBuilder(options=engine.options, cache=cache)
             _empty(engine)
-            found["cold"].append(self.run(builder, self._full, cache, to, what="cold"))
-            found["unchanged"].append(self.run(builder, self._full, cache, to, what="unchanged"))
-            found["one"].append(self.run(builder, self._changed, cache, to, what="one package changed"))
+            builds = self._whole(builder, cache, f"buildx/{round_}")
             _empty(engine)
-            alone = self.run(builder, self._full, cache, f"alonex/{round_}", HERE, what=f"cold, {HERE} only")
-            found["alone"].append(alone)
+            return builds | self._alone(builder, cache, f"alonex/{round_}")
+
+    def _whole(self, builder: Builder, cache: Path, to: str) -> Builds:
+        return {
+            "cold": self.run(builder, self._full, cache, to, what="cold"),
+            "unchanged": self.run(builder, self._full, cache, to, what="unchanged"),
+            "one": self.run(builder, self._changed, cache, to, what="one package changed"),
+        }
+
+    def _alone(self, builder: Builder, cache: Path, to: str) -> Builds:
+        return {"alone": self.run(builder, self._full, cache, to, HERE, what=f"cold, {HERE} only")}
 
     def decide(self) -> float:
         """Return the median seconds to find that nothing has changed, with a warm cache."""
@@ -180,21 +192,20 @@ def _sizes(registry: Registry, repository: str, image: Image) -> dict[str, int]:
     }
 
 
-def _ratio(upper: list[Run], lower: list[Run], of: Callable[[Run], float]) -> float | None:
-    """Return the median of the rounds' ratios."""
-    pairs = [of(one) / of(other) for one, other in zip(upper, lower, strict=True) if of(other)]
-    return round(median(pairs), 3) if pairs else None
+def _ratio(these: list[Run], those: list[Run], of: Callable[[Run], float]) -> float | None:
+    """Return the median of the rounds' ratios; None without builds, or if those have pushed nothing."""
+    pairs = [(of(this), of(that)) for this, that in zip(these, those, strict=False) if of(that)]
+    return round(median_ratio(*zip(*pairs, strict=True)), 3) if pairs else None
 
 
-def measure(bench: Bench, rounds: int, decide: bool) -> dict[str, object]:
+def measure(bench: Bench, repeat: int, decide: bool) -> dict[str, Any]:
     """Run all builds in turns, and return the JSON line's content."""
-    kinds = ("cold", "unchanged", "one", "alone")
-    direct: dict[str, list[Run]] = {kind: [] for kind in kinds}
-    buildx: dict[str, list[Run]] = {kind: [] for kind in kinds}
-    for round_ in range(rounds):
-        bench.direct(round_, direct)
-        if bench.engine:
-            bench.buildx(bench.engine, round_, buildx)
+    programs: dict[str, Callable[[], Builds]] = {"direct": bench.direct}
+    if bench.engine:
+        programs["buildx"] = partial(bench.buildx, bench.engine)
+    rounds = alternate(programs, repeat)
+    direct = _by_kind(rounds["direct"])
+    buildx = _by_kind(rounds.get("buildx", []))
 
     def seconds(run: Run) -> float:
         return run.seconds
@@ -203,21 +214,21 @@ def measure(bench: Bench, rounds: int, decide: bool) -> dict[str, object]:
         return run.pushed
 
     return {
-        "benchmark": "image_build",
-        "simulated": False,
-        "rounds": rounds,
+        "repeat": repeat,
         # Speed of the direct builder relative to buildx.
-        "direct_over_buildx_cold": _ratio(buildx["cold"], direct["cold"], seconds) if bench.engine else None,
-        "direct_over_buildx_cold_without_emulation": _ratio(buildx["alone"], direct["alone"], seconds)
-        if bench.engine
-        else None,
+        "direct_over_buildx_cold": _ratio(buildx["cold"], direct["cold"], seconds),
+        "direct_over_buildx_cold_without_emulation": _ratio(buildx["alone"], direct["alone"], seconds),
         "unchanged_s": round(bench.decide(), 2) if decide else None,
         "one_package_over_full": _ratio(direct["one"], direct["cold"], seconds),
         "one_package_over_full_bytes": _ratio(direct["one"], direct["cold"], pushed),
-        "buildx_one_package_over_full": _ratio(buildx["one"], buildx["cold"], seconds) if bench.engine else None,
+        "buildx_one_package_over_full": _ratio(buildx["one"], buildx["cold"], seconds),
         "direct": {kind: _summary(found) for kind, found in direct.items()},
         "buildx": {kind: _summary(found) for kind, found in buildx.items() if found},
     }
+
+
+def _by_kind(rounds: list[Builds]) -> dict[str, list[Run]]:
+    return {kind: [builds[kind] for builds in rounds] for kind in ("cold", "unchanged", "one", "alone")}
 
 
 def _summary(found: list[Run]) -> dict[str, object]:
@@ -230,31 +241,26 @@ def _summary(found: list[Run]) -> dict[str, object]:
 
 def main() -> None:
     """Print each build, then the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--smallest", action="store_true", help="smallest size, to check that the benchmark runs")
-    arguments = parser.parse_args()
-    smallest: bool = arguments.smallest
-    if missing := ("" if smallest else why_no_rootfs()) or why_no_registry():
-        sys.exit(f"cannot run the benchmark: {missing}")
-    with ExitStack() as stack:
+    chosen = parser(__doc__, repeat=1).parse_args()
+    with exits_if_unavailable(), ExitStack() as stack:
+        require("" if chosen.smallest else why_no_rootfs(), why_no_registry())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="image-build-")))
         stack.enter_context(_variable("XDG_CACHE_HOME", str(folder / "cache")))
         (folder / "registry").mkdir()
         host = stack.enter_context(serving(folder / "registry"))
         (folder / "image_fixtures").mkdir()
-        make_base = fake_base if smallest else debian_base  # builds run nothing of the base
+        make_base = fake_base if chosen.smallest else debian_base  # builds run nothing of the base
         image_fixtures = make_base(Registry(host), folder / "image_fixtures")
         engine = None
-        if missing := "omitted at the smallest size" if smallest else why_no_engine():
+        if missing := "omitted at the smallest size" if chosen.smallest else why_no_engine():
             print(f"buildx skipped: {missing}")
         else:
             engine = stack.enter_context(running_engine(folder / "engine"))
             for name, value in engine.environment.items():
                 stack.enter_context(_variable(name, value))
-        packages = () if smallest else PACKAGES
+        packages = () if chosen.smallest else PACKAGES
         bench = Bench(folder, image_fixtures, folder / "registry/data", engine, packages)
-        print(json.dumps(measure(bench, arguments.rounds, decide=not smallest)))
+        finish("image_build", simulated=False, **measure(bench, chosen.repeat, decide=not chosen.smallest))
 
 
 if __name__ == "__main__":

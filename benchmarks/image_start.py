@@ -12,28 +12,31 @@ mmdebstrap and docker-registry, all from Debian. The last line is one JSON objec
 
 from __future__ import annotations
 
-import argparse
-import json
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from distributed import Client, LocalCluster
 
+from benchmarks.harness.arguments import parser
+from benchmarks.harness.compare import alternate
+from benchmarks.harness.images.containers import run, started, unpack, why_not
+from benchmarks.harness.images.fixtures import debian_base, worker_image
+from benchmarks.harness.images.registry import serving, why_no_registry
+from benchmarks.harness.images.rootfs import PLATFORMS, why_no_rootfs
+from benchmarks.harness.report import Table, finish
+from benchmarks.harness.unavailable import exits_if_unavailable, require
 from dask_starburst.environment.capture.model import Environment
+from dask_starburst.environment.capture.running import PYTHON
 from dask_starburst.environment.registry.client import Registry
-from tests.support.base_rootfs import PLATFORMS, why_no_rootfs
-from tests.support.containers import run, started, unpack, why_not
-from tests.support.docker_registry import serving, why_no_registry
-from tests.support.image_fixtures import debian_base, worker_image
-from tests.support.packages import PYTHON
 
 VERSION = ("python", "-m", "distributed.cli.dask_worker", "--version")
 WORKER = ("python", "-m", "distributed.cli.dask_worker", "--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard")
@@ -111,55 +114,52 @@ def scheduler() -> Iterator[Client]:
         yield client
 
 
-def table(measures: Measures, repeat: int, keep: Path | None, small: bool) -> dict[str, dict[str, float]]:
+def seconds(
+    measures: Measures, found: Mapping[str, Path], config: dict[str, Any], repeat: int
+) -> dict[str, dict[str, float]]:
     """Run all measurements with each copy in turn, print medians, and return them."""
-    with tempfile.TemporaryDirectory() as name, serving(Path(name)) as host:
-        found, config = copies(Path(name), keep or Path(name), Registry(host), small)
-        print(f"{'median seconds of ' + str(repeat):24}" + "".join(f"{copy:>15}" for copy in found) + f"{'ratio':>8}")
-        medians = {}
-        for what, measure in measures.items():
-            times: dict[str, list[float]] = {copy: [] for copy in found}
-            for turn in range(repeat + 1):
-                for copy, folder in found.items():
-                    seconds = measure(folder, config)
-                    if turn:  # the first run fills the page cache
-                        times[copy].append(seconds)
-            medians[what] = {copy: median(seconds) for copy, seconds in times.items()}
-            row = medians[what]
-            ratio = row["none compiled"] / row["all compiled"]
-            print(f"{what:24}" + "".join(f"{row[copy]:15.2f}" for copy in found) + f"{ratio:8.1f}", flush=True)
-        return medians
+    title = f"median seconds of {repeat}"
+    table = Table({title: "<24"} | dict.fromkeys(found, ">15.2f") | {"ratio": ">8.1f"})
+    medians = {}
+    for what, measure in measures.items():
+        programs = {copy: partial(measure, folder, config) for copy, folder in found.items()}
+        medians[what] = {copy: median(times) for copy, times in alternate(programs, repeat, warm_up=True).items()}
+        table.row(what, *medians[what].values(), ratio(medians[what]))
+    return medians
+
+
+def ratio(medians: Mapping[str, float]) -> float:
+    """Return the effect of compiled files."""
+    return medians["none compiled"] / medians["all compiled"]
 
 
 def main() -> None:
     """Print the medians for each copy of the image, then the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--keep", type=Path, help="folder with the image's inputs, reused by later runs")
-    parser.add_argument("--smallest", action="store_true", help="smallest size, to check that the benchmark runs")
-    arguments = parser.parse_args()
-    missing = why_no_rootfs() or why_no_registry()
-    machine = next((a for a in PLATFORMS.values() if not why_not(a)), None)
-    if missing or machine is None:
-        sys.exit(f"cannot run the benchmark: {missing or why_not('amd64')}")
-    with scheduler() as client:
+    options = parser(__doc__, repeat=5)
+    options.add_argument("--keep", type=Path, help="folder with the image's inputs, reused by later runs")
+    chosen = options.parse_args()
+    smallest: bool = chosen.smallest
+    repeat = 1 if smallest else chosen.repeat
+    with exits_if_unavailable(), scheduler() as client:
+        machine = "" if any(not why_not(each) for each in PLATFORMS.values()) else why_not("amd64")
+        require(why_no_rootfs(), why_no_registry(), machine)
         measures: Measures = {
             "dask worker --version": version,
             "joined, without nanny": join(client, "--no-nanny"),
             "joined, with nanny": join(client, "--nanny"),
         }
-        if arguments.smallest:
-            arguments.repeat, measures = 1, {"import toolz": small}
-        medians = table(measures, arguments.repeat, arguments.keep, arguments.smallest)
-    ratios = {what: round(row["none compiled"] / row["all compiled"], 2) for what, row in medians.items()}
-    result = {
-        "benchmark": "image_start",
-        "simulated": False,
-        "repeat": arguments.repeat,
-        "seconds": {what: {copy: round(s, 3) for copy, s in row.items()} for what, row in medians.items()},
-        "none_over_all": ratios,
-    }
-    print(json.dumps(result))
+        if smallest:
+            measures = {"import toolz": small}
+        with tempfile.TemporaryDirectory() as name, serving(Path(name)) as host:
+            found, config = copies(Path(name), chosen.keep or Path(name), Registry(host), smallest)
+            medians = seconds(measures, found, config, repeat)
+    finish(
+        "image_start",
+        simulated=False,
+        repeat=repeat,
+        seconds={what: {copy: round(s, 3) for copy, s in row.items()} for what, row in medians.items()},
+        none_over_all={what: round(ratio(row), 2) for what, row in medians.items()},
+    )
 
 
 if __name__ == "__main__":

@@ -24,26 +24,32 @@ were run a second time.
 
 ``calls_per_worker`` counts every call that reached AWS, retries included, from the request until all workers are up;
 the calls of the start before it (account, pool, scheduler), of scaling down to zero, and of closing are printed too.
-The last line is one JSON object.
+The last line is one JSON object: the run with the median ratio, and the ``ratios`` of all seeds.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from statistics import median
+from statistics import median, median_low
 from typing import Any
 
-from benchmarks.stand_in import StandIn
-from dask_starburst import StarburstCluster
-from dask_starburst.aws.session import AWS
+from benchmarks.harness.arguments import parser
+from benchmarks.harness.cloud import (
+    MOST_PROCESSES,
+    PATIENCE,
+    Calls,
+    account,
+    cluster_as_in_an_account,
+    fleet_settings,
+    limited_aws,
+)
+from benchmarks.harness.report import Table, finish
+from benchmarks.harness.stand_in import StandIn
 from dask_starburst.catalog.markets import Market
 from dask_starburst.events import EventLog
 from dask_starburst.fleet.blueprint import blueprint
@@ -53,13 +59,9 @@ from dask_starburst.local import LocalAWS
 from dask_starburst.plan.groups import DEFAULT, Placement
 from dask_starburst.plan.loop.state import SCHEDULER, Name, WorkerState
 from dask_starburst.plan.requests.tasks import place_of
-from dask_starburst.settings import Settings
 
 #: The Auto Scaling groups of workers.
 WORKERS = {str(Placement(DEFAULT, market)) for market in Market}
-#: The most workers that run as processes.
-REAL = 20
-_PATIENCE = 1200.0
 
 
 class Run:
@@ -90,10 +92,10 @@ class Run:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count the calls of a phase, and the server's processor time."""
-        before, busy, start = Counter(self.local.status().calls), self._processor(), time.time()
+        calls, busy, start = Calls(self.local), self._processor(), time.time()
         yield
         self.seconds[name] = time.time() - start
-        self.calls[name] = Counter(self.local.status().calls) - before
+        self.calls[name] = calls.so_far()
         self.busy[name] = (self._processor() - busy) / self.seconds[name]
 
     @contextmanager
@@ -164,21 +166,13 @@ def run_processes(run: Run) -> int:
     """Run a cluster as a user does; return the instances that were still billed at the end."""
     from dask.distributed import Client
 
-    os.environ.update(run.local.environment)  # as an account, with its poll interval and timeouts
     with run.phase("start"):
-        cluster = StarburstCluster(
-            n_workers=0,
-            image="benchmark",
-            endpoint_url=run.local.endpoint_url,
-            network={"caller": "127.0.0.1/32"},
-            max_workers=REAL,
-            quiet=True,
-        )
+        cluster = cluster_as_in_an_account(run.local, 0, max_workers=MOST_PROCESSES)
         client = Client(cluster)
     run.events, run.group = cluster.events, DEFAULT
     with run.going_up():
         cluster.scale(run.workers)
-        client.wait_for_workers(run.workers, timeout=_PATIENCE)
+        client.wait_for_workers(run.workers, timeout=PATIENCE)
     with run.phase("down"):
         cluster.scale(0)
         while run.local.status().instances_running > 1:
@@ -191,36 +185,25 @@ def run_processes(run: Run) -> int:
 
 async def run_played(run: Run) -> int:
     """Run the fleet alone; return the instances that were still billed at the end."""
-    local, workers = run.local, run.workers
-    settings = Settings.load(
-        arch="arm64",
-        endpoint_url=local.endpoint_url,
-        image="benchmark",
-        max_workers=max(500, workers),
-        network={"caller": "127.0.0.1/32"},
-    )
-    aws = AWS(endpoint_url=local.endpoint_url, session=local.session())
-    session, dask = Session(aws, blueprint(settings, "{}"), run.events), StandIn(local)
-    watch = asyncio.ensure_future(dask.watch())
-    names, run.group = list(range(workers)), DEFAULT
-    try:
-        with run.phase("start"):
-            fleet = await session.start(dask, {})
-            await fleet.until(lambda: fleet.workers[SCHEDULER].state is WorkerState.READY)
-        with run.going_up():
-            for name in names:
-                fleet.request(name, run.group)
-            await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
-        with run.phase("down"):
-            for name in names:
-                fleet.cancel(name)
-            await fleet.until(lambda: len(fleet.workers) == 1 and not _instances(fleet, run.group))
-        with run.phase("close"):
-            await fleet.stop()
-            left = await session.end(ended=lambda: True)  # the stand-in does not change the pool
-    finally:
-        watch.cancel()
-        aws.close()
+    names = list(range(run.workers))
+    with account(run.local) as aws:
+        session = Session(aws, blueprint(fleet_settings(run.local, run.workers), "{}"), run.events)
+        run.group = DEFAULT
+        async with StandIn(run.local) as dask:
+            with run.phase("start"):
+                fleet = await session.start(dask, {})
+                await fleet.until(lambda: fleet.workers[SCHEDULER].state is WorkerState.READY)
+            with run.going_up():
+                for name in names:
+                    fleet.request(name, run.group)
+                await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
+            with run.phase("down"):
+                for name in names:
+                    fleet.cancel(name)
+                await fleet.until(lambda: len(fleet.workers) == 1 and not _instances(fleet, run.group))
+            with run.phase("close"):
+                await fleet.stop()
+                left = await session.end(ended=lambda: True)  # the stand-in does not change the pool
     return len(left)
 
 
@@ -230,33 +213,34 @@ def _instances(fleet: Fleet, group: str) -> bool:
 
 def measure(workers: int, seed: int, timing: str, processes: bool) -> dict[str, Any]:
     """Run once, with or without processes, and return all figures."""
-    with LocalAWS(timing=timing, seed=seed, processes=processes) as local:
-        local.throttle(True)
+    with limited_aws(timing, seed, processes=processes) as local:
         run = Run(local, workers, processes)
         return run.result(run_processes(run) if processes else asyncio.run(run_played(run)))
 
 
+def middle(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the run with the median ratio."""
+    ratio = median_low(run["overhead_ratio"] for run in runs)
+    return next(run for run in runs if run["overhead_ratio"] == ratio)
+
+
 def main() -> None:
-    """Run once and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verbose", action="store_true", help="print the fleet's events")
-    parser.add_argument("--smallest", action="store_true", help="run the smallest size, as a test")
-    arguments = parser.parse_args()
-    if arguments.verbose:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if arguments.smallest:
-        result = measure(2, arguments.seed, "fast", processes=False)
-    else:
-        result = measure(arguments.workers, arguments.seed, "realistic", processes=arguments.workers <= REAL)
-    phases = list(result["calls"])
-    print(f"{'calls':40}" + "".join(f"{phase:>8}" for phase in phases))
-    for action in sorted({a for calls in result["calls"].values() for a in calls}):
-        print(f"{action:40}" + "".join(f"{result['calls'][phase].get(action, 0):8}" for phase in phases))
-    print(f"{'all':40}" + "".join(f"{sum(result['calls'][phase].values()):8}" for phase in phases))
+    """Run once for each seed and print the figures of the median."""
+    options = parser(__doc__, seeds=(0,), verbose=True)
+    options.add_argument("--workers", type=int, default=50)
+    chosen = options.parse_args()
+    workers, timing, processes = chosen.workers, "realistic", chosen.workers <= MOST_PROCESSES
+    if chosen.smallest:
+        workers, timing, processes, chosen.seeds = 2, "fast", False, [0]
+    runs = [measure(workers, seed, timing, processes) for seed in chosen.seeds]
+    result = middle(runs)
+    calls: dict[str, dict[str, int]] = result["calls"]
+    table = Table({"calls": "<40"} | dict.fromkeys(calls, ">8"))
+    for action in sorted({a for counted in calls.values() for a in counted}):
+        table.row(action, *(counted.get(action, 0) for counted in calls.values()))
+    table.row("all", *(sum(counted.values()) for counted in calls.values()))
     print(f"seconds, simulated: {result['simulated_seconds']}")
-    print(json.dumps({"benchmark": "scale", "simulated": True, **result}))
+    finish("scale", simulated=True, **result, ratios=[run["overhead_ratio"] for run in runs])
 
 
 if __name__ == "__main__":

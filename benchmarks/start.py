@@ -9,12 +9,13 @@ and our code are real and depend on this computer and its load. An image stays i
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
 from statistics import median
 
+from benchmarks.harness.arguments import parser
+from benchmarks.harness.compare import median_ratio
+from benchmarks.harness.report import Table, finish
 from dask_starburst.local import LocalAWS
 
 CLUSTER = """
@@ -46,32 +47,30 @@ def cold_and_warm(workers: int, seed: int, timing: str) -> tuple[float, float]:
 
 def main() -> None:
     """Print each pair, then the JSON line with the medians."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--smallest", action="store_true", help="run the smallest size, as a test")
-    arguments = parser.parse_args()
+    options = parser(__doc__, seeds=(0, 1, 2))
+    options.add_argument("--workers", type=int, default=2)
+    chosen = options.parse_args()
     timing = "realistic"
-    if arguments.smallest:
-        arguments.workers, arguments.repeat, timing = 1, 1, "none"
+    if chosen.smallest:
+        chosen.workers, chosen.seeds, timing = 1, [0], "none"
     print(f"SIMULATED: {timing} latencies at time scale 1, real processes; seconds to the first worker")
-    print(f"{'seed':>4}{'cold':>8}{'warm':>8}{'ratio':>8}")
-    pairs = []
-    for seed in range(arguments.repeat):
-        cold, warm = cold_and_warm(arguments.workers, seed, timing)
-        print(f"{seed:4}{cold:8.1f}{warm:8.1f}{warm / cold:8.2f}", flush=True)
-        pairs.append((cold, warm))
-    result = {
-        "benchmark": "start",
-        "simulated": True,
-        "timing": timing,
-        "workers": arguments.workers,
-        "pairs": len(pairs),
-        "cold_seconds": round(median(cold for cold, _ in pairs), 2),
-        "warm_seconds": round(median(warm for _, warm in pairs), 2),
-        "ratio": round(median(warm / cold for cold, warm in pairs), 3),
-    }
-    print(json.dumps(result))
+    table = Table({"seed": ">4", "cold": ">8.1f", "warm": ">8.1f", "ratio": ">8.2f"})
+    colds, warms = [], []
+    for seed in chosen.seeds:
+        cold, warm = cold_and_warm(chosen.workers, seed, timing)
+        table.row(seed, cold, warm, warm / cold)
+        colds.append(cold)
+        warms.append(warm)
+    finish(
+        "start",
+        simulated=True,
+        timing=timing,
+        workers=chosen.workers,
+        pairs=len(colds),
+        cold_seconds=round(median(colds), 2),
+        warm_seconds=round(median(warms), 2),
+        ratio=round(median_ratio(warms, colds), 3),
+    )
 
 
 if __name__ == "__main__":

@@ -7,19 +7,19 @@ several runs. The last line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
+from benchmarks.harness.arguments import parser
+from benchmarks.harness.report import Table, finish
 from dask_starburst.plan.loop.reconcile import step, unconfirmed
 from dask_starburst.plan.loop.state import Instance, Limits, Observed, ScalingGroup, Task, Worker, WorkerState
 from dask_starburst.plan.loop.worker import track
 from tests.support.placements import SPOT
 
 SIZES = (100, 300, 1000, 3000, 10_000)
-RUNS = 7
 NOW = 1000.0
 S = WorkerState
 
@@ -57,17 +57,17 @@ def _observed(size: int, tasks: bool) -> Observed:
     )
 
 
-def milliseconds(run: Callable[[], object]) -> float:
+def milliseconds(run: Callable[[], object], repeat: int) -> float:
     """Return the minimum of several times."""
     times = []
-    for _ in range(RUNS):
+    for _ in range(repeat):
         start = time.process_time()
         run()
         times.append(time.process_time() - start)
     return min(times) * 1000
 
 
-def measure(make: Callable[[int], tuple[list[Worker], Observed]], size: int) -> dict[str, float]:
+def measure(make: Callable[[int], tuple[list[Worker], Observed]], size: int, repeat: int) -> dict[str, float]:
     """Time one tick's decisions; the indexes of the observed state are rebuilt each time, as in a tick."""
     workers, seen = make(size)
 
@@ -81,31 +81,26 @@ def measure(make: Callable[[int], tuple[list[Worker], Observed]], size: int) -> 
 
     asked = dict.fromkeys(step(workers, seen, NOW, Limits()), NOW)
     return {
-        "step_ms": milliseconds(lambda: step(workers, fresh(), NOW, Limits())),
-        "track_ms": milliseconds(follow),
-        "settle_ms": milliseconds(lambda: unconfirmed(asked, fresh())),
+        "step_ms": milliseconds(lambda: step(workers, fresh(), NOW, Limits()), repeat),
+        "track_ms": milliseconds(follow, repeat),
+        "settle_ms": milliseconds(lambda: unconfirmed(asked, fresh()), repeat),
         "actions": len(asked),
     }
 
 
 def main() -> None:
     """Print a table, and one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smallest", action="store_true", help="run the smallest size, as a test")
-    sizes = SIZES[:1] if parser.parse_args().smallest else SIZES
-    print(f"{'situation':12}{'workers':>9}{'step ms':>10}{'track ms':>10}{'settle ms':>11}{'actions':>9}")
+    chosen = parser(__doc__, repeat=7).parse_args()
+    sizes = SIZES[:1] if chosen.smallest else SIZES
+    times = {"step ms": ">10.2f", "track ms": ">10.2f", "settle ms": ">11.2f"}
+    table = Table({"situation": "<12", "workers": ">9", **times, "actions": ">9.0f"})
     rows: list[dict[str, Any]] = []
-    for make in (up, waiting, half_to_go):
-        for size in sizes:
-            row = measure(make, size)
-            rows.append({"situation": make.__name__, "workers": size, **row})
-            print(
-                f"{make.__name__:12}{size:9}{row['step_ms']:10.2f}{row['track_ms']:10.2f}{row['settle_ms']:11.2f}"
-                f"{row['actions']:9.0f}"
-            )
+    for make, size in product((up, waiting, half_to_go), sizes):
+        rows.append({"situation": make.__name__, "workers": size, **measure(make, size, chosen.repeat)})
+        table.row(*rows[-1].values())
     largest = [r for r in rows if r["workers"] == sizes[-1]]
     worst = {what: round(max(row[what] for row in largest), 1) for what in ("step_ms", "track_ms", "settle_ms")}
-    print(json.dumps({"benchmark": "step", "simulated": False, "workers": sizes[-1], **worst, "rows": rows}))
+    finish("step", simulated=False, workers=sizes[-1], **worst, rows=rows)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,10 @@ The last line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import math
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count, product
@@ -34,9 +32,15 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any, cast
 
+from benchmarks.harness import plot
+from benchmarks.harness.arguments import parser
+from benchmarks.harness.compare import median_ratio
+from benchmarks.harness.report import Table, finish
+from benchmarks.harness.simulator.aws import TICK, Process, SimulatedAWS
+from benchmarks.harness.simulator.loop import SimulatedFleet
+from benchmarks.workloads.simulated_job import Job
 from dask_starburst.catalog.instance_types import catalogue
-from dask_starburst.catalog.markets import Market
-from dask_starburst.cost import Ledger
+from dask_starburst.cost import Ledger, Market
 from dask_starburst.fleet.controller.interruptions import Interruptions, InterruptionsClient
 from dask_starburst.fleet.controller.loop import Fleet
 from dask_starburst.fleet.controller.observe import cordon
@@ -48,7 +52,6 @@ from dask_starburst.plan.loop.state import SCHEDULER, Limits, Name, Observed, Wo
 from dask_starburst.plan.requests.sizing import worker_types
 from dask_starburst.plan.scheduler.moving import bandwidth
 from dask_starburst.plan.scheduler.notices import MARGIN, NOTICE_SECONDS
-from tests.support.simulated import TICK, Process, SimulatedAWS, SimulatedFleet
 
 #: Interruptions of one instance in an hour: the band of c7g (aws-facts §4.3), and far beyond it.
 C7G, STORM = 7e-5, 30.0
@@ -93,11 +96,11 @@ class StormyAWS(SimulatedAWS):
         """Draw as the embedded AWS does."""
         return self.timing.seconds("placement") + self.timing.seconds("pull")
 
-    def joins(self) -> float:
+    def join_time(self) -> float:
         """Return the measured time."""
         return JOIN
 
-    def hears(self) -> float:
+    def detection_time(self) -> float:
         """Return the timeout of a dead connection."""
         return DEAF
 
@@ -143,54 +146,6 @@ class StormyAWS(SimulatedAWS):
         for process in self.running():
             if process.instance in until:
                 yield process, until[process.instance]
-
-
-@dataclass
-class Job:
-    """Tasks, which workers run one after another; results are `held` by the worker, or gathered."""
-
-    tasks: int
-    held: bool
-    running: dict[Name, float] = field(default_factory=dict)
-    results: Counter[Name] = field(default_factory=Counter)
-    gathered: int = 0
-    lost: int = 0
-    cut_short: int = 0
-
-    @property
-    def waiting(self) -> int:
-        """The number of tasks that do not run."""
-        return self.tasks - self.gathered - self.results.total() - len(self.running)
-
-    @property
-    def over(self) -> bool:
-        """Whether there is a result of every task."""
-        return self.gathered + self.results.total() >= self.tasks
-
-    def work(self, workers: set[Name], leaving: set[Name], seconds: float) -> None:
-        """Advance the running tasks by some seconds."""
-        for gone in (set(self.running) | set(self.results)) - workers:
-            self.lose(gone)
-        for name in sorted(workers, key=str):
-            if name in self.running:
-                self.running[name] -= seconds
-                if self.running[name] <= 0:
-                    del self.running[name]
-                    self.results[name] += self.held
-                    self.gathered += not self.held
-            if name not in self.running and name not in leaving and self.waiting > 0:
-                self.running[name] = TASK
-
-    def lose(self, name: Name) -> None:
-        """Remove a worker with its task and results."""
-        self.cut_short += self.running.pop(name, None) is not None
-        self.lost += self.results.pop(name, 0)
-
-    def move(self, name: Name, to: list[Name], most: int) -> None:
-        """Move results away from a worker, evenly."""
-        for _ in range(min(most, self.results[name]) if to else 0):
-            self.results[name] -= 1
-            self.results[min(to, key=lambda other: self.results[other])] += 1
 
 
 class StormFleet(SimulatedFleet):
@@ -263,7 +218,7 @@ async def run(rate: float, policy: str, held: bool, watch: bool, seed: int, hour
     aws.desired, aws.types = dict.fromkeys(placements, 0), dict.fromkeys(placements, types)
     fleet = StormFleet(aws, Limits(placements={DEFAULT: placements}))
     spot = Interruptions(cast(Fleet, fleet), cast(InterruptionsClient, fleet), fleet.limits)
-    job, numbers = Job(round(WORKERS * hours_of_work * 3600 / TASK), held), count(1)
+    job, numbers = Job(round(WORKERS * hours_of_work * 3600 / TASK), held, TASK), count(1)
     aws.ledger.instance_started(SCHEDULER, HEAD_TYPE, Market.ON_DEMAND, 0.0)
     for number in range(WORKERS):
         fleet.request_one(number)
@@ -303,37 +258,22 @@ def leave(aws: StormyAWS, job: Job) -> None:
         aws.close(name)
 
 
-def measure(held: bool, watch: bool, seeds: int, rates: Iterable[float], hours: float) -> list[dict[str, Any]]:
-    """Run a job at each rate; medians over the seeds, relative to the same job on demand."""
-    found = []
-    for rate in rates:
-        calm = [undisturbed(seed, hours) for seed in range(seeds)]
-        stormy = [asyncio.run(run(rate, "spot", held, watch, seed, hours)) for seed in range(seeds)]
-        results = "held" if held else "gathered"
-        row: dict[str, Any] = {"results": results, "watch": watch, "rate": rate}
-        for key in ("interruptions", "lost", "cut_short"):
-            row[key] = median(getattr(one, key) for one in stormy)
-        for key, what in (("time_ratio", "hours"), ("money_ratio", "usd")):
-            value = median(getattr(s, what) / getattr(c, what) for s, c in zip(stormy, calm, strict=True))
-            row[key] = round(value, 3) if math.isfinite(value) else None
-        found.append(row)
-        print(line(row), flush=True)
-    return found
-
-
-def line(row: Mapping[str, Any]) -> str:
-    """Return one row of the table."""
-    time, money = (f"{row[key]:.2f}" if row[key] else "never" for key in ("time_ratio", "money_ratio"))
-    watch = "on" if row["watch"] else "off"
-    counted = "".join(f"{row[key]:>9,.0f}" for key in ("interruptions", "lost", "cut_short"))
-    return f"{row['results']:<10}{watch:<6}{row['rate']:>9g}{counted}{time:>8}{money:>8}"
+def measure(held: bool, watch: bool, rate: float, seeds: Sequence[int], hours: float) -> dict[str, Any]:
+    """Run a job; medians over the seeds, relative to the same job on demand."""
+    calm = [undisturbed(seed, hours) for seed in seeds]
+    stormy = [asyncio.run(run(rate, "spot", held, watch, seed, hours)) for seed in seeds]
+    row: dict[str, Any] = {"results": "held" if held else "gathered", "watch": watch, "rate": rate}
+    for key in ("interruptions", "lost", "cut_short"):
+        row[key] = median(getattr(one, key) for one in stormy)
+    for key, what in (("time_ratio", "hours"), ("money_ratio", "usd")):
+        value = median_ratio([getattr(one, what) for one in stormy], [getattr(one, what) for one in calm])
+        row[key] = round(value, 3) if math.isfinite(value) else None
+    return row
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw time and money over the rate."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    figure = plot.figure(10, 4.6, f"{WORKERS} workers, {HOURS:g} hours: simulated, virtual time")
     styles = {
         ("gathered", True): ("#1f5fa8", "-", "with the watch, results gathered"),
         ("held", True): ("#1f5fa8", "--", "with the watch, results held"),
@@ -361,29 +301,29 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.minorticks_off()
         axes.set_xlabel("interruptions of an instance in an hour")
         axes.set_title(f"{title}, relative to the same job on demand", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0.08, 1))
-    figure.suptitle(f"{WORKERS} workers, {HOURS:g} hours: simulated, virtual time", fontsize=11)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    plot.legend(figure.axes[0], loc="upper left", bbox_to_anchor=(0.08, 1))
+    plot.save(figure, path)
 
 
 def main() -> None:
     """Print the table, draw it if asked, and print the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, action="append", help="interruptions of one instance in an hour")
-    parser.add_argument("--seeds", type=int, default=1, help="number of seeds for the medians")
-    parser.add_argument("--plot", type=Path, help="draw into this file (needs matplotlib)")
-    parser.add_argument("--smallest", action="store_true", help="run the smallest size, as a test")
-    chosen = parser.parse_args()
+    options = parser(__doc__, seeds=(0,), plot=True)
+    options.add_argument("--rate", type=float, action="append", help="interruptions of one instance in an hour")
+    chosen = options.parse_args()
     hours, rates = (0.25, (STORM,)) if chosen.smallest else (HOURS, chosen.rate or RATES)
     print(f"SIMULATED, virtual time: {WORKERS} workers, {hours:g} hours of work, tasks of {TASK:g} s")
-    print(f"{'results':<10}{'watch':<6}{'rate/h':>9}{'taken':>9}{'lost':>9}{'cut':>9}{'time':>8}{'money':>8}")
+    counts = {"taken": ">9,.0f", "lost": ">9,.0f", "cut": ">9,.0f"}
+    table = Table({"results": "<10", "watch": "<6", "rate/h": ">9g", **counts, "time": ">8.2f", "money": ">8.2f"})
     rows = []
-    for held, watch in product((False, True), (True, False)):
-        rows += measure(held, watch, chosen.seeds, rates, hours)
+    for held, watch, rate in product((False, True), (True, False), rates):
+        row = measure(held, watch, rate, chosen.seeds, hours)
+        counted = (row[key] for key in ("interruptions", "lost", "cut_short"))
+        ratios = (row[key] or "never" for key in ("time_ratio", "money_ratio"))
+        table.row(row["results"], "on" if watch else "off", rate, *counted, *ratios)
+        rows.append(row)
     if chosen.plot:
         draw(rows, chosen.plot)
-    print(json.dumps({"benchmark": "storm", "simulated": True, "workers": WORKERS, "hours": hours, "rows": rows}))
+    finish("storm", simulated=True, workers=WORKERS, hours=hours, rows=rows)
 
 
 if __name__ == "__main__":

@@ -224,6 +224,23 @@ def test_a_plan_has_no_clock_no_chance_and_no_side_effect():
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_package_imports_no_benchmarks_and_benchmarks_import_no_tests():
+    benchmarks = sorted((PACKAGE.parent / "benchmarks").rglob("*.py"))
+    imports = [found for path in benchmarks for found in imports_of(path, ast.parse(path.read_text(encoding="utf-8")))]
+    wrong = [
+        f"{found.where}: imports {found.module}; what both need stands in benchmarks/harness/."
+        for found in imports
+        if found.module.partition(".")[0] in {"tests", "pytest"}
+    ]
+    wrong += [
+        f"{found.where}: the package imports {found.module}."
+        for found in all_imports()
+        if found.module.partition(".")[0] in {"benchmarks", "tests"}
+    ]
+    assert imports
+    assert not wrong, "\n".join(wrong)
+
+
 def test_nothing_waits_with_wait_for():
     wrong = [
         f"{path.relative_to(PACKAGE.parent)}:{line}: asyncio.wait_for discards a cancellation on Python 3.11 when what"

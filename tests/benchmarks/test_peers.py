@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.inventory import is_settled, left
-from benchmarks.peers_report import WITH_INSTANCES, Run, markdown, polls, times
+from benchmarks.peers.inventory import is_settled, left
+from benchmarks.peers.report import WITH_INSTANCES, Run, markdown, polls, times
 
 RUN = Run(
     product="StarburstCluster",

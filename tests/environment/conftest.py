@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.harness.images.fixtures import Built, ImageFixtures, debian_base, worker_image
+from benchmarks.harness.images.registry import serving, why_no_registry
 from dask_starburst.environment.registry.client import Registry
-from tests.support.docker_registry import serving, why_no_registry
-from tests.support.image_fixtures import Built, ImageFixtures, debian_base, shared_folder, worker_image
+from tests.support.shared_folder import shared_folder
 
 
 @pytest.fixture(scope="session")

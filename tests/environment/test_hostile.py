@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.harness.images.registry import registry_without_pause
 from dask_starburst.environment.build.base_image import BaseImage, resolve_base
 from dask_starburst.environment.build.bytecode import Bytecode
 from dask_starburst.environment.build.image_tree import read_image_files, write_files
@@ -24,7 +25,6 @@ from dask_starburst.environment.build.tar import CompressedWriter
 from dask_starburst.environment.registry import documents
 from dask_starburst.environment.registry.client import Registry
 from dask_starburst.errors import ImageError, RegistryUnavailable
-from tests.support.docker_registry import registry_without_pause
 
 LIBRARY = "usr/local/lib/python3.11"
 PLATFORM = "linux/arm64"

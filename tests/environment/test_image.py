@@ -18,6 +18,7 @@ import psutil
 import pytest
 from distributed import Client
 
+from benchmarks.harness.images.fixtures import ROOT, Built, ImageFixtures
 from dask_starburst import StarburstCluster
 from dask_starburst.environment.image import plan_order
 from dask_starburst.environment.registry import documents
@@ -27,7 +28,6 @@ from dask_starburst.local import LocalAWS
 from dask_starburst.settings import Settings
 from tests.support.cluster_asserts import alive, leftovers, starburst, wait_until
 from tests.support.fake_docker import FakeDocker
-from tests.support.image_fixtures import ROOT, Built, ImageFixtures
 from tests.support.packages import wheel
 
 DAY = 86_400.0

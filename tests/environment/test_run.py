@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from dask.distributed import Client, LocalCluster
 
+from benchmarks.harness.images import containers
+from benchmarks.harness.images.containers import run, started
+from benchmarks.harness.images.fixtures import Built
+from benchmarks.harness.images.rootfs import PLATFORMS
 from dask_starburst.environment.build.push import LAYER
 from dask_starburst.plan.requests.tasks import TLS_VARIABLE
-from tests.support import containers
-from tests.support.base_rootfs import PLATFORMS
 from tests.support.cluster_asserts import wait_until
-from tests.support.containers import run, started
-from tests.support.image_fixtures import Built
 
 # The first test includes building the image.
 pytestmark = pytest.mark.timeout(300)

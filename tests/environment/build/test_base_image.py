@@ -18,9 +18,9 @@ from dask_starburst.environment.build.layers import Layer, Layers
 from dask_starburst.environment.registry.client import Registry
 from dask_starburst.errors import ImageError, RegistryUnavailable
 from tests.support import packages
-from tests.support.image_fixtures import layer_of, push_image
-from tests.support.base_rootfs import PLATFORMS
-from tests.support.docker_registry import registry_without_pause
+from benchmarks.harness.images.fixtures import layer_of, push_image
+from benchmarks.harness.images.rootfs import PLATFORMS
+from benchmarks.harness.images.registry import registry_without_pause
 
 NOW = 1_800_000_000.0
 PYTHON = {"usr/local/bin/python3.11": b"\x7fELF", "usr/local/lib/python3.11/json/decoder.py": b"a = 1\n"}

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.support.image_fixtures import ROOT
+from benchmarks.harness.images.fixtures import ROOT
 
 IMAGES = sorted(path.parent.name for path in (ROOT / "images").glob("*/Dockerfile"))
 

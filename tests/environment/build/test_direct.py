@@ -28,9 +28,9 @@ from dask_starburst.environment.build.image_tree import read_image_files
 from dask_starburst.errors import BadArgument, ImageError
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.images.recipe import recipe_hash
-from tests.support.image_fixtures import REPOSITORY, Built, ImageFixtures, fake_base
+from benchmarks.harness.images.fixtures import REPOSITORY, Built, ImageFixtures, fake_base
 from tests.support.packages import PYTHON
-from tests.support.base_rootfs import PLATFORMS
+from benchmarks.harness.images.rootfs import PLATFORMS
 
 CACHE_TAG = sys.implementation.cache_tag
 

@@ -22,6 +22,11 @@ import httpx
 import psutil
 import pytest
 
+from benchmarks.harness.images.containers import run, unpack
+from benchmarks.harness.images.engine import Engine, running_engine
+from benchmarks.harness.images.fixtures import ROOT, Built, ImageFixtures, debian_base
+from benchmarks.harness.images.registry import serving, why_no_registry
+from benchmarks.harness.images.rootfs import PLATFORMS
 from dask_starburst.environment.build.base_image import BaseImage
 from dask_starburst.environment.build.direct import DirectBuilder
 from dask_starburst.environment.build.interface import Destination, Image, Order
@@ -36,11 +41,6 @@ from dask_starburst.environment.resolve.lock import Lock
 from dask_starburst.errors import ImageError, RegistryDenied
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.images.recipe import recipe_hash
-from tests.support.base_rootfs import PLATFORMS
-from tests.support.containers import run, unpack
-from tests.support.docker_engine import Engine, running_engine
-from tests.support.docker_registry import serving, why_no_registry
-from tests.support.image_fixtures import ROOT, Built, ImageFixtures, debian_base
 
 pytestmark = [pytest.mark.buildx, pytest.mark.timeout(600)]
 SMALL = Environment("3.11", ("toolz==1.0.0",), ())

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.images.registry import registry_without_pause, serving, why_no_registry
 from dask_starburst.environment.registry import documents
 from dask_starburst.environment.registry.client import Registry
 from dask_starburst.environment.registry.docker_credentials import stored_credentials
 from dask_starburst.errors import ImageError, RegistryDenied, RegistryUnavailable
-from tests.support.docker_registry import registry_without_pause, serving, why_no_registry
 from tests.support.registry_proxy import Fault, Proxy, proxied
 
 BLOB = os.urandom(3_000_000)

@@ -1,6 +1,7 @@
 """A cluster that runs for a month: neither its memory nor the work of each poll grows.
 
-Virtual time: the loop of `tests.support.simulated` with all that follows a fleet: events, ledger, Spot, budget, boots.
+Virtual time: the loop of `benchmarks.harness.simulator` with all that follows a fleet: events, ledger, Spot, budget,
+boots.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.harness.simulator.aws import TICK, SimulatedAWS
+from benchmarks.harness.simulator.loop import SimulatedFleet
 from dask_starburst.catalog import Price
 from dask_starburst.catalog.markets import Market
 from dask_starburst.cost import Ledger
@@ -33,7 +36,6 @@ from dask_starburst.plan.loop.reconcile import step
 from dask_starburst.plan.loop.state import SCHEDULER, Limits, Name, Observed, Worker, WorkerState
 from dask_starburst.plan.money.budget import Caps
 from tests.support.placements import HEAD, SPOT
-from tests.support.simulated import TICK, SimulatedAWS, SimulatedFleet
 
 S = WorkerState
 HOUR = 3600.0

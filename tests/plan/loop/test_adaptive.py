@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.adaptive import OurLogic, saw_tooth, simulate, square
+from benchmarks.adaptive import OurLogic, simulate
+from benchmarks.workloads.demand import saw_tooth, square
 from dask_starburst.plan.loop.adaptive import (
     Limits,
     Patience,

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.harness.simulator.aws import SimulatedAWS
+from benchmarks.harness.simulator.loop import SimulatedFleet
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.state import Limits, Observed, ScalingGroup, Task, Worker, WorkerState
 from dask_starburst.plan.loop.worker import (
@@ -23,7 +25,6 @@ from dask_starburst.plan.loop.worker import (
 )
 from tests.plan.loop.test_reconcile import check
 from tests.support.placements import HEAD, SPOT
-from tests.support.simulated import SimulatedAWS, SimulatedFleet
 
 S = WorkerState
 NOW = 10_000.0

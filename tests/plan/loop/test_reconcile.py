@@ -8,6 +8,8 @@ from random import Random
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.harness.simulator.aws import TICK, SimulatedAWS
+from benchmarks.harness.simulator.loop import SimulatedFleet
 from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.reconcile import step, unconfirmed
 from dask_starburst.plan.loop.state import (
@@ -29,7 +31,6 @@ from dask_starburst.plan.loop.state import (
 )
 from dask_starburst.plan.loop.worker import track
 from tests.support.placements import SPOT
-from tests.support.simulated import TICK, SimulatedAWS, SimulatedFleet
 from tests.support.situations import NAMES, NOW, PLACEMENTS, Situation, limits, situations
 
 S = WorkerState

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.harness.simulator.aws import TYPES, SimulatedAWS
+from benchmarks.harness.simulator.loop import SimulatedFleet
 from dask_starburst.catalog.markets import Market
 from dask_starburst.errors import BudgetExceeded
 from dask_starburst.plan.groups import Placement
@@ -36,7 +38,6 @@ from dask_starburst.plan.money.budget import (
     over_budget,
 )
 from tests.support.placements import HEAD, ON_DEMAND, ONLY_SPOT, SPOT, WITH_FALLBACK
-from tests.support.simulated import TYPES, SimulatedAWS, SimulatedFleet
 
 S = WorkerState
 NOW = 1000.0

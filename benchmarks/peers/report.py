@@ -1,4 +1,4 @@
-"""The tables and the plot of `peers.py`."""
+"""The tables and the plot."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from benchmarks.harness import plot
 
 STAGES = ("constructor", "first worker", "ready", "more", "close", "exit")
 #: Actions that every product called less often than this share a row of the table.
@@ -106,17 +108,13 @@ def _left(runs: Sequence[Run]) -> list[str]:
 
 def draw(runs: Sequence[Run], path: Path) -> None:
     """Draw times and calls side by side."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    first = runs[0]
+    title = f"{first.workers} workers, then {first.more} more, on the embedded AWS: all times are simulated"
+    figure = plot.figure(11, 5.2, title)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_times(left, runs)
     _draw_calls(right, runs)
-    first = runs[0]
-    figure.suptitle(
-        f"{first.workers} workers, then {first.more} more, on the embedded AWS: all times are simulated", fontsize=11
-    )
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    plot.save(figure, path)
 
 
 COLOURS = ("#d95f02", "#1f5fa8", "#9ecae1", "#5a9bd4", "#8a8a8a")
@@ -144,8 +142,7 @@ def _draw_times(axes: Any, runs: Sequence[Run]) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("seconds (simulated)")
     axes.margins(x=0.1)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    plot.legend(axes, loc="lower right")
 
 
 def _draw_calls(axes: Any, runs: Sequence[Run]) -> None:
@@ -165,8 +162,7 @@ def _draw_calls(axes: Any, runs: Sequence[Run]) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("AWS calls until the process has ended")
     axes.margins(x=0.35)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    plot.legend(axes, loc="lower right")
 
 
 def _add(found: dict[str, dict[str, list[float]]], name: str, seconds: Mapping[str, float]) -> None:

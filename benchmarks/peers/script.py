@@ -1,8 +1,8 @@
 """Run one cluster manager through its stages, and print when each stage was reached.
 
-    python peer_script.py --cluster dask_cloudprovider.aws:FargateCluster --options '{"image": "…"}'
+    python script.py --cluster dask_cloudprovider.aws:FargateCluster --options '{"image": "…"}'
 
-`benchmarks/peers.py` runs it in an environment that may lack dask_starburst, so it does not import it. Each line is a
+`benchmarks.peers` runs it in an environment that may lack dask_starburst, so it does not import it. Each line is a
 JSON object: ``stage``, ``time`` (seconds since 1970), and further facts. A worker's time is when the scheduler added
 it, according to the scheduler's event log, so that a constructor that waits for its workers does not hide it.
 """

@@ -1,4 +1,4 @@
-"""Shared fixtures of builder tests: a base in a registry, an environment, and an image built from them."""
+"""A base in a registry, an environment, and an image built from them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from benchmarks.harness.images.rootfs import PLATFORMS, locked, rootfs
 from dask_starburst.environment.build.base_image import resolve_base
 from dask_starburst.environment.build.direct import DirectBuilder
 from dask_starburst.environment.build.interface import Destination, Image, Order
@@ -18,14 +17,13 @@ from dask_starburst.environment.build.layers import Layer, Layers
 from dask_starburst.environment.build.tar import Entry
 from dask_starburst.environment.capture import wheels
 from dask_starburst.environment.capture.model import Environment
+from dask_starburst.environment.capture.running import PYTHON
 from dask_starburst.environment.registry import documents
 from dask_starburst.environment.registry.client import Registry
 from dask_starburst.environment.resolve.lock import resolve
 from dask_starburst.plan.images.recipe import Recipe, recipe_hash
-from tests.support.base_rootfs import PLATFORMS, locked, rootfs
-from tests.support.packages import PYTHON
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 REPOSITORY = "starburst/worker"
 
 
@@ -77,6 +75,7 @@ class Built:
     said: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
 
     def manifest(self, platform: str) -> documents.Manifest:
+        """Return the manifest of a platform."""
         index = self.registry.manifest(self.repository, self.image.digest)
         assert index is not None
         found = self.registry.manifest(self.repository, documents.choose(index, platform).digest)
@@ -84,19 +83,12 @@ class Built:
         return found
 
     def layers(self, platform: str) -> tuple[documents.Descriptor, ...]:
+        """Return the layers of a platform, the lowest first."""
         return documents.layers_of(self.manifest(platform))
 
     def made(self, platform: str) -> list[str]:
         """The names of layers that were not cached."""
         return [f["name"] for kind, f in self.said if kind == "layer" and f["platform"] == platform and not f["kept"]]
-
-
-def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker: str) -> Path:
-    """A folder shared by all processes of this test run."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker == "master" else base.parent) / "images"
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def layer_of(folder: Path, files: Mapping[str, bytes]) -> Layer:

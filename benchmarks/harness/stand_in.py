@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local import LocalAWS
@@ -23,6 +23,8 @@ _MANY = 200
 class StandIn:
     """Lists every worker whose container runs as a member; a retired worker leaves, and its container ends.
 
+    It follows the containers for the duration of its context.
+
     Parameters
     ----------
     local : LocalAWS
@@ -34,12 +36,25 @@ class StandIn:
         self._places: dict[str, Place | None] = {}
         self._retired: set[Name] = set()
         self.up: dict[Name, str] = {}
+        self._following: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._following = asyncio.ensure_future(self._follow())
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Make no more queries, which cost the embedded AWS time."""
+        if self._following is not None:
+            self._following.cancel()
 
     def members(self) -> frozenset[Name]:
         """Return the names of the processes that are up."""
         return frozenset(self.up)
 
-    async def watch(self) -> None:
+    async def _follow(self) -> None:
         """Follow the running containers, without AWS calls."""
         while True:
             tasks: list[dict[str, Any]] = []

@@ -18,10 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
+from benchmarks.harness.images.rootfs import why_no_rootfs
+from benchmarks.harness.unavailable import Unavailable, require
 from dask_starburst.environment.buildx.docker import BUILDER
-from tests.support.base_rootfs import why_no_rootfs
 
 _PACKAGES = "docker.io,docker-cli,docker-buildx,ca-certificates"
 _SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
@@ -88,8 +87,7 @@ def why_no_engine() -> str:
 @contextmanager
 def running_engine(folder: Path) -> Iterator[Engine]:
     """Extract the engine into a folder and run it for the duration of the context."""
-    if why := why_no_engine():
-        pytest.skip(why)
+    require(why_no_engine())
     root, work = folder / "root", folder / "work"
     work.mkdir(parents=True)
     _unpack(root)
@@ -130,7 +128,7 @@ def _unpack(root: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"Debian trixie's docker could not be installed: {done.stderr.strip().splitlines()[-1:]}")
+        raise Unavailable(f"Debian trixie's docker could not be installed: {done.stderr.strip().splitlines()[-1:]}")
     for name in ("bin", "sbin", "lib", "lib64"):  # links that a package script creates, which is not run here
         (root / "usr" / name).mkdir(exist_ok=True)
         (root / name).symlink_to(f"usr/{name}")
@@ -160,5 +158,5 @@ def _wait_for(socket: Path, process: subprocess.Popen[bytes], log: Path) -> None
     end = time.monotonic() + 60
     while not socket.exists():
         if process.poll() is not None or time.monotonic() > end:
-            pytest.skip(f"dockerd does not start here: {log.read_text()[-500:]}")
+            raise Unavailable(f"dockerd does not start here: {log.read_text()[-500:]}")
         time.sleep(0.1)

@@ -14,8 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from benchmarks.harness.unavailable import require
 from dask_starburst.environment.build.tar import open_layer
 from dask_starburst.environment.registry.client import Registry
 
@@ -56,6 +55,7 @@ class Container:
 
     @property
     def log(self) -> str:
+        """Its output so far."""
         return self._log.read_text()
 
     def signal(self, number: signal.Signals) -> None:
@@ -63,6 +63,7 @@ class Container:
         subprocess.run(["runc", "kill", self.name, number.name.removeprefix("SIG")], check=True, capture_output=True)
 
     def wait(self, seconds: float) -> int:
+        """Wait for its end; return its status."""
         return self.process.wait(seconds)
 
 
@@ -75,8 +76,7 @@ def run(folder: Path, config: dict[str, Any], arguments: Sequence[str]) -> tuple
 @contextmanager
 def started(folder: Path, config: dict[str, Any], arguments: Sequence[str]) -> Iterator[Container]:
     """Run a command in the image for the duration of the context, with the host's network."""
-    if why := why_not(config["architecture"]):
-        pytest.skip(why)
+    require(why_not(config["architecture"]))
     name = f"starburst-{uuid.uuid4().hex[:12]}"
     bundle = folder / name
     bundle.mkdir()

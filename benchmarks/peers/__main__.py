@@ -1,9 +1,9 @@
 """Compare StarburstCluster with dask-cloudprovider's FargateCluster, ECSCluster and EC2Cluster on the embedded AWS.
 
-    python -m benchmarks.peers --seed 0 --docs docs/explanation/beside-dask-cloudprovider
+    python -m benchmarks.peers --seeds 0 --docs docs/explanation/beside-dask-cloudprovider
 
 Each product runs alone on a new embedded AWS, with the same latency profile and seed, at time scale 1, with the same
-latency of every call and AWS's documented request limits. Each runs the same script (`peer_script.py`): the
+latency of every call and AWS's documented request limits. Each runs the same script (`script.py`): the
 constructor, N workers, a computation, M more workers, close. Containers run real Dask processes; AWS's latencies are
 *simulated*.
 
@@ -33,12 +33,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import inventory
-from benchmarks.peers_report import Run, draw, markdown
-from benchmarks.peers_setup import ami, default_security_group, ecs_capacity
+from benchmarks.harness.arguments import parser
+from benchmarks.harness.cloud import Calls, limited_aws
+from benchmarks.harness.report import finish
+from benchmarks.peers import inventory
+from benchmarks.peers.report import Run, draw, markdown
+from benchmarks.peers.setup import ami, default_security_group, ecs_capacity
 from dask_starburst.local import LocalAWS
 
-SCRIPT = Path(__file__).with_name("peer_script.py")
+SCRIPT = Path(__file__).with_name("script.py")
 # EC2Cluster creates certificates with cryptography, which dask-cloudprovider does not require.
 PEER_PACKAGES = ("dask-cloudprovider[aws]==2025.9.0", "dask==2026.3.0", "distributed==2026.3.0", "cryptography")
 IMAGE = "daskdev/dask:2026.3.0"
@@ -109,7 +112,7 @@ class Stages:
 
     def __init__(self, local: LocalAWS) -> None:
         self._local = local
-        self._start = Counter(local.status().calls)
+        self._calls = Calls(local)
         self._throttled = local.status().throttled
         self.facts: dict[str, dict[str, Any]] = {}
         self.calls: dict[str, Counter[str]] = {}
@@ -117,7 +120,7 @@ class Stages:
     def note(self, stage: str, facts: dict[str, Any]) -> None:
         """Record a stage."""
         self.facts[stage] = facts
-        self.calls[stage] = Counter(self._local.status().calls) - self._start
+        self.calls[stage] = self._calls.so_far()
 
     @property
     def throttled(self) -> int:
@@ -158,8 +161,7 @@ def run(product: Product, python: str, seed: int, arguments: argparse.Namespace)
     workers, more, timing = arguments.workers, arguments.more, arguments.timing
     latency = (0.0, 0.0) if arguments.smallest else LATENCY
     print(f"{time.strftime('%H:%M:%S')} {product.name}, seed {seed}", flush=True)
-    with LocalAWS(timing=timing, seed=seed, latency=latency, images={"daskdev/": python}) as local:
-        local.throttle(True)
+    with limited_aws(timing, seed, latency=latency, images={"daskdev/": python}) as local:
         options, waited = _prepared(product, local, workers, more)
         before = inventory.take(local)
         stages = Stages(local)
@@ -233,7 +235,7 @@ def _settled(local: LocalAWS, before: inventory.Inventory, patience: float) -> t
 def _all(arguments: argparse.Namespace) -> Iterator[Run]:
     peers = any(product.peer for product in PRODUCTS if product.name in arguments.products)
     python = peer_python(arguments.peer_python) if peers else sys.executable
-    for seed in arguments.seed:
+    for seed in arguments.seeds:
         for product in PRODUCTS:
             if product.name in arguments.products:
                 yield run(product, python, seed, arguments)
@@ -251,27 +253,25 @@ def _document(arguments: argparse.Namespace) -> dict[str, Any]:
     return document
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options() -> argparse.ArgumentParser:
     names = [product.name for product in PRODUCTS]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--products", nargs="+", choices=names, default=names)
-    parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--more", type=int, default=2)
-    parser.add_argument("--seed", type=int, nargs="+", default=[0])
-    parser.add_argument("--timing", choices=("realistic", "fast", "none"), default="realistic")
-    parser.add_argument(
+    made = parser(__doc__, seeds=(0,))
+    made.add_argument("--products", nargs="+", choices=names, default=names)
+    made.add_argument("--workers", type=int, default=4)
+    made.add_argument("--more", type=int, default=2)
+    made.add_argument("--timing", choices=("realistic", "fast", "none"), default="realistic")
+    made.add_argument(
         "--settle", type=float, default=180.0, help="seconds to wait until leftovers do not change any more"
     )
-    parser.add_argument("--peer-python", help="a Python that has dask-cloudprovider")
-    parser.add_argument("--docs", type=Path, help="folder for results, tables and the plot (needs matplotlib)")
-    parser.add_argument("--smallest", action="store_true", help="run the smallest size, as a test")
-    parser.add_argument("--results", type=Path, help="draw and print results of an earlier run")
-    return parser
+    made.add_argument("--peer-python", help="a Python that has dask-cloudprovider")
+    made.add_argument("--docs", type=Path, help="folder for results, tables and the plot (needs matplotlib)")
+    made.add_argument("--results", type=Path, help="draw and print results of an earlier run")
+    return made
 
 
 def main() -> None:
     """Run all products, and print the results."""
-    arguments = _parser().parse_args()
+    arguments = _options().parse_args()
     if arguments.smallest:  # without the peers, which need a separate environment
         arguments.products, arguments.timing = ["StarburstCluster"], "none"
         arguments.workers, arguments.more = 1, 1
@@ -281,7 +281,7 @@ def main() -> None:
     if arguments.docs:
         (arguments.docs / "tables.md").write_text(markdown(runs) + "\n")
         draw(runs, arguments.docs / "times-and-calls.svg")
-    print(json.dumps(document))
+    finish(**document)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A base image for tests: Debian's Python for both platforms, extracted by mmdebstrap without running any of it."""
+"""A base image: Debian's Python for both platforms, extracted by mmdebstrap without running any of it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
+from benchmarks.harness.unavailable import Unavailable, require
 from dask_starburst.environment.build.layers import Layer
 from dask_starburst.environment.registry.documents import LAYER_GZIP
 
@@ -47,6 +46,7 @@ class Rootfs:
 
     @property
     def as_layer(self) -> Layer:
+        """The layer, as builders push it."""
         return Layer(self.diff_id, self.digest, self.layer.stat().st_size, LAYER_GZIP, self.layer)
 
 
@@ -68,9 +68,8 @@ def why_no_rootfs() -> str:
 
 
 def rootfs(folder: Path) -> dict[str, Rootfs]:
-    """Build the base for both platforms, or return the one that another process of the test run has built."""
-    if why := why_no_rootfs():
-        pytest.skip(why)
+    """Build the base for both platforms, or return the one that another process has built."""
+    require(why_no_rootfs())
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock"), ThreadPoolExecutor(2) as pool:
         made = pool.map(lambda platform: _rootfs(platform, folder), PLATFORMS)
@@ -106,7 +105,7 @@ def _extract(arch: str, folder: Path) -> Path:
         command, env={**os.environ, "SOURCE_DATE_EPOCH": "0"}, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        pytest.skip(f"mmdebstrap could not build a base for {arch}: {done.stderr.strip().splitlines()[-1:]}")
+        raise Unavailable(f"mmdebstrap could not build a base for {arch}: {done.stderr.strip().splitlines()[-1:]}")
     return path
 
 
