@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from dask_starburst.aws.session import AWS
@@ -39,12 +41,13 @@ def warm(
     The settings are those of your Dask configuration and the options here. AWS terminates unused instances when the
     time is over.
     """
-    settings = Settings.load(
-        arch=arch or UNSET,
-        instance_types=instance_types or UNSET,
-        spot_policy=spot_policy or UNSET,
-        region=account["region"] or UNSET,
-    )
+    chosen: dict[str, Any] = {
+        "arch": arch or UNSET,
+        "instance_types": instance_types or UNSET,
+        "spot_policy": spot_policy or UNSET,
+        "region": account["region"] or UNSET,
+    }
+    settings = Settings.load(**chosen)
     check_count("WORKERS", workers, settings.max_workers)
     seconds = parse_duration("--for", how_long)
     if not SHORTEST_WARM <= seconds <= _LONGEST:

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog import Price, fargate_rates
@@ -20,13 +20,14 @@ from dask_starburst.fleet.pool import preflight
 from dask_starburst.plan.money.idle import idle_bill
 from dask_starburst.plan.money.quote import LaunchSpec, Quote, compute_quote, on_fargate
 from dask_starburst.plan.requests.pool import FALLBACK_GROUPS
-from dask_starburst.settings import Settings
+from dask_starburst.settings import Arguments, Settings, shows_settings
 
 #: The region of the prices if none is configured.
 _REGION = "us-east-1"
 
 
-def quote(**settings: Any) -> Quote:
+@shows_settings
+def quote(**settings: Unpack[Arguments]) -> Quote:
     """Return what a cluster would launch and cost, without launching or creating anything.
 
     With credentials, prices and the account's quotas are read from AWS; without, the bundled prices are used.

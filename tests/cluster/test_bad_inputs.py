@@ -267,7 +267,8 @@ SET = {"ecr-image-ttl-days": 5, "n-workers": 2, "max-total-cost": 7.0, "idle-tim
 @pytest.mark.parametrize("name", NULLABLE)
 def test_none_is_null_whatever_the_configuration_says(name: str) -> None:
     with dask.config.set({f"starburst.{key}": value for key, value in SET.items()}):
-        assert getattr(Settings.load(**{name: None}), name) is None
+        given: dict[str, Any] = {name: None}
+        assert getattr(Settings.load(**given), name) is None
 
 
 @pytest.mark.parametrize(
@@ -276,7 +277,8 @@ def test_none_is_null_whatever_the_configuration_says(name: str) -> None:
 )
 def test_none_in_a_group_is_null(group: str, name: str) -> None:
     with dask.config.set({"starburst.worker.nthreads": 3, "starburst.adaptive.scale-down-after": "9 s"}):
-        assert getattr(getattr(Settings.load(**{group: {name: None}}), group), name) is None
+        given: dict[str, Any] = {group: {name: None}}
+        assert getattr(getattr(Settings.load(**given), group), name) is None
 
 
 def test_arguments_that_are_not_given_come_from_the_configuration() -> None:

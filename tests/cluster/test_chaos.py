@@ -16,13 +16,14 @@ from dask_starburst import StarburstCluster
 from dask_starburst.fleet.controller.loop import Fleet
 from dask_starburst.local import LocalAWS, faults
 from dask_starburst.plan.loop.state import HEAD, Limits, Observed, Worker, WorkerState
+from dask_starburst.settings.arguments import TimeoutsDict
 from tests.plan.loop.test_reconcile import check
 from tests.support.cluster_asserts import leftovers, wait_until
 
 #: Virtual seconds in a real second: a minute of faults takes three seconds, and a worker process starts in two.
 SPEED = 10.0
 #: The time that real processes take, in virtual seconds: timeouts grow with the speed.
-PATIENCE = {"connect": "30 minutes", "retire": "10 minutes"}
+PATIENCE: TimeoutsDict = {"connect": "30 minutes", "retire": "10 minutes"}
 SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "60"))
 SOAK_SEEDS = [int(seed) for seed in os.environ.get("SOAK_SEEDS", "1 2 3").split()]
 

@@ -42,7 +42,7 @@ def test_a_bad_argument_is_named_with_the_right_one(arguments: dict[str, Any], w
 
 def test_a_misspelt_argument_is_refused_as_python_does() -> None:
     with pytest.raises(TypeError, match="n_worker is not a setting; did you mean n_workers"):
-        StarburstCluster(n_worker=3)  # type: ignore[arg-type]  # what is tested
+        StarburstCluster(n_worker=3)  # type: ignore[call-arg]  # what is tested
 
 
 @pytest.fixture

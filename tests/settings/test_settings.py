@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ import jsonschema
 import pytest
 import yaml
 
-from dask_starburst.cluster.starburst import StarburstCluster
+from dask_starburst import StarburstCluster, estimate, quote
 from dask_starburst.errors import BadArgument
-from dask_starburst.settings import LOG_RETENTIONS, Settings, WorkerShape
+from dask_starburst.settings import Settings, WorkerShape
+from dask_starburst.settings.declare import declared, group, groups_by_name, setting
+from dask_starburst.settings.quantities import Whole
+from dask_starburst.settings.reading import build
+from tools.settings_files import files
 
-DOCS = Path(__file__).parents[2] / "docs"
-#: Arguments that every Dask cluster has and that no configuration file can hold.
-DASK_ARGUMENTS = {"self", "asynchronous", "loop", "shutdown_on_close"}
 #: A mapping of the user's own keys, so nothing below it is a setting.
 FREE = {"tags"}
 
@@ -83,12 +84,31 @@ def test_yaml_schema_and_settings_have_the_same_keys_at_every_level():
     assert set(keys_of_settings(Settings())) == ALL_KEYS
 
 
-def test_the_keyword_arguments_of_the_cluster_are_the_settings():
-    signature = inspect.signature(StarburstCluster.__init__)
-    arguments = {p for p in signature.parameters if p not in DASK_ARGUMENTS}
-    arguments.remove("unknown")  # what is misspelt, to be answered with the nearest name
-    assert arguments == {key.replace("-", "_") for key in DEFAULTS["starburst"]}
-    assert all(p.kind is p.KEYWORD_ONLY for name, p in signature.parameters.items() if name not in ("self", "unknown"))
+@pytest.mark.parametrize("function", [StarburstCluster, quote, estimate])
+def test_the_signature_shows_every_setting_as_a_keyword_argument(function: Any):
+    parameters = inspect.signature(function).parameters
+    assert {key.replace("-", "_") for key in DEFAULTS["starburst"]} <= set(parameters)
+    assert all(
+        parameters[key.replace("-", "_")].kind is inspect.Parameter.KEYWORD_ONLY for key in DEFAULTS["starburst"]
+    )
+    assert not [p for p in parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
+
+
+def test_the_arguments_of_dask_end_the_signature_of_the_cluster():
+    assert list(inspect.signature(StarburstCluster).parameters)[-3:] == ["asynchronous", "loop", "shutdown_on_close"]
+
+
+@pytest.mark.parametrize(("path", "text"), files().items(), ids=lambda value: getattr(value, "name", ""))
+def test_the_file_is_made_of_the_declared_settings(path: Path, text: str):
+    assert path.read_text(encoding="utf-8") == text, "run python -m tools.settings_files"
+
+
+@pytest.mark.parametrize(
+    "cls", [Settings, *(type(value) for value in vars(Settings()).values() if is_dataclass(value))]
+)
+def test_none_is_valid_where_the_declaration_says_what_it_means(cls: type[Any]):
+    for field in fields(cls):
+        assert bool(declared(cls)[field.name].null) == ("None" in str(field.type) or field.type == "Any"), field.name
 
 
 def schemas(schema: Mapping[str, Any], name: str = "starburst") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -109,18 +129,6 @@ def test_every_key_has_a_title_and_a_description(name: str, schema: Mapping[str,
 def test_every_argument_is_documented_at_the_cluster(argument: str):
     documentation = inspect.getdoc(StarburstCluster) or ""  # without the indentation, which Python 3.13 took away
     assert re.search(rf"^(\w+, )*{argument}(, \w+)* : ", documentation, re.M)
-
-
-def pages() -> list[Path]:
-    return [p for part in ("reference", "how-to") for p in sorted((DOCS / part).glob("configuration.*"))]
-
-
-@pytest.mark.parametrize("page", pages(), ids=lambda p: p.name)
-def test_the_reference_page_names_every_key(page: Path):
-    text = page.read_text()
-    if "starburst-schema.yaml" in text or "literalinclude" in text:
-        return  # it is made of the files that are compared above
-    assert not [key for key in ALL_KEYS if key.rpartition(".")[2] not in text]
 
 
 def test_the_defaults_in_code_are_the_defaults_of_the_yaml():
@@ -154,7 +162,8 @@ def test_an_argument_goes_over_the_configuration_and_the_rest_stays():
 
 @pytest.mark.parametrize("key", ["memory-limit", "memory_limit"])
 def test_a_hyphen_is_as_good_as_an_underscore(key: str):
-    assert Settings.load(worker={key: "1 GiB"}).worker.memory_limit == 2**30
+    given: dict[str, Any] = {"worker": {key: "1 GiB"}}
+    assert Settings.load(**given).worker.memory_limit == 2**30
 
 
 def test_a_group_may_be_given_as_its_value():
@@ -180,7 +189,8 @@ def test_one_debian_package_is_a_list_of_one():
 
 def test_tags_are_text_and_replace_those_of_the_configuration():
     with dask.config.set({"starburst.tags": {"team": "x"}}):
-        assert Settings.load(tags={"cost-center": 7}).tags == {"cost-center": "7"}
+        given: dict[str, Any] = {"tags": {"cost-center": 7}}
+        assert Settings.load(**given).tags == {"cost-center": "7"}
 
 
 # -- values that cannot work ----------------------------------------------------------------------
@@ -281,11 +291,43 @@ def _hyphens(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_the_schema_and_the_settings_know_the_same_log_retentions():
-    storage = SCHEMA["properties"]["starburst"]["properties"]["storage"]["properties"]
-    assert tuple(storage["log-retention"]["enum"]) == LOG_RETENTIONS
-
-
 def test_an_unknown_setting_in_the_configuration_is_named():
     with dask.config.set({"starburst.instance-type": "c7g.large"}):
         assert refusal() == "instance_type is not a setting; did you mean instance_types?"
+
+
+# -- groups with names of the user's own ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A shelf of a library."""
+
+    books: int = setting(3, Whole(), "The number of books.")
+    worker: WorkerShape = group(WorkerShape, "{'nthreads': 4}")
+
+
+@dataclass(frozen=True)
+class Library:
+    """Shelves by name."""
+
+    shelves: Mapping[str, Shelf] = groups_by_name(Shelf, "{'tall': {'books': 9}}", "The shelves.")
+
+
+def test_a_setting_may_be_a_mapping_of_names_to_groups():
+    library = build(Library, {"shelves": {"tall-one": {"books": 9, "worker": {"memory-limit": "1 GiB"}}, "low": {}}})
+    assert library.shelves == {"tall-one": Shelf(9, WorkerShape(None, 2**30)), "low": Shelf()}
+
+
+@pytest.mark.parametrize(
+    ("shelves", "holds"),
+    [
+        (4, "shelves=4 must be a mapping of its settings, such as {'tall': {'books': 9}}"),
+        ({"tall": 4}, "shelves.tall=4 must be a mapping"),
+        ({"tall": {"books": -1}}, "shelves.tall.books=-1 is negative"),
+        ({"tall": {"boks": 1}}, "shelves.tall.boks is not a setting; did you mean shelves.tall.books?"),
+    ],
+)
+def test_an_invalid_value_below_a_name_is_an_error_with_its_path(shelves: Any, holds: str):
+    with pytest.raises(BadArgument, match=re.escape(holds)):
+        build(Library, {"shelves": shelves})

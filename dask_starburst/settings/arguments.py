@@ -1,0 +1,124 @@
+"""The types of the keyword arguments that are settings.
+
+Made of the declarations in dask_starburst/settings by `python -m tools.settings_files`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypedDict
+
+from dask_starburst.settings.groups import (
+    AdaptiveSettings,
+    BuildSettings,
+    NetworkSettings,
+    SchedulerSettings,
+    StorageSettings,
+    Timeouts,
+    WorkerShape,
+)
+
+
+class WorkerShapeDict(TypedDict, total=False):
+    """Keys of `WorkerShape`."""
+
+    nthreads: int | None
+    memory_limit: int | str | None
+
+
+class BuildDict(TypedDict, total=False):
+    """Keys of `BuildSettings`."""
+
+    builder: Literal["direct", "buildx"]
+    base: str
+    repository: str
+    add: Iterable[str]
+    exclude: Iterable[str]
+    modules: Literal["by-value", "package", "none"]
+    compression: Literal["zstd", "gzip"]
+    dockerfile: str | None
+    apt: Iterable[str]
+
+
+class SchedulerDict(TypedDict, total=False):
+    """Keys of `SchedulerSettings`."""
+
+    instance_type: str | None
+    port: int
+    dashboard_port: int
+    dashboard: bool
+
+
+class AdaptiveDict(TypedDict, total=False):
+    """Keys of `AdaptiveSettings`."""
+
+    minimum: int
+    maximum: int
+    interval: float | str
+    scale_down_after: float | str | None
+    target_duration: float | str
+
+
+class NetworkDict(TypedDict, total=False):
+    """Keys of `NetworkSettings`."""
+
+    subnet: str | None
+    caller: str | None
+    checkip_url: str
+
+
+class TimeoutsDict(TypedDict, total=False):
+    """Keys of `Timeouts`."""
+
+    capacity: float | str
+    fallback: float | str
+    connect: float | str
+    retire: float | str
+    poll: float | str
+    close: float | str
+
+
+class StorageDict(TypedDict, total=False):
+    """Keys of `StorageSettings`."""
+
+    volume_size: int
+    log_retention: int
+
+
+class Arguments(TypedDict, total=False):
+    """Keyword arguments of `StarburstCluster`."""
+
+    n_workers: int | None
+    arch: Literal["arm64", "x86_64"]
+    instance_types: Iterable[str] | None
+    worker: WorkerShape | WorkerShapeDict
+    spot_policy: Literal["spot", "spot_with_fallback", "on-demand"]
+    spot_notices: bool
+    on_rebalance: Literal["replace", "ignore"]
+    image: str | None
+    environment: str | None
+    ecr_image_ttl_days: int | None
+    hooks: Any
+    region: str | None
+    profile: str | None
+    cloud: Literal["local"] | None
+    endpoint_url: str | None
+    name: str | None
+    quiet: bool
+    max_workers: int
+    max_hourly_cost: float | None
+    max_total_cost: float | None
+    cost_alert_threshold: float | None
+    idle_timeout: float | str | None
+    no_client_timeout: float | str | None
+    warm: int
+    warm_timeout: float | str
+    lease: float | str
+    security: Any
+    tags: Mapping[str, str]
+    build: BuildSettings | BuildDict
+    scheduler: SchedulerSettings | SchedulerDict
+    adaptive: AdaptiveSettings | AdaptiveDict
+    network: NetworkSettings | NetworkDict
+    timeouts: Timeouts | TimeoutsDict
+    storage: StorageSettings | StorageDict
