@@ -171,7 +171,7 @@ def run_processes(run: Run) -> int:
             quiet=True,
         )
         client = Client(cluster)
-    run.events, run.group = cluster.events, cluster.settings.spot_policy
+    run.events, run.group = cluster.events, cluster.settings.spot.policy
     with run.going_up():
         cluster.scale(run.workers)
         client.wait_for_workers(run.workers, timeout=_PATIENCE)

@@ -150,7 +150,7 @@ def run(aws: LocalAWS, job: Callable[..., Any], taken: int, watch: bool, workers
             endpoint_url=aws.endpoint_url,
             n_workers=workers,
             worker={"nthreads": NTHREADS},
-            spot_policy="spot",
+            spot={"policy": "spot"},
             quiet=True,
         ) as cluster,
         Client(cluster) as client,

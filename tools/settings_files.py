@@ -106,7 +106,7 @@ def comment(setting: Setting) -> str:
     return f"{first_sentence(setting.doc)}{choices}{null}".replace("`", "")
 
 
-def _commented(line: str, words: str, column: int = 32) -> Iterator[str]:
+def _commented(line: str, words: str, column: int = 34) -> Iterator[str]:
     wrapped = textwrap.wrap(words, _WIDTH - column - 2)
     if len(line) + 2 > column:
         yield line

@@ -97,7 +97,7 @@ def request(
         raise BadArgument("--spot and --on-demand are different quotas; request one at a time.")
     settings = Settings.load(region=account["region"] or UNSET)
     market: Market = (
-        "spot" if spot or not (on_demand or fargate or settings.spot_policy == "on-demand") else "on-demand"
+        "spot" if spot or not (on_demand or fargate or settings.spot.policy == "on-demand") else "on-demand"
     )
     wanted = fargate_quota(market) if fargate else _of_instances(instance_type, settings, market)
     region, standing, asked = run(account, lambda aws: _look(aws, wanted))

@@ -44,7 +44,7 @@ def warm(
     chosen: dict[str, Any] = {
         "arch": arch or UNSET,
         "instance_types": instance_types or UNSET,
-        "spot_policy": spot_policy or UNSET,
+        "spot": {"policy": spot_policy or UNSET},
         "region": account["region"] or UNSET,
     }
     settings = Settings.load(**chosen)
@@ -67,7 +67,7 @@ async def _warm(aws: AWS, plan: Blueprint, workers: int, seconds: float) -> tupl
 
 
 def _offer(plan: Blueprint, workers: int, seconds: float) -> str:
-    policy, kind, head = plan.settings.spot_policy, plan.worker_types[0].name, plan.head_type.name
+    policy, kind, head = plan.settings.spot.policy, plan.worker_types[0].name, plan.head_type.name
     region = plan.settings.region or "us-east-1"
     groups = (
         GroupFound("", workers, policy != "on-demand", (kind,) * workers, None, region=region),

@@ -74,7 +74,7 @@ def estimate(
     speed : float, optional
         The speed of a worker's thread relative to this computer; 1 by default.
     **settings
-        Arguments of :class:`.StarburstCluster`, such as ``arch`` or ``spot_policy``.
+        Arguments of :class:`.StarburstCluster`, such as ``arch`` or ``spot``.
 
     Returns
     -------

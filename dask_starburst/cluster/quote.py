@@ -167,8 +167,8 @@ def requested(planned: Blueprint) -> LaunchSpec:
         head=planned.head_type.name,
         types=tuple(t.name for t in planned.worker_types),
         workers=settings.adaptive.maximum if settings.n_workers is None else settings.n_workers,
-        groups=FALLBACK_GROUPS[settings.spot_policy],
+        groups=FALLBACK_GROUPS[settings.spot.policy],
         adaptive=settings.n_workers is None,
-        spares=settings.warm,
+        spares=settings.keep.warm,
         volume_gb=settings.storage.volume_size,
     )

@@ -42,13 +42,10 @@ class StarburstCluster(CloudCluster):
         types with as many vCPUs as the smallest one that fits the worker.
     worker : mapping or WorkerShape
         The size of one worker. Keys: ``nthreads`` (int, optional), ``memory_limit`` (int or str, optional).
-    spot_policy : {"spot", "spot_with_fallback", "on-demand"}
-        The purchase option of workers. With "spot_with_fallback" a worker runs on demand if Spot has had no
-        capacity for ``timeouts.fallback``. The scheduler always runs on demand.
-    spot_notices : bool
-        Whether workers listen for Spot notices. They transfer their data before AWS interrupts their instance.
-    on_rebalance : {"replace", "ignore"}
-        What follows a rebalance recommendation. With "replace" a new worker starts before the old one retires.
+    spot : mapping or SpotSettings
+        Whether workers run on Spot instances, and what they do when AWS takes one back. Keys: ``policy``
+        ({"spot", "spot_with_fallback", "on-demand"}), ``notices`` (bool), ``on_rebalance`` ({"replace",
+        "ignore"}).
     image : str, optional
         An existing container image. It must contain dask_starburst. The embedded AWS runs this Python
         environment, and builds an image only if ``environment`` is given. None means an image that is built
@@ -57,8 +54,6 @@ class StarburstCluster(CloudCluster):
         The packages of the workers. Give a requirements.txt, pyproject.toml, uv.lock, pylock.toml or
         environment.yml, or a folder with one of them; "current" is the packages of this Python. None means the
         packages of this Python.
-    ecr_image_ttl_days : int, optional
-        Days after which ECR deletes a pushed image. An image in use is renewed before. None means never.
     hooks : object, optional
         Your lifecycle hooks, as objects or "package.module:Name". They have some of ``on_before_launch``,
         ``on_ready`` and ``on_close``. None means no hooks.
@@ -77,27 +72,13 @@ class StarburstCluster(CloudCluster):
         Whether to print no progress. Events still go to the log and to ``cluster.events``.
     max_workers : int
         The most workers that may be requested. It limits the bill: a larger number is refused.
-    max_hourly_cost : float, optional
-        The most that the cluster may cost an hour, in USD. This includes the scheduler. A launch above it is
-        refused, and later workers wait until their instance fits under the cap. None means no cap.
-    max_total_cost : float, optional
-        The most that the cluster may cost in all, in USD. It warns at 80 %. At 100 % it retires its workers and
-        closes, even without a client. None means no cap.
-    cost_alert_threshold : float, optional
-        The hourly cost above which it warns, in USD. None means never.
-    idle_timeout : float or str, optional
-        Time without work after which the scheduler ends the cluster. None means never.
-    no_client_timeout : float or str, optional
-        Time without a connected Client or StarburstCluster and without a running task, after which it ends.
-        None means never.
-    warm : int
-        Idle instances that are kept ready in addition to those of the workers. A new worker starts on one of
-        them, which is then replaced.
-    warm_timeout : float or str
-        How long an instance without a worker is kept; from 60 s also after ``close()``. The next cluster with
-        the same specification reuses it; if there is none, AWS terminates it.
-    lease : float or str
-        AWS empties the pool if the lease is not renewed for this time.
+    money : mapping or MoneySettings
+        Caps on the cost, and warnings. Keys: ``max_hourly_cost`` (float, optional), ``max_total_cost`` (float,
+        optional), ``cost_alert_threshold`` (float, optional).
+    keep : mapping or KeepSettings
+        How long the cluster and its instances are kept without work. Keys: ``idle_timeout`` (float or str,
+        optional), ``no_client_timeout`` (float or str, optional), ``warm`` (int), ``warm_timeout`` (float or
+        str), ``lease`` (float or str).
     security : object, optional
         A ``distributed.Security`` with your own TLS certificates. False is refused. None means a new
         certificate authority for every cluster.
@@ -105,9 +86,9 @@ class StarburstCluster(CloudCluster):
         Tags on every AWS resource, for cost allocation.
     build : mapping or BuildSettings
         How the workers' image is built from the environment. Keys: ``builder`` ({"direct", "buildx"}), ``base``
-        (str), ``repository`` (str), ``add`` (list of str), ``exclude`` (list of str), ``modules`` ({"by-value",
-        "package", "none"}), ``compression`` ({"zstd", "gzip"}), ``dockerfile`` (str, optional), ``apt`` (list
-        of str).
+        (str), ``repository`` (str), ``add`` (list of str), ``exclude`` (list of str), ``image_ttl_days`` (int,
+        optional), ``modules`` ({"by-value", "package", "none"}), ``compression`` ({"zstd", "gzip"}),
+        ``dockerfile`` (str, optional), ``apt`` (list of str).
     scheduler : mapping or SchedulerSettings
         The scheduler's instance type and TCP ports. Keys: ``instance_type`` (str, optional), ``port`` (int),
         ``dashboard_port`` (int), ``dashboard`` (bool).

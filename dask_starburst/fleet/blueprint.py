@@ -33,7 +33,7 @@ class Blueprint:
 
     def request(self, workers: int) -> CapacityRequest:
         """Return the capacity that the cluster requests for this number of workers."""
-        return CapacityRequest(self.head_type, self.worker_types, FALLBACK_GROUPS[self.settings.spot_policy], workers)
+        return CapacityRequest(self.head_type, self.worker_types, FALLBACK_GROUPS[self.settings.spot.policy], workers)
 
     def spec(self, account: Account) -> PoolSpec:
         """Return the specification of its pool in this account."""
@@ -43,7 +43,7 @@ class Blueprint:
             tuple(t.name for t in self.worker_types),
             self.head_type.name,
             arch=settings.arch,
-            worker_groups=FALLBACK_GROUPS[settings.spot_policy],
+            worker_groups=FALLBACK_GROUPS[settings.spot.policy],
             volume_gib=settings.storage.volume_size,
             tags=settings.tags,
             host_idle_limit=host_idle_limit(settings.timeouts.connect),
@@ -90,7 +90,7 @@ def available_types(blueprint: Blueprint, account: Account) -> Blueprint:
 
 def caps_of(settings: Settings) -> Caps:
     """Return the cost caps of these settings."""
-    return Caps(settings.max_hourly_cost, settings.max_total_cost, settings.cost_alert_threshold)
+    return Caps(settings.money.max_hourly_cost, settings.money.max_total_cost, settings.money.cost_alert_threshold)
 
 
 def within_caps(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
@@ -101,11 +101,11 @@ def within_caps(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
     BudgetExceeded
         The launch would exceed a cap.
     """
-    settings, group = blueprint.settings, FALLBACK_GROUPS[blueprint.settings.spot_policy][0]
+    settings, group = blueprint.settings, FALLBACK_GROUPS[blueprint.settings.spot.policy][0]
     types = blueprint.worker_types
     if caps.binding and settings.instance_types is None:
         near = near_in_price([t.name for t in types], rates, group)
         types = tuple(t for t in types if t.name in near)
     dearest = rates.ceiling([t.name for t in types], group)
-    check_launch(caps, rates.of(blueprint.head_type.name, HEAD), dearest, settings.n_workers, settings.warm)
+    check_launch(caps, rates.of(blueprint.head_type.name, HEAD), dearest, settings.n_workers, settings.keep.warm)
     return replace(blueprint, worker_types=types)

@@ -73,7 +73,7 @@ class Session:
     @property
     def worker_groups(self) -> tuple[str, ...]:
         """The groups in which workers run, the preferred one first."""
-        return FALLBACK_GROUPS[self._blueprint.settings.spot_policy]
+        return FALLBACK_GROUPS[self._blueprint.settings.spot.policy]
 
     @property
     def worker_group(self) -> str:
@@ -102,7 +102,7 @@ class Session:
         self._blueprint = available_types(self._blueprint, account)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
         workers = tuple(workers)
-        await self._check_out(account, caller, quotas, len(workers) + settings.warm)
+        await self._check_out(account, caller, quotas, len(workers) + settings.keep.warm)
         fleet = await self._open(account, dask)
         fleet.request(SCHEDULER, HEAD)
         for name in workers:
@@ -119,11 +119,11 @@ class Session:
         preflight.check(quotas, self._blueprint.request(workers), found.name, self._emit)
         self._making = True
         if found.instances:
-            await reuse.extend_lease(self.aws, found.name, self.aws.now() + settings.lease)
+            await reuse.extend_lease(self.aws, found.name, self.aws.now() + settings.keep.lease)
         running = f" with {found.instances} warm instances" if found.instances else ""
         self._emit("pool-claimed", found.name, f"claimed pool {found.name}{running}")
         pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)), self._on_security_group)
-        keeps = settings.warm > 0 or settings.warm_timeout >= SHORTEST_WARM
+        keeps = settings.keep.warm > 0 or settings.keep.warm_timeout >= SHORTEST_WARM
         self.pool = replace(pool, keeps=keeps)
 
     def _emit(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
@@ -142,11 +142,11 @@ class Session:
             self._definitions(account),
             ssm.put_secret(self.aws, pool.names.secret, self._blueprint.secret),
         )
-        self.lease = Lease(settings.lease, self.aws.now())
-        await pool.open(settings.max_workers + settings.warm, self.lease.until)
-        if settings.warm:
+        self.lease = Lease(settings.keep.lease, self.aws.now())
+        await pool.open(settings.max_workers + settings.keep.warm, self.lease.until)
+        if settings.keep.warm:
             kind, spot = pool.spec.worker_types[0], self.worker_group == "spot"
-            text = price_of_spares(kind, settings.warm, spot=spot, region=self.aws.region)
+            text = price_of_spares(kind, settings.keep.warm, spot=spot, region=self.aws.region)
             self._emit("spares-requested", pool.name, text)
         timeouts = settings.timeouts
         limits = Limits(
@@ -155,8 +155,8 @@ class Session:
             fallback_groups=self.worker_groups,
             connect=timeouts.connect,
             retire=timeouts.retire,
-            warm=settings.warm_timeout,
-            spare={self.worker_group: settings.warm},
+            warm=settings.keep.warm_timeout,
+            spare={self.worker_group: settings.keep.warm},
             capped=self._cost_tracker.caps.binding,
         )
         launcher = Launcher(definitions, settings.scheduler.port, self._sizes())
@@ -168,7 +168,7 @@ class Session:
             limits,
             self.lease,
             timeouts.poll,
-            settings.on_rebalance,
+            settings.spot.on_rebalance,
             self._cost_tracker,
         )
         return self.fleet
@@ -179,7 +179,7 @@ class Session:
             return 0.0
         blueprint, rates = self._blueprint, self._cost_tracker.rates()
         dearest = max(rates.ceiling([t.name for t in blueprint.worker_types], g) for g in self.worker_groups)
-        workers = (blueprint.settings.n_workers or 0) + blueprint.settings.warm
+        workers = (blueprint.settings.n_workers or 0) + blueprint.settings.keep.warm
         return rates.of(blueprint.head_type.name, HEAD) + workers * dearest
 
     def _sizes(self) -> dict[str, WorkerSize]:
@@ -195,7 +195,8 @@ class Session:
         size = blueprint.size
         groups = [pool.names.group(group) for group in (*self.worker_groups, HEAD)]
         cap, rate = self._cost_tracker.caps.total, self._first_rate()
-        lifetimes = Lifetimes(settings.lease, settings.idle_timeout, settings.no_client_timeout, cap, rate)
+        keep = settings.keep
+        lifetimes = Lifetimes(keep.lease, keep.idle_timeout, keep.no_client_timeout, cap, rate)
         container = Container(
             pool=pool.name,
             arch=settings.arch,
@@ -219,7 +220,7 @@ class Session:
                 size.task_cpu,
                 size.task_memory,
                 size.nthreads,
-                settings.spot_notices,
+                settings.spot.notices,
             ),
         )
         arns = await together(
@@ -233,7 +234,7 @@ class Session:
         Parameters
         ----------
         warm : bool
-            Whether instances may stay for ``warm_timeout``.
+            Whether instances may stay for ``keep.warm_timeout``.
         ended : callable
             Returns whether the scheduler has closed its workers and itself.
         """

@@ -6,15 +6,19 @@ from dask_starburst.settings.given import UNSET, Unset, given
 from dask_starburst.settings.groups import (
     BUILDERS,
     LOG_RETENTIONS,
+    SPOT_POLICIES,
     AdaptiveSettings,
     BuildSettings,
+    KeepSettings,
+    MoneySettings,
     NetworkSettings,
     SchedulerSettings,
+    SpotSettings,
     StorageSettings,
     Timeouts,
     WorkerShape,
 )
-from dask_starburst.settings.model import ARCHITECTURES, SPOT_POLICIES, Settings
+from dask_starburst.settings.model import ARCHITECTURES, Settings
 from dask_starburst.settings.quantities import parse_duration
 from dask_starburst.settings.signature import shows_settings
 
@@ -27,9 +31,12 @@ __all__ = [
     "AdaptiveSettings",
     "Arguments",
     "BuildSettings",
+    "KeepSettings",
+    "MoneySettings",
     "NetworkSettings",
     "SchedulerSettings",
     "Settings",
+    "SpotSettings",
     "StorageSettings",
     "Timeouts",
     "Unset",

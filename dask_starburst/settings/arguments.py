@@ -11,8 +11,11 @@ from typing import Any, Literal, TypedDict
 from dask_starburst.settings.groups import (
     AdaptiveSettings,
     BuildSettings,
+    KeepSettings,
+    MoneySettings,
     NetworkSettings,
     SchedulerSettings,
+    SpotSettings,
     StorageSettings,
     Timeouts,
     WorkerShape,
@@ -26,6 +29,32 @@ class WorkerShapeDict(TypedDict, total=False):
     memory_limit: int | str | None
 
 
+class SpotDict(TypedDict, total=False):
+    """Keys of `SpotSettings`."""
+
+    policy: Literal["spot", "spot_with_fallback", "on-demand"]
+    notices: bool
+    on_rebalance: Literal["replace", "ignore"]
+
+
+class MoneyDict(TypedDict, total=False):
+    """Keys of `MoneySettings`."""
+
+    max_hourly_cost: float | None
+    max_total_cost: float | None
+    cost_alert_threshold: float | None
+
+
+class KeepDict(TypedDict, total=False):
+    """Keys of `KeepSettings`."""
+
+    idle_timeout: float | str | None
+    no_client_timeout: float | str | None
+    warm: int
+    warm_timeout: float | str
+    lease: float | str
+
+
 class BuildDict(TypedDict, total=False):
     """Keys of `BuildSettings`."""
 
@@ -34,6 +63,7 @@ class BuildDict(TypedDict, total=False):
     repository: str
     add: Iterable[str]
     exclude: Iterable[str]
+    image_ttl_days: int | None
     modules: Literal["by-value", "package", "none"]
     compression: Literal["zstd", "gzip"]
     dockerfile: str | None
@@ -92,12 +122,9 @@ class Arguments(TypedDict, total=False):
     arch: Literal["arm64", "x86_64"]
     instance_types: Iterable[str] | None
     worker: WorkerShape | WorkerShapeDict
-    spot_policy: Literal["spot", "spot_with_fallback", "on-demand"]
-    spot_notices: bool
-    on_rebalance: Literal["replace", "ignore"]
+    spot: SpotSettings | SpotDict
     image: str | None
     environment: str | None
-    ecr_image_ttl_days: int | None
     hooks: Any
     region: str | None
     profile: str | None
@@ -106,14 +133,8 @@ class Arguments(TypedDict, total=False):
     name: str | None
     quiet: bool
     max_workers: int
-    max_hourly_cost: float | None
-    max_total_cost: float | None
-    cost_alert_threshold: float | None
-    idle_timeout: float | str | None
-    no_client_timeout: float | str | None
-    warm: int
-    warm_timeout: float | str
-    lease: float | str
+    money: MoneySettings | MoneyDict
+    keep: KeepSettings | KeepDict
     security: Any
     tags: Mapping[str, str]
     build: BuildSettings | BuildDict

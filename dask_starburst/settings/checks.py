@@ -62,7 +62,7 @@ def _check_counts(settings: Settings) -> None:
     adaptive = settings.adaptive
     counts = {
         "n_workers": settings.n_workers,
-        "warm": settings.warm,
+        "keep.warm": settings.keep.warm,
         "adaptive.minimum": adaptive.minimum,
         "adaptive.maximum": adaptive.maximum,
     }

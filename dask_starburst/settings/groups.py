@@ -14,8 +14,15 @@ from dask_starburst.settings.names import (
     check_subnet,
     check_url,
 )
-from dask_starburst.settings.quantities import Duration, Size, Whole
+from dask_starburst.settings.quantities import Duration, Size, Usd, Whole
 
+SPOT_POLICIES = ("spot", "spot_with_fallback", "on-demand")
+ON_REBALANCE = ("replace", "ignore")
+#: Seconds. Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8), so a shorter lease only
+#: adds renewals.
+SHORTEST_LEASE = 60.0
+#: Days. ECR deletes within 24 hours of the day (aws-facts §7), and a running cluster still needs its image.
+SHORTEST_TTL = 3
 BUILDERS = ("direct", "buildx")
 COMPRESSIONS = ("zstd", "gzip")
 #: How the user's own modules, which are in no package, reach the workers.
@@ -40,6 +47,7 @@ TAKEN_PORTS = {
     51680: "the ECS agent",
 }
 _PORT = Whole(1, 65535, refusal=" is not a TCP port", taken=TAKEN_PORTS)
+_OR_NEVER = Duration(hint="; null means never")
 WORKERS = Whole(unit="workers")
 
 
@@ -53,6 +61,83 @@ class WorkerShape:
         Size(SMALLEST_MEMORY, "less than a worker needs to start"),
         'Memory in bytes, or as text such as "16 GiB".',
         null="what the instance type leaves for one worker",
+    )
+
+
+@dataclass(frozen=True)
+class SpotSettings:
+    """Whether workers run on Spot instances, and what they do when AWS takes one back."""
+
+    policy: str = setting(
+        "spot",
+        OneOf(SPOT_POLICIES),
+        'The purchase option of workers. With "spot_with_fallback" a worker runs on demand if Spot has had no capacity'
+        " for `timeouts.fallback`. The scheduler always runs on demand.",
+    )
+    notices: bool = setting(
+        True,
+        Flag(),
+        "Whether workers listen for Spot notices. They transfer their data before AWS interrupts their instance.",
+    )
+    on_rebalance: str = setting(
+        "replace",
+        OneOf(ON_REBALANCE),
+        'What follows a rebalance recommendation. With "replace" a new worker starts before the old one retires.',
+    )
+
+
+@dataclass(frozen=True)
+class MoneySettings:
+    """Caps on the cost, and warnings."""
+
+    max_hourly_cost: float | None = setting(
+        None,
+        Usd(),
+        "The most that the cluster may cost an hour, in USD. This includes the scheduler. A launch above it is refused,"
+        " and later workers wait until their instance fits under the cap.",
+        null="no cap",
+    )
+    max_total_cost: float | None = setting(
+        None,
+        Usd(),
+        "The most that the cluster may cost in all, in USD. It warns at 80 %. At 100 % it retires its workers and"
+        " closes, even without a client.",
+        null="no cap",
+    )
+    cost_alert_threshold: float | None = setting(
+        None, Usd(), "The hourly cost above which it warns, in USD.", null="never"
+    )
+
+
+@dataclass(frozen=True)
+class KeepSettings:
+    """How long the cluster and its instances are kept without work."""
+
+    idle_timeout: float | None = setting(
+        1200.0, _OR_NEVER, "Time without work after which the scheduler ends the cluster.", null="never"
+    )
+    no_client_timeout: float | None = setting(
+        300.0,
+        _OR_NEVER,
+        "Time without a connected Client or StarburstCluster and without a running task, after which it ends.",
+        null="never",
+    )
+    warm: int = setting(
+        0,
+        WORKERS,
+        "Idle instances that are kept ready in addition to those of the workers. A new worker starts on one of them,"
+        " which is then replaced.",
+    )
+    warm_timeout: float = setting(
+        0.0,
+        Duration(zero=True),
+        "How long an instance without a worker is kept; from 60 s also after `close()`. The next cluster with the same"
+        " specification reuses it; if there is none, AWS terminates it.",
+    )
+    lease: float = setting(
+        1800.0,
+        Duration(SHORTEST_LEASE, "Auto Scaling may act up to two minutes late"),
+        "AWS empties the pool if the lease is not renewed for this time.",
     )
 
 
@@ -79,6 +164,17 @@ class BuildSettings:
         "Packages to add to those of the environment, as pip requirements.",
     )
     exclude: tuple[str, ...] = setting((), Names("['jupyterlab', 'mypy']"), "Names of packages to leave out.")
+    image_ttl_days: int | None = setting(
+        30,
+        Whole(
+            SHORTEST_TTL,
+            unit="days",
+            refusal=" is too short: an image is renewed two days before ECR deletes it",
+            hint=", or null to keep images forever",
+        ),
+        "Days after which ECR deletes a pushed image. An image in use is renewed before.",
+        null="never",
+    )
     modules: str = setting(
         "by-value",
         OneOf(MODULES),

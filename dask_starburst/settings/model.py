@@ -15,32 +15,29 @@ import dask.config
 from dask_starburst.settings.arguments import Arguments
 from dask_starburst.settings.checks import check, check_security
 from dask_starburst.settings.declare import group, setting
-from dask_starburst.settings.defaults import add_defaults
+from dask_starburst.settings.defaults import add_defaults, defaults
+from dask_starburst.settings.given import as_mapping, given
 from dask_starburst.settings.groups import (
     WORKERS,
     AdaptiveSettings,
     BuildSettings,
+    KeepSettings,
+    MoneySettings,
     NetworkSettings,
     SchedulerSettings,
+    SpotSettings,
     StorageSettings,
     Timeouts,
     WorkerShape,
 )
 from dask_starburst.settings.kinds import Anything, Flag, Labels, Names, OneOf, Text
+from dask_starburst.settings.moved import in_groups
 from dask_starburst.settings.names import check_image_name, check_name, check_tags, check_url
-from dask_starburst.settings.quantities import Duration, Usd, Whole
-from dask_starburst.settings.reading import as_mapping, build, merge
+from dask_starburst.settings.quantities import Whole
+from dask_starburst.settings.reading import build, merge
 
 CLOUDS = ("local",)
 ARCHITECTURES = ("arm64", "x86_64")
-SPOT_POLICIES = ("spot", "spot_with_fallback", "on-demand")
-ON_REBALANCE = ("replace", "ignore")
-#: Seconds. Auto Scaling may execute a scheduled action two minutes late (aws-facts, finding 8), so a shorter lease only
-#: adds renewals.
-SHORTEST_LEASE = 60.0
-#: Days. ECR deletes within 24 hours of the day (aws-facts §7), and a running cluster still needs its image.
-SHORTEST_TTL = 3
-_OR_NEVER = Duration(hint="; null means never")
 
 add_defaults()
 
@@ -65,22 +62,7 @@ class Settings:
         null="all types with as many vCPUs as the smallest one that fits the worker",
     )
     worker: WorkerShape = group(WorkerShape, "{'nthreads': 4}")
-    spot_policy: str = setting(
-        "spot",
-        OneOf(SPOT_POLICIES),
-        'The purchase option of workers. With "spot_with_fallback" a worker runs on demand if Spot has had no capacity'
-        " for `timeouts.fallback`. The scheduler always runs on demand.",
-    )
-    spot_notices: bool = setting(
-        True,
-        Flag(),
-        "Whether workers listen for Spot notices. They transfer their data before AWS interrupts their instance.",
-    )
-    on_rebalance: str = setting(
-        "replace",
-        OneOf(ON_REBALANCE),
-        'What follows a rebalance recommendation. With "replace" a new worker starts before the old one retires.',
-    )
+    spot: SpotSettings = group(SpotSettings, "{'policy': 'on-demand'}")
     image: str | None = setting(
         None,
         Text(check_image_name),
@@ -94,17 +76,6 @@ class Settings:
         "The packages of the workers. Give a requirements.txt, pyproject.toml, uv.lock, pylock.toml or environment.yml,"
         ' or a folder with one of them; "current" is the packages of this Python.',
         null="the packages of this Python",
-    )
-    ecr_image_ttl_days: int | None = setting(
-        30,
-        Whole(
-            SHORTEST_TTL,
-            unit="days",
-            refusal=" is too short: an image is renewed two days before ECR deletes it",
-            hint=", or null to keep images forever",
-        ),
-        "Days after which ECR deletes a pushed image. An image in use is renewed before.",
-        null="never",
     )
     hooks: Any = setting(
         None,
@@ -136,49 +107,8 @@ class Settings:
         Whole(1, refusal=" allows no worker"),
         "The most workers that may be requested. It limits the bill: a larger number is refused.",
     )
-    max_hourly_cost: float | None = setting(
-        None,
-        Usd(),
-        "The most that the cluster may cost an hour, in USD. This includes the scheduler. A launch above it is refused,"
-        " and later workers wait until their instance fits under the cap.",
-        null="no cap",
-    )
-    max_total_cost: float | None = setting(
-        None,
-        Usd(),
-        "The most that the cluster may cost in all, in USD. It warns at 80 %. At 100 % it retires its workers and"
-        " closes, even without a client.",
-        null="no cap",
-    )
-    cost_alert_threshold: float | None = setting(
-        None, Usd(), "The hourly cost above which it warns, in USD.", null="never"
-    )
-    idle_timeout: float | None = setting(
-        1200.0, _OR_NEVER, "Time without work after which the scheduler ends the cluster.", null="never"
-    )
-    no_client_timeout: float | None = setting(
-        300.0,
-        _OR_NEVER,
-        "Time without a connected Client or StarburstCluster and without a running task, after which it ends.",
-        null="never",
-    )
-    warm: int = setting(
-        0,
-        WORKERS,
-        "Idle instances that are kept ready in addition to those of the workers. A new worker starts on one of them,"
-        " which is then replaced.",
-    )
-    warm_timeout: float = setting(
-        0.0,
-        Duration(zero=True),
-        "How long an instance without a worker is kept; from 60 s also after `close()`. The next cluster with the same"
-        " specification reuses it; if there is none, AWS terminates it.",
-    )
-    lease: float = setting(
-        1800.0,
-        Duration(SHORTEST_LEASE, "Auto Scaling may act up to two minutes late"),
-        "AWS empties the pool if the lease is not renewed for this time.",
-    )
+    money: MoneySettings = group(MoneySettings, "{'max_hourly_cost': 2.5}")
+    keep: KeepSettings = group(KeepSettings, "{'idle_timeout': '1 hour'}")
     security: Any = setting(
         None,
         Anything(check_security),
@@ -208,6 +138,6 @@ class Settings:
         """
         # The default: the configuration was cleared, so the defaults of the fields apply.
         configured = as_mapping("starburst", dask.config.get("starburst", {}), "{'n-workers': 4}")
-        settings = build(cls, merge(cls, configured, arguments))
+        settings = build(cls, merge(cls, in_groups(configured, defaults()), in_groups(given(arguments))))
         check(settings)
         return settings

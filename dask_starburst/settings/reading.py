@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from dask_starburst.errors import BadArgument, UnknownArgument
 from dask_starburst.settings.declare import Group, GroupsByName, Setting, declared
-from dask_starburst.settings.given import given
+from dask_starburst.settings.given import as_mapping, as_name, given
+from dask_starburst.settings.moved import MOVED, typed
 
 T = TypeVar("T")
 
 #: Arguments of every Dask cluster, which are not settings.
 DASK_ARGUMENTS = ("asynchronous", "loop", "shutdown_on_close")
 #: Removed settings, each with its replacement.
-_REMOVED = {"stopped": "warm=… for idle running instances, or warm_timeout=… to keep them after close()"}
-
-
-def as_mapping(name: str, value: Any, example: str) -> Mapping[Any, Any]:
-    """Return a group of settings, from a file or an argument.
-
-    Raises
-    ------
-    BadArgument
-        The value is not a mapping.
-    """
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: getattr(value, f.name) for f in fields(value)}
-    if not isinstance(value, Mapping):
-        raise BadArgument(f"{name}={value!r:.200} must be a mapping of its settings, such as {example}.")
-    return value
+_REMOVED = {
+    "stopped": "keep={'warm': …} for idle running instances, or keep={'warm_timeout': …} to keep them after close()"
+}
 
 
 def merge(cls: type[Any], base: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[str, Any]:
@@ -40,8 +28,10 @@ def merge(cls: type[Any], base: Mapping[Any, Any], over: Mapping[Any, Any]) -> d
     for key, value in given(over).items():
         name = as_name(key)
         kind = known[name].kind if name in known else None
-        if isinstance(kind, Group) and _is_group(value) and isinstance(merged.get(name), Mapping):
-            value = merge(kind.cls, merged[name], as_mapping(name, value, kind.example))
+        if isinstance(kind, Group) and _is_group(value):
+            below = merged.get(name)
+            below = below if isinstance(below, Mapping) else {}
+            value = merge(kind.cls, below, as_mapping(name, value, kind.example))
         merged[name] = value
     return merged
 
@@ -78,11 +68,6 @@ def build(cls: type[T], values: Mapping[Any, Any], prefix: str = "", root: type[
     return cls(**converted)
 
 
-def as_name(key: Any) -> str:
-    """Return the name of a setting as Python writes it."""
-    return str(key).replace("-", "_")
-
-
 def _convert(name: str, value: Any, setting: Setting, root: type[Any]) -> Any:
     kind = setting.kind
     if isinstance(kind, Group):
@@ -116,8 +101,8 @@ def _nearest(name: str, known: Mapping[str, Setting], everything: Mapping[str, S
     if near := get_close_matches(name, known, 1, 0.6 if prefix else 0.85):
         return prefix + near[0]
     elsewhere: dict[str, str] = {}
-    for other, typed in _everywhere(everything):
-        elsewhere.setdefault(other, typed)
+    for other, argument in _everywhere(everything):
+        elsewhere.setdefault(other, argument)
     near = get_close_matches(name, elsewhere, 1, 0.85 if prefix else 0.6)
     return elsewhere[near[0]] if near else None
 
@@ -127,4 +112,5 @@ def _everywhere(everything: Mapping[str, Setting]) -> Iterator[tuple[str, str]]:
     yield from ((name, name) for name in (*everything, *DASK_ARGUMENTS))
     for name, each in everything.items():
         if isinstance(each.kind, Group):
-            yield from ((below, f"{name}={{{below!r}: …}}") for below in declared(each.kind.cls))
+            yield from ((below, typed(name, {below: ...})) for below in declared(each.kind.cls))
+    yield from ((old, typed(group, {below: ...})) for old, (group, below) in MOVED.items())

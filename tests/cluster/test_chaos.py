@@ -93,9 +93,9 @@ def live_through(aws: LocalAWS, seed: int, minutes: float, workers: int = 20, de
         n_workers=workers,
         quiet=True,
         worker={"nthreads": 1},
-        spot_policy="spot_with_fallback",
+        spot={"policy": "spot_with_fallback"},
         timeouts=PATIENCE,
-        lease="5 hours",
+        keep={"lease": "5 hours"},
     ) as cluster:
         running(cluster)[0].decided = watcher
         with Client(cluster) as client:

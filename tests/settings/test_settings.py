@@ -17,7 +17,7 @@ import yaml
 
 from dask_starburst import StarburstCluster, estimate, quote
 from dask_starburst.errors import BadArgument
-from dask_starburst.settings import Settings, WorkerShape
+from dask_starburst.settings import KeepSettings, Settings, WorkerShape
 from dask_starburst.settings.declare import declared, group, groups_by_name, setting
 from dask_starburst.settings.quantities import Whole
 from dask_starburst.settings.reading import build
@@ -154,9 +154,11 @@ def test_a_cleared_configuration_falls_back_to_the_defaults(clear: Any):
 
 
 def test_an_argument_goes_over_the_configuration_and_the_rest_stays():
-    with dask.config.set({"starburst.arch": "x86_64", "starburst.worker.nthreads": 2, "starburst.lease": "1 hour"}):
+    with dask.config.set(
+        {"starburst.arch": "x86_64", "starburst.worker.nthreads": 2, "starburst.keep.lease": "1 hour"}
+    ):
         settings = Settings.load(arch="arm64", worker={"memory_limit": "2 GiB"})
-    assert (settings.arch, settings.lease) == ("arm64", 3600.0)
+    assert (settings.arch, settings.keep.lease) == ("arm64", 3600.0)
     assert settings.worker == WorkerShape(2, 2 * 2**30)
 
 
@@ -172,7 +174,7 @@ def test_a_group_may_be_given_as_its_value():
 
 @pytest.mark.parametrize(("given", "seconds"), [("20 minutes", 1200.0), ("1h", 3600.0), (90, 90.0), (90.5, 90.5)])
 def test_durations_are_numbers_of_seconds_or_text(given: Any, seconds: float):
-    assert Settings.load(lease=given).lease == seconds
+    assert Settings.load(keep={"lease": given}).keep.lease == seconds
 
 
 def test_one_instance_type_is_a_list_of_one():
@@ -201,7 +203,7 @@ BAD: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"cloud": "gcp"}, ("cloud='gcp'", "give one of 'local'")),
     ({"arch": "arm46"}, ("arch='arm46'", "'arm64', 'x86_64'", "Did you mean 'arm64'?")),
     ({"arch": "amd64"}, ("arch='amd64'", "give one of 'arm64', 'x86_64'")),
-    ({"spot_policy": "ondemand"}, ("spot_policy='ondemand'", "Did you mean 'on-demand'?")),
+    ({"spot": {"policy": "ondemand"}}, ("spot.policy='ondemand'", "Did you mean 'on-demand'?")),
     ({"n_workers": -1}, ("n_workers=-1", "give 0 or more")),
     ({"n_workers": 2.5}, ("n_workers=2.5", "whole number")),
     ({"n_workers": "many"}, ("n_workers='many'", "whole number")),
@@ -220,12 +222,12 @@ BAD: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"scheduler": {"prt": 1}}, ("scheduler.prt is not a setting", "did you mean scheduler.port?")),
     ({"storage": {"volume_size": 4}}, ("storage.volume_size=4", "30 to 16384")),
     ({"storage": {"volume_size": 20_000}}, ("storage.volume_size=20000", "30 to 16384")),
-    ({"lease": 30}, ("lease=30", "at least 60 s")),
-    ({"lease": "soon"}, ("lease='soon'", "'20 minutes'")),
-    ({"warm_timeout": -1}, ("warm_timeout=-1", "'20 minutes'")),
-    ({"stopped": 1}, ("stopped is not a setting anymore", "give warm=")),
-    ({"idle_timeout": 0}, ("idle_timeout=0", "null means never")),
-    ({"no_client_timeout": 0}, ("no_client_timeout=0", "null means never")),
+    ({"keep": {"lease": 30}}, ("keep.lease=30", "at least 60 s")),
+    ({"keep": {"lease": "soon"}}, ("keep.lease='soon'", "'20 minutes'")),
+    ({"keep": {"warm_timeout": -1}}, ("keep.warm_timeout=-1", "'20 minutes'")),
+    ({"stopped": 1}, ("stopped is not a setting anymore", "give keep={'warm'")),
+    ({"keep": {"idle_timeout": 0}}, ("keep.idle_timeout=0", "null means never")),
+    ({"keep": {"no_client_timeout": 0}}, ("keep.no_client_timeout=0", "null means never")),
     ({"timeouts": {"capacity": "later"}}, ("timeouts.capacity='later'", "'20 minutes'")),
     ({"timeouts": {"conect": 3}}, ("timeouts.conect is not a setting", "did you mean timeouts.connect?")),
     ({"network": {"caller": "0.0.0.0/0"}}, ("network.caller='0.0.0.0/0'", "'203.0.113.7/32'")),
@@ -294,6 +296,71 @@ def _hyphens(values: dict[str, Any]) -> dict[str, Any]:
 def test_an_unknown_setting_in_the_configuration_is_named():
     with dask.config.set({"starburst.instance-type": "c7g.large"}):
         assert refusal() == "instance_type is not a setting; did you mean instance_types?"
+
+
+# -- old names ------------------------------------------------------------------------------------
+
+#: Each old name with a value, and how it is typed now.
+OLD: list[tuple[str, Any, str]] = [
+    ("spot_policy", "on-demand", "spot={'policy': 'on-demand'}"),
+    ("spot_notices", False, "spot={'notices': False}"),
+    ("on_rebalance", "ignore", "spot={'on_rebalance': 'ignore'}"),
+    ("max_hourly_cost", 2.5, "money={'max_hourly_cost': 2.5}"),
+    ("max_total_cost", 20.0, "money={'max_total_cost': 20.0}"),
+    ("cost_alert_threshold", 1.0, "money={'cost_alert_threshold': 1.0}"),
+    ("idle_timeout", None, "keep={'idle_timeout': None}"),
+    ("no_client_timeout", "1 hour", "keep={'no_client_timeout': '1 hour'}"),
+    ("warm", 3, "keep={'warm': 3}"),
+    ("warm_timeout", "10 minutes", "keep={'warm_timeout': '10 minutes'}"),
+    ("lease", "1 hour", "keep={'lease': '1 hour'}"),
+    ("ecr_image_ttl_days", 5, "build={'image_ttl_days': 5}"),
+]
+
+
+@pytest.mark.parametrize(("old", "value", "now"), OLD, ids=[old for old, _, _ in OLD])
+def test_an_old_name_works_with_one_warning_that_shows_the_new_one(old: str, value: Any, now: str):
+    with pytest.warns(FutureWarning, match=f"{old} has moved; give {re.escape(now)} instead") as caught:
+        settings = Settings.load(**{old: value})
+    assert [warning.filename for warning in caught] == [__file__]
+    assert settings == Settings.load(**eval(f"dict({now})"))  # what the warning says, typed
+    assert settings != Settings.load()
+
+
+@pytest.mark.parametrize(("old", "value", "now"), OLD, ids=[old for old, _, _ in OLD])
+def test_an_old_name_works_in_the_configuration_with_one_warning(old: str, value: Any, now: str):
+    group, key = re.findall(r"^(\w+)={'(\w+)'", now)[0]
+    path = f"starburst.{group}.{key}".replace("_", "-")
+    with (
+        dask.config.set({f"starburst.{old.replace('_', '-')}": value}),
+        pytest.warns(FutureWarning, match=f"has moved; give {path} instead") as caught,
+    ):
+        settings = Settings.load()
+    assert len(caught) == 1
+    assert settings == Settings.load(**eval(f"dict({now})"))
+
+
+def test_several_old_names_are_one_warning():
+    given: dict[str, Any] = {"idle_timeout": 60, "warm": 2, "spot_policy": "on-demand"}
+    with pytest.warns(FutureWarning) as caught:
+        quote(cloud="local", region="us-east-1", **given)
+    assert [warning.filename for warning in caught if warning.category is FutureWarning] == [__file__]
+    text = str(caught[0].message)
+    assert "spot={'policy': 'on-demand'}, keep={'idle_timeout': 60, 'warm': 2}" in text
+
+
+def test_a_setting_that_is_given_by_both_names_needs_one_value():
+    text = refusal(idle_timeout=60, keep={"idle-timeout": 90})
+    assert text == "idle_timeout=60 and keep={'idle_timeout': 90} are the same setting; give only the second."
+    with dask.config.set({"starburst.idle-timeout": 60, "starburst.keep.idle-timeout": 90}):
+        assert refusal() == text
+    given: dict[str, Any] = {"idle_timeout": 60, "keep": {"idle_timeout": 60, "warm": 1}}
+    with pytest.warns(FutureWarning):
+        assert Settings.load(**given).keep == KeepSettings(idle_timeout=60.0, warm=1)
+
+
+def test_an_argument_goes_over_an_old_name_in_the_configuration():
+    with dask.config.set({"starburst.idle-timeout": 60}), pytest.warns(FutureWarning):
+        assert Settings.load(keep={"idle_timeout": 90}).keep.idle_timeout == 90.0
 
 
 # -- groups with names of the user's own ----------------------------------------------------------

@@ -71,7 +71,7 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
 
 
 async def _network(aws: AWS, settings: Settings, types: tuple[str, ...], tags: dict[str, str]) -> tuple[Zone, str]:
-    spot, count = settings.spot_policy != "on-demand", settings.n_workers or settings.adaptive.maximum
+    spot, count = settings.spot.policy != "on-demand", settings.n_workers or settings.adaptive.maximum
     subnet = await placement.choose_subnet(aws, settings.network.subnet, types, spot=spot, count=count)
     group = await ec2.ensure_security_group(aws, subnet.vpc, NAMESPACE, "Dask workers among themselves", tags)
     await ec2.admit_each_other(aws, group)

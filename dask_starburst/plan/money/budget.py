@@ -93,14 +93,14 @@ def check_launch(caps: Caps, head: float, worker: float, requested: int | None, 
         hint = f"set n_workers={fits}, or" if fits > 0 else "set"
         raise BudgetExceeded(
             f"{_workers(least, spares)} and the scheduler cost up to ${usd:.4f} an hour, which is above"
-            f" max_hourly_cost={caps.hourly:g}: {hint} max_hourly_cost={_up(usd):g} or more, or cheaper instance_types."
-            " Nothing was launched."
+            f" money.max_hourly_cost={caps.hourly:g}: {hint} money.max_hourly_cost={_up(usd):g} or more, or cheaper"
+            " instance_types. Nothing was launched."
         )
     if caps.total is not None and _minute(usd) > caps.total:
         what = f"{_workers(least, spares)} and the scheduler"
         raise BudgetExceeded(
             f"AWS bills at least a minute of every instance, ${_minute(usd):.4f} for {what}, which is above"
-            f" max_total_cost={caps.total:g}: raise it, or launch less. Nothing was launched."
+            f" money.max_total_cost={caps.total:g}: raise it, or launch less. Nothing was launched."
         )
 
 

@@ -211,7 +211,8 @@ def _caps(quote: Quote) -> list[str]:
         "cost_alert_threshold": (quote.caps.alert, "an hour"),
     }
     given = [f"{name}: ${usd:g} {per}" for name, (usd, per) in caps.items() if usd is not None]
-    return [f"Caps: {', '.join(given)}."] if given else ["No caps are set; set max_hourly_cost or max_total_cost."]
+    none = "No caps are set; set money.max_hourly_cost or money.max_total_cost."
+    return [f"Caps: {', '.join(given)}." if given else none]
 
 
 def _idle(quote: Quote) -> str:
