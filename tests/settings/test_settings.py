@@ -14,6 +14,8 @@ import dask.config
 import jsonschema
 import pytest
 import yaml
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
 
 from dask_starburst import StarburstCluster, estimate, quote
 from dask_starburst.errors import BadArgument
@@ -92,6 +94,16 @@ def test_the_signature_shows_every_setting_as_a_keyword_argument(function: Any):
         parameters[key.replace("-", "_")].kind is inspect.Parameter.KEYWORD_ONLY for key in DEFAULTS["starburst"]
     )
     assert not [p for p in parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
+
+
+@pytest.mark.parametrize("jedi", [True, False])
+@pytest.mark.parametrize("code", ["StarburstCluster(wor", "quote(n_workers=2, wor", "estimate(len, [], 3, wor"])
+def test_ipython_completes_the_name_of_a_setting(code: str, jedi: bool):
+    shell = InteractiveShell.instance()
+    shell.user_ns |= {"StarburstCluster": StarburstCluster, "quote": quote, "estimate": estimate}
+    shell.Completer.use_jedi = jedi
+    with provisionalcompleter():
+        assert "worker=" in [each.text for each in shell.Completer.completions(code, len(code))]
 
 
 def test_the_arguments_of_dask_end_the_signature_of_the_cluster():
