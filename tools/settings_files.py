@@ -63,8 +63,8 @@ def in_words(value: Any, kind: object) -> Any:
 
 
 def below(setting: Setting) -> Mapping[str, Setting]:
-    """Return the settings of a group."""
-    return declared(setting.kind.cls) if isinstance(setting.kind, Group) else {}
+    """Return the settings of a group, or of each of its groups."""
+    return {} if isinstance(setting.kind, Kind) else declared(setting.kind.cls)
 
 
 def as_yaml(value: Any) -> str:
@@ -229,9 +229,10 @@ def with_parameters(source: str) -> str:
 
 def _parameter(setting: Setting) -> Iterator[str]:
     kind, doc = setting.kind, meaning(setting, "None").replace("`", "``")
-    if isinstance(kind, Group):
-        yield f"    {setting.name} : mapping or {kind.cls.__name__}"
-        keys = (f"``{each.name}`` ({_numpydoc_type(each)})" for each in below(setting).values())
+    if not isinstance(kind, Kind):
+        each = f" or {kind.cls.__name__}" if isinstance(kind, Group) else " of names to mappings"
+        yield f"    {setting.name} : mapping{each}"
+        keys = (f"``{key.name}`` ({_numpydoc_type(key)})" for key in below(setting).values())
         doc = f"{setting.doc} Keys: {', '.join(keys)}."
     else:
         yield f"    {setting.name} : {_numpydoc_type(setting)}"
@@ -273,11 +274,11 @@ bytes or text such as `8 GiB`. `null` is `None` in Python.
 
 def reference() -> str:
     """Return the text of the page."""
-    simple = {name: each for name, each in declared(Settings).items() if not isinstance(each.kind, Group)}
+    simple = {name: each for name, each in declared(Settings).items() if isinstance(each.kind, Kind)}
     groups = [
         f"## `{name}`\n\n{each.doc}\n\n{_definitions(below(each))}"
         for name, each in declared(Settings).items()
-        if isinstance(each.kind, Group)
+        if not isinstance(each.kind, Kind)
     ]
     return _PAGE.format(made=_MADE, settings=_definitions(simple), groups="\n\n".join(groups))
 
@@ -287,15 +288,15 @@ def _definitions(settings: Mapping[str, Setting]) -> str:
 
 
 def _definition(setting: Setting) -> str:
-    kind, default = setting.kind, as_yaml(in_words(setting.default, setting.kind))
-    text = f": {meaning(setting, '`null`')} *{_values(kind)}; default `{default}`.*"
+    facts = f"A mapping; keys: {', '.join(f'`{key}`' for key in below(setting))}"
+    if isinstance(setting.kind, Kind):
+        facts = f"{_values(setting.kind)}; default `{as_yaml(in_words(setting.default, setting.kind))}`"
+    text = f": {meaning(setting, '`null`')} *{facts}.*"
     lines = textwrap.wrap(text, _WIDTH - 2, subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join([f"`{setting.name}`", *lines])
 
 
-def _values(kind: object) -> str:
-    if not isinstance(kind, Kind):
-        return "A mapping"
+def _values(kind: Kind) -> str:
     words = alternatives(kind.choices) if isinstance(kind, OneOf) else kind.words
     return words[0].upper() + words[1:] + (f", {kind.bounds}" if kind.bounds else "")
 

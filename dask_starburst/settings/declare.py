@@ -35,7 +35,7 @@ class GroupsByName:
     cls : type
         The dataclass.
     example : str
-        A mapping of names to mappings, in messages.
+        A mapping of the settings of one of them, in messages.
     """
 
     cls: type[Any]

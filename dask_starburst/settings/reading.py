@@ -23,7 +23,10 @@ _REMOVED = {
 
 
 def merge(cls: type[Any], base: Mapping[Any, Any], over: Mapping[Any, Any]) -> dict[str, Any]:
-    """Merge the settings of `cls` over others; hyphens and underscores are equivalent."""
+    """Merge the settings of `cls` over others; hyphens and underscores are equivalent.
+
+    A group is merged, but a mapping of the user's own names is replaced.
+    """
     known, merged = declared(cls), {as_name(k): v for k, v in base.items()}
     for key, value in given(over).items():
         name = as_name(key)
@@ -74,8 +77,8 @@ def _convert(name: str, value: Any, setting: Setting, root: type[Any]) -> Any:
         return build(kind.cls, as_mapping(name, value, kind.example), f"{name}.", root)
     if isinstance(kind, GroupsByName):
         return {
-            str(key): build(kind.cls, as_mapping(f"{name}.{key}", below, "{…}"), f"{name}.{key}.", root)
-            for key, below in as_mapping(name, value, kind.example).items()
+            str(key): build(kind.cls, as_mapping(f"{name}.{key}", below, kind.example), f"{name}.{key}.", root)
+            for key, below in as_mapping(name, value, f"{{'big': {kind.example}}}").items()
         }
     if value is None:
         if not setting.null:
