@@ -63,7 +63,7 @@ def run(aws: LocalAWS, job: Job, taken: int, watch: bool, workers: int = WORKERS
             endpoint_url=aws.endpoint_url,
             n_workers=workers,
             worker={"nthreads": NTHREADS},
-            spot_policy="spot",
+            spot={"policy": "spot"},
             quiet=True,
         ) as cluster,
         Client(cluster) as client,

@@ -24,7 +24,7 @@ from dask.distributed import Client
 from dask_starburst import StarburstCluster
 begin = time.monotonic()
 with StarburstCluster(
-    cloud="local", endpoint_url={url!r}, n_workers={workers}, warm_timeout={warm}, quiet=True
+    cloud="local", endpoint_url={url!r}, n_workers={workers}, keep={{"warm_timeout": {warm}}}, quiet=True
 ) as cluster, Client(cluster) as client:
     client.wait_for_workers(1)
     print(time.monotonic() - begin)

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-from dask_starburst import Settings, StarburstCluster
+from dask_starburst import Settings, StarburstCluster, quote
 reveal_type(StarburstCluster.report)
 reveal_type(Settings.load)
 Settings(n_workers="two")
+StarburstCluster(spot={"policy": "cheap"})
+quote(keep={"idle_timeout": "1 hour", "wram": 3})
 """
 
 
@@ -34,3 +36,5 @@ def test_mypy_sees_the_types_in_a_program_of_a_user(tmp_path: Path) -> None:
     assert "py.typed" not in checked.stdout, checked.stdout
     assert "ClusterReport" in checked.stdout, checked.stdout
     assert '"Settings" has incompatible type "str"' in checked.stdout, checked.stdout
+    assert 'Argument "spot" to "StarburstCluster" has incompatible type' in checked.stdout, checked.stdout
+    assert 'Argument "keep" to "quote" has incompatible type' in checked.stdout, checked.stdout

@@ -55,7 +55,7 @@ SVG = f"""<svg class="rich-terminal" viewBox="0 0 {{width}} {{height}}" xmlns="h
 
 def plan() -> RenderableType:
     """``starburst plan --workers 20 --max-hourly-cost 2``, without credentials."""
-    settings = Settings.load(region="us-east-1", n_workers=20, max_hourly_cost=2.0)
+    settings = Settings.load(region="us-east-1", n_workers=20, money={"max_hourly_cost": 2.0})
     return quote.as_renderable(asyncio.run(offline(blueprint(settings, ""))))
 
 

@@ -12,12 +12,13 @@ from dask_starburst import StarburstCluster
 from dask_starburst.aws.session import AWS
 from dask_starburst.local import LocalAWS
 from dask_starburst.settings import Settings
+from dask_starburst.settings.arguments import NetworkDict
 
 #: The most workers that run as processes of this computer.
 MOST_PROCESSES = 20
 #: Seconds until workers have started.
 PATIENCE = 1200.0
-_NETWORK = {"caller": "127.0.0.1/32"}
+_NETWORK: NetworkDict = {"caller": "127.0.0.1/32"}
 
 
 @contextmanager

@@ -68,7 +68,7 @@ PRODUCTS = (
             "arch": "x86_64",
             "worker": {"nthreads": 2},
             "instance_types": [TYPE],
-            "spot_policy": "on-demand",
+            "spot": {"policy": "on-demand"},
             "image": "dask-starburst/benchmark",
             "network": {"caller": "127.0.0.1/32"},
             "quiet": True,

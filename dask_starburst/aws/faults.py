@@ -66,7 +66,8 @@ def _whole(words: str, flags: int = 0) -> re.Pattern[str]:
 
 
 _CAPACITY = (
-    'Allow more types with instance_types=[…], or on-demand ones with spot_policy="spot_with_fallback" or "on-demand".'
+    "Allow more types with instance_types=[…], or on-demand ones with spot={'policy': 'spot_with_fallback'} or"
+    " spot={'policy': 'on-demand'}."
 )
 _QUOTA = (
     "Check `starburst quota status`, and request a higher vCPU quota of EC2 in Service Quotas with"

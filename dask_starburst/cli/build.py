@@ -11,8 +11,7 @@ import click
 
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.environment.hook import import_image_module
-from dask_starburst.settings import ARCHITECTURES, UNSET, Settings
-from dask_starburst.settings.checks import BUILDERS
+from dask_starburst.settings import ARCHITECTURES, BUILDERS, UNSET, Settings
 
 _INTERRUPTED = (
     "\nInterrupted. An image is tagged last, so an incomplete one is never found. Finished layers are kept: run the"
@@ -49,14 +48,15 @@ def build(
 
     StarburstCluster does the same before a launch. Nothing is built if nothing has changed.
     """
-    chosen = {"builder": builder, "base": base, "add": add or None, "exclude": exclude or None}
-    chosen |= {"dockerfile": dockerfile, "apt": apt or None}
-    settings = Settings.load(
-        environment=environment or UNSET,
-        arch=arch or UNSET,
-        region=account["region"] or UNSET,
-        build={name: value for name, value in chosen.items() if value is not None},
-    )
+    how = {"builder": builder, "base": base, "add": add or None, "exclude": exclude or None}
+    how |= {"dockerfile": dockerfile, "apt": apt or None}
+    chosen: dict[str, Any] = {
+        "environment": environment or UNSET,
+        "arch": arch or UNSET,
+        "region": account["region"] or UNSET,
+        "build": {name: value for name, value in how.items() if value is not None},
+    }
+    settings = Settings.load(**chosen)
     image_module, begun = import_image_module("image"), time.monotonic()
     try:
         reference = run(account, lambda aws: image_module.find_or_build(aws, settings, _say, rebuild=rebuild))

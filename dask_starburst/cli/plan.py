@@ -27,13 +27,29 @@ from dask_starburst.views.quote import as_renderable
 @click.option("--profile", help="A profile of your AWS configuration.")
 @click.option("--region", help="AWS region. [default: that of your AWS configuration]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan(as_json: bool, **arguments: Any) -> None:
+def plan(
+    as_json: bool,
+    spot_policy: str | None,
+    warm: int | None,
+    max_hourly_cost: float | None,
+    max_total_cost: float | None,
+    **arguments: Any,
+) -> None:
     """Show what a cluster would launch, its hourly cost and its cost caps. Nothing is launched.
 
     The settings are those of your Dask configuration and the options here.
     """
-    found = quote(**{name: value for name, value in arguments.items() if value not in (None, ())})
+    arguments |= {
+        "spot": _given(policy=spot_policy),
+        "keep": _given(warm=warm),
+        "money": _given(max_hourly_cost=max_hourly_cost, max_total_cost=max_total_cost),
+    }
+    found = quote(**_given(**arguments))
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found) | {"usd_per_hour": found.usd_per_hour}, indent=2))
     else:
         Console().print(as_renderable(found))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value not in (None, (), {})}

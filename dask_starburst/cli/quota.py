@@ -101,7 +101,7 @@ def request(
     if spot and on_demand:
         raise BadArgument("--spot and --on-demand are different quotas; request one at a time.")
     settings = Settings.load(region=account["region"] or UNSET)
-    bought = Market.ON_DEMAND if fargate else MARKETS[settings.spot_policy][0]
+    bought = Market.ON_DEMAND if fargate else MARKETS[settings.spot.policy][0]
     market = Market.SPOT if spot else Market.ON_DEMAND if on_demand else bought
     wanted = fargate_quota(market) if fargate else _of_instances(instance_type, settings, market)
     region, standing, asked = run(account, lambda aws: _look(aws, wanted))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from dask_starburst.aws.session import AWS
@@ -39,12 +41,13 @@ def warm(
     The settings are those of your Dask configuration and the options here. AWS terminates unused instances when the
     time is over.
     """
-    settings = Settings.load(
-        arch=arch or UNSET,
-        instance_types=instance_types or UNSET,
-        spot_policy=spot_policy or UNSET,
-        region=account["region"] or UNSET,
-    )
+    chosen: dict[str, Any] = {
+        "arch": arch or UNSET,
+        "instance_types": instance_types or UNSET,
+        "spot": {"policy": spot_policy or UNSET},
+        "region": account["region"] or UNSET,
+    }
+    settings = Settings.load(**chosen)
     check_count("WORKERS", workers, settings.max_workers)
     seconds = parse_duration("--for", how_long)
     if not SHORTEST_WARM <= seconds <= _LONGEST:
@@ -64,7 +67,7 @@ async def _warm(aws: AWS, plan: Blueprint, workers: int, seconds: float) -> tupl
 
 
 def _offer(plan: Blueprint, workers: int, seconds: float) -> str:
-    policy, kind, head = plan.settings.spot_policy, plan.default.types[0].name, plan.head.types[0].name
+    policy, kind, head = plan.settings.spot.policy, plan.default.types[0].name, plan.head.types[0].name
     region = plan.settings.region or "us-east-1"
     groups = (
         GroupFound("", workers, policy != "on-demand", (kind,) * workers, None, region=region),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
-from typing import Any
+from typing import Any, Unpack
 
 from dask.sizeof import sizeof
 from dask.system import CPU_COUNT
@@ -19,7 +19,7 @@ from dask_starburst.fleet.blueprint import blueprint
 from dask_starburst.plan.loop.adaptive import Patience
 from dask_starburst.plan.money.estimate import TASK_SECONDS, Estimate, Way, per_hour
 from dask_starburst.plan.money.estimate import estimate as reckon
-from dask_starburst.settings import Settings
+from dask_starburst.settings import Arguments, Settings, shows_settings
 
 #: Seconds after which no further item of a sample is run.
 _SAMPLE_SECONDS = 30.0
@@ -41,6 +41,7 @@ class SampleRun:
     item_bytes: float
 
 
+@shows_settings
 def estimate(
     fn: Callable[[Any], Any],
     sample: Iterable[Any],
@@ -49,7 +50,7 @@ def estimate(
     workers: int | Sequence[int] = WORKERS,
     startup: float | None = None,
     speed: float = 1.0,
-    **settings: Any,
+    **settings: Unpack[Arguments],
 ) -> Estimate:
     """Run a sample here, and estimate the time and cost of all the work on 1, 10 and 50 workers.
 
@@ -73,7 +74,7 @@ def estimate(
     speed : float, optional
         The speed of a worker's thread relative to this computer; 1 by default.
     **settings
-        Arguments of :class:`.StarburstCluster`, such as ``arch`` or ``spot_policy``.
+        Arguments of :class:`.StarburstCluster`, such as ``arch`` or ``spot``.
 
     Returns
     -------
@@ -95,7 +96,8 @@ def estimate(
         raise BadArgument(f"n_workers={settings['n_workers']!r}: give the numbers of workers as workers=(1, 10, 50).")
     threads = blueprint(Settings.load(**settings), "").default.size.nthreads
     tried = run_sample(fn, items)
-    plan = quote(**{**settings, "n_workers": max(sizes)})
+    settings["n_workers"] = max(sizes)
+    plan = quote(**settings)
     boot, whence = startup_seconds(load_records()) if startup is None else (startup, "as given")
     ways = [
         Way("here, one after another", 1),

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog import Price, fargate_rates
@@ -20,13 +20,14 @@ from dask_starburst.fleet.blueprint import Blueprint, blueprint, caps_of, within
 from dask_starburst.fleet.pool import preflight
 from dask_starburst.plan.money.idle import idle_bill
 from dask_starburst.plan.money.quote import GroupSpec, LaunchSpec, Quote, compute_quote, on_fargate
-from dask_starburst.settings import Settings
+from dask_starburst.settings import Arguments, Settings, shows_settings
 
 #: The region of the prices if none is configured.
 _REGION = "us-east-1"
 
 
-def quote(**settings: Any) -> Quote:
+@shows_settings
+def quote(**settings: Unpack[Arguments]) -> Quote:
     """Return what a cluster would launch and cost, without launching or creating anything.
 
     With credentials, prices and the account's quotas are read from AWS; without, the bundled prices are used.
@@ -166,7 +167,7 @@ def requested(planned: Blueprint) -> LaunchSpec:
     settings = planned.settings
     groups = []
     for group in planned.groups:
-        spares = settings.warm if group is planned.default else 0
+        spares = settings.keep.warm if group is planned.default else 0
         adaptive = settings.groups[group.name].n_workers is None
         workers = settings.most_workers(group.name)
         groups.append(GroupSpec(group.name, group.type_names, group.markets, workers, adaptive, spares))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Any, Unpack
 
 from distributed.core import Status
 from distributed.deploy.adaptive import Adaptive
@@ -18,7 +18,7 @@ from dask_starburst.events import EventLog, show_progress
 from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.loop.adaptive import Patience
 from dask_starburst.plan.loop.scaling import BOUNDS, bounds, workers_requested
-from dask_starburst.settings import UNSET, Settings, check_count
+from dask_starburst.settings import Arguments, Settings, check_count, shows_settings
 
 if TYPE_CHECKING:
     from dask_starburst.plan.groups import WorkerGroup
@@ -41,73 +41,82 @@ class StarburstCluster(CloudCluster):
     Parameters
     ----------
     n_workers : int, optional
-        The number of workers. Without it the cluster adapts to its work, between ``adaptive.minimum`` (0) and
-        ``adaptive.maximum`` (10) workers.
+        The number of workers to start. None means as many as the work needs, between ``adaptive.minimum`` and
+        ``adaptive.maximum`` workers.
     arch : {"arm64", "x86_64"}
-        The processor architecture: Graviton, or Intel and AMD.
+        The processor architecture. "arm64" is Graviton, "x86_64" is Intel and AMD.
     instance_types : list of str, optional
-        The EC2 types that workers may run on. By default all types of the catalogue with as many vCPUs as the smallest
-        one that fits `worker`: ten or more, so that Spot has a choice.
-    worker : mapping or WorkerShape, optional
-        ``nthreads`` (count) and ``memory_limit`` (bytes, or ``"16 GiB"``) of one worker.
-    spot_policy : {"spot", "spot_with_fallback", "on-demand"}
-        The purchase option of workers. With ``"spot_with_fallback"`` a worker runs on demand if Spot has had no
-        capacity for ``timeouts.fallback``. The scheduler always runs on demand.
-    spot_notices : bool
-        Whether workers listen for Spot notices and transfer their data before AWS interrupts their instance.
-    on_rebalance : {"replace", "ignore"}
-        Whether a worker is replaced after a rebalance recommendation; the new worker starts before the old one retires.
+        The EC2 types of workers. The default gives Spot a choice of often more than ten types. None means all
+        types with as many vCPUs as the smallest one that fits the worker.
+    worker : mapping or WorkerShape
+        The size of one worker. Keys: ``nthreads`` (int, optional), ``memory_limit`` (int or str, optional).
+    worker_groups : mapping of names to mappings
+        Further groups of workers by name. A task runs on a group if it is submitted with its resource, such as
+        `resources={"group-big": 1}`. Keys: ``worker`` (mapping), ``instance_types`` (list of str, optional),
+        ``arch`` ({"arm64", "x86_64"}, optional), ``policy`` ({"spot", "spot_with_fallback", "on-demand"},
+        optional), ``n_workers`` (int, optional), ``minimum`` (int), ``maximum`` (int, optional).
+    spot : mapping or SpotSettings
+        Whether workers run on Spot instances, and what they do when AWS takes one back. Keys: ``policy``
+        ({"spot", "spot_with_fallback", "on-demand"}), ``notices`` (bool), ``on_rebalance`` ({"replace",
+        "ignore"}).
     image : str, optional
-        An existing container image that contains dask_starburst. By default an image is built from the environment; the
-        embedded AWS runs this Python environment without an image.
+        An existing container image. It must contain dask_starburst. The embedded AWS runs this Python
+        environment, and builds an image only if ``environment`` is given. None means an image that is built
+        from the environment.
     environment : str, optional
-        The workers' packages: a ``requirements.txt``, ``pyproject.toml``, ``uv.lock``, ``pylock.toml`` or
-        ``environment.yml``, or a folder with one of them. By default the packages of this Python environment.
-    ecr_image_ttl_days : int, optional
-        ECR deletes an image this many days after it was pushed; an image in use is renewed before.
-    hooks : list, optional
-        Objects with some of ``on_before_launch``, ``on_ready`` and ``on_close``; see :class:`.LifecycleHook`.
-    region, profile : str, optional
-        As in your AWS configuration; None for its default.
+        The packages of the workers. Give a requirements.txt, pyproject.toml, uv.lock, pylock.toml or
+        environment.yml, or a folder with one of them; "current" is the packages of this Python. None means the
+        packages of this Python.
+    hooks : object, optional
+        Your lifecycle hooks, as objects or "package.module:Name". They have some of ``on_before_launch``,
+        ``on_ready`` and ``on_close``. None means no hooks.
+    region : str, optional
+        The AWS region, such as "us-east-1". None means the region of your AWS configuration.
+    profile : str, optional
+        The profile of your AWS configuration. None means the default profile.
     cloud : {"local"}, optional
-        Use the embedded AWS on this computer instead of an account.
+        Where to launch. "local" is the embedded AWS on this computer. None means your AWS account.
     endpoint_url : str, optional
-        Another endpoint than AWS's; with ``cloud="local"`` that of an embedded AWS that is running already.
+        Another endpoint than AWS's. With ``cloud`` "local" it is that of a running embedded AWS, as ``starburst
+        local up`` prints it. None means AWS's own endpoints, or a new embedded AWS.
     name : str, optional
-        A name to recognize the cluster by.
+        A name to recognize the cluster by. None means a generated name.
     quiet : bool
-        Whether to print no progress; events still go to the log and to ``cluster.events``.
+        Whether to print no progress. Events still go to the log and to ``cluster.events``.
     max_workers : int
-        The most workers that may be requested.
-    max_hourly_cost : float, optional
-        The most that the cluster may cost an hour, in USD, including the scheduler. A launch above it is refused;
-        further workers wait until the cap allows their instance.
-    max_total_cost : float, optional
-        The most that the cluster may cost in all, in USD. The cluster warns at 80 %, and closes at 100 %, also if the
-        client is gone.
-    cost_alert_threshold : float, optional
-        The hourly cost above which the cluster warns, in USD.
-    idle_timeout : float or str, optional
-        The scheduler ends the cluster after this time without work. Seconds, or ``"20 minutes"``; None for never.
-    no_client_timeout : float or str, optional
-        The scheduler ends the cluster after this time without a client and without a running task.
-    warm : int
-        The number of spare instances that are kept ready, so that further workers start at once.
-    warm_timeout : float or str
-        The time for which an instance without a worker is kept before it is terminated. From 60 s on instances are
-        kept after ``close()`` too: the next cluster with the same specification uses them.
-    lease : float or str
-        The time after which AWS empties the pool unless the client or the scheduler renews the lease.
-    security : distributed.Security, optional
-        Your own TLS certificates. By default the cluster creates its own certificate authority.
-    worker_groups : mapping, optional
-        Further groups of workers by name: ``{"big": {"worker": {"memory_limit": "64 GiB"}, "maximum": 4}}``, each with
-        ``worker``, ``instance_types``, ``arch``, ``spot_policy``, and ``n_workers`` or ``minimum`` and ``maximum``.
-        Tasks run on a group if they are submitted with its resource: ``resources={"group-big": 1}``.
-    tags : mapping, optional
-        Tags on every AWS resource.
-    build, scheduler, adaptive, network, timeouts, storage : mapping, optional
-        Groups of settings; see the configuration reference.
+        The most workers that may be requested. It limits the bill: a larger number is refused.
+    money : mapping or MoneySettings
+        Caps on the cost, and warnings. Keys: ``max_hourly_cost`` (float, optional), ``max_total_cost`` (float,
+        optional), ``cost_alert_threshold`` (float, optional).
+    keep : mapping or KeepSettings
+        How long the cluster and its instances are kept without work. Keys: ``idle_timeout`` (float or str,
+        optional), ``no_client_timeout`` (float or str, optional), ``warm`` (int), ``warm_timeout`` (float or
+        str), ``lease`` (float or str).
+    security : object, optional
+        A ``distributed.Security`` with your own TLS certificates. False is refused. None means a new
+        certificate authority for every cluster.
+    tags : mapping
+        Tags on every AWS resource, for cost allocation.
+    build : mapping or BuildSettings
+        How the workers' image is built from the environment. Keys: ``builder`` ({"direct", "buildx"}), ``base``
+        (str), ``repository`` (str), ``add`` (list of str), ``exclude`` (list of str), ``image_ttl_days`` (int,
+        optional), ``modules`` ({"by-value", "package", "none"}), ``compression`` ({"zstd", "gzip"}),
+        ``dockerfile`` (str, optional), ``apt`` (list of str).
+    scheduler : mapping or SchedulerSettings
+        The scheduler's instance type and TCP ports. Keys: ``instance_type`` (str, optional), ``port`` (int),
+        ``dashboard_port`` (int), ``dashboard`` (bool).
+    adaptive : mapping or AdaptiveSettings
+        Bounds and timing of adaptive scaling. Keys: ``minimum`` (int), ``maximum`` (int), ``interval`` (float
+        or str), ``scale_down_after`` (float or str, optional), ``target_duration`` (float or str).
+    network : mapping or NetworkSettings
+        The subnet to launch in, and the addresses that may reach the scheduler. Keys: ``subnet`` (str,
+        optional), ``caller`` (str, optional), ``checkip_url`` (str).
+    timeouts : mapping or Timeouts
+        Timeouts and the polling interval. Keys: ``capacity`` (float or str), ``fallback`` (float or str),
+        ``connect`` (float or str), ``retire`` (float or str), ``poll`` (float or str), ``close`` (float or
+        str).
+    storage : mapping or StorageSettings
+        Disks and logs. Keys: ``volume_size`` (int), ``log_retention`` (int).
     asynchronous : bool
         Whether the cluster is used with ``async``/``await``.
     loop : tornado.ioloop.IOLoop, optional
@@ -132,50 +141,16 @@ class StarburstCluster(CloudCluster):
     6
     """
 
+    @shows_settings
     def __init__(
         self,
         *,
-        n_workers: int | None = UNSET,
-        arch: str = UNSET,
-        instance_types: Iterable[str] | None = UNSET,
-        worker: Any = UNSET,
-        spot_policy: str = UNSET,
-        spot_notices: bool = UNSET,
-        on_rebalance: str = UNSET,
-        image: str | None = UNSET,
-        environment: str | None = UNSET,
-        ecr_image_ttl_days: int | None = UNSET,
-        hooks: Any = UNSET,
-        region: str | None = UNSET,
-        profile: str | None = UNSET,
-        cloud: str | None = UNSET,
-        endpoint_url: str | None = UNSET,
-        name: str | None = UNSET,
-        quiet: bool = UNSET,
-        max_workers: int = UNSET,
-        max_hourly_cost: float | None = UNSET,
-        max_total_cost: float | None = UNSET,
-        cost_alert_threshold: float | None = UNSET,
-        idle_timeout: float | str | None = UNSET,
-        no_client_timeout: float | str | None = UNSET,
-        warm: int = UNSET,
-        warm_timeout: float | str = UNSET,
-        lease: float | str = UNSET,
-        security: Any = UNSET,
-        worker_groups: Mapping[str, Any] = UNSET,
-        tags: Mapping[str, str] = UNSET,
-        build: Any = UNSET,
-        scheduler: Any = UNSET,
-        adaptive: Any = UNSET,
-        network: Any = UNSET,
-        timeouts: Any = UNSET,
-        storage: Any = UNSET,
         asynchronous: bool = False,
         loop: Any = None,
         shutdown_on_close: bool = True,
-        **unknown: Never,
+        **settings: Unpack[Arguments],
     ) -> None:
-        self.settings = Settings.of_arguments(locals())
+        self.settings = Settings.load(**settings)
         name = self._prepare()
         try:
             super().__init__(

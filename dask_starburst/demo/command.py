@@ -74,9 +74,8 @@ def _life(progress: Progress, job: Job, traces: Traces, workers: int, arch: str)
     from dask_starburst import StarburstCluster
 
     with progress.stage(f"launching a cluster ({arch})"):
-        cluster = StarburstCluster(
-            cloud="local", endpoint_url=traces.endpoint_url, arch=arch, n_workers=0, worker=SMALL, quiet=True
-        )
+        chosen: dict[str, Any] = {"arch": arch, "n_workers": 0, "worker": SMALL}
+        cluster = StarburstCluster(cloud="local", endpoint_url=traces.endpoint_url, quiet=True, **chosen)
     try:
         traces.record()
         progress.line(f"  dashboard: {cluster.dashboard_link}")

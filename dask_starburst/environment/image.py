@@ -46,7 +46,7 @@ async def find_or_build(aws: AWS, settings: Settings, listener: Tell, *, rebuild
     aws : AWS
         The account whose ECR holds the image.
     settings : Settings
-        `environment`, `arch`, `build` and `ecr_image_ttl_days`.
+        `environment`, `arch` and `build`.
     listener : callable
         Receives progress events.
     rebuild : bool
@@ -74,7 +74,7 @@ async def _find_or_build(aws: AWS, settings: Settings, listener: Tell, *, rebuil
         files.check(str(settings.environment))
     if settings.build.dockerfile is not None:
         await asyncio.to_thread(getattr, builder, "template")
-    repository, days = settings.build.repository, settings.ecr_image_ttl_days
+    repository, days = settings.build.repository, settings.build.image_ttl_days
     base = await open_registry(aws, Reference.parse(settings.build.base.replace("{python}", PYTHON)).host)
     order, _ = await asyncio.gather(
         asyncio.to_thread(plan_order, settings, tell, lambda host: base),

@@ -90,7 +90,7 @@ def blueprint(settings: Settings, secret: str) -> Blueprint:
     for name, group in settings.groups.items():
         shape, arch = group.worker, group.arch or settings.arch
         types = worker_types(known, arch, group.instance_types, shape.nthreads, shape.memory_limit, region=region)
-        markets = MARKETS[group.spot_policy or settings.spot_policy]
+        markets = MARKETS[group.policy or settings.spot.policy]
         resource = resource_of(name) if several else ""
         groups.append(worker_group(name, types, markets, shape.nthreads, shape.memory_limit, resource))
     most = sum(settings.most_workers(name) for name in settings.groups)
@@ -137,7 +137,7 @@ def with_types(blueprint: Blueprint, group: WorkerGroup, names: Collection[str])
 
 def caps_of(settings: Settings) -> Caps:
     """Return the cost caps of these settings."""
-    return Caps(settings.max_hourly_cost, settings.max_total_cost, settings.cost_alert_threshold)
+    return Caps(settings.money.max_hourly_cost, settings.money.max_total_cost, settings.money.cost_alert_threshold)
 
 
 def within_caps(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
@@ -157,5 +157,5 @@ def within_caps(blueprint: Blueprint, caps: Caps, rates: Rates) -> Blueprint:
     launched = [
         (rates.ceiling(group.type_names, group.markets[0]), settings.groups[group.name].n_workers) for group in groups
     ]
-    check_launch(caps, rates.of(blueprint.head.types[0].name, Market.ON_DEMAND), launched, settings.warm)
+    check_launch(caps, rates.of(blueprint.head.types[0].name, Market.ON_DEMAND), launched, settings.keep.warm)
     return replace(blueprint, groups=tuple(groups))

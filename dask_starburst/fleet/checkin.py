@@ -42,7 +42,7 @@ class Release:
     session : str
         The ID of the session that holds the claim.
     settings : Settings
-        Provides ``timeouts.close`` and ``warm_timeout``.
+        Provides ``timeouts.close`` and ``keep.warm_timeout``.
     emit : callable
         Receives an event if the pool is kept warm or could not be released.
     names : PoolNames or None
@@ -78,7 +78,7 @@ class Release:
         Parameters
         ----------
         may_stay : bool
-            Whether instances may stay for ``warm_timeout``.
+            Whether instances may stay for ``keep.warm_timeout``.
         ended : callable
             Returns whether the scheduler has closed its workers and itself.
         """
@@ -88,7 +88,7 @@ class Release:
         await self.aws.wait_for_calls(patience)
         self.aws.shorten_timeouts()
         sound = self.fleet is not None and self.fleet.error is None
-        keep = may_stay and sound and self.settings.warm_timeout >= SHORTEST_WARM
+        keep = may_stay and sound and self.settings.keep.warm_timeout >= SHORTEST_WARM
         pause: float | None
         while True:
             try:
@@ -149,7 +149,7 @@ class Release:
         """Keep the pool warm; return whether it is. Takes at most half of the time, so that it can still be emptied."""
         timeouts = self.settings.timeouts
         try:
-            kept = await reuse.keep(pool, self.settings.warm_timeout, patience, timeouts.poll, ended=ended)
+            kept = await reuse.keep(pool, self.settings.keep.warm_timeout, patience, timeouts.poll, ended=ended)
         except Exception as error:
             if repeat_after(error, self._tries + 1) is not None and patience > timeouts.close / 2:
                 raise

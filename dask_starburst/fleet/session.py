@@ -96,7 +96,7 @@ class Session:
         self._blueprint = available_types(self._blueprint, account)
         caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
         counts = Counter(workers.values())
-        counts[self._blueprint.default.name] += settings.warm
+        counts[self._blueprint.default.name] += settings.keep.warm
         await self._check_out(account, caller, quotas, counts)
         fleet = await self._open(account, dask)
         fleet.request(SCHEDULER, HEAD)
@@ -117,11 +117,11 @@ class Session:
         preflight.check(quotas, self._blueprint.requests(counts), found.name, self._emit)
         self._making = True
         if found.instances:
-            await reuse.extend_lease(self.aws, found.name, self.aws.now() + settings.lease)
+            await reuse.extend_lease(self.aws, found.name, self.aws.now() + settings.keep.lease)
         running = f" with {found.instances} warm instances" if found.instances else ""
         self._emit("pool-claimed", found.name, f"claimed pool {found.name}{running}")
         pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)), self._on_security_group)
-        keeps = settings.warm > 0 or settings.warm_timeout >= SHORTEST_WARM
+        keeps = settings.keep.warm > 0 or settings.keep.warm_timeout >= SHORTEST_WARM
         self.pool = replace(pool, keeps=keeps)
 
     def _emit(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
@@ -140,11 +140,11 @@ class Session:
             self._definitions(account),
             ssm.put_secret(self.aws, pool.names.secret, self._blueprint.secret),
         )
-        self.lease = Lease(settings.lease, self.aws.now())
-        await pool.open(settings.max_workers + settings.warm, self.lease.until)
-        if settings.warm:
+        self.lease = Lease(settings.keep.lease, self.aws.now())
+        await pool.open(settings.max_workers + settings.keep.warm, self.lease.until)
+        if settings.keep.warm:
             kind, market = default.types[0].name, default.markets[0]
-            text = price_of_spares(kind, settings.warm, market, region=self.aws.region)
+            text = price_of_spares(kind, settings.keep.warm, market, region=self.aws.region)
             self._emit("spares-requested", pool.name, text)
         timeouts = settings.timeouts
         limits = Limits(
@@ -153,8 +153,8 @@ class Session:
             placements={group.name: group.placements for group in self._blueprint.groups},
             connect=timeouts.connect,
             retire=timeouts.retire,
-            warm=settings.warm_timeout,
-            spare={default.placements[0]: settings.warm},
+            warm=settings.keep.warm_timeout,
+            spare={default.placements[0]: settings.keep.warm},
             capped=self._cost_tracker.caps.binding,
         )
         launcher = Launcher(
@@ -168,7 +168,7 @@ class Session:
             limits,
             self.lease,
             timeouts.poll,
-            settings.on_rebalance,
+            settings.spot.on_rebalance,
             self._cost_tracker,
         )
         return self.fleet
@@ -179,7 +179,7 @@ class Session:
             return 0.0
         blueprint, rates = self._blueprint, self._cost_tracker.rates()
         counts = blueprint.first_counts()
-        counts[blueprint.default.name] += blueprint.settings.warm
+        counts[blueprint.default.name] += blueprint.settings.keep.warm
         workers = sum(
             counts[group.name] * max(rates.ceiling(group.type_names, market) for market in group.markets)
             for group in blueprint.groups
@@ -193,7 +193,8 @@ class Session:
         placements = placements_of((*blueprint.groups, blueprint.head))  # the scheduler's own last
         groups = [pool.names.group(placement) for placement in placements]
         cap, rate = self._cost_tracker.caps.total, self._first_rate()
-        lifetimes = Lifetimes(settings.lease, settings.idle_timeout, settings.no_client_timeout, cap, rate)
+        keep = settings.keep
+        lifetimes = Lifetimes(keep.lease, keep.idle_timeout, keep.no_client_timeout, cap, rate)
         container = Container(
             pool=pool.name,
             image=settings.image or "",
@@ -210,7 +211,7 @@ class Session:
                 lease_keeper_arguments(account.region, groups, lifetimes, blueprint.offers),
                 dashboard=settings.scheduler.dashboard,
             ),
-            *(worker_process(account.worker_role, group, settings.spot_notices) for group in blueprint.groups),
+            *(worker_process(account.worker_role, group, settings.spot.notices) for group in blueprint.groups),
         )
         arns = await together(
             *(ecs.ensure_definition(self.aws, task_definition(container, p), pool.tags) for p in processes)
@@ -223,7 +224,7 @@ class Session:
         Parameters
         ----------
         warm : bool
-            Whether instances may stay for ``warm_timeout``.
+            Whether instances may stay for ``keep.warm_timeout``.
         ended : callable
             Returns whether the scheduler has closed its workers and itself.
         """

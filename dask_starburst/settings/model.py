@@ -1,187 +1,141 @@
-"""The settings of a cluster, with their defaults."""
+"""The settings of a cluster: what they are called, what values they take and what they mean.
+
+`starburst.yaml`, its schema, the page of the documentation, the types of the keyword arguments and their description at
+`StarburstCluster` are made of this by ``tools/settings_files.py``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib import resources
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Unpack
 
 import dask.config
-import yaml
 
-from dask_starburst.settings.checks import check
-from dask_starburst.settings.given import given
-from dask_starburst.settings.reading import as_mapping, build, merge
+from dask_starburst.settings.arguments import Arguments
+from dask_starburst.settings.checks import check, check_security
+from dask_starburst.settings.declare import group, groups_by_name, setting
+from dask_starburst.settings.defaults import add_defaults, defaults
+from dask_starburst.settings.given import as_mapping, given
+from dask_starburst.settings.groups import (
+    ARCHITECTURES,
+    WORKERS,
+    AdaptiveSettings,
+    BuildSettings,
+    GroupSettings,
+    KeepSettings,
+    MoneySettings,
+    NetworkSettings,
+    SchedulerSettings,
+    SpotSettings,
+    StorageSettings,
+    Timeouts,
+    WorkerShape,
+)
+from dask_starburst.settings.kinds import Anything, Flag, Labels, Names, OneOf, Text
+from dask_starburst.settings.moved import in_groups
+from dask_starburst.settings.names import check_image_name, check_name, check_tags, check_url
+from dask_starburst.settings.quantities import Whole
+from dask_starburst.settings.reading import build, merge
 
-
-def _defaults() -> dict[str, Any]:
-    text = resources.files("dask_starburst").joinpath("starburst.yaml").read_text()
-    # libyaml's loader, if PyYAML has it, is ten times faster; this runs on every import of the cluster class.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loaded: dict[str, Any] = yaml.load(text, loader)
-    return loaded
-
-
-def _declare(defaults: dict[str, Any]) -> None:
-    """Add the defaults to Dask's configuration, but keep the user's values of a wrong type.
-
-    Dask would replace a value that is not a mapping by the defaults. Keep it, so that it is refused when used.
-    """
-    written = dask.config.get("starburst", None)
-    groups = {name for name, value in defaults["starburst"].items() if isinstance(value, dict)}
-    wrong: dict[str, Any] = {}
-    if isinstance(written, Mapping):  # checked now: the next call modifies it in place
-        wrong = {k: v for k, v in written.items() if k in groups and v is not None and not isinstance(v, Mapping)}
-    dask.config.update_defaults(defaults)
-    if written is not None and not isinstance(written, Mapping):
-        dask.config.config["starburst"] = written
-    elif wrong:
-        dask.config.config["starburst"].update(wrong)
-
-
-_declare(_defaults())
-
-#: The name of the group that the other settings describe.
+CLOUDS = ("local",)
+#: The name of the worker group that the other settings describe.
 DEFAULT_GROUP = "default"
 
-
-@dataclass(frozen=True)
-class WorkerShape:
-    """The size of a worker: ``nthreads`` (count) and ``memory_limit`` (bytes)."""
-
-    nthreads: int | None = None
-    memory_limit: int | None = None
-
-
-@dataclass(frozen=True)
-class GroupSettings:
-    """A worker group: its workers, their instances, and how many there are.
-
-    ``arch`` and ``spot_policy`` are those of the cluster if they are None. ``n_workers`` is a fixed number; without it
-    the group adapts to its work, between ``minimum`` and ``maximum`` workers (``adaptive.maximum`` if None).
-    """
-
-    worker: WorkerShape = field(default_factory=WorkerShape)
-    instance_types: tuple[str, ...] | None = None
-    arch: str | None = None
-    spot_policy: str | None = None
-    n_workers: int | None = None
-    minimum: int = 0
-    maximum: int | None = None
-
-
-@dataclass(frozen=True)
-class SchedulerSettings:
-    """The scheduler's instance type and TCP ports, and whether it serves Dask's dashboard."""
-
-    instance_type: str | None = None
-    port: int = 8786
-    dashboard_port: int = 8787
-    dashboard: bool = True
-
-
-@dataclass(frozen=True)
-class AdaptiveSettings:
-    """Bounds (workers) and timing (seconds) of adaptive scaling."""
-
-    minimum: int = 0
-    maximum: int = 10
-    interval: float = 5.0
-    scale_down_after: float | None = None
-    target_duration: float = 5.0
-
-
-@dataclass(frozen=True)
-class NetworkSettings:
-    """The subnet to launch in, and the addresses that may reach the scheduler."""
-
-    subnet: str | None = None
-    caller: str | None = None
-    checkip_url: str = "https://checkip.amazonaws.com"
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """Timeouts and the polling interval, in seconds."""
-
-    capacity: float = 120.0
-    fallback: float = 60.0
-    connect: float = 180.0
-    retire: float = 120.0
-    poll: float = 1.5
-    close: float = 90.0
-
-
-@dataclass(frozen=True)
-class StorageSettings:
-    """Volume size of each instance (GiB) and log retention (days)."""
-
-    volume_size: int = 30
-    log_retention: int = 14
-
-
-@dataclass(frozen=True)
-class BuildSettings:
-    """How the workers' image is built from the environment.
-
-    ``add`` and ``exclude`` add packages to those of the environment and remove some of them. ``dockerfile`` (path) and
-    ``apt`` (Debian packages) apply to the base image and need Docker.
-    """
-
-    builder: str = "direct"
-    base: str = "public.ecr.aws/docker/library/python:{python}-slim-bookworm"
-    repository: str = "starburst/worker"
-    add: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    modules: str = "by-value"
-    compression: str = "zstd"
-    dockerfile: str | None = None
-    apt: tuple[str, ...] = ()
+add_defaults()
 
 
 @dataclass(frozen=True)
 class Settings:
     """All settings of one cluster, validated. Durations are in seconds, sizes in bytes."""
 
-    cloud: str | None = None
-    endpoint_url: str | None = None
-    region: str | None = None
-    profile: str | None = None
-    name: str | None = None
-    arch: str = "arm64"
-    image: str | None = None
-    environment: str | None = None
-    ecr_image_ttl_days: int | None = 30
-    hooks: Any = None
-    instance_types: tuple[str, ...] | None = None
-    spot_policy: str = "spot"
-    spot_notices: bool = True
-    on_rebalance: str = "replace"
-    n_workers: int | None = None
-    quiet: bool = False
-    max_workers: int = 500
-    max_hourly_cost: float | None = None
-    max_total_cost: float | None = None
-    cost_alert_threshold: float | None = None
-    idle_timeout: float | None = 1200.0
-    no_client_timeout: float | None = 300.0
-    warm: int = 0
-    warm_timeout: float = 0.0
-    lease: float = 1800.0
-    security: Any = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    worker: WorkerShape = field(default_factory=WorkerShape)
-    worker_groups: Mapping[str, GroupSettings] = field(default_factory=dict)
-    build: BuildSettings = field(default_factory=BuildSettings)
-    scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
-    adaptive: AdaptiveSettings = field(default_factory=AdaptiveSettings)
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    storage: StorageSettings = field(default_factory=StorageSettings)
+    n_workers: int | None = setting(
+        None,
+        WORKERS,
+        "The number of workers to start.",
+        null="as many as the work needs, between `adaptive.minimum` and `adaptive.maximum` workers",
+    )
+    arch: str = setting(
+        "arm64", OneOf(ARCHITECTURES), 'The processor architecture. "arm64" is Graviton, "x86_64" is Intel and AMD.'
+    )
+    instance_types: tuple[str, ...] | None = setting(
+        None,
+        Names("['c7g.xlarge', 'm7g.xlarge']", empty=False),
+        "The EC2 types of workers. The default gives Spot a choice of often more than ten types.",
+        null="all types with as many vCPUs as the smallest one that fits the worker",
+    )
+    worker: WorkerShape = group(WorkerShape, "{'nthreads': 4}")
+    worker_groups: Mapping[str, GroupSettings] = groups_by_name(
+        GroupSettings,
+        "{'worker': {'memory_limit': '64 GiB'}, 'maximum': 4}",
+        "Further groups of workers by name. A task runs on a group if it is submitted with its resource, such as"
+        ' `resources={"group-big": 1}`.',
+    )
+    spot: SpotSettings = group(SpotSettings, "{'policy': 'on-demand'}")
+    image: str | None = setting(
+        None,
+        Text(check_image_name),
+        "An existing container image. It must contain dask_starburst. The embedded AWS runs this Python environment,"
+        " and builds an image only if `environment` is given.",
+        null="an image that is built from the environment",
+    )
+    environment: str | None = setting(
+        None,
+        Text(),
+        "The packages of the workers. Give a requirements.txt, pyproject.toml, uv.lock, pylock.toml or environment.yml,"
+        ' or a folder with one of them; "current" is the packages of this Python.',
+        null="the packages of this Python",
+    )
+    hooks: Any = setting(
+        None,
+        Anything(json={"type": ["array", "string"], "items": {"type": "string"}}),
+        'Your lifecycle hooks, as objects or "package.module:Name". They have some of `on_before_launch`, `on_ready`'
+        " and `on_close`.",
+        null="no hooks",
+    )
+    region: str | None = setting(
+        None, Text(), 'The AWS region, such as "us-east-1".', null="the region of your AWS configuration"
+    )
+    profile: str | None = setting(None, Text(), "The profile of your AWS configuration.", null="the default profile")
+    cloud: str | None = setting(
+        None, OneOf(CLOUDS), 'Where to launch. "local" is the embedded AWS on this computer.', null="your AWS account"
+    )
+    endpoint_url: str | None = setting(
+        None,
+        Text(check_url),
+        'Another endpoint than AWS\'s. With `cloud` "local" it is that of a running embedded AWS, as'
+        " `starburst local up` prints it.",
+        null="AWS's own endpoints, or a new embedded AWS",
+    )
+    name: str | None = setting(None, Text(check_name), "A name to recognize the cluster by.", null="a generated name")
+    quiet: bool = setting(
+        False, Flag(), "Whether to print no progress. Events still go to the log and to `cluster.events`."
+    )
+    max_workers: int = setting(
+        500,
+        Whole(1, refusal=" allows no worker"),
+        "The most workers that may be requested. It limits the bill: a larger number is refused.",
+    )
+    money: MoneySettings = group(MoneySettings, "{'max_hourly_cost': 2.5}")
+    keep: KeepSettings = group(KeepSettings, "{'idle_timeout': '1 hour'}")
+    security: Any = setting(
+        None,
+        Anything(check_security),
+        "A `distributed.Security` with your own TLS certificates. False is refused.",
+        null="a new certificate authority for every cluster",
+    )
+    tags: Mapping[str, str] = setting(
+        {}, Labels("{'team': 'research'}", check_tags), "Tags on every AWS resource, for cost allocation."
+    )
+    build: BuildSettings = group(BuildSettings, "{'builder': 'direct'}")
+    scheduler: SchedulerSettings = group(SchedulerSettings, "{'port': 8786}")
+    adaptive: AdaptiveSettings = group(AdaptiveSettings, "{'maximum': 20}")
+    network: NetworkSettings = group(NetworkSettings, "{'caller': '203.0.113.7/32'}")
+    timeouts: Timeouts = group(Timeouts, "{'connect': '3 minutes'}")
+    storage: StorageSettings = group(StorageSettings, "{'volume_size': 50}")
 
     @classmethod
-    def load(cls, **arguments: Any) -> Settings:
+    def load(cls, **arguments: Unpack[Arguments]) -> Settings:
         """Merge keyword arguments over `dask.config`'s ``starburst`` section, and validate the result.
 
         None is a value, like null in a configuration file. `UNSET` means that an argument was not given.
@@ -191,10 +145,9 @@ class Settings:
         BadArgument
             A value is not valid. The message says which, and gives a valid one.
         """
-        configured = as_mapping(
-            "starburst", dask.config.get("starburst", {})
-        )  # {}: the configuration was cleared, so the defaults apply
-        settings = build(cls, merge(configured, given(arguments)), _GROUPS)
+        # The default: the configuration was cleared, so the defaults of the fields apply.
+        configured = as_mapping("starburst", dask.config.get("starburst", {}), "{'n-workers': 4}")
+        settings = build(cls, merge(cls, in_groups(configured, defaults()), in_groups(given(arguments))))
         check(settings)
         return settings
 
@@ -205,7 +158,7 @@ class Settings:
             self.worker,
             self.instance_types,
             self.arch,
-            self.spot_policy,
+            self.spot.policy,
             self.n_workers,
             self.adaptive.minimum,
             self.adaptive.maximum,
@@ -223,23 +176,3 @@ class Settings:
     def archs(self) -> tuple[str, ...]:
         """The architectures of its instances, each once, the scheduler's first."""
         return tuple(dict.fromkeys(group.arch or self.arch for group in self.groups.values()))
-
-    @classmethod
-    def of_arguments(cls, variables: Mapping[str, Any]) -> Settings:
-        """Load from the arguments of a function: `variables` is its ``locals()``, ``unknown`` its other arguments."""
-        return cls.load(**{k: v for k, v in variables.items() if k in cls.__dataclass_fields__}, **variables["unknown"])
-
-
-_GROUPS: dict[str, type[Any]] = {
-    cls.__name__: cls
-    for cls in (
-        WorkerShape,
-        GroupSettings,
-        BuildSettings,
-        SchedulerSettings,
-        AdaptiveSettings,
-        NetworkSettings,
-        Timeouts,
-        StorageSettings,
-    )
-}

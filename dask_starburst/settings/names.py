@@ -25,21 +25,22 @@ _LONGEST_KEY, _LONGEST_VALUE = 128, 256
 _NOT_IN_TAGS = re.compile(r"[^\w .:/=+\-@]")
 _RESERVED = {"aws:": "AWS", "starburst:": "dask_starburst"}
 _LONGEST_NAME = 128
+#: Name of a Debian package (Debian policy §5.6.1), with an optional architecture and version. apt removes a package
+#: whose name ends in a hyphen.
+DEBIAN_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](?::[a-z0-9]+)?(?:=[A-Za-z0-9.+:~-]+)?")
 
 
-def check_name(name: str | None) -> None:
+def check_name(setting: str, name: str) -> None:
     """Validate a cluster name, which is used in logs and in a certificate."""
-    if name is not None and not (0 < len(name) <= _LONGEST_NAME and name.isprintable() and name == name.strip()):
+    if not (0 < len(name) <= _LONGEST_NAME and name.isprintable() and name == name.strip()):
         raise BadArgument(
-            f"name={name!r:.200} is not a name of 1 to {_LONGEST_NAME} printable characters on one line; give one such"
-            " as 'nightly-etl'."
+            f"{setting}={name!r:.200} is not a name of 1 to {_LONGEST_NAME} printable characters on one line; give one"
+            " such as 'nightly-etl'."
         )
 
 
-def check_image_name(setting: str, image: str | None) -> None:
+def check_image_name(setting: str, image: str) -> None:
     """Validate the name of a container image."""
-    if image is None:
-        return
     rest, at, digest = image.partition("@")
     first, slash, below = rest.partition("/")
     path = below if slash and HOST.fullmatch(first) else rest
@@ -52,24 +53,27 @@ def check_image_name(setting: str, image: str | None) -> None:
         )
 
 
+def check_base_name(setting: str, image: str) -> None:
+    """Validate the name of a base image, in which the Python version is filled in later."""
+    check_image_name(setting, image.replace("{python}", "3.12"))
+
+
 def check_repository_name(setting: str, name: str) -> None:
     """Validate the name of an ECR repository."""
     if not _ECR.fullmatch(name) or not 2 <= len(name) <= 256:
         raise BadArgument(f"{setting}={name!r:.200} is not the name of an ECR repository; give 'starburst/worker'.")
 
 
-def check_subnet(setting: str, subnet: str | None) -> None:
+def check_subnet(setting: str, subnet: str) -> None:
     """Validate the ID of a subnet."""
-    if subnet is not None and not _SUBNET.fullmatch(subnet):
+    if not _SUBNET.fullmatch(subnet):
         raise BadArgument(
             f"{setting}={subnet!r:.200} is not the ID of a subnet; give one such as 'subnet-0123456789abcdef0'."
         )
 
 
-def check_url(setting: str, url: str | None) -> None:
+def check_url(setting: str, url: str) -> None:
     """Validate an HTTP URL: urllib would also read files."""
-    if url is None:
-        return
     try:
         parts = urlsplit(url)
         sound = parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable() and " " not in url
@@ -80,44 +84,56 @@ def check_url(setting: str, url: str | None) -> None:
         raise BadArgument(f"{setting}={url!r:.200} is not an http or https URL; give one such as 'https://host:443'.")
 
 
-def check_tags(tags: Mapping[str, str]) -> None:
+def check_debian_packages(setting: str, packages: tuple[str, ...]) -> None:
+    """Validate names of Debian packages."""
+    wrong = next((name for name in packages if not DEBIAN_PACKAGE.fullmatch(name)), None)
+    if wrong is not None:
+        raise BadArgument(
+            f"{setting}={wrong!r} is not the name of a Debian package; give names such as 'libgeos-c1v5'"
+            " or 'gdal-bin=3.6.2+dfsg-1'."
+        )
+
+
+def check_tags(setting: str, tags: Mapping[str, str]) -> None:
     """Refuse tags that an AWS service would refuse, or that are reserved."""
     if len(tags) > _MOST_TAGS - _OURS:
         raise BadArgument(
-            f"tags has {len(tags)} tags; AWS allows {_MOST_TAGS} on a resource, and dask_starburst reserves {_OURS} of"
-            f" them; give {_MOST_TAGS - _OURS} or fewer."
+            f"{setting} has {len(tags)} tags; AWS allows {_MOST_TAGS} on a resource, and dask_starburst reserves"
+            f" {_OURS} of them; give {_MOST_TAGS - _OURS} or fewer."
         )
     seen: dict[str, str] = {}
     for key, value in tags.items():
-        _check_key(key)
+        _check_key(setting, key)
         if len(value) > _LONGEST_VALUE:
-            raise BadArgument(f"tags[{key!r}] has {len(value)} characters; AWS accepts up to {_LONGEST_VALUE}.")
-        _check_characters(f"the value of tags[{key!r}]", value)
+            raise BadArgument(f"{setting}[{key!r}] has {len(value)} characters; AWS accepts up to {_LONGEST_VALUE}.")
+        _check_characters(setting, f"the value of {setting}[{key!r}]", value)
         other = seen.setdefault(key.lower(), key)
         if other != key:
             raise BadArgument(
-                f"tags has {other!r} and {key!r}, which differ only in case and are the same key for IAM; give one."
+                f"{setting} has {other!r} and {key!r}, which differ only in case and are the same key for IAM;"
+                " give one."
             )
 
 
-def _check_key(key: str) -> None:
+def _check_key(setting: str, key: str) -> None:
     if not 0 < len(key) <= _LONGEST_KEY or key != key.strip():
         raise BadArgument(
-            f"tags has the key {key!r:.200}; AWS accepts 1 to {_LONGEST_KEY} characters without surrounding spaces."
+            f"{setting} has the key {key!r:.200}; AWS accepts 1 to {_LONGEST_KEY} characters without surrounding"
+            " spaces."
         )
     reserved = next((prefix for prefix in _RESERVED if key.lower().startswith(prefix)), None)
     if reserved is not None:
         raise BadArgument(
-            f"tags has the key {key!r}; {reserved!r} is reserved for {_RESERVED[reserved]}; give a key with another"
-            " prefix."
+            f"{setting} has the key {key!r}; {reserved!r} is reserved for {_RESERVED[reserved]}; give a key with"
+            " another prefix."
         )
-    _check_characters("the key", key)
+    _check_characters(setting, "the key", key)
 
 
-def _check_characters(what: str, text: str) -> None:
+def _check_characters(setting: str, what: str, text: str) -> None:
     wrong = _NOT_IN_TAGS.search(text)
     if wrong is not None:
         raise BadArgument(
-            f"tags: {what} {text!r:.200} has the character {wrong[0]!r}; IAM and ECS accept only letters, digits,"
+            f"{setting}: {what} {text!r:.200} has the character {wrong[0]!r}; IAM and ECS accept only letters, digits,"
             " spaces and _ . : / = + - @."
         )

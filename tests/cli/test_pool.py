@@ -21,7 +21,7 @@ LEASE = 120
 SCRIPT = """
 import time
 from dask_starburst import StarburstCluster
-cluster = StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=1, lease={lease}, quiet=True)
+cluster = StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=1, keep={{"lease": {lease}}}, quiet=True)
 cluster.wait_for_workers(1, timeout=60)
 print("WORKING", flush=True)
 time.sleep(600)

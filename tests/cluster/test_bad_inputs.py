@@ -75,15 +75,15 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     ({"n_workers": 2.5}, "whole number"),
     ({"n_workers": -1}, "0 or more"),
     ({"n_workers": 501}, "max_workers=501"),
-    ({"warm": -1}, "0 or more"),
-    ({"lease": float("nan")}, "duration"),
-    ({"lease": True}, "duration"),
-    ({"max_hourly_cost": -1}, "US dollars"),
-    ({"max_hourly_cost": float("nan")}, "US dollars"),
+    ({"keep": {"warm": -1}}, "0 or more"),
+    ({"keep": {"lease": float("nan")}}, "duration"),
+    ({"keep": {"lease": True}}, "duration"),
+    ({"money": {"max_hourly_cost": -1}}, "US dollars"),
+    ({"money": {"max_hourly_cost": float("nan")}}, "US dollars"),
     ({"worker": {"memory_limit": True}}, "'8 GiB'"),
     ({"worker": {"memory_limit": 8}}, "with a unit"),
-    ({"lease": float("inf")}, "duration"),
-    ({"idle_timeout": float("inf")}, "duration"),
+    ({"keep": {"lease": float("inf")}}, "duration"),
+    ({"keep": {"idle_timeout": float("inf")}}, "duration"),
     ({"environment": "/no/such/requirements.txt", "quiet": True}, "/no/such/requirements.txt"),
     ({"environment": "/dev", "quiet": True}, "is a folder without any of"),
     ({"build": {"builder": "buildx", "dockerfile": "/no/such/Dockerfile"}, "quiet": True}, "/no/such/Dockerfile"),
@@ -166,7 +166,12 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     # names of settings
     ({"n_worker": 2}, "n_workers"),
     ({"instance_type": "c7g.large"}, "instance_types"),
-    ({"idle_timeot": 5}, "idle_timeout"),
+    ({"idle_timeot": 5}, "did you mean keep={'idle_timeout': …}?"),
+    ({"spot_polcy": "spot"}, "did you mean spot={'policy': …}?"),
+    ({"policy": "spot"}, "did you mean spot={'policy': …}?"),
+    ({"image_ttl": 5}, "did you mean build={'image_ttl_days': …}?"),
+    ({"worker": {"idle_timeout": 5}}, "did you mean keep={'idle_timeout': …}?"),
+    ({"port": 8786}, "did you mean scheduler={'port': …}?"),
     ({"asyncronous": True}, "asynchronous"),
     ({"nthreads": 4}, "worker={'nthreads'"),
     ({"dashboard_port": 1}, "scheduler={'dashboard_port'"),
@@ -181,8 +186,8 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     # null where it means nothing
     ({"arch": None}, "arch=None (null) is not valid"),
     ({"max_workers": None}, "whole number"),
-    ({"warm": None}, "leave it out"),
-    ({"lease": None}, "a duration"),
+    ({"keep": {"warm": None}}, "leave it out"),
+    ({"keep": {"lease": None}}, "a duration"),
     ({"quiet": None}, "true or false"),
     ({"tags": None}, "{'team': 'research'}"),
     ({"worker": None}, "mapping"),
@@ -258,34 +263,53 @@ def test_a_users_tag_overrides_the_default_name() -> None:
 # -- null -----------------------------------------------------------------------------------------
 
 NULLABLE = (
-    *("cloud", "endpoint_url", "region", "profile", "name", "image", "environment", "ecr_image_ttl_days"),
-    *("instance_types", "n_workers", "max_hourly_cost", "max_total_cost", "cost_alert_threshold"),
-    *("idle_timeout", "no_client_timeout"),
+    *("cloud", "endpoint_url", "region", "profile", "name", "image", "environment"),
+    *("instance_types", "n_workers"),
 )
-SET = {"ecr-image-ttl-days": 5, "n-workers": 2, "max-total-cost": 7.0, "idle-timeout": "5 s", "name": "one"}
+SET_IN_GROUPS = {
+    "worker.nthreads": 3,
+    "adaptive.scale-down-after": "9 s",
+    "build.image-ttl-days": 5,
+    "money.max-total-cost": 7.0,
+    "keep.idle-timeout": "5 s",
+}
+SET = {"n-workers": 2, "name": "one"}
 
 
 @pytest.mark.parametrize("name", NULLABLE)
 def test_none_is_null_whatever_the_configuration_says(name: str) -> None:
     with dask.config.set({f"starburst.{key}": value for key, value in SET.items()}):
-        assert getattr(Settings.load(**{name: None}), name) is None
+        given: dict[str, Any] = {name: None}
+        assert getattr(Settings.load(**given), name) is None
 
 
 @pytest.mark.parametrize(
     ("group", "name"),
-    [("worker", "nthreads"), ("worker", "memory_limit"), ("network", "caller"), ("adaptive", "scale_down_after")],
+    [
+        ("worker", "nthreads"),
+        ("worker", "memory_limit"),
+        ("network", "caller"),
+        ("adaptive", "scale_down_after"),
+        ("money", "max_hourly_cost"),
+        ("money", "max_total_cost"),
+        ("money", "cost_alert_threshold"),
+        ("keep", "idle_timeout"),
+        ("keep", "no_client_timeout"),
+        ("build", "image_ttl_days"),
+    ],
 )
 def test_none_in_a_group_is_null(group: str, name: str) -> None:
-    with dask.config.set({"starburst.worker.nthreads": 3, "starburst.adaptive.scale-down-after": "9 s"}):
-        assert getattr(getattr(Settings.load(**{group: {name: None}}), group), name) is None
+    with dask.config.set({f"starburst.{key}": value for key, value in SET_IN_GROUPS.items()}):
+        given: dict[str, Any] = {group: {name: None}}
+        assert getattr(getattr(Settings.load(**given), group), name) is None
 
 
 def test_arguments_that_are_not_given_come_from_the_configuration() -> None:
-    with dask.config.set({"starburst.idle-timeout": "5 s", "starburst.arch": "x86_64"}):
-        settings = Settings.load(idle_timeout=UNSET, arch=UNSET)
-        assert (settings.idle_timeout, settings.arch) == (5.0, "x86_64")
-        with dask.config.set({"starburst.idle-timeout": None}):
-            assert Settings.load().idle_timeout is None
+    with dask.config.set({"starburst.keep.idle-timeout": "5 s", "starburst.arch": "x86_64"}):
+        settings = Settings.load(keep={"idle_timeout": UNSET}, arch=UNSET)
+        assert (settings.keep.idle_timeout, settings.arch) == (5.0, "x86_64")
+        with dask.config.set({"starburst.keep.idle-timeout": None}):
+            assert Settings.load().keep.idle_timeout is None
 
 
 # -- configuration --------------------------------------------------------------------------------
@@ -299,6 +323,8 @@ def test_arguments_that_are_not_given_come_from_the_configuration() -> None:
         ("DASK_STARBURST__SCHEDULER", "[]", "scheduler=[] must be a mapping"),
         ("DASK_STARBURST__N_WORKER", "4", "did you mean n_workers?"),
         ("DASK_STARBURST__WORKER__NTHREAD", "4", "did you mean worker.nthreads?"),
+        ("DASK_STARBURST__SPOT_POLICY", "cheap", "spot.policy='cheap'"),
+        ("DASK_STARBURST__SPOT__POLICY", "cheap", "spot.policy='cheap'"),
     ],
 )
 def test_an_invalid_configuration_is_refused_like_a_keyword(variable: str, value: str, word: str) -> None:

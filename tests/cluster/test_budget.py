@@ -73,8 +73,8 @@ def slowly(n: int) -> int:
 
 
 def test_a_launch_above_its_cap_is_refused_before_anything_exists(aws: LocalAWS) -> None:
-    with pytest.raises(BudgetExceeded, match=r"set n_workers=[0-9]+, or max_hourly_cost="):
-        cluster(aws, n_workers=50, max_hourly_cost=0.5)
+    with pytest.raises(BudgetExceeded, match=r"set n_workers=[0-9]+, or money.max_hourly_cost="):
+        cluster(aws, n_workers=50, money={"max_hourly_cost": 0.5})
     assert not aws.instances()
     assert nothing_left(aws)
 
@@ -90,7 +90,7 @@ def test_under_adaptive_load_the_hourly_cost_stays_below_its_cap_and_the_work_co
     new_aws: LocalAWS,
 ) -> None:
     cap = 0.3
-    with cluster(new_aws, max_hourly_cost=cap, cost_alert_threshold=0.2) as limited:
+    with cluster(new_aws, money={"max_hourly_cost": cap, "cost_alert_threshold": 0.2}) as limited:
         limited.adapt(minimum=6, maximum=8)
         with Client(limited) as client:
             assert sum(client.gather(client.map(slowly, range(100)))) == sum(range(100))
@@ -106,7 +106,7 @@ def test_under_adaptive_load_the_hourly_cost_stays_below_its_cap_and_the_work_co
 
 def test_a_cluster_that_reaches_max_total_cost_warns_and_closes_with_little_overrun(new_aws: LocalAWS) -> None:
     cap = 0.004
-    limited = cluster(new_aws, n_workers=1, max_total_cost=cap)
+    limited = cluster(new_aws, n_workers=1, money={"max_total_cost": cap})
     new_aws.set_speed(FAST)
     wait_until(lambda: any(e.kind == "budget-warning" for e in limited.events), 60, "the warning at 80 %")
     new_aws.set_speed(1)  # closing takes real seconds
@@ -123,7 +123,10 @@ def test_a_cluster_that_reaches_max_total_cost_warns_and_closes_with_little_over
 
 @pytest.mark.slow
 def test_workers_are_retired_when_the_spot_price_rises_above_the_cap(aws: LocalAWS) -> None:
-    with cluster(aws, n_workers=3, instance_types=["c7g.xlarge"], max_hourly_cost=0.5) as own, Client(own) as client:
+    with (
+        cluster(aws, n_workers=3, instance_types=["c7g.xlarge"], money={"max_hourly_cost": 0.5}) as own,
+        Client(own) as client,
+    ):
         own.wait_for_workers(3)
         kept = client.map(slowly, range(30), pure=False)
         client.gather(kept)
@@ -140,8 +143,8 @@ import time
 from dask.distributed import Client
 from dask_starburst import StarburstCluster
 cluster = StarburstCluster(
-    cloud="local", endpoint_url={url!r}, quiet=True, n_workers=1, max_total_cost={cap}, no_client_timeout=None,
-    idle_timeout=None,
+    cloud="local", endpoint_url={url!r}, quiet=True, n_workers=1,
+    money={{"max_total_cost": {cap}}}, keep={{"no_client_timeout": None, "idle_timeout": None}},
 )
 cluster.wait_for_workers(1)
 while cluster.cost.usd < {seen}:
@@ -168,8 +171,8 @@ def test_the_ledger_agrees_with_the_history_of_the_embedded_aws(new_aws: LocalAW
     with cluster(
         new_aws,
         n_workers=2,
-        spot_policy="spot_with_fallback",
-        warm_timeout=20,
+        spot={"policy": "spot_with_fallback"},
+        keep={"warm_timeout": 20},
         timeouts={"fallback": 5, "capacity": 30},
     ) as own:
         own.wait_for_workers(2)

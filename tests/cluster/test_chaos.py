@@ -16,6 +16,7 @@ from dask_starburst import StarburstCluster
 from dask_starburst.fleet.controller.loop import Fleet
 from dask_starburst.local import LocalAWS, faults
 from dask_starburst.plan.loop.state import Limits, Observed, Worker, WorkerState
+from dask_starburst.settings.arguments import TimeoutsDict
 from tests.plan.loop.test_reconcile import check
 from tests.support.cluster_asserts import leftovers, wait_until
 from tests.support.placements import HEAD
@@ -23,7 +24,7 @@ from tests.support.placements import HEAD
 #: Virtual seconds in a real second: a minute of faults takes three seconds, and a worker process starts in two.
 SPEED = 10.0
 #: The time that real processes take, in virtual seconds: timeouts grow with the speed.
-PATIENCE = {"connect": "30 minutes", "retire": "10 minutes"}
+PATIENCE: TimeoutsDict = {"connect": "30 minutes", "retire": "10 minutes"}
 SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "60"))
 SOAK_SEEDS = [int(seed) for seed in os.environ.get("SOAK_SEEDS", "1 2 3").split()]
 
@@ -93,9 +94,9 @@ def live_through(aws: LocalAWS, seed: int, minutes: float, workers: int = 20, de
         n_workers=workers,
         quiet=True,
         worker={"nthreads": 1},
-        spot_policy="spot_with_fallback",
+        spot={"policy": "spot_with_fallback"},
         timeouts=PATIENCE,
-        lease="5 hours",
+        keep={"lease": "5 hours"},
     ) as cluster:
         running(cluster)[0].decided = watcher
         with Client(cluster) as client:

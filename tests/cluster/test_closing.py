@@ -94,12 +94,12 @@ def test_close_returns_when_nothing_is_billed_and_the_pool_is_reusable_at_once(c
 
 
 def test_a_pool_that_is_kept_warm_is_free_at_once(clean: LocalAWS) -> None:
-    first = local_cluster(clean, n_workers=1, warm_timeout=WARM)
+    first = local_cluster(clean, n_workers=1, keep={"warm_timeout": WARM})
     first.wait_for_workers(1, timeout=60)
     old = running(clean)
     first.close()
     assert messages(first, "pool-kept-warm")
-    with local_cluster(clean, n_workers=1, warm_timeout=WARM) as second, Client(second) as client:
+    with local_cluster(clean, n_workers=1, keep={"warm_timeout": WARM}) as second, Client(second) as client:
         client.wait_for_workers(1, timeout=60)
         assert client.submit(sum, [1, 2]).result(timeout=60) == 3
         assert running(clean) == old, "no instance was launched"
@@ -157,12 +157,12 @@ def test_a_start_that_fails_at_any_stage_leaves_nothing_that_costs_or_opens(
 
 
 def test_a_start_that_fails_in_a_warm_pool_terminates_its_instances(clean: LocalAWS) -> None:
-    local_cluster(clean, n_workers=0, warm_timeout=WARM).close()
+    local_cluster(clean, n_workers=0, keep={"warm_timeout": WARM}).close()
     assert len(leases(clean)) == 2
     action = "autoscaling:PutScheduledUpdateGroupAction"
     clean.inject(action, "AccessDenied", f"User is not authorized to perform: {action}", status=403)
     with pytest.raises(StarburstError, match=action):
-        local_cluster(clean, n_workers=0, warm_timeout=WARM)
+        local_cluster(clean, n_workers=0, keep={"warm_timeout": WARM})
     assert admitted(clean) == []
     assert nothing_left(clean), leftovers(clean)
 

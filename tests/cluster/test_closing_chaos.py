@@ -66,7 +66,7 @@ async def closed_at_random(local: LocalAWS, dask: StandIn, seed: int) -> EventLo
     """Start a session, close it at a random moment, and return its events; fail if that takes too long."""
     chance = random.Random(seed)
     warm = chance.random() < 0.3
-    settings = settings_of(local, warm_timeout=600 if warm else 0)
+    settings = settings_of(local, keep={"warm_timeout": 600 if warm else 0})
     aws, events = AWS(endpoint_url=local.endpoint_url, session=local.session()), EventLog()
     session = Session(aws, blueprint(settings, "{}"), events)
     working = asyncio.ensure_future(work(session, dask, chance.randrange(1, 4)))

@@ -25,10 +25,10 @@ LAUNCHES = ("autoscaling:SetDesiredCapacity", "ecs:RunTask", "ec2:RunInstances")
         ({"worker": {"memory_limit": "10 TiB"}}, "10.00 TiB", "the largest"),
         ({"worker": {"nthreads": 8}, "instance_types": ["c7g.xlarge"]}, "8 threads", "larger instance type"),
         ({"worker": {"memory": "8 GiB"}}, "worker.memory", "worker.memory_limit"),
-        ({"spot_policy": "cheap"}, "'cheap'", "'on-demand'"),
+        ({"spot": {"policy": "cheap"}}, "'cheap'", "'on-demand'"),
         ({"network": {"caller": "0.0.0.0/0"}}, "0.0.0.0/0", "/32"),
         ({"security": False}, "security=False", "Leave security out"),
-        ({"lease": "5 s"}, "lease=5 s", "60 s"),
+        ({"keep": {"lease": "5 s"}}, "lease=5 s", "60 s"),
         ({"cloud": "gcp"}, "cloud='gcp'", "'local'"),
     ],
 )
@@ -42,7 +42,7 @@ def test_a_bad_argument_is_named_with_the_right_one(arguments: dict[str, Any], w
 
 def test_a_misspelt_argument_is_refused_as_python_does() -> None:
     with pytest.raises(TypeError, match="n_worker is not a setting; did you mean n_workers"):
-        StarburstCluster(n_worker=3)  # type: ignore[arg-type]  # what is tested
+        StarburstCluster(n_worker=3)  # type: ignore[call-arg]  # what is tested
 
 
 @pytest.fixture

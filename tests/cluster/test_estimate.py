@@ -134,4 +134,6 @@ def test_an_estimate_mentions_quotas_and_caps_that_are_too_small(aws: LocalAWS) 
     finally:
         aws.play([Quota(market="spot", vcpus=None)])
     assert "Only 2 of 50 workers fit" in text
-    assert "50 workers would be refused" in repr(dask_starburst.estimate(len, ["a"], 10, max_hourly_cost=0.5))
+    assert "50 workers would be refused" in repr(
+        dask_starburst.estimate(len, ["a"], 10, money={"max_hourly_cost": 0.5})
+    )

@@ -27,7 +27,7 @@ def slow(x):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores SIGINT for background processes
-    cluster = StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=1, lease={lease})
+    cluster = StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=1, keep={{"lease": {lease}}})
     client = Client(cluster)
     client.wait_for_workers(1)
     futures = client.map(slow, range(1_000))

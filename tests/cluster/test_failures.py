@@ -160,7 +160,7 @@ def falling_back(aws: LocalAWS) -> Iterator[StarburstCluster]:
         endpoint_url=aws.endpoint_url,
         n_workers=0,
         quiet=True,
-        spot_policy="spot_with_fallback",
+        spot={"policy": "spot_with_fallback"},
         timeouts={"capacity": "10 s", "fallback": "1 s"},
     ) as running:
         yield running

@@ -14,9 +14,11 @@ from dask_starburst import StarburstCluster
 from dask_starburst.catalog import find
 from dask_starburst.errors import BadArgument
 from dask_starburst.local import LocalAWS, faults
+from dask_starburst.settings.arguments import WorkerShapeDict
 from tests.support.cluster_asserts import leftovers, wait_until
 
-SMALL, LARGE = {"nthreads": 1, "memory_limit": "1 GiB"}, {"nthreads": 2, "memory_limit": "2 GiB"}
+SMALL: WorkerShapeDict = {"nthreads": 1, "memory_limit": "1 GiB"}
+LARGE: WorkerShapeDict = {"nthreads": 2, "memory_limit": "2 GiB"}
 BIG = {"group-big": 1}
 
 
@@ -27,12 +29,12 @@ def cluster(aws: LocalAWS) -> Iterator[StarburstCluster]:
         endpoint_url=aws.endpoint_url,
         quiet=True,
         arch="arm64",
-        spot_policy="on-demand",
+        spot={"policy": "on-demand"},
         n_workers=1,
         worker=SMALL,
         max_workers=6,
         adaptive={"maximum": 4},
-        worker_groups={"big": {"arch": "x86_64", "spot_policy": "spot", "worker": LARGE, "maximum": 2}},
+        worker_groups={"big": {"arch": "x86_64", "policy": "spot", "worker": LARGE, "maximum": 2}},
     ) as running:
         yield running
     assert leftovers(aws) == {kind: [] for kind in leftovers(aws)}

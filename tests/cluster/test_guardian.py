@@ -32,7 +32,7 @@ def wait_for(path):
         time.sleep(0.1)
 
 if __name__ == "__main__":
-    cluster = StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=1, lease={lease}, no_client_timeout=3)
+    cluster = StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=1, keep={keep})
     client = Client(cluster)
     client.wait_for_workers(1)
     {work}
@@ -51,7 +51,7 @@ if __name__ == "__main__":
 
 def client_process(aws: LocalAWS, work: str = "pass") -> AbstractContextManager[subprocess.Popen[str]]:
     """Run a script that launches one worker, does `work`, and keeps calling it."""
-    return script_process(SCRIPT.format(url=aws.endpoint_url, lease=LEASE, work=work))
+    return script_process(SCRIPT.format(url=aws.endpoint_url, keep={"lease": LEASE, "no_client_timeout": 3}, work=work))
 
 
 def first_due(aws: LocalAWS) -> datetime | None:
@@ -144,7 +144,7 @@ def test_a_refused_renewal_is_logged_and_a_client_that_slept_detects_its_expired
 
 def test_an_idle_cluster_closes_and_the_client_emits_the_reason(clean: LocalAWS) -> None:
     cluster = StarburstCluster(
-        cloud="local", endpoint_url=clean.endpoint_url, n_workers=1, idle_timeout="6 s", quiet=True
+        cloud="local", endpoint_url=clean.endpoint_url, n_workers=1, keep={"idle_timeout": "6 s"}, quiet=True
     )
     wait_until(lambda: cluster.status.name == "closed", 60, "the cluster closes")
     [failure] = [e for e in cluster.events if e.kind == "cluster-failed"]
@@ -156,7 +156,7 @@ def test_an_idle_cluster_closes_and_the_client_emits_the_reason(clean: LocalAWS)
 
 def test_a_cluster_object_counts_as_a_client(clean: LocalAWS) -> None:
     with StarburstCluster(
-        cloud="local", endpoint_url=clean.endpoint_url, n_workers=0, no_client_timeout="2 s", quiet=True
+        cloud="local", endpoint_url=clean.endpoint_url, n_workers=0, keep={"no_client_timeout": "2 s"}, quiet=True
     ) as cluster:
         with pytest.raises(AssertionError, match="the cluster closes"):
             wait_until(lambda: cluster.status.name != "running", 8, "the cluster closes")

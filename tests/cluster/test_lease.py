@@ -21,7 +21,7 @@ def until(aws: LocalAWS) -> list[datetime]:
 
 def test_every_group_has_a_lease_that_client_or_scheduler_renews(clean: LocalAWS) -> None:
     with StarburstCluster(
-        cloud="local", endpoint_url=clean.endpoint_url, n_workers=1, lease=LEASE, quiet=True
+        cloud="local", endpoint_url=clean.endpoint_url, n_workers=1, keep={"lease": LEASE}, quiet=True
     ) as cluster:
         cluster.wait_for_workers(1, timeout=60)
         first = until(clean)
@@ -36,7 +36,9 @@ def test_every_group_has_a_lease_that_client_or_scheduler_renews(clean: LocalAWS
 
 
 def test_an_expired_lease_closes_the_cluster_with_an_event(new_aws: LocalAWS) -> None:
-    cluster = StarburstCluster(cloud="local", endpoint_url=new_aws.endpoint_url, n_workers=1, lease=LEASE, quiet=True)
+    cluster = StarburstCluster(
+        cloud="local", endpoint_url=new_aws.endpoint_url, n_workers=1, keep={"lease": LEASE}, quiet=True
+    )
     cluster.wait_for_workers(1, timeout=60)
     text = "is not authorized to perform: autoscaling:PutScheduledUpdateGroupAction"
     new_aws.inject("autoscaling:PutScheduledUpdateGroupAction", "AccessDenied", text, status=403, times=1000)

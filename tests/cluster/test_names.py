@@ -111,7 +111,7 @@ def test_scale_cancels_requests_before_it_retires_workers_and_stops_adapting(cle
         assert gone(cluster) == []
 
         adaptive = cluster.adapt(minimum=0, maximum=4, interval="100ms", scale_down_after=0)
-        cluster.scale(cores=3 * cluster._shape.nthreads)
+        cluster.scale(cores=3 * cluster.shape_of("default").nthreads)
         assert (len(cluster.plan), adaptive.state) == (3, "stopped")
         [said] = [e.message for e in cluster.events if e.kind == "adaptive-stopped"]
         assert "scale(3) stops adaptive scaling (0 to 4 workers)" in said

@@ -54,7 +54,7 @@ def cluster(aws: LocalAWS) -> Iterator[StarburstCluster]:
         worker={"nthreads": 1},
         adaptive={"minimum": 0, "maximum": 2},
         timeouts={"connect": "30 minutes", "poll": "0.5 s"},
-        lease="2 hours",
+        keep={"lease": "2 hours"},
     ) as running:
         yield running
         aws.play([faults.Clear()])
@@ -115,7 +115,7 @@ def test_without_credentials_the_cluster_closes_before_its_lease_ends_and_future
             endpoint_url=aws.endpoint_url,
             n_workers=1,
             quiet=True,
-            lease=300,
+            keep={"lease": 300},
             timeouts={"close": "3 s", "poll": "0.2 s"},
         )
         with Client(cluster) as client:

@@ -85,7 +85,7 @@ BEFORE = (
     "ssm:DeleteParameter 2",
 )
 #: Calls of a close that keeps the pool warm: lease shortened, lease again, sizes reduced, claim deleted.
-KEEP = ", warm_timeout='10 minutes'"
+KEEP = ", keep={'warm_timeout': '10 minutes'}"
 GIVEN_BACK = (
     "autoscaling:PutScheduledUpdateGroupAction 3",
     "autoscaling:PutScheduledUpdateGroupAction 6",

@@ -17,7 +17,7 @@ def test_a_task_that_no_worker_can_run_is_emitted_and_does_not_keep_the_cluster_
             endpoint_url=clean.endpoint_url,
             quiet=True,
             adaptive={"minimum": 0, "maximum": 2, "interval": "0.5 s", "scale_down_after": "1 s"},
-            idle_timeout="6 s",
+            keep={"idle_timeout": "6 s"},
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -44,7 +44,7 @@ def test_from_zero_an_unrunnable_task_requests_no_worker(clean: LocalAWS) -> Non
             endpoint_url=clean.endpoint_url,
             quiet=True,
             adaptive={"minimum": 0, "maximum": 2, "interval": "0.5 s"},
-            idle_timeout="8 s",
+            keep={"idle_timeout": "8 s"},
         ) as cluster,
         Client(cluster) as client,
     ):

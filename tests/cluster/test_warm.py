@@ -17,7 +17,7 @@ SCRIPT = """
 import time
 from dask.distributed import Client
 from dask_starburst import StarburstCluster
-with StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=1, warm_timeout={warm}, quiet=True) as cluster:
+with StarburstCluster(cloud="local", endpoint_url={url!r}, n_workers=1, keep={keep}, quiet=True) as cluster:
     with Client(cluster) as client:
         client.wait_for_workers(1, timeout=60)
         assert client.submit(sum, [1, 2]).result() == 3
@@ -42,7 +42,7 @@ def leases(aws: LocalAWS) -> list[float]:
 
 def left_by_a_killed_client(aws: LocalAWS) -> tuple[set[str], str]:
     """Close a cluster in another process; return the instances that it keeps, and its message about them."""
-    with script_process(SCRIPT.format(url=aws.endpoint_url, warm=WARM)) as client:
+    with script_process(SCRIPT.format(url=aws.endpoint_url, keep={"warm_timeout": WARM})) as client:
         said = read_until(client, "CLOSED")
     return instances(aws), said
 
@@ -64,7 +64,7 @@ def test_a_cluster_reuses_warm_instances_of_another_process_and_the_lease_termin
     listed = starburst(clean, "pool", "list")
     assert "free" in listed
     assert "2/2" in listed
-    with local_cluster(clean, n_workers=1, warm_timeout=WARM) as cluster, Client(cluster) as client:
+    with local_cluster(clean, n_workers=1, keep={"warm_timeout": WARM}) as cluster, Client(cluster) as client:
         client.wait_for_workers(1, timeout=60)
         assert client.submit(sum, [1, 2, 3]).result() == 6
         assert instances(clean) == kept
@@ -79,7 +79,7 @@ def test_a_cluster_reuses_warm_instances_of_another_process_and_the_lease_termin
 
 
 def test_a_new_worker_starts_on_a_spare_instance_which_is_replaced(clean: LocalAWS) -> None:
-    with local_cluster(clean, n_workers=1, warm=1) as cluster, Client(cluster) as client:
+    with local_cluster(clean, n_workers=1, keep={"warm": 1}) as cluster, Client(cluster) as client:
         client.wait_for_workers(1, timeout=60)
         wait_until(lambda: len(instances(clean)) == 3, 60, "the worker's, the scheduler's and a spare instance")
         before = instances(clean)
@@ -94,7 +94,7 @@ def test_a_new_worker_starts_on_a_spare_instance_which_is_replaced(clean: LocalA
 
 def test_a_pool_that_cannot_be_kept_warm_is_emptied(clean: LocalAWS, caplog: pytest.LogCaptureFixture) -> None:
     text = "is not authorized to perform: autoscaling:CreateOrUpdateTags"
-    cluster = local_cluster(clean, n_workers=0, warm_timeout=WARM)
+    cluster = local_cluster(clean, n_workers=0, keep={"warm_timeout": WARM})
     clean.inject("autoscaling:CreateOrUpdateTags", "AccessDenied", text, status=403)
     cluster.close()
     assert "keeping the pool warm failed" in caplog.text
@@ -108,7 +108,7 @@ def test_a_pool_is_prewarmed_and_stopped_from_the_command_line(clean: LocalAWS) 
     [name] = set(re.findall(r"starburst-\w{8}-\d+", said))
     assert "2 idle instances for workers are connected" in starburst(clean, "pool", "status", name)
     kept = instances(clean)
-    with local_cluster(clean, n_workers=1, warm_timeout=WARM) as cluster:
+    with local_cluster(clean, n_workers=1, keep={"warm_timeout": WARM}) as cluster:
         cluster.wait_for_workers(1, timeout=60)
         assert instances(clean) == kept
         assert cluster._session.pool.name == name

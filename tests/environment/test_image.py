@@ -26,6 +26,7 @@ from dask_starburst.environment.registry.client import Registry
 from dask_starburst.errors import BadArgument, ImageError, NoWheels
 from dask_starburst.local import LocalAWS
 from dask_starburst.settings import Settings
+from dask_starburst.settings.arguments import BuildDict
 from tests.support.cluster_asserts import alive, leftovers, starburst, wait_until
 from tests.support.fake_docker import FakeDocker
 from tests.support.packages import wheel
@@ -50,7 +51,7 @@ def write_requirements(*lines: str) -> None:
 def cluster(
     aws: LocalAWS, image_fixtures: ImageFixtures, environment: str | None, **arguments: Any
 ) -> StarburstCluster:
-    build = {"base": image_fixtures.base, **arguments.pop("build", {})}
+    build: Any = {"base": image_fixtures.base, **arguments.pop("build", {})}
     return StarburstCluster(
         cloud="local",
         endpoint_url=aws.endpoint_url,
@@ -155,7 +156,7 @@ def test_a_missing_wheel_for_the_architecture_is_an_error_before_a_launch(
 def test_excluding_an_unknown_or_required_package_is_a_warning(image_fixtures: ImageFixtures):
     told = []
     write_requirements("toolz", "iniconfig")
-    build = {"base": image_fixtures.base, "exclude": ["iniconfig", "toolz", "tools"]}
+    build: BuildDict = {"base": image_fixtures.base, "exclude": ["iniconfig", "toolz", "tools"]}
     order = plan_order(
         Settings.load(environment="requirements.txt", build=build), lambda *what, **facts: told.append(what)
     )

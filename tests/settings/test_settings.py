@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ import dask.config
 import jsonschema
 import pytest
 import yaml
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
 
-from dask_starburst.cluster.starburst import StarburstCluster
+from dask_starburst import StarburstCluster, estimate, quote
 from dask_starburst.errors import BadArgument
-from dask_starburst.settings import LOG_RETENTIONS, Settings, WorkerShape
+from dask_starburst.settings import KeepSettings, Settings, WorkerShape
+from dask_starburst.settings.declare import declared, group, groups_by_name, setting
+from dask_starburst.settings.quantities import Whole
+from dask_starburst.settings.reading import build
+from tools.settings_files import files
 
-DOCS = Path(__file__).parents[2] / "docs"
-#: Arguments that every Dask cluster has and that no configuration file can hold.
-DASK_ARGUMENTS = {"self", "asynchronous", "loop", "shutdown_on_close"}
 #: A mapping of the user's own keys, so nothing below it is a setting.
 FREE = {"tags"}
 
@@ -83,12 +86,41 @@ def test_yaml_schema_and_settings_have_the_same_keys_at_every_level():
     assert set(keys_of_settings(Settings())) == ALL_KEYS
 
 
-def test_the_keyword_arguments_of_the_cluster_are_the_settings():
-    signature = inspect.signature(StarburstCluster.__init__)
-    arguments = {p for p in signature.parameters if p not in DASK_ARGUMENTS}
-    arguments.remove("unknown")  # what is misspelt, to be answered with the nearest name
-    assert arguments == {key.replace("-", "_") for key in DEFAULTS["starburst"]}
-    assert all(p.kind is p.KEYWORD_ONLY for name, p in signature.parameters.items() if name not in ("self", "unknown"))
+@pytest.mark.parametrize("function", [StarburstCluster, quote, estimate])
+def test_the_signature_shows_every_setting_as_a_keyword_argument(function: Any):
+    parameters = inspect.signature(function).parameters
+    assert {key.replace("-", "_") for key in DEFAULTS["starburst"]} <= set(parameters)
+    assert all(
+        parameters[key.replace("-", "_")].kind is inspect.Parameter.KEYWORD_ONLY for key in DEFAULTS["starburst"]
+    )
+    assert not [p for p in parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
+
+
+@pytest.mark.parametrize("jedi", [True, False])
+@pytest.mark.parametrize("code", ["StarburstCluster(wor", "quote(n_workers=2, wor", "estimate(len, [], 3, wor"])
+def test_ipython_completes_the_name_of_a_setting(code: str, jedi: bool):
+    shell = InteractiveShell.instance()
+    shell.user_ns |= {"StarburstCluster": StarburstCluster, "quote": quote, "estimate": estimate}
+    shell.Completer.use_jedi = jedi
+    with provisionalcompleter():
+        assert "worker=" in [each.text for each in shell.Completer.completions(code, len(code))]
+
+
+def test_the_arguments_of_dask_end_the_signature_of_the_cluster():
+    assert list(inspect.signature(StarburstCluster).parameters)[-3:] == ["asynchronous", "loop", "shutdown_on_close"]
+
+
+@pytest.mark.parametrize(("path", "text"), files().items(), ids=lambda value: getattr(value, "name", ""))
+def test_the_file_is_made_of_the_declared_settings(path: Path, text: str):
+    assert path.read_text(encoding="utf-8") == text, "run python -m tools.settings_files"
+
+
+@pytest.mark.parametrize(
+    "cls", [Settings, *(type(value) for value in vars(Settings()).values() if is_dataclass(value))]
+)
+def test_none_is_valid_where_the_declaration_says_what_it_means(cls: type[Any]):
+    for field in fields(cls):
+        assert bool(declared(cls)[field.name].null) == ("None" in str(field.type) or field.type == "Any"), field.name
 
 
 def schemas(schema: Mapping[str, Any], name: str = "starburst") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -109,18 +141,6 @@ def test_every_key_has_a_title_and_a_description(name: str, schema: Mapping[str,
 def test_every_argument_is_documented_at_the_cluster(argument: str):
     documentation = inspect.getdoc(StarburstCluster) or ""  # without the indentation, which Python 3.13 took away
     assert re.search(rf"^(\w+, )*{argument}(, \w+)* : ", documentation, re.M)
-
-
-def pages() -> list[Path]:
-    return [p for part in ("reference", "how-to") for p in sorted((DOCS / part).glob("configuration.*"))]
-
-
-@pytest.mark.parametrize("page", pages(), ids=lambda p: p.name)
-def test_the_reference_page_names_every_key(page: Path):
-    text = page.read_text()
-    if "starburst-schema.yaml" in text or "literalinclude" in text:
-        return  # it is made of the files that are compared above
-    assert not [key for key in ALL_KEYS if key.rpartition(".")[2] not in text]
 
 
 def test_the_defaults_in_code_are_the_defaults_of_the_yaml():
@@ -146,15 +166,18 @@ def test_a_cleared_configuration_falls_back_to_the_defaults(clear: Any):
 
 
 def test_an_argument_goes_over_the_configuration_and_the_rest_stays():
-    with dask.config.set({"starburst.arch": "x86_64", "starburst.worker.nthreads": 2, "starburst.lease": "1 hour"}):
+    with dask.config.set(
+        {"starburst.arch": "x86_64", "starburst.worker.nthreads": 2, "starburst.keep.lease": "1 hour"}
+    ):
         settings = Settings.load(arch="arm64", worker={"memory_limit": "2 GiB"})
-    assert (settings.arch, settings.lease) == ("arm64", 3600.0)
+    assert (settings.arch, settings.keep.lease) == ("arm64", 3600.0)
     assert settings.worker == WorkerShape(2, 2 * 2**30)
 
 
 @pytest.mark.parametrize("key", ["memory-limit", "memory_limit"])
 def test_a_hyphen_is_as_good_as_an_underscore(key: str):
-    assert Settings.load(worker={key: "1 GiB"}).worker.memory_limit == 2**30
+    given: dict[str, Any] = {"worker": {key: "1 GiB"}}
+    assert Settings.load(**given).worker.memory_limit == 2**30
 
 
 def test_a_group_may_be_given_as_its_value():
@@ -163,7 +186,7 @@ def test_a_group_may_be_given_as_its_value():
 
 @pytest.mark.parametrize(("given", "seconds"), [("20 minutes", 1200.0), ("1h", 3600.0), (90, 90.0), (90.5, 90.5)])
 def test_durations_are_numbers_of_seconds_or_text(given: Any, seconds: float):
-    assert Settings.load(lease=given).lease == seconds
+    assert Settings.load(keep={"lease": given}).keep.lease == seconds
 
 
 def test_one_instance_type_is_a_list_of_one():
@@ -180,7 +203,8 @@ def test_one_debian_package_is_a_list_of_one():
 
 def test_tags_are_text_and_replace_those_of_the_configuration():
     with dask.config.set({"starburst.tags": {"team": "x"}}):
-        assert Settings.load(tags={"cost-center": 7}).tags == {"cost-center": "7"}
+        given: dict[str, Any] = {"tags": {"cost-center": 7}}
+        assert Settings.load(**given).tags == {"cost-center": "7"}
 
 
 # -- values that cannot work ----------------------------------------------------------------------
@@ -191,7 +215,7 @@ BAD: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"cloud": "gcp"}, ("cloud='gcp'", "give one of 'local'")),
     ({"arch": "arm46"}, ("arch='arm46'", "'arm64', 'x86_64'", "Did you mean 'arm64'?")),
     ({"arch": "amd64"}, ("arch='amd64'", "give one of 'arm64', 'x86_64'")),
-    ({"spot_policy": "ondemand"}, ("spot_policy='ondemand'", "Did you mean 'on-demand'?")),
+    ({"spot": {"policy": "ondemand"}}, ("spot.policy='ondemand'", "Did you mean 'on-demand'?")),
     ({"n_workers": -1}, ("n_workers=-1", "give 0 or more")),
     ({"n_workers": 2.5}, ("n_workers=2.5", "whole number")),
     ({"n_workers": "many"}, ("n_workers='many'", "whole number")),
@@ -210,12 +234,12 @@ BAD: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"scheduler": {"prt": 1}}, ("scheduler.prt is not a setting", "did you mean scheduler.port?")),
     ({"storage": {"volume_size": 4}}, ("storage.volume_size=4", "30 to 16384")),
     ({"storage": {"volume_size": 20_000}}, ("storage.volume_size=20000", "30 to 16384")),
-    ({"lease": 30}, ("lease=30", "at least 60 s")),
-    ({"lease": "soon"}, ("lease='soon'", "'20 minutes'")),
-    ({"warm_timeout": -1}, ("warm_timeout=-1", "'20 minutes'")),
-    ({"stopped": 1}, ("stopped is not a setting anymore", "give warm=")),
-    ({"idle_timeout": 0}, ("idle_timeout=0", "null means never")),
-    ({"no_client_timeout": 0}, ("no_client_timeout=0", "null means never")),
+    ({"keep": {"lease": 30}}, ("keep.lease=30", "at least 60 s")),
+    ({"keep": {"lease": "soon"}}, ("keep.lease='soon'", "'20 minutes'")),
+    ({"keep": {"warm_timeout": -1}}, ("keep.warm_timeout=-1", "'20 minutes'")),
+    ({"stopped": 1}, ("stopped is not a setting anymore", "give keep={'warm'")),
+    ({"keep": {"idle_timeout": 0}}, ("keep.idle_timeout=0", "null means never")),
+    ({"keep": {"no_client_timeout": 0}}, ("keep.no_client_timeout=0", "null means never")),
     ({"timeouts": {"capacity": "later"}}, ("timeouts.capacity='later'", "'20 minutes'")),
     ({"timeouts": {"conect": 3}}, ("timeouts.conect is not a setting", "did you mean timeouts.connect?")),
     ({"network": {"caller": "0.0.0.0/0"}}, ("network.caller='0.0.0.0/0'", "'203.0.113.7/32'")),
@@ -281,11 +305,108 @@ def _hyphens(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_the_schema_and_the_settings_know_the_same_log_retentions():
-    storage = SCHEMA["properties"]["starburst"]["properties"]["storage"]["properties"]
-    assert tuple(storage["log-retention"]["enum"]) == LOG_RETENTIONS
-
-
 def test_an_unknown_setting_in_the_configuration_is_named():
     with dask.config.set({"starburst.instance-type": "c7g.large"}):
         assert refusal() == "instance_type is not a setting; did you mean instance_types?"
+
+
+# -- old names ------------------------------------------------------------------------------------
+
+#: Each old name with a value, and how it is typed now.
+OLD: list[tuple[str, Any, str]] = [
+    ("spot_policy", "on-demand", "spot={'policy': 'on-demand'}"),
+    ("spot_notices", False, "spot={'notices': False}"),
+    ("on_rebalance", "ignore", "spot={'on_rebalance': 'ignore'}"),
+    ("max_hourly_cost", 2.5, "money={'max_hourly_cost': 2.5}"),
+    ("max_total_cost", 20.0, "money={'max_total_cost': 20.0}"),
+    ("cost_alert_threshold", 1.0, "money={'cost_alert_threshold': 1.0}"),
+    ("idle_timeout", None, "keep={'idle_timeout': None}"),
+    ("no_client_timeout", "1 hour", "keep={'no_client_timeout': '1 hour'}"),
+    ("warm", 3, "keep={'warm': 3}"),
+    ("warm_timeout", "10 minutes", "keep={'warm_timeout': '10 minutes'}"),
+    ("lease", "1 hour", "keep={'lease': '1 hour'}"),
+    ("ecr_image_ttl_days", 5, "build={'image_ttl_days': 5}"),
+]
+
+
+@pytest.mark.parametrize(("old", "value", "now"), OLD, ids=[old for old, _, _ in OLD])
+def test_an_old_name_works_with_one_warning_that_shows_the_new_one(old: str, value: Any, now: str):
+    with pytest.warns(FutureWarning, match=f"{old} has moved; give {re.escape(now)} instead") as caught:
+        settings = Settings.load(**{old: value})
+    assert [warning.filename for warning in caught] == [__file__]
+    assert settings == Settings.load(**eval(f"dict({now})"))  # what the warning says, typed
+    assert settings != Settings.load()
+
+
+@pytest.mark.parametrize(("old", "value", "now"), OLD, ids=[old for old, _, _ in OLD])
+def test_an_old_name_works_in_the_configuration_with_one_warning(old: str, value: Any, now: str):
+    group, key = re.findall(r"^(\w+)={'(\w+)'", now)[0]
+    path = f"starburst.{group}.{key}".replace("_", "-")
+    with (
+        dask.config.set({f"starburst.{old.replace('_', '-')}": value}),
+        pytest.warns(FutureWarning, match=f"has moved; give {path} instead") as caught,
+    ):
+        settings = Settings.load()
+    assert len(caught) == 1
+    assert settings == Settings.load(**eval(f"dict({now})"))
+
+
+def test_several_old_names_are_one_warning():
+    given: dict[str, Any] = {"idle_timeout": 60, "warm": 2, "spot_policy": "on-demand"}
+    with pytest.warns(FutureWarning) as caught:
+        quote(cloud="local", region="us-east-1", **given)
+    assert [warning.filename for warning in caught if warning.category is FutureWarning] == [__file__]
+    text = str(caught[0].message)
+    assert "spot={'policy': 'on-demand'}, keep={'idle_timeout': 60, 'warm': 2}" in text
+
+
+def test_a_setting_that_is_given_by_both_names_needs_one_value():
+    text = refusal(idle_timeout=60, keep={"idle-timeout": 90})
+    assert text == "idle_timeout=60 and keep={'idle_timeout': 90} are the same setting; give only the second."
+    with dask.config.set({"starburst.idle-timeout": 60, "starburst.keep.idle-timeout": 90}):
+        assert refusal() == text
+    given: dict[str, Any] = {"idle_timeout": 60, "keep": {"idle_timeout": 60, "warm": 1}}
+    with pytest.warns(FutureWarning):
+        assert Settings.load(**given).keep == KeepSettings(idle_timeout=60.0, warm=1)
+
+
+def test_an_argument_goes_over_an_old_name_in_the_configuration():
+    with dask.config.set({"starburst.idle-timeout": 60}), pytest.warns(FutureWarning):
+        assert Settings.load(keep={"idle_timeout": 90}).keep.idle_timeout == 90.0
+
+
+# -- groups with names of the user's own ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A shelf of a library."""
+
+    books: int = setting(3, Whole(), "The number of books.")
+    worker: WorkerShape = group(WorkerShape, "{'nthreads': 4}")
+
+
+@dataclass(frozen=True)
+class Library:
+    """Shelves by name."""
+
+    shelves: Mapping[str, Shelf] = groups_by_name(Shelf, "{'books': 9}", "The shelves.")
+
+
+def test_a_setting_may_be_a_mapping_of_names_to_groups():
+    library = build(Library, {"shelves": {"tall-one": {"books": 9, "worker": {"memory-limit": "1 GiB"}}, "low": {}}})
+    assert library.shelves == {"tall-one": Shelf(9, WorkerShape(None, 2**30)), "low": Shelf()}
+
+
+@pytest.mark.parametrize(
+    ("shelves", "holds"),
+    [
+        (4, "shelves=4 must be a mapping of its settings, such as {'big': {'books': 9}}"),
+        ({"tall": 4}, "shelves.tall=4 must be a mapping of its settings, such as {'books': 9}"),
+        ({"tall": {"books": -1}}, "shelves.tall.books=-1 is negative"),
+        ({"tall": {"boks": 1}}, "shelves.tall.boks is not a setting; did you mean shelves.tall.books?"),
+    ],
+)
+def test_an_invalid_value_below_a_name_is_an_error_with_its_path(shelves: Any, holds: str):
+    with pytest.raises(BadArgument, match=re.escape(holds)):
+        build(Library, {"shelves": shelves})

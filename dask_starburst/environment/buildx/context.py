@@ -15,7 +15,7 @@ from dask_starburst.environment.build.interface import Order
 from dask_starburst.environment.resolve.lock import UV_PLATFORMS
 from dask_starburst.environment.tools import uv
 from dask_starburst.errors import BadArgument, ImageError
-from dask_starburst.settings.checks import DEBIAN_PACKAGE
+from dask_starburst.settings.names import DEBIAN_PACKAGE
 
 #: The first stage without a user's Dockerfile.
 _OURS = "ARG BASE\nFROM ${BASE} AS starburst-base\n"

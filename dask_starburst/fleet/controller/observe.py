@@ -163,7 +163,7 @@ class Observer:
             raise LeaseExpired(
                 f"Auto Scaling group {closed[0]} is closed: its lease expired because neither this computer"
                 " (it slept, or had no network) nor the scheduler renewed it, or a user stopped the pool. Start a"
-                " new cluster; a longer lease= survives longer sleep."
+                " new cluster; a longer keep.lease survives longer sleep."
             )
 
     def _group(self, seen: autoscaling.GroupSeen) -> ScalingGroup:

@@ -73,7 +73,7 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
 
 
 async def _network(aws: AWS, settings: Settings, types: tuple[str, ...], tags: dict[str, str]) -> tuple[Zone, str]:
-    spot = any((group.spot_policy or settings.spot_policy) != "on-demand" for group in settings.groups.values())
+    spot = any((group.policy or settings.spot.policy) != "on-demand" for group in settings.groups.values())
     count = settings.n_workers or settings.adaptive.maximum
     subnet = await placement.choose_subnet(aws, settings.network.subnet, types, spot=spot, count=count)
     group = await ec2.ensure_security_group(aws, subnet.vpc, NAMESPACE, "Dask workers among themselves", tags)

@@ -46,7 +46,7 @@ class Lease:
             raise LeaseExpired(
                 "the lease expired: this computer slept or had no network for longer than"
                 f" {self.length:g} s, and the scheduler did not renew it either. AWS has emptied the pool;"
-                " start a new cluster. A longer lease= survives longer sleep."
+                " start a new cluster. A longer keep.lease survives longer sleep."
             )
         if self.until - now > self.length * (1 - 1 / _RENEWALS):
             return False

@@ -70,7 +70,7 @@ def idle_bill(kept: Kept) -> tuple[IdleRow, ...]:
             _size(kept.image_bytes, images),
             USD_PER_GB_MONTH,
             None if kept.image_bytes is None else monthly_cost(kept.image_bytes),
-            "`starburst image prune`; ecr_image_ttl_days deletes unused ones",
+            "`starburst image prune`; build.image_ttl_days deletes unused ones",
         ),
         IdleRow(
             "logs in CloudWatch",

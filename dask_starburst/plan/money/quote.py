@@ -74,6 +74,8 @@ class Quote:
     at_most : float
         Cost if AWS launches the most expensive allowed type for each worker, on demand if that is allowed.
     least : float
+        Cost without workers: the scheduler alone.
+    without_load : float
         Cost without load: the scheduler, spare instances, and the workers of groups that do not adapt.
     caps : Caps
         Cost caps.
@@ -94,6 +96,7 @@ class Quote:
     lines: tuple[Line, ...]
     at_most: float
     least: float
+    without_load: float
     caps: Caps = field(default_factory=Caps)
     facts: tuple[str, ...] = ()
     refusal: str = ""
@@ -143,7 +146,7 @@ def compute_quote(
     head = prices[spec.head, Market.ON_DEMAND]
     volume = EBS_GP3_GB_MONTH * spec.volume_gb / HOURS_A_MONTH
     extra = PUBLIC_IPV4_HOUR + volume
-    least = highest = head.usd_per_hour + extra
+    least = without_load = highest = head.usd_per_hour + extra
     lines, instances = [Line("scheduler", 1, f"{spec.head}, on demand", head.usd_per_hour, head)], 1
     for group in spec.groups:
         price, count = prices[group.types[0], group.markets[0]], group.workers + group.spares
@@ -153,7 +156,7 @@ def compute_quote(
             Line(f"spare instances{own}", group.spares, kind, group.spares * price.usd_per_hour, price),
         ]
         instances += count
-        least += (group.spares if group.adaptive else count) * (price.usd_per_hour + extra)
+        without_load += (group.spares if group.adaptive else count) * (price.usd_per_hour + extra)
         most = max(prices[name, market].usd_per_hour for name in group.types for market in group.markets)
         highest += count * (most + extra)
     lines += [
@@ -166,6 +169,7 @@ def compute_quote(
         lines=tuple(line for line in lines if line.count),
         at_most=highest,
         least=least,
+        without_load=without_load,
         caps=caps or Caps(),
         facts=tuple(facts),
         refusal=refusal,
@@ -197,7 +201,7 @@ def sentences(quote: Quote) -> list[str]:
     if quote.spec.adaptive:
         stays = "the scheduler" if quote.spec.all_adaptive else "the scheduler and the workers that stay"
         texts.append(
-            f"The cluster is adaptive: without load it costs ${quote.least:.4f} an hour, for {stays}, until"
+            f"The cluster is adaptive: without load it costs ${quote.without_load:.4f} an hour, for {stays}, until"
             " idle_timeout closes it."
         )
     if quote.fargate is not None:
@@ -233,7 +237,8 @@ def _caps(quote: Quote) -> list[str]:
         "cost_alert_threshold": (quote.caps.alert, "an hour"),
     }
     given = [f"{name}: ${usd:g} {per}" for name, (usd, per) in caps.items() if usd is not None]
-    return [f"Caps: {', '.join(given)}."] if given else ["No caps are set; set max_hourly_cost or max_total_cost."]
+    none = "No caps are set; set money.max_hourly_cost or money.max_total_cost."
+    return [f"Caps: {', '.join(given)}." if given else none]
 
 
 def _idle(quote: Quote) -> str:
