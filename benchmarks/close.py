@@ -112,13 +112,14 @@ async def close_played(local: LocalAWS, workers: int) -> dict[str, Any]:
         max_workers=max(500, workers),
         network={"caller": "127.0.0.1/32"},
     )
-    aws, events = AWS(endpoint_url=local.endpoint_url, session=local.session()), EventLog()
+    aws = AWS(endpoint_url=local.endpoint_url, session=local.session())
+    events = EventLog(now=aws.now)
     plan = blueprint(settings, "{}")
     book = PriceBook(aws.region, now=aws.now)
     ledger = Ledger(book, settings.storage.volume_size, simulated=True)
     events.listen(ledger.note)
     updater = LedgerUpdater(aws, book, ledger)
-    session, dask = Session(aws, plan, events, ledger), StandIn(local)
+    session, dask = Session(aws, plan, events.emit, ledger), StandIn(local)
     watch = asyncio.ensure_future(dask.watch())
     try:
         await updater.begin()

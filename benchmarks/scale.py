@@ -44,7 +44,7 @@ from typing import Any
 from benchmarks.stand_in import StandIn
 from dask_starburst import StarburstCluster
 from dask_starburst.aws.session import AWS
-from dask_starburst.events import EventLog
+from dask_starburst.events import CapacityRequested, EventLog, InstanceLaunched, WorkerReady
 from dask_starburst.fleet.blueprint import blueprint
 from dask_starburst.fleet.controller.loop import Fleet
 from dask_starburst.fleet.session import Session
@@ -103,12 +103,12 @@ class Run:
 
     def result(self, left: int) -> dict[str, Any]:
         """Return all figures."""
-        orders = [e.time for e in self.events if e.kind == "capacity-requested" and e.subject == self.group]
+        orders = [e.time for e in self.events if isinstance(e, CapacityRequested) and e.placement == self.group]
         last, launches = self._launched()
         late = orders[0] - self.requested
         ends = [t["started_at"] - (t["created_at"] - t["connected_at"]) - late for t in last.values()]
         ideal = max(ends) - self.requested
-        launched = [e.time for e in self.events if e.kind == "instance-launched" and e.facts["group"] == self.group]
+        launched = [e.time for e in self.events if isinstance(e, InstanceLaunched) and e.placement == self.group]
         launching = max(launched) - min(launched)
         ours = self.ready - self.requested - ideal
         seconds = {name: round(s, 1) for name, s in self.seconds.items()}
@@ -131,7 +131,7 @@ class Run:
         }
 
     def _joining(self, last: dict[Name, dict[str, Any]]) -> dict[str, float]:
-        ready = {e.subject: e.time for e in self.events if e.kind == "worker-ready"}
+        ready = {e.name: e.time for e in self.events if isinstance(e, WorkerReady)}
         took = [ready[name] - task["started_at"] for name, task in last.items()]
         return {"median": round(median(took), 1), "longest": round(max(took), 1)}
 
@@ -196,7 +196,8 @@ async def run_played(run: Run) -> int:
         network={"caller": "127.0.0.1/32"},
     )
     aws = AWS(endpoint_url=local.endpoint_url, session=local.session())
-    session, dask = Session(aws, blueprint(settings, "{}"), run.events), StandIn(local)
+    run.events.now = aws.now
+    session, dask = Session(aws, blueprint(settings, "{}"), run.events.emit), StandIn(local)
     watch = asyncio.ensure_future(dask.watch())
     names, run.group = list(range(workers)), session.worker_group
     try:

@@ -18,7 +18,8 @@ from distributed.versions import get_versions
 from dask_starburst import cancellation
 from dask_starburst.cluster.ownership import OwnedCluster
 from dask_starburst.errors import StarburstError, VersionMismatch
-from dask_starburst.events import Event, EventLog
+from dask_starburst.events.cluster import AdaptiveStopped, ClusterClosed, WaitExceedsMaximum
+from dask_starburst.events.stream import EventLog
 from dask_starburst.plan.loop.scaling import first_to_go
 from dask_starburst.settings import Settings, check_names
 
@@ -67,7 +68,7 @@ class CloudCluster(OwnedCluster):
         self.new_spec["options"]["fleet"] = await self._launch()
         await SpecCluster._start(self)
         await self._check_versions()
-        await self._hooks.ready(self, self._hook_failed)
+        await self._hooks.ready(self)
         if self.settings.n_workers is None and not self._sized:
             self.adapt()
 
@@ -76,7 +77,8 @@ class CloudCluster(OwnedCluster):
         from dask_starburst.hooks import Launch
 
         self._cloud = await open_cloud(self.settings)
-        launch = Launch(self._cloud.settings, self._cloud.aws, self._cloud.simulated, self._emit)
+        self.events.now = self._cloud.aws.now
+        launch = Launch(self._cloud.settings, self._cloud.aws, self._cloud.simulated, self.events.emit)
         try:
             await self._hooks.before_launch(launch)
             return await self._launch_as(launch)
@@ -93,7 +95,8 @@ class CloudCluster(OwnedCluster):
         self.settings = settings = launch.settings
         check_names(settings)  # a hook may have changed them
         ledger = await self._open_books(self._cloud)
-        self._session = Session(self._cloud.aws, replace(self._blueprint, settings=settings), self.events, ledger)
+        blueprint = replace(self._blueprint, settings=settings)
+        self._session = Session(self._cloud.aws, blueprint, self.events.emit, ledger)
         fleet = await self._session.start(DaskSchedulerClient(self), self.worker_spec, launch.image)
         self.settings = replace(settings, image=self._session.image)
         fleet.on_fatal = self._on_fatal
@@ -146,7 +149,7 @@ class CloudCluster(OwnedCluster):
         if self._session is not None and self._session.lease is not None:
             self._session.lease.closing = True
         if ready:
-            await self._attempt("the hooks", self._hooks.close(self, self._hook_failed))
+            await self._attempt("the hooks", self._hooks.close(self))
         if self._fleet is not None:
             await self._attempt("the final report of the scheduler", self._fleet.budget.final_report())
             await self._attempt("the loop", self._fleet.stop())  # it would treat the shutdown as losses
@@ -191,19 +194,13 @@ class CloudCluster(OwnedCluster):
     def _fatal(self) -> StarburstError | None:
         return self._fleet.error if self._fleet is not None else None
 
-    def _emit(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
-        assert self._cloud is not None
-        self.events.emit(Event(self._cloud.aws.now(), kind, subject, message, level, facts))
-
-    def _hook_failed(self, message: str) -> None:
-        self._emit("hook-failed", self.name, message, logging.WARNING)
-
     async def _emit_closed(self) -> None:
         if self._ledger_updater is not None:
             await self._ledger_updater.close()
         if self._session is not None:
             self._keep_record(self._session)
-        self._emit("cluster-closed", self.name, f"cluster {self.name} is closed; it cost {self.cost}")
+        cost = self.cost
+        self.events.emit(ClusterClosed(cluster=self.name, usd=cost.usd, cost=str(cost)))
 
     def _keep_record(self, session: Session) -> None:
         from dask_starburst.cost.record import record_of, save_record
@@ -276,10 +273,7 @@ class CloudCluster(OwnedCluster):
 
     def _warn_of_waiting(self, n_workers: int) -> None:
         if self._adapts and n_workers > self._adaptive.maximum:
-            most = self._adaptive.maximum
-            text = f"wait_for_workers({n_workers}) waits for more workers than adaptive scaling allows: maximum={most}."
-            text += f" Call adapt(maximum={n_workers}) or scale({n_workers})"
-            self._emit("wait-exceeds-maximum", self.name, text, logging.WARNING)
+            self.events.emit(WaitExceedsMaximum(cluster=self.name, n=n_workers, maximum=self._adaptive.maximum))
 
     # -- scaling --------------------------------------------------------------------------------
 
@@ -300,8 +294,7 @@ class CloudCluster(OwnedCluster):
             least, most = self._adaptive.minimum, self._adaptive.maximum
             self._adaptive.stop(reason=f"scale({n})")
             if self._cloud is not None:
-                text = f"scale({n}) stops adaptive scaling ({least} to {most} workers); adapt() starts it again"
-                self._emit("adaptive-stopped", self.name, text)
+                self.events.emit(AdaptiveStopped(cluster=self.name, n=n, minimum=least, maximum=most))
 
     def _cancel_surplus(self, surplus: int) -> None:
         """Cancel requests for workers that are not up, in order; SpecCluster would do it in no order."""

@@ -13,7 +13,7 @@ from distributed.utils import Log, Logs
 from dask_starburst.cluster.adaptive import CloudAdaptive, adapting, check_keywords, mark_calls, with_patience
 from dask_starburst.cluster.lifecycle import CloudCluster
 from dask_starburst.cluster.processes import SchedulerTask, WorkerTask
-from dask_starburst.events import EventLog, show_progress
+from dask_starburst.events.stream import EventLog, show_progress
 from dask_starburst.plan.loop.adaptive import Patience
 from dask_starburst.plan.loop.scaling import BOUNDS, Shape, bounds, workers_requested
 from dask_starburst.settings import UNSET, Settings, check_count

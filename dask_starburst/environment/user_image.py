@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 from dask_starburst.aws import ecr
@@ -12,7 +11,8 @@ from dask_starburst.environment.registry.client import Registry
 from dask_starburst.environment.registry.docker_credentials import stored_credentials
 from dask_starburst.environment.registry.documents import Manifest, Reference, manifests_of, platform_of, read_document
 from dask_starburst.errors import BadArgument, RegistryUnavailable
-from dask_starburst.hooks import Tell
+from dask_starburst.events.image import ImageUnchecked
+from dask_starburst.events.stream import Emit
 from dask_starburst.plan.images.recipe import PLATFORMS
 
 #: Timeouts in seconds for each response and for the whole check, after which the image is used without a check. There
@@ -21,7 +21,7 @@ _TIMEOUT_SECONDS = 5.0
 _TOTAL_SECONDS = 10.0
 
 
-async def check(aws: AWS, image: str, arch: str, tell: Tell) -> str:
+async def check(aws: AWS, image: str, arch: str, emit: Emit) -> str:
     """Return the image by digest, if it exists and supports the architecture.
 
     The digest keeps later workers identical to the first ones, even if the tag moves.
@@ -34,7 +34,7 @@ async def check(aws: AWS, image: str, arch: str, tell: Tell) -> str:
         An image name, as docker accepts it.
     arch : {"arm64", "x86_64"}
         The architecture of the instances.
-    tell : callable
+    emit : callable
         Receives a warning when the check was not possible: a registry that is unreachable from here may be reachable
         from AWS.
 
@@ -51,7 +51,7 @@ async def check(aws: AWS, image: str, arch: str, tell: Tell) -> str:
             manifest, there = await _fetch_manifest(aws, reference)
     except (RegistryUnavailable, TimeoutError) as error:
         why = str(error) or f"{reference.host} did not answer within {_TOTAL_SECONDS:g} s."
-        tell("image-unchecked", image, f"the image {image} is used without a check: {why}", logging.WARNING)
+        emit(ImageUnchecked(image=image, why=why))
         return image
     if PLATFORMS[arch] not in there:
         other = next((name for name, platform in PLATFORMS.items() if platform in there), None)

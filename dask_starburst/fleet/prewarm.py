@@ -57,9 +57,7 @@ async def prewarm(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, 
     session = uuid.uuid4().hex
 
     def check(name: str) -> None:
-        preflight.check(
-            quotas, blueprint.request(workers), name, lambda kind, subject, message, *_, **__: report(message)
-        )
+        preflight.check(quotas, blueprint.request(workers), name, lambda event: report(event.message))
 
     pool = await _check_out(aws, blueprint, account, session, workers, seconds, check)
     try:

@@ -8,7 +8,14 @@ from dask_starburst.catalog import Price
 from dask_starburst.catalog.prices import Kind
 from dask_starburst.cost import Ledger
 from dask_starburst.errors import PriceUnknown
-from dask_starburst.events import Event
+from dask_starburst.events import (
+    Event,
+    InstanceLaunched,
+    InstanceTerminated,
+    SpotInterruption,
+    WorkerReady,
+    WorkerStopped,
+)
 
 HOUR = 3600.0
 
@@ -154,13 +161,13 @@ def test_spot_that_aws_interrupts_in_its_first_hour_is_free_but_for_address_and_
 
 def test_time_is_split_by_cause():
     ledger = Ledger(Market(0.1))
-    happened = [
-        Event(0, "instance-launched", "i-0", "", facts={"type": "m7g.medium", "market": "on-demand", "group": "head"}),
-        Event(0, "instance-launched", "i-1", "", facts={"type": "c7g.xlarge", "market": "spot", "group": "spot"}),
-        Event(100, "worker-ready", "0", "", facts={"instance": "i-1"}),
-        Event(700, "spot-interruption", "0", "", facts={"instance": "i-1"}),
-        Event(750, "worker-stopped", "0", "", facts={"instance": "i-1"}),
-        Event(800, "instance-terminated", "i-1", ""),
+    happened: list[Event] = [
+        InstanceLaunched(time=0, instance="i-0", type="m7g.medium", market="on-demand", placement="head"),
+        InstanceLaunched(time=0, instance="i-1", type="c7g.xlarge", market="spot", placement="spot"),
+        WorkerReady(time=100, name="0", instance="i-1", seconds=5.0),
+        SpotInterruption(time=700, name="0", instance="i-1", type="c7g.xlarge", seconds=120.0, replaced=True),
+        WorkerStopped(time=750, name="0", instance="i-1"),
+        InstanceTerminated(time=800, instance="i-1"),
     ]
     for event in happened:
         ledger.note(event)

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from dask_starburst.aws import autoscaling, ecs, faults
 from dask_starburst.errors import AWSUnavailable, StarburstError
+from dask_starburst.events.capacity import CapacityRequested, LaunchFailed, TypesChosen
+from dask_starburst.events.cluster import DaskError
+from dask_starburst.events.instances import InstanceConnected, InstanceGivenUp, InstanceLaunched, InstanceTerminated
+from dask_starburst.events.workers import TaskRefused
 from dask_starburst.fleet.controller import explain, observe
 from dask_starburst.plan.loop.state import (
-    HEAD,
     Action,
     Forget,
     Instance,
@@ -106,12 +109,10 @@ class Executor:
         match action:
             case SetDesired(group, desired):
                 await pool.set_desired(group, desired)
-                text = f"group {group}: requested {desired} instance{'' if desired == 1 else 's'}"
-                self._fleet.emit("capacity-requested", group, text, desired=desired)
+                self._fleet.emit(CapacityRequested(placement=group, desired=desired))
             case SetTypes(group, types):
                 await pool.set_types(group, types)
-                text = f"group {group}: launching only {', '.join(types)} from now on"
-                self._fleet.emit("types-chosen", group, text, logging.DEBUG, types=types)
+                self._fleet.emit(TypesChosen(placement=group, types=types))
             case StopTask(task, reason):
                 await ecs.stop_task(pool.aws, pool.name, task, reason)
             case Retire(worker):
@@ -125,7 +126,7 @@ class Executor:
         try:
             await work
         except Exception as error:  # noqa: BLE001 -- Dask passes on whatever its own handlers raise
-            fleet.emit("dask-error", fleet.pool.name, f"{action} failed: {error!r}", logging.WARNING)
+            fleet.emit(DaskError(pool=fleet.pool.name, action=str(action), error=repr(error)))
         fleet.observed = observe.clear_in_flight(fleet.observed, {action})
         fleet.wake()
 
@@ -134,8 +135,8 @@ class Executor:
         pool = self._fleet.pool
         for action in batch:
             if action.reason:
-                text = explain.instance_given_up(self._fleet.observed.instances[action.instance], action.reason)
-                self._fleet.emit("instance-given-up", action.instance, text, logging.WARNING)
+                one = self._fleet.observed.instances[action.instance]
+                self._fleet.emit(InstanceGivenUp(instance=one.id, type=one.type, reason=action.reason, seen=one.seen))
         try:
             name = pool.names.group(batch[0].group)
             await autoscaling.terminate(pool.aws, name, [action.instance for action in batch])
@@ -189,8 +190,7 @@ class Executor:
     def _refused(self, worker: Worker, why: str, *, passing: bool) -> None:
         reason = f"ECS refused its task: {why}"
         if worker.reason != reason:  # the same answer to each attempt is emitted once
-            text = f"{'the scheduler' if worker.group == HEAD else f'worker {worker.name}'} waits: {reason}; retrying"
-            self._fleet.emit("task-refused", worker.name, text, logging.INFO if passing else logging.WARNING)
+            self._fleet.emit(TaskRefused(name=worker.name, reason=reason, passing=passing))
         self._fleet.workers[worker.name] = refused(worker, reason, passing=passing)
 
     def _remember(self, process: Worker) -> None:
@@ -215,21 +215,19 @@ class Executor:
         for refusal in after.refusals:
             if (refusal.group, refusal.type, refusal.text) not in known:
                 text = explain.launch_refused(refusal, after.groups.get(refusal.group), after.refusals)
-                facts = {"type": refusal.type, "why": refusal.kind}
-                self._fleet.emit("launch-failed", refusal.group, text, logging.WARNING, **facts)
+                failed = LaunchFailed(placement=refusal.group, type=refusal.type, why=refusal.kind, text=text)
+                self._fleet.emit(failed)
 
     def _compare_instance(self, old: Instance | None, new: Instance) -> None:
         emit = self._fleet.emit
         if old is None and not new.terminating:
             market = "spot" if new.group == "spot" else "on-demand"
-            state = "is warm and ready for a task" if new.connected else "is booting"
-            text = f"instance {new.id} ({new.type}, {market}) {state}"
-            emit("instance-launched", new.id, text, type=new.type, market=market, group=new.group)
+            warm, where = new.connected, new.group
+            emit(InstanceLaunched(instance=new.id, type=new.type, market=market, placement=where, warm=warm))
         if new.connected and old is not None and not old.seen:
-            text = f"instance {new.id} is ready for {'the scheduler' if new.group == HEAD else 'a worker'}"
-            emit("instance-connected", new.id, text)
+            emit(InstanceConnected(instance=new.id, placement=new.group))
         if old is not None and new.terminating and not old.terminating:
             self._terminated(new)
 
     def _terminated(self, instance: Instance) -> None:
-        self._fleet.emit("instance-terminated", instance.id, f"instance {instance.id} is terminated")
+        self._fleet.emit(InstanceTerminated(instance=instance.id))

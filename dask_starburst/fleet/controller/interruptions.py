@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from dask.utils import format_bytes
 
+from dask_starburst.events.spot import SpotInterruption, SpotRebalance, WorkerLeaving, WorkerMovesBack
+from dask_starburst.events.workers import WorkerRetired
 from dask_starburst.plan.loop.interruptions import Notice, Outcome, Succession, outcome, to_move_back
 from dask_starburst.plan.loop.offerings import REFUSAL_TTL, Refusal
 from dask_starburst.plan.loop.state import Instance, Limits, Name, Worker, WorkerState
@@ -22,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds before the scheduler is asked again after a lost response.
 _PAUSE = 1.0
-_THEN = "it transfers its data and is replaced"
 
 
 class InterruptionsClient(Protocol):
@@ -140,16 +141,14 @@ class Interruptions:
     async def _retired(self, worker: Worker, stays: bool) -> None:
         """Cancel the request of a worker that the user retired with ``retire_workers``, as a LocalCluster does."""
         if stays:
-            text = f"worker {worker.name} was retired by retire_workers(); not replacing it until scale() or adapt()"
-            self.fleet.emit("worker-retired", worker.name, text)
+            self.fleet.emit(WorkerRetired(name=worker.name))
             await self.dask.withdraw(worker.name)
 
     async def _rebalance(self, worker: Worker, instance: Instance | None) -> None:
         self.counts.rebalances += 1
         ignored = self.on_rebalance == "ignore"
-        then = "ignored, because of on_rebalance" if ignored else "replacing it before it is retired"
-        text = f"worker {worker.name} has a rebalance recommendation for {_place(instance)}: {then}"
-        self.fleet.emit("spot-rebalance", worker.name, text, logging.INFO if ignored else logging.WARNING)
+        where, kind = _place(instance)
+        self.fleet.emit(SpotRebalance(name=worker.name, instance=where, type=kind, ignored=ignored))
         if not ignored:
             self._avoid(instance, "a rebalance recommendation")
             await self._start_succession(worker, None)
@@ -161,10 +160,11 @@ class Interruptions:
         self._interrupted_launches.add((worker.name, worker.launch))
         self.counts.interruptions += 1
         self._avoid(instance, "a Spot interruption")
-        what = f"Spot interruption of {_place(instance)} in {notice.seconds or 0:.0f} s"
-        text = f"worker {worker.name} is leaving: {what}; {_THEN if stays else 'it is retiring already'}"
-        where = instance.id if instance is not None else ""
-        self.fleet.emit("spot-interruption", worker.name, text, logging.WARNING, instance=where)
+        where, kind = _place(instance)
+        event = SpotInterruption(
+            name=worker.name, instance=where, type=kind, seconds=notice.seconds or 0.0, replaced=stays
+        )
+        self.fleet.emit(event)
 
     async def _replace_leaving(self, worker: Worker, instance: Instance | None, notice: Notice) -> None:
         fleet, now = self.fleet, self.fleet.pool.aws.now()
@@ -173,9 +173,8 @@ class Interruptions:
         # The scheduler retires it. It is not requested any more, so that another notice does not replace it again.
         fleet.workers[worker.name] = replace(worker, requested=False, notice=now + (notice.seconds or 0.0))
         if notice.kind != "interruption":
-            text = f"worker {worker.name} is leaving: {_place(instance)} is drained or stopped; {_THEN}"
-            where = instance.id if instance is not None else ""
-            fleet.emit("worker-leaving", worker.name, text, logging.WARNING, instance=where)
+            where, kind = _place(instance)
+            fleet.emit(WorkerLeaving(name=worker.name, instance=where, type=kind))
         new = await self.dask.replace(worker.name)
         self._gaps[new] = (worker.name, None)
 
@@ -220,8 +219,7 @@ class Interruptions:
                     self._announced.add((worker.name, worker.launch))
             if back is not None:
                 preferred = self.limits.fallback_groups[0]
-                text = f"worker {back.name} moves back to {preferred} once an instance is available there"
-                self.fleet.emit("worker-moves-back", back.name, text)
+                self.fleet.emit(WorkerMovesBack(name=back.name, placement=preferred))
                 await self._start_succession(back, preferred)
         finally:
             self._busy = False
@@ -275,5 +273,6 @@ class Interruptions:
         self.counts.recomputed = int(found.get("recomputed", 0))
 
 
-def _place(instance: Instance | None) -> str:
-    return f"{instance.id} ({instance.type})" if instance is not None else "its instance"
+def _place(instance: Instance | None) -> tuple[str, str]:
+    """Return the ID and the type of an instance; empty if it is unknown."""
+    return (instance.id, instance.type) if instance is not None else ("", "")
