@@ -9,8 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from dask.utils import format_bytes
-
 from dask_starburst.events.spot import SpotInterruption, SpotRebalance, WorkerLeaving, WorkerMovesBack
 from dask_starburst.events.workers import WorkerRetired
 from dask_starburst.plan.loop.interruptions import Notice, Outcome, Succession, outcome, to_move_back
@@ -66,15 +64,6 @@ class SpotCounts:
 
     def __bool__(self) -> bool:
         return bool(self.interruptions or self.rebalances or self.fallbacks)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.interruptions} interruptions, {format_bytes(int(self.bytes_moved))} moved,"
-            f" {self.results_lost} results lost, {self.recomputed} tasks recomputed,"
-            f" {self.seconds_lost:.0f} worker-seconds lost"
-            + (f", {self.fallbacks} workers bought on demand instead" if self.fallbacks else "")
-            + (f", {self.moved_back} moved back" if self.moved_back else "")
-        )
 
 
 @dataclass
