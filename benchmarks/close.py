@@ -99,13 +99,14 @@ def close_processes(local: LocalAWS, workers: int) -> dict[str, Any]:
 
 async def close_played(local: LocalAWS, workers: int) -> dict[str, Any]:
     """Close the parts of a cluster without Dask's."""
-    settings, events = fleet_settings(local, workers), EventLog()
+    settings = fleet_settings(local, workers)
     with account(local) as aws:
+        events = EventLog(now=aws.now)
         book = PriceBook(aws.region, now=aws.now)
         ledger = Ledger(book, settings.storage.volume_size, simulated=True)
         events.listen(ledger.note)
         updater = LedgerUpdater(aws, book, ledger)
-        session = Session(aws, blueprint(settings, "{}"), events, ledger)
+        session = Session(aws, blueprint(settings, "{}"), events.emit, ledger)
         async with StandIn(local) as dask:
             await updater.begin()
             fleet = await session.start(dask, dict.fromkeys(range(workers), DEFAULT))

@@ -142,7 +142,7 @@ class Bench:
         registry, times = Registry(self._fixtures.registry.host), []
         for _ in range(4):
             begin = time.monotonic()
-            order = plan_order(settings, lambda *what, **facts: None)
+            order = plan_order(settings, lambda event: None)
             registry.manifest("direct/0", recipe_hash(order.recipe))
             times.append(time.monotonic() - begin)
         print(f"find that nothing has changed: {', '.join(f'{t:.2f}' for t in times[1:])} s with a warm cache,")

@@ -51,7 +51,7 @@ from benchmarks.harness.cloud import (
 from benchmarks.harness.report import Table, finish
 from benchmarks.harness.stand_in import StandIn
 from dask_starburst.catalog.markets import Market
-from dask_starburst.events import EventLog
+from dask_starburst.events import CapacityRequested, EventLog, InstanceLaunched, WorkerReady
 from dask_starburst.fleet.blueprint import blueprint
 from dask_starburst.fleet.controller.loop import Fleet
 from dask_starburst.fleet.session import Session
@@ -109,12 +109,12 @@ class Run:
 
     def result(self, left: int) -> dict[str, Any]:
         """Return all figures."""
-        orders = [e.time for e in self.events if e.kind == "capacity-requested" and e.subject in WORKERS]
+        orders = [e.time for e in self.events if isinstance(e, CapacityRequested) and e.placement in WORKERS]
         last, launches = self._launched()
         late = orders[0] - self.requested
         ends = [t["started_at"] - (t["created_at"] - t["connected_at"]) - late for t in last.values()]
         ideal = max(ends) - self.requested
-        launched = [e.time for e in self.events if e.kind == "instance-launched" and e.facts["group"] == self.group]
+        launched = [e.time for e in self.events if isinstance(e, InstanceLaunched) and e.group == self.group]
         launching = max(launched) - min(launched)
         ours = self.ready - self.requested - ideal
         seconds = {name: round(s, 1) for name, s in self.seconds.items()}
@@ -137,7 +137,7 @@ class Run:
         }
 
     def _joining(self, last: dict[Name, dict[str, Any]]) -> dict[str, float]:
-        ready = {e.subject: e.time for e in self.events if e.kind == "worker-ready"}
+        ready = {e.name: e.time for e in self.events if isinstance(e, WorkerReady)}
         took = [ready[name] - task["started_at"] for name, task in last.items()]
         return {"median": round(median(took), 1), "longest": round(max(took), 1)}
 
@@ -187,8 +187,8 @@ async def run_played(run: Run) -> int:
     """Run the fleet alone; return the instances that were still billed at the end."""
     names = list(range(run.workers))
     with account(run.local) as aws:
-        session = Session(aws, blueprint(fleet_settings(run.local, run.workers), "{}"), run.events)
-        run.group = DEFAULT
+        session = Session(aws, blueprint(fleet_settings(run.local, run.workers), "{}"), run.events.emit)
+        run.events.now, run.group = aws.now, DEFAULT
         async with StandIn(run.local) as dask:
             with run.phase("start"):
                 fleet = await session.start(dask, {})

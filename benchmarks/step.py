@@ -14,14 +14,16 @@ from typing import Any
 
 from benchmarks.harness.arguments import parser
 from benchmarks.harness.report import Table, finish
+from dask_starburst.catalog.markets import Market
+from dask_starburst.plan.groups import DEFAULT, Placement
 from dask_starburst.plan.loop.reconcile import step, unconfirmed
 from dask_starburst.plan.loop.state import Instance, Limits, Observed, ScalingGroup, Task, Worker, WorkerState
 from dask_starburst.plan.loop.worker import track
-from tests.support.placements import SPOT
 
 SIZES = (100, 300, 1000, 3000, 10_000)
 NOW = 1000.0
 S = WorkerState
+SPOT = Placement(DEFAULT, Market.SPOT)
 
 
 def up(size: int) -> tuple[list[Worker], Observed]:

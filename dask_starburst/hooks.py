@@ -5,26 +5,21 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from dask_starburst import cancellation
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import BadArgument
+from dask_starburst.events.cluster import HookFailed
+from dask_starburst.events.stream import Emit
 from dask_starburst.settings import Settings
 
 #: The hook methods, in the order of their calls.
 METHODS = ("on_before_launch", "on_ready", "on_close")
 #: Timeout in seconds of ``on_ready`` and ``on_close``.
 PATIENCE = 60.0
-
-
-class Tell(Protocol):
-    """A function that emits an event of the cluster."""
-
-    def __call__(self, kind: str, subject: str, message: str, level: int = ..., **facts: Any) -> None:
-        """Emit an event; see `events.Event`."""
 
 
 @dataclass
@@ -40,8 +35,8 @@ class Launch:
         The AWS account; ``await launch.aws.call("ecr", "DescribeRepositories")``.
     simulated : bool
         Whether this is the embedded AWS.
-    tell : callable
-        ``tell(kind, subject, message, level, **facts)`` emits an event.
+    emit : callable
+        Emits an event of the cluster: a :class:`.HookMessage`, or your own dataclass derived from :class:`.Event`.
     image : asyncio.Future of str, optional
         The image to use instead of ``settings.image``. It is awaited after the account is set up and before the launch;
         an exception aborts the start.
@@ -50,7 +45,7 @@ class Launch:
     settings: Settings
     aws: AWS
     simulated: bool
-    tell: Tell
+    emit: Emit
     image: asyncio.Future[str] | None = None
 
 
@@ -93,24 +88,24 @@ class Hooks:
         for hook in self._hooks:
             await _call(hook, "on_before_launch", launch)
 
-    async def ready(self, cluster: Any, failed: Callable[[str], None]) -> None:
-        """Run ``on_ready`` of all hooks; call `failed` with a message for each one that fails."""
-        await self._run("on_ready", cluster, failed)
+    async def ready(self, cluster: Any) -> None:
+        """Run ``on_ready`` of all hooks; emit an event for each one that fails."""
+        await self._run("on_ready", cluster)
 
-    async def close(self, cluster: Any, failed: Callable[[str], None]) -> None:
+    async def close(self, cluster: Any) -> None:
         """Run ``on_close`` of all hooks, as `ready` does."""
-        await self._run("on_close", cluster, failed)
+        await self._run("on_close", cluster)
 
-    async def _run(self, method: str, cluster: Any, failed: Callable[[str], None]) -> None:
+    async def _run(self, method: str, cluster: Any) -> None:
         for hook in self._hooks:
             # A separate task: user code that catches its cancellation must not keep the cluster from closing.
             running = asyncio.ensure_future(_call(hook, method, cluster))
             try:
                 await asyncio.wait([running], timeout=PATIENCE)
-                if not running.done():
-                    failed(f"{method} of the hook {_title(hook)} failed: took longer than {PATIENCE:.0f} s")
-                elif (error := _error_of(running)) is not None:
-                    failed(f"{method} of the hook {_title(hook)} failed: {error!r}")
+                if (why := _failure_of(running)) is not None:
+                    hook_name = type(hook).__qualname__
+                    failed = HookFailed(cluster=cluster.name, hook=hook_name, method=method, error=why)
+                    cluster.events.emit(failed)
             finally:
                 await cancellation.end([running])
 
@@ -122,8 +117,12 @@ def named_hooks(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-def _error_of(ended: asyncio.Future[None]) -> BaseException | None:
-    return asyncio.CancelledError() if ended.cancelled() else ended.exception()
+def _failure_of(running: asyncio.Future[None]) -> str | None:
+    """Return why a method failed; None if it did not."""
+    if not running.done():
+        return f"took longer than {PATIENCE:.0f} s"
+    error = asyncio.CancelledError() if running.cancelled() else running.exception()
+    return None if error is None else repr(error)
 
 
 async def _call(hook: Any, method: str, argument: Any) -> None:
@@ -147,7 +146,3 @@ def _imported(name: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadArgument(f"hooks={name!r} cannot be found ({error}); give it as 'package.module:Name'.") from error
-
-
-def _title(hook: Any) -> str:
-    return type(hook).__qualname__

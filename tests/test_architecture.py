@@ -40,6 +40,7 @@ BESIDE = {
 MAY_IMPORT_LOCAL = {"local", "demo", "cli"}
 # The same order inside packages, by folder or module. What is not listed comes last.
 INSIDE = {
+    "events": ("event", "stream"),
     "plan": ("groups", "scheduler", "images", "loop", "requests", "money"),
     "environment": ("tools", "registry", "capture", "resolve", "build", "buildx"),
     "fleet": ("tls", "pool", "controller"),

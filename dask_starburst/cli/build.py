@@ -11,6 +11,7 @@ import click
 
 from dask_starburst.cli.pool import account_options, run
 from dask_starburst.environment.hook import import_image_module
+from dask_starburst.events.event import Event
 from dask_starburst.settings import ARCHITECTURES, BUILDERS, UNSET, Settings
 
 _INTERRUPTED = (
@@ -66,5 +67,5 @@ def build(
     click.echo(f"{reference}\n{time.monotonic() - begun:.1f} s in total; StarburstCluster uses it at the next launch.")
 
 
-def _say(kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
-    click.echo(message, err=level > logging.INFO)
+def _say(event: Event) -> None:
+    click.echo(event.message, err=event.level > logging.INFO)

@@ -46,9 +46,6 @@ class Cloud:
         """The default patience of adaptive scaling."""
         return _LOCAL_PATIENCE if self.simulated else Patience()
 
-    def __str__(self) -> str:
-        return f"{'the embedded AWS' if self.simulated else 'AWS'}, {self.aws.region}"
-
     async def close(self) -> None:
         """Close the connection; stop the embedded AWS if it was started here."""
         self.aws.close()

@@ -17,7 +17,8 @@ from distributed.versions import get_versions
 from dask_starburst import cancellation
 from dask_starburst.cluster.groups import GroupedCluster, is_active
 from dask_starburst.errors import StarburstError, VersionMismatch
-from dask_starburst.events import Event, EventLog
+from dask_starburst.events.cluster import AdaptiveStopped, ClusterClosed, WaitExceedsMaximum
+from dask_starburst.events.stream import EventLog
 from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.settings import Settings, check_names
 
@@ -66,7 +67,7 @@ class CloudCluster(GroupedCluster):
             spec["options"]["fleet"] = fleet
         await SpecCluster._start(self)
         await self._check_versions()
-        await self._hooks.ready(self, self._hook_failed)
+        await self._hooks.ready(self)
         for name, group in self.settings.groups.items():
             if group.n_workers is None and name not in self._sized:
                 self.adapt(group=name)
@@ -76,7 +77,8 @@ class CloudCluster(GroupedCluster):
         from dask_starburst.hooks import Launch
 
         self._cloud = await open_cloud(self.settings)
-        launch = Launch(self._cloud.settings, self._cloud.aws, self._cloud.simulated, self._emit)
+        self.events.now = self._cloud.aws.now
+        launch = Launch(self._cloud.settings, self._cloud.aws, self._cloud.simulated, self.events.emit)
         try:
             await self._hooks.before_launch(launch)
             return await self._launch_as(launch)
@@ -93,7 +95,8 @@ class CloudCluster(GroupedCluster):
         self.settings = settings = launch.settings
         check_names(settings)  # a hook may have changed them
         ledger = await self._open_books(self._cloud)
-        self._session = Session(self._cloud.aws, replace(self._blueprint, settings=settings), self.events, ledger)
+        blueprint = replace(self._blueprint, settings=settings)
+        self._session = Session(self._cloud.aws, blueprint, self.events.emit, ledger)
         workers = {name: self.group_of(name) for name in self.worker_spec}
         fleet = await self._session.start(DaskSchedulerClient(self), workers, launch.image)
         self.settings = replace(settings, image=self._session.image)
@@ -146,7 +149,7 @@ class CloudCluster(GroupedCluster):
         if self._session is not None and self._session.lease is not None:
             self._session.lease.closing = True
         if ready:
-            await self._attempt("the hooks", self._hooks.close(self, self._hook_failed))
+            await self._attempt("the hooks", self._hooks.close(self))
         if self._fleet is not None:
             await self._attempt("the final report of the scheduler", self._fleet.budget.final_report())
             await self._attempt("the loop", self._fleet.stop())  # it would treat the shutdown as losses
@@ -191,19 +194,13 @@ class CloudCluster(GroupedCluster):
     def _fatal(self) -> StarburstError | None:
         return self._fleet.error if self._fleet is not None else None
 
-    def _emit(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
-        assert self._cloud is not None
-        self.events.emit(Event(self._cloud.aws.now(), kind, subject, message, level, facts))
-
-    def _hook_failed(self, message: str) -> None:
-        self._emit("hook-failed", self.name, message, logging.WARNING)
-
     async def _emit_closed(self) -> None:
         if self._ledger_updater is not None:
             await self._ledger_updater.close()
         if self._session is not None:
             self._keep_record(self._session)
-        self._emit("cluster-closed", self.name, f"cluster {self.name} is closed; it cost {self.cost}")
+        cost = self.cost
+        self.events.emit(ClusterClosed(cluster=self.name, usd=cost.usd, cost=str(cost)))
 
     def _keep_record(self, session: Session) -> None:
         from dask_starburst.cost.record import record_of, save_record
@@ -277,11 +274,7 @@ class CloudCluster(GroupedCluster):
     def _warn_of_waiting(self, n_workers: int) -> None:
         most = self._most_workers()
         if n_workers > most:
-            text = (
-                f"wait_for_workers({n_workers}) waits for more workers than adaptive scaling allows: maximum={most:g}."
-            )
-            text += f" Call adapt(maximum={n_workers}) or scale({n_workers})"
-            self._emit("wait-exceeds-maximum", self.name, text, logging.WARNING)
+            self.events.emit(WaitExceedsMaximum(cluster=self.name, n=n_workers, maximum=most))
 
     def _end_adapting(self, group: str, n: int) -> None:
         """Stop the adaptive scaling of a group, because the user has requested `n` workers."""
@@ -289,12 +282,10 @@ class CloudCluster(GroupedCluster):
         adaptive = self._adaptives.get(group)
         if adaptive is None or not is_active(adaptive):
             return
-        said = f"scale({n})" if group == DEFAULT else f"scale({n}, group={group!r})"
-        bounds_words = f"{adaptive.minimum} to {adaptive.maximum} workers"
-        adaptive.stop(reason=said)
+        least, most, other = adaptive.minimum, adaptive.maximum, "" if group == DEFAULT else group
+        adaptive.stop(reason=f"scale({n})")
         if self._cloud is not None:
-            text = f"{said} stops adaptive scaling ({bounds_words}); adapt() starts it again"
-            self._emit("adaptive-stopped", self.name, text)
+            self.events.emit(AdaptiveStopped(cluster=self.name, n=n, minimum=least, maximum=most, group=other))
 
     def _wait_error(self, n_workers: int) -> StarburstError | None:
         if self._fleet is None:

@@ -6,7 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Unpack
+from typing import Unpack
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog import Price, fargate_rates
@@ -16,6 +16,7 @@ from dask_starburst.cost.idle_resources import idle_resources
 from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import BudgetExceeded, NoCredentials, PriceUnknown, QuotaExceeded, StarburstError
+from dask_starburst.events.event import Event
 from dask_starburst.fleet.blueprint import Blueprint, blueprint, caps_of, within_caps
 from dask_starburst.fleet.pool import preflight
 from dask_starburst.plan.money.idle import idle_bill
@@ -140,9 +141,9 @@ class _Account:
     refusals: list[str] = field(default_factory=list)
     idle: list[tuple[str, float]] = field(default_factory=list)
 
-    def emit(self, kind: str, subject: str, message: str, level: int = 0, **facts: Any) -> None:
+    def emit(self, event: Event) -> None:
         """Collect the messages that a launch would emit about quotas."""
-        self.facts.append(message.removesuffix("."))
+        self.facts.append(event.message.removesuffix("."))
 
 
 async def _account(aws: AWS, planned: Blueprint, pool: str) -> _Account:

@@ -14,7 +14,7 @@ from distributed.utils import Log, Logs, NoOpAwaitable
 from dask_starburst.cluster.adaptive import CloudAdaptive, adapting, check_keywords, mark_calls, of_group, with_patience
 from dask_starburst.cluster.lifecycle import CloudCluster
 from dask_starburst.cluster.processes import SchedulerTask, WorkerTask
-from dask_starburst.events import EventLog, show_progress
+from dask_starburst.events.stream import EventLog, show_progress
 from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.loop.adaptive import Patience
 from dask_starburst.plan.loop.scaling import BOUNDS, bounds, workers_requested

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR, Price
 from dask_starburst.catalog.markets import Market
@@ -13,7 +13,10 @@ from dask_starburst.cost.bill import Cost
 from dask_starburst.cost.instance_cost import InstanceCost
 from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.errors import PriceUnknown
-from dask_starburst.events import Event
+from dask_starburst.events.event import Event
+from dask_starburst.events.instances import InstanceLaunched, InstanceTerminated, InstanceTimestamps
+from dask_starburst.events.spot import SpotInterruption, WorkerLeaving
+from dask_starburst.events.workers import WorkerLost, WorkerReady, WorkerStopped
 from dask_starburst.plan.groups import DEFAULT, HEAD
 from dask_starburst.plan.loop.state import Name
 from dask_starburst.plan.money.budget import Caps, Rates
@@ -197,25 +200,27 @@ class Ledger:
         event : Event
             Any event of a cluster.
         """
-        facts, at, subject = event.facts, event.time, str(event.subject)
-        instance = self.instances.get(str(facts.get("instance", "")))
-        if event.kind in ("worker-stopped", "worker-lost"):
-            self._left.add(event.subject)
-        match event.kind:
-            case "instance-launched":
-                self.instance_started(subject, facts["type"], facts["market"], at, facts["group"])
-            case "instance-timestamps":
-                self.correct(subject, facts["launched"], facts["ended"], facts["zone"], facts["taken"])
-            case "instance-terminated":
-                self.instance_ended(subject, at)
-            case "worker-ready" if instance is not None:
-                self._runs_on[event.subject] = facts["instance"]
-                self._left.discard(event.subject)
-                instance.mark("up", at)
-            case "worker-stopped" | "worker-lost" if instance is not None:
-                instance.mark("idle", at)
-            case "spot-interruption" | "worker-leaving" if instance is not None:
-                instance.mark("interrupted", at)
+        at = event.time
+        match event:
+            case InstanceLaunched():
+                self.instance_started(event.instance, event.type, Market(event.market), at, event.group)
+            case InstanceTimestamps():
+                self.correct(event.instance, event.launched, event.ended, event.zone, event.taken)
+            case InstanceTerminated():
+                self.instance_ended(event.instance, at)
+            case WorkerReady() if event.instance in self.instances:
+                self._runs_on[event.name] = event.instance
+                self._left.discard(event.name)
+                self.instances[event.instance].mark("up", at)
+            case WorkerStopped() | WorkerLost():
+                self._left.add(event.name)
+                self._mark(event.instance, "idle", at)
+            case SpotInterruption() | WorkerLeaving():
+                self._mark(event.instance, "interrupted", at)
+
+    def _mark(self, instance: str, what: Literal["idle", "interrupted"], at: float) -> None:
+        if instance in self.instances:
+            self.instances[instance].mark(what, at)
 
     def record_busy(self, seconds: Mapping[Name, float]) -> None:
         """Record the total busy seconds of each worker, by name."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dask_starburst import extras
 from dask_starburst.errors import ImageError
+from dask_starburst.events.image import ImageUnchecked
 from dask_starburst.hooks import Launch, LifecycleHook
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class ImageHook(LifecycleHook):
         settings = launch.settings
         if settings.image is None:
             image_module = import_image_module("image")
-            image = await image_module.find_or_build(launch.aws, settings, launch.tell)
+            image = await image_module.find_or_build(launch.aws, settings, launch.emit)
             launch.settings = replace(settings, image=image)
         elif not launch.simulated:
             launch.image = asyncio.ensure_future(_checked(launch, settings.image))
@@ -42,9 +43,9 @@ async def _checked(launch: Launch, image: str) -> str:
     try:
         user_image = import_image_module("user_image")
     except ImageError as error:
-        launch.tell("image-unchecked", image, f"the image {image} is used without a check: {error}")
+        launch.emit(ImageUnchecked(image=image, why=str(error), warning=False))
         return image
-    checked: str = await user_image.check(launch.aws, image, launch.settings.archs, launch.tell)
+    checked: str = await user_image.check(launch.aws, image, launch.settings.archs, launch.emit)
     return checked
 
 

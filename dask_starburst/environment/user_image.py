@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +12,8 @@ from dask_starburst.environment.registry.client import Registry
 from dask_starburst.environment.registry.docker_credentials import stored_credentials
 from dask_starburst.environment.registry.documents import Manifest, Reference, manifests_of, platform_of, read_document
 from dask_starburst.errors import BadArgument, RegistryUnavailable
-from dask_starburst.hooks import Tell
+from dask_starburst.events.image import ImageUnchecked
+from dask_starburst.events.stream import Emit
 from dask_starburst.plan.images.recipe import PLATFORMS
 
 #: Timeouts in seconds for each response and for the whole check, after which the image is used without a check. There
@@ -22,7 +22,7 @@ _TIMEOUT_SECONDS = 5.0
 _TOTAL_SECONDS = 10.0
 
 
-async def check(aws: AWS, image: str, archs: Iterable[str], tell: Tell) -> str:
+async def check(aws: AWS, image: str, archs: Iterable[str], emit: Emit) -> str:
     """Return the image by digest, if it exists and supports the architectures.
 
     The digest keeps later workers identical to the first ones, even if the tag moves.
@@ -35,7 +35,7 @@ async def check(aws: AWS, image: str, archs: Iterable[str], tell: Tell) -> str:
         An image name, as docker accepts it.
     archs : iterable of {"arm64", "x86_64"}
         The architectures of the instances.
-    tell : callable
+    emit : callable
         Receives a warning when the check was not possible: a registry that is unreachable from here may be reachable
         from AWS.
 
@@ -52,7 +52,7 @@ async def check(aws: AWS, image: str, archs: Iterable[str], tell: Tell) -> str:
             manifest, there = await _fetch_manifest(aws, reference)
     except (RegistryUnavailable, TimeoutError) as error:
         why = str(error) or f"{reference.host} did not answer within {_TOTAL_SECONDS:g} s."
-        tell("image-unchecked", image, f"the image {image} is used without a check: {why}", logging.WARNING)
+        emit(ImageUnchecked(image=image, why=why))
         return image
     lacking = [arch for arch in archs if PLATFORMS[arch] not in there]
     if lacking:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from dask_starburst.aws import ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import CredentialsExpired
+from dask_starburst.events.pool import PoolKeptWarm, PoolLeft
+from dask_starburst.events.stream import Emit
 from dask_starburst.fleet.pool import release, reuse
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool, owns
-from dask_starburst.fleet.pool.preflight import Emit
 from dask_starburst.plan.groups import HEAD_PLACEMENT
 from dask_starburst.plan.loop.state import SCHEDULER
 from dask_starburst.plan.requests.pool import PoolNames
@@ -109,12 +110,9 @@ class Release:
     def _emit_left(self, why: str) -> None:
         if self.names is None:  # no pool was claimed
             return
-        text = f"pool {self.names.pool} was not released: {why}"
-        if self.lease is not None:
-            # The scheduler may have renewed the lease until now.
-            last = Lease(self.lease.length, self.aws.now())
-            text = f"{text.rstrip('.')}; its lease terminates its instances at {last} at the latest"
-        self.emit("pool-left", self.names.pool, text, logging.ERROR)
+        # The scheduler may have renewed the lease until now.
+        last = None if self.lease is None else self.aws.now() + self.lease.length
+        self.emit(PoolLeft(pool=self.names.pool, why=why, lease=last))
 
     async def _release(self, keep: bool, ended: Callable[[], bool], deadline: float) -> list[str]:
         names, poll = self.names, self.settings.timeouts.poll
@@ -156,9 +154,5 @@ class Release:
             logger.error("keeping the pool warm failed: %s", error)
             return False
         if kept is not None:
-            text = (
-                f"pool {pool.name} is kept warm for the next cluster: {kept}. AWS terminates its instances then;"
-                f" `starburst pool stop {pool.name}` terminates them now"
-            )
-            self.emit("pool-kept-warm", pool.name, text)
+            self.emit(PoolKeptWarm(pool=pool.name, instances=kept.instances, until=kept.until, kept=str(kept)))
         return kept is not None

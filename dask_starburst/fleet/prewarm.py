@@ -58,7 +58,7 @@ async def prewarm(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, 
 
     def check(name: str) -> None:
         requests = blueprint.requests({blueprint.default.name: workers})
-        preflight.check(quotas, requests, name, lambda kind, subject, message, *_, **__: report(message))
+        preflight.check(quotas, requests, name, lambda event: report(event.message))
 
     pool = await _check_out(aws, blueprint, account, session, workers, seconds, check)
     try:

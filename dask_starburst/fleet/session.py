@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from dask_starburst.aws import ecs, identity, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
-from dask_starburst.events import Event, EventLog
+from dask_starburst.events.capacity import SparesRequested
+from dask_starburst.events.pool import AccountSetup, PoolClaimed
+from dask_starburst.events.stream import Emit
 from dask_starburst.fleet.blueprint import Blueprint, available_types
 from dask_starburst.fleet.checkin import Release
 from dask_starburst.fleet.controller.budget import CostTracker, NullCostTracker
@@ -45,15 +45,13 @@ class Session:
         The account.
     blueprint : Blueprint
         The cluster to start.
-    events : EventLog
-        Receives every event.
+    emit : callable
+        Emits an event.
     books : Books, optional
         Tracks the cost and holds the caps.
     """
 
-    def __init__(
-        self, aws: AWS, blueprint: Blueprint, events: EventLog, cost_tracker: CostTracker | None = None
-    ) -> None:
+    def __init__(self, aws: AWS, blueprint: Blueprint, emit: Emit, cost_tracker: CostTracker | None = None) -> None:
         self.aws = aws
         self.id = uuid.uuid4().hex
         self.fleet: Fleet | None = None
@@ -63,7 +61,7 @@ class Session:
         self._making = False
         self._entrance: str | None = None
         self._blueprint = blueprint
-        self._events = events
+        self._emit = emit
         self._cost_tracker = cost_tracker or NullCostTracker()
 
     @property
@@ -87,7 +85,7 @@ class Session:
             AWS refused a call; `end` releases what was created.
         """
         settings = self._blueprint.settings
-        self._emit("account-setup", self.aws.region, f"setting up the account in {self.aws.region}")
+        self._emit(AccountSetup(region=self.aws.region))
         setting_up = set_up(self.aws, settings, self._blueprint.types)
         account, quotas = await preflight.run_alongside(setting_up, self.aws, self._blueprint.requests())
         if image is not None:
@@ -118,14 +116,10 @@ class Session:
         self._making = True
         if found.instances:
             await reuse.extend_lease(self.aws, found.name, self.aws.now() + settings.keep.lease)
-        running = f" with {found.instances} warm instances" if found.instances else ""
-        self._emit("pool-claimed", found.name, f"claimed pool {found.name}{running}")
+        self._emit(PoolClaimed(pool=found.name, instances=found.instances))
         pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)), self._on_security_group)
         keeps = settings.keep.warm > 0 or settings.keep.warm_timeout >= SHORTEST_WARM
         self.pool = replace(pool, keeps=keeps)
-
-    def _emit(self, kind: str, subject: str, message: str, level: int = logging.INFO, **facts: Any) -> None:
-        self._events.emit(Event(self.aws.now(), kind, subject, message, level, facts))
 
     def _on_claim_attempt(self, names: PoolNames) -> None:
         self._names = names
@@ -145,7 +139,7 @@ class Session:
         if settings.keep.warm:
             kind, market = default.types[0].name, default.markets[0]
             text = price_of_spares(kind, settings.keep.warm, market, region=self.aws.region)
-            self._emit("spares-requested", pool.name, text)
+            self._emit(SparesRequested(pool=pool.name, type=kind, count=settings.keep.warm, text=text))
         timeouts = settings.timeouts
         limits = Limits(
             capacity=timeouts.capacity,
@@ -164,7 +158,7 @@ class Session:
             pool,
             launcher,
             dask,
-            self._events,
+            self._emit,
             limits,
             self.lease,
             timeouts.poll,

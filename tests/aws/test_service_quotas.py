@@ -14,6 +14,7 @@ from dask_starburst.catalog.instance_types import find
 from dask_starburst.catalog.markets import Market
 from dask_starburst.catalog.quotas import QUOTAS
 from dask_starburst.errors import PermissionDenied
+from dask_starburst.events import Event, QuotaUnknown
 from dask_starburst.fleet.pool import preflight
 from dask_starburst.local import LocalAWS, faults
 from dask_starburst.plan.groups import DEFAULT
@@ -96,15 +97,11 @@ def test_a_denied_quota_call_is_reported_and_does_not_prevent_a_launch(aws: Loca
     aws.inject(action, "AccessDeniedException", f"User: ann is not authorized to perform: {action}", times=5)
     found = ask(aws, lambda account: preflight.fetch_quotas(account, [REQUEST]))
     assert f"not authorized to perform: {action}" in found.unknown
-    told: list[str] = []
-
-    def tell(kind: str, subject: str, message: str, level: int = 0, **facts: Any) -> None:
-        told.append(f"{kind}: {message}")
-
-    preflight.check(found, [REQUEST], "a-pool", tell)
-    (said,) = told
-    assert said.startswith("quota-unknown: ")
-    assert "launching without a check" in said
+    emitted: list[Event] = []
+    preflight.check(found, [REQUEST], "a-pool", emitted.append)
+    (event,) = emitted
+    assert isinstance(event, QuotaUnknown)
+    assert "launching without a check" in event.message
 
 
 def test_a_service_that_does_not_answer_is_not_waited_for(aws: LocalAWS) -> None:

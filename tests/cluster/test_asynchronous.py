@@ -10,6 +10,7 @@ import pytest
 from distributed.core import Status
 
 from dask_starburst import StarburstCluster
+from dask_starburst.events import CapacityRequested
 from dask_starburst.local import LocalAWS
 from tests.support.client_proxy import ClientProxy
 from tests.support.cluster_asserts import leftovers, nothing_left, script_process
@@ -148,7 +149,7 @@ def test_closing_ends_a_start_that_is_under_way(papers: LocalAWS) -> None:
     async def run() -> None:
         cluster = cluster_in(papers)
         requested = asyncio.Event()
-        cluster.events.listen(lambda event: requested.set() if event.kind == "capacity-requested" else None)
+        cluster.events.listen(lambda event: requested.set() if isinstance(event, CapacityRequested) else None)
         starting = asyncio.ensure_future(_awaited(cluster))
         await requested.wait()
         await cluster.close()

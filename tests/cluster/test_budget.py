@@ -15,12 +15,20 @@ from dask_starburst import StarburstCluster
 from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR
 from dask_starburst.cost import Ledger, PriceBook
 from dask_starburst.errors import BudgetExceeded
+from dask_starburst.events import (
+    BudgetWarning,
+    ClusterFailed,
+    InstanceTerminated,
+    SpotInterruption,
+    WorkerLeaving,
+    WorkersOverBudget,
+)
 from dask_starburst.fleet.blueprint import blueprint, within_caps
 from dask_starburst.local import LocalAWS
 from dask_starburst.local.faults.events import Capacity, Interrupt, SpotPrice
 from dask_starburst.plan.money.budget import INTERVAL, Caps
 from dask_starburst.settings import Settings
-from tests.support.cluster_asserts import costs_nothing, nothing_left, read_until, script_process, wait_until
+from tests.support.cluster_asserts import costs_nothing, emitted, nothing_left, read_until, script_process, wait_until
 
 #: Speed of the embedded AWS where an hour of cost has to pass.
 FAST = 8
@@ -96,27 +104,26 @@ def test_under_adaptive_load_the_hourly_cost_stays_below_its_cap_and_the_work_co
             assert sum(client.gather(client.map(slowly, range(100)))) == sum(range(100))
         with pytest.raises(BudgetExceeded, match="wait, because of max_hourly_cost="):
             limited.wait_for_workers(6)
-        kinds = [event.kind for event in limited.events]
+        kinds = {type(event) for event in limited.events}
         history = new_aws.instances()
     assert max(rates_over_time(history)) <= cap
     assert max(rates_over_time(history)) > 0.6 * cap, "the cap is used"
-    assert "workers-over-budget" in kinds
-    assert "budget-warning" in kinds
+    assert {WorkersOverBudget, BudgetWarning} <= kinds
 
 
 def test_a_cluster_that_reaches_max_total_cost_warns_and_closes_with_little_overrun(new_aws: LocalAWS) -> None:
     cap = 0.004
     limited = cluster(new_aws, n_workers=1, money={"max_total_cost": cap})
     new_aws.set_speed(FAST)
-    wait_until(lambda: any(e.kind == "budget-warning" for e in limited.events), 60, "the warning at 80 %")
+    wait_until(lambda: any(isinstance(e, BudgetWarning) for e in limited.events), 60, "the warning at 80 %")
     new_aws.set_speed(1)  # closing takes real seconds
     wait_until(lambda: limited.status.name == "closed", 120, "the cluster closes at its cap")
     assert nothing_left(new_aws)
-    events = {event.kind: event.message for event in limited.events}
+    messages = {type(event): event.message for event in limited.events}
     history = new_aws.instances()
     limited.close()
-    assert "max_total_cost=0.004" in events["budget-warning"]
-    assert "max_total_cost=0.004 is reached" in events["cluster-failed"]
+    assert "max_total_cost=0.004" in messages[BudgetWarning]
+    assert "max_total_cost=0.004 is reached" in messages[ClusterFailed]
     interval = max(rates_over_time(history)) * INTERVAL / 3600
     assert cap - 2 * interval < bill(history) <= cap + interval
 
@@ -134,7 +141,7 @@ def test_workers_are_retired_when_the_spot_price_rises_above_the_cap(aws: LocalA
         aws.advance(600)
         wait_until(lambda: len(own.scheduler_info["workers"]) == 2, 60, "one worker is retired")
         assert client.gather(kept) == list(range(30))  # no result is lost or recomputed
-        assert "workers-over-budget" in {event.kind for event in own.events}
+        assert emitted(own, WorkersOverBudget)
     assert nothing_left(aws)
 
 
@@ -182,8 +189,8 @@ def test_the_ledger_agrees_with_the_history_of_the_embedded_aws(new_aws: LocalAW
         own.wait_for_workers(3)
         new_aws.play([Interrupt(count=1)])
         # ECS may drain the instance before its worker receives the notice.
-        expected_kinds = {"spot-interruption", "worker-leaving"}
-        wait_until(lambda: any(e.kind in expected_kinds for e in own.events), 60, "an interruption")
+        kinds = SpotInterruption | WorkerLeaving
+        wait_until(lambda: any(isinstance(e, kinds) for e in own.events), 60, "an interruption")
         own.wait_for_workers(3)
         new_aws.play([SpotPrice(times=2.0)])
         before = {each.usd_per_hour for each in own.cost.prices}
@@ -191,7 +198,9 @@ def test_the_ledger_agrees_with_the_history_of_the_embedded_aws(new_aws: LocalAW
         wait_until(lambda: {each.usd_per_hour for each in own.cost.prices} - before, 60, "the new price of Spot")
         own.scale(1)  # the others stay warm for a while
         wait_until(
-            lambda: sum(e.kind == "instance-terminated" for e in own.events) >= 2, 60, "their instances are terminated"
+            lambda: sum(isinstance(e, InstanceTerminated) for e in own.events) >= 2,
+            60,
+            "their instances are terminated",
         )
     cost, history = own.cost, new_aws.instances()
     (dearer,) = (past["at"] for past in new_aws.past_faults() if past["kind"] == "spot-price")

@@ -16,8 +16,9 @@ from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
 from dask_starburst.errors import StarburstError
+from dask_starburst.events import Event, PoolClaimed, PoolKeptWarm, PoolLeft
 from dask_starburst.local import LocalAWS, faults
-from tests.support.cluster_asserts import costs_nothing, leftovers, nothing_left, wait_until
+from tests.support.cluster_asserts import costs_nothing, emitted, leftovers, nothing_left, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -30,8 +31,8 @@ def local_cluster(aws: LocalAWS, **arguments: Any) -> StarburstCluster:
     return StarburstCluster(cloud="local", endpoint_url=aws.endpoint_url, quiet=True, **arguments)
 
 
-def messages(cluster: StarburstCluster, kind: str) -> list[str]:
-    return [event.message for event in cluster.events if event.kind == kind]
+def messages(cluster: StarburstCluster, kind: type[Event]) -> list[str]:
+    return [event.message for event in emitted(cluster, kind)]
 
 
 def states(aws: LocalAWS) -> dict[str, str]:
@@ -84,7 +85,7 @@ def test_close_returns_when_nothing_is_billed_and_the_pool_is_reusable_at_once(c
         assert "ecs:StopTask" not in call_counts(first), "tasks end with their scheduler and their instances"
         clean.set_speed(0.2)  # the old instances are still terminating while the new ones boot
         with local_cluster(clean, n_workers=1) as second, Client(second) as client:
-            assert messages(second, "pool-claimed") == messages(first, "pool-claimed")
+            assert messages(second, PoolClaimed) == messages(first, PoolClaimed)
             assert client.submit(sum, [1, 2]).result(timeout=120) == 3
             assert "ecs:StopTask" not in call_counts(second)
             used = {task["containerInstanceArn"] for task in clean.tasks() if task["status"] == "RUNNING"}
@@ -98,12 +99,12 @@ def test_a_pool_that_is_kept_warm_is_free_at_once(clean: LocalAWS) -> None:
     first.wait_for_workers(1, timeout=60)
     old = running(clean)
     first.close()
-    assert messages(first, "pool-kept-warm")
+    assert messages(first, PoolKeptWarm)
     with local_cluster(clean, n_workers=1, keep={"warm_timeout": WARM}) as second, Client(second) as client:
         client.wait_for_workers(1, timeout=60)
         assert client.submit(sum, [1, 2]).result(timeout=60) == 3
         assert running(clean) == old, "no instance was launched"
-    assert messages(second, "pool-kept-warm")
+    assert messages(second, PoolKeptWarm)
     clean.advance(WARM + 240)
     wait_until(lambda: nothing_left(clean), 60, "the lease empties the pool")
 
@@ -125,7 +126,7 @@ def test_the_release_is_retried_while_aws_fails(clean: LocalAWS) -> None:
     clean.play([faults.Error(action="*", count=30)])
     cluster.close()
     assert cluster.status.name == "closed"
-    assert messages(cluster, "pool-left") == []
+    assert messages(cluster, PoolLeft) == []
     assert admitted(clean) == []
     assert leases(clean) == []
     assert nothing_left(clean), leftovers(clean)
@@ -202,7 +203,7 @@ def test_a_failing_credential_process_does_not_block_close_and_the_event_names_t
     helper.write_text("Please log in.")  # a JSONDecodeError in botocore
     cluster.close()
     assert cluster.status.name == "closed"
-    [left] = messages(cluster, "pool-left")
+    [left] = messages(cluster, PoolLeft)
     assert "JSONDecodeError" in left
     assert "credential_process" in left
     assert "its lease terminates its instances" in left

@@ -13,6 +13,7 @@ from dask.distributed import Client, get_worker
 
 from dask_starburst import StarburstCluster
 from dask_starburst.cluster.adaptive import CloudAdaptive
+from dask_starburst.events import InstanceLaunched, WorkerLeaving, WorkerLost, WorkerReady, WorkerRetiring
 from dask_starburst.local import LocalAWS
 from tests.support.cluster_asserts import wait_until
 
@@ -97,8 +98,8 @@ def test_adaptive_scaling_continues_after_an_error_and_keeps_new_workers(clean: 
         futures = client.map(slow_square, range(60), pure=False)
         assert client.gather(futures) == [x * x for x in range(60)]
         assert adaptive.calls > 3
-        kinds = [e.kind for e in cluster.events if e.kind in ("worker-ready", "worker-retiring", "instance-terminated")]
-        assert "worker-retiring" not in kinds[: kinds.index("worker-ready") + 1]
+        kinds = [type(e) for e in cluster.events]
+        assert WorkerRetiring not in kinds[: kinds.index(WorkerReady) + 1]
         # It has measured its startup times; its patience is one of them, or ten seconds.
         startups = cluster._fleet.startups.snapshot(0.0).measured
         assert adaptive.scale_down_after == min(max(2.0, statistics.median(startups)), 10.0)
@@ -118,20 +119,20 @@ def test_a_worker_killed_during_work_is_replaced_and_every_result_is_right(clean
         victim = next(iter(client.run(os.getppid).values()))  # the nanny, which is the container
         os.killpg(os.getpgid(victim), signal.SIGKILL)
         assert client.gather(futures) == [x * x for x in range(60)]
-        wait_until(lambda: any(e.kind == "worker-lost" for e in cluster.events), 60, "the loss is emitted")
+        wait_until(lambda: any(isinstance(e, WorkerLost) for e in cluster.events), 60, "the loss is emitted")
         wait_until(lambda: len(client.nthreads()) == 2, 60, "two workers again")
-        [lost] = [e for e in cluster.events if e.kind == "worker-lost"]
+        [lost] = [e for e in cluster.events if isinstance(e, WorkerLost)]
         assert "exit code 137" in lost.message
 
 
 def test_a_worker_whose_instance_is_terminated_is_replaced_on_another(clean: LocalAWS) -> None:
     with local_cluster(clean, n_workers=2) as cluster, Client(cluster) as client:
         client.wait_for_workers(2, timeout=60)
-        launched = [e for e in cluster.events if e.kind == "instance-launched" and e.facts["group"] == "default"]
+        launched = [e for e in cluster.events if isinstance(e, InstanceLaunched) and e.group == "default"]
         clean.client("ec2").terminate_instances(InstanceIds=[launched[0].subject])
         # Its container gets SIGTERM and transfers its data; if there is no time for that, the worker is lost.
-        leaving = {"worker-leaving", "worker-lost"}
-        wait_until(lambda: any(e.kind in leaving for e in cluster.events), 60, "its leaving is emitted")
+        leaving = WorkerLeaving | WorkerLost
+        wait_until(lambda: any(isinstance(e, leaving) for e in cluster.events), 60, "its leaving is emitted")
         wait_until(lambda: len(client.nthreads()) == 2, 60, "two workers again")
         assert client.gather(client.map(slow_square, range(8))) == [x * x for x in range(8)]
         # The group replaces the terminated instance, so the desired capacity must not stay higher.

@@ -14,6 +14,7 @@ from dask_starburst.cluster.estimate import startup_seconds
 from dask_starburst.cost import Cost
 from dask_starburst.cost.record import Record, load_records, record_of, save_record
 from dask_starburst.errors import BadArgument
+from dask_starburst.events import WorkerReady
 from dask_starburst.local import LocalAWS
 from dask_starburst.local.faults.events import Quota
 from dask_starburst.plan.money.estimate import per_hour
@@ -111,7 +112,7 @@ def test_a_closed_cluster_records_its_startup_times_and_an_estimate_queries_aws_
         cluster.wait_for_workers(1)
         # Dask knows the worker before the control loop has seen that it is ready.
         wait_until(
-            lambda: any(event.kind == "worker-ready" and event.subject == 0 for event in cluster.events),
+            lambda: any(isinstance(event, WorkerReady) and event.subject == 0 for event in cluster.events),
             60,
             "the loop has seen it",
         )

@@ -8,9 +8,18 @@ import pytest
 
 from dask_starburst import StarburstCluster
 from dask_starburst.errors import CapacityUnavailable, StarburstError, WorkerFailed
-from dask_starburst.events import Event
+from dask_starburst.events import (
+    InstanceGivenUp,
+    InstanceLaunched,
+    LaunchFailed,
+    WorkerFallback,
+    WorkerLost,
+    WorkerMovesBack,
+    WorkerReady,
+    WorkerStartFailed,
+)
 from dask_starburst.local import LocalAWS, faults
-from tests.support.cluster_asserts import leftovers, wait_until
+from tests.support.cluster_asserts import emitted, leftovers, wait_until
 
 WORKER = "*-worker"
 
@@ -49,10 +58,6 @@ def failure(cluster: StarburstCluster, n: int = 1) -> StarburstError:
     return caught.value
 
 
-def emitted(cluster: StarburstCluster, kind: str, since: int) -> list[Event]:
-    return [event for event in list(cluster.events)[since:] if event.kind == kind]
-
-
 @pytest.mark.parametrize(
     ("bad_luck", "words", "advice"),
     [
@@ -81,7 +86,7 @@ def test_a_worker_that_fails_to_start_has_an_error_with_reason_and_advice(
     assert isinstance(error, WorkerFailed)
     assert words in str(error)
     assert advice in str(error)
-    first = emitted(cluster, "worker-failed", events)[0]
+    first = emitted(cluster, WorkerStartFailed, events)[0]
     assert words in first.message
     assert first.time - begun < 60
 
@@ -90,11 +95,11 @@ def test_a_worker_that_is_killed_for_its_memory_is_replaced(aws: LocalAWS, clust
     events = len(cluster.events)
     cluster.scale(1)
     # Dask registers a worker shortly before the fleet emits it.
-    wait_until(lambda: emitted(cluster, "worker-ready", events), 60, "the worker is up")
+    wait_until(lambda: emitted(cluster, WorkerReady, events), 60, "the worker is up")
     events = len(cluster.events)
     aws.play([faults.OutOfMemory(family=WORKER)])
-    wait_until(lambda: emitted(cluster, "worker-ready", events), 60, "the replacement is up")
-    (lost,) = emitted(cluster, "worker-lost", events)
+    wait_until(lambda: emitted(cluster, WorkerReady, events), 60, "the replacement is up")
+    (lost,) = emitted(cluster, WorkerLost, events)
     assert "OutOfMemoryError" in lost.message
     assert "larger worker=" in lost.message
 
@@ -107,7 +112,7 @@ def test_a_vcpu_quota_raises_within_about_a_minute(aws: LocalAWS, cluster: Starb
     assert isinstance(error, CapacityUnavailable)
     assert "MaxSpotInstanceCountExceeded" in str(error)
     assert "Service Quotas" in str(error)
-    assert emitted(cluster, "launch-failed", events)[0].time - begun < 60
+    assert emitted(cluster, LaunchFailed, events)[0].time - begun < 60
     assert aws.now() - begun < 120
 
 
@@ -135,9 +140,9 @@ def test_a_type_that_fails_is_excluded_and_another_one_is_launched(aws: LocalAWS
     aws.play([faults.Refuses(type=cheapest, market="spot", seconds=600)])
     cluster.scale(1)
     cluster.wait_for_workers(1, timeout=60)
-    failed = emitted(cluster, "launch-failed", events)
-    launched = emitted(cluster, "instance-launched", events)
-    assert launched[0].facts["type"] != cheapest
+    failed = emitted(cluster, LaunchFailed, events)
+    launched = emitted(cluster, InstanceLaunched, events)
+    assert launched[0].type != cheapest
     for event in failed:
         assert f"no spot {cheapest}" in event.message
         assert "1 of 10 allowed types" in event.message
@@ -147,8 +152,8 @@ def test_a_market_without_capacity_gets_advice_on_what_to_allow(aws: LocalAWS, c
     begun, events = aws.now(), len(cluster.events)
     aws.play([faults.Capacity(room=0, market="spot")])
     cluster.scale(1)
-    wait_until(lambda: emitted(cluster, "launch-failed", events), 60, "AWS's refusal is emitted")
-    event = emitted(cluster, "launch-failed", events)[0]
+    wait_until(lambda: emitted(cluster, LaunchFailed, events), 60, "AWS's refusal is emitted")
+    event = emitted(cluster, LaunchFailed, events)[0]
     assert "spot_with_fallback" in event.message
     assert event.time - begun < 60
 
@@ -173,12 +178,12 @@ def test_workers_fall_back_to_on_demand_without_spot_capacity_and_move_back(
     aws.play([faults.Capacity(room=0, market="spot")])
     cluster.scale(2)
     cluster.wait_for_workers(2, timeout=60)
-    assert {e.subject for e in emitted(cluster, "worker-fallback", 0)} == {0, 1}
-    markets = [e.facts["market"] for e in emitted(cluster, "instance-launched", 0) if e.facts["group"] != "head"]
+    assert {e.subject for e in emitted(cluster, WorkerFallback)} == {0, 1}
+    markets = [e.market for e in emitted(cluster, InstanceLaunched) if e.placement != "head"]
     assert markets == ["on-demand", "on-demand"]
     aws.play([faults.Clear(), faults.Capacity(room=None, market="spot")])
     aws.advance(200)  # three minutes: the refusal is forgotten
-    wait_until(lambda: len(emitted(cluster, "worker-moves-back", 0)) == 2, 60, "both move back, one after the other")
+    wait_until(lambda: len(emitted(cluster, WorkerMovesBack)) == 2, 60, "both move back, one after the other")
     wait_until(lambda: spot_alone(cluster), 60, "both are on Spot, and nothing else runs")
     assert len(cluster.scheduler_info["workers"]) == 2
 
@@ -196,6 +201,6 @@ def test_an_instance_whose_agent_never_connects_is_replaced(aws: LocalAWS, falli
     aws.play([faults.AgentNever(group="*-spot")])
     falling_back.scale(1)
     falling_back.wait_for_workers(1, timeout=60)
-    (given_up,) = emitted(falling_back, "instance-given-up", events)
+    (given_up,) = emitted(falling_back, InstanceGivenUp, events)
     assert "ECS agent has not connected within 10 s" in given_up.message
     assert "can the subnet reach ECS" in given_up.message

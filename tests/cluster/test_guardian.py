@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dask_starburst import StarburstCluster
+from dask_starburst.events import ClusterFailed
 from dask_starburst.local import LocalAWS
 from tests.support.cluster_asserts import costs_nothing, read_until, script_process, wait_until
 
@@ -147,7 +148,7 @@ def test_an_idle_cluster_closes_and_the_client_emits_the_reason(clean: LocalAWS)
         cloud="local", endpoint_url=clean.endpoint_url, n_workers=1, keep={"idle_timeout": "6 s"}, quiet=True
     )
     wait_until(lambda: cluster.status.name == "closed", 60, "the cluster closes")
-    [failure] = [e for e in cluster.events if e.kind == "cluster-failed"]
+    [failure] = [e for e in cluster.events if isinstance(e, ClusterFailed)]
     assert "there was no work for 6 s (idle_timeout)" in failure.message
     # Scheduler or client may set the groups to zero first: the client closes once it has read the reason in the log.
     assert "is shutting down its pool" in scheduler_log(clean), "by the scheduler, not by the client"

@@ -10,6 +10,7 @@ from distributed import Client
 
 from dask_starburst import StarburstCluster
 from dask_starburst.errors import BadArgument, StarburstError
+from dask_starburst.events import HookFailed, HookMessage
 from dask_starburst.hooks import Launch, LifecycleHook
 from dask_starburst.local import LocalAWS
 
@@ -23,7 +24,7 @@ class Diary(LifecycleHook):
     async def on_before_launch(self, launch: Launch) -> None:
         self.seen.append(f"before a launch in {launch.aws.region}, simulated: {launch.simulated}")
         launch.settings = replace(launch.settings, tags={**launch.settings.tags, "team": "research"})
-        launch.tell("diary-written", "diary", "the diary is written")
+        launch.emit(HookMessage(kind="diary-written", subject="diary", text="the diary is written"))
 
     async def on_ready(self, cluster: Any) -> None:
         self.seen.append(f"ready: {cluster.scheduler_comm.address == cluster.scheduler_address}")
@@ -69,9 +70,9 @@ def test_hooks_run_at_each_stage_change_settings_and_their_failure_does_not_stop
         "ready: True",
         "closing with 1 worker",
     ]
-    messages = [event.message for event in cluster.events if event.kind == "hook-failed"]
+    messages = [event.message for event in cluster.events if isinstance(event, HookFailed)]
     assert ["the door bell is broken" in messages[0], "the door is stuck" in messages[1]] == [True, True]
-    assert "the diary is written" in [event.message for event in cluster.events]
+    assert "the diary is written" in [event.message for event in cluster.events if event.kind == "diary-written"]
 
 
 def test_a_hook_can_refuse_a_launch_and_nothing_is_launched(clean: LocalAWS):

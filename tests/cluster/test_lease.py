@@ -7,6 +7,7 @@ from datetime import datetime
 from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
+from dask_starburst.events import ClusterFailed
 from dask_starburst.local import LocalAWS
 from tests.support.cluster_asserts import nothing_left, wait_until
 
@@ -44,7 +45,7 @@ def test_an_expired_lease_closes_the_cluster_with_an_event(new_aws: LocalAWS) ->
     new_aws.inject("autoscaling:PutScheduledUpdateGroupAction", "AccessDenied", text, status=403, times=1000)
     new_aws.advance(LEASE + 60)
     wait_until(lambda: cluster.status.name == "closed", 60, "the cluster closes")
-    [failure] = [e for e in cluster.events if e.kind == "cluster-failed"]
+    [failure] = [e for e in cluster.events if isinstance(e, ClusterFailed)]
     assert "lease" in failure.message
     assert "start a new cluster" in failure.message.lower()
     wait_until(lambda: nothing_left(new_aws), 60, "nothing is left")

@@ -11,6 +11,15 @@ import pytest
 from dask.distributed import Client, get_worker
 
 from dask_starburst import StarburstCluster
+from dask_starburst.events import (
+    AdaptiveStopped,
+    CapacityRequested,
+    WaitExceedsMaximum,
+    WorkerLost,
+    WorkerReady,
+    WorkerRetired,
+    WorkerRetiring,
+)
 from dask_starburst.local import LocalAWS
 from tests.cluster.test_cluster import local_cluster
 from tests.support.cluster_asserts import wait_until
@@ -38,12 +47,12 @@ where, hold = _jobs()
 
 def ups(cluster: StarburstCluster) -> list[Any]:
     """Return the names of the workers that have come up, each as often as it did."""
-    return [e.subject for e in cluster.events if e.kind == "worker-ready" and e.subject != "scheduler"]
+    return [e.subject for e in cluster.events if isinstance(e, WorkerReady) and e.subject != "scheduler"]
 
 
 def gone(cluster: StarburstCluster) -> list[Any]:
     """Return the workers that were retired or lost."""
-    return [e.subject for e in cluster.events if e.kind in ("worker-retiring", "worker-lost")]
+    return [e.subject for e in cluster.events if isinstance(e, WorkerRetiring | WorkerLost)]
 
 
 def test_the_cluster_and_the_scheduler_use_the_same_worker_names(clean: LocalAWS) -> None:
@@ -54,7 +63,7 @@ def test_the_cluster_and_the_scheduler_use_the_same_worker_names(clean: LocalAWS
         assert {w["name"] for w in client.scheduler_info(n_workers=-1)["workers"].values()} == {0, 1}
         first = next(iter(cluster.workers))
         assert client.submit(where, workers=first).result(timeout=90) == first
-        assert {e.subject for e in cluster.events if e.kind == "worker-ready"} == {"scheduler", 0, 1}
+        assert {e.subject for e in cluster.events if isinstance(e, WorkerReady)} == {"scheduler", 0, 1}
         assert set(cluster.get_logs(cluster=False, scheduler=False, workers=[1])) == {1}
 
         cluster.sync(cluster.scale_down, [0])
@@ -67,8 +76,8 @@ def test_the_cluster_and_the_scheduler_use_the_same_worker_names(clean: LocalAWS
             lambda: not cluster.plan and not cluster.workers, 60, "a worker that the user retires is not replaced"
         )
         wait_until(lambda: clean.status().instances_running == 1, 60, "its instance is terminated")
-        assert not [e for e in cluster.events if e.kind == "worker-lost"]
-        assert [e.subject for e in cluster.events if e.kind == "worker-retired"] == [1]
+        assert not [e for e in cluster.events if isinstance(e, WorkerLost)]
+        assert [e.subject for e in cluster.events if isinstance(e, WorkerRetired)] == [1]
         assert len(ups(cluster)) == 2
         cluster.scale(1)
         client.wait_for_workers(1, timeout=60)
@@ -102,9 +111,7 @@ def test_scale_cancels_requests_before_it_retires_workers_and_stops_adapting(cle
         cluster.scale(2)
         assert set(cluster.plan) == {0, 1}
         cluster.scale(5)
-        wait_until(
-            lambda: any(e.kind == "capacity-requested" and e.facts["desired"] > 2 for e in cluster.events), 60, ""
-        )
+        wait_until(lambda: any(isinstance(e, CapacityRequested) and e.desired > 2 for e in cluster.events), 60, "")
         cluster.scale(2)
         wait_until(lambda: clean.status().instances_running == 3, 60, "surplus instances are terminated")
         assert cluster.observed == {0, 1}
@@ -113,7 +120,7 @@ def test_scale_cancels_requests_before_it_retires_workers_and_stops_adapting(cle
         adaptive = cluster.adapt(minimum=0, maximum=4, interval="100ms", scale_down_after=0)
         cluster.scale(cores=3 * cluster.shape_of("default").nthreads)
         assert (len(cluster.plan), adaptive.state) == (3, "stopped")
-        [said] = [e.message for e in cluster.events if e.kind == "adaptive-stopped"]
+        [said] = [e.message for e in cluster.events if isinstance(e, AdaptiveStopped)]
         assert "scale(3) stops adaptive scaling (0 to 4 workers)" in said
         client.wait_for_workers(3, timeout=60)
         assert len(cluster.plan) == 3, "no request is cancelled"
@@ -131,7 +138,7 @@ def test_scale_on_an_asynchronous_adaptive_cluster_sets_the_number_of_workers(cl
             adapts = cluster._adaptive
             await cluster.scale(2)
             assert (set(cluster.plan), adapts.state) == ({0, 1}, "stopped")
-            [said] = [e.message for e in cluster.events if e.kind == "adaptive-stopped"]
+            [said] = [e.message for e in cluster.events if isinstance(e, AdaptiveStopped)]
             assert said == "scale(2) stops adaptive scaling (0 to 4 workers); adapt() starts it again"
             await client.wait_for_workers(2, timeout=60)
             await adapts.adapt()  # a call that was under way; there is no work for two workers
@@ -154,7 +161,7 @@ def test_from_zero_wait_for_workers_and_scatter_bring_workers(clean: LocalAWS) -
         assert len(ups(cluster)) == 3, "one worker started for the data"
         with pytest.raises(TimeoutError):
             cluster.wait_for_workers(4, timeout=0.5)
-        [said] = [e.message for e in cluster.events if e.kind == "wait-exceeds-maximum"]
+        [said] = [e.message for e in cluster.events if isinstance(e, WaitExceedsMaximum)]
         assert "wait_for_workers(4) waits for more workers than adaptive scaling allows: maximum=3" in said
         assert cluster.awaited == 0
 

@@ -12,9 +12,16 @@ from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
 from dask_starburst.aws.session import AWS
-from dask_starburst.events import Event
+from dask_starburst.events import (
+    CallFailed,
+    ClusterFailed,
+    CredentialsAccepted,
+    CredentialsRefused,
+    OutageEnded,
+    WorkerStartFailed,
+)
 from dask_starburst.local import LocalAWS, faults
-from tests.support.cluster_asserts import costs_nothing, leftovers, wait_until
+from tests.support.cluster_asserts import costs_nothing, emitted, leftovers, wait_until
 
 #: botocore retries a call with a 5xx status six times, for half a minute. This is the error that it raises then.
 FAILURE = {"code": "ServerException", "message": "Service Unavailable. Please try again later.", "status": 400}
@@ -35,10 +42,6 @@ def refuse(aws: LocalAWS, *actions: str, count: int | None = None) -> None:
 def slowly(x: int) -> int:
     time.sleep(0.5)
     return x
-
-
-def emitted(cluster: StarburstCluster, kind: str) -> list[Event]:
-    return [event for event in cluster.events if event.kind == kind]
 
 
 @pytest.fixture(scope="module")
@@ -69,43 +72,43 @@ def fair_again(aws: LocalAWS) -> Iterator[None]:
 
 def test_a_scheduler_starts_after_an_outage(cluster: StarburstCluster) -> None:
     assert cluster.status.name == "running"
-    assert emitted(cluster, "worker-failed") == []
-    assert emitted(cluster, "aws-error")
-    wait_until(lambda: emitted(cluster, "aws-answers"), 60, "the end of the outage is emitted")
+    assert emitted(cluster, WorkerStartFailed) == []
+    assert emitted(cluster, CallFailed)
+    wait_until(lambda: emitted(cluster, OutageEnded), 60, "the end of the outage is emitted")
 
 
 def test_an_adaptive_cluster_continues_after_an_outage_of_a_hundred_seconds(
     aws: LocalAWS, cluster: StarburstCluster
 ) -> None:
-    before = len(emitted(cluster, "aws-error"))
+    before = len(emitted(cluster, CallFailed))
     with Client(cluster) as client:
         refuse(aws, "*")
         tasks = client.map(slowly, range(10), pure=False)
         wait_until(
-            lambda: len(emitted(cluster, "aws-error")) > before and cluster.plan,
+            lambda: len(emitted(cluster, CallFailed)) > before and cluster.plan,
             60,
             "the outage is emitted, and a worker requested",
         )
         aws.advance(100)
         aws.play([faults.Clear()])
         assert client.gather(tasks) == list(range(10))
-    assert emitted(cluster, "worker-failed") == []
-    assert len(emitted(cluster, "aws-error")) - before == 1, "the outage is emitted once, not for each call"
+    assert emitted(cluster, WorkerStartFailed) == []
+    assert len(emitted(cluster, CallFailed)) - before == 1, "the outage is emitted once, not for each call"
 
 
 def test_an_expired_token_is_emitted_once_and_the_cluster_continues(aws: LocalAWS, cluster: StarburstCluster) -> None:
-    refused = len(emitted(cluster, "credentials-refused"))
+    refused = len(emitted(cluster, CredentialsRefused))
     with Client(cluster) as client:
         held = client.submit(sum, [1], pure=False)
         assert held.result(timeout=90) == 1
         aws.play([faults.Error(action="*", count=5, **EXPIRED)])  # type: ignore[arg-type]  # by name
-        wait_until(lambda: len(emitted(cluster, "credentials-refused")) > refused, 60, "the refusal is emitted")
+        wait_until(lambda: len(emitted(cluster, CredentialsRefused)) > refused, 60, "the refusal is emitted")
         assert client.submit(sum, [1, 2], pure=False).result(timeout=90) == 3
         assert not held.cancelled()
     assert cluster.status.name == "running"
-    wait_until(lambda: emitted(cluster, "credentials-accepted"), 60, "the accepted credentials are emitted")
-    assert "is expired" in emitted(cluster, "credentials-refused")[-1].message
-    assert "lease ends at" in emitted(cluster, "credentials-refused")[-1].message
+    wait_until(lambda: emitted(cluster, CredentialsAccepted), 60, "the accepted credentials are emitted")
+    assert "is expired" in emitted(cluster, CredentialsRefused)[-1].message
+    assert "lease ends at" in emitted(cluster, CredentialsRefused)[-1].message
 
 
 def test_without_credentials_the_cluster_closes_before_its_lease_ends_and_futures_have_the_reason() -> None:
@@ -124,14 +127,14 @@ def test_without_credentials_the_cluster_closes_before_its_lease_ends_and_future
             # The scheduler's credentials too: otherwise it renews the lease, and the cluster continues.
             aws.play([faults.Error(action="*", seconds=100_000, **EXPIRED)])  # type: ignore[arg-type]  # by name
             aws.advance(120)
-            wait_until(lambda: emitted(cluster, "credentials-refused"), 60, "the refusal is emitted")
+            wait_until(lambda: emitted(cluster, CredentialsRefused), 60, "the refusal is emitted")
             assert cluster.status.name == "running", "its lease has not expired"
             assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
             aws.advance(150)
             with pytest.raises(CancelledError, match="cannot be renewed"):
                 waiting.result(timeout=60)
             wait_until(lambda: cluster.status.name == "closed", 60, "the cluster closes")
-        [failure] = emitted(cluster, "cluster-failed")
+        [failure] = emitted(cluster, ClusterFailed)
         assert "The security token included in the request is expired" in failure.message
         aws.play([faults.Clear()])
         aws.advance(300)

@@ -9,9 +9,9 @@ import pytest
 
 from dask_starburst import StarburstCluster
 from dask_starburst.errors import QuotaExceeded
-from dask_starburst.events import Event
+from dask_starburst.events import QuotaShort, QuotaUnknown
 from dask_starburst.local import LocalAWS, faults
-from tests.support.cluster_asserts import leftovers, objects, starburst, wait_until
+from tests.support.cluster_asserts import emitted, leftovers, objects, starburst, wait_until
 
 LAUNCHES = ("autoscaling:SetDesiredCapacity", "ecs:RunTask", "ec2:RunInstances")
 
@@ -28,10 +28,6 @@ def local_cluster(aws: LocalAWS, **arguments: Any) -> StarburstCluster:
 
 def launches(aws: LocalAWS) -> int:
     return sum(aws.status().calls.get(action, 0) for action in LAUNCHES)
-
-
-def emitted(cluster: StarburstCluster, kind: str) -> list[Event]:
-    return [event for event in cluster.events if event.kind == kind]
 
 
 def refused(aws: LocalAWS, **arguments: Any) -> QuotaExceeded:
@@ -64,10 +60,10 @@ def test_a_launch_is_refused_if_no_worker_fits(clean: LocalAWS) -> None:
 def test_the_workers_that_fit_run_and_an_event_names_the_others(clean: LocalAWS) -> None:
     clean.play([faults.Quota(market="on-demand", vcpus=5), faults.Quota(market="spot", vcpus=5)])
     with local_cluster(clean, n_workers=2) as cluster:
-        (event,) = emitted(cluster, "quota-short")
+        (event,) = emitted(cluster, QuotaShort)
         assert "only 1 of 2 workers fit" in event.message
         assert "`starburst quota request 8 --spot`" in event.message
-        assert (event.facts["workers"], event.facts["requested"]) == (1, 2)
+        assert (event.workers, event.requested) == (1, 2)
         cluster.wait_for_workers(1, timeout=60)
         clean.play([faults.Clear()])
         clean.advance(200)  # the refusal is forgotten, and the other workers start
@@ -75,14 +71,14 @@ def test_the_workers_that_fit_run_and_an_event_names_the_others(clean: LocalAWS)
         cluster.adapt(
             minimum=0, maximum=50
         )  # a maximum that does not fit is not an error: `starburst quota status` shows it
-        assert len(emitted(cluster, "quota-short")) == 1
+        assert len(emitted(cluster, QuotaShort)) == 1
 
 
 def test_unknown_quotas_do_not_prevent_a_launch(clean: LocalAWS) -> None:
     action = "servicequotas:GetServiceQuota"
     clean.inject(action, "AccessDeniedException", f"User: ann is not authorized to perform: {action}", times=2)
     with local_cluster(clean, n_workers=0) as cluster:
-        (event,) = emitted(cluster, "quota-unknown")
+        (event,) = emitted(cluster, QuotaUnknown)
         assert f"not authorized to perform: {action}" in event.message
 
 
@@ -90,7 +86,7 @@ def test_warm_instances_do_not_count_against_the_cluster_that_reuses_them(clean:
     clean.play([faults.Quota(market="on-demand", vcpus=1), faults.Quota(market="spot", vcpus=4)])
     assert "3 of 3" not in starburst(clean, "pool", "warm", "1", "--yes")
     with local_cluster(clean, n_workers=1) as cluster:
-        assert emitted(cluster, "quota-short") == []
+        assert emitted(cluster, QuotaShort) == []
         cluster.wait_for_workers(1, timeout=60)
         with pytest.raises(QuotaExceeded, match="the scheduler's"):  # a second scheduler does not fit
             local_cluster(clean, n_workers=1)

@@ -12,11 +12,11 @@ import pytest
 from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
-from dask_starburst.events import Event
+from dask_starburst.events import ClusterFailed, CredentialsRefused, Event, PoolLeft, WorkerRetiring, WorkerStartFailed
 from dask_starburst.local import LocalAWS
 from dask_starburst.local.http.protocols import ServiceError
 from tests.support.client_proxy import ClientProxy
-from tests.support.cluster_asserts import costs_nothing, leftovers, nothing_left, wait_until
+from tests.support.cluster_asserts import costs_nothing, emitted, leftovers, nothing_left, wait_until
 
 LEASE = 1800
 #: The most seconds by which Auto Scaling delays a scheduled action (aws-facts finding 8).
@@ -49,8 +49,8 @@ def kill_scheduler(aws: LocalAWS) -> None:
     os.killpg(os.getpgid(pid), signal.SIGKILL)
 
 
-def messages(cluster: StarburstCluster, kind: str) -> list[str]:
-    return [event.message for event in cluster.events if event.kind == kind]
+def messages(cluster: StarburstCluster, kind: type[Event]) -> list[str]:
+    return [event.message for event in emitted(cluster, kind)]
 
 
 def closed(cluster: StarburstCluster) -> bool:
@@ -65,7 +65,7 @@ def test_a_scheduler_killed_during_work_is_reported_within_a_minute_and_nothing_
         wait_until(lambda: any(f.done() for f in futures), 60, "some work is done")
         kill_scheduler(clean)
         wait_until(lambda: closed(cluster), 60, "the cluster closes")
-    [text] = messages(cluster, "cluster-failed")
+    [text] = messages(cluster, ClusterFailed)
     assert "the scheduler was lost" in text
     assert "exit code 137" in text
     assert "start a new one" in text
@@ -77,7 +77,7 @@ def test_a_scheduler_killed_while_a_worker_retires_leaves_nothing(clean: LocalAW
     cluster = cluster_of(clean, 2)
 
     def kill(event: Event) -> None:
-        if event.kind == "worker-retiring":
+        if isinstance(event, WorkerRetiring):
             threading.Thread(target=kill_scheduler, args=(clean,)).start()
 
     with Client(cluster) as client:
@@ -87,7 +87,7 @@ def test_a_scheduler_killed_while_a_worker_retires_leaves_nothing(clean: LocalAW
         cluster.events.listen(kill)
         cluster.scale(1)
         wait_until(lambda: closed(cluster), 60, "the cluster closes")
-    assert any("the scheduler was lost" in text for text in messages(cluster, "cluster-failed"))
+    assert any("the scheduler was lost" in text for text in messages(cluster, ClusterFailed))
     assert nothing_left(clean), leftovers(clean)
 
 
@@ -100,7 +100,7 @@ def test_a_scheduler_killed_before_it_is_up_is_replaced(clean: LocalAWS) -> None
     killer.start()
     with cluster_of(clean, 0) as cluster:
         killer.join()
-        [text] = messages(cluster, "worker-failed")
+        [text] = messages(cluster, WorkerStartFailed)
         assert "exit code 137" in text
         cluster.scale(1)
         with Client(cluster) as client:
@@ -113,14 +113,14 @@ def test_expired_credentials_are_emitted_and_the_lease_empties_the_pool(new_aws:
         cluster = cluster_of(proxy, 1)
         cluster.wait_for_workers(1, timeout=60)
         proxy.refusal = ServiceError("ExpiredToken", "The security token included in the request is expired")
-        wait_until(lambda: messages(cluster, "credentials-refused"), 60, "the refusal is emitted")
-        [text] = messages(cluster, "credentials-refused")
+        wait_until(lambda: messages(cluster, CredentialsRefused), 60, "the refusal is emitted")
+        [text] = messages(cluster, CredentialsRefused)
         assert "The security token included in the request is expired" in text
         assert "Log in again" in text
         with Client(cluster) as client:  # the scheduler renews the lease with its own credentials
             assert client.submit(slow, 3).result(timeout=60) == 3
         cluster.close()
-        [left] = messages(cluster, "pool-left")
+        [left] = messages(cluster, PoolLeft)
         assert "its lease terminates its instances" in left
         assert not costs_nothing(new_aws), "the client could not terminate anything"
         new_aws.advance(LEASE + LATE)

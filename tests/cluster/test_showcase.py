@@ -12,6 +12,7 @@ import pytest
 from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
+from dask_starburst.events import CapacityRequested, WorkerReady
 from dask_starburst.local import LocalAWS
 from dask_starburst.local.faults.events import Quota
 from tests.support.cluster_asserts import wait_until
@@ -59,8 +60,8 @@ def test_secrets_are_not_visible_to_user_code_or_in_aws(
 
 def test_workers_start_concurrently_with_the_scheduler(showcase: tuple[StarburstCluster, Client]) -> None:
     cluster, _ = showcase
-    kinds = [(e.kind, e.subject) for e in cluster.events]
-    assert kinds.index(("capacity-requested", "spot")) < kinds.index(("worker-ready", "scheduler"))
+    kinds = [(type(e), e.subject) for e in cluster.events]
+    assert kinds.index((CapacityRequested, "spot")) < kinds.index((WorkerReady, "scheduler"))
 
 
 def test_the_repr_of_a_cluster_shows_its_state_and_cost(showcase: tuple[StarburstCluster, Client]) -> None:

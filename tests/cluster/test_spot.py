@@ -10,8 +10,9 @@ from typing import Any
 from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
+from dask_starburst.events import SpotInterruption, SpotRebalance
 from dask_starburst.local import LocalAWS, faults
-from tests.support.cluster_asserts import wait_until
+from tests.support.cluster_asserts import emitted, wait_until
 
 COMES_AND_GOES = ("add-worker", "remove-worker")
 
@@ -72,7 +73,7 @@ def test_a_spot_notice_and_a_stopped_task_lose_no_result_and_rerun_no_task(clean
         assert said["keys_moved"] >= 40
         # ECS drains the interrupted instance too: in either order, it is one interruption.
         wait_until(
-            lambda: [e.kind for e in cluster.events].count("spot-interruption") == 1,
+            lambda: len(emitted(cluster, SpotInterruption)) == 1,
             60,
             "the interruption is emitted once",
         )
@@ -94,5 +95,5 @@ def test_after_a_rebalance_recommendation_the_replacement_starts_first(clean: Lo
         assert runs(tmp_path) == 10
         said = counts(client)
         assert (said["rebalances"], said["interruptions"], said["results_lost"], said["recomputed"]) == (1, 0, 0, 0)
-        [event] = [e for e in cluster.events if e.kind == "spot-rebalance"]
+        [event] = [e for e in cluster.events if isinstance(e, SpotRebalance)]
         assert "replacing it before it is retired" in event.message

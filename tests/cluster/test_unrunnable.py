@@ -5,7 +5,7 @@ from __future__ import annotations
 from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
-from dask_starburst.events import Event
+from dask_starburst.events import ClusterFailed, Event, InstanceLaunched, TaskUnrunnable, WorkerRetiring, WorkerStopped
 from dask_starburst.local import LocalAWS
 from tests.support.cluster_asserts import costs_nothing, wait_until
 
@@ -30,9 +30,9 @@ def test_a_task_that_no_worker_can_run_is_emitted_and_does_not_keep_the_cluster_
         assert gpu.key in by_restriction["resources={'GPU': 1}"]
         assert nowhere.key in by_restriction["workers=['nowhere']"]
         wait_until(lambda: cluster.status.name == "closed", 60, "the idle timeout ends the cluster")
-        stages = [event.kind for event in cluster.events]
-        assert "worker-retiring" in stages or "worker-stopped" in stages, "adaptive scaling retired its worker before"
-    [failure] = [event for event in cluster.events if event.kind == "cluster-failed"]
+        stages = {type(event) for event in cluster.events}
+        assert stages & {WorkerRetiring, WorkerStopped}, "adaptive scaling retired its worker before"
+    [failure] = [event for event in cluster.events if isinstance(event, ClusterFailed)]
     assert "there was no work for 6 s (idle_timeout)" in failure.message
     assert costs_nothing(clean)
 
@@ -52,10 +52,10 @@ def test_from_zero_an_unrunnable_task_requests_no_worker(clean: LocalAWS) -> Non
         wait_until(lambda: emitted(cluster), 60, "the restriction is emitted")
         wait_until(lambda: cluster.status.name == "closed", 60, "the idle timeout ends the cluster")
         assert gpu.key in emitted(cluster)[0].message
-        launched = [event.facts["group"] for event in cluster.events if event.kind == "instance-launched"]
+        launched = [event.placement for event in cluster.events if isinstance(event, InstanceLaunched)]
         assert launched == ["head"]
     assert costs_nothing(clean)
 
 
 def emitted(cluster: StarburstCluster) -> list[Event]:
-    return [event for event in cluster.events if event.kind == "task-unrunnable"]
+    return [event for event in cluster.events if isinstance(event, TaskUnrunnable)]

@@ -9,6 +9,7 @@ import pytest
 from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
+from dask_starburst.events import InstanceLaunched, PoolKeptWarm
 from dask_starburst.local import LocalAWS
 from tests.support.cluster_asserts import leftovers, read_until, script_process, starburst, wait_until
 
@@ -69,7 +70,7 @@ def test_a_cluster_reuses_warm_instances_of_another_process_and_the_lease_termin
         assert client.submit(sum, [1, 2, 3]).result() == 6
         assert instances(clean) == kept
         assert min(leases(clean)) > clean.status().now + WARM  # renewed for the new cluster
-        messages = [e.message for e in cluster.events if e.kind == "instance-launched"]
+        messages = [e.message for e in cluster.events if isinstance(e, InstanceLaunched)]
         assert len(messages) == 2
         assert all("is warm" in message for message in messages)
     assert instances(clean) == kept
@@ -98,7 +99,7 @@ def test_a_pool_that_cannot_be_kept_warm_is_emptied(clean: LocalAWS, caplog: pyt
     clean.inject("autoscaling:CreateOrUpdateTags", "AccessDenied", text, status=403)
     cluster.close()
     assert "keeping the pool warm failed" in caplog.text
-    assert not [e for e in cluster.events if e.kind == "pool-kept-warm"]
+    assert not [e for e in cluster.events if isinstance(e, PoolKeptWarm)]
 
 
 def test_a_pool_is_prewarmed_and_stopped_from_the_command_line(clean: LocalAWS) -> None:

@@ -1,7 +1,5 @@
 """The ledger bills as EC2 does, and names the sources of its prices."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +9,14 @@ from dask_starburst.catalog.markets import Market
 from dask_starburst.catalog.prices import Kind
 from dask_starburst.cost import Ledger
 from dask_starburst.errors import PriceUnknown
-from dask_starburst.events import Event
+from dask_starburst.events import (
+    Event,
+    InstanceLaunched,
+    InstanceTerminated,
+    SpotInterruption,
+    WorkerReady,
+    WorkerStopped,
+)
 
 HOUR = 3600.0
 
@@ -89,8 +94,8 @@ def test_the_line_owns_up_to_an_assumed_price():
     assert "assumed" in str(ledger.total(now=HOUR))
 
 
-def launched(kind: str, market: Market, group: str) -> dict[str, Any]:
-    return {"type": kind, "market": market, "group": group}
+def launched(name: str, kind: str, market: Market, group: str) -> InstanceLaunched:
+    return InstanceLaunched(time=0, instance=name, type=kind, market=market, placement="", group=group)
 
 
 class Quotes:
@@ -161,13 +166,13 @@ def test_spot_that_aws_interrupts_in_its_first_hour_is_free_but_for_address_and_
 
 def test_time_is_split_by_cause():
     ledger = Ledger(Quotes(0.1))
-    happened = [
-        Event(0, "instance-launched", "i-0", "", facts=launched("m7g.medium", Market.ON_DEMAND, "head")),
-        Event(0, "instance-launched", "i-1", "", facts=launched("c7g.xlarge", Market.SPOT, "default")),
-        Event(100, "worker-ready", "0", "", facts={"instance": "i-1"}),
-        Event(700, "spot-interruption", "0", "", facts={"instance": "i-1"}),
-        Event(750, "worker-stopped", "0", "", facts={"instance": "i-1"}),
-        Event(800, "instance-terminated", "i-1", ""),
+    happened: list[Event] = [
+        launched("i-0", "m7g.medium", Market.ON_DEMAND, "head"),
+        launched("i-1", "c7g.xlarge", Market.SPOT, "default"),
+        WorkerReady(time=100, name="0", instance="i-1", seconds=5.0),
+        SpotInterruption(time=700, name="0", instance="i-1", type="c7g.xlarge", seconds=120.0, replaced=True),
+        WorkerStopped(time=750, name="0", instance="i-1"),
+        InstanceTerminated(time=800, instance="i-1"),
     ]
     for event in happened:
         ledger.note(event)

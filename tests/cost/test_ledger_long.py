@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dask_starburst.catalog.markets import Market
 from dask_starburst.cost.ledger import Ledger
-from dask_starburst.events import Event
+from dask_starburst.events import InstanceLaunched, InstanceTerminated, WorkerReady
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -16,11 +15,13 @@ def churn(ledger: Ledger, hours: int) -> None:
     """Run one instance after the other for an hour each, with a worker of its own."""
     for number in range(hours):
         at, instance = number * HOUR, f"i-{number}"
-        facts = {"type": "c7g.xlarge", "market": Market.SPOT, "group": "default"}
-        ledger.note(Event(at, "instance-launched", instance, "", facts=facts))
-        ledger.note(Event(at + 60, "worker-ready", f"worker-{number}", "", facts={"instance": instance}))
+        launched = InstanceLaunched(
+            time=at, instance=instance, type="c7g.xlarge", market="spot", placement="spot", group="default"
+        )
+        ledger.note(launched)
+        ledger.note(WorkerReady(time=at + 60, name=f"worker-{number}", instance=instance, seconds=5.0))
         ledger.record_busy({f"worker-{number}": 1000.0})
-        ledger.note(Event(at + HOUR, "instance-terminated", instance, ""))
+        ledger.note(InstanceTerminated(time=at + HOUR, instance=instance))
         ledger.reprice(at + HOUR)
 
 

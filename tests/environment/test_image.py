@@ -24,10 +24,11 @@ from dask_starburst.environment.image import plan_order
 from dask_starburst.environment.registry import documents
 from dask_starburst.environment.registry.client import Registry
 from dask_starburst.errors import BadArgument, ImageError, NoWheels
+from dask_starburst.events import Event, ImageBuilding, ImageBuilt, ImageFound
 from dask_starburst.local import LocalAWS
 from dask_starburst.settings import Settings
 from dask_starburst.settings.arguments import BuildDict
-from tests.support.cluster_asserts import alive, leftovers, starburst, wait_until
+from tests.support.cluster_asserts import alive, emitted, leftovers, starburst, wait_until
 from tests.support.fake_docker import FakeDocker
 from tests.support.packages import wheel
 
@@ -62,8 +63,8 @@ def cluster(
     )
 
 
-def told(made: StarburstCluster, kind: str) -> list[str]:
-    return [event.message for event in made.events if event.kind == kind]
+def told(made: StarburstCluster, kind: type[Event]) -> list[str]:
+    return [event.message for event in emitted(made, kind)]
 
 
 def images(aws: LocalAWS) -> dict[str, list[str]]:
@@ -87,14 +88,14 @@ def test_an_image_is_built_once_used_by_tasks_and_reused_by_the_next_cluster(
         tasks = aws.client("ecs").list_task_definitions()["taskDefinitionArns"]
         used = [aws.client("ecs").describe_task_definition(taskDefinition=arn)["taskDefinition"] for arn in tasks]
         assert {one["containerDefinitions"][0]["image"] for one in used} == {image}
-    assert "for linux/amd64 and linux/arm64" in told(first, "image-building")[0]
-    assert len(told(first, "image-built")) == 1
+    assert "for linux/amd64 and linux/arm64" in told(first, ImageBuilding)[0]
+    assert len(told(first, ImageBuilt)) == 1
     assert image.partition("@")[2] in images(aws)
 
     with cluster(aws, image_fixtures, "requirements.txt") as second:
         assert second.settings.image == image
-    assert told(second, "image-building") == []
-    assert told(second, "image-found")[0].startswith("nothing has changed")
+    assert told(second, ImageBuilding) == []
+    assert told(second, ImageFound)[0].startswith("nothing has changed")
     # The command line reuses it as well.
     said = starburst(aws, "image", "build", "--environment", "requirements.txt", "--base", image_fixtures.base)
     assert "nothing has changed" in said
@@ -154,16 +155,14 @@ def test_a_missing_wheel_for_the_architecture_is_an_error_before_a_launch(
 
 
 def test_excluding_an_unknown_or_required_package_is_a_warning(image_fixtures: ImageFixtures):
-    told = []
+    emitted: list[Event] = []
     write_requirements("toolz", "iniconfig")
     build: BuildDict = {"base": image_fixtures.base, "exclude": ["iniconfig", "toolz", "tools"]}
-    order = plan_order(
-        Settings.load(environment="requirements.txt", build=build), lambda *what, **facts: told.append(what)
-    )
+    order = plan_order(Settings.load(environment="requirements.txt", build=build), emitted.append)
     names = dict(order.recipe.packages["linux/arm64"]).keys()
     assert "toolz" in names
     assert "iniconfig" not in names
-    assert [(what[2], what[3]) for what in told] == [
+    assert [(event.message, event.level) for event in emitted] == [
         ("build.exclude names toolz; other packages require it, so it is installed", logging.WARNING),
         ("build.exclude names tools, and requirements.txt has no such package: is the name right?", logging.WARNING),
     ]

@@ -8,13 +8,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from click.testing import CliRunner
 
+from dask_starburst import StarburstCluster
 from dask_starburst.cli import main
+from dask_starburst.events import Event
 from dask_starburst.local import LocalAWS
+
+E = TypeVar("E", bound=Event)
+
+
+def emitted(cluster: StarburstCluster, kind: type[E], since: int = 0) -> list[E]:
+    """Return the events of a kind, without the first `since` events of the cluster."""
+    return [event for event in list(cluster.events)[since:] if isinstance(event, kind)]
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> None:

@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from dask_starburst.cost import Cost
+from dask_starburst.fleet.controller.interruptions import SpotCounts
+from dask_starburst.plan.money.budget import Caps
 from dask_starburst.views.bill import money_rows
 from dask_starburst.views.html import as_html
 from dask_starburst.views.report import ClusterReport, as_text, rows
@@ -18,13 +20,14 @@ REPORT = ClusterReport(
     status="running",
     address="tls://198.51.100.7:8786",
     dashboard="https://198.51.100.7:8787/status",
-    where="us-east-1",
-    types="c7g.xlarge (spot)",
+    region="us-east-1",
+    types=("c7g.xlarge",),
     members=({"nthreads": 4, "memory_limit": 2**30},) * 3,
     requested=3,
     failed=0,
-    cost="$0.02",
-    lease="until 12:00:00 UTC",
+    cost=Cost(instances=0.02),
+    lease=43_200.0,
+    pool="starburst-mine",
 )
 EVIL = "<script>alert('x')</script>\"&"
 
@@ -61,21 +64,40 @@ class Text(HTMLParser):
 def test_the_report_shows_requested_and_failed_workers_if_there_are_any(
     ready: int, requested: int, failed: int, text: str
 ):
-    assert replace(REPORT, members=REPORT.members[:1] * ready, requested=requested, failed=failed).workers == text
+    report = replace(REPORT, members=REPORT.members[:1] * ready, requested=requested, failed=failed)
+    assert dict(rows(report))["Workers"] == text
 
 
 def test_the_repr_is_one_line_with_the_key_facts():
     assert as_text(REPORT) == (
         "StarburstCluster(mine, 'tls://198.51.100.7:8786', running, workers=3, threads=12,"
-        " memory=3.00 GiB, c7g.xlarge (spot) in us-east-1; $0.02 so far)"
+        " memory=3.00 GiB, c7g.xlarge in AWS, us-east-1; $0.0200 so far)"
     )
-    costly = replace(REPORT, rate="$0.5000 an hour, of max_hourly_cost=2", spot="1 interruptions")
-    assert as_text(costly).endswith("; $0.02 so far, $0.5000 an hour, of max_hourly_cost=2; Spot: 1 interruptions)")
+    spot = SpotCounts(interruptions=1, bytes_moved=2**20, fallbacks=2, moved_back=1)
+    costly = replace(REPORT, usd_per_hour=0.5, caps=Caps(hourly=2.0, total=9.0), spot=spot)
+    assert as_text(costly).endswith(
+        "; $0.0200 so far, $0.5000 an hour, of max_hourly_cost=2; max_total_cost=9; Spot: 1 interruptions, 1.00 MiB"
+        " moved, 0 results lost, 0 tasks recomputed, 0 worker-seconds lost, 2 workers bought on demand instead, 1 moved"
+        " back)"
+    )
+
+
+def test_many_types_are_counted_and_a_cluster_that_was_not_launched_says_so():
+    many = replace(REPORT, types=tuple(f"c{n}g.xlarge" for n in range(5, 9)), region="", lease=None)
+    assert "c5g.xlarge and 3 similar types in not launched" in as_text(many)
+    assert dict(rows(many))["Lease"] == "none"
+    assert dict(rows(REPORT))["Lease"] == "AWS empties the pool at 12:00:00 UTC unless renewed"
+
+
+def test_what_aws_bills_is_a_row_only_on_an_account():
+    assert "starburst-mine" in dict(rows(REPORT))["What AWS bills"]
+    assert "What AWS bills" not in dict(rows(replace(REPORT, simulated=True)))
+    assert "What AWS bills" not in dict(rows(replace(REPORT, cost=Cost())))
 
 
 def test_where_the_money_went_are_rows_of_their_own():
     cost = Cost(instances=0.9, storage=0.1, saved=1.0, by_group={"spot": 0.75, "head": 0.25}, by_cause={"work": 1.0})
-    shown = dict(rows(replace(REPORT, money=tuple(money_rows(cost)))))
+    shown = dict(rows(replace(REPORT, cost=cost)))
     assert shown["Spent on"] == "instances $0.9000 (90%), volumes $0.1000 (10%)"
     assert shown["Spent in"] == "spot $0.7500 (75%), head $0.2500 (25%)"
     assert shown["Spent while"] == "work $1.00 (100%)"
@@ -98,9 +120,9 @@ def test_a_dashboard_that_is_not_up_has_no_link():
     assert "none" in page.text
 
 
-@pytest.mark.parametrize("field", ["name", "status", "dashboard", "where", "types", "cost", "lease"])
+@pytest.mark.parametrize("field", ["name", "status", "dashboard", "region"])
 def test_no_name_can_smuggle_html_in(field: str):
-    report = replace(REPORT, **{field: EVIL})  # type: ignore[arg-type]  # the fields above are all text
+    report = replace(REPORT, **{field: EVIL}, types=(EVIL,))  # type: ignore[arg-type]  # the fields above are all text
     page = Text(as_html(report))
     assert "script" not in page.tags
     assert any(EVIL in text for text in page.text)

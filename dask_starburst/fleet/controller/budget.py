@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from dask_starburst.aws import ec2
 from dask_starburst.errors import BudgetExceeded, StarburstError
+from dask_starburst.events.instances import InstanceTimestamps
+from dask_starburst.events.money import BudgetSetting, BudgetWarning, CostSoFar, WorkersFreed, WorkersOverBudget
 from dask_starburst.plan.loop.state import Limits, Name, Observed, Worker, WorkerState
 from dask_starburst.plan.money.budget import INTERVAL, WARN_AT, Caps, Rates, hourly, over_budget
 
@@ -113,7 +115,7 @@ class BudgetControl:
         if not caps:
             return limits
         self._check_total(caps, spent)
-        self._alert(caps)
+        self._alert(caps, spent)
         if not caps.binding:
             return limits
         wait = over_budget(fleet.workers.values(), fleet.observed, now, limits, rates, caps, spent)
@@ -143,41 +145,38 @@ class BudgetControl:
         self._logged_at = self._logged_at or now
         if now - self._logged_at >= _LOG_EVERY and self.rate:
             self._logged_at = now
-            text = f"pool {self.fleet.pool.name} has cost ${spent:.4f} so far and costs ${self.rate:.4f} an hour now"
-            self.fleet.emit("cost-so-far", self.fleet.pool.name, text, usd=spent, usd_per_hour=self.rate)
+            self.fleet.emit(CostSoFar(pool=self.fleet.pool.name, usd=spent, usd_per_hour=self.rate))
 
     def _check_total(self, caps: Caps, spent: float) -> None:
         if caps.total is None:
             return
         if spent >= WARN_AT * caps.total:
-            text = f"the cluster has cost ${spent:.4f} of max_total_cost={caps.total:g}; at ${self.rate:.4f} an hour"
-            self._warn("total", f"{text} it closes {_minutes(caps.total - spent, self.rate)}")
+            self._warn("max_total_cost", caps.total, spent)
         if spent + self.rate * INTERVAL / 3600 >= caps.total:
             raise BudgetExceeded(
                 f"the cluster has cost ${spent:.4f} and closes: max_total_cost={caps.total:g} is reached. Start a new"
                 " cluster with a higher cap or with cheaper workers."
             )
 
-    def _alert(self, caps: Caps) -> None:
+    def _alert(self, caps: Caps, spent: float) -> None:
         if caps.alert is not None and self.rate > caps.alert:
-            text = f"the cluster costs up to ${self.rate:.4f} an hour, more than cost_alert_threshold={caps.alert:g}"
-            self._warn("alert", text)
+            self._warn("cost_alert_threshold", caps.alert, spent)
 
-    def _warn(self, what: str, text: str) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
-            self.fleet.emit("budget-warning", self.fleet.pool.name, text, logging.WARNING)
+    def _warn(self, setting: BudgetSetting, limit: float, spent: float) -> None:
+        if setting not in self._warned:
+            self._warned.add(setting)
+            pool, rate = self.fleet.pool.name, self.rate
+            self.fleet.emit(BudgetWarning(pool=pool, setting=setting, limit=limit, usd=spent, usd_per_hour=rate))
 
     def _emit_waiting(self, waiting: int, caps: Caps) -> None:
         """Emit how many workers are over budget once this is certain, and when none is any more."""
         if waiting and any(_capacity_requested(w) for w in self.fleet.workers.values()):
             return  # the instances on their way may be cheaper than the most expensive type, which was assumed
         if waiting and not self._waiting:
-            self.fleet.emit(
-                "workers-over-budget", self.fleet.pool.name, self._waiting_text(waiting, caps), logging.WARNING
-            )
+            pool, text = self.fleet.pool.name, self._waiting_text(waiting, caps)
+            self.fleet.emit(WorkersOverBudget(pool=pool, workers=waiting, usd_per_hour=self.rate, text=text))
         elif self._waiting and not waiting:
-            self.fleet.emit("workers-freed", self.fleet.pool.name, "no worker is over budget any more")
+            self.fleet.emit(WorkersFreed(pool=self.fleet.pool.name))
         self._waiting = waiting
 
     def _waiting_text(self, waiting: int, caps: Caps) -> str:
@@ -204,9 +203,10 @@ class BudgetControl:
     async def _fetch_timestamps(self, instances: Iterable[str]) -> None:
         try:
             for life in await ec2.lives(self.fleet.pool.aws, instances):
-                facts = {"launched": life.launched, "ended": life.ended, "zone": life.zone, "taken": life.taken}
-                text = f"instance {life.id} was launched in {life.zone}{' and interrupted' if life.taken else ''}"
-                self.fleet.emit("instance-timestamps", life.id, text, logging.DEBUG, **facts)
+                times = InstanceTimestamps(
+                    instance=life.id, launched=life.launched, ended=life.ended, zone=life.zone, taken=life.taken
+                )
+                self.fleet.emit(times)
         except StarburstError as error:  # the time at which the fleet first observed it is nearly as accurate
             logger.debug("launch times of instances are unknown: %s", error)
 
@@ -219,7 +219,3 @@ def _on_its_way(worker: Worker) -> bool:
 
 def _capacity_requested(worker: Worker) -> bool:
     return worker.requested and not worker.over_budget and worker.state in (WorkerState.REQUESTED, WorkerState.CAPACITY)
-
-
-def _minutes(usd: float, rate: float) -> str:
-    return f"in {usd / rate * 60:.0f} minutes" if rate > 0 else "once instances run again"

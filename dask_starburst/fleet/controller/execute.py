@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from dask_starburst.aws import autoscaling, ecs, faults
 from dask_starburst.errors import AWSUnavailable, StarburstError
+from dask_starburst.events.capacity import CapacityRequested, LaunchFailed, TypesChosen
+from dask_starburst.events.cluster import DaskError
+from dask_starburst.events.instances import InstanceConnected, InstanceGivenUp, InstanceLaunched, InstanceTerminated
+from dask_starburst.events.workers import TaskRefused
 from dask_starburst.fleet.controller import explain, observe
 from dask_starburst.plan.loop.state import (
     Action,
@@ -105,12 +109,10 @@ class Executor:
         match action:
             case SetDesired(placement, desired):
                 await pool.set_desired(placement, desired)
-                text = f"group {placement}: requested {desired} instance{'' if desired == 1 else 's'}"
-                self._fleet.emit("capacity-requested", str(placement), text, desired=desired)
+                self._fleet.emit(CapacityRequested(placement=str(placement), desired=desired))
             case SetTypes(placement, types):
                 await pool.set_types(placement, types)
-                text = f"group {placement}: launching only {', '.join(types)} from now on"
-                self._fleet.emit("types-chosen", str(placement), text, logging.DEBUG, types=types)
+                self._fleet.emit(TypesChosen(placement=str(placement), types=types))
             case StopTask(task, reason):
                 await ecs.stop_task(pool.aws, pool.name, task, reason)
             case Retire(worker):
@@ -124,7 +126,7 @@ class Executor:
         try:
             await work
         except Exception as error:  # noqa: BLE001 -- Dask passes on whatever its own handlers raise
-            fleet.emit("dask-error", fleet.pool.name, f"{action} failed: {error!r}", logging.WARNING)
+            fleet.emit(DaskError(pool=fleet.pool.name, action=str(action), error=repr(error)))
         fleet.observed = observe.clear_in_flight(fleet.observed, {action})
         fleet.wake()
 
@@ -133,8 +135,8 @@ class Executor:
         pool = self._fleet.pool
         for action in batch:
             if action.reason:
-                text = explain.instance_given_up(self._fleet.observed.instances[action.instance], action.reason)
-                self._fleet.emit("instance-given-up", action.instance, text, logging.WARNING)
+                one = self._fleet.observed.instances[action.instance]
+                self._fleet.emit(InstanceGivenUp(instance=one.id, type=one.type, reason=action.reason, seen=one.seen))
         try:
             name = pool.names.group(batch[0].placement)
             await autoscaling.terminate(pool.aws, name, [action.instance for action in batch])
@@ -188,8 +190,7 @@ class Executor:
     def _refused(self, worker: Worker, why: str, *, passing: bool) -> None:
         reason = f"ECS refused its task: {why}"
         if worker.reason != reason:  # the same answer to each attempt is emitted once
-            text = f"{worker.label} waits: {reason}; retrying"
-            self._fleet.emit("task-refused", worker.name, text, logging.INFO if passing else logging.WARNING)
+            self._fleet.emit(TaskRefused(name=worker.name, reason=reason, passing=passing))
         self._fleet.workers[worker.name] = refused(worker, reason, passing=passing)
 
     def _remember(self, process: Worker) -> None:
@@ -213,22 +214,27 @@ class Executor:
         known = {(r.placement, r.type, r.text) for r in before.refusals}
         for refusal in after.refusals:
             if (refusal.placement, refusal.type, refusal.text) not in known:
-                text = explain.launch_refused(refusal, after.groups.get(refusal.placement), after.refusals)
-                facts = {"type": refusal.type, "why": refusal.kind}
-                self._fleet.emit("launch-failed", str(refusal.placement), text, logging.WARNING, **facts)
+                where = refusal.placement
+                text = explain.launch_refused(refusal, after.groups.get(where), after.refusals)
+                self._fleet.emit(LaunchFailed(placement=str(where), type=refusal.type, why=refusal.kind, text=text))
 
     def _compare_instance(self, old: Instance | None, new: Instance) -> None:
         emit = self._fleet.emit
         if old is None and not new.terminating:
-            market = new.placement.market
-            state = "is warm and ready for a task" if new.connected else "is booting"
-            text = f"instance {new.id} ({new.type}, {market}) {state}"
-            emit("instance-launched", new.id, text, type=new.type, market=market, group=new.placement.group)
+            emit(
+                InstanceLaunched(
+                    instance=new.id,
+                    type=new.type,
+                    market=new.placement.market,
+                    placement=str(new.placement),
+                    group=new.placement.group,
+                    warm=new.connected,
+                )
+            )
         if new.connected and old is not None and not old.seen:
-            text = f"instance {new.id} is ready for {'the scheduler' if new.placement.is_head else 'a worker'}"
-            emit("instance-connected", new.id, text)
+            emit(InstanceConnected(instance=new.id, placement=str(new.placement)))
         if old is not None and new.terminating and not old.terminating:
             self._terminated(new)
 
     def _terminated(self, instance: Instance) -> None:
-        self._fleet.emit("instance-terminated", instance.id, f"instance {instance.id} is terminated")
+        self._fleet.emit(InstanceTerminated(instance=instance.id))

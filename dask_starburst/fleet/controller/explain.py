@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dask_starburst.aws import faults
 from dask_starburst.errors import CapacityUnavailable, StarburstError, WorkerFailed
 from dask_starburst.plan.loop.offerings import Refusal
-from dask_starburst.plan.loop.state import Instance, Limits, ScalingGroup, Worker
+from dask_starburst.plan.loop.state import Limits, ScalingGroup, Worker
 from dask_starburst.plan.loop.worker import by_itself, rest_of
 
 #: The beginning of our own reasons, and the next step.
@@ -40,17 +40,6 @@ def launch_refused(refusal: Refusal, group: ScalingGroup | None, refusals: Itera
     following = "AWS is trying the others." if left else faults.launch_meaning(refusal.text).advice
     purpose = "the scheduler" if refusal.placement.is_head else "a worker"
     return f"{what} for {purpose}: {refusal.text.rstrip('.')}{tried}. {following}"
-
-
-def instance_given_up(instance: Instance, reason: str) -> str:
-    """Return the message of an instance that is terminated because it is not usable."""
-    text = f"instance {instance.id} ({instance.type}) is given up: {reason}; requesting another one."
-    if instance.seen:
-        return text
-    return (
-        f"{text} If this repeats: can the subnet reach ECS (a public subnet, NAT or endpoints), and does the instance"
-        " role allow ecs:RegisterContainerInstance?"
-    )
 
 
 def failure(worker: Worker, reason: str, lines: list[str], attempts: int, then: str = "") -> str:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from dask.utils import format_bytes
-
+from dask_starburst.events.spot import SpotInterruption, SpotRebalance, WorkerLeaving, WorkerMovesBack
+from dask_starburst.events.workers import WorkerRetired
 from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.interruptions import Notice, Outcome, Succession, outcome, to_move_back
 from dask_starburst.plan.loop.offerings import REFUSAL_TTL, Refusal
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds before the scheduler is asked again after a lost response.
 _PAUSE = 1.0
-_THEN = "it transfers its data and is replaced"
 
 
 class InterruptionsClient(Protocol):
@@ -66,15 +65,6 @@ class SpotCounts:
 
     def __bool__(self) -> bool:
         return bool(self.interruptions or self.rebalances or self.fallbacks)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.interruptions} interruptions, {format_bytes(int(self.bytes_moved))} moved,"
-            f" {self.results_lost} results lost, {self.recomputed} tasks recomputed,"
-            f" {self.seconds_lost:.0f} worker-seconds lost"
-            + (f", {self.fallbacks} workers bought on demand instead" if self.fallbacks else "")
-            + (f", {self.moved_back} moved back" if self.moved_back else "")
-        )
 
 
 @dataclass
@@ -141,16 +131,14 @@ class Interruptions:
     async def _retired(self, worker: Worker, stays: bool) -> None:
         """Cancel the request of a worker that the user retired with ``retire_workers``, as a LocalCluster does."""
         if stays:
-            text = f"worker {worker.name} was retired by retire_workers(); not replacing it until scale() or adapt()"
-            self.fleet.emit("worker-retired", worker.name, text)
+            self.fleet.emit(WorkerRetired(name=worker.name))
             await self.dask.withdraw(worker.name)
 
     async def _rebalance(self, worker: Worker, instance: Instance | None) -> None:
         self.counts.rebalances += 1
         ignored = self.on_rebalance == "ignore"
-        then = "ignored, because of on_rebalance" if ignored else "replacing it before it is retired"
-        text = f"worker {worker.name} has a rebalance recommendation for {_place(instance)}: {then}"
-        self.fleet.emit("spot-rebalance", worker.name, text, logging.INFO if ignored else logging.WARNING)
+        where, kind = _place(instance)
+        self.fleet.emit(SpotRebalance(name=worker.name, instance=where, type=kind, ignored=ignored))
         if not ignored:
             self._avoid(instance, "a rebalance recommendation")
             await self._start_succession(worker, None)
@@ -162,10 +150,11 @@ class Interruptions:
         self._interrupted_launches.add((worker.name, worker.launch))
         self.counts.interruptions += 1
         self._avoid(instance, "a Spot interruption")
-        what = f"Spot interruption of {_place(instance)} in {notice.seconds or 0:.0f} s"
-        text = f"worker {worker.name} is leaving: {what}; {_THEN if stays else 'it is retiring already'}"
-        where = instance.id if instance is not None else ""
-        self.fleet.emit("spot-interruption", worker.name, text, logging.WARNING, instance=where)
+        where, kind = _place(instance)
+        event = SpotInterruption(
+            name=worker.name, instance=where, type=kind, seconds=notice.seconds or 0.0, replaced=stays
+        )
+        self.fleet.emit(event)
 
     async def _replace_leaving(self, worker: Worker, instance: Instance | None, notice: Notice) -> None:
         fleet, now = self.fleet, self.fleet.pool.aws.now()
@@ -174,9 +163,8 @@ class Interruptions:
         # The scheduler retires it. It is not requested any more, so that another notice does not replace it again.
         fleet.workers[worker.name] = replace(worker, requested=False, notice=now + (notice.seconds or 0.0))
         if notice.kind != "interruption":
-            text = f"worker {worker.name} is leaving: {_place(instance)} is drained or stopped; {_THEN}"
-            where = instance.id if instance is not None else ""
-            fleet.emit("worker-leaving", worker.name, text, logging.WARNING, instance=where)
+            where, kind = _place(instance)
+            fleet.emit(WorkerLeaving(name=worker.name, instance=where, type=kind))
         new = await self.dask.replace(worker.name)
         self._gaps[new] = (worker.name, None)
 
@@ -223,8 +211,7 @@ class Interruptions:
                     self._announced.add((worker.name, worker.launch))
             if back is not None:
                 worker, preferred = back
-                text = f"worker {worker.name} moves back to {preferred} once an instance is available there"
-                self.fleet.emit("worker-moves-back", worker.name, text)
+                self.fleet.emit(WorkerMovesBack(name=worker.name, placement=str(preferred)))
                 await self._start_succession(worker, preferred)
         finally:
             self._busy = False
@@ -278,5 +265,6 @@ class Interruptions:
         self.counts.recomputed = int(found.get("recomputed", 0))
 
 
-def _place(instance: Instance | None) -> str:
-    return f"{instance.id} ({instance.type})" if instance is not None else "its instance"
+def _place(instance: Instance | None) -> tuple[str, str]:
+    """Return the ID and the type of an instance; empty if it is unknown."""
+    return (instance.id, instance.type) if instance is not None else ("", "")

@@ -13,7 +13,19 @@ from typing import Any, Protocol
 from dask_starburst import cancellation
 from dask_starburst.aws import faults, logs
 from dask_starburst.errors import BudgetExceeded, LeaseExpired, SchedulerFailed, StarburstError
-from dask_starburst.events import Event, EventLog
+from dask_starburst.events.cluster import ClusterFailed
+from dask_starburst.events.pool import LeaseRenewed
+from dask_starburst.events.stream import Emit
+from dask_starburst.events.workers import (
+    WorkerDelayed,
+    WorkerFallback,
+    WorkerLost,
+    WorkerReady,
+    WorkerRetiring,
+    WorkerRetried,
+    WorkerStartFailed,
+    WorkerStopped,
+)
 from dask_starburst.fleet.controller import explain, observe
 from dask_starburst.fleet.controller.budget import BudgetClient, BudgetControl, CostTracker, NullCostTracker
 from dask_starburst.fleet.controller.execute import Executor
@@ -73,8 +85,8 @@ class Fleet:
         Builds RunTask requests.
     dask : SchedulerClient
         The scheduler.
-    events : EventLog
-        Receives every event.
+    emit : callable
+        Emits an event.
     limits : Limits
         Timeouts, in seconds, and other limits.
     lease : Lease
@@ -92,7 +104,7 @@ class Fleet:
         pool: Pool,
         launcher: Launcher,
         dask: SchedulerClient,
-        events: EventLog,
+        emit: Emit,
         limits: Limits,
         lease: Lease,
         poll: float,
@@ -100,6 +112,7 @@ class Fleet:
         cost_tracker: CostTracker | None = None,
     ) -> None:
         self.pool = pool
+        self.emit = emit
         self.launcher = launcher
         self.workers: dict[Name, Worker] = {}
         self.launched: list[Worker] = []
@@ -110,7 +123,6 @@ class Fleet:
         self.decided: Decided = lambda actions, workers, observed, now, limits: None
         self.on_fatal: Callable[[StarburstError], None] = lambda error: None
         self._dask = dask
-        self._events = events
         self._limits = limits
         self.lease = lease
         self._poll = poll
@@ -259,7 +271,7 @@ class Fleet:
         """Renew the lease; return the error if AWS refuses, because the loop continues until the lease ends."""
         try:
             if await self.lease.renew(self.pool, now):
-                self.emit("lease-renewed", self.pool.name, f"lease renewed until {self.lease}", logging.DEBUG)
+                self.emit(LeaseRenewed(pool=self.pool.name, until=self.lease.until))
         except _FATAL:
             raise
         except StarburstError as error:
@@ -305,36 +317,31 @@ class Fleet:
 
     def _emit_transition(self, old: Worker, new: Worker) -> None:
         if fell_back(old, new, self._limits):
-            why = new.reason or "no instance was launched in time"
-            text = f"{new.label} falls back to {new.placement}: no {old.placement} capacity ({why})"
-            self.emit("worker-fallback", new.name, text, logging.WARNING)
+            before = str(old.placement)
+            self.emit(WorkerFallback(name=new.name, placement=str(new.placement), before=before, reason=new.reason))
             self.spot.counts.fallbacks += 1
         if (new.state, new.attempt) == (old.state, old.attempt):
             return
         if new.attempt > old.attempt or new.state is S.FAILED:
             self.spawn(self._explain(old, new))
         elif old.state is S.FAILED and new.rounds > old.rounds:
-            self.emit("worker-retried", new.name, f"{new.label} was given up; retrying it after its rest")
+            self.emit(WorkerRetried(name=new.name))
         elif new.transient_failures > old.transient_failures:
-            text = f"{new.label} was ended by AWS: {new.reason}; restarting it"
-            self.emit("worker-delayed", new.name, text, logging.WARNING)
+            self.emit(WorkerDelayed(name=new.name, reason=new.reason))
         elif new.state is S.READY:
-            seconds = self.pool.aws.now() - old.since
-            text = f"{new.label} is up ({seconds:.1f} s after placement)"
-            self.emit("worker-ready", new.name, text, instance=observe.instance_of(self.observed, new))
+            where, seconds = observe.instance_of(self.observed, new), self.pool.aws.now() - old.since
+            self.emit(WorkerReady(name=new.name, instance=where, seconds=seconds))
         elif old.state is S.READY and new.state in (S.LOST, S.REQUESTED, S.CAPACITY):
             self._lost(old, new)
         elif new.state is S.RETIRING:
-            self.emit("worker-retiring", new.name, f"{new.label} is transferring its data and will close")
+            self.emit(WorkerRetiring(name=new.name))
         elif new.state is S.STOPPED and old.task:
-            where = observe.instance_of(self.observed, old)
-            self.emit("worker-stopped", new.name, f"{new.label} has stopped", instance=where)
+            self.emit(WorkerStopped(name=new.name, instance=observe.instance_of(self.observed, old)))
 
     def _lost(self, old: Worker, new: Worker) -> None:
         if not new.is_scheduler:
-            text = f"{new.label} lost: {new.reason}; replacing it. {explain.hint(new.reason)}"
-            where = observe.instance_of(self.observed, old)
-            self.emit("worker-lost", new.name, text.rstrip(), logging.WARNING, instance=where)
+            where, advice = observe.instance_of(self.observed, old), explain.hint(new.reason)
+            self.emit(WorkerLost(name=new.name, reason=new.reason, instance=where, advice=advice))
             self.spot.exempt_lost(old)
             return
         self._head = old  # the new one has no task any more, and so no log
@@ -348,8 +355,7 @@ class Fleet:
         failed = replace(old, attempt=attempt, unserved=new.unserved)
         then = explain.rest(new, self._limits) if final and not new.is_scheduler else ""
         text = explain.failure(failed, new.reason, lines, self._limits.attempts, then)
-        level = logging.ERROR if final else logging.WARNING
-        self.emit("worker-failed", new.name, text, level)
+        self.emit(WorkerStartFailed(name=new.name, reason=new.reason, final=final, text=text))
         if final and new.is_scheduler:
             self.fail(SchedulerFailed(text))
         elif final and new.name in self.workers:  # it may have been cancelled while its log was read
@@ -365,15 +371,11 @@ class Fleet:
         except StarburstError as error:
             return [f"(its log cannot be read: {error})"]
 
-    def emit(self, kind: str, subject: Name, message: str, level: int = logging.INFO, **facts: Any) -> None:
-        """Emit an event."""
-        self._events.emit(Event(self.pool.aws.now(), kind, subject, message, level, facts))
-
     def fail(self, error: StarburstError) -> None:
         """Close the cluster because of an error."""
         if self.error is None:
             self.error = error
-            self.emit("cluster-failed", self.pool.name, str(error), logging.ERROR)
+            self.emit(ClusterFailed(pool=self.pool.name, error=str(error)))
             self.on_fatal(error)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 from dask_starburst.aws import faults
@@ -15,6 +14,7 @@ from dask_starburst.errors import (
     SchedulerFailed,
     StarburstError,
 )
+from dask_starburst.events.aws import CallFailed, CredentialsAccepted, CredentialsRefused, OutageEnded
 from dask_starburst.plan.loop.state import SCHEDULER, Worker, WorkerState
 from dask_starburst.plan.scheduler.shutdown_rules import shutdown_reason
 
@@ -62,10 +62,9 @@ class Troubles:
             return
         if self._outage is not None:
             seconds = self._fleet.pool.aws.now() - self._outage
-            text = f"AWS is available again after {seconds:.0f} s; the cluster continues"
-            self._fleet.emit("aws-answers", self._fleet.pool.name, text)
+            self._fleet.emit(OutageEnded(pool=self._fleet.pool.name, seconds=seconds))
         if self._refused is not None:
-            self._fleet.emit("credentials-accepted", self._fleet.pool.name, "AWS accepts the credentials again")
+            self._fleet.emit(CredentialsAccepted(pool=self._fleet.pool.name))
         self._emitted, self._outage, self._refused = "", None, None
 
     def note(self, error: StarburstError) -> None:
@@ -75,10 +74,10 @@ class Troubles:
         if isinstance(error, CredentialsExpired | NoCredentials):
             self._credentials(error, now)
         elif faults.outage(error):
-            self._emit(error, "outage" if self._outage is not None else str(error), " Retrying; nothing is lost.")
+            self._emit(error, "outage" if self._outage is not None else str(error), outage=True)
             self._outage = now if self._outage is None else self._outage
         else:
-            self._emit(error, str(error), "")
+            self._emit(error, str(error), outage=False)
         if self._starting() and isinstance(error, PermissionDenied):
             self._fleet.fail(error)
 
@@ -93,10 +92,10 @@ class Troubles:
                 return SchedulerFailed(f"the scheduler has ended the cluster: {reason}. Start a new one.")
         return error
 
-    def _emit(self, error: StarburstError, key: str, what_next: str) -> None:
+    def _emit(self, error: StarburstError, key: str, *, outage: bool) -> None:
         """Emit an error once; in an outage, whose calls fail with different messages, only the first error."""
         if key != self._emitted and not (key == "outage" and self._emitted):
-            self._fleet.emit("aws-error", self._fleet.pool.name, f"{error}{what_next}", logging.WARNING)
+            self._fleet.emit(CallFailed(pool=self._fleet.pool.name, error=str(error), outage=outage))
             self._emitted = key
 
     def _credentials(self, error: StarburstError, now: float) -> None:
@@ -105,8 +104,7 @@ class Troubles:
         fleet.pool.aws.renew_credentials()
         if self._refused is None:
             self._refused = now
-            text = f"{error} The cluster continues and reloads its credentials; its lease ends at {fleet.lease}"
-            fleet.emit("credentials-refused", fleet.pool.name, text, logging.WARNING)
+            fleet.emit(CredentialsRefused(pool=fleet.pool.name, error=str(error), lease=fleet.lease.until))
             self._emitted = str(error)
         if now >= fleet.lease.until - min(_LAST, fleet.lease.length / 4):
             text = f"{error} The cluster closes: its lease ends at {fleet.lease} and cannot be renewed."

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Protocol
 
 from dask_starburst.errors import StarburstError
+from dask_starburst.events.workers import TaskUnrunnable
 
 if TYPE_CHECKING:
     from dask_starburst.fleet.controller.loop import Fleet
@@ -32,5 +32,5 @@ async def watch(fleet: Fleet, dask: UnrunnableClient) -> None:
         except (OSError, StarburstError):
             continue  # the loop handles a scheduler that does not answer
         for restriction in found.keys() - emitted:
-            fleet.emit("task-unrunnable", restriction, found[restriction], logging.WARNING)
+            fleet.emit(TaskUnrunnable(restriction=restriction, text=found[restriction]))
         emitted = set(found)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from dask_starburst.errors import LeaseExpired
+from dask_starburst.events.event import clock
 from dask_starburst.fleet.pool.pool import Pool
 
 #: The lease is renewed three times in its length, so that it survives two failures in a row.
@@ -60,4 +59,4 @@ class Lease:
         self.until = max(self.until, until)
 
     def __str__(self) -> str:
-        return datetime.fromtimestamp(self.until, UTC).strftime("%H:%M:%S UTC")
+        return clock(self.until)

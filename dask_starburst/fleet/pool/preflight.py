@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 from dask_starburst.aws import service_quotas
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import QuotaExceeded, StarburstError
+from dask_starburst.events.capacity import QuotaShort, QuotaUnknown
+from dask_starburst.events.stream import Emit
 from dask_starburst.plan.requests.quotas import (
     CapacityRequest,
     Running,
@@ -25,13 +26,6 @@ T = TypeVar("T")
 
 #: Seconds that a start waits for the quotas once the account is set up. Usually they have arrived by then.
 PATIENCE = 5.0
-
-
-class Emit(Protocol):
-    """A function that emits an event."""
-
-    def __call__(self, kind: str, subject: str, message: str, level: int = ..., **facts: Any) -> None:
-        """Emit one event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +84,7 @@ def check(quotas: Quotas, requests: Iterable[CapacityRequest], pool: str, emit: 
         The scheduler does not fit, or not one of the requested workers of a group.
     """
     if quotas.unknown:
-        text = f"vCPU quotas are unknown, launching without a check: {quotas.unknown}"
-        emit("quota-unknown", quotas.region, text)
+        emit(QuotaUnknown(region=quotas.region, why=quotas.unknown))
         return
     others: Counter[str] = Counter()
     for request in requests:
@@ -105,11 +98,9 @@ def _check_group(verdict: Verdict, region: str, pool: str, emit: Emit) -> None:
         raise _refusal(scheduler_shortfall(verdict, region), verdict, 0)
     if request.count and not room:
         raise _refusal(f"{workers_shortfall(verdict, region)} Nothing was launched.", verdict, 0)
-    if request.count > room:
-        text = f"{workers_shortfall(verdict, region)} Until then the other workers wait."
-        emit("quota-short", pool, text, logging.WARNING, workers=int(room), requested=request.count)
-    elif not room:
-        emit("quota-short", pool, workers_shortfall(verdict, region), logging.WARNING, workers=0, requested=0)
+    if request.count > room or not room:
+        text = workers_shortfall(verdict, region)
+        emit(QuotaShort(pool=pool, workers=int(room), requested=request.count, text=text))
 
 
 def _refusal(text: str, verdict: Verdict, workers: int) -> QuotaExceeded:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from dask_starburst.errors import AWSError, SchedulerFailed
-from dask_starburst.events import EventLog
+from dask_starburst.events import EventLog, WorkerRetried
 from dask_starburst.fleet.controller.launch import Launcher
 from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
 from dask_starburst.fleet.pool.lease import Lease
@@ -54,14 +54,14 @@ class NoDask:
         return []
 
 
-def a_fleet(lease: Lease | None = None) -> tuple[Fleet, NoAWS]:
-    aws = NoAWS()
+def a_fleet(lease: Lease | None = None, events: EventLog | None = None) -> tuple[Fleet, NoAWS]:
+    aws, emit = NoAWS(), (EventLog() if events is None else events).emit
     spec = SimpleNamespace(placements=(HEAD, SPOT))
     pool = Pool(cast(Any, aws), cast(Any, spec), PoolNames("starburst-test-0"), "session", "sg-1")
     launcher = Launcher({}, 8786, {})
     limits = Limits(placements=ONLY_SPOT)
     dask = cast(SchedulerClient, NoDask())
-    return Fleet(pool, launcher, dask, EventLog(), limits, lease or Lease(1800, 1000.0), 3600.0), aws
+    return Fleet(pool, launcher, dask, emit, limits, lease or Lease(1800, 1000.0), 3600.0), aws
 
 
 async def ended(work: Any) -> bool:
@@ -107,21 +107,22 @@ def test_the_memory_of_a_fleet_does_not_grow_with_ended_workers():
 
 
 def test_a_retry_of_a_worker_that_was_given_up_is_emitted_for_every_cause():
-    async def work(passed: float, requested: bool, **how: Any) -> list[tuple[str, Any]]:
-        fleet, _ = a_fleet()
+    async def work(passed: float, requested: bool, **how: Any) -> list[Any]:
+        events = EventLog(now=lambda: 0.0)
+        fleet, _ = a_fleet(events=events)
         given_up = Worker(0, SPOT, WorkerState.FAILED, since=1000.0 - passed, attempt=2, **how)
         fleet.workers[0] = given_up
         if requested:
             fleet.retry_rested()
         else:
             fleet._track(1000.0)
-        return [(event.kind, event.subject) for event in fleet._events]
+        return list(events)
 
     assert asyncio.run(work(299, requested=False, unserved=True)) == []
-    assert asyncio.run(work(301, requested=False, unserved=True)) == [("worker-retried", 0)]
+    assert asyncio.run(work(301, requested=False, unserved=True)) == [WorkerRetried(name=0)]
     assert asyncio.run(work(301, requested=False)) == [], "its own process failed"
     assert asyncio.run(work(299, requested=True)) == []
-    assert asyncio.run(work(301, requested=True)) == [("worker-retried", 0)]
+    assert asyncio.run(work(301, requested=True)) == [WorkerRetried(name=0)]
 
 
 def test_stopping_a_fleet_ends_the_callers_of_until():

@@ -21,15 +21,15 @@ import pytest
 from benchmarks.harness.simulator.aws import TICK, SimulatedAWS
 from benchmarks.harness.simulator.loop import SimulatedFleet
 from dask_starburst.catalog import Price
-from dask_starburst.catalog.markets import Market
 from dask_starburst.cost import Ledger
-from dask_starburst.events import REMEMBERED, Event, EventLog
+from dask_starburst.events import Event, EventLog, InstanceLaunched, WorkerReady, WorkerStopped
+from dask_starburst.events.stream import REMEMBERED
 from dask_starburst.fleet.controller import observe
 from dask_starburst.fleet.controller.budget import BudgetControl
 from dask_starburst.fleet.controller.execute import Executor
 from dask_starburst.fleet.controller.interruptions import Interruptions
 from dask_starburst.fleet.controller.startup_times import StartupClock
-from dask_starburst.plan.groups import DEFAULT, Placement
+from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.interruptions import Notice
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.reconcile import step
@@ -111,7 +111,7 @@ class Month(SimulatedFleet):
         aws = SimulatedAWS(random.Random(seed), desired={SPOT: 0, HEAD: 0})
         super().__init__(aws, {}, Observed(), Limits())
         self.pool = SimpleNamespace(aws=EC2(self), name="pool")
-        self.events, self.market, self.startups = EventLog(quiet=True), Quotes(), StartupClock()
+        self.events, self.market, self.startups = EventLog(quiet=True, now=self.now), Quotes(), StartupClock()
         self.ledger = Ledger(self.market, caps=Caps(total=1e9), types=("c7g.xlarge",))
         self.events.listen(self.ledger.note)
         self.dask = Scheduler(self)
@@ -135,8 +135,11 @@ class Month(SimulatedFleet):
     def refuse(self, refusal: Refusal) -> None:
         self.observed = replace(self.observed, refusals=(*self.observed.refusals, refusal))
 
-    def emit(self, kind: str, subject: Name, message: str, level: int = 0, **facts: Any) -> None:
-        self.events.emit(Event(self.aws.now, kind, subject, message, 1, facts))
+    def now(self) -> float:
+        return self.aws.now
+
+    def emit(self, event: Event) -> None:
+        self.events.emit(event)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.loop.run(work)
@@ -163,9 +166,9 @@ class Month(SimulatedFleet):
     def _emit_change(self, before: Worker, after: Worker) -> None:
         where = observe.instance_of(self.observed, before if after.state is S.STOPPED else after)
         if after.state is not before.state and after.state is S.READY:
-            self.emit("worker-ready", after.name, "", instance=where)
+            self.emit(WorkerReady(name=after.name, instance=where, seconds=5.0))
         if after.state is not before.state and after.state is S.STOPPED:
-            self.emit("worker-stopped", after.name, "", instance=where)
+            self.emit(WorkerStopped(name=after.name, instance=where))
 
 
 def live_for(fleet: Month, hours: int) -> None:
@@ -276,16 +279,18 @@ def test_after_a_month_memory_and_work_a_poll_are_the_same_as_after_a_day(length
 def test_summing_up_the_past_of_a_long_lived_instance_does_not_change_its_cost() -> None:
     market = Quotes()
     ledger = Ledger(market, types=("c7g.xlarge",))
-    launched = {"type": "c7g.xlarge", "market": Market.SPOT, "group": DEFAULT}
-    ledger.note(Event(0.0, "instance-launched", "i-0", "", facts=launched))
+    launched = InstanceLaunched(
+        time=0.0, instance="i-0", type="c7g.xlarge", market="spot", placement="spot", group="default"
+    )
+    ledger.note(launched)
     usd = 0.0
     for hour in range(24 * DAYS):
         market.now = hour * HOUR
         ledger.reprice(market.now)
         usd += market.spot("c7g.xlarge").usd_per_hour
-        ledger.note(Event(market.now, "worker-ready", hour, "", facts={"instance": "i-0"}))
+        ledger.note(WorkerReady(time=market.now, name=hour, instance="i-0", seconds=5.0))
         ledger.record_busy({hour - 1: 900.0, hour: 900.0})
-        ledger.note(Event(market.now + HOUR / 2, "worker-stopped", hour, "", facts={"instance": "i-0"}))
+        ledger.note(WorkerStopped(time=market.now + HOUR / 2, name=hour, instance="i-0"))
     cost = ledger.total(24 * DAYS * HOUR)
     assert cost.instances == pytest.approx(usd)
     assert cost.instance_hours == pytest.approx(24 * DAYS)

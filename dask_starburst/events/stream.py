@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TypeAlias
+
+from dask_starburst.events.event import Event
 
 logger = logging.getLogger("dask_starburst")
 
@@ -16,36 +17,8 @@ logger = logging.getLogger("dask_starburst")
 REMEMBERED = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An event.
-
-    Parameters
-    ----------
-    time : float
-        Seconds since the epoch, by AWS's clock.
-    kind : str
-        What happened, as ``noun-verb``: ``"instance-launched"``.
-    subject : int or str
-        A worker's name, an instance ID or a pool.
-    message : str
-        One sentence.
-    level : int
-        A :mod:`logging` level.
-    facts : mapping
-        The values in the message, for programs.
-    """
-
-    time: float
-    kind: str
-    subject: int | str
-    message: str
-    level: int = logging.INFO
-    facts: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-
-    def __str__(self) -> str:
-        clock = datetime.fromtimestamp(self.time, UTC).strftime("%H:%M:%S")
-        return f"{clock} {self.message}"
+#: Emits an event: `EventLog.emit`, or a function that passes events on to it.
+Emit: TypeAlias = Callable[[Event], None]
 
 
 def show_progress() -> None:
@@ -71,21 +44,27 @@ class EventLog:
     ----------
     quiet : bool
         Whether its progress is not printed by `show_progress`, which other clusters may have called.
+    now : callable
+        Returns the time of an event (seconds since the epoch). By default this computer's clock.
 
     Attributes
     ----------
+    now : callable
+        As above. A cluster sets AWS's clock when it has connected to AWS.
     began : float or None
         The time of the first event (seconds since the epoch, AWS's clock), which may no longer be kept.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, now: Callable[[], float] = time.time) -> None:
+        self.now = now
         self.began: float | None = None
         self._quiet = quiet
         self._events: deque[Event] = deque(maxlen=REMEMBERED)
-        self._listeners: list[Callable[[Event], None]] = []
+        self._listeners: list[Emit] = []
 
     def emit(self, event: Event) -> None:
-        """Store an event, log it and pass it to the listeners."""
+        """Set the time of an event, store it, log it and pass it to the listeners."""
+        event = replace(event, time=self.now())
         self.began = event.time if self.began is None else min(self.began, event.time)
         self._events.append(event)
         logger.log(event.level, "%s", event.message, extra={"quiet": self._quiet})
@@ -95,7 +74,7 @@ class EventLog:
             except Exception:  # a failing listener must not stop the cluster
                 logger.exception("a listener failed on event %s", event.kind)
 
-    def listen(self, listener: Callable[[Event], None]) -> None:
+    def listen(self, listener: Emit) -> None:
         """Call `listener` with every new event."""
         self._listeners.append(listener)
 
