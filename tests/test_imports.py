@@ -40,7 +40,7 @@ def test_the_cluster_is_imported_without_boto3_and_without_anything_that_only_a_
     modules = imported("from dask_starburst import StarburstCluster")
     assert not heavy(modules)
     layers = {name.split(".")[1] for name in ours(modules) if "." in name}
-    assert not layers & {"aws", "catalog", "cost", "environment", "views", "hooks", "demo", "cli", "local"}
+    assert not layers & {"aws", "cost", "environment", "views", "hooks", "demo", "cli", "local"}
     assert {name for name in ours(modules) if name.startswith("dask_starburst.fleet")} == set()
 
 

@@ -81,7 +81,7 @@ def slowly(n: int) -> int:
 
 
 def test_a_launch_above_its_cap_is_refused_before_anything_exists(aws: LocalAWS) -> None:
-    with pytest.raises(BudgetExceeded, match=r"set n_workers=[0-9]+, or money.max_hourly_cost="):
+    with pytest.raises(BudgetExceeded, match=r"set n_workers=[0-9]+, or max_hourly_cost="):
         cluster(aws, n_workers=50, money={"max_hourly_cost": 0.5})
     assert not aws.instances()
     assert nothing_left(aws)

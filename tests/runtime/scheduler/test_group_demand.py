@@ -78,9 +78,9 @@ async def test_workers_of_a_group_that_have_nothing_to_do_may_go_and_others_stay
             await asyncio.sleep(0.01)
         assert await targets(client) == {"default": 0, "big": 1}
         close = client.scheduler.starburst_group_workers_to_close
-        assert await close(group="big", n=1) == ["big-1"], "the one that is idle"
+        assert list(await close(group="big", n=1)) == ["big-1"], "the one that is idle"
         assert set(await close(group="big", n=2)) == {"big-0", "big-1"}
-        assert await close(group="default", n=1) == ["default-0"]
+        assert list(await close(group="default", n=1)) == ["default-0"]
         await go.set()
         await busy
         for worker in workers:
