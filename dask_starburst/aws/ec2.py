@@ -22,6 +22,8 @@ _MOST_IDS = 200
 _BILLED = ["pending", "running", "stopping", "stopped"]
 #: EC2 User Guide, "Find interrupted Spot Instances".
 _TAKEN = "Server.SpotInstanceTermination"
+#: Marks the rules of `admit_caller` in a security group.
+_CALLER = "dask-starburst: the caller"
 _ENDED = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
 
@@ -50,16 +52,13 @@ async def admit_each_other(aws: AWS, group: str) -> None:
 
 
 async def admit_caller(aws: AWS, group: str, cidr: str, ports: tuple[int, ...]) -> None:
-    """Allow one CIDR to reach these TCP ports, and revoke all other CIDR rules."""
+    """Allow one CIDR to reach these TCP ports, and revoke the rules that earlier calls have made.
+
+    Rules of others, such as an administrator's for a monitoring system, stay.
+    """
     found = await aws.call("ec2", "DescribeSecurityGroups", GroupIds=[group])
     requested = [_port_rule(cidr, port) for port in ports]
-    old = [p for p in found["SecurityGroups"][0]["IpPermissions"] if p.get("IpRanges")]
-    stale = [
-        _port_rule(r["CidrIp"], p["FromPort"])
-        for p in old
-        for r in p["IpRanges"]
-        if _port_rule(r["CidrIp"], p["FromPort"]) not in requested
-    ]
+    stale = [rule for rule in _caller_rules(found["SecurityGroups"][0]) if rule not in requested]
     if stale:
         await delete(aws, "ec2", "RevokeSecurityGroupIngress", GroupId=group, IpPermissions=stale)
     for rule in requested:  # one by one: AWS refuses the whole request if one rule exists
@@ -67,15 +66,21 @@ async def admit_caller(aws: AWS, group: str, cidr: str, ports: tuple[int, ...]) 
 
 
 async def dismiss_callers(aws: AWS, group: str) -> None:
-    """Revoke all CIDR rules."""
+    """Revoke the rules that `admit_caller` has made."""
     found = await aws.call("ec2", "DescribeSecurityGroups", GroupIds=[group])
-    rules = [
-        _port_rule(r["CidrIp"], p["FromPort"])
-        for p in found["SecurityGroups"][0]["IpPermissions"]
-        for r in p.get("IpRanges", [])
-    ]
+    rules = _caller_rules(found["SecurityGroups"][0])
     if rules:
         await delete(aws, "ec2", "RevokeSecurityGroupIngress", GroupId=group, IpPermissions=rules)
+
+
+def _caller_rules(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rules of `admit_caller`, which have its description. A rule for all traffic has no port."""
+    return [
+        _port_rule(range_["CidrIp"], permission["FromPort"])
+        for permission in group["IpPermissions"]
+        for range_ in permission.get("IpRanges", [])
+        if range_.get("Description") == _CALLER and "FromPort" in permission
+    ]
 
 
 async def ensure_launch_template(aws: AWS, name: str, data: dict[str, Any], tags: dict[str, str]) -> None:
@@ -172,7 +177,7 @@ def _port_rule(cidr: str, port: int) -> dict[str, Any]:
         "IpProtocol": "tcp",
         "FromPort": port,
         "ToPort": port,
-        "IpRanges": [{"CidrIp": cidr}],
+        "IpRanges": [{"CidrIp": cidr, "Description": _CALLER}],
     }
 
 

@@ -35,11 +35,16 @@ class Placements:
         return ", ".join(sorted({*self.refusals.values()})) or "ECS returned neither a task nor a reason"
 
 
-async def ensure_cluster(aws: AWS, name: str, tags: dict[str, str]) -> None:
-    """Create the ECS cluster if it does not exist or was deleted."""
+async def ensure_cluster(aws: AWS, name: str, tags: dict[str, str], insights: str) -> None:
+    """Create the ECS cluster if it does not exist or was deleted.
+
+    `insights` is always given: without it the account's own default applies, and CloudWatch charges for Container
+    Insights by the metric (https://aws.amazon.com/cloudwatch/pricing/).
+    """
     answer = await aws.call("ecs", "DescribeClusters", clusters=[name])
     if not any(c["status"] == "ACTIVE" for c in answer["clusters"]):
-        await aws.call("ecs", "CreateCluster", clusterName=name, tags=_tags(tags))
+        settings = [{"name": "containerInsights", "value": insights}]
+        await aws.call("ecs", "CreateCluster", clusterName=name, tags=_tags(tags), settings=settings)
 
 
 async def ensure_providers(aws: AWS, cluster: str, requests: list[dict[str, Any]], tags: dict[str, str]) -> None:

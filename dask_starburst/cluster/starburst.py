@@ -116,7 +116,8 @@ class StarburstCluster(CloudCluster):
         ``connect`` (float or str), ``retire`` (float or str), ``poll`` (float or str), ``close`` (float or
         str).
     storage : mapping or StorageSettings
-        Disks and logs. Keys: ``volume_size`` (int), ``log_retention`` (int).
+        Disks, logs and metrics. Keys: ``volume_size`` (int), ``log_retention`` (int), ``container_insights``
+        ({"disabled", "enabled", "enhanced"}).
     asynchronous : bool
         Whether the cluster is used with ``async``/``await``.
     loop : tornado.ioloop.IOLoop, optional

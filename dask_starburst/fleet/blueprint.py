@@ -73,6 +73,7 @@ class Blueprint:
             volume_gib=settings.storage.volume_size,
             tags=settings.tags,
             host_idle_limit=host_idle_limit(settings.timeouts.connect),
+            container_insights=settings.storage.container_insights,
         )
 
 

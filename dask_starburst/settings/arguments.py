@@ -126,6 +126,7 @@ class StorageDict(TypedDict, total=False):
 
     volume_size: int
     log_retention: int
+    container_insights: Literal["disabled", "enabled", "enhanced"]
 
 
 class Arguments(TypedDict, total=False):

@@ -25,6 +25,8 @@ SHORTEST_LEASE = 60.0
 #: Days. ECR deletes within 24 hours of the day (aws-facts §7), and a running cluster still needs its image.
 SHORTEST_TTL = 3
 BUILDERS = ("direct", "buildx")
+#: Values of the ECS cluster setting containerInsights (ECS API reference, ClusterSetting).
+CONTAINER_INSIGHTS = ("disabled", "enabled", "enhanced")
 COMPRESSIONS = ("zstd", "gzip")
 #: How the user's own modules, which are in no package, reach the workers.
 MODULES = ("by-value", "package", "none")
@@ -304,7 +306,7 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class StorageSettings:
-    """Disks and logs."""
+    """Disks, logs and metrics."""
 
     volume_size: int = setting(
         30,
@@ -315,4 +317,10 @@ class StorageSettings:
         14,
         Whole(among=LOG_RETENTIONS, refusal=" days: CloudWatch accepts only certain numbers of days"),
         "Days that CloudWatch keeps logs. It accepts only certain numbers of days.",
+    )
+    container_insights: str = setting(
+        "disabled",
+        OneOf(CONTAINER_INSIGHTS),
+        "CloudWatch Container Insights of the ECS cluster, which CloudWatch charges for. The account's default does not"
+        " apply.",
     )

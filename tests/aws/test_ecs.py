@@ -7,7 +7,9 @@ from typing import Any, cast
 
 from dask_starburst.aws import ecs
 from dask_starburst.aws.session import AWS
+from dask_starburst.local import LocalAWS
 from dask_starburst.plan.requests.tasks import Launch, Place, run_request
+from dask_starburst.settings import Settings
 from tests.support.placements import SPOT
 
 ARN = "arn:aws:ecs:us-east-1:123456789012:"
@@ -39,3 +41,16 @@ def test_our_tasks_are_described_including_worker_0_and_others_are_not():
     seen = asyncio.run(ecs.tasks(cast(AWS, DescribedTasks(places)), "pool", arns))
     assert [seen[arn].worker for arn in arns[:2]] == [0, 1]
     assert set(seen) == set(arns[:2])
+
+
+def test_container_insights_are_off_in_an_account_that_turns_them_on(aws: LocalAWS) -> None:
+    aws.client("ecs").put_account_setting_default(name="containerInsights", value="enhanced")
+    aws.client("ecs").create_cluster(clusterName="of-others")
+    ours = AWS(session=aws.session())
+    asyncio.run(ecs.ensure_cluster(ours, "ours", {}, Settings().storage.container_insights))
+    ours.close()
+    shown = aws.client("ecs").describe_clusters(clusters=["of-others", "ours"], include=["SETTINGS"])["clusters"]
+    assert {one["clusterName"]: one["settings"][0]["value"] for one in shown} == {
+        "of-others": "enhanced",
+        "ours": "disabled",
+    }

@@ -171,7 +171,9 @@ async def make(
         await ec2.admit_caller(aws, group, caller, ports)
         return group
 
-    _, head_group = await together(ecs.ensure_cluster(aws, names.pool, tags), head_security_group())
+    _, head_group = await together(
+        ecs.ensure_cluster(aws, names.pool, tags, spec.container_insights), head_security_group()
+    )
     pool = Pool(aws, spec, names, session, head_group)
     made = await together(*(_make_group(pool, placement) for placement in pool.placements))
     arns = [seen.arn for seen in made]

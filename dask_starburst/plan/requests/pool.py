@@ -51,6 +51,7 @@ class PoolSpec:
     boot_script: str
     tags: Mapping[str, str]
     host_idle_limit: int = HOST_IDLE_LIMIT
+    container_insights: str = "disabled"
 
     @property
     def digest(self) -> str:

@@ -19,13 +19,16 @@ from dask_starburst.local.services.ecs.common import (
 from dask_starburst.local.services.ecs.fargate import FARGATE_PROVIDERS
 from dask_starburst.local.services.ecs.providers import describe_provider
 
+_INSIGHTS = "containerInsights"
+# The account settings that can be changed here, and their values (ECS API reference, PutAccountSetting).
+_CHANGEABLE = {_INSIGHTS: ("disabled", "enabled", "enhanced")}
 # The default account settings.
 _ACCOUNT_SETTINGS = {
     "serviceLongArnFormat": "enabled",
     "taskLongArnFormat": "enabled",
     "containerInstanceLongArnFormat": "enabled",
     "awsvpcTrunking": "disabled",
-    "containerInsights": "disabled",
+    _INSIGHTS: "disabled",
     "dualStackIPv6": "enabled",
     "fargateTaskRetirementWaitPeriod": "7",
     "tagResourceAuthorization": "on",
@@ -39,6 +42,7 @@ class ClusterOperations:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._changed: dict[str, str] = {}
 
     def create_cluster(self, request: Request) -> Reply:
         """Create a cluster. An existing one is returned unchanged."""
@@ -56,7 +60,7 @@ class ClusterOperations:
         cluster = Cluster(
             name=name,
             arn=self._backend.arn("ecs", f"cluster/{name}"),
-            settings=request.get("settings", [{"name": "containerInsights", "value": "disabled"}]),
+            settings=request.get("settings", [{"name": _INSIGHTS, "value": self._account_settings[_INSIGHTS]}]),
             tags=tag_dict(request.get("tags")),
             configuration=request.get("configuration"),
         )
@@ -108,17 +112,31 @@ class ClusterOperations:
         return {"cluster": self.describe(cluster)}
 
     def list_account_settings(self, request: Request) -> Reply:
-        """List account settings: the defaults, which cannot be changed here."""
+        """List account settings."""
         name = request.get("name")
-        # Without effectiveSettings AWS lists only changed settings, and there are none.
-        shown = _ACCOUNT_SETTINGS if request.get("effectiveSettings") else {}
+        # Without effectiveSettings AWS lists only changed settings.
+        shown = self._account_settings if request.get("effectiveSettings") else self._changed
+        return {"settings": [self._setting(key) for key in shown if name in (None, key)]}
+
+    def put_account_setting(self, request: Request) -> Reply:
+        """Change a setting of the root user, and so of all users without their own."""
+        name, value = request["name"], request["value"]
+        if name not in _CHANGEABLE or value not in _CHANGEABLE[name]:
+            raise invalid(f"Invalid value {value} for the account setting {name}.")
+        self._changed[name] = value
+        return {"setting": self._setting(name)}
+
+    def put_account_setting_default(self, request: Request) -> Reply:
+        """Change a setting of all users; here, everyone is the root user."""
+        return self.put_account_setting(request)
+
+    @property
+    def _account_settings(self) -> dict[str, str]:
+        return {**_ACCOUNT_SETTINGS, **self._changed}
+
+    def _setting(self, name: str) -> dict[str, str]:
         root = self._backend.arn("iam", "root").replace(f":{self._backend.region}:", "::")
-        settings = [
-            {"name": key, "value": value, "principalArn": root, "type": "user"}
-            for key, value in shown.items()
-            if name in (None, key)
-        ]
-        return {"settings": settings}
+        return {"name": name, "value": self._account_settings[name], "principalArn": root, "type": "user"}
 
     def describe(self, cluster: Cluster) -> dict[str, Any]:
         """Format a cluster as in DescribeClusters."""
