@@ -124,9 +124,9 @@ class Control:
                 {
                     "id": task.id,
                     "status": task.status,
-                    "containerInstanceArn": task.instance.arn,
+                    "containerInstanceArn": task.placed_on and task.placed_on.arn,
                     "overrides": task.overrides,
-                    "connected_at": task.instance.connected_at,
+                    "connected_at": task.placed_on and task.placed_on.connected_at,
                     "created_at": task.created_at,
                     "started_at": task.times.get("startedAt"),
                 }

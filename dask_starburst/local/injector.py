@@ -28,6 +28,7 @@ from dask_starburst.local.faults.events import (
     Instances,
     Interrupt,
     Invisible,
+    LatePlacement,
     NextInstances,
     NextTasks,
     OutOfMemory,
@@ -167,6 +168,7 @@ class Injector:
 
     @_apply.register(NextInstances)
     @_apply.register(NextTasks)
+    @_apply.register(LatePlacement)
     def _(self, event: Any, rng: random.Random) -> list[str]:
         self._pending_faults.add(event)
         return []

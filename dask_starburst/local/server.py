@@ -266,7 +266,7 @@ def _ecs(backend: Backend, tasks: TaskLife, interfaces: Interfaces, quotas: Quot
         ProviderAssociations(backend, clusters),
         definitions,
         InstanceOperations(backend),
-        RunOperations(backend, definitions, interfaces, tasks.begin, tasks.stop, quotas),
+        RunOperations(backend, definitions, interfaces, tasks, quotas),
         TaskViews(backend),
         TagOperations(backend),
     )

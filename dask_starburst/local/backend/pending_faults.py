@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,6 +13,7 @@ from dask_starburst.local.faults.events import (
     AgentNever,
     ExecFormat,
     Instances,
+    LatePlacement,
     NextInstances,
     NextTasks,
     PullFailure,
@@ -26,8 +28,8 @@ _T = TypeVar("_T")
 
 @dataclass
 class _Next:
-    event: _Boot | _Start
-    left: int
+    event: _Boot | _Start | LatePlacement
+    left: float
 
 
 class PendingFaults:
@@ -36,9 +38,9 @@ class PendingFaults:
     def __init__(self) -> None:
         self._waiting: list[_Next] = []
 
-    def add(self, event: _Boot | _Start) -> None:
+    def add(self, event: _Boot | _Start | LatePlacement) -> None:
         """Add a fault for the next instances or tasks that match."""
-        self._waiting.append(_Next(event, event.count))
+        self._waiting.append(_Next(event, math.inf if event.count is None else event.count))
 
     def clear(self) -> None:
         """Drop all pending faults."""
@@ -52,6 +54,10 @@ class PendingFaults:
         """Return the extra boot time of an instance in seconds."""
         slow = self._take(SlowBoot, lambda event: fits(event, ec2_instance))
         return 0.0 if slow is None else slow.seconds
+
+    def late_placement(self, family: str) -> LatePlacement | None:
+        """Return how a new task of a family is placed late; None if it is placed at once."""
+        return self._take(LatePlacement, lambda event: like(family, event.family))
 
     def pull_fails(self, task: Task) -> bool:
         """Return whether the image pull of a task fails."""

@@ -194,13 +194,13 @@ class Interface:
 
 @dataclass
 class Task:
-    """An ECS task. On Fargate its instance is a hidden one without an ARN."""
+    """An ECS task. ``placed_on`` is None until ECS has placed it; on Fargate it is a hidden instance without an ARN."""
 
     id: str
     arn: str
     cluster: str
     definition: TaskDefinition
-    instance: ContainerInstance
+    placed_on: ContainerInstance | None
     containers: list[Container]
     cpu: int
     memory: int
@@ -221,6 +221,13 @@ class Task:
     stop_code: str | None = None
     stopped_reason: str | None = None
     interface: Interface | None = None
+
+    @property
+    def instance(self) -> ContainerInstance:
+        """The instance of a placed task."""
+        if self.placed_on is None:
+            raise RuntimeError(f"task {self.id} is not placed")
+        return self.placed_on
 
     @property
     def fargate(self) -> bool:

@@ -207,6 +207,22 @@ class TaskStopsAtOnce(NextTasks):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatePlacement(Event):
+    """RunTask returns tasks of a capacity provider before ECS has placed them.
+
+    They are ``PROVISIONING`` without container instance and containers. ``seconds`` later ECS places them, or
+    they stop with ``stopCode=TaskFailedToStart`` and the reason that RunTask would have returned (``RESOURCE:MEMORY``,
+    ``AGENT``, ...; see "Amazon ECS API failure reasons"). ``fails``: a reason for which they are never placed.
+    Applies to the next ``count`` tasks with a matching family (None: all).
+    """
+
+    seconds: float
+    fails: str | None = None
+    count: int | None = None
+    family: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Calls(Event, common=True):
     """Applies to calls of an action, a pattern such as ``"ecs:RunTask"``, ``"ecs:*"`` or ``"*"``.
 

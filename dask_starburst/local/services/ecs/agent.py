@@ -61,7 +61,7 @@ class AgentApp:
         return HTTPStatus.NOT_FOUND, {}
 
     def _tasks(self, instance: ContainerInstance) -> Reply:
-        tasks = [task for task in self._backend.clusters[instance.cluster].tasks.values() if task.instance is instance]
+        tasks = [task for task in self._backend.clusters[instance.cluster].tasks.values() if task.placed_on is instance]
         known = [task for task in tasks if "pullStartedAt" in task.times]  # those that the agent has received
         if not all(any(container.started for container in task.containers) for task in known):
             # A task whose image pull is in progress or has failed has no containers, and then the agent returns

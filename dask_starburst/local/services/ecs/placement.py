@@ -103,6 +103,16 @@ def place(
     return tasks, [{"arn": arn, "reason": reason} for arn, reason in refused.items()]
 
 
+def late_reason(failures: list[dict[str, str]]) -> str:
+    """Return the stop reason of a task that could not be placed after RunTask had returned it.
+
+    ECS gives one reason. The instances outside of a placement constraint say the least, so the others come first.
+    """
+    reasons = [failure["reason"] for failure in failures]
+    best = next((reason for reason in reasons if reason != "MEMBEROF"), "MEMBEROF")
+    return "MemberOf placement constraint unsatisfied." if best == "MEMBEROF" else best
+
+
 def _rounds(
     instances: list[ContainerInstance], strategy: Iterable[dict[str, Any]], refused: dict[str, str]
 ) -> Iterator[ContainerInstance]:
@@ -132,7 +142,7 @@ def occupy(task: Task) -> None:
 
 def release(task: Task) -> None:
     """Release the resources of a task on its instance."""
-    if task.instance.tasks.pop(task.id, None) is not None:
+    if task.placed_on is not None and task.placed_on.tasks.pop(task.id, None) is not None:
         _change(task, -1)
 
 

@@ -11,16 +11,22 @@ from dask_starburst.catalog.markets import Market
 from dask_starburst.local.backend.backend import Backend, new_id, tag_dict
 from dask_starburst.local.backend.quotas import Quotas
 from dask_starburst.local.backend.state import Cluster, Container, ContainerInstance, Interface, Task, TaskDefinition
+from dask_starburst.local.faults.events import LatePlacement
 from dask_starburst.local.http.protocols import Reply, Request, ServiceError
 from dask_starburst.local.services.ecs.common import client_error, find_cluster, find_task, invalid, short
 from dask_starburst.local.services.ecs.definitions import DefinitionOperations
 from dask_starburst.local.services.ecs.fargate import FARGATE_PROVIDERS, check_fargate_run, fargate_host
 from dask_starburst.local.services.ecs.network import Interfaces
-from dask_starburst.local.services.ecs.placement import Demand, NoCapacityError, candidates, occupy, place
+from dask_starburst.local.services.ecs.placement import Demand, NoCapacityError, candidates, late_reason, occupy, place
+from dask_starburst.local.services.ecs.task_life import TaskLife
 from dask_starburst.local.services.ecs.tasks import described
 
 _MOST_TASKS = 10
 _LONGEST_OVERRIDES = 8192
+# "Tasks in the PROVISIONING state per cluster" (L-B7718569): those that wait for a place under an Auto Scaling group's
+# capacity provider. The message is the one that callers report (github.com/DIAGNijmegen/rse-grand-challenge/pull/2013).
+_MOST_PROVISIONING = 500
+_TOO_MANY_PROVISIONING = "Tasks provisioning capacity limit exceeded."
 _TOKEN_LIFE = 24 * 3600.0
 _NOT_HERE = ("volumeConfigurations",)
 # The message of services ("Amazon ECS service event messages"); unverified for RunTask.
@@ -52,10 +58,8 @@ class RunOperations:
         The task definitions.
     interfaces : Interfaces
         The network interfaces of tasks.
-    begin : callable
-        Called with each new task, to start its lifecycle.
-    stop : callable
-        Called with a task, a reason and a stop code.
+    life : TaskLife
+        Begins, stops and fails tasks.
     quotas : Quotas
         The vCPU quotas of Fargate.
     """
@@ -65,19 +69,17 @@ class RunOperations:
         backend: Backend,
         definitions: DefinitionOperations,
         interfaces: Interfaces,
-        begin: Callable[[Task], None],
-        stop: Callable[[Task, str, str], None],
+        life: TaskLife,
         quotas: Quotas,
     ) -> None:
         self._backend = backend
         self._definitions = definitions
         self._interfaces = interfaces
-        self._begin = begin
-        self._stop = stop
+        self._life = life
         self._quotas = quotas
 
     def run_task(self, request: Request) -> Reply:
-        """Place tasks at once, or return why they cannot be placed."""
+        """Place tasks at once, or return why they cannot be placed; see `LatePlacement` for the other answer."""
         cluster = find_cluster(self._backend, request.get("cluster"))
         _check(request)
         return self._once(cluster, request, lambda: self._run(cluster, request))
@@ -88,7 +90,7 @@ class RunOperations:
         task = find_task(cluster, request["task"])
         if task is None:
             raise invalid("The referenced task was not found.")
-        self._stop(task, request.get("reason") or "Task stopped by user", "UserInitiated")
+        self._life.stop(task, request.get("reason") or "Task stopped by user", "UserInitiated")
         return {"task": described(task)}
 
     def _once(self, cluster: Cluster, request: Request, run: Callable[[], Reply]) -> Reply:
@@ -131,24 +133,62 @@ class RunOperations:
         return self._place(plan, network)
 
     def _place(self, plan: _Plan, network: dict[str, Any] | None) -> Reply:
-        cluster, provider, request, demand = plan.cluster, plan.provider, plan.request, plan.demand
         if network is not None:
-            demand = replace(demand, zones=self._interfaces.zones(network))
+            plan = replace(plan, demand=replace(plan.demand, zones=self._interfaces.zones(network)))
+        count = plan.request.get("count", 1)
+        late = self._late(plan, count)
+        tasks: list[Task] = []
+        failures: list[dict[str, str]] = []
+        if len(late) < count:
+            tasks, failures = self._place_now(plan, network, [self._create(plan) for _ in range(count - len(late))])
+        tasks += [self._place_later(plan, network, fault) for fault in late]
+        return {"tasks": [described(task) for task in tasks], "failures": failures}
+
+    def _place_now(
+        self, plan: _Plan, network: dict[str, Any] | None, tasks: list[Task]
+    ) -> tuple[list[Task], list[dict[str, str]]]:
+        """Place equal tasks; return the placed ones, and the failures."""
+        cluster, provider = plan.cluster, plan.provider
         try:
             instances = candidates(cluster, provider)
         except NoCapacityError as nothing:
             arn = self._backend.providers[provider].arn if provider else cluster.arn
-            return {"tasks": [], "failures": [{"arn": arn, "reason": nothing.reason}]}
+            return [], [{"arn": arn, "reason": nothing.reason}]
         if not instances:
             raise invalid("No Container Instances were found in your cluster.")
+        unplaced = iter(tasks)
 
         def start(instance: ContainerInstance) -> Task:
             interface = self._interfaces.create(network, instance.ec2_instance.zone) if network else None
-            return self._start(plan, instance, interface)
+            return self._start(next(unplaced), instance, interface)
 
-        strategy = request.get("placementStrategy", [])
-        tasks, failures = place(instances, demand, request.get("count", 1), strategy, start)
-        return {"tasks": [described(task) for task in tasks], "failures": failures}
+        strategy = plan.request.get("placementStrategy", [])
+        return place(instances, plan.demand, len(tasks), strategy, start)
+
+    def _late(self, plan: _Plan, count: int) -> list[LatePlacement]:
+        """Return how those of the tasks are placed that are not placed at once."""
+        if plan.provider is None:
+            return []
+        take = self._backend.pending_faults.late_placement
+        late = [fault for _ in range(count) if (fault := take(plan.definition.family)) is not None]
+        waiting = sum(task.status == "PROVISIONING" and task.placed_on is None for task in plan.cluster.tasks.values())
+        if late and waiting + len(late) > _MOST_PROVISIONING:
+            raise client_error(_TOO_MANY_PROVISIONING)
+        return late
+
+    def _place_later(self, plan: _Plan, network: dict[str, Any] | None, fault: LatePlacement) -> Task:
+        task = self._create(plan)
+        self._register(task)
+
+        def place_or_fail() -> None:
+            if task.desired == "STOPPED":
+                return
+            failures = [{"reason": fault.fails}] if fault.fails else self._place_now(plan, network, [task])[1]
+            if failures:
+                self._life.fail(task, fault.fails or late_reason(failures))
+
+        self._backend.at(self._backend.now() + fault.seconds, place_or_fail)
+        return task
 
     def _find_definition(self, name: str) -> TaskDefinition:
         try:
@@ -200,20 +240,21 @@ class RunOperations:
         host = fargate_host(
             self._backend, plan.cluster.name, interface, demand.cpu, demand.memory, demand.architecture, spot
         )
-        return self._start(plan, host, interface)
+        return self._start(self._create(plan), host, interface)
 
-    def _start(self, plan: _Plan, instance: ContainerInstance, interface: Interface | None) -> Task:
+    def _create(self, plan: _Plan) -> Task:
+        """Create a task that is not placed and not registered yet."""
         cluster, definition, demand, request = plan.cluster, plan.definition, plan.demand, plan.request
         identity = new_id()
         arn = self._backend.arn("ecs", f"task/{cluster.name}/{identity}")
         inherited = definition.tags if request.get("propagateTags") == "TASK_DEFINITION" else {}
         container_arn = self._backend.arn("ecs", f"container/{cluster.name}/{identity}")
-        task = Task(
+        return Task(
             id=identity,
             arn=arn,
             cluster=cluster.name,
             definition=definition,
-            instance=instance,
+            placed_on=None,
             containers=[Container(one["name"], f"{container_arn}/{new_id()}", one) for one in plan.containers],
             cpu=demand.cpu,
             memory=demand.memory,
@@ -227,13 +268,21 @@ class RunOperations:
             launch_type=plan.launch_type,
             overrides=request.get("overrides") or {},
             tags={**inherited, **tag_dict(request.get("tags"))},
-            status="PROVISIONING" if plan.provider or interface else "PENDING",
-            interface=interface,
+            status="PROVISIONING" if plan.provider else "PENDING",
         )
+
+    def _start(self, task: Task, instance: ContainerInstance, interface: Interface | None) -> Task:
+        """Place a task on an instance."""
+        task.placed_on, task.interface = instance, interface
+        if interface is not None:
+            task.status = "PROVISIONING"
         occupy(task)
-        cluster.tasks[identity] = self._backend.tasks[identity] = task
-        self._begin(task)
+        self._register(task)
+        self._life.begin(task)
         return task
+
+    def _register(self, task: Task) -> None:
+        self._backend.clusters[task.cluster].tasks[task.id] = self._backend.tasks[task.id] = task
 
 
 def _check(request: Request) -> None:

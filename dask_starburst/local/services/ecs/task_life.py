@@ -97,6 +97,14 @@ class TaskLife:
             self._exit_overrides[key] = (exit_code, reason)
             self._containers.kill(key)
 
+    def fail(self, task: Task, reason: str) -> None:
+        """Stop a task that cannot start, or cannot be placed."""
+        task.desired, task.stop_code, task.stopped_reason = "STOPPED", "TaskFailedToStart", reason
+        for key in self._live_keys(task):
+            self._containers.kill(key)
+        if not self._live_keys(task):
+            self._finish(task)
+
     def host_shuts_down(self, task: Task) -> None:
         """Send SIGTERM as Docker does when its host shuts down; the host does not wait long."""
         task.stop_code = task.stop_code or "TerminationNotice"
@@ -142,7 +150,7 @@ class TaskLife:
         lacking = self._without_image(task)
         if lacking is not None:
             lacking.reason = _cannot_pull(lacking)
-            self._fail(task, "Task failed to start")
+            self.fail(task, "Task failed to start")
             return
         task.instance.ec2_instance.images.update(_images(task))
         false_start = self._backend.pending_faults.false_start(task)
@@ -150,10 +158,10 @@ class TaskLife:
             for container in task.containers:
                 self._spawn(task, container, self._environment(task, container), false_start)
         except SecretError as error:
-            self._fail(task, str(error))
+            self.fail(task, str(error))
         except _StartError as error:
             error.container.reason = str(error)
-            self._fail(task, "Task failed to start")
+            self.fail(task, "Task failed to start")
         else:
             task.status = "RUNNING"
             self._mark(task, "startedAt")
@@ -265,13 +273,6 @@ class TaskLife:
             self._finish(task)
         elif container.essential:
             self.stop(task, "Essential container in task exited", "EssentialContainerExited")
-
-    def _fail(self, task: Task, reason: str) -> None:
-        task.desired, task.stop_code, task.stopped_reason = "STOPPED", "TaskFailedToStart", reason
-        for key in self._live_keys(task):
-            self._containers.kill(key)
-        if not self._live_keys(task):
-            self._finish(task)
 
     def _finish(self, task: Task) -> None:
         if task.interface is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dask_starburst.local.backend.backend import Backend, tag_list
-from dask_starburst.local.backend.state import Cluster, Container, Interface, Task
+from dask_starburst.local.backend.state import Cluster, Container, ContainerInstance, Interface, Task
 from dask_starburst.local.http.protocols import Reply, Request
 from dask_starburst.local.services.ecs.common import (
     check_batch,
@@ -70,7 +70,7 @@ class TaskViews:
             and started_by in (None, task.started_by)
             and family in (None, task.definition.family)
             and launch_type in (None, task.launch_type)
-            and on in (None, task.instance.arn)
+            and on in (None, task.placed_on and task.placed_on.arn)
         ]
 
 
@@ -80,7 +80,6 @@ def described(task: Task, with_tags: bool = True) -> dict[str, Any]:
         "taskArn": task.arn,
         "clusterArn": task.arn.split(":task/")[0] + f":cluster/{task.cluster}",
         "taskDefinitionArn": task.definition.arn,
-        "availabilityZone": task.instance.ec2_instance.zone,
         "lastStatus": task.status,
         "desiredStatus": task.desired,
         "cpu": task.shown_cpu,
@@ -88,10 +87,10 @@ def described(task: Task, with_tags: bool = True) -> dict[str, Any]:
         "group": task.group,
         "version": task.version,
         "createdAt": task.created_at,
-        "containers": [_container(task, one) for one in task.containers],
+        "containers": [_container(task, one) for one in task.containers] if task.placed_on else [],
         "overrides": {"containerOverrides": [], "inferenceAcceleratorOverrides": [], **task.overrides},
         "attachments": [_attachment(task.interface)] if task.interface else [],
-        "attributes": [{"name": "ecs.cpu-architecture", "value": task.instance.ec2_instance.architecture}],
+        "attributes": [],
         "enableExecuteCommand": False,
         "healthStatus": "UNKNOWN",
         "inferenceAccelerators": [],
@@ -99,7 +98,6 @@ def described(task: Task, with_tags: bool = True) -> dict[str, Any]:
         **task.times,
     }
     optional = {
-        "containerInstanceArn": task.instance.arn or None,
         "startedBy": task.started_by,
         "capacityProviderName": task.provider,
         "launchType": task.launch_type or "EC2",
@@ -107,9 +105,20 @@ def described(task: Task, with_tags: bool = True) -> dict[str, Any]:
         "stoppedReason": task.stopped_reason,
     }
     shown.update((key, value) for key, value in optional.items() if value is not None)
+    shown.update(_place(task.placed_on) if task.placed_on else {})
     if task.fargate:
         shown.update(platformVersion="1.4.0", platformFamily="Linux", ephemeralStorage={"sizeInGiB": 20})
     return shown
+
+
+def _place(instance: ContainerInstance) -> dict[str, Any]:
+    """Format what a task shows of its instance, once it is placed."""
+    machine = instance.ec2_instance
+    shown = {
+        "availabilityZone": machine.zone,
+        "attributes": [{"name": "ecs.cpu-architecture", "value": machine.architecture}],
+    }
+    return {**shown, "containerInstanceArn": instance.arn} if instance.arn else shown
 
 
 def _attachment(interface: Interface) -> dict[str, Any]:
