@@ -50,6 +50,11 @@ def _session(region: str | None, profile: str | None) -> boto3.Session:
     return boto3.Session(region_name=region, profile_name=profile, botocore_session=core)
 
 
+def _retrieve(call: asyncio.Future[Any]) -> None:
+    if not call.cancelled():
+        call.exception()
+
+
 @cache
 def _loader(path: str | None) -> Loader:
     """Return a caching loader of service models; EC2's alone takes a second to load."""
@@ -263,7 +268,10 @@ class AWS:
             return run()
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
-        return await asyncio.shield(asyncio.wrap_future(future))
+        call = asyncio.wrap_future(future)
+        # `shield` forgets a call whose caller is cancelled, and asyncio would warn of its error.
+        call.add_done_callback(_retrieve)
+        return await asyncio.shield(call)
 
     def _client(self, service: str) -> Any:
         # Creating a boto3 client is slow and not thread-safe.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from dask_starburst.aws import ecr, logs
@@ -28,17 +28,18 @@ async def idle_resources(aws: AWS, repository: str) -> Kept:
     """
     trouble: list[str] = []
     images, log_bytes = await asyncio.gather(
-        _allowed(ecr.images(aws, repository), trouble), _allowed(logs.stored_bytes(aws, LOG_GROUP), trouble)
+        _allowed(lambda: ecr.images(aws, repository), trouble),
+        _allowed(lambda: logs.stored_bytes(aws, LOG_GROUP), trouble),
     )
     tagged = [image for image in images or () if image.tags]
     size = None if images is None else stored_bytes(images)
     return Kept(size, len(tagged), log_bytes, tuple(trouble))
 
 
-async def _allowed(question: Awaitable[T], trouble: list[str]) -> T | None:
+async def _allowed(question: Callable[[], Awaitable[T]], trouble: list[str]) -> T | None:
     """Return the answer; None if permission is denied, with the error appended to `trouble`."""
     try:
-        return await question
+        return await question()
     except PermissionDenied as error:
         trouble.append(str(error))
         return None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from dask_starburst.aws import pricing
 from dask_starburst.aws.session import AWS
@@ -123,8 +122,10 @@ class PriceBook:
         spot_keys = {name: [f"{name} {zone}" for zone in places] or [f"{name} *"] for name in names}
         moving = [name for name in names if spot and any(self._stale(key, SPOT_SECONDS) for key in spot_keys[name])]
         await asyncio.gather(
-            self._attempt("on-demand", self._ask_on_demand(aws, listed), listed),
-            self._attempt("Spot", self._ask_spot(aws, moving, places), [key for n in moving for key in spot_keys[n]]),
+            self._attempt("on-demand", lambda: self._ask_on_demand(aws, listed), listed),
+            self._attempt(
+                "Spot", lambda: self._ask_spot(aws, moving, places), [key for n in moving for key in spot_keys[n]]
+            ),
         )
         if real and (listed or moving):
             await asyncio.to_thread(self._cache.write, dict(self._known))
@@ -152,13 +153,12 @@ class PriceBook:
         # A new dict, because another thread may be reading the old one.
         self._known = {**self._known, **news}
 
-    async def _attempt(self, kind: str, ask: Coroutine[Any, Any, None], keys: list[str]) -> None:
+    async def _attempt(self, kind: str, ask: Callable[[], Awaitable[None]], keys: list[str]) -> None:
         if not keys:
-            ask.close()
             return
         self._requested.update(dict.fromkeys(keys, self._now()))
         try:
-            await ask
+            await ask()
         except StarburstError as error:
             self._refusals[kind] = _reason(kind, error)
         else:

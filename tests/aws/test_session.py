@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 import time
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from dask_starburst.aws.session import AWS
+from dask_starburst.cancellation import together
+from dask_starburst.errors import StarburstError
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.requests.rate_limits import LIMITS, SHARE
 
@@ -39,3 +48,30 @@ def test_calls_beyond_a_burst_wait_instead_of_being_throttled(clean: LocalAWS) -
     aws.close()
     clean.client("ssm").delete_parameters(Names=[f"/rate/{n}" for n in range(calls)])
     assert time.monotonic() - start >= (calls - limit.burst) / (limit.refill * SHARE)
+
+
+def test_a_call_that_fails_after_its_caller_was_cancelled_leaves_no_warning() -> None:
+    """Of two concurrent calls the first failure cancels the other, whose own failure arrives later."""
+    session = boto3.Session(aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1")
+    aws, cancelled, warnings = AWS(session=session), threading.Event(), list[str]()
+
+    def fail(model: Any, **_: Any) -> None:
+        if model.name == "ListQueues":
+            cancelled.wait(30)
+        raise EndpointConnectionError(endpoint_url=model.name)
+
+    session.events.register("before-call", fail)
+
+    async def work() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: warnings.append(context["message"]))
+        with pytest.raises(StarburstError):
+            await together(aws.call("sts", "GetCallerIdentity"), aws.call("sqs", "ListQueues"))
+        cancelled.set()
+        await aws.wait_for_calls(30)
+        await asyncio.sleep(0)
+        gc.collect()
+
+    asyncio.run(work())
+    aws.close()
+    gc.collect()
+    assert warnings == []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import boto3
@@ -138,6 +139,24 @@ def test_only_stale_prices_are_requested_again(book: PriceBook, account: AWS, cl
     assert book.on_demand("c7g.xlarge").kind == "cached"
     refresh(book, account, "c7g.xlarge")
     assert calls() == (3, 4)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_refresh_that_is_cancelled_before_it_asks_leaves_nothing_unawaited(book: PriceBook) -> None:
+    class RealAWS:
+        async def is_real(self, service: str) -> bool:
+            return True
+
+    async def work() -> None:
+        # `refresh` runs until it waits for both questions; the cancellation arrives before they start.
+        refreshing = book.refresh(cast(AWS, RealAWS()), ["c7g.xlarge"], ZONES)
+        task = asyncio.ensure_future(refreshing)
+        asyncio.get_running_loop().call_soon(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(work())
+    gc.collect()
 
 
 def test_unavailable_types_are_not_requested_at_every_refresh(book: PriceBook, account: AWS) -> None:
