@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +85,20 @@ def scatter(side: Side) -> Any:
     return client.scatter(5).result(), client.gather(client.scatter([1, 2])), client.gather(client.scatter({"x": 1}))
 
 
+@contextmanager
+def keeping_replicas(client: Client) -> Iterator[None]:
+    """Pause Dask's active memory manager, which drops every second copy at its next turn."""
+    client.amm.stop()
+    try:
+        yield
+    finally:
+        client.amm.start()
+
+
 def scatter_to_all(side: Side) -> Any:
-    future = side.client.scatter([1, 2, 3], broadcast=True)
-    return [len(holders) for holders in side.client.who_has(future).values()]
+    with keeping_replicas(side.client):
+        future = side.client.scatter([1, 2, 3], broadcast=True)
+        return [len(holders) for holders in side.client.who_has(future).values()]
 
 
 def scatter_to_one(side: Side) -> Any:
@@ -400,9 +413,10 @@ def metadata(side: Side) -> Any:
 
 
 def replicated(side: Side) -> Any:
-    future = side.client.scatter([9], hash=False)
-    side.client.replicate(future, n=2)
-    return [len(holders) for holders in side.client.who_has(future).values()]
+    with keeping_replicas(side.client):
+        future = side.client.scatter([9], hash=False)
+        side.client.replicate(future, n=2)
+        return [len(holders) for holders in side.client.who_has(future).values()]
 
 
 def rebalanced(side: Side) -> Any:

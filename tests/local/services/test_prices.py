@@ -106,32 +106,35 @@ def history(clients: Clients, **request: Any) -> list[dict[str, Any]]:
     return [entry for page in pages for entry in page["SpotPriceHistory"]]
 
 
-def now() -> datetime:
-    return datetime.now(UTC)
+@pytest.fixture
+def now(aws: LocalAWS) -> datetime:
+    """Return the time of the embedded AWS, which is ahead of ours and may be in the next day."""
+    return datetime.fromtimestamp(aws.now(), UTC)
 
 
-def test_the_current_spot_price_is_that_of_the_last_change(clients: Clients):
-    entries = history(clients, InstanceTypes=["c7g.xlarge"], StartTime=now(), ProductDescriptions=["Linux/UNIX"])
+def test_the_current_spot_price_is_that_of_the_last_change(clients: Clients, now: datetime):
+    one = {"InstanceTypes": ["c7g.xlarge"], "ProductDescriptions": ["Linux/UNIX"]}
+    entries = history(clients, **one, StartTime=now, EndTime=now)
     assert {entry["AvailabilityZone"] for entry in entries} == {f"us-east-1{letter}" for letter in "abcdef"}
     assert {entry["SpotPrice"] for entry in entries} == {"0.056550"}
     assert {entry["ProductDescription"] for entry in entries} == {"Linux/UNIX"}
-    assert all(entry["Timestamp"] <= now() and entry["AvailabilityZoneId"].startswith("use1-az") for entry in entries)
+    assert all(entry["Timestamp"] <= now and entry["AvailabilityZoneId"].startswith("use1-az") for entry in entries)
 
 
-def test_both_linux_product_names_have_a_history(clients: Clients):
-    entries = history(clients, InstanceTypes=["c7g.xlarge"], StartTime=now(), AvailabilityZone="us-east-1a")
+def test_both_linux_product_names_have_a_history(clients: Clients, now: datetime):
+    entries = history(clients, InstanceTypes=["c7g.xlarge"], StartTime=now, AvailabilityZone="us-east-1a")
     assert {entry["ProductDescription"] for entry in entries} == {"Linux/UNIX", "Linux/UNIX (Amazon VPC)"}
-    assert len(history(clients, InstanceTypes=["c7g.xlarge"], StartTime=now(), ProductDescriptions=["Windows"])) == 0
+    assert len(history(clients, InstanceTypes=["c7g.xlarge"], StartTime=now, ProductDescriptions=["Windows"])) == 0
 
 
-def test_the_history_is_newest_first_and_at_most_ninety_days(clients: Clients):
+def test_the_history_is_newest_first_and_at_most_ninety_days(clients: Clients, now: datetime):
     one = {"InstanceTypes": ["c7g.xlarge"], "AvailabilityZone": "us-east-1a", "ProductDescriptions": ["Linux/UNIX"]}
-    week = history(clients, **one, StartTime=now() - timedelta(days=7))
+    week = history(clients, **one, StartTime=now - timedelta(days=7))
     times = [entry["Timestamp"] for entry in week]
     assert times == sorted(times, reverse=True)
     assert 7 <= len(times) <= 9
     assert 90 <= len(history(clients, **one)) <= 92
-    assert history(clients, **one, StartTime=now() + timedelta(days=1)) == []
+    assert history(clients, **one, StartTime=now + timedelta(days=1)) == []
 
 
 def test_a_fault_changes_spot_prices_and_the_history_has_its_time():
@@ -155,13 +158,13 @@ def test_a_fault_changes_spot_prices_and_the_history_has_its_time():
         wait_for(lambda: last()["SpotPrice"] == "0.056550")
 
 
-def test_the_history_is_filtered_and_paged(clients: Clients):
+def test_the_history_is_filtered_and_paged(clients: Clients, now: datetime):
     filters = [
         {"Name": "availability-zone", "Values": ["us-east-1b"]},
         {"Name": "instance-type", "Values": ["c7g.*", "m7g.large"]},
         {"Name": "product-description", "Values": ["Linux/UNIX"]},
     ]
-    entries = history(clients, Filters=filters, StartTime=now(), PaginationConfig={"PageSize": 3})
+    entries = history(clients, Filters=filters, StartTime=now, EndTime=now, PaginationConfig={"PageSize": 3})
     types = [entry["InstanceType"] for entry in entries]
     assert len(types) == len(set(types)) == 9
     assert {entry["AvailabilityZone"] for entry in entries} == {"us-east-1b"}
