@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tlz import partition_all
 
-from dask_starburst.aws.faults import EXISTS, code_of, lacks_capacity
+from dask_starburst.aws.faults import EXISTS, code_of, lacks_capacity, meaning
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 
@@ -127,10 +127,17 @@ async def remove_group(aws: AWS, name: str) -> None:
 
 
 async def failures(aws: AWS, name: str, since: float) -> list[tuple[str, float]]:
-    """Return the status messages and times of a group's launches that failed after `since`."""
+    """Return the status messages and times of a group's launches that failed after `since`.
+
+    Auto Scaling books a launch as cancelled if the instance terminated before it was in service. Other launches are
+    cancelled because they are not needed any more; their message is not an error of AWS.
+    """
     answer = await aws.call("autoscaling", "DescribeScalingActivities", AutoScalingGroupName=name, MaxRecords=_NEWEST)
-    failed = [a for a in answer["Activities"] if a["StatusCode"] == "Failed"]
-    found = [(a.get("StatusMessage") or a.get("Description", ""), a["StartTime"].timestamp()) for a in failed]
+    found = [
+        (a.get("StatusMessage") or a.get("Description", ""), a.get("EndTime", a["StartTime"]).timestamp())
+        for a in answer["Activities"]
+        if a["StatusCode"] == "Failed" or (a["StatusCode"] == "Cancelled" and meaning(a.get("StatusMessage", "")))
+    ]
     return [(text, at) for text, at in found if at > since]
 
 

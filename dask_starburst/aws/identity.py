@@ -23,6 +23,11 @@ class Caller:
     account: str
     arn: str
 
+    @property
+    def partition(self) -> str:
+        """The AWS partition of the account: ``aws``, ``aws-cn`` or ``aws-us-gov``."""
+        return self.arn.split(":")[1]
+
 
 async def caller(aws: AWS) -> Caller:
     """Return the caller's identity; as the first call it shows whether the credentials work."""

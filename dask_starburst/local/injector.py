@@ -111,7 +111,7 @@ class Injector:
     @_apply.register
     def _(self, event: Refuses, rng: random.Random) -> list[str]:
         times = 1 if event.count is None and event.seconds is None else event.count
-        self._capacity.refuse(Choice(event.type, event.zone, event.market), times, event.seconds)
+        self._capacity.refuse(Choice(event.type, event.zone, event.market), times, event.seconds, event.why)
         return []
 
     @_apply.register

@@ -48,6 +48,7 @@ from dask_starburst.local.services.ec2.metadata import MetadataApp
 from dask_starburst.local.services.ec2.metadata_views import MetadataViews
 from dask_starburst.local.services.ec2.placement_scores import PlacementScores
 from dask_starburst.local.services.ec2.spot_history import SpotHistory
+from dask_starburst.local.services.ec2.volume_keys import VolumeKeys
 from dask_starburst.local.services.ecr import moto as moto_ecr
 from dask_starburst.local.services.ecr.registry import LAYERS, Registry
 from dask_starburst.local.services.ecr.repositories import Ecr
@@ -178,6 +179,8 @@ class LocalServer:
         tasks = TaskLife(backend, self._containers, self._logs, interfaces, images)
         hosts = DockerHosts(backend, ec2, self._containers, images, lifecycle)
         lifecycle.stop_task, lifecycle.end_task = tasks.host_shuts_down, tasks.end
+        keys = VolumeKeys(backend.region)
+        lifecycle.refuse = keys.refuse
         self._ticker = Ticker(backend, [tasks.watch, hosts.watch])
         control = Control(backend, self.network, self._containers, self.request_shutdown, self.reset)
         metadata = MetadataApp(MetadataViews(backend, ec2), backend.keys, date=backend.now)
@@ -209,6 +212,7 @@ class LocalServer:
         operations = {
             "ec2:DescribeSpotPriceHistory": SpotHistory(ec2.zone_ids(), backend.now, capacity.prices).answer,
             "ec2:GetSpotPlacementScores": scores.answer,
+            "ec2:GetEbsDefaultKmsKeyId": keys.answer,
             "ecr:GetAccountSetting": ecr.get_account_setting,
             "ecr:PutAccountSetting": ecr.put_account_setting,
         }

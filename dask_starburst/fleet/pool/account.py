@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dask_starburst.aws import ec2, iam, identity, logs, placement, ssm
+from dask_starburst.aws import ec2, iam, identity, logs, placement, ssm, volume_keys
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
 from dask_starburst.plan.requests import policies
@@ -49,6 +49,8 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
         AWS refuses the credentials or the call; nothing was launched.
     BadArgument
         The subnet does not exist, or there is no default VPC.
+    AWSError
+        Auto Scaling may not use the account's default EBS key.
     """
     caller = await identity.caller(aws)
     number = caller.account
@@ -58,7 +60,7 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
         policies.scheduler_role(number),
         policies.worker_role(),
     )
-    (subnet, group), images, profile, arns, _ = await together(
+    (subnet, group), images, profile, arns, *_ = await together(
         _network(aws, settings, types, tags),
         together(*(ssm.recommended_ami(aws, arch) for arch in settings.archs)),
         iam.ensure_instance_profile(aws, policies.instance_role(number), tags),
@@ -67,6 +69,7 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
             logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags),
             *(iam.ensure_service_linked_role(aws, *linked) for linked in policies.SERVICE_LINKED_ROLES),
         ),
+        volume_keys.check_default_key(aws, caller),
     )
     image_ids = dict(zip(settings.archs, images, strict=True))
     return Account(number, caller.arn, aws.region, subnet, image_ids, group, profile, *arns)

@@ -32,6 +32,7 @@ class Ec2Instance:
     state: InstanceState = "pending"
     ended_at: float | None = None  # start of shutting-down; billing ends here
     interrupted: bool = False  # by Spot
+    end_reason: str = ""  # EC2's state reason
     interfaces: int = 1  # the most network interfaces its type supports
     instance_action: Tags | None = None  # the Spot notice in its metadata
     rebalance: Tags | None = None

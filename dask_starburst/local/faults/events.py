@@ -18,6 +18,8 @@ NOTICE_SECONDS = 120.0
 
 HIDDEN = ("tasks", "container-instances", "group-instances", "launch-templates", "instance-profiles")
 """Resources that can be hidden."""
+REFUSALS = ("capacity", "addresses", "verification")
+"""Reasons of refused launches."""
 _STANDARD = {"spot": "L-34B43A08", "on-demand": "L-1216C47A"}  # quotas of the standard families
 
 
@@ -40,10 +42,20 @@ class Capacity(Pools):
 
 @dataclass(frozen=True, kw_only=True)
 class Refuses(Pools):
-    """Matching pools look available and refuse launches, ``count`` times or for ``seconds`` (neither: once)."""
+    """Matching pools look available and refuse launches, ``count`` times or for ``seconds`` (neither: once).
+
+    ``why`` is one of `REFUSALS`: no capacity, a subnet without addresses, or a new account that AWS still verifies.
+    """
 
     count: int | None = None
     seconds: float | None = None
+    why: str = "capacity"
+
+    def __post_init__(self) -> None:
+        """Validate the reason."""
+        super().__post_init__()
+        if self.why not in REFUSALS:
+            raise ValueError(f"a launch is refused for {', '.join(REFUSALS)}, not {self.why}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -168,6 +168,7 @@ class Groups:
         if group is None:
             return
         if not member.leaving:
+            self._cancel_launch(member)
             member.healthy = False
             why = (
                 f"At {self._stamp()} an instance was taken out of service in response to an EC2 health check "
@@ -177,6 +178,16 @@ class Groups:
         if ec2_instance.state == "terminated":
             self._instance_is_gone(ec2_instance)
         self._reconcile(group, "")
+
+    def _cancel_launch(self, member: Membership) -> None:
+        """Book the launch of an instance that never was in service as cancelled, with EC2's reason."""
+        activity = self._open.pop(member.ec2_instance.id, None)
+        if activity is not None:
+            message = (
+                "Instance became unhealthy while waiting for instance to be in InService state. Termination Reason: "
+                f"{member.ec2_instance.end_reason}"
+            )
+            activity.update(StatusCode="Cancelled", StatusMessage=message, EndTime=self._backend.now(), Progress=100)
 
     def _instance_is_gone(self, ec2_instance: Ec2Instance) -> None:
         group, member = self._backend.groups.get(ec2_instance.group or ""), self._member(ec2_instance)

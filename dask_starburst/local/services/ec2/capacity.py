@@ -22,6 +22,20 @@ from dask_starburst.local.services.ec2.spot_prices import SpotPrices
 _SPOT_POOLS = 2  # default of SpotInstancePools, for lowest-price only
 # How long a group avoids a pool that has refused it. Unverified: real groups do so for minutes.
 _AVOIDED_SECONDS = 300.0
+# Refusals that no other pool helps against ("Error codes for the Amazon EC2 API").
+_OF_THE_ACCOUNT = {
+    "addresses": (
+        "InsufficientFreeAddressesInSubnet",
+        "There are not enough free addresses in subnet '{subnet}' to satisfy the requested number of instances.",
+    ),
+    "verification": (
+        "PendingVerification",
+        "Your request for accessing resources in this region is being validated, and you will not be able to launch "
+        "additional resources in this region until the validation is complete. We will notify you by email once your "
+        "request has been validated. While normally resolved within minutes, please allow up to 4 hours for this "
+        "process to complete.",
+    ),
+}
 
 
 @dataclass
@@ -36,6 +50,7 @@ class _Refusal:
     choice: Choice
     times: int | None
     until: float
+    why: str
 
 
 @dataclass(frozen=True)
@@ -92,9 +107,10 @@ class Ec2Capacity:
         self._rooms = [one for one in self._rooms if one.choice != choice]
         self._rooms.append(_Room(choice, room, self._used.copy()))
 
-    def refuse(self, choice: Choice, times: int | None, seconds: float | None) -> None:
+    def refuse(self, choice: Choice, times: int | None, seconds: float | None, why: str = "capacity") -> None:
         """Make matching pools look available and refuse launches, `times` times or for `seconds`."""
-        self._refusals.append(_Refusal(choice, times, self._now() + (math.inf if seconds is None else seconds)))
+        until = self._now() + (math.inf if seconds is None else seconds)
+        self._refusals.append(_Refusal(choice, times, until, why))
 
     def clear(self) -> None:
         """Restore the defaults: unlimited."""
@@ -137,9 +153,13 @@ class Ec2Capacity:
         zone = affordable[0].pool.zone
         here = [one for one in affordable if one.pool.zone == zone]
         best = self._best(group, here)
-        if self._refuses(best.pool):
+        why = self._refuses(best.pool)
+        if why == "capacity":
             self._avoided[group.name, best.pool] = self._now() + _AVOIDED_SECONDS
             raise self._insufficient(group, best.pool, refused=True)
+        if why is not None:
+            code, message = _OF_THE_ACCOUNT[why]
+            raise _refusal(group, best.pool, code, message.format(subnet=", ".join(group.subnets)))
         return best
 
     def _best(self, group: Group, offers: list[Offer]) -> Offer:
@@ -172,14 +192,14 @@ class Ec2Capacity:
     def _is_avoided(self, group: Group, pool: Pool) -> bool:
         return self._now() < self._avoided.get((group.name, pool), 0.0)
 
-    def _refuses(self, pool: Pool) -> bool:
+    def _refuses(self, pool: Pool) -> str | None:
         now = self._now()
         self._refusals = [one for one in self._refusals if one.until > now and one.times != 0]
         for refusal in self._refusals:
             if refusal.choice.matches(pool):
                 refusal.times = None if refusal.times is None else refusal.times - 1
-                return True
-        return False
+                return refusal.why
+        return None
 
     def _within_quota(self, pool: Pool) -> bool:
         return pool.quota is None or self.quotas.allows(pool.quota, pool.vcpus)

@@ -12,6 +12,7 @@ from dask_starburst.local.services.ec2.instances import Ec2
 # A container instance registers less memory than its type has: the kernel and the agent use some.
 REGISTERED_SHARE = 0.95
 CPU_UNITS = 1024
+_USER = "Client.UserInitiatedShutdown: User initiated shutdown"
 _AGENT_RETRY = 10.0  # RestartSec of ecs.service
 _SHOWN = 3600.0  # EC2 shows terminated instances for about an hour
 
@@ -32,6 +33,8 @@ class InstanceLifecycle:
         Called with each instance that enters the state.
     stop_task, end_task : callable
         Stop or end a task on an instance that shuts down.
+    refuse : callable
+        Returns EC2's reason to terminate an instance before it runs; None if it starts.
     """
 
     def __init__(self, backend: Backend, ec2: Ec2) -> None:
@@ -44,6 +47,7 @@ class InstanceLifecycle:
         self.on_terminated: list[Callable[[Ec2Instance], None]] = []
         self.stop_task: Callable[[Task], None] = lambda task: None
         self.end_task: Callable[[Task, str], None] = lambda task, reason: None
+        self.refuse: Callable[[Ec2Instance], Any] = lambda ec2_instance: None
 
     def launched(self, instance: Any) -> None:
         """Start the lifecycle of an instance that moto has just created."""
@@ -71,6 +75,7 @@ class InstanceLifecycle:
                 return
             ec2_instance.state, ec2_instance.ended_at = "shutting-down", self._backend.now()
             ec2_instance.interrupted = reason is not None and reason.code == "Server.SpotInstanceTermination"
+            ec2_instance.end_reason = _USER if reason is None else reason.message
             self._ec2.set_shutting_down(ec2_instance, ec2_instance.ended_at, reason)
             for task in self._tasks_on(ec2_instance):
                 self.stop_task(task)
@@ -103,6 +108,10 @@ class InstanceLifecycle:
 
     def _run(self, ec2_instance: Ec2Instance) -> None:
         if ec2_instance.state != "pending":
+            return
+        refusal = self.refuse(ec2_instance)
+        if refusal is not None:
+            self.terminating(ec2_instance.id, refusal)
             return
         ec2_instance.state = "running"
         self._ec2.set_running(ec2_instance)

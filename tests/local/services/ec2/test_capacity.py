@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dask_starburst.aws.faults import launch_meaning
 from dask_starburst.catalog.quotas import QUOTAS
 from dask_starburst.local import LocalAWS, faults
 from dask_starburst.local.backend.backend import ACCOUNT
@@ -189,6 +190,23 @@ def test_a_pool_that_looks_available_may_refuse_launches(aws: LocalAWS, stack: S
     aws.advance(15.0)
     assert {one["InstanceType"] for one in stack.in_service(2)} == {"m7g.large"}
     assert len(failures(stack)) == 1
+
+
+@pytest.mark.parametrize(
+    ("why", "code", "kind"),
+    [
+        ("addresses", "InsufficientFreeAddressesInSubnet", "fault"),
+        ("verification", "PendingVerification", "passing"),
+    ],
+)
+def test_a_full_subnet_and_a_new_account_refuse_launches_of_all_pools(why: str, code: str, kind: str) -> None:
+    capacity = new_capacity()
+    capacity.refuse(Choice(None, None, None), None, None, why)
+    for _ in range(2):
+        with pytest.raises(ServiceError) as error:
+            bought(capacity, policy("c7g.large"))
+        assert error.value.code == code
+        assert launch_meaning(error.value.message).kind == kind
 
 
 def test_new_overrides_are_used_at_once_after_an_update_of_the_policy(aws: LocalAWS, stack: Stack) -> None:
