@@ -45,7 +45,8 @@ INSIDE = {
     "environment": ("tools", "registry", "capture", "resolve", "build", "buildx"),
     "fleet": ("tls", "pool", "controller"),
     "runtime": ("metadata", "plugin", "host", "worker", "scheduler"),
-    "local": ("faults", "backend", "http", "moto", "containers", "services"),
+    "local": ("faults", "backend", "http", "moto", "iam", "containers", "services"),
+    "local/iam": ("model", "patterns", "conditions", "evaluate", "reference", "principals", "requests", "calls"),
     "local/services": ("pricing", "service_quotas", "ecs", "ec2", "autoscaling", "ecr"),
 }
 # Neighbours in that order which may not import each other at all: they run in different processes.

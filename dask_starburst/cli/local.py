@@ -16,7 +16,8 @@ from rich.table import Table
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local import endpoints
 from dask_starburst.local.backend.keys import Keys
-from dask_starburst.local.client import LocalAWS, LocalStatus
+from dask_starburst.local.client import LocalAWS
+from dask_starburst.local.control_client import LocalStatus
 from dask_starburst.local.endpoints import Endpoint
 from dask_starburst.local.launcher import server_options, start_detached
 from dask_starburst.local.sdk import environment
@@ -54,7 +55,14 @@ def local() -> None:
     show_default=True,
     help="Its port; 0 selects a free one.",
 )
-def up(timing: str, speed: float, region: str, port: int) -> None:
+@click.option(
+    "--iam",
+    type=click.Choice(["off", "on", "templates"]),
+    default="off",
+    show_default=True,
+    help="Enforce the policies of IAM users and roles; with 'templates', UpdateAutoScalingGroup needs the template's.",
+)
+def up(timing: str, speed: float, region: str, port: int, iam: str) -> None:
     """Start an embedded AWS that runs until `starburst local down`.
 
     Standard output is shell code that configures AWS clients: eval "$(starburst local up)"
@@ -65,7 +73,7 @@ def up(timing: str, speed: float, region: str, port: int) -> None:
         click.echo(f"An embedded AWS is already running at {known.url} (process {known.pid}).", err=True)
         click.echo("Its options did not change. To change them, stop it first: starburst local down", err=True)
     else:
-        known = _start(server_options(region=region, timing=timing, speed=speed, port=port))
+        known = _start(server_options(region=region, timing=timing, speed=speed, port=port, iam=iam))
         click.echo(f"An embedded AWS is running at {known.url} (process {known.pid}).", err=True)
     _print_usage(known)
 

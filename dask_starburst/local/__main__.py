@@ -12,6 +12,7 @@ import threading
 
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local.backend.timing import PROFILES
+from dask_starburst.local.iam.model import ENFORCEMENTS, enforcement
 from dask_starburst.local.moto import regions  # noqa: F401  # before anything of moto
 from dask_starburst.local.server import LocalServer, Options
 
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         aliases=False if arguments.no_aliases else None,
         processes=not arguments.no_processes,
         latency=tuple(arguments.latency),
+        iam=enforcement(arguments.iam),
         images=dict(text.split("=", 1) for text in arguments.image),
         stay=arguments.stay,
     )
@@ -68,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-aliases", action="store_true", help="every instance has the address 127.0.0.1")
     parser.add_argument("--no-processes", action="store_true", help="tasks are recorded but not run")
     parser.add_argument("--latency", type=float, nargs=2, default=(0.0, 0.0), metavar=("LOW", "HIGH"))
+    parser.add_argument("--iam", choices=ENFORCEMENTS, default="off", help="enforce the policies of users and roles")
     parser.add_argument("--image", action="append", default=[], metavar="PREFIX=PYTHON")
     parser.add_argument("--stay", action="store_true", help="keep running after standard input ends")
     return parser

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local import endpoints
-from dask_starburst.local.backend.keys import TOKEN_HEADER, Keys, Private
+from dask_starburst.local.backend.keys import Credentials, Keys, Private
+from dask_starburst.local.control_client import Control, LocalStatus
 from dask_starburst.local.faults.events import Error, Event
 from dask_starburst.local.faults.scenario import Scenario
-from dask_starburst.local.launcher import Handshake, Server, server_options
+from dask_starburst.local.launcher import Handshake, Server, server_options, word_of
 from dask_starburst.local.sdk import environment, session
 
 if TYPE_CHECKING:
     import boto3
-
-_TIMEOUT_SECONDS = 10.0
 
 
 class LocalAWS:
@@ -52,6 +47,10 @@ class LocalAWS:
     images : mapping of str to str, optional
         The Python executable that runs containers of other images, by the prefix of the image's name,
         such as ``"daskdev/"``. All other images run in the Python of the embedded AWS.
+    iam : bool or "templates"
+        Whether to enforce the IAM policies of users and roles. The owner's credentials may do everything; create a user
+        and an access key to try a policy. With ``"templates"`` every UpdateAutoScalingGroup also needs the rights of
+        the group's launch template, as AWS may ask (its pages contradict each other).
 
     Raises
     ------
@@ -76,6 +75,7 @@ class LocalAWS:
         processes: bool = True,
         latency: tuple[float, float] = (0.0, 0.0),
         images: Mapping[str, str] | None = None,
+        iam: bool | str = False,
     ) -> None:
         self.region = region
         self._options = server_options(
@@ -87,6 +87,7 @@ class LocalAWS:
             processes=processes,
             latency=latency,
             images=images,
+            iam=iam,
         )
         self._lock = threading.RLock()
         self._server: Server | None = None
@@ -236,6 +237,22 @@ class LocalAWS:
         """Turn AWS's documented request limits on or off (the default)."""
         self._control.post("throttle", {"on": on})
 
+    def enforce_iam(self, enforcement: bool | str) -> None:
+        """Turn the enforcement of IAM policies on or off, or to ``"templates"``; see the parameter `iam`."""
+        self._control.post("iam", {"enforcement": word_of(enforcement)})
+
+    def session_of(self, access_key: str, secret_key: str) -> boto3.Session:
+        """Return a boto3 session with an access key of an IAM user."""
+        return session(self.endpoint_url, self.region, Credentials(access_key, secret_key))
+
+    def decisions(self) -> dict[str, Any]:
+        """Return what IAM has decided: under ``"decided"`` each check, under ``"unknown"`` calls without known rights.
+
+        A check has ``principal``, ``call``, ``action``, ``resource``, ``context``, ``allowed``, and ``by``, the
+        statements that decided. Equal ones are listed once; calls of the owner are not listed.
+        """
+        return self._control.decisions()
+
     def tasks(self) -> list[dict[str, Any]]:
         """Return every ECS task, with its overrides and the time its instance connected, without an AWS call."""
         return self._control.listing("tasks")
@@ -272,127 +289,3 @@ class LocalAWS:
     @property
     def _control(self) -> Control:
         return Control(self.endpoint_url, self._own_keys.token)
-
-
-@dataclass(frozen=True)
-class LocalStatus:
-    """The status of an embedded AWS.
-
-    Attributes
-    ----------
-    pid : int
-        Process id of its server.
-    region : str
-        The simulated region.
-    instances_running, instances_pending : int
-        Number of EC2 instances in these states.
-    tasks_running : int
-        Number of ECS tasks in the state RUNNING.
-    clusters : tuple of str
-        Names of the active ECS clusters.
-    desired : int
-        Sum of the desired capacity of all Auto Scaling groups.
-    containers : mapping of str to int
-        Key and process id of every process that runs as a container.
-    calls : mapping of str to int
-        Number of calls of each action, as ``"ecs:RunTask"``.
-    throttled : int
-        Number of throttled calls.
-    now : float
-        The virtual time in seconds since 1970.
-    speed : float
-        Virtual seconds in one real second.
-    late : float
-        The largest delay of a timer in virtual seconds, when the processor is busy.
-    network : str
-        The loopback network of its instances' addresses.
-    aliases : bool
-        Whether each instance has its own address.
-    scheduler_port : int
-        The port that a Dask scheduler should listen on.
-    """
-
-    pid: int
-    region: str
-    instances_running: int
-    instances_pending: int
-    tasks_running: int
-    clusters: tuple[str, ...]
-    desired: int
-    containers: Mapping[str, int]
-    calls: Mapping[str, int]
-    throttled: int
-    now: float
-    speed: float
-    late: float
-    network: str
-    aliases: bool
-    scheduler_port: int
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> LocalStatus:
-        """Parse the server's answer."""
-        return cls(
-            pid=data["pid"],
-            region=data["region"],
-            instances_running=data["instances"]["running"],
-            instances_pending=data["instances"]["pending"],
-            tasks_running=data["tasks"]["running"],
-            clusters=tuple(data["clusters"]),
-            desired=data["desired"],
-            containers=data["containers"],
-            calls=data["calls"],
-            throttled=data["throttled"],
-            now=data["now"],
-            speed=data["speed"],
-            late=data["late"],
-            network=data["network"],
-            aliases=data["aliases"],
-            scheduler_port=data["scheduler_port"],
-        )
-
-
-class Control:
-    """Calls to ``/_local/*`` of one endpoint, with its token."""
-
-    def __init__(self, endpoint_url: str, token: str) -> None:
-        self._endpoint_url = endpoint_url.rstrip("/")
-        self._headers = {"Content-Type": "application/json", TOKEN_HEADER: token}
-        # Never use a configured proxy for 127.0.0.1.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-    def status(self) -> LocalStatus:
-        """Return its status."""
-        try:
-            return LocalStatus.from_json(json.loads(self._ask("status")))
-        except (ValueError, KeyError, TypeError) as error:
-            raise LocalAWSError(
-                f"The server at {self._endpoint_url} is not an embedded AWS of this version ({error!r})."
-            ) from error
-
-    def listing(self, what: str) -> list[dict[str, Any]]:
-        """Return the list of all ``tasks`` or ``instances``."""
-        found: list[dict[str, Any]] = json.loads(self._ask(what))
-        return found
-
-    def past_faults(self) -> list[dict[str, Any]]:
-        """Return the injected faults."""
-        past: list[dict[str, Any]] = json.loads(self._ask("faults"))
-        return past
-
-    def post(self, path: str, body: Mapping[str, Any]) -> None:
-        """Send a command."""
-        self._ask(path, json.dumps(body).encode())
-
-    def _ask(self, path: str, body: bytes | None = None) -> bytes:
-        url = f"{self._endpoint_url}/_local/{path}"
-        request = urllib.request.Request(url, data=body, headers=self._headers)
-        try:
-            with self._opener.open(request, timeout=_TIMEOUT_SECONDS) as reply:
-                answer: bytes = reply.read()
-                return answer
-        except urllib.error.HTTPError as error:
-            text = error.read().decode(errors="replace")[:500]
-            raise LocalAWSError(f"The embedded AWS refused {path} ({error.code}): {text}") from error
-        except OSError as error:
-            raise LocalAWSError(f"No embedded AWS answers at {self._endpoint_url} ({error}).") from error

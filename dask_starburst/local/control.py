@@ -14,6 +14,8 @@ from dask_starburst.local.containers.fake import FakeContainers
 from dask_starburst.local.containers.processes import Containers
 from dask_starburst.local.faults.scenario import Scenario
 from dask_starburst.local.http.router import Router
+from dask_starburst.local.iam.enforcer import Enforcer
+from dask_starburst.local.iam.model import enforcement
 from dask_starburst.local.injector import Injector
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Control:
         self._shutdown = shutdown
         self._reset = reset
         self.router: Router | None = None  # set later: the router and the injector need this object
+        self.enforcer: Enforcer | None = None
         self.injector: Injector | None = None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -68,21 +71,24 @@ class Control:
 
     def _route(self, environ: WSGIEnvironment) -> Reply:
         name = environ.get("PATH_INFO", "").removeprefix("/_local/").strip("/")
+        readings: dict[str, Callable[[], Any]] = {
+            "status": self._status,
+            "faults": self._past,
+            "tasks": self._tasks,
+            "instances": self._instances,
+            "decisions": self._decisions,
+        }
         match environ["REQUEST_METHOD"], name:
-            case "GET", "status":
-                return _JSON, json.dumps(self._status())
+            case "GET", reading if reading in readings:
+                return _JSON, json.dumps(readings[reading]())
             case "POST", "clock":
                 return self._set_clock(_document(environ))
-            case "GET", "faults":
-                return _JSON, json.dumps(self._past())
             case "POST", "faults":
                 return self._inject(_document(environ))
             case "POST", "throttle":
                 return self._set_throttle(_document(environ))
-            case "GET", "tasks":
-                return _JSON, json.dumps(self._tasks())
-            case "GET", "instances":
-                return _JSON, json.dumps(self._instances())
+            case "POST", "iam":
+                return self._set_iam(_document(environ))
             case "POST", "end":
                 return self._end(_document(environ))
             case "POST", "reset":
@@ -184,6 +190,18 @@ class Control:
     def _set_throttle(self, requested: Mapping[str, Any]) -> Reply:
         self._router.throttle.enabled = bool(requested.get("on"))
         return _JSON, json.dumps({"on": self._router.throttle.enabled})
+
+    def _decisions(self) -> dict[str, Any]:
+        assert self.enforcer is not None
+        return self.enforcer.decided()
+
+    def _set_iam(self, requested: Mapping[str, Any]) -> Reply:
+        assert self.enforcer is not None
+        try:
+            self.enforcer.enforcement = enforcement(str(requested.get("enforcement")))
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+        return _JSON, "{}"
 
     @property
     def _router(self) -> Router:

@@ -56,13 +56,20 @@ def server_options(
     processes: bool = True,
     latency: tuple[float, float] = (0.0, 0.0),
     images: Mapping[str, str] | None = None,
+    iam: bool | str = False,
 ) -> list[str]:
     """Return the server's command-line options."""
     options = ["--port", str(port), "--region", region, "--timing", timing, "--speed", str(speed), "--seed", str(seed)]
     switches = [*([] if processes else ["--no-processes"]), *(["--no-aliases"] if aliases is False else [])]
     slow = ["--latency", *map(str, latency)] if any(latency) else []
     pythons = [word for prefix, python in (images or {}).items() for word in ("--image", f"{prefix}={python}")]
-    return [*options, *switches, *slow, *pythons]
+    rights = ["--iam", word_of(iam)] if iam else []
+    return [*options, *switches, *slow, *pythons, *rights]
+
+
+def word_of(iam: bool | str) -> str:
+    """Return an enforcement of IAM as the server's option."""
+    return ("on" if iam else "off") if isinstance(iam, bool) else iam
 
 
 def start_detached(options: Sequence[str], log: Path) -> Handshake:

@@ -34,6 +34,8 @@ from dask_starburst.local.containers.processes import Containers
 from dask_starburst.local.control import Control, own_address
 from dask_starburst.local.http.protocols import Service
 from dask_starburst.local.http.router import Router
+from dask_starburst.local.iam.enforcer import Enforcer
+from dask_starburst.local.iam.model import Enforcement
 from dask_starburst.local.injector import Injector
 from dask_starburst.local.moto import patches
 from dask_starburst.local.services.autoscaling.groups import Groups
@@ -86,6 +88,7 @@ class Options:
     aliases: bool | None = None
     processes: bool = True
     latency: tuple[float, float] = (0.0, 0.0)
+    iam: Enforcement = "off"
     images: Mapping[str, str] = field(default_factory=dict)
     stay: bool = False
 
@@ -169,13 +172,13 @@ class LocalServer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _build(self) -> Router:
-        backend, hooks, ecr = self.backend, self._hooks, self._ecr
+        backend, hooks, ecr, options = self.backend, self._hooks, self._ecr, self._options
         registry = Registry(ecr)
         ec2 = Ec2(backend.region, self.network.aliases, backend.consistency)
         lifecycle = InstanceLifecycle(backend, ec2)
         hooks.lifecycle, hooks.consistency = lifecycle, backend.consistency
-        images = Images(self._options.images, ecr.lacks)
-        interfaces = Interfaces(backend.region, self.network.aliases, self._options.seed)
+        images = Images(options.images, ecr.lacks)
+        interfaces = Interfaces(backend.region, self.network.aliases, options.seed)
         tasks = TaskLife(backend, self._containers, self._logs, interfaces, images)
         hosts = DockerHosts(backend, ec2, self._containers, images, lifecycle)
         lifecycle.stop_task, lifecycle.end_task = tasks.host_shuts_down, tasks.end
@@ -186,7 +189,7 @@ class LocalServer:
         metadata = MetadataApp(MetadataViews(backend, ec2), backend.keys, date=backend.now)
         prices = Service("pricing", PriceList(), invalid="InvalidParameterException", lock=nullcontext())
         quotas = Quotas()
-        capacity = Ec2Capacity(backend.now, ec2.zones, self._options.seed, quotas)
+        capacity = Ec2Capacity(backend.now, ec2.zones, options.seed, quotas)
         lifecycle.on_launched += [capacity.take, quotas.take]
         lifecycle.on_terminating += [capacity.give_back, quotas.give_back]
         increases = ServiceQuotas(backend, quotas)
@@ -218,10 +221,13 @@ class LocalServer:
         }
         router = Router(moto, services, folders, backend.clock, backend.keys, operations)
         control.router = router
+        control.enforcer = Enforcer(backend, options.iam)
+        router.denial = control.enforcer.refusal
+        backend.denial_of_role = control.enforcer.denial_of_role
         control.injector = Injector(backend, lifecycle, tasks, capacity, router.faults)
-        low, high = self._options.latency
+        low, high = options.latency
         if high > 0:
-            rng = random.Random(f"{self._options.seed}/latency")
+            rng = random.Random(f"{options.seed}/latency")
             router.latency = lambda call: rng.uniform(low, high)
         return router
 

@@ -11,7 +11,7 @@ import itertools
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from dask_starburst.local.backend.clock import Clock
 from dask_starburst.local.backend.consistency import Consistency
@@ -68,6 +68,10 @@ class Backend:
         self.late = 0.0  # the largest delay of a timer in seconds, when the processor is busy
         self.pending_faults = PendingFaults()
         self.consistency = Consistency(clock.now)
+        #: Returns AWS's sentence if a role (its ARN, and the session's name) may not do one of these actions.
+        self.denial_of_role: Callable[[str, str, Iterable[tuple[str, str]]], str | None] = lambda role, name, wanted: (
+            None
+        )
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
 

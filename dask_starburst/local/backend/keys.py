@@ -35,11 +35,12 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Session:
-    """The content of a role's session token: its credentials and when they expire (seconds since 1970)."""
+    """The content of a role's session token: its credentials, when they expire (seconds since 1970), its name."""
 
     credentials: Credentials
     role: str
     until: float
+    name: str
 
 
 class Keys:
@@ -84,7 +85,7 @@ class Keys:
             return None
         return "/".join(("", private, id, *rest))
 
-    def of_role(self, role: str, until: float) -> Credentials:
+    def of_role(self, role: str, until: float, name: str = "session") -> Credentials:
         """Return temporary credentials of a role.
 
         Parameters
@@ -93,9 +94,11 @@ class Keys:
             The ARN of the role.
         until : float
             When they expire, in seconds since 1970.
+        name : str
+            The name of the session: AWS's is the id of the instance or task.
         """
-        pair = self._pair("ASIA", role)
-        content = json.dumps([role, until]).encode()
+        pair = self._pair("ASIA", f"{role}/{name}")
+        content = json.dumps([role, until, name]).encode()
         token = base64.b64encode(content + b"|" + self._mac("session", content.decode())).decode()
         return Credentials(pair.access_key, pair.secret_key, token)
 
@@ -108,8 +111,8 @@ class Keys:
             return None
         if not genuine:
             return None
-        role, until = json.loads(content)
-        return Session(self.of_role(role, until), role, until)
+        role, until, name = json.loads(content)
+        return Session(self.of_role(role, until, name), role, until, name)
 
     def _pair(self, prefix: str, name: str) -> Credentials:
         # AWS's format: 20 characters of base 32, and 40 of base 64.

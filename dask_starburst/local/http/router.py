@@ -89,6 +89,8 @@ class Router:
         Number of throttled calls.
     latency : callable
         Returns the real seconds to delay a call.
+    denial : callable
+        Returns the error of a call that its caller has no right to; None if it is allowed.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Router:
         self.counts: Counter[str] = Counter()
         self.throttled = 0
         self.latency: Callable[[Call], float] = lambda call: 0.0
+        self.denial: Callable[[WSGIEnvironment, Call, bytes], ServiceError | None] = lambda environ, call, body: None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -151,7 +154,7 @@ class Router:
     def _call(
         self, call: Call, body: bytes, environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
-        fault = self._admit(call)
+        fault = self._admit(call) or self.denial(environ, call, body)
         pause = self.latency(call)
         if pause > 0:
             time.sleep(pause)

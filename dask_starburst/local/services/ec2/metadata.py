@@ -180,11 +180,11 @@ class MetadataApp:
                 "HTTPErrorCode": 400,
             }
             return _json_reply(error, HTTPStatus.BAD_REQUEST)
-        return _json_reply({"RoleArn": task.role_arn, **self._credentials(task.role_arn)})
+        return _json_reply({"RoleArn": task.role_arn, **self._credentials(task.role_arn, task_id)})
 
-    def _credentials(self, role_arn: str) -> dict[str, str]:
+    def _credentials(self, role_arn: str, session: str) -> dict[str, str]:
         until = (self._now() // _RENEWED_SECONDS) * _RENEWED_SECONDS + _CREDENTIALS_SECONDS
-        credentials = self._keys.of_role(role_arn, until)
+        credentials = self._keys.of_role(role_arn, until, session)
         return {
             "AccessKeyId": credentials.access_key,
             "SecretAccessKey": credentials.secret_key,
@@ -198,7 +198,7 @@ class MetadataApp:
         if metadata.role_name:
             role_arn = f"arn:aws:iam::{metadata.account_id}:role/{metadata.role_name}"
             about = {"Code": "Success", "LastUpdated": _iso(self._now()), "Type": "AWS-HMAC"}
-            document = json.dumps({**about, **self._credentials(role_arn)}, indent=2)
+            document = json.dumps({**about, **self._credentials(role_arn, metadata.instance_id)}, indent=2)
             iam = {"iam": {"security-credentials": {metadata.role_name: document}}}
         return {"dynamic": _dynamic_tree(metadata), "meta-data": _metadata_tree(metadata) | iam | _notices(metadata)}
 

@@ -239,7 +239,8 @@ def test_botocore_gets_the_credentials_of_an_instance(backend: FakeBackend) -> N
     )
     credentials = fetcher.retrieve_iam_role_credentials()
     assert credentials["role_name"] == "sb-instance"
-    assert credentials["access_key"] == KEYS.of_role("arn:aws:iam::123456789012:role/sb-instance", 0.0).access_key
+    role = "arn:aws:iam::123456789012:role/sb-instance"
+    assert credentials["access_key"] == KEYS.of_role(role, 0.0, "i-0a").access_key
 
 
 def test_botocore_finds_the_region_of_an_instance(backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
