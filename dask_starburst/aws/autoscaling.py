@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from tlz import partition_all
 
 from dask_starburst.aws.faults import EXISTS, code_of, lacks_capacity, meaning
+from dask_starburst.aws.patience import unseen
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import StarburstError
 
@@ -49,7 +50,13 @@ class GroupSeen:
 
 
 async def ensure_group(aws: AWS, request: dict[str, Any]) -> GroupSeen:
-    """Create a group if it does not exist; return its description."""
+    """Create a group if it does not exist; return its description.
+
+    Raises
+    ------
+    AWSError
+        Also while AWS does not show a new group yet, see `aws.patience`.
+    """
     name = request["AutoScalingGroupName"]
     found = await describe(aws, [name])
     if not found:
@@ -59,6 +66,8 @@ async def ensure_group(aws: AWS, request: dict[str, Any]) -> GroupSeen:
             if code_of(error) not in EXISTS:
                 raise
         found = await describe(aws, [name])
+    if name not in found:
+        raise unseen(f"the group {name}", "autoscaling:DescribeAutoScalingGroups")
     return found[name]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tlz import partition_all
 
+from dask_starburst.aws.patience import unseen
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, delete, get
 from dask_starburst.cancellation import together
@@ -28,7 +29,19 @@ _ENDED = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
 
 async def ensure_security_group(aws: AWS, vpc: str, name: str, description: str, tags: dict[str, str]) -> str:
-    """Create a security group without rules if it does not exist; return its id."""
+    """Create a security group without rules if it does not exist; return its id.
+
+    It is looked up first, so that no right to create is needed where it exists.
+
+    Raises
+    ------
+    AWSError
+        Also while AWS does not show a new group yet, see `aws.patience`.
+    """
+    filters = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
+    found = await aws.call("ec2", "DescribeSecurityGroups", Filters=filters)
+    if found["SecurityGroups"]:
+        return str(found["SecurityGroups"][0]["GroupId"])
     made = await create(
         aws,
         "ec2",
@@ -38,11 +51,9 @@ async def ensure_security_group(aws: AWS, vpc: str, name: str, description: str,
         VpcId=vpc,
         TagSpecifications=_tag_specification("security-group", tags),
     )
-    if made is not None:
-        return str(made["GroupId"])
-    filters = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
-    found = await aws.call("ec2", "DescribeSecurityGroups", Filters=filters)
-    return str(found["SecurityGroups"][0]["GroupId"])
+    if made is None:
+        raise unseen(f"the security group {name}", "ec2:DescribeSecurityGroups")
+    return str(made["GroupId"])
 
 
 async def admit_each_other(aws: AWS, group: str) -> None:

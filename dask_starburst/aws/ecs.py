@@ -10,6 +10,7 @@ from typing import Any
 from tlz import partition_all
 
 from dask_starburst.aws.faults import MISSING, code_of, meaning
+from dask_starburst.aws.patience import unseen
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, delete
 from dask_starburst.errors import AWSError, StarburstError
@@ -55,6 +56,8 @@ async def ensure_providers(aws: AWS, cluster: str, requests: list[dict[str, Any]
         if request["name"] not in found:
             await create(aws, "ecs", "CreateCapacityProvider", **request, tags=_tags(tags))
     answer = await aws.call("ecs", "DescribeClusters", clusters=[cluster])
+    if not answer["clusters"]:
+        raise unseen(f"the cluster {cluster}", "ecs:DescribeClusters")
     if set(answer["clusters"][0].get("capacityProviders", [])) != set(names):
         await aws.call(
             "ecs",

@@ -243,14 +243,6 @@ TABLE: tuple[Meaning, ...] = (
 )
 #: The default for a failed launch whose message matches no row.
 UNKNOWN_LAUNCH = Meaning("fault", _FAULT)
-#: RunTask's errors while new resources are not consistent yet (real-aws R2, R18).
-_SETTLING = (
-    "unable to assume the role",
-    "Unable to assume the service linked role",
-    "Unable to describe task definition",
-    "TaskDefinition not found",
-    "The specified capacity provider",
-)
 #: Temporary RunTask failures ("API failure reasons", ECS developer guide): the instance is full, still
 #: runs another task or has just ended; its agent is reconnecting; ECS does not show it yet.
 _PLACEMENTS = (
@@ -264,8 +256,6 @@ _PLACEMENTS = (
     "INACTIVE",
     "DRAINING",
 )
-#: AWS's error for a new instance profile (aws-facts §3.5; "CreateAutoScalingGroup").
-_FRESH_PROFILE = "Invalid IAM Instance Profile"
 #: Registry errors for an immutable tag: ECR's and Docker's.
 _TAG_TAKEN = ("ImageTagAlreadyExistsException", "TAG_INVALID", "tag is immutable", "tag invalid")
 #: ECR's error for an expired password (github.com/flipt-io/flipt/issues/3043).
@@ -294,19 +284,9 @@ def outage(error: BaseException) -> bool:
     return isinstance(error, Throttled | AWSUnavailable | CredentialsExpired | NoCredentials)
 
 
-def settling(error: BaseException) -> bool:
-    """Return whether an error is due to eventual consistency after an earlier call."""
-    return code_of(error) in MISSING | BUSY or _says(str(error), *_SETTLING)
-
-
 def placement_passes(refusal: str) -> bool:
     """Return whether a placement failure of ECS is temporary."""
     return refusal.upper().startswith(_PLACEMENTS)
-
-
-def fresh_profile(error: BaseException) -> bool:
-    """Return whether Auto Scaling refuses an instance profile because it is new."""
-    return code_of(error) == "ValidationError" and _says(str(error), _FRESH_PROFILE)
 
 
 def tag_taken(text: str) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
+from dask_starburst.aws import identity
 from dask_starburst.aws.faults import EXISTS, code_of
+from dask_starburst.aws.patience import unseen
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, get
+from dask_starburst.cancellation import together
 from dask_starburst.errors import PermissionDenied, StarburstError
 from dask_starburst.plan.requests.policies import NAMESPACE, Role
 
@@ -16,14 +20,46 @@ logger = logging.getLogger(__name__)
 
 #: The path of all our roles, so that one policy can name them.
 PATH = f"/{NAMESPACE}/"
+#: Called with the name of a role that can neither be looked at nor created, and AWS's refusal.
+OnUnseen: TypeAlias = Callable[[str, PermissionDenied], None]
 
 
-async def ensure_role(aws: AWS, role: Role, tags: dict[str, str]) -> str:
-    """Create or update the role and its inline policy; return its ARN."""
-    found = await get(aws, "iam", "GetRole", RoleName=role.name)
+async def ensure_role(aws: AWS, role: Role, tags: dict[str, str], on_unseen: OnUnseen) -> str:
+    """Create or update the role and its inline policy; return its ARN.
+
+    Who may neither look at roles nor create them gets the ARN of the one that an administrator has created.
+
+    Parameters
+    ----------
+    aws : AWS
+        The account.
+    role : Role
+        The role.
+    tags : dict
+        The tags of a new one.
+    on_unseen : callable
+        Called with the role's name and AWS's refusal, if the role can neither be looked at nor created.
+
+    Raises
+    ------
+    AWSError
+        Also while AWS does not show a new role yet, see `aws.patience`.
+    """
+    try:
+        found = await get(aws, "iam", "GetRole", RoleName=role.name)
+    except PermissionDenied as refusal:
+        return await _create_unseen(aws, role, tags, refusal, on_unseen)
     if found is not None:
         await _bring_up_to_date(aws, role)
         return str(found["Role"]["Arn"])
+    arn = await _create_role(aws, role, tags)
+    if arn is None:
+        raise unseen(f"the role {role.name}", "iam:GetRole")
+    return arn
+
+
+async def _create_role(aws: AWS, role: Role, tags: dict[str, str]) -> str | None:
+    """Create a role with its policy; return its ARN, or None if it exists."""
     made = await create(
         aws,
         "iam",
@@ -31,13 +67,29 @@ async def ensure_role(aws: AWS, role: Role, tags: dict[str, str]) -> str:
         RoleName=role.name,
         Path=PATH,
         AssumeRolePolicyDocument=json.dumps(role.trust),
-        Tags=[{"Key": k, "Value": v} for k, v in tags.items()],
+        Tags=_tags(tags),
     )
+    if made is None:
+        return None
     if role.statements:
         await _put_policy(aws, role)
-    if made is None:
-        made = await aws.call("iam", "GetRole", RoleName=role.name)
     return str(made["Role"]["Arn"])
+
+
+async def _create_unseen(
+    aws: AWS, role: Role, tags: dict[str, str], refusal: PermissionDenied, on_unseen: OnUnseen
+) -> str:
+    """Create a role that cannot be looked at, unless it exists or creating it is denied as well; return its ARN."""
+    try:
+        arn = await _create_role(aws, role, tags)
+    except PermissionDenied:
+        on_unseen(role.name, refusal)
+        arn = None
+    if arn is not None:
+        return arn
+    caller = await identity.caller(aws)
+    partition = caller.arn.split(":")[1]
+    return f"arn:{partition}:iam::{caller.account}:role{PATH}{role.name}"
 
 
 async def _bring_up_to_date(aws: AWS, role: Role) -> None:
@@ -63,22 +115,34 @@ async def _put_policy(aws: AWS, role: Role) -> None:
     )
 
 
-async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) -> str:
-    """Create the instance profile for `role`; return its name."""
+async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str], on_unseen: OnUnseen) -> str:
+    """Create the instance profile for `role`; return its name. See `ensure_role`."""
     name = role.name
-    found, _ = await asyncio.gather(
-        get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name), ensure_role(aws, role, tags)
-    )
-    if found is not None and found["InstanceProfile"]["Roles"]:
+    found, _ = await together(_profile(aws, name), ensure_role(aws, role, tags, on_unseen))
+    if isinstance(found, dict) and found["InstanceProfile"]["Roles"]:
         return name
-    await create(
-        aws,
-        "iam",
-        "CreateInstanceProfile",
-        InstanceProfileName=name,
-        Path=PATH,
-        Tags=[{"Key": k, "Value": v} for k, v in tags.items()],
-    )
+    try:
+        made = await create(aws, "iam", "CreateInstanceProfile", InstanceProfileName=name, Path=PATH, Tags=_tags(tags))
+        if made is None and isinstance(found, PermissionDenied):
+            return name
+        await _add_role(aws, name)
+    except PermissionDenied:
+        if not isinstance(found, PermissionDenied):
+            raise
+        on_unseen(name, found)
+    return name
+
+
+async def _profile(aws: AWS, name: str) -> dict[str, Any] | PermissionDenied | None:
+    """Return the description of an instance profile, None if there is none, or AWS's refusal to show it."""
+    try:
+        return await get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name)
+    except PermissionDenied as refusal:
+        return refusal
+
+
+async def _add_role(aws: AWS, name: str) -> None:
+    """Add the role to the instance profile of the same name."""
     try:
         await aws.call("iam", "AddRoleToInstanceProfile", InstanceProfileName=name, RoleName=name)
     except StarburstError as error:
@@ -86,23 +150,34 @@ async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str]) ->
             raise
         # Another cluster set up the account at the same time: a profile has
         # only one role, which may not be visible yet.
-        found = await get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name)
-        if found is not None and any(r["RoleName"] != name for r in found["InstanceProfile"]["Roles"]):
+        found = await _profile(aws, name)
+        if isinstance(found, dict) and any(r["RoleName"] != name for r in found["InstanceProfile"]["Roles"]):
             raise
-    return name
 
 
-async def ensure_service_linked_role(aws: AWS, service: str, role: str) -> None:
-    """Create a service-linked role; a new account lacks some.
+async def ensure_service_linked_role(aws: AWS, service: str, role: str, on_unseen: OnUnseen) -> None:
+    """Create a service-linked role; a new account lacks some. See `ensure_role`.
 
     The console creates them automatically, the API does not (aws-facts §3.5): without the one for Spot no group of
     a new account gets a Spot instance.
     """
-    if await get(aws, "iam", "GetRole", RoleName=role) is not None:
-        return
+    refusal = None
+    try:
+        if await get(aws, "iam", "GetRole", RoleName=role) is not None:
+            return
+    except PermissionDenied as error:
+        refusal = error
     try:
         await aws.call("iam", "CreateServiceLinkedRole", AWSServiceName=service)
+    except PermissionDenied:
+        if refusal is None:
+            raise
+        on_unseen(role, refusal)
     except StarburstError as error:
         # AWS's error if the role exists: another cluster created it.
         if code_of(error) not in EXISTS | {"InvalidInput"}:
             raise
+
+
+def _tags(tags: dict[str, str]) -> list[dict[str, str]]:
+    return [{"Key": k, "Value": v} for k, v in tags.items()]

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from dask_starburst.aws.patience import unseen
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, get
 
 
 async def ensure_group(aws: AWS, name: str, retention: int, tags: dict[str, str]) -> None:
-    """Create a log group with a retention in days; the retention of an existing one stays."""
-    if await create(aws, "logs", "CreateLogGroup", logGroupName=name, tags=tags) is None:
-        # Its creator may have failed before setting a retention, and the group would keep (and charge for) everything.
-        found = await aws.call("logs", "DescribeLogGroups", logGroupNamePrefix=name)
-        if any(g["logGroupName"] == name and "retentionInDays" in g for g in found["logGroups"]):
-            return
+    """Create a log group with a retention in days; the retention of an existing one stays.
+
+    It is looked up first, so that no right to create is needed where it exists.
+    """
+    answer = await aws.call("logs", "DescribeLogGroups", logGroupNamePrefix=name)
+    found = [group for group in answer["logGroups"] if group["logGroupName"] == name]
+    if any("retentionInDays" in group for group in found):
+        return
+    # The creator of an existing one may have failed before setting a retention, and the group would keep (and charge
+    # for) everything.
+    if not found and await create(aws, "logs", "CreateLogGroup", logGroupName=name, tags=tags) is None:
+        raise unseen(f"the log group {name}", "logs:DescribeLogGroups")
     await aws.call("logs", "PutRetentionPolicy", logGroupName=name, retentionInDays=retention)
 
 

@@ -113,8 +113,8 @@ class StarburstCluster(CloudCluster):
         optional), ``caller`` (str, optional), ``checkip_url`` (str).
     timeouts : mapping or Timeouts
         Timeouts and the polling interval. Keys: ``capacity`` (float or str), ``fallback`` (float or str),
-        ``connect`` (float or str), ``retire`` (float or str), ``poll`` (float or str), ``close`` (float or
-        str).
+        ``connect`` (float or str), ``retire`` (float or str), ``poll`` (float or str), ``consistency`` (float
+        or str), ``close`` (float or str).
     storage : mapping or StorageSettings
         Disks, logs and metrics. Keys: ``volume_size`` (int), ``log_retention`` (int), ``container_insights``
         ({"disabled", "enabled", "enhanced"}).

@@ -4,7 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dask_starburst.events.aws import CallFailed, CredentialsAccepted, CredentialsRefused, OutageEnded
+    from dask_starburst.events.aws import (
+        CallFailed,
+        CredentialsAccepted,
+        CredentialsRefused,
+        OutageEnded,
+        StartDelayed,
+    )
     from dask_starburst.events.capacity import (
         CapacityRequested,
         LaunchFailed,
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
         InstanceTimestamps,
     )
     from dask_starburst.events.money import BudgetWarning, CostSoFar, WorkersFreed, WorkersOverBudget
-    from dask_starburst.events.pool import AccountSetup, LeaseRenewed, PoolClaimed, PoolKeptWarm, PoolLeft
+    from dask_starburst.events.pool import AccountSetup, LeaseRenewed, PoolClaimed, PoolKeptWarm, PoolLeft, RolesUnseen
     from dask_starburst.events.spot import SpotInterruption, SpotRebalance, WorkerLeaving, WorkerMovesBack
     from dask_starburst.events.stream import Emit, EventLog
     from dask_starburst.events.workers import (
@@ -92,9 +98,11 @@ __all__ = [
     "PoolLeft",
     "QuotaShort",
     "QuotaUnknown",
+    "RolesUnseen",
     "SparesRequested",
     "SpotInterruption",
     "SpotRebalance",
+    "StartDelayed",
     "TaskRefused",
     "TaskUnrunnable",
     "TypesChosen",

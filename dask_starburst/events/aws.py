@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from dask_starburst.events.event import PoolEvent, clock
+from dask_starburst.events.event import Event, PoolEvent, clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +61,27 @@ class CredentialsAccepted(PoolEvent):
     def message(self) -> str:
         """What happened, as one sentence."""
         return "AWS accepts the credentials again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartDelayed(Event):
+    """AWS does not show yet what the start has just created; a call is repeated for up to `limit` seconds.
+
+    `operation`: the AWS action; `what`: what AWS does not show; `error`: its answer.
+    """
+
+    kind = "start-delayed"
+    operation: str
+    what: str
+    error: str
+    limit: float
+
+    @property
+    def subject(self) -> str:
+        """The AWS action."""
+        return self.operation
+
+    @property
+    def message(self) -> str:
+        """What happened, as one sentence."""
+        return f"waiting up to {self.limit:g} s for AWS to show {self.what} everywhere: {self.error}"

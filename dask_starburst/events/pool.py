@@ -27,6 +27,25 @@ class AccountSetup(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolesUnseen(Event):
+    """AWS denies looking at `roles` and creating them; the start assumes that an administrator has created them."""
+
+    kind = "roles-unseen"
+    roles: str
+    error: str
+
+    @property
+    def subject(self) -> str:
+        """The roles."""
+        return self.roles
+
+    @property
+    def message(self) -> str:
+        """What happened, as one sentence."""
+        return f"assuming that an administrator has created {self.roles}, which AWS does not show: {self.error}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolClaimed(PoolEvent):
     """The cluster has claimed a pool with a number of warm `instances`."""
 

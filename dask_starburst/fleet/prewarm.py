@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dask_starburst.aws import autoscaling, ecs, ssm
+from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import CapacityUnavailable
 from dask_starburst.fleet.blueprint import Blueprint, available_types
@@ -51,7 +52,8 @@ async def prewarm(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, 
     CapacityUnavailable
         No instance became ready in time; nothing is left running.
     """
-    setting_up = set_up(aws, blueprint.settings, blueprint.types)
+    patience = Patience(blueprint.settings.timeouts.consistency, lambda event: report(event.message))
+    setting_up = set_up(aws, blueprint.settings, blueprint.types, patience)
     account, quotas = await preflight.run_alongside(setting_up, aws, blueprint.requests())
     blueprint = available_types(blueprint, account)
     session = uuid.uuid4().hex
@@ -60,7 +62,7 @@ async def prewarm(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, 
         requests = blueprint.requests({blueprint.default.name: workers})
         preflight.check(quotas, requests, name, lambda event: report(event.message))
 
-    pool = await _check_out(aws, blueprint, account, session, workers, seconds, check)
+    pool = await _check_out(aws, blueprint, account, session, workers, seconds, check, patience)
     try:
         report(f"pool {pool.name}: launching warm instances")
         kept = await _fill(pool, blueprint, workers, seconds, report)
@@ -78,6 +80,7 @@ async def _check_out(
     workers: int,
     seconds: float,
     check: Callable[[str], None],
+    patience: Patience,
 ) -> Pool:
     spec = blueprint.spec(account)
     for found in await reuse.free_pools(aws, spec, workers):
@@ -93,7 +96,7 @@ async def _check_out(
             if found.instances:
                 await reuse.extend_lease(aws, found.name, aws.now() + seconds)
             # No caller is admitted: there is no scheduler yet to connect to.
-            return replace(await make(aws, spec, names, session, "", ()), keeps=True)
+            return replace(await make(aws, spec, names, session, "", (), patience), keeps=True)
         except BaseException:
             timeouts = blueprint.settings.timeouts
             await release.attempt("releasing the pool", release.undo(aws, names, None, timeouts.close, timeouts.poll))

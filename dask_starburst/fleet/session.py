@@ -6,8 +6,10 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from dask_starburst.aws import ecs, identity, ssm
+from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
 from dask_starburst.events.capacity import SparesRequested
@@ -63,6 +65,7 @@ class Session:
         self._blueprint = blueprint
         self._emit = emit
         self._cost_tracker = cost_tracker or NullCostTracker()
+        self._patience = Patience(blueprint.settings.timeouts.consistency, emit)
 
     @property
     def image(self) -> str | None:
@@ -86,7 +89,7 @@ class Session:
         """
         settings = self._blueprint.settings
         self._emit(AccountSetup(region=self.aws.region))
-        setting_up = set_up(self.aws, settings, self._blueprint.types)
+        setting_up = set_up(self.aws, settings, self._blueprint.types, self._patience)
         account, quotas = await preflight.run_alongside(setting_up, self.aws, self._blueprint.requests())
         if image is not None:
             settings = replace(settings, image=await image)
@@ -117,7 +120,8 @@ class Session:
         if found.instances:
             await reuse.extend_lease(self.aws, found.name, self.aws.now() + settings.keep.lease)
         self._emit(PoolClaimed(pool=found.name, instances=found.instances))
-        pool = await make(self.aws, spec, names, self.id, caller, tuple(filter(None, ports)), self._on_security_group)
+        open_ports = tuple(filter(None, ports))
+        pool = await make(self.aws, spec, names, self.id, caller, open_ports, self._patience, self._on_security_group)
         keeps = settings.keep.warm > 0 or settings.keep.warm_timeout >= SHORTEST_WARM
         self.pool = replace(pool, keeps=keeps)
 
@@ -132,10 +136,10 @@ class Session:
         settings, pool, default = self._blueprint.settings, self.pool, self._blueprint.default
         definitions, _ = await together(
             self._definitions(account),
-            ssm.put_secret(self.aws, pool.names.secret, self._blueprint.secret),
+            self._patience(lambda: ssm.put_secret(self.aws, pool.names.secret, self._blueprint.secret)),
         )
         self.lease = Lease(settings.keep.lease, self.aws.now())
-        await pool.open(settings.max_workers + settings.keep.warm, self.lease.until)
+        await pool.open(settings.max_workers + settings.keep.warm, self.lease.until, self._patience)
         if settings.keep.warm:
             kind, market = default.types[0].name, default.markets[0]
             text = price_of_spares(kind, settings.keep.warm, market, region=self.aws.region)
@@ -208,7 +212,10 @@ class Session:
             *(worker_process(account.worker_role, group, settings.spot.notices) for group in blueprint.groups),
         )
         arns = await together(
-            *(ecs.ensure_definition(self.aws, task_definition(container, p), pool.tags) for p in processes)
+            *(
+                self._patience(partial(ecs.ensure_definition, self.aws, task_definition(container, p), pool.tags))
+                for p in processes
+            )
         )
         return {p.group: arn for p, arn in zip(processes, arns, strict=True)}
 

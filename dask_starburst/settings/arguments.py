@@ -118,6 +118,7 @@ class TimeoutsDict(TypedDict, total=False):
     connect: float | str
     retire: float | str
     poll: float | str
+    consistency: float | str
     close: float | str
 
 

@@ -299,6 +299,9 @@ class Timeouts:
     connect: float = setting(180.0, Duration(), "Time for a placed task to join the scheduler.")
     retire: float = setting(120.0, Duration(), "Time for a retiring worker to transfer its data.")
     poll: float = setting(1.5, Duration(), "Interval of polling AWS while something changes.")
+    consistency: float = setting(
+        60.0, Duration(), "Time for AWS to show everywhere what a start has just created, such as a new role."
+    )
     close: float = setting(
         90.0, Duration(), "How long `close()` waits until nothing is billed. The lease ends what is left."
     )

@@ -187,6 +187,17 @@ SAMPLES: list[tuple[e.Event, int, str]] = [
     ),
     (e.WorkersFreed(pool="p"), INFO, "no worker is over budget any more"),
     (e.AccountSetup(region="us-east-1"), INFO, "setting up the account in us-east-1"),
+    (
+        e.RolesUnseen(roles="starburst-a, starburst-b", error="AWS denies iam:GetRole."),
+        INFO,
+        "assuming that an administrator has created starburst-a, starburst-b, which AWS does not show: AWS denies"
+        " iam:GetRole.",
+    ),
+    (
+        e.StartDelayed(operation="ecs:CreateCluster", what="the role", error="It failed.", limit=60.0),
+        INFO,
+        "waiting up to 60 s for AWS to show the role everywhere: It failed.",
+    ),
     (e.PoolClaimed(pool="p"), INFO, "claimed pool p"),
     (e.PoolClaimed(pool="p", instances=2), INFO, "claimed pool p with 2 warm instances"),
     (

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dask_starburst.aws import autoscaling, ecs, faults
+from dask_starburst.aws.patience import lag
 from dask_starburst.errors import AWSUnavailable, StarburstError
 from dask_starburst.events.capacity import CapacityRequested, LaunchFailed, TypesChosen
 from dask_starburst.events.cluster import DaskError
@@ -185,7 +186,7 @@ class Executor:
         )
         for worker in waiting:
             if worker.state is WorkerState.CAPACITY:
-                self._refused(worker, str(error), passing=faults.settling(error))
+                self._refused(worker, str(error), passing=lag(error) is not None)
 
     def _refused(self, worker: Worker, why: str, *, passing: bool) -> None:
         reason = f"ECS refused its task: {why}"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from dask_starburst.aws import ec2, iam, identity, logs, placement, ssm, volume_keys
+from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
+from dask_starburst.errors import PermissionDenied
+from dask_starburst.events.pool import RolesUnseen
 from dask_starburst.plan.requests import policies
 from dask_starburst.plan.requests.placement import Zone
 from dask_starburst.plan.requests.policies import MANAGED_TAG, NAMESPACE
@@ -31,7 +35,7 @@ class Account:
     worker_role: str
 
 
-async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Account:
+async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...], patience: Patience) -> Account:
     """Create the resources that the account lacks, concurrently.
 
     Parameters
@@ -42,6 +46,8 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
         The user's settings.
     types : tuple of str
         The requested instance types, the scheduler's first.
+    patience : Patience
+        Repeats each step until AWS shows what earlier ones have created.
 
     Raises
     ------
@@ -53,7 +59,11 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
         Auto Scaling may not use the account's default EBS key.
     """
     caller = await identity.caller(aws)
-    number = caller.account
+    number, unseen = caller.account, dict[str, str]()
+
+    def on_unseen(role: str, refusal: PermissionDenied) -> None:
+        unseen[role] = str(refusal)
+
     tags = {**settings.tags, MANAGED_TAG: NAMESPACE}
     roles = (
         policies.execution_role(number),
@@ -61,24 +71,32 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Accoun
         policies.worker_role(),
     )
     (subnet, group), images, profile, arns, *_ = await together(
-        _network(aws, settings, types, tags),
+        _network(aws, settings, types, tags, patience),
         together(*(ssm.recommended_ami(aws, arch) for arch in settings.archs)),
-        iam.ensure_instance_profile(aws, policies.instance_role(number), tags),
-        together(*(iam.ensure_role(aws, role, tags) for role in roles)),
+        patience(lambda: iam.ensure_instance_profile(aws, policies.instance_role(number), tags, on_unseen)),
+        together(*(patience(partial(iam.ensure_role, aws, role, tags, on_unseen)) for role in roles)),
         together(
-            logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags),
-            *(iam.ensure_service_linked_role(aws, *linked) for linked in policies.SERVICE_LINKED_ROLES),
+            patience(lambda: logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags)),
+            *(
+                patience(partial(iam.ensure_service_linked_role, aws, *linked, on_unseen))
+                for linked in policies.SERVICE_LINKED_ROLES
+            ),
         ),
         volume_keys.check_default_key(aws, caller),
     )
+    if unseen:
+        patience.emit(RolesUnseen(roles=", ".join(sorted(unseen)), error=next(iter(unseen.values()))))
     image_ids = dict(zip(settings.archs, images, strict=True))
     return Account(number, caller.arn, aws.region, subnet, image_ids, group, profile, *arns)
 
 
-async def _network(aws: AWS, settings: Settings, types: tuple[str, ...], tags: dict[str, str]) -> tuple[Zone, str]:
+async def _network(
+    aws: AWS, settings: Settings, types: tuple[str, ...], tags: dict[str, str], patience: Patience
+) -> tuple[Zone, str]:
     spot = any((group.policy or settings.spot.policy) != "on-demand" for group in settings.groups.values())
     count = settings.n_workers or settings.adaptive.maximum
     subnet = await placement.choose_subnet(aws, settings.network.subnet, types, spot=spot, count=count)
-    group = await ec2.ensure_security_group(aws, subnet.vpc, NAMESPACE, "Dask workers among themselves", tags)
-    await ec2.admit_each_other(aws, group)
+    about = "Dask workers among themselves"
+    group = await patience(lambda: ec2.ensure_security_group(aws, subnet.vpc, NAMESPACE, about, tags))
+    await patience(lambda: ec2.admit_each_other(aws, group))
     return subnet, group

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import Any
 
 from dask_starburst.aws import autoscaling, ec2, ecs, ssm
-from dask_starburst.aws.faults import fresh_profile
+from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
-from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.pool.account import Account
 from dask_starburst.plan.groups import HEAD_PLACEMENT, Placement
 from dask_starburst.plan.requests.garbage import Claim
@@ -32,10 +31,6 @@ from dask_starburst.plan.requests.pool import (
     user_data,
 )
 from dask_starburst.plan.requests.reuse import WARM_TAG
-
-#: A new instance profile is eventually consistent: AWS may refuse it for up to a minute.
-_PROFILE_PATIENCE = 60.0
-_PROFILE_PAUSE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +67,13 @@ class Pool:
         """The tags of all resources of the pool."""
         return tags_of(self.name, self.spec.tags)
 
-    async def open(self, maximum: int, until: float) -> None:
+    async def open(self, maximum: int, until: float, patience: Patience) -> None:
         """Allow the groups to have capacity; put a lease on each of them first."""
         sizes = {place: 1 if place.is_head else max(1, maximum) for place in self.placements}
-        await together(self._mark(until), *(self._open(place, size, until) for place, size in sizes.items()))
+        await together(
+            patience(lambda: self._mark(until)),
+            *(patience(partial(self._open, place, size, until)) for place, size in sizes.items()),
+        )
 
     async def _open(self, placement: Placement, maximum: int, until: float) -> None:
         name = self.names.group(placement)
@@ -155,6 +153,7 @@ async def make(
     session: str,
     caller: str,
     ports: tuple[int, ...],
+    patience: Patience,
     on_security_group: Callable[[str], None] = lambda group: None,
 ) -> Pool:
     """Create the resources that the claimed pool lacks, and admit the caller to its scheduler.
@@ -166,19 +165,22 @@ async def make(
 
     async def head_security_group() -> str:
         about = "The caller to the Dask scheduler"
-        group = await ec2.ensure_security_group(aws, spec.vpc, names.group(HEAD_PLACEMENT), about, tags)
+        group = await patience(
+            lambda: ec2.ensure_security_group(aws, spec.vpc, names.group(HEAD_PLACEMENT), about, tags)
+        )
         on_security_group(group)
-        await ec2.admit_caller(aws, group, caller, ports)
+        await patience(lambda: ec2.admit_caller(aws, group, caller, ports))
         return group
 
     _, head_group = await together(
-        ecs.ensure_cluster(aws, names.pool, tags, spec.container_insights), head_security_group()
+        patience(lambda: ecs.ensure_cluster(aws, names.pool, tags, spec.container_insights)),
+        head_security_group(),
     )
     pool = Pool(aws, spec, names, session, head_group)
-    made = await together(*(_make_group(pool, placement) for placement in pool.placements))
+    made = await together(*(patience(partial(_make_group, pool, placement)) for placement in pool.placements))
     arns = [seen.arn for seen in made]
     providers = [provider_request(pool.name, each, arn) for each, arn in zip(pool.placements, arns, strict=True)]
-    await ecs.ensure_providers(aws, names.pool, providers, tags)
+    await patience(lambda: ecs.ensure_providers(aws, names.pool, providers, tags))
     await _stop_leftovers(pool, {instance for seen in made for instance, _ in seen.staying})
     return pool
 
@@ -188,18 +190,7 @@ async def _make_group(pool: Pool, placement: Placement) -> autoscaling.GroupSeen
     groups = [spec.security_group, *([pool.head_security_group] if placement.is_head else [])]
     data = launch_template_data(spec, pool.name, placement, groups, user_data(spec, pool.name, placement))
     await ec2.ensure_launch_template(pool.aws, name, data, pool.tags)
-    return await _ensure_group(pool.aws, group_request(spec, pool.name, placement))
-
-
-async def _ensure_group(aws: AWS, request: dict[str, object]) -> autoscaling.GroupSeen:
-    patience = aws.now() + _PROFILE_PATIENCE
-    while True:
-        try:
-            return await autoscaling.ensure_group(aws, request)
-        except StarburstError as error:
-            if not fresh_profile(error) or aws.now() > patience:
-                raise
-        await asyncio.sleep(_PROFILE_PAUSE)
+    return await autoscaling.ensure_group(pool.aws, group_request(spec, pool.name, placement))
 
 
 async def _stop_leftovers(pool: Pool, staying: Collection[str]) -> None:

@@ -111,16 +111,20 @@ def test_an_action_that_aws_may_have_executed_stays_in_flight(error: StarburstEr
     assert (RUN in fleet.observed.in_flight) is isinstance(error, AWSUnavailable)
 
 
+def _run_task(text: str, code: str) -> AWSError:
+    return AWSError(f"ecs:RunTask failed: {text}", code=code, operation="ecs:RunTask")
+
+
 PASSING = [
     *map(failing, ["AGENT", "RESOURCE:MEMORY", "RESOURCE:CPU", "RESOURCE:PORTS", "MEMBEROF", "MISSING", "INACTIVE"]),
     failing("DistinctInstance placement constraint unsatisfied"),
     failing("MemberOf placement constraint unsatisfied."),
     failing("EMPTY CAPACITY PROVIDER"),
     failing("NO ACTIVE INSTANCES"),
-    AWSError("ecs:RunTask failed: Cluster not found.", code="ClusterNotFoundException"),
-    AWSError("ecs:RunTask failed: ECS was unable to assume the role 'arn:r'.", code="ClientException"),
-    AWSError("ecs:RunTask failed: TaskDefinition not found.", code="ClientException"),
-    AWSError("ecs:RunTask failed: busy", code="UpdateInProgressException"),
+    _run_task("Cluster not found.", "ClusterNotFoundException"),
+    _run_task("ECS was unable to assume the role 'arn:r'.", "ClientException"),
+    _run_task("TaskDefinition not found.", "ClientException"),
+    _run_task("busy", "UpdateInProgressException"),
 ]
 
 
