@@ -19,6 +19,7 @@ from dask_starburst.environment.capture import conda, wheels
 from dask_starburst.environment.capture.additions import additions, built
 from dask_starburst.environment.capture.model import Environment, LocalWheel
 from dask_starburst.environment.capture.pins import pins_of
+from dask_starburst.environment.capture.pylock import parse_pylock
 from dask_starburst.environment.capture.requirements import bare, parse, split
 from dask_starburst.environment.capture.running import PYTHON, check_excluded, own_modules, this_package
 from dask_starburst.environment.tools import uv
@@ -180,22 +181,7 @@ def _uv_lock(path: Path, cache: Path) -> Environment:
 
 
 def _pylock(path: Path, cache: Path) -> Environment:
-    """Read a lock file of PEP 751."""
-    lines, local = [], []
-    for package in _toml(path).get("packages", ()):
-        where = package.get("directory", {}).get("path") or (package.get("archive", {})).get("path")
-        if where:
-            local.append(built(where, path.parent, cache))
-            continue
-        if "vcs" in package:
-            vcs = package["vcs"]
-            local.append(built(f"git+{vcs['url']}@{vcs['commit-id']}", path.parent, cache))
-            continue
-        marker = f" ; {package['marker']}" if package.get("marker") else ""
-        files = [*package.get("wheels", ()), *([package["sdist"]] if "sdist" in package else [])]
-        hashes = [f" --hash=sha256:{file['hashes']['sha256']}" for file in files if "sha256" in file.get("hashes", {})]
-        lines.append(f"{package['name']}=={package['version']}{marker}{''.join(hashes)}")
-    return Environment(PYTHON, (), (), tuple(local), lock="\n".join(lines))
+    return parse_pylock(_toml(path), path, cache)
 
 
 def _conda(path: Path, cache: Path) -> Environment:

@@ -176,12 +176,47 @@ def test_a_project_without_a_build_system_gives_its_dependencies(folder: Path, c
 def test_the_most_exact_file_of_a_folder_is_read_and_named(folder: Path, cache: Path):
     (folder / "requirements.txt").write_text("toolz\n")
     (folder / "pylock.toml").write_text(
-        'lock-version = "1.0"\n[[packages]]\nname = "toolz"\nversion = "1.1.0"\n'
-        f'wheels = [{{url = "x", hashes = {{sha256 = "{"0" * 64}"}}}}]\n'
+        'lock-version = "1.0"\ncreated-by = "test"\n[[packages]]\nname = "toolz"\nversion = "1.1.0"\n'
+        f'wheels = [{{url = "https://a/toolz-1.1.0-py3-none-any.whl", hashes = {{sha256 = "{"0" * 64}"}}}}]\n'
     )
     found = read(".", cache=cache)
     assert found.origin == ". (pylock.toml)"
     assert found.lock == f"toolz==1.1.0 --hash=sha256:{'0' * 64}"
+
+
+PYLOCK = 'lock-version = "1.0"\ncreated-by = "test"\ndefault-groups = ["main"]\n'
+
+
+def package_of_lock(name: str, marker: str) -> str:
+    """Return a package of a lock file."""
+    file = f'{{url = "https://a/{name}-1.tar.gz", hashes = {{sha256 = "{"0" * 64}"}}}}'
+    return f'[[packages]]\nname = "{name}"\nversion = "1"\nmarker = "{marker}"\nsdist = {file}\n'
+
+
+def test_a_lock_file_gives_its_default_groups_without_extras(folder: Path, cache: Path):
+    project(folder / "mine", "mine")
+    hashed = f"hashes = {{sha256 = '{'0' * 64}'}}"
+    (folder / "pylock.toml").write_text(
+        PYLOCK
+        + '[[packages]]\nname = "mine"\ndirectory = {path = "mine"}\n'
+        + package_of_lock("a", "'main' in dependency_groups")
+        + package_of_lock("b", "'dev' in dependency_groups or 'x' in extras")
+        + package_of_lock("c", "platform_machine == 'aarch64'")
+        + f'[[packages]]\nname = "d"\narchive = {{url = "https://a/d-4.zip", {hashed}}}\n'
+    )
+    found = read("pylock.toml", cache=cache)
+    assert (found.lock or "").splitlines() == [
+        f"a==1 --hash=sha256:{'0' * 64}",
+        f'c==1 ; platform_machine == "aarch64" --hash=sha256:{"0" * 64}',
+        f"d @ https://a/d-4.zip --hash=sha256:{'0' * 64}",
+    ]
+    assert "mine" in [each.name for each in found.wheels]
+
+
+def test_a_lock_file_that_is_not_valid_is_an_error_that_says_why(folder: Path, cache: Path):
+    (folder / "pylock.toml").write_text(PYLOCK + '[[packages]]\nname = "Not_normal"\nversion = "1"\n')
+    with pytest.raises(BadArgument, match=r"is not a valid lock file: .*Not_normal.*; lock again"):
+        read("pylock.toml", cache=cache)
 
 
 def test_a_lock_of_uv_is_read_with_its_project(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
@@ -230,7 +265,7 @@ def test_another_dask_version_than_the_clients_is_an_error_that_says_what_to_ins
     [
         ("pyproject.toml", f'[project]\nname = "x"\nversion = "1"\nrequires-python = ">={OTHER}"\n'),
         ("environment.yml", f"dependencies:\n  - python={OTHER}\n"),
-        ("pylock.toml", f'lock-version = "1.0"\nrequires-python = "=={OTHER}.*"\n'),
+        ("pylock.toml", f'lock-version = "1.0"\ncreated-by = "test"\npackages = []\nrequires-python = "=={OTHER}.*"\n'),
     ],
 )
 def test_another_python_version_is_an_error(folder: Path, cache: Path, name: str, text: str):
