@@ -14,6 +14,7 @@ from dask_starburst.errors import CredentialsExpired
 from dask_starburst.events.pool import PoolKeptWarm, PoolLeft
 from dask_starburst.events.stream import Emit
 from dask_starburst.fleet.pool import release, reuse
+from dask_starburst.fleet.pool.checkout import Checkout
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool, owns
 from dask_starburst.plan.groups import HEAD_PLACEMENT
@@ -40,18 +41,12 @@ class Release:
     ----------
     aws : AWS
         The account.
-    session : str
-        The ID of the session that holds the claim.
     settings : Settings
         Provides ``timeouts.close`` and ``keep.warm_timeout``.
     emit : callable
         Receives an event if the pool is kept warm or could not be released.
-    names : PoolNames or None
-        Names of the pool that was claimed, or was being claimed.
-    making : bool
-        Whether the session has begun to create the pool's resources.
-    entrance : str or None
-        The security group whose ingress rule may already admit the caller.
+    checkout : Checkout
+        How far the session's check-out of a pool came.
     pool : Pool or None
         The pool; None if it was not created completely.
     fleet, lease : Fleet and Lease, or None
@@ -59,12 +54,9 @@ class Release:
     """
 
     aws: AWS
-    session: str
     settings: Settings
     emit: Emit
-    names: PoolNames | None
-    making: bool
-    entrance: str | None
+    checkout: Checkout
     pool: Pool | None
     fleet: Fleet | None
     lease: Lease | None
@@ -108,32 +100,33 @@ class Release:
             await asyncio.sleep(pause)
 
     def _emit_left(self, why: str) -> None:
-        if self.names is None:  # no pool was claimed
+        if self.checkout.names is None:  # no pool was claimed
             return
         # The scheduler may have renewed the lease until now.
         last = None if self.lease is None else self.aws.now() + self.lease.length
-        self.emit(PoolLeft(pool=self.names.pool, why=why, lease=last))
+        self.emit(PoolLeft(pool=self.checkout.names.pool, why=why, lease=last))
 
     async def _release(self, keep: bool, ended: Callable[[], bool], deadline: float) -> list[str]:
-        names, poll = self.names, self.settings.timeouts.poll
-        if names is None or not await owns(self.aws, names, self.session):
+        names, poll = self.checkout.names, self.settings.timeouts.poll
+        if names is None or not await self._owns(names):
             return []  # never claimed, or claimed by another session since: its resources must not be touched
-        if not self.making:
+        if not self.checkout.making:
             await ssm.remove(self.aws, names.claim)
             return []
         patience = deadline - asyncio.get_running_loop().time()
         if self.pool is None:
-            return await release.undo(self.aws, names, self.entrance, patience, poll)
+            return await release.undo(self.aws, names, self.checkout.entrance, patience, poll)
         # If the response was lost, the claim may be gone already and the pool claimed by another session.
-        if keep and (
-            await self._keep_warm(self.pool, patience, ended()) or not await owns(self.aws, names, self.session)
-        ):
+        if keep and (await self._keep_warm(self.pool, patience, ended()) or not await self._owns(names)):
             return []
         # A scheduler that was not terminated may change the groups as long as its instance exists.
         head = names.group(HEAD_PLACEMENT)
         return await release.empty_pool(
             self.pool, patience, poll, lambda: () if ended() or self._scheduler_is_over() else (head,)
         )
+
+    async def _owns(self, names: PoolNames) -> bool:
+        return await owns(self.aws, names, self.checkout.session)
 
     def _scheduler_is_over(self) -> bool:
         """Whether the fleet has observed that the scheduler's task has ended."""

@@ -7,16 +7,16 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 
-from dask_starburst.aws import autoscaling, ecs, ssm
+from dask_starburst.aws import autoscaling, ecs
 from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import CapacityUnavailable
 from dask_starburst.fleet.blueprint import Blueprint, available_types
 from dask_starburst.fleet.pool import preflight, release, reuse
-from dask_starburst.fleet.pool.account import Account, set_up
-from dask_starburst.fleet.pool.pool import Pool, claim, make
+from dask_starburst.fleet.pool.account import set_up
+from dask_starburst.fleet.pool.checkout import Checkout
+from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.groups import HEAD_PLACEMENT
-from dask_starburst.plan.requests.pool import PoolNames
 from dask_starburst.plan.requests.reuse import Kept
 
 Report = Callable[[str], None]
@@ -56,13 +56,20 @@ async def prewarm(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, 
     setting_up = set_up(aws, blueprint.settings, blueprint.types, patience)
     account, quotas = await preflight.run_alongside(setting_up, aws, blueprint.requests())
     blueprint = available_types(blueprint, account)
-    session = uuid.uuid4().hex
+    checkout = Checkout(aws, uuid.uuid4().hex, patience)
 
     def check(name: str) -> None:
         requests = blueprint.requests({blueprint.default.name: workers})
         preflight.check(quotas, requests, name, lambda event: report(event.message))
 
-    pool = await _check_out(aws, blueprint, account, session, workers, seconds, check, patience)
+    spec, timeouts = blueprint.spec(account), blueprint.settings.timeouts
+    try:
+        # No caller is admitted: there is no scheduler yet to connect to.
+        made = await checkout.run(spec, account.caller, workers, aws.now() + seconds, check)
+    except BaseException:
+        await release.attempt("releasing the pool", checkout.undo(timeouts.close, timeouts.poll))
+        raise
+    pool = replace(made, keeps=True)
     try:
         report(f"pool {pool.name}: launching warm instances")
         kept = await _fill(pool, blueprint, workers, seconds, report)
@@ -70,38 +77,6 @@ async def prewarm(aws: AWS, blueprint: Blueprint, workers: int, seconds: float, 
         await release.attempt("emptying the pool", _undo(pool, blueprint))
         raise
     return pool.name, kept
-
-
-async def _check_out(
-    aws: AWS,
-    blueprint: Blueprint,
-    account: Account,
-    session: str,
-    workers: int,
-    seconds: float,
-    check: Callable[[str], None],
-    patience: Patience,
-) -> Pool:
-    spec = blueprint.spec(account)
-    for found in await reuse.free_pools(aws, spec, workers):
-        names = PoolNames(found.name)
-        if not await claim(aws, names, session, account.caller):
-            continue
-        try:
-            check(found.name)
-        except BaseException:
-            await release.attempt("releasing the pool", ssm.remove(aws, names.claim))
-            raise
-        try:
-            if found.instances:
-                await reuse.extend_lease(aws, found.name, aws.now() + seconds)
-            # No caller is admitted: there is no scheduler yet to connect to.
-            return replace(await make(aws, spec, names, session, "", (), patience), keeps=True)
-        except BaseException:
-            timeouts = blueprint.settings.timeouts
-            await release.attempt("releasing the pool", release.undo(aws, names, None, timeouts.close, timeouts.poll))
-            raise
-    raise AssertionError("free_pools does not end")
 
 
 async def _fill(pool: Pool, blueprint: Blueprint, workers: int, seconds: float, report: Report) -> Kept:

@@ -20,13 +20,13 @@ from dask_starburst.fleet.checkin import Release
 from dask_starburst.fleet.controller.budget import CostTracker, NullCostTracker
 from dask_starburst.fleet.controller.launch import Launcher
 from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
-from dask_starburst.fleet.pool import preflight, reuse
+from dask_starburst.fleet.pool import preflight
 from dask_starburst.fleet.pool.account import Account, set_up
+from dask_starburst.fleet.pool.checkout import Checkout
 from dask_starburst.fleet.pool.lease import Lease
-from dask_starburst.fleet.pool.pool import Pool, make
+from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.groups import HEAD, placements_of
 from dask_starburst.plan.loop.state import SCHEDULER, Limits, Name
-from dask_starburst.plan.requests.pool import PoolNames
 from dask_starburst.plan.requests.reuse import SHORTEST_WARM, price_of_spares
 from dask_starburst.plan.requests.tasks import (
     Container,
@@ -59,13 +59,11 @@ class Session:
         self.fleet: Fleet | None = None
         self.pool: Pool | None = None
         self.lease: Lease | None = None
-        self._names: PoolNames | None = None
-        self._making = False
-        self._entrance: str | None = None
         self._blueprint = blueprint
         self._emit = emit
         self._cost_tracker = cost_tracker or NullCostTracker()
         self._patience = Patience(blueprint.settings.timeouts.consistency, emit)
+        self._checkout = Checkout(aws, self.id, self._patience)
 
     @property
     def image(self) -> str | None:
@@ -113,23 +111,19 @@ class Session:
         spec = self._blueprint.spec(account)
         ports = (settings.scheduler.port, settings.scheduler.dashboard_port)
         workers = max(1, sum(counts.values()))
-        found = await reuse.claim_best(self.aws, spec, workers, self.id, account.caller, self._on_claim_attempt)
-        names = PoolNames(found.name)
-        preflight.check(quotas, self._blueprint.requests(counts), found.name, self._emit)
-        self._making = True
-        if found.instances:
-            await reuse.extend_lease(self.aws, found.name, self.aws.now() + settings.keep.lease)
-        self._emit(PoolClaimed(pool=found.name, instances=found.instances))
-        open_ports = tuple(filter(None, ports))
-        pool = await make(self.aws, spec, names, self.id, caller, open_ports, self._patience, self._on_security_group)
+        requests = self._blueprint.requests(counts)
+        pool = await self._checkout.run(
+            spec,
+            account.caller,
+            workers,
+            self.aws.now() + settings.keep.lease,
+            lambda name: preflight.check(quotas, requests, name, self._emit),
+            caller=caller,
+            ports=tuple(filter(None, ports)),
+            claimed=lambda found: self._emit(PoolClaimed(pool=found.name, instances=found.instances)),
+        )
         keeps = settings.keep.warm > 0 or settings.keep.warm_timeout >= SHORTEST_WARM
         self.pool = replace(pool, keeps=keeps)
-
-    def _on_claim_attempt(self, names: PoolNames) -> None:
-        self._names = names
-
-    def _on_security_group(self, security_group: str) -> None:
-        self._entrance = security_group
 
     async def _open(self, account: Account, dask: SchedulerClient) -> Fleet:
         assert self.pool is not None
@@ -231,12 +225,9 @@ class Session:
         """
         release = Release(
             self.aws,
-            self.id,
             self._blueprint.settings,
             self._emit,
-            names=self._names,
-            making=self._making,
-            entrance=self._entrance,
+            checkout=self._checkout,
             pool=self.pool,
             fleet=self.fleet,
             lease=self.lease,
