@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -18,7 +20,9 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
+from dask_starburst.aws.codes import CLOCK
 from dask_starburst.aws.faults import DENIED, EXPIRED, THROTTLED, UNAVAILABLE, code_of
+from dask_starburst.aws.regions import is_opt_in
 from dask_starburst.errors import (
     AWSError,
     AWSUnavailable,
@@ -34,9 +38,16 @@ _HOW_TO_START = (
     "Configure AWS credentials (`aws configure`, or `aws sso login`), or try it without an account:"
     ' StarburstCluster(cloud="local").'
 )
+#: A wrong clock in the words of a code that has other meanings. EC2 says no more than ``RequestExpired``.
+_NOT_NOW = re.compile(r"^Signature (?:expired|not yet current)\b")
+#: Seconds. AWS accepts signatures of up to five minutes off, EC2 and S3 of fifteen.
+_LEAST_SKEW = 240.0
+#: AWS's errors for keys that a region does not know: they are wrong, or the region is not enabled.
+_UNKNOWN_KEYS = frozenset({"InvalidClientTokenId", "UnrecognizedClientException", "AuthFailure", "InvalidAccessKeyId"})
+_LOG_IN = "log in again (`aws sso login`, or new keys in `aws configure`)."
 
 
-def explained(error: Exception, operation: str) -> StarburstError:
+def explained(error: Exception, operation: str, region: str = "") -> StarburstError:
     """Translate an exception of boto3 into one of ours.
 
     Parameters
@@ -45,9 +56,11 @@ def explained(error: Exception, operation: str) -> StarburstError:
         A ``ClientError`` or a ``BotoCoreError``.
     operation : str
         The action as IAM writes it: ``"ecs:RunTask"``.
+    region : str
+        The region that was called.
     """
     if isinstance(error, ClientError):
-        return _of_client_error(error, operation)
+        return _of_client_error(error, operation, region)
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return NoCredentials(f"no AWS credentials were found. {_HOW_TO_START}")
     if isinstance(error, SSOError | TokenRetrievalError):
@@ -61,7 +74,7 @@ def explained(error: Exception, operation: str) -> StarburstError:
     return AWSError(f"{operation} failed: {error}", operation=operation)
 
 
-def _of_client_error(error: ClientError, operation: str) -> StarburstError:
+def _of_client_error(error: ClientError, operation: str, region: str) -> StarburstError:
     code, text = code_of(error), error.response.get("Error", {}).get("Message", "")
     facts: dict[str, Any] = {
         "code": code,
@@ -75,17 +88,37 @@ def _of_client_error(error: ClientError, operation: str) -> StarburstError:
             f"AWS denies {action}: {text} ({code}). Ask your administrator to allow {action}.",
             **facts,
         )
-    if code in EXPIRED:
-        return CredentialsExpired(
-            f"AWS refuses the credentials: {text} ({code}). Log in again (`aws sso login`, or new"
-            " keys in `aws configure`).",
-            **facts,
-        )
+    if code in EXPIRED | CLOCK:
+        return CredentialsExpired(_refused(error, code, text, region), **facts)
     if code in THROTTLED:
         return Throttled(f"AWS throttles {operation}: {text} ({code}).", **facts)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     kind = AWSUnavailable if code in UNAVAILABLE or status >= HTTPStatus.INTERNAL_SERVER_ERROR else AWSError
     return kind(f"{operation} failed: {text} ({code}).", **facts)
+
+
+def _refused(error: ClientError, code: str, text: str, region: str) -> str:
+    """Return why AWS refuses a signature, and what to do: set the clock, enable the region, or log in again."""
+    skew = _skew(error)
+    far = skew is not None and abs(skew) >= _LEAST_SKEW
+    if (code == "RequestExpired" and far) or ((code in CLOCK or _NOT_NOW.search(text)) and (far or skew is None)):
+        off = "wrong" if skew is None else f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} AWS's"
+        return f"this computer's clock is {off}, so that AWS refuses its signatures: {text} ({code}). Set the clock."
+    if code in _UNKNOWN_KEYS and is_opt_in(region):
+        return (
+            f"AWS refuses the credentials in {region}: {text} ({code}). An account has to enable this region first"
+            f" (`aws account enable-region --region-name {region}`, which takes minutes); if it is enabled, {_LOG_IN}"
+        )
+    return f"AWS refuses the credentials: {text} ({code}). {_LOG_IN.capitalize()}"
+
+
+def _skew(error: ClientError) -> float | None:
+    """Return how many seconds this computer's clock is behind AWS's answer; None if the answer has no date."""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp() - time.time()
+    except (KeyError, ValueError):
+        return None
 
 
 def _denied_action(text: str) -> str | None:

@@ -20,6 +20,8 @@ EXPIRED = frozenset(
         "InvalidToken",
     }
 )
+#: The signature's time is too far from AWS's: the caller's clock is wrong.
+CLOCK = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
 #: botocore's list (retries/standard.py), and SSM's code for concurrent writes.
 THROTTLED = frozenset(
     {

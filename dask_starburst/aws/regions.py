@@ -6,6 +6,23 @@ from difflib import get_close_matches
 
 from dask_starburst.errors import BadArgument
 
+#: The regions of the partition ``aws`` that every account may use; the others have to be enabled first (AWS Account
+#: Management reference, "Enable or disable AWS Regions in your account").
+_BY_DEFAULT = frozenset(
+    {
+        *("us-east-1", "us-east-2", "us-west-1", "us-west-2", "ca-central-1", "sa-east-1"),
+        *("eu-central-1", "eu-west-1", "eu-west-2", "eu-west-3", "eu-north-1"),
+        *("ap-south-1", "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-southeast-1", "ap-southeast-2"),
+    }
+)
+#: Partitions whose regions are all enabled.
+_OTHER_PARTITIONS = ("us-gov-", "cn-", "us-iso", "eu-isoe-", "eusc-")
+
+
+def is_opt_in(region: str) -> bool:
+    """Return whether an account has to enable a region before it can use it."""
+    return bool(region) and region not in _BY_DEFAULT and not region.startswith(_OTHER_PARTITIONS)
+
 
 def check_region(region: str) -> None:
     """Raise an error for an unknown region.

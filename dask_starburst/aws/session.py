@@ -258,7 +258,7 @@ class AWS:
                 return use(self._client(service))
             except Exception as error:  # credential providers run external code
                 action = f"{_IN_IAM.get(service, service)}:{operation}"
-                raise credentials.fault(error) or explained(error, action) from error
+                raise credentials.fault(error) or explained(error, action, self.region) from error
 
         try:
             future = self._executor.submit(run)

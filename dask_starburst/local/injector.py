@@ -22,6 +22,7 @@ from dask_starburst.local.faults.events import (
     Calls,
     Capacity,
     Clear,
+    ClockSkew,
     Event,
     FreshProfile,
     HostDeath,
@@ -35,6 +36,7 @@ from dask_starburst.local.faults.events import (
     Quota,
     Rebalance,
     Refuses,
+    RegionNotEnabled,
     SpotPrice,
     TaskDeath,
     Tasks,
@@ -176,6 +178,18 @@ class Injector:
     @_apply.register
     def _(self, event: Calls, rng: random.Random) -> list[str]:
         self._faults.add(event, rng.getrandbits(32))
+        return []
+
+    @_apply.register
+    def _(self, event: ClockSkew, rng: random.Random) -> list[str]:
+        self._faults.behind = event.behind - event.ahead
+        self._end(event.seconds, lambda: setattr(self._faults, "behind", 0.0))
+        return []
+
+    @_apply.register
+    def _(self, event: RegionNotEnabled, rng: random.Random) -> list[str]:
+        self._faults.not_enabled = True
+        self._end(event.seconds, lambda: setattr(self._faults, "not_enabled", False))
         return []
 
     @_apply.register

@@ -305,5 +305,21 @@ class FreshProfile(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClockSkew(Event):
+    """The callers' clock is ``behind`` or ``ahead`` of AWS's by seconds, for ``seconds`` or for good."""
+
+    behind: float = 0.0
+    ahead: float = 0.0
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionNotEnabled(Event):
+    """The account has not enabled the region: it does not know its keys, for ``seconds`` or for good."""
+
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Clear(Event):
     """End all active and pending faults."""

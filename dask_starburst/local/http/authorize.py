@@ -112,7 +112,9 @@ class Authorizer:
         self._keys = keys
         self._now = now
 
-    def refusal(self, protocol: Protocol, environ: WSGIEnvironment, body: bytes | None) -> ServiceError | None:
+    def refusal(
+        self, protocol: Protocol, environ: WSGIEnvironment, body: bytes | None, *, unknown: bool = False
+    ) -> ServiceError | None:
         """Return the error of a call that is refused; None if its signature is valid.
 
         Parameters
@@ -123,7 +125,11 @@ class Authorizer:
             The request.
         body : bytes, optional
             Its body; None for a streamed S3 upload whose hash is not signed.
+        unknown : bool
+            Whether all keys are unknown, as in a region that the account has not enabled.
         """
+        if unknown:
+            return _with_message(protocol, "unknown", "")
         try:
             self._check(protocol, environ, body)
         except IncompleteError as error:

@@ -27,6 +27,13 @@ class Faults:
     ----------
     now : callable
         The virtual time.
+
+    Attributes
+    ----------
+    behind : float
+        How many seconds the callers' clock is behind.
+    not_enabled : bool
+        Whether the account has not enabled the region.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -34,6 +41,8 @@ class Faults:
         self._lock = threading.Lock()
         self._faults: list[_Fault] = []
         self._rng = random.Random(0)
+        self.behind = 0.0
+        self.not_enabled = False
 
     def add(self, event: Calls, seed: int) -> None:
         """Apply a fault to calls from now on."""
@@ -47,6 +56,7 @@ class Faults:
         """Remove all faults."""
         with self._lock:
             self._faults.clear()
+            self.behind, self.not_enabled = 0.0, False
 
     def of(self, call: str) -> Calls | None:
         """Return the fault of a call such as ``"ecs:RunTask"``, and count it."""

@@ -108,9 +108,9 @@ class Router:
         self._folders = folders
         self._clock = clock
         self._keys = keys
-        self._authorizer = Authorizer(keys)
         self._lock = threading.Lock()
         self.faults = Faults(clock.now)
+        self._authorizer = Authorizer(keys, self._now)
         self.throttle = Buckets(clock.now)
         self.counts: Counter[str] = Counter()
         self.throttled = 0
@@ -129,9 +129,10 @@ class Router:
         if body is not None and len(body) > _MOST_BODY and service_of(environ) != "s3":
             return _respond((413, "text/plain", b"Request Entity Too Large"), start_response)
         call = recognise(environ, body or b"")
-        refusal = self._authorizer.refusal(call.protocol, environ, body)
+        refusal = self._authorizer.refusal(call.protocol, environ, body, unknown=self.faults.not_enabled)
         if refusal is not None:
-            return _respond(error_answer(call.protocol, refusal), start_response)
+            # Signatures have the real time, and so has the answer to one that is refused.
+            return _respond(error_answer(call.protocol, refusal), self._dated(start_response, self._now()))
         return self._call(call, body or b"", environ, start_response)
 
     def snapshot(self) -> tuple[dict[str, int], int]:
@@ -196,10 +197,16 @@ class Router:
                 return _THROTTLED[call.protocol]
         return ServiceError(fault.code, fault.message, fault.status) if isinstance(fault, Error) else fault
 
-    def _dated(self, start_response: StartResponse) -> StartResponse:
+    def _now(self) -> float:
+        """Return AWS's time in real seconds, which the clock of the callers may differ from."""
+        return time.time() + self.faults.behind
+
+    def _dated(self, start_response: StartResponse, now: float | None = None) -> StartResponse:
+        date = formatdate(self._clock.now() if now is None else now, usegmt=True)
+
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             kept = [(name, value) for name, value in headers if not _is_overridden(name)]
-            return start_response(status, [*kept, ("Date", formatdate(self._clock.now(), usegmt=True))], *rest)
+            return start_response(status, [*kept, ("Date", date)], *rest)
 
         return start
 

@@ -343,7 +343,7 @@ def test_a_scenario_round_trips_through_json() -> None:
         *("capacity", "refuses", "quota", "interrupt", "rebalance", "host-death", "agent-lost", "agent-never"),
         *("slow-boot", "task-death", "out-of-memory", "pull-failure", "exec-format", "task-stops-at-once"),
         *("throttle", "error", "timeout", "lost-response", "invisible", "fresh-profile", "clear", "spot-price"),
-        "late-placement",
+        *("late-placement", "clock-skew", "region-not-enabled"),
     }
 
 
