@@ -113,14 +113,29 @@ async def remove_launch_templates(aws: AWS, key: str, value: str) -> None:
     """Delete the launch templates with this tag."""
     filters = [{"Name": f"tag:{key}", "Values": [value]}]
     for found in await aws.pages("ec2", "DescribeLaunchTemplates", "LaunchTemplates", Filters=filters):
-        await delete(aws, "ec2", "DeleteLaunchTemplate", LaunchTemplateId=found["LaunchTemplateId"])
+        await remove_launch_template(aws, found["LaunchTemplateId"])
 
 
 async def remove_security_groups(aws: AWS, key: str, value: str) -> None:
     """Delete the security groups with this tag; AWS refuses while an instance uses one."""
     filters = [{"Name": f"tag:{key}", "Values": [value]}]
     for found in await aws.pages("ec2", "DescribeSecurityGroups", "SecurityGroups", Filters=filters):
-        await delete(aws, "ec2", "DeleteSecurityGroup", GroupId=found["GroupId"])
+        await remove_security_group(aws, found["GroupId"])
+
+
+async def remove_launch_template(aws: AWS, template: str) -> None:
+    """Delete a launch template by its id. No-op if it does not exist."""
+    await delete(aws, "ec2", "DeleteLaunchTemplate", LaunchTemplateId=template)
+
+
+async def remove_security_group(aws: AWS, group: str) -> None:
+    """Delete a security group by its id; AWS refuses while an instance uses it."""
+    await delete(aws, "ec2", "DeleteSecurityGroup", GroupId=group)
+
+
+async def terminate(aws: AWS, instance: str) -> None:
+    """Terminate an instance. No-op if it does not exist."""
+    await delete(aws, "ec2", "TerminateInstances", InstanceIds=[instance])
 
 
 async def addresses(aws: AWS, instance: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from tlz import partition_all
 
 from dask_starburst.aws.faults import MISSING, code_of
 from dask_starburst.aws.session import AWS
-from dask_starburst.aws.tolerant import create, get
+from dask_starburst.aws.tolerant import create, delete, get
 from dask_starburst.errors import ImageError, StarburstError
 from dask_starburst.plan.images.lifetime import StoredImage, lifecycle_policy, refresh_tag, refreshed, ttl_of
 from dask_starburst.plan.requests.policies import NAMESPACE
@@ -59,6 +59,11 @@ async def ensure_repository(aws: AWS, name: str, tags: Mapping[str, str], ttl_da
     if await _policy(aws, name) != policy:
         await aws.call("ecr", "PutLifecyclePolicy", repositoryName=name, lifecyclePolicyText=json.dumps(policy))
     return uri
+
+
+async def remove_repository(aws: AWS, name: str) -> None:
+    """Delete a repository with its images. No-op if it does not exist."""
+    await delete(aws, "ecr", "DeleteRepository", repositoryName=name, force=True)
 
 
 async def find_repository(aws: AWS, name: str) -> str | None:

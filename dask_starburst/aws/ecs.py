@@ -226,7 +226,16 @@ async def deregister_definitions(aws: AWS, prefix: str) -> None:
     families = await aws.pages("ecs", "ListTaskDefinitionFamilies", "families", familyPrefix=prefix, status="ACTIVE")
     for family in families:
         for arn in await aws.pages("ecs", "ListTaskDefinitions", "taskDefinitionArns", familyPrefix=family):
-            await aws.call("ecs", "DeregisterTaskDefinition", taskDefinition=arn)
+            await deregister_definition(aws, arn)
+
+
+async def deregister_definition(aws: AWS, arn: str) -> None:
+    """Deregister a task definition, which AWS then keeps as INACTIVE. No-op if it is not active."""
+    try:
+        await aws.call("ecs", "DeregisterTaskDefinition", taskDefinition=arn)
+    except StarburstError as error:
+        if code_of(error) not in MISSING | {"ClientException", "InvalidParameterException"}:
+            raise
 
 
 def _batches(items: list[str]) -> list[list[str]]:

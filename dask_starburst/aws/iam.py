@@ -11,7 +11,7 @@ from dask_starburst.aws import identity
 from dask_starburst.aws.faults import EXISTS, code_of
 from dask_starburst.aws.patience import unseen
 from dask_starburst.aws.session import AWS
-from dask_starburst.aws.tolerant import create, get
+from dask_starburst.aws.tolerant import create, delete, get
 from dask_starburst.cancellation import together
 from dask_starburst.errors import PermissionDenied, StarburstError
 from dask_starburst.plan.requests.policies import NAMESPACE, Role
@@ -177,6 +177,27 @@ async def ensure_service_linked_role(aws: AWS, service: str, role: str, on_unsee
         # AWS's error if the role exists: another cluster created it.
         if code_of(error) not in EXISTS | {"InvalidInput"}:
             raise
+
+
+async def remove_role(aws: AWS, name: str) -> None:
+    """Delete a role with its policies. No-op if it does not exist."""
+    if await get(aws, "iam", "GetRole", RoleName=name) is None:
+        return
+    for policy in await aws.pages("iam", "ListRolePolicies", "PolicyNames", RoleName=name):
+        await delete(aws, "iam", "DeleteRolePolicy", RoleName=name, PolicyName=policy)
+    for policy in await aws.pages("iam", "ListAttachedRolePolicies", "AttachedPolicies", RoleName=name):
+        await delete(aws, "iam", "DetachRolePolicy", RoleName=name, PolicyArn=policy["PolicyArn"])
+    await delete(aws, "iam", "DeleteRole", RoleName=name)
+
+
+async def remove_instance_profile(aws: AWS, name: str) -> None:
+    """Delete an instance profile. No-op if it does not exist."""
+    found = await get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name)
+    if found is None:
+        return
+    for role in found["InstanceProfile"]["Roles"]:
+        await delete(aws, "iam", "RemoveRoleFromInstanceProfile", InstanceProfileName=name, RoleName=role["RoleName"])
+    await delete(aws, "iam", "DeleteInstanceProfile", InstanceProfileName=name)
 
 
 def _tags(tags: dict[str, str]) -> list[dict[str, str]]:

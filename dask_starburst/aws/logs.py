@@ -6,7 +6,7 @@ from typing import Any
 
 from dask_starburst.aws.patience import unseen
 from dask_starburst.aws.session import AWS
-from dask_starburst.aws.tolerant import create, get
+from dask_starburst.aws.tolerant import create, delete, get
 
 
 async def ensure_group(aws: AWS, name: str, retention: int, tags: dict[str, str]) -> None:
@@ -36,3 +36,8 @@ async def stored_bytes(aws: AWS, name: str) -> int:
     """Return the stored bytes of a log group; 0 if it does not exist. CloudWatch updates it with hours of delay."""
     found = await aws.call("logs", "DescribeLogGroups", logGroupNamePrefix=name)
     return sum(group.get("storedBytes", 0) for group in found["logGroups"] if group["logGroupName"] == name)
+
+
+async def remove_group(aws: AWS, name: str) -> None:
+    """Delete a log group with its logs. No-op if it does not exist."""
+    await delete(aws, "logs", "DeleteLogGroup", logGroupName=name)

@@ -55,6 +55,10 @@ _COMMANDS = {
         "dask_starburst.cli.status:status",
         "Show what runs in the region and its hourly cost, and the cost of stored resources while nothing runs.",
     ),
+    "teardown": (
+        "dask_starburst.cli.teardown:teardown",
+        "List everything of starburst in the account and region with its cost, ask, and remove it.",
+    ),
 }
 
 

@@ -31,6 +31,7 @@ from dask_starburst.events.stream import Emit
 from dask_starburst.paths import cache_dir
 from dask_starburst.plan.images import lifetime as plan
 from dask_starburst.plan.images.recipe import PLATFORMS, Recipe, recipe_hash
+from dask_starburst.plan.requests.policies import MANAGED_TAG, NAMESPACE
 from dask_starburst.settings import BuildSettings, Settings
 
 #: Values of `environment=` that mean the packages of this Python.
@@ -77,7 +78,7 @@ async def _find_or_build(aws: AWS, settings: Settings, listener: Emit, *, rebuil
     base = await open_registry(aws, Reference.parse(settings.build.base.replace("{python}", PYTHON)).host)
     order, _ = await asyncio.gather(
         asyncio.to_thread(plan_order, settings, emit, lambda host: base),
-        ecr.ensure_repository(aws, repository, settings.tags, days),
+        ecr.ensure_repository(aws, repository, {**settings.tags, MANAGED_TAG: NAMESPACE}, days),
     )
     tag, stored = recipe_hash(order.recipe), await ecr.images(aws, repository)
     found = None if rebuild else plan.newest(stored, tag)
