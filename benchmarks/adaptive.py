@@ -73,7 +73,7 @@ class Cloud:
             del self.all[name]
 
     def startups(self) -> StartupTimes:
-        """The startup times that a fleet would have measured by now."""
+        """The startup times that a controller would have measured by now."""
         self.booted = self.booted or bool(self.running())
         oldest = min((at - self.boot for at in self.all.values() if at > self.now), default=self.now)
         return StartupTimes((self.boot,) if self.booted else (), self.now - oldest)

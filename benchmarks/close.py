@@ -4,7 +4,7 @@
 
 The embedded AWS runs in the latency profile ``realistic``, at time scale 1, with the documented token buckets of ECS
 on; boto3 and HTTP are real. Up to 20 workers a `StarburstCluster` runs, whose scheduler and workers are processes. With
-more workers the real fleet loop runs with a stand-in for the Dask scheduler, and containers without processes. All of
+more workers the real control loop runs with a stand-in for the Dask scheduler, and containers without processes. All of
 AWS's latencies are *simulated*.
 
 ``seconds_over_billed`` is the time from the last billed moment until ``close()`` has returned: EC2 bills an
@@ -109,10 +109,12 @@ async def close_played(local: LocalAWS, workers: int) -> dict[str, Any]:
         session = Session(aws, blueprint(settings, "{}"), events.emit, ledger)
         async with StandIn(local) as dask:
             await updater.begin()
-            fleet = await session.start(dask, dict.fromkeys(range(workers), DEFAULT))
-            await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
+            controller = await session.start(dask, dict.fromkeys(range(workers), DEFAULT))
+            await controller.until(
+                lambda: all(w.state is WorkerState.READY for w in controller.roster.workers.values())
+            )
             with Closing(local, workers) as closing:
-                await fleet.stop()
+                await controller.stop()
                 dask.stop()  # its queries of the embedded AWS are not calls of a cluster
                 # The scheduler's container ends with its instance; the stand-in does not change the pool.
                 await session.end(ended=lambda: True)

@@ -4,8 +4,8 @@
 
 The embedded AWS runs in the latency profile ``realistic``, at time scale 1, with the documented token
 buckets of ECS on; boto3 and HTTP are real. Up to 20 workers a `StarburstCluster` and a `Client` run, whose scheduler
-and workers are processes. With more workers the real fleet loop runs with containers without processes, and a stand-in
-for the Dask scheduler lists every worker as a member as soon as its container runs. All of AWS's latencies are
+and workers are processes. With more workers the real control loop runs with containers without processes, and a
+stand-in for the Dask scheduler lists every worker as a member as soon as its container runs. All of AWS's latencies are
 *simulated*.
 
 ``overhead_ratio`` is the time from the request for N workers until all are up, divided by the ideal: the same latencies
@@ -16,7 +16,7 @@ instance connected. For worker k on instance i::
 
 and the ideal is the largest of them. The container's own start, which is Python's start and the handshake with the
 scheduler, is not part of AWS's latencies: with processes it counts as overhead, and depends on the load of this
-computer. ``joining`` is its time, in seconds from a container's start until the fleet knows its worker. Three effects
+computer. ``joining`` is its time, in seconds from a container's start until its worker is known. Three effects
 would make the ideal too long, and the ratio too good: ``late``, the most seconds by which the embedded AWS was late
 because the computer was busy; ``launching``, the time in which all instances were created, which is processor time of
 this computer too (``overhead_ratio_at_worst`` is our time over an ideal without either); and ``again``, the tasks that
@@ -53,7 +53,7 @@ from benchmarks.harness.stand_in import StandIn
 from dask_starburst.catalog.markets import Market
 from dask_starburst.events import CapacityRequested, EventLog, InstanceLaunched, WorkerReady
 from dask_starburst.fleet.blueprint import blueprint
-from dask_starburst.fleet.controller.loop import Fleet
+from dask_starburst.fleet.controller.loop import Controller
 from dask_starburst.fleet.session import Session
 from dask_starburst.local import LocalAWS
 from dask_starburst.plan.groups import DEFAULT, Placement
@@ -184,31 +184,35 @@ def run_processes(run: Run) -> int:
 
 
 async def run_played(run: Run) -> int:
-    """Run the fleet alone; return the instances that were still billed at the end."""
+    """Run the controller alone; return the instances that were still billed at the end."""
     names = list(range(run.workers))
     with account(run.local) as aws:
         session = Session(aws, blueprint(fleet_settings(run.local, run.workers), "{}"), run.events.emit)
         run.events.now, run.group = aws.now, DEFAULT
         async with StandIn(run.local) as dask:
             with run.phase("start"):
-                fleet = await session.start(dask, {})
-                await fleet.until(lambda: fleet.workers[SCHEDULER].state is WorkerState.READY)
+                controller = await session.start(dask, {})
+                await controller.until(lambda: controller.roster.workers[SCHEDULER].state is WorkerState.READY)
             with run.going_up():
                 for name in names:
-                    fleet.request(name, run.group)
-                await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
+                    controller.roster.request(name, run.group)
+                await controller.until(
+                    lambda: all(w.state is WorkerState.READY for w in controller.roster.workers.values())
+                )
             with run.phase("down"):
                 for name in names:
-                    fleet.cancel(name)
-                await fleet.until(lambda: len(fleet.workers) == 1 and not _instances(fleet, run.group))
+                    controller.roster.cancel(name)
+                await controller.until(
+                    lambda: len(controller.roster.workers) == 1 and not _instances(controller, run.group)
+                )
             with run.phase("close"):
-                await fleet.stop()
+                await controller.stop()
                 left = await session.end(ended=lambda: True)  # the stand-in does not change the pool
     return len(left)
 
 
-def _instances(fleet: Fleet, group: str) -> bool:
-    return any(i.placement.group == group for i in fleet.observed.instances.values())
+def _instances(controller: Controller, group: str) -> bool:
+    return any(i.placement.group == group for i in controller.roster.observed.instances.values())
 
 
 def measure(workers: int, seed: int, timing: str, processes: bool) -> dict[str, Any]:

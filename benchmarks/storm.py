@@ -21,34 +21,30 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import count, product
 from pathlib import Path
 from random import Random
 from statistics import median
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from benchmarks.harness import plot
 from benchmarks.harness.arguments import parser
 from benchmarks.harness.compare import median_ratio
 from benchmarks.harness.report import Table, finish
 from benchmarks.harness.simulator.aws import TICK, Process, SimulatedAWS
-from benchmarks.harness.simulator.loop import SimulatedFleet
+from benchmarks.harness.simulator.loop import SimulatedController
 from benchmarks.workloads.simulated_job import Job
 from dask_starburst.catalog.instance_types import catalogue
 from dask_starburst.cost import Ledger, Market
-from dask_starburst.events import Event
-from dask_starburst.fleet.controller.interruptions import Interruptions, InterruptionsClient
-from dask_starburst.fleet.controller.loop import Fleet
-from dask_starburst.fleet.controller.observe import cordon
+from dask_starburst.fleet.controller.interruptions import Interruptions
+from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.local.backend.timing import Timing
 from dask_starburst.plan.groups import DEFAULT, MARKETS, Placement
 from dask_starburst.plan.loop.interruptions import Notice
-from dask_starburst.plan.loop.offerings import Refusal
-from dask_starburst.plan.loop.state import SCHEDULER, Limits, Name, Observed, Worker
+from dask_starburst.plan.loop.state import SCHEDULER, Limits, Name
 from dask_starburst.plan.requests.sizing import worker_types
 from dask_starburst.plan.scheduler.moving import bandwidth
 from dask_starburst.plan.scheduler.notices import MARGIN, NOTICE_SECONDS
@@ -148,53 +144,56 @@ class StormyAWS(SimulatedAWS):
                 yield process, until[process.instance]
 
 
-class StormFleet(SimulatedFleet):
-    """The parts of a fleet that `Interruptions` needs, in addition to those of the property tests."""
+@dataclass
+class StormScheduler:
+    """The part of the scheduler and of SpecCluster that `Interruptions` needs: it requests replacements."""
 
-    def __init__(self, aws: StormyAWS, limits: Limits) -> None:
-        super().__init__(aws, {}, Observed({}, {}, {}, frozenset()), limits)
-        self.pool = SimpleNamespace(aws=SimpleNamespace(now=lambda: aws.now))
-        self.under_way: set[asyncio.Task[Any]] = set()
-        self._numbers = count(WORKERS)
+    roster: Roster
+    numbers: Iterator[int] = field(default_factory=lambda: count(WORKERS))
 
-    def emit(self, event: Event) -> None:
-        """Ignore an event."""
+    async def notices(self, after: int) -> list[Notice]:
+        """Return none: the benchmark hands them over itself."""
+        return []
 
-    def cordon(self, instance: str) -> None:
-        """Place no further task on an instance."""
-        self.observed = cordon(self.observed, instance)
+    async def counts(self) -> dict[str, float]:
+        """Return no counts."""
+        return {}
 
-    def refuse(self, refusal: Refusal) -> None:
-        """Remember the offering of an interrupted instance."""
-        self.aws.refusals.append(refusal)
-
-    def cancel(self, name: Name) -> None:
-        """Cancel the request for a worker."""
-        if name in self.workers:
-            self.workers[name] = replace(self.workers[name], requested=False)
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in the background."""
-        task = asyncio.ensure_future(work)
-        self.under_way.add(task)
-        task.add_done_callback(self.under_way.discard)
-
-    def request_one(self, name: Name) -> None:
-        """Request one more worker."""
-        now = self.aws.now
-        self.workers[name] = Worker(name, self.limits.placements[DEFAULT][0], since=now, not_before=now)
-
-    # -- SpecCluster, which `Interruptions` asks for a replacement -----------------------------------
+    async def announce_drain(self, name: Name) -> None:
+        """Do nothing: no instance is drained."""
 
     async def replace(self, name: Name) -> Name:
         """Request another worker."""
-        new = next(self._numbers)
-        self.request_one(new)
+        new = next(self.numbers)
+        self.roster.request(new, DEFAULT)
         return new
+
+    async def withdraw(self, name: Name) -> None:
+        """Cancel the request for a worker."""
+        self.roster.cancel(name)
 
     async def restore(self, new: Name, old: Name) -> None:
         """Cancel the request for the new worker; the old one is still requested."""
-        self.cancel(new)
+        self.roster.cancel(new)
+
+    async def exempt(self, names: Collection[Name]) -> None:
+        """Do nothing: no task is suspicious."""
+
+
+class Pending:
+    """Coroutines that are to run before the next tick."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Coroutine[Any, Any, None]] = []
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine before the next tick."""
+        self._waiting.append(work)
+
+    async def run(self) -> None:
+        """Run them."""
+        waiting, self._waiting = self._waiting, []
+        await asyncio.gather(*waiting)
 
 
 @dataclass(frozen=True)
@@ -214,21 +213,22 @@ async def run(rate: float, policy: str, held: bool, watch: bool, seed: int, hour
     placements = tuple(Placement(DEFAULT, market) for market in MARKETS[policy])
     aws = StormyAWS(Random(seed), rate=rate, timing=Timing("realistic", seed), allowed=types)
     aws.desired, aws.types = dict.fromkeys(placements, 0), dict.fromkeys(placements, types)
-    fleet = StormFleet(aws, Limits(placements={DEFAULT: placements}))
-    spot = Interruptions(cast(Fleet, fleet), cast(InterruptionsClient, fleet), fleet.limits)
+    controller, pending = SimulatedController(aws, Limits(placements={DEFAULT: placements})), Pending()
+    roster = controller.roster
+    spot = Interruptions(roster, StormScheduler(roster), lambda event: None, pending.spawn)
     job, numbers = Job(round(WORKERS * hours_of_work * 3600 / TASK), held, TASK), count(1)
     aws.ledger.instance_started(SCHEDULER, HEAD_TYPE, Market.ON_DEMAND, 0.0)
     for number in range(WORKERS):
-        fleet.request_one(number)
+        roster.request(number, DEFAULT)
     while not job.over and aws.now < HOPELESS * hours_of_work * 3600:
-        fleet.tick()
+        controller.tick()
         if watch:
             for process, until in list(aws.under_notice()):
                 if process.worker in aws.members and aws.leaving.get(process.worker, math.inf) > until:
                     aws.leaving[process.worker] = until
                     await spot.handle(Notice(next(numbers), process.worker, "interruption", until - aws.now))
         spot.update(())
-        await asyncio.gather(*fleet.under_way)
+        await pending.run()
         leave(aws, job)
     hours, usd = aws.now / 3600, aws.ledger.total(aws.now).usd
     if not job.over:

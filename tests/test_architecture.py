@@ -43,12 +43,31 @@ INSIDE = {
     "events": ("event", "stream"),
     "plan": ("groups", "scheduler", "images", "loop", "requests", "money"),
     "environment": ("tools", "registry", "capture", "resolve", "build", "buildx"),
-    "fleet": ("tls", "pool", "controller"),
+    "fleet": ("tls", "pool", "capacity", "controller"),
+    "fleet/controller": (
+        "background",
+        "futures",
+        "explain",
+        "snapshot",
+        "roster",
+        "narrator",
+        "startup_times",
+        "launch",
+        "observe",
+        "execute",
+        "interruptions",
+        "budget",
+        "troubles",
+        "unrunnable",
+        "loop",
+    ),
     "runtime": ("metadata", "plugin", "host", "worker", "scheduler"),
     "local": ("faults", "backend", "http", "moto", "iam", "containers", "services"),
     "local/iam": ("model", "patterns", "conditions", "evaluate", "reference", "principals", "requests", "calls"),
     "local/services": ("pricing", "service_quotas", "ecs", "ec2", "autoscaling", "ecr"),
 }
+# In these packages each module has a place of its own, so that there is no circle, not even for the type checker.
+WITHOUT_CIRCLES = ("fleet/controller",)
 # Neighbours in that order which may not import each other at all: they run in different processes.
 STRANGERS = {"runtime/host", "runtime/worker", "runtime/scheduler"}
 # One lazy line here: `cloud="local"` must not cost a user with an account the import of moto.
@@ -208,6 +227,12 @@ def test_every_folder_of_a_package_has_its_place_in_the_order():
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("package", WITHOUT_CIRCLES)
+def test_every_module_has_its_place_where_circles_are_forbidden(package):
+    modules = {path.stem for path in (PACKAGE / package).glob("*.py")} - {"__init__"}
+    assert modules == set(INSIDE[package])
+
+
 def test_only_aws_and_local_know_boto3():
     wrong = [
         f"{found.where}: {found.importer} imports {found.module}; only {' and '.join(sorted(KNOWS_BOTO))} may."
@@ -333,7 +358,14 @@ def test_the_rule_itself_tells_right_from_wrong(file, code, forbidden):
         ("plan/loop/state.py", "from dask_starburst.plan.money.quote import Quote", True),
         ("plan/loop/state.py", "from dask_starburst.plan.loop import worker", False),
         ("plan/loop/state.py", "from dask_starburst.plan import money", True),
-        ("fleet/session.py", "from dask_starburst.fleet.controller.loop import Fleet", False),
+        ("fleet/session.py", "from dask_starburst.fleet.controller.loop import Controller", False),
+        ("fleet/controller/loop.py", "from dask_starburst.fleet.controller.roster import Roster", False),
+        ("fleet/controller/budget.py", "from dask_starburst.fleet.controller import loop", True),
+        (
+            "fleet/controller/budget.py",
+            "if TYPE_CHECKING:\n    from dask_starburst.fleet.controller.loop import Controller",
+            True,
+        ),
         ("fleet/controller/loop.py", "from dask_starburst.fleet.session import Session", True),
         ("runtime/scheduler/demand.py", "from dask_starburst.runtime.worker import notices", True),
         (

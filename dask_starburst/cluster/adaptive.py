@@ -87,8 +87,8 @@ class CloudAdaptive(Adaptive):
         """The current patience in seconds: as given, or derived from the measured startup times."""
         if self._chosen is not None:
             return self._chosen
-        fleet, cloud = getattr(self.cluster, "_fleet", None), getattr(self.cluster, "_cloud", None)
-        startups = fleet.startups.snapshot(fleet.pool.aws.now()) if fleet is not None else StartupTimes()
+        controller, cloud = getattr(self.cluster, "_controller", None), getattr(self.cluster, "_cloud", None)
+        startups = controller.startups.snapshot(controller.roster.clock()) if controller is not None else StartupTimes()
         return (cloud.patience if cloud is not None else Patience()).after(startups)
 
     async def target(self) -> int:
@@ -109,7 +109,7 @@ class CloudAdaptive(Adaptive):
 
     @property
     def requested(self) -> set[Any]:
-        """The workers that have been requested from the fleet, of its group."""
+        """The workers that have been requested from the controller, of its group."""
         return self._mine(super().requested)
 
     @property
@@ -144,9 +144,9 @@ class CloudAdaptive(Adaptive):
         if len(self.plan) != len(self.requested):
             await self.cluster
         running = self.plan & self.observed
-        fleet = getattr(self.cluster, "_fleet", None)
-        if fleet is not None and target > len(running):
-            fleet.retry_rested()  # workers that were given up are still requested
+        controller = getattr(self.cluster, "_controller", None)
+        if controller is not None and target > len(running):
+            controller.roster.retry_rested()  # workers that were given up are still requested
         state = self._state(running)
         decision = recommend(state, target, now, limits)
         self._samples = decision.samples
@@ -167,8 +167,8 @@ class CloudAdaptive(Adaptive):
         return inf if self.group is None else self.cluster.settings.max_workers - self.cluster._others(self.group)
 
     def _state(self, running: set[Any]) -> State:
-        fleet = getattr(self.cluster, "_fleet", None)
-        unordered = fleet.unordered() if fleet is not None else frozenset()
+        controller = getattr(self.cluster, "_controller", None)
+        unordered = controller.roster.unordered() if controller is not None else frozenset()
         mine = self.cluster.worker_spec if self.group is None else self.cluster.workers_of(self.group)
         absent = first_to_go(mine, running, unordered)
         return State(
@@ -202,7 +202,7 @@ class CloudAdaptive(Adaptive):
             self.cluster.scale(n, group=self.group)
 
     async def scale_down(self, workers: Any) -> None:
-        """Cancel the requests for these workers; the fleet retires the running ones.
+        """Cancel the requests for these workers; the controller retires the running ones.
 
         Dask's own class waits here until all results have moved, and does not adapt meanwhile.
 

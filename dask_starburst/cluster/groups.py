@@ -15,7 +15,7 @@ from dask_starburst.plan.loop.scaling import Shape, first_to_go
 from dask_starburst.plan.loop.state import Name
 
 if TYPE_CHECKING:
-    from dask_starburst.fleet.controller.loop import Fleet
+    from dask_starburst.fleet.controller.loop import Controller
 
 
 class GroupedCluster(OwnedCluster):
@@ -29,7 +29,7 @@ class GroupedCluster(OwnedCluster):
     _adaptives: dict[str, Adaptive]
 
     @property
-    def _fleet(self) -> Fleet | None:
+    def _controller(self) -> Controller | None:
         raise NotImplementedError
 
     def group_of(self, name: Name) -> str:
@@ -76,7 +76,7 @@ class GroupedCluster(OwnedCluster):
         Workers that are not up are cancelled first, in order, and then the latest are retired.
         """
         mine = self.workers_of(group)
-        unordered = self._fleet.unordered() if self._fleet is not None else frozenset()
+        unordered = self._controller.roster.unordered() if self._controller is not None else frozenset()
         cancelled = set(first_to_go(mine, self.observed, unordered)[: max(0, len(mine) - n)])
         left = [name for name in mine if name not in cancelled]
         for name in (*cancelled, *left[n:]):

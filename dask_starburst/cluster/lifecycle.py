@@ -1,4 +1,4 @@
-"""A SpecCluster whose processes are requests to the fleet: start, close, and wait for workers."""
+"""A SpecCluster whose processes are requests to the controller: start, close, and wait for workers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dask_starburst.cost.ledger import Ledger
     from dask_starburst.cost.updater import LedgerUpdater
     from dask_starburst.fleet.blueprint import Blueprint
-    from dask_starburst.fleet.controller.loop import Fleet
+    from dask_starburst.fleet.controller.loop import Controller
     from dask_starburst.fleet.session import Session
     from dask_starburst.hooks import Hooks, Launch
 
@@ -62,9 +62,9 @@ class CloudCluster(GroupedCluster):
 
     async def _start_once(self) -> None:
         self._lock = asyncio.Lock()  # SpecCluster's _close acquires it even if its _start was never reached
-        fleet = await self._launch()
+        controller = await self._launch()
         for spec in self._specs.values():
-            spec["options"]["fleet"] = fleet
+            spec["options"]["controller"] = controller
         await SpecCluster._start(self)
         await self._check_versions()
         await self._hooks.ready(self)
@@ -72,7 +72,7 @@ class CloudCluster(GroupedCluster):
             if group.n_workers is None and name not in self._sized:
                 self.adapt(group=name)
 
-    async def _launch(self) -> Fleet:
+    async def _launch(self) -> Controller:
         from dask_starburst.cluster.cloud import open_cloud
         from dask_starburst.hooks import Launch
 
@@ -87,7 +87,7 @@ class CloudCluster(GroupedCluster):
                 launch.image.cancel()
                 await asyncio.gather(launch.image, return_exceptions=True)
 
-    async def _launch_as(self, launch: Launch) -> Fleet:
+    async def _launch_as(self, launch: Launch) -> Controller:
         from dask_starburst.cluster.scheduler_client import DaskSchedulerClient
         from dask_starburst.fleet.session import Session
 
@@ -98,15 +98,15 @@ class CloudCluster(GroupedCluster):
         blueprint = replace(self._blueprint, settings=settings)
         self._session = Session(self._cloud.aws, blueprint, self.events.emit, ledger)
         workers = {name: self.group_of(name) for name in self.worker_spec}
-        fleet = await self._session.start(DaskSchedulerClient(self), workers, launch.image)
+        controller = await self._session.start(DaskSchedulerClient(self), workers, launch.image)
         self.settings = replace(settings, image=self._session.image)
-        fleet.on_fatal = self._on_fatal
+        controller.on_fatal = self._on_fatal
         self.scheduler_spec["options"] = {
-            "fleet": fleet,
+            "controller": controller,
             "connection_args": self.security.get_connection_args("client"),
             "timeout": settings.timeouts.connect,
         }
-        return fleet
+        return controller
 
     async def _open_books(self, cloud: Cloud) -> Ledger:
         """Start the cost ledger, and raise an error before the launch if a cost cap would be exceeded."""
@@ -150,9 +150,9 @@ class CloudCluster(GroupedCluster):
             self._session.lease.closing = True
         if ready:
             await self._attempt("the hooks", self._hooks.close(self))
-        if self._fleet is not None:
-            await self._attempt("the final report of the scheduler", self._fleet.budget.final_report())
-            await self._attempt("the loop", self._fleet.stop())  # it would treat the shutdown as losses
+        if self._controller is not None:
+            await self._attempt("the final report of the scheduler", self._controller.budget.final_report())
+            await self._attempt("the loop", self._controller.stop())  # it would treat the shutdown as losses
         if self._session is not None:
             await self._attempt("releasing the pool", self._end(self._session, warm))
         if self._ledger_updater is not None:
@@ -192,7 +192,7 @@ class CloudCluster(GroupedCluster):
         return self.settings.timeouts.close + 2 * _TERMINATE_TIMEOUT
 
     def _fatal(self) -> StarburstError | None:
-        return self._fleet.error if self._fleet is not None else None
+        return self._controller.error if self._controller is not None else None
 
     async def _emit_closed(self) -> None:
         if self._ledger_updater is not None:
@@ -208,7 +208,7 @@ class CloudCluster(GroupedCluster):
         pool, now, cost = session.pool, session.aws.now(), self.cost
         if pool is not None and cost.usd:
             opened = now if self.events.began is None else self.events.began
-            startups = session.fleet.startups.snapshot(now).measured if session.fleet is not None else ()
+            startups = session.controller.startups.snapshot(now).measured if session.controller is not None else ()
             save_record(record_of(self.name, pool.name, opened, now, cost, startups))
 
     async def _end(self, session: Session, warm: bool) -> None:
@@ -245,11 +245,11 @@ class CloudCluster(GroupedCluster):
             self._begin_to_close()
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
-        # Not SpecCluster's own method: it closes a lost worker after a while, which cancels the request. Here the fleet
-        # replaces it. The comment there invites clusters to override this method.
+        # Not SpecCluster's own method: it closes a lost worker after a while, which cancels the request. Here the
+        # controller replaces it. The comment there invites clusters to override this method.
         Cluster._update_worker_status(self, op, msg)
-        if self._fleet is not None:
-            self._fleet.wake()
+        if self._controller is not None:
+            self._controller.wake()
 
     async def _wait_for_workers(self, n_workers: int = 0, timeout: Any = None) -> None:
         """Wait as Dask does, but raise if the workers cannot start any more; adaptive scaling requests the others."""
@@ -288,23 +288,23 @@ class CloudCluster(GroupedCluster):
             self.events.emit(AdaptiveStopped(cluster=self.name, n=n, minimum=least, maximum=most, group=other))
 
     def _wait_error(self, n_workers: int) -> StarburstError | None:
-        if self._fleet is None:
+        if self._controller is None:
             return None
-        if self._fleet.error is not None:
-            return self._fleet.error
+        if self._controller.error is not None:
+            return self._controller.error
         if (
             n_workers > len(self.scheduler_info["workers"])
-            and (waits := self._fleet.budget.blocked_error()) is not None
+            and (waits := self._controller.budget.blocked_error()) is not None
         ):
             return waits
-        failed = self._fleet.failed()
-        errors = [error for worker in failed if (error := self._fleet.explained(worker)) is not None]
+        failed = self._controller.roster.failed()
+        errors = [error for worker in failed if (error := self._controller.explained(worker)) is not None]
         return errors[0] if errors and len(self.worker_spec) - len(failed) < n_workers else None
 
     @property
-    def _fleet(self) -> Fleet | None:
+    def _controller(self) -> Controller | None:
         session = getattr(self, "_session", None)
-        return None if session is None else session.fleet
+        return None if session is None else session.controller
 
     @property
     def cost(self) -> Cost:

@@ -1,4 +1,4 @@
-"""SpecCluster's processes: they only request a worker or the scheduler from the fleet."""
+"""SpecCluster's processes: they only request a worker or the scheduler from the controller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dask_starburst.plan.groups import HEAD
 from dask_starburst.plan.loop.state import SCHEDULER, Name, WorkerState
 
 if TYPE_CHECKING:
-    from dask_starburst.fleet.controller.loop import Fleet
+    from dask_starburst.fleet.controller.loop import Controller
 
 #: Seconds for one attempt to connect to a scheduler that may not listen yet.
 _CONNECT = 3.0
@@ -24,32 +24,32 @@ class WorkerTask(ProcessInterface):
     """A requested worker.
 
     SpecCluster holds a lock while workers start, fails the batch if one fails, and never replaces a lost worker. So
-    starting only requests the worker, and the fleet does the rest.
+    starting only requests the worker, and the controller does the rest.
     """
 
-    def __init__(self, scheduler: str, *, name: Name, fleet: Fleet, group: str, **_: Any) -> None:
+    def __init__(self, scheduler: str, *, name: Name, controller: Controller, group: str, **_: Any) -> None:
         super().__init__(scheduler, name)
         self.name = name
-        self._fleet = fleet
+        self._controller = controller
         self._group = group
 
     async def start(self) -> None:
         """Request the worker."""
-        self._fleet.request(self.name, self._group)
+        self._controller.roster.request(self.name, self._group)
         await super().start()
 
     async def close(self) -> None:
-        """Cancel the request; the fleet retires the worker."""
-        self._fleet.cancel(self.name)
+        """Cancel the request; the controller retires the worker."""
+        self._controller.roster.cancel(self.name)
         await super().close()
 
 
 class SchedulerTask(ProcessInterface):
     """The scheduler; starting waits until it accepts connections."""
 
-    def __init__(self, *, fleet: Fleet, connection_args: dict[str, Any], timeout: float) -> None:
+    def __init__(self, *, controller: Controller, connection_args: dict[str, Any], timeout: float) -> None:
         super().__init__()
-        self._fleet = fleet
+        self._controller = controller
         self._connection_args = connection_args
         self._timeout = timeout
 
@@ -61,24 +61,24 @@ class SchedulerTask(ProcessInterface):
         StarburstError
             The scheduler failed to start, or cannot be reached.
         """
-        fleet = self._fleet
-        fleet.request(SCHEDULER, HEAD)
-        await fleet.until(lambda: bool(fleet.workers[SCHEDULER].task and fleet.launcher.public))
+        controller = self._controller
+        controller.roster.request(SCHEDULER, HEAD)
+        await controller.until(lambda: bool(controller.roster.workers[SCHEDULER].task and controller.launcher.public))
         await self._connect()
-        self.address = fleet.launcher.scheduler_address
-        self.external_address = fleet.launcher.contact_address
+        self.address = controller.launcher.scheduler_address
+        self.external_address = controller.launcher.contact_address
         await super().start()
 
     async def _connect(self) -> None:
-        """Retry until the scheduler accepts a connection; raise if the fleet fails."""
+        """Retry until the scheduler accepts a connection; raise if the controller fails."""
         from dask_starburst.fleet.tls import refusal  # imports cryptography, which only a running cluster needs
 
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         while True:
-            address = self._fleet.launcher.contact_address
-            if self._fleet.error is not None:
-                raise self._fleet.error
+            address = self._controller.launcher.contact_address
+            if self._controller.error is not None:
+                raise self._controller.error
             try:
                 comm = await connect(address, timeout=_CONNECT, **self._connection_args)
                 await comm.close()
@@ -100,7 +100,7 @@ class SchedulerTask(ProcessInterface):
             await asyncio.sleep(_PAUSE)
 
     def _runs(self) -> bool:
-        worker = self._fleet.workers.get(SCHEDULER)
+        worker = self._controller.roster.scheduler
         return worker is not None and worker.state in (WorkerState.STARTED, WorkerState.READY)
 
     async def close(self) -> None:

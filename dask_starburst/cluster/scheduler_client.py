@@ -1,4 +1,4 @@
-"""The fleet's client of the scheduler, through the cluster's connection."""
+"""The controller's client of the scheduler, through the cluster's connection."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class DaskSchedulerClient:
 
     def _live_cluster(self) -> Any:
         cluster = self._cluster()
-        assert cluster is not None, "the fleet stops before its cluster is deleted"
+        assert cluster is not None, "the controller stops before its cluster is deleted"
         return cluster
 
     def _comm(self) -> Any:

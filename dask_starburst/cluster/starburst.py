@@ -234,8 +234,8 @@ class StarburstCluster(CloudCluster):
                 return None
             if adapting.get() is None:
                 self._end_adapting(group, requested)
-            if self._fleet is not None:
-                self._fleet.retry_failed()
+            if self._controller is not None:
+                self._controller.roster.retry_failed()
             self._set_count(group, requested)
         self.loop.add_callback(self._correct_state)
         return NoOpAwaitable() if self.asynchronous else None
@@ -312,9 +312,9 @@ class StarburstCluster(CloudCluster):
         logs = Logs()
         if cluster:
             logs["Cluster"] = Log("\n".join(map(str, self.events)))
-        if self._fleet is not None:
+        if self._controller is not None:
             chosen = chosen_names(workers, self.scheduler_info["workers"])
-            logs |= {title: Log(text) for title, text in (await read_logs(self._fleet, scheduler, chosen)).items()}
+            logs |= {title: Log(text) for title, text in (await read_logs(self._controller, scheduler, chosen)).items()}
         return logs
 
     def quote(self, n_workers: int | None = None) -> Any:

@@ -18,14 +18,13 @@ from dask_starburst.fleet.pool.checkout import Checkout
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool, owns
 from dask_starburst.plan.groups import HEAD_PLACEMENT
-from dask_starburst.plan.loop.state import SCHEDULER
 from dask_starburst.plan.requests.pool import PoolNames
 from dask_starburst.plan.requests.reuse import SHORTEST_WARM
 from dask_starburst.plan.scheduler.shutdown_rules import repeat_after
 from dask_starburst.settings import Settings
 
 if TYPE_CHECKING:
-    from dask_starburst.fleet.controller.loop import Fleet
+    from dask_starburst.fleet.controller.loop import Controller
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +48,8 @@ class Release:
         How far the session's check-out of a pool came.
     pool : Pool or None
         The pool; None if it was not created completely.
-    fleet, lease : Fleet and Lease, or None
-        The session's fleet and lease, if they were created.
+    controller, lease : Controller and Lease, or None
+        The session's controller and lease, if they were created.
     """
 
     aws: AWS
@@ -58,7 +57,7 @@ class Release:
     emit: Emit
     checkout: Checkout
     pool: Pool | None
-    fleet: Fleet | None
+    controller: Controller | None
     lease: Lease | None
     _tries: int = 0
 
@@ -80,7 +79,7 @@ class Release:
         deadline = loop.time() + patience
         await self.aws.wait_for_calls(patience)
         self.aws.shorten_timeouts()
-        sound = self.fleet is not None and self.fleet.error is None
+        sound = self.controller is not None and self.controller.error is None
         keep = may_stay and sound and self.settings.keep.warm_timeout >= SHORTEST_WARM
         pause: float | None
         while True:
@@ -129,11 +128,11 @@ class Release:
         return await owns(self.aws, names, self.checkout.session)
 
     def _scheduler_is_over(self) -> bool:
-        """Whether the fleet has observed that the scheduler's task has ended."""
-        scheduler = self.fleet.workers.get(SCHEDULER) if self.fleet is not None else None
-        if self.fleet is None or scheduler is None or scheduler.task is None:
+        """Whether the controller has observed that the scheduler's task has ended."""
+        scheduler = self.controller.roster.scheduler if self.controller is not None else None
+        if self.controller is None or scheduler is None or scheduler.task is None:
             return True
-        task = self.fleet.observed.tasks.get(scheduler.task)
+        task = self.controller.roster.observed.tasks.get(scheduler.task)
         return task is not None and task.status == "STOPPED"
 
     async def _keep_warm(self, pool: Pool, patience: float, ended: bool) -> bool:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dask_starburst.fleet.controller.loop import Fleet
+from dask_starburst.fleet.controller.loop import Controller
 from dask_starburst.plan.loop.state import Name
 
 #: The most lines that CloudWatch returns in one call.
 MOST_LINES = 10_000
 
 
-async def read_logs(fleet: Fleet, scheduler: bool, workers: Mapping[Name, Name] | None) -> dict[Name, str]:
+async def read_logs(controller: Controller, scheduler: bool, workers: Mapping[Name, Name] | None) -> dict[Name, str]:
     """Return the newest log lines of every process that was launched, including ended ones.
 
     Parameters
     ----------
-    fleet : Fleet
-        The fleet whose processes are read.
+    controller : Controller
+        The controller whose processes are read.
     scheduler : bool
         Whether to read the scheduler's log.
     workers : mapping, optional
@@ -31,14 +31,14 @@ async def read_logs(fleet: Fleet, scheduler: bool, workers: Mapping[Name, Name] 
         process of the same name.
     """
     logs: dict[Name, str] = {}
-    for process in reversed(fleet.launched):
+    for process in reversed(controller.roster.launched):
         head = process.is_scheduler
         if not (scheduler if head else workers is None or process.name in workers):
             continue
         title = "Scheduler" if head else process.name if workers is None else workers[process.name]
         while title in logs:
             title = f"{title} (replaced)"
-        logs[title] = "\n".join(await fleet.log_tail(process, MOST_LINES))
+        logs[title] = "\n".join(await controller.log_tail(process, MOST_LINES))
     return logs
 
 

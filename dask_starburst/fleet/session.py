@@ -1,4 +1,4 @@
-"""Start a fleet from settings, and release its pool at the end."""
+"""Start a controller from settings, and release its pool at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dask_starburst.fleet.blueprint import Blueprint, available_types
 from dask_starburst.fleet.checkin import Release
 from dask_starburst.fleet.controller.budget import CostTracker, NullCostTracker
 from dask_starburst.fleet.controller.launch import Launcher
-from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
+from dask_starburst.fleet.controller.loop import Controller, SchedulerClient
 from dask_starburst.fleet.pool import preflight
 from dask_starburst.fleet.pool.account import Account, set_up
 from dask_starburst.fleet.pool.checkout import Checkout
@@ -56,7 +56,7 @@ class Session:
     def __init__(self, aws: AWS, blueprint: Blueprint, emit: Emit, cost_tracker: CostTracker | None = None) -> None:
         self.aws = aws
         self.id = uuid.uuid4().hex
-        self.fleet: Fleet | None = None
+        self.controller: Controller | None = None
         self.pool: Pool | None = None
         self.lease: Lease | None = None
         self._blueprint = blueprint
@@ -72,7 +72,7 @@ class Session:
 
     async def start(
         self, dask: SchedulerClient, workers: Mapping[Name, str], image: Awaitable[str] | None = None
-    ) -> Fleet:
+    ) -> Controller:
         """Set up the account, check out a pool and request the scheduler and the workers together.
 
         `workers` are the names of the first workers, each with its group.
@@ -97,12 +97,12 @@ class Session:
         counts = Counter(workers.values())
         counts[self._blueprint.default.name] += settings.keep.warm
         await self._check_out(account, caller, quotas, counts)
-        fleet = await self._open(account, dask)
-        fleet.request(SCHEDULER, HEAD)
+        controller = await self._open(account, dask)
+        controller.roster.request(SCHEDULER, HEAD)
         for name, group in workers.items():
-            fleet.request(name, group)
-        fleet.start()
-        return fleet
+            controller.roster.request(name, group)
+        controller.start()
+        return controller
 
     async def _check_out(
         self, account: Account, caller: str, quotas: preflight.Quotas, counts: Mapping[str, int]
@@ -125,7 +125,7 @@ class Session:
         keeps = settings.keep.warm > 0 or settings.keep.warm_timeout >= SHORTEST_WARM
         self.pool = replace(pool, keeps=keeps)
 
-    async def _open(self, account: Account, dask: SchedulerClient) -> Fleet:
+    async def _open(self, account: Account, dask: SchedulerClient) -> Controller:
         assert self.pool is not None
         settings, pool, default = self._blueprint.settings, self.pool, self._blueprint.default
         definitions, _ = await together(
@@ -152,7 +152,7 @@ class Session:
         launcher = Launcher(
             definitions, settings.scheduler.port, {group.name: group for group in self._blueprint.all_groups}
         )
-        self.fleet = Fleet(
+        self.controller = Controller(
             pool,
             launcher,
             dask,
@@ -163,7 +163,7 @@ class Session:
             settings.spot.on_rebalance,
             self._cost_tracker,
         )
-        return self.fleet
+        return self.controller
 
     def _first_rate(self) -> float:
         """Return the highest hourly cost of the pool, until the client reports a newer one to the scheduler."""
@@ -229,7 +229,7 @@ class Session:
             self._emit,
             checkout=self._checkout,
             pool=self.pool,
-            fleet=self.fleet,
+            controller=self.controller,
             lease=self.lease,
         )
         return await release.run(warm, ended)

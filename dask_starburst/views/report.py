@@ -101,7 +101,7 @@ class ClusterReport:
 def report_of(cluster: Any, cloud: Any, session: Any, types: Sequence[str]) -> ClusterReport:
     """Return the report of a StarburstCluster, even if it has never started."""
     running = cluster.status.name == "running"
-    fleet, pool, lease = (session.fleet, session.pool, session.lease) if session else (None, None, None)
+    controller, pool, lease = (session.controller, session.pool, session.lease) if session else (None, None, None)
     now = cloud.aws.now() if cloud else 0.0
     return ClusterReport(
         kind=type(cluster).__name__,
@@ -112,13 +112,13 @@ def report_of(cluster: Any, cloud: Any, session: Any, types: Sequence[str]) -> C
         types=tuple(types),
         members=tuple(cluster.scheduler_info.get("workers", {}).values()),
         requested=len(cluster.worker_spec),
-        failed=len(fleet.failed()) if fleet else 0,
+        failed=len(controller.roster.failed()) if controller else 0,
         cost=cluster.cost,
         region=cloud.aws.region if cloud else "",
         simulated=cloud.simulated if cloud else False,
-        usd_per_hour=fleet.budget.rate if fleet and running else 0.0,
-        caps=fleet.budget.cost_tracker.caps if fleet else Caps(),
-        spot=fleet.spot.counts if fleet else None,
+        usd_per_hour=controller.budget.rate if controller and running else 0.0,
+        caps=controller.budget.cost_tracker.caps if controller else Caps(),
+        spot=controller.spot.counts if controller else None,
         lease=lease.until if lease and running else None,
         pool=pool.name if pool else "",
         began=now if cluster.events.began is None else cluster.events.began,

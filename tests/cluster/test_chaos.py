@@ -13,7 +13,7 @@ import pytest
 from dask.distributed import Client, wait
 
 from dask_starburst import StarburstCluster
-from dask_starburst.fleet.controller.loop import Fleet
+from dask_starburst.fleet.controller.loop import Controller
 from dask_starburst.local import LocalAWS, faults
 from dask_starburst.plan.loop.state import Limits, Observed, Worker, WorkerState
 from dask_starburst.settings.arguments import TimeoutsDict
@@ -31,7 +31,7 @@ SOAK_SEEDS = [int(seed) for seed in os.environ.get("SOAK_SEEDS", "1 2 3").split(
 
 @dataclass
 class Watcher:
-    """Checks every decision of a fleet against the invariants; an assertion in its loop would only be logged."""
+    """Checks every decision of a controller against the invariants; an assertion in its loop would only be logged."""
 
     decisions: int = 0
     broken: list[str] = field(default_factory=list)
@@ -67,18 +67,18 @@ def rounds(client: Client, until: Any) -> int:
     return done
 
 
-def running(cluster: StarburstCluster) -> tuple[Fleet, LocalAWS]:
+def running(cluster: StarburstCluster) -> tuple[Controller, LocalAWS]:
     assert cluster._session is not None
     assert cluster._cloud is not None
-    assert cluster._session.fleet is not None
+    assert cluster._session.controller is not None
     assert cluster._cloud.local is not None
-    return cluster._session.fleet, cluster._cloud.local
+    return cluster._session.controller, cluster._cloud.local
 
 
 def exactly(cluster: StarburstCluster, n: int) -> bool:
-    """Whether exactly the requested workers exist, according to the fleet and to AWS."""
-    fleet, aws = running(cluster)
-    workers = [w for w in fleet.workers.values() if w.placement != HEAD]
+    """Whether exactly the requested workers exist, according to the controller and to AWS."""
+    controller, aws = running(cluster)
+    workers = [w for w in controller.roster.workers.values() if w.placement != HEAD]
     ready = len(workers) == n and all(w.state is WorkerState.READY and w.requested for w in workers)
     status = aws.status()
     counts = (status.instances_running, status.instances_pending, status.tasks_running, status.desired)

@@ -89,7 +89,7 @@ def test_close_returns_when_nothing_is_billed_and_the_pool_is_reusable_at_once(c
             assert client.submit(sum, [1, 2]).result(timeout=120) == 3
             assert "ecs:StopTask" not in call_counts(second)
             used = {task["containerInstanceArn"] for task in clean.tasks() if task["status"] == "RUNNING"}
-            observed = second._fleet.observed.instances.values()
+            observed = second._controller.roster.observed.instances.values()
             assert {i.id for i in observed if i.arn in used}.isdisjoint(old)
     assert nothing_left(clean), leftovers(clean)
 

@@ -1,6 +1,6 @@
 """Hundreds of sessions are closed at a random moment while AWS fails: each ends, and nothing is left that costs money.
 
-The fleet's loop, boto3 and HTTP are real; containers do not run processes, and a stand-in replaces the Dask scheduler.
+The loop, boto3 and HTTP are real; containers do not run processes, and a stand-in replaces the Dask scheduler.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ def settings_of(local: LocalAWS, **more: Any) -> Settings:
 
 async def work(session: Session, dask: StandIn, workers: int) -> None:
     """Start, scale up, and stay idle until the session is closed."""
-    fleet = await session.start(dask, dict.fromkeys(range(workers), DEFAULT))
-    await fleet.until(lambda: all(w.state is WorkerState.READY for w in fleet.workers.values()))
-    fleet.cancel(0)
-    fleet.request(workers, DEFAULT)
-    await fleet.until(lambda: False)
+    controller = await session.start(dask, dict.fromkeys(range(workers), DEFAULT))
+    await controller.until(lambda: all(w.state is WorkerState.READY for w in controller.roster.workers.values()))
+    controller.roster.cancel(0)
+    controller.roster.request(workers, DEFAULT)
+    await controller.until(lambda: False)
 
 
 async def closed_at_random(local: LocalAWS, dask: StandIn, seed: int) -> EventLog:
@@ -80,8 +80,8 @@ async def closed_at_random(local: LocalAWS, dask: StandIn, seed: int) -> EventLo
             working.cancel()
             with suppress(asyncio.CancelledError, StarburstError):
                 await working
-            if session.fleet is not None:
-                await session.fleet.stop()
+            if session.controller is not None:
+                await session.controller.stop()
             await session.end(warm=warm, ended=lambda: True)
     finally:
         await asyncio.to_thread(local.play, [faults.Clear()])

@@ -101,7 +101,7 @@ def test_adaptive_scaling_continues_after_an_error_and_keeps_new_workers(clean: 
         kinds = [type(e) for e in cluster.events]
         assert WorkerRetiring not in kinds[: kinds.index(WorkerReady) + 1]
         # It has measured its startup times; its patience is one of them, or ten seconds.
-        startups = cluster._fleet.startups.snapshot(0.0).measured
+        startups = cluster._controller.startups.snapshot(0.0).measured
         assert adaptive.scale_down_after == min(max(2.0, statistics.median(startups)), 10.0)
 
 

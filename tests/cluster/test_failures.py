@@ -39,7 +39,7 @@ def fair_again(aws: LocalAWS, cluster: StarburstCluster) -> Iterator[None]:
     aws.set_speed(1.0)
     cluster.scale(0)
     wait_until(lambda: alone(aws), 60, "only the scheduler and its instance are there")
-    aws.advance(400)  # neither the fleet nor Auto Scaling remembers a refusal
+    aws.advance(400)  # neither the controller nor Auto Scaling remembers a refusal
     assert cluster._cloud is not None
     clock = cluster._cloud.aws
     wait_until(lambda: abs(clock.now() - aws.now()) < 5, 60, "the cluster has updated its clock")
@@ -94,7 +94,7 @@ def test_a_worker_that_fails_to_start_has_an_error_with_reason_and_advice(
 def test_a_worker_that_is_killed_for_its_memory_is_replaced(aws: LocalAWS, cluster: StarburstCluster) -> None:
     events = len(cluster.events)
     cluster.scale(1)
-    # Dask registers a worker shortly before the fleet emits it.
+    # Dask registers a worker shortly before the controller emits it.
     wait_until(lambda: emitted(cluster, WorkerReady, events), 60, "the worker is up")
     events = len(cluster.events)
     aws.play([faults.OutOfMemory(family=WORKER)])
@@ -190,8 +190,10 @@ def test_workers_fall_back_to_on_demand_without_spot_capacity_and_move_back(
 
 def spot_alone(cluster: StarburstCluster) -> bool:
     assert cluster._session is not None
-    assert cluster._session.fleet is not None
-    groups = [str(i.placement) for i in cluster._session.fleet.observed.instances.values() if not i.terminating]
+    assert cluster._session.controller is not None
+    groups = [
+        str(i.placement) for i in cluster._session.controller.roster.observed.instances.values() if not i.terminating
+    ]
     return sorted(groups) == ["head", "spot", "spot"]
 
 

@@ -86,8 +86,8 @@ def test_a_new_worker_starts_on_a_spare_instance_which_is_replaced(clean: LocalA
         before = instances(clean)
         cluster.scale(2)
         client.wait_for_workers(2, timeout=60)
-        worker = cluster._fleet.workers[1]
-        place = {i.arn: i.id for i in cluster._fleet.observed.instances.values()}[worker.instance]
+        worker = cluster._controller.roster.workers[1]
+        place = {i.arn: i.id for i in cluster._controller.roster.observed.instances.values()}[worker.instance]
         assert place in before
         wait_until(lambda: len(instances(clean)) == 4, 60, "a new spare instance")
         assert any("is kept ready while the cluster runs: $" in e.message for e in cluster.events)

@@ -19,9 +19,10 @@ from distributed.security import Security
 
 from dask_starburst.cluster.processes import SchedulerTask
 from dask_starburst.errors import BadArgument, SchedulerFailed
+from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.fleet.tls import LARGEST_SECRET, Certificates, adopt, issue, refusal
 from dask_starburst.plan.groups import HEAD_PLACEMENT
-from dask_starburst.plan.loop.state import SCHEDULER, Worker, WorkerState
+from dask_starburst.plan.loop.state import SCHEDULER, Limits, Worker, WorkerState
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +219,7 @@ def test_the_certificates_pass_openssls_strict_verification(ours: Certificates):
 
 @dataclass
 class Playing:
-    """The part of a fleet that the start of a scheduler needs."""
+    """The part of a controller that the start of a scheduler needs."""
 
     address: str
     state: WorkerState = WorkerState.STARTED
@@ -233,8 +234,8 @@ class Playing:
         return self.address
 
     @property
-    def workers(self) -> dict[str, Any]:
-        return {SCHEDULER: Worker(SCHEDULER, HEAD_PLACEMENT, self.state, 0.0)}
+    def roster(self) -> Roster:
+        return Roster(Limits(), lambda: 0.0, [Worker(SCHEDULER, HEAD_PLACEMENT, self.state)])
 
 
 def start(server: Security, client: Certificates, state: WorkerState = WorkerState.STARTED, timeout: float = 60) -> str:
@@ -242,9 +243,9 @@ def start(server: Security, client: Certificates, state: WorkerState = WorkerSta
 
     async def begin() -> None:
         async with listening(server) as address:
-            fleet: Any = Playing(address, state)
+            controller: Any = Playing(address, state)
             arguments = client.client.get_connection_args("client")
-            await SchedulerTask(fleet=fleet, connection_args=arguments, timeout=timeout)._connect()
+            await SchedulerTask(controller=controller, connection_args=arguments, timeout=timeout)._connect()
 
     with pytest.raises(SchedulerFailed) as found:
         asyncio.run(asyncio.wait_for(begin(), 30))

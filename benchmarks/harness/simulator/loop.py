@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from benchmarks.harness.simulator.aws import LOSS, NEVER, TICK, Process, SimulatedAWS
+from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.offerings import remember
 from dask_starburst.plan.loop.polling import Connected, booting, differing, join_instances, join_tasks, unverified
-from dask_starburst.plan.loop.reconcile import pending, step, unconfirmed
+from dask_starburst.plan.loop.reconcile import step, unconfirmed
 from dask_starburst.plan.loop.state import (
     Action,
     Forget,
@@ -23,8 +24,8 @@ from dask_starburst.plan.loop.state import (
     Task,
     Worker,
     WorkerState,
+    order,
 )
-from dask_starburst.plan.loop.worker import delayed, placed, refused, track, unanswered
 from dask_starburst.plan.money.budget import Caps, Rates, over_budget
 
 S = WorkerState
@@ -35,30 +36,75 @@ JOIN_GRACE = 6.0
 Check = Callable[[tuple[Action, ...], tuple[Worker, ...], Observed, float, Limits], None]
 
 
-@dataclass
-class SimulatedFleet:
-    """The control loop of `fleet.controller` without waiting: poll, track, decide, execute."""
+class SimulatedRoster(Roster):
+    """A roster whose workers can be requested in any placement of their group."""
 
-    aws: SimulatedAWS
-    workers: dict[Name, Worker]
-    observed: Observed
-    limits: Limits
-    check: Check = lambda actions, workers, observed, now, limits: None
-    rates: Rates = field(default_factory=Rates)
-    caps: Caps = field(default_factory=Caps)
-    refreshed: float = -NEVER
-    seen: float = 0.0
-    unreachable: bool = False
-    described: dict[str, float] = field(default_factory=dict)
+    def request_in(self, name: Name, placement: Placement) -> None:
+        """Request a worker, the first time in this placement."""
+        now = self.clock()
+        self._workers.setdefault(name, Worker(name, placement, since=now, not_before=now))
+        self.request(name, placement.group)
+
+
+class SimulatedController:
+    """The control loop of `fleet.controller` without waiting: poll, track, decide, execute.
+
+    Parameters
+    ----------
+    aws : SimulatedAWS
+        AWS and the scheduler.
+    limits : Limits
+        Timeouts, in seconds, and placements.
+    check : callable
+        Called with each decision and its inputs, before it is executed.
+    workers : iterable of Worker
+        Workers that are requested already.
+    observed : Observed
+        What is known already.
+    rates, caps : Rates and Caps
+        Hourly cost of instances, and cost caps.
+    """
+
+    def __init__(
+        self,
+        aws: SimulatedAWS,
+        limits: Limits,
+        check: Check = lambda actions, workers, observed, now, limits: None,
+        *,
+        workers: Iterable[Worker] = (),
+        observed: Observed | None = None,
+        rates: Rates | None = None,
+        caps: Caps | None = None,
+    ) -> None:
+        self.aws = aws
+        self.limits = limits
+        self.check = check
+        self.roster = SimulatedRoster(limits, lambda: aws.now, workers, observed)
+        self._rates = rates or Rates()
+        self._caps = caps or Caps()
+        self._refreshed = -NEVER
+        self._seen = 0.0
+        self._unreachable = False
+        self._described: dict[str, float] = {}
+
+    @property
+    def workers(self) -> Mapping[Name, Worker]:
+        """Every requested process by name."""
+        return self.roster.workers
+
+    @property
+    def observed(self) -> Observed:
+        """The known state of AWS and Dask."""
+        return self.roster.observed
 
     def request(self, requested: Iterable[Name], placement: Placement) -> None:
         """Request exactly these workers in the placement."""
-        names, now = set(requested), self.aws.now
-        for name, worker in self.workers.items():
-            if worker.placement == placement:
-                self.workers[name] = replace(worker, requested=name in names)
-        for name in sorted(names - self.workers.keys()):
-            self.workers[name] = Worker(name, placement, since=now, not_before=now)
+        names = set(requested)
+        for worker in self.roster.at(placement):
+            if worker.name not in names:
+                self.roster.cancel(worker.name)
+        for name in sorted(names, key=order):
+            self.roster.request_in(name, placement)
 
     def requested(self) -> list[Worker]:
         """Return the workers that are still requested."""
@@ -68,20 +114,19 @@ class SimulatedFleet:
         """Advance the time by one tick and run the loop once."""
         self.aws.pass_time(TICK)
         if self.aws.down("poll"):
-            self.unreachable = True
+            self._unreachable = True
             return ()
-        if self.unreachable:
-            self.workers = {n: delayed(w, self.aws.now - self.seen) for n, w in self.workers.items()}
-        self.unreachable, self.seen = False, self.aws.now
+        if self._unreachable:
+            self.roster.delayed(self.aws.now - self._seen)
+        self._unreachable, self._seen = False, self.aws.now
         self._poll()
-        if self.caps:
+        if self._caps:
             self._apply_budget()
-        self._track()
+        self.roster.track(self.aws.now)
         now, workers = self.aws.now, tuple(self.workers.values())
         actions = step(workers, self.observed, now, self.limits)
         self.check(actions, workers, self.observed, now, self.limits)
-        in_flight = pending(self.observed.in_flight, now, self.limits.repeat)
-        self.observed = replace(self.observed, in_flight={**in_flight, **dict.fromkeys(actions, now)})
+        self.roster.mark_in_flight(actions, now)
         for action in actions:
             self._execute(action)
         return actions
@@ -90,22 +135,24 @@ class SimulatedFleet:
         """Observe as much, and as late, as `fleet.controller.observe` does."""
         aws, before, now = self.aws, self.observed, self.aws.now
         present = [(m.id, m.placement, m.type, m.terminating) for m in aws.instances.values()]
-        refresh = now - self.refreshed >= FULL_REFRESH
+        refresh = now - self._refreshed >= FULL_REFRESH
         instances = join_instances(present, None, before, now)
         known = replace(before, instances=instances, members=frozenset(aws.members))
         registered = {m.arn: m for m in aws.instances.values() if m.arn}
         arns = frozenset(arn for arn, m in registered.items() if m.connected)
-        requested = unverified(self.workers.values(), known, self.described, now, JOIN_GRACE)
+        requested = unverified(self.workers.values(), known, self._described, now, JOIN_GRACE)
         if refresh or booting(instances.values()):
             connected = Connected(arns, {arn: m.id for arn, m in registered.items()})
             instances = join_instances(present, connected, before, now)
         if refresh:
-            self.refreshed = now
+            self._refreshed = now
             requested |= differing(known, (p.arn for p in aws.running()))
         answered = {arn: _task(aws.processes[arn]) for arn in requested if arn in aws.processes}
         placed = {w.task: w.since for w in self.workers.values() if w.task}
         tasks = join_tasks(before.tasks, requested, answered, placed, now)
-        self.described = {arn: at for arn, at in self.described.items() if arn in tasks} | dict.fromkeys(requested, now)
+        self._described = {arn: at for arn, at in self._described.items() if arn in tasks} | dict.fromkeys(
+            requested, now
+        )
         seen = Observed(
             groups={
                 place: ScalingGroup(place, desired, aws.types.get(place, aws.allowed), aws.allowed)
@@ -117,51 +164,38 @@ class SimulatedFleet:
         )
         refusals = remember(before.refusals, aws.refusals, dict(seen.youngest), now)
         aws.refusals.clear()
-        self.observed = replace(seen, in_flight=unconfirmed(before.in_flight, seen), refusals=refusals)
+        seen = replace(seen, in_flight=unconfirmed(before.in_flight, seen), refusals=refusals)
+        self.roster.observe(seen, before)
 
     def _apply_budget(self) -> None:
         """Mark the workers over budget, as `fleet.controller.budget` does."""
-        wait = over_budget(self.workers.values(), self.observed, self.aws.now, self.limits, self.rates, self.caps, 0.0)
-        self.workers = {name: replace(w, over_budget=name in wait) for name, w in self.workers.items()}
-
-    def _track(self) -> None:
-        for name, old in list(self.workers.items()):
-            new = self.workers[name] = track(old, self.observed, self.aws.now, self.limits)
-            if new.state is S.STOPPED and not new.requested:
-                del self.workers[name]
+        now, observed = self.aws.now, self.observed
+        workers = self.workers.values()
+        self.roster.set_over_budget(over_budget(workers, observed, now, self.limits, self._rates, self._caps, 0.0))
 
     def _execute(self, action: Action) -> None:
         if isinstance(action, RunTask):
             self._run(action)
         elif self.aws.down("capacity"):
             if isinstance(action, SetDesired):
-                waiting = [w for w in self.workers.values() if w.placement == action.placement]
-                self.workers |= {w.name: unanswered(w, self.aws.now) for w in waiting}
+                self.roster.not_served(self.roster.at(action.placement), "outage", self.aws.now, outage=True)
         elif not self.aws.execute(action) or isinstance(action, Retire | Forget):
-            self._clear_in_flight(action)
+            self.roster.clear_in_flight({action})
 
     def _run(self, action: RunTask) -> None:
-        worker, down = self.workers[action.worker], self.aws.down("run")
+        worker, down, now = self.workers[action.worker], self.aws.down("run"), self.aws.now
         process = None if down else self.aws.run_task(action)
         lost = self.aws.down("lost") or (self.aws.noisy and self.aws.random.random() < LOSS)
         if down or (process is not None and lost):
-            self.workers[action.worker] = unanswered(worker, self.aws.now)
-            self.refreshed = -NEVER
+            self.roster.not_served([worker], "outage", now, outage=True)
+            self._refreshed = -NEVER
             return
-        self._clear_in_flight(action)
+        self.roster.clear_in_flight({action})
         if process is None:
-            new = refused(worker, "RESOURCE:CPU", passing=True)
-            tried = replace(self.observed.instances[action.instance], refused_at=self.aws.now)
-            self.observed = replace(self.observed, instances={**self.observed.instances, tried.id: tried})
+            self.roster.refuse_task(worker, "RESOURCE:CPU", passing=True)
+            self.roster.refuse_instances([action.instance], now)
         else:
-            new = placed(worker, _task(process), self.aws.now)
-            self.observed = replace(self.observed, tasks={**self.observed.tasks, process.arn: _task(process)})
-        self.workers[action.worker] = new
-
-    def _clear_in_flight(self, action: Action) -> None:
-        self.observed = replace(
-            self.observed, in_flight={a: t for a, t in self.observed.in_flight.items() if a != action}
-        )
+            self.roster.place([_task(process)], now)
 
     def converged(self) -> bool:
         """Whether exactly the requested workers are up, with no other resources than the spares."""

@@ -1,4 +1,4 @@
-"""Keep a fleet within its cost caps, and exchange costs and busy times with the scheduler."""
+"""Keep a cluster within its cost caps, and exchange costs and busy times with the scheduler."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from dask_starburst.aws import ec2
 from dask_starburst.errors import BudgetExceeded, StarburstError
 from dask_starburst.events.instances import InstanceTimestamps
 from dask_starburst.events.money import BudgetSetting, BudgetWarning, CostSoFar, WorkersFreed, WorkersOverBudget
+from dask_starburst.events.stream import Emit
+from dask_starburst.fleet.controller.background import Spawn
+from dask_starburst.fleet.controller.roster import Roster
+from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.loop.state import Limits, Name, Observed, Worker, WorkerState
 from dask_starburst.plan.money.budget import INTERVAL, WARN_AT, Caps, Rates, hourly, over_budget
-
-if TYPE_CHECKING:
-    from dask_starburst.fleet.controller.loop import Fleet
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class CostTracker(Protocol):
 
 
 class NullCostTracker:
-    """The tracker of a fleet without costs: everything is free."""
+    """The tracker of a cluster without costs: everything is free."""
 
     caps = Caps()
 
@@ -72,17 +73,26 @@ class BudgetControl:
 
     Parameters
     ----------
-    fleet : Fleet
-        The fleet to control.
+    roster : Roster
+        The workers to control.
+    pool : Pool
+        The pool that they run in.
     dask : BudgetClient
         The scheduler. When the client is gone, it uses the last cost that was reported to it.
     cost_tracker : CostTracker
         Tracks the cost and holds the caps.
+    emit : callable
+        Emits an event.
+    spawn : callable
+        Runs a coroutine in the background.
     """
 
-    fleet: Fleet
+    roster: Roster
+    pool: Pool
     dask: BudgetClient
     cost_tracker: CostTracker
+    emit: Emit
+    spawn: Spawn
     rate: float = 0.0
     _waiting: int = 0
     _warned: set[str] = field(default_factory=set)
@@ -104,13 +114,13 @@ class BudgetControl:
         BudgetExceeded
             ``max_total_cost`` is reached.
         """
-        fleet, caps = self.fleet, self.cost_tracker.caps
+        observed, caps = self.roster.observed, self.cost_tracker.caps
         rates, spent = self.cost_tracker.rates(), self.cost_tracker.spent(now)
-        self.rate = hourly(fleet.observed, rates, now, limits)
-        self._request_timestamps(fleet.observed)
+        self.rate = hourly(observed, rates, now, limits)
+        self._request_timestamps(observed)
         if now - self._reported_at >= INTERVAL and not self._reporting:
             self._reported_at, self._reporting = now, True
-            fleet.spawn(self._report(spent))
+            self.spawn(self._report(spent))
         self._log(now, spent)
         if not caps:
             return limits
@@ -118,25 +128,23 @@ class BudgetControl:
         self._alert(caps, spent)
         if not caps.binding:
             return limits
-        wait = over_budget(fleet.workers.values(), fleet.observed, now, limits, rates, caps, spent)
-        for name, worker in fleet.workers.items():
-            if worker.over_budget != (name in wait):
-                fleet.workers[name] = replace(worker, over_budget=not worker.over_budget)
+        wait = over_budget(self.roster.workers.values(), observed, now, limits, rates, caps, spent)
+        self.roster.set_over_budget(wait)
         self._emit_waiting(len(wait), caps)
         over = caps.hourly is not None and self.rate > caps.hourly
         return replace(limits, warm=0.0) if over else limits
 
     async def final_report(self) -> None:
         """Read the workers' busy times from the scheduler for the last time."""
-        now = self.fleet.pool.aws.now()
+        now = self.roster.clock()
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(_LAST):
                 await self._report(self.cost_tracker.spent(now))
 
     def blocked_error(self) -> BudgetExceeded | None:
         """Return the error if the caps allow no further worker; None while one is on its way or none is over budget."""
-        waits = [w for w in self.fleet.workers.values() if w.over_budget]
-        if not waits or any(_on_its_way(w) for w in self.fleet.workers.values()):
+        waits = [w for w in self.roster.workers.values() if w.over_budget]
+        if not waits or any(_on_its_way(w) for w in self.roster.workers.values()):
             return None
         return BudgetExceeded(self._waiting_text(len(waits), self.cost_tracker.caps))
 
@@ -145,7 +153,7 @@ class BudgetControl:
         self._logged_at = self._logged_at or now
         if now - self._logged_at >= _LOG_EVERY and self.rate:
             self._logged_at = now
-            self.fleet.emit(CostSoFar(pool=self.fleet.pool.name, usd=spent, usd_per_hour=self.rate))
+            self.emit(CostSoFar(pool=self.pool.name, usd=spent, usd_per_hour=self.rate))
 
     def _check_total(self, caps: Caps, spent: float) -> None:
         if caps.total is None:
@@ -165,18 +173,18 @@ class BudgetControl:
     def _warn(self, setting: BudgetSetting, limit: float, spent: float) -> None:
         if setting not in self._warned:
             self._warned.add(setting)
-            pool, rate = self.fleet.pool.name, self.rate
-            self.fleet.emit(BudgetWarning(pool=pool, setting=setting, limit=limit, usd=spent, usd_per_hour=rate))
+            pool, rate = self.pool.name, self.rate
+            self.emit(BudgetWarning(pool=pool, setting=setting, limit=limit, usd=spent, usd_per_hour=rate))
 
     def _emit_waiting(self, waiting: int, caps: Caps) -> None:
         """Emit how many workers are over budget once this is certain, and when none is any more."""
-        if waiting and any(_capacity_requested(w) for w in self.fleet.workers.values()):
+        if waiting and any(_capacity_requested(w) for w in self.roster.workers.values()):
             return  # the instances on their way may be cheaper than the most expensive type, which was assumed
         if waiting and not self._waiting:
-            pool, text = self.fleet.pool.name, self._waiting_text(waiting, caps)
-            self.fleet.emit(WorkersOverBudget(pool=pool, workers=waiting, usd_per_hour=self.rate, text=text))
+            pool, text = self.pool.name, self._waiting_text(waiting, caps)
+            self.emit(WorkersOverBudget(pool=pool, workers=waiting, usd_per_hour=self.rate, text=text))
         elif self._waiting and not waiting:
-            self.fleet.emit(WorkersFreed(pool=self.fleet.pool.name))
+            self.emit(WorkersFreed(pool=self.pool.name))
         self._waiting = waiting
 
     def _waiting_text(self, waiting: int, caps: Caps) -> str:
@@ -198,16 +206,16 @@ class BudgetControl:
         here = {i.id for i in observed.instances.values() if not i.terminating}
         changed, self._timestamped = here ^ self._timestamped, here
         if changed:
-            self.fleet.spawn(self._fetch_timestamps(changed))
+            self.spawn(self._fetch_timestamps(changed))
 
     async def _fetch_timestamps(self, instances: Iterable[str]) -> None:
         try:
-            for life in await ec2.lives(self.fleet.pool.aws, instances):
+            for life in await ec2.lives(self.pool.aws, instances):
                 times = InstanceTimestamps(
                     instance=life.id, launched=life.launched, ended=life.ended, zone=life.zone, taken=life.taken
                 )
-                self.fleet.emit(times)
-        except StarburstError as error:  # the time at which the fleet first observed it is nearly as accurate
+                self.emit(times)
+        except StarburstError as error:  # the time at which the loop first observed it is nearly as accurate
             logger.debug("launch times of instances are unknown: %s", error)
 
 

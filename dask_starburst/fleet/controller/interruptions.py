@@ -6,18 +6,20 @@ import asyncio
 import logging
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from dask_starburst.events.spot import SpotInterruption, SpotRebalance, WorkerLeaving, WorkerMovesBack
+from dask_starburst.events.stream import Emit
 from dask_starburst.events.workers import WorkerRetired
+from dask_starburst.fleet.controller.background import Spawn
+from dask_starburst.fleet.controller.narrator import was_lost
+from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.interruptions import Notice, Outcome, Succession, outcome, to_move_back
 from dask_starburst.plan.loop.offerings import REFUSAL_TTL, Refusal
-from dask_starburst.plan.loop.state import Instance, Limits, Name, Worker, WorkerState
-
-if TYPE_CHECKING:
-    from dask_starburst.fleet.controller.loop import Fleet
+from dask_starburst.plan.loop.state import Instance, Name, Worker, WorkerState
+from dask_starburst.plan.loop.worker import fell_back
 
 logger = logging.getLogger(__name__)
 
@@ -69,27 +71,28 @@ class SpotCounts:
 
 @dataclass
 class Interruptions:
-    """Listens to the scheduler's notices for one fleet, replaces workers that leave, and counts the effects of Spot.
+    """Listens to the scheduler's notices, replaces workers that leave, and counts the effects of Spot.
 
     Parameters
     ----------
-    fleet : Fleet
-        The fleet.
+    roster : Roster
+        The workers.
     dask : InterruptionsClient
         The scheduler and SpecCluster.
-    limits : Limits
-        Provides the placements of each group.
+    emit : callable
+        Emits an event.
+    spawn : callable
+        Runs a coroutine in the background.
     on_rebalance : {"replace", "ignore"}
         What to do after a rebalance recommendation.
     """
 
-    fleet: Fleet
+    roster: Roster
     dask: InterruptionsClient
-    limits: Limits
+    emit: Emit
+    spawn: Spawn
     on_rebalance: str = "replace"
     counts: SpotCounts = field(default_factory=SpotCounts)
-    pending_replacement: set[Name] = field(default_factory=set)
-    _successions: list[Succession] = field(default_factory=list)
     _gaps: dict[Name, tuple[Name, float | None]] = field(default_factory=dict)
     _announced: set[tuple[Name, int]] = field(default_factory=set)
     _interrupted_launches: set[tuple[Name, int]] = field(default_factory=set)
@@ -114,10 +117,11 @@ class Interruptions:
 
     async def handle(self, notice: Notice) -> None:
         """Handle one notice."""
-        worker = self.fleet.workers.get(notice.name)
+        worker = self.roster.workers.get(notice.name)
         if worker is None:
             return
-        instance, stays = self._instance(worker), worker.requested and notice.name not in self.pending_replacement
+        instance = self.roster.instance_of(worker)
+        stays = worker.requested and not self.roster.held(worker.name)
         if notice.kind == "retired":
             await self._retired(worker, stays)
             return
@@ -131,14 +135,14 @@ class Interruptions:
     async def _retired(self, worker: Worker, stays: bool) -> None:
         """Cancel the request of a worker that the user retired with ``retire_workers``, as a LocalCluster does."""
         if stays:
-            self.fleet.emit(WorkerRetired(name=worker.name))
+            self.emit(WorkerRetired(name=worker.name))
             await self.dask.withdraw(worker.name)
 
     async def _rebalance(self, worker: Worker, instance: Instance | None) -> None:
         self.counts.rebalances += 1
         ignored = self.on_rebalance == "ignore"
         where, kind = _place(instance)
-        self.fleet.emit(SpotRebalance(name=worker.name, instance=where, type=kind, ignored=ignored))
+        self.emit(SpotRebalance(name=worker.name, instance=where, type=kind, ignored=ignored))
         if not ignored:
             self._avoid(instance, "a rebalance recommendation")
             await self._start_succession(worker, None)
@@ -154,30 +158,30 @@ class Interruptions:
         event = SpotInterruption(
             name=worker.name, instance=where, type=kind, seconds=notice.seconds or 0.0, replaced=stays
         )
-        self.fleet.emit(event)
+        self.emit(event)
 
     async def _replace_leaving(self, worker: Worker, instance: Instance | None, notice: Notice) -> None:
-        fleet, now = self.fleet, self.fleet.pool.aws.now()
         if instance is not None:
-            fleet.cordon(instance.id)
-        # The scheduler retires it. It is not requested any more, so that another notice does not replace it again.
-        fleet.workers[worker.name] = replace(worker, requested=False, notice=now + (notice.seconds or 0.0))
+            self.roster.cordon(instance.id)
+        self.roster.leave(worker, self.roster.clock() + (notice.seconds or 0.0))
         if notice.kind != "interruption":
             where, kind = _place(instance)
-            fleet.emit(WorkerLeaving(name=worker.name, instance=where, type=kind))
+            self.emit(WorkerLeaving(name=worker.name, instance=where, type=kind))
         new = await self.dask.replace(worker.name)
         self._gaps[new] = (worker.name, None)
 
     async def _start_succession(self, worker: Worker, placement: Placement | None) -> None:
-        self.pending_replacement.add(worker.name)
+        self.roster.hold(worker.name)
         new = await self.dask.replace(worker.name)
-        self._successions.append(Succession(worker.name, new, placement))
+        self.roster.succeed(Succession(worker.name, new, placement))
 
-    def exempt_lost(self, worker: Worker) -> None:
-        """Exempt tasks from suspicion for a worker whose instance AWS took without a notice."""
-        instance = self._instance(worker)
-        if instance is None or instance.terminating:
-            self.fleet.spawn(self._exempt(worker.name))
+    def worker_changed(self, old: Worker, new: Worker) -> None:
+        """Count a fallback; exempt tasks from suspicion for a worker whose instance AWS took without a notice."""
+        self.counts.fallbacks += fell_back(old, new, self.roster.limits)
+        if was_lost(old, new) and not new.is_scheduler:
+            instance = self.roster.instance_of(old)
+            if instance is None or instance.terminating:
+                self.spawn(self._exempt(new.name))
 
     async def _exempt(self, name: Name) -> None:
         with suppress(OSError):  # then the scheduler is gone, and its suspicion with it
@@ -189,15 +193,17 @@ class Interruptions:
         self._prune()
         if self._busy:
             return
-        due = [(one, what) for one in self._successions if (what := outcome(one, self.fleet.workers)) is not None]
-        going = [w for w in self.fleet.workers.values() if w.instance in draining and w.requested]
+        due = [
+            (one, what) for one in self.roster.successions if (what := outcome(one, self.roster.workers)) is not None
+        ]
+        going = [w for w in self.roster.workers.values() if w.instance in draining and w.requested]
         drained = [w for w in going if (w.name, w.launch) not in self._announced]
         back: tuple[Worker, Placement] | None = None
-        if not self._successions and self.fleet.pool.aws.now() >= self._move_back_after:
-            back = to_move_back(self.fleet.workers.values(), self.fleet.observed, self.limits)
+        if not self.roster.successions and self.roster.clock() >= self._move_back_after:
+            back = to_move_back(self.roster.workers.values(), self.roster.observed, self.roster.limits)
         if due or drained or back:
             self._busy = True
-            self.fleet.spawn(self._act(due, drained, back))
+            self.spawn(self._act(due, drained, back))
 
     async def _act(
         self, due: list[tuple[Succession, Outcome]], drained: list[Worker], back: tuple[Worker, Placement] | None
@@ -211,36 +217,32 @@ class Interruptions:
                     self._announced.add((worker.name, worker.launch))
             if back is not None:
                 worker, preferred = back
-                self.fleet.emit(WorkerMovesBack(name=worker.name, placement=str(preferred)))
+                self.emit(WorkerMovesBack(name=worker.name, placement=str(preferred)))
                 await self._start_succession(worker, preferred)
         finally:
             self._busy = False
 
     async def _end_succession(self, one: Succession, what: Outcome) -> None:
-        self._successions.remove(one)
+        self.roster.end_succession(one)
         if what.withdraw:
-            self._move_back_after = self.fleet.pool.aws.now() + REFUSAL_TTL
+            self._move_back_after = self.roster.clock() + REFUSAL_TTL
             await self.dask.restore(one.new, one.old)
-        self.pending_replacement.discard(one.old)
+        self.roster.release(one.old)
         if what.retire:
-            new = self.fleet.workers.get(one.new)
+            new = self.roster.workers.get(one.new)
             self.counts.moved_back += one.placement is not None and new is not None and new.state is WorkerState.READY
-            self.fleet.cancel(one.old)
-
-    def _instance(self, worker: Worker) -> Instance | None:
-        found = self.fleet.observed.instances.values()
-        return next((i for i in found if i.arn is not None and i.arn == worker.instance), None)
+            self.roster.cancel(one.old)
 
     def _avoid(self, instance: Instance | None, why: str) -> None:
         """Request the replacement from another offering."""
         if instance is not None:
-            now = self.fleet.pool.aws.now()
+            now = self.roster.clock()
             text = f"{why} of {instance.id}"
-            self.fleet.refuse(Refusal(instance.placement, "capacity", text, now, instance.type))
+            self.roster.refuse(Refusal(instance.placement, "capacity", text, now, instance.type))
 
     def _close_gaps(self) -> None:
         """Add up the time without either the old worker or the new one."""
-        now, workers = self.fleet.pool.aws.now(), self.fleet.workers
+        now, workers = self.roster.clock(), self.roster.workers
         for new, (old, gone) in list(self._gaps.items()):
             if gone is None and old not in workers:
                 self._gaps[new] = (old, now)
@@ -252,7 +254,7 @@ class Interruptions:
     def _prune(self) -> None:
         """Forget the announcements of workers that are gone, or that run on another instance by now."""
         here = (
-            {(w.name, w.launch) for w in self.fleet.workers.values()}
+            {(w.name, w.launch) for w in self.roster.workers.values()}
             if self._interrupted_launches or self._announced
             else set()
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from dask_starburst.aws import autoscaling, ecs, faults
@@ -23,8 +23,8 @@ from dask_starburst.plan.loop.polling import (
     join_tasks,
     unverified,
 )
-from dask_starburst.plan.loop.reconcile import pending, unconfirmed
-from dask_starburst.plan.loop.state import Action, Name, Observed, ScalingGroup, Task, Worker
+from dask_starburst.plan.loop.reconcile import unconfirmed
+from dask_starburst.plan.loop.state import Name, Observed, ScalingGroup, Task, Worker
 
 #: The error of our estimate of AWS's clock (seconds).
 _SLACK = 2.0
@@ -169,46 +169,6 @@ class Observer:
     def _group(self, seen: autoscaling.GroupSeen) -> ScalingGroup:
         placement = self._names[seen.name]
         return ScalingGroup(placement, seen.desired, seen.types, self._pool.allowed(placement))
-
-
-def instance_of(observed: Observed, worker: Worker) -> str:
-    """Return the EC2 ID of the instance on which a worker runs or ran; empty if it is unknown."""
-    if worker.instance is None:
-        return ""
-    return next((i.id for i in observed.instances.values() if i.arn == worker.instance), "")
-
-
-def add_tasks(observed: Observed, tasks: Iterable[Task]) -> Observed:
-    """Return the state with the tasks that RunTask has just returned."""
-    return replace(observed, tasks={**observed.tasks, **{t.arn: t for t in tasks}})
-
-
-def refuse(observed: Observed, instances: Iterable[str], now: float) -> Observed:
-    """Return the state with the instances on which ECS has just refused a task."""
-    changed = {i: replace(observed.instances[i], refused_at=now) for i in instances if i in observed.instances}
-    return replace(observed, instances={**observed.instances, **changed})
-
-
-def mark_in_flight(observed: Observed, actions: Iterable[Action], now: float, repeat: float) -> Observed:
-    """Return the state with these actions in flight, and without those that are older than `repeat` seconds.
-
-    The effect of an action that AWS has refused, or that another one has superseded, never becomes visible, so that
-    actions must not stay in flight for ever.
-    """
-    return replace(observed, in_flight={**pending(observed.in_flight, now, repeat), **dict.fromkeys(actions, now)})
-
-
-def cordon(observed: Observed, instance: str) -> Observed:
-    """Return the state with an instance that gets no further task."""
-    if instance not in observed.instances:
-        return observed
-    changed = replace(observed.instances[instance], cordoned=True)
-    return replace(observed, instances={**observed.instances, instance: changed})
-
-
-def clear_in_flight(observed: Observed, actions: Collection[Action]) -> Observed:
-    """Return the state without these actions in flight, because AWS or Dask has answered them."""
-    return replace(observed, in_flight={a: t for a, t in observed.in_flight.items() if a not in actions})
 
 
 def _alive(observed: Observed, placement: Placement) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from dask_starburst.aws import faults
 from dask_starburst.errors import (
@@ -15,11 +14,13 @@ from dask_starburst.errors import (
     StarburstError,
 )
 from dask_starburst.events.aws import CallFailed, CredentialsAccepted, CredentialsRefused, OutageEnded
-from dask_starburst.plan.loop.state import SCHEDULER, Worker, WorkerState
+from dask_starburst.events.stream import Emit
+from dask_starburst.fleet.controller.narrator import Fail, LogTail
+from dask_starburst.fleet.controller.roster import Roster
+from dask_starburst.fleet.pool.lease import Lease
+from dask_starburst.fleet.pool.pool import Pool
+from dask_starburst.plan.loop.state import Worker, WorkerState
 from dask_starburst.plan.scheduler.shutdown_rules import shutdown_reason
-
-if TYPE_CHECKING:
-    from dask_starburst.fleet.controller.loop import Fleet
 
 #: A start with refused credentials is given up after this many seconds, because the user waits for it.
 _START = 30.0
@@ -32,16 +33,31 @@ _LAST = 60.0
 
 
 class Troubles:
-    """Tracks the failed AWS calls of one fleet.
+    """Tracks the failed AWS calls of one controller.
 
     Parameters
     ----------
-    fleet : Fleet
-        The fleet that makes the calls.
+    roster : Roster
+        The workers.
+    pool : Pool
+        The pool that the calls are about.
+    lease : Lease
+        Its end is the end of a cluster whose client has no valid credentials.
+    emit : callable
+        Emits an event.
+    log_tail : callable
+        Reads the scheduler's log.
+    fail : callable
+        Closes the cluster because of an error.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
+    def __init__(self, roster: Roster, pool: Pool, lease: Lease, emit: Emit, log_tail: LogTail, fail: Fail) -> None:
+        self._roster = roster
+        self._pool = pool
+        self._lease = lease
+        self._emit_event = emit
+        self._log_tail = log_tail
+        self._fail = fail
         self._emitted = ""
         self._outage: float | None = None
         self._refused: float | None = None
@@ -61,16 +77,16 @@ class Troubles:
         if self._failed:
             return
         if self._outage is not None:
-            seconds = self._fleet.pool.aws.now() - self._outage
-            self._fleet.emit(OutageEnded(pool=self._fleet.pool.name, seconds=seconds))
+            seconds = self._roster.clock() - self._outage
+            self._emit_event(OutageEnded(pool=self._pool.name, seconds=seconds))
         if self._refused is not None:
-            self._fleet.emit(CredentialsAccepted(pool=self._fleet.pool.name))
+            self._emit_event(CredentialsAccepted(pool=self._pool.name))
         self._emitted, self._outage, self._refused = "", None, None
 
     def note(self, error: StarburstError) -> None:
-        """Emit a failed call once; fail the fleet if a retry cannot help."""
+        """Emit a failed call once; close the cluster if a retry cannot help."""
         self._failed = True
-        now = self._fleet.pool.aws.now()
+        now = self._roster.clock()
         if isinstance(error, CredentialsExpired | NoCredentials):
             self._credentials(error, now)
         elif faults.outage(error):
@@ -79,7 +95,7 @@ class Troubles:
         else:
             self._emit(error, str(error), outage=False)
         if self._starting() and isinstance(error, PermissionDenied):
-            self._fleet.fail(error)
+            self._fail(error)
 
     async def reason(self, error: StarburstError, scheduler: Worker | None) -> StarburstError:
         """Return why the cluster ends: the reason in the scheduler's log, if the scheduler has ended it."""
@@ -87,7 +103,7 @@ class Troubles:
             return error
         for n in range(_LOG_LATE if isinstance(error, LeaseExpired) else 1):
             await asyncio.sleep(min(n, 1))
-            reason = shutdown_reason(await self._fleet.log_tail(scheduler, _LAST_WORDS))
+            reason = shutdown_reason(await self._log_tail(scheduler, _LAST_WORDS))
             if reason is not None:
                 return SchedulerFailed(f"the scheduler has ended the cluster: {reason}. Start a new one.")
         return error
@@ -95,23 +111,23 @@ class Troubles:
     def _emit(self, error: StarburstError, key: str, *, outage: bool) -> None:
         """Emit an error once; in an outage, whose calls fail with different messages, only the first error."""
         if key != self._emitted and not (key == "outage" and self._emitted):
-            self._fleet.emit(CallFailed(pool=self._fleet.pool.name, error=str(error), outage=outage))
+            self._emit_event(CallFailed(pool=self._pool.name, error=str(error), outage=outage))
             self._emitted = key
 
     def _credentials(self, error: StarburstError, now: float) -> None:
         """Reload the credentials and continue; close the cluster shortly before its lease ends."""
-        fleet = self._fleet
-        fleet.pool.aws.renew_credentials()
+        lease = self._lease
+        self._pool.aws.renew_credentials()
         if self._refused is None:
             self._refused = now
-            fleet.emit(CredentialsRefused(pool=fleet.pool.name, error=str(error), lease=fleet.lease.until))
+            self._emit_event(CredentialsRefused(pool=self._pool.name, error=str(error), lease=lease.until))
             self._emitted = str(error)
-        if now >= fleet.lease.until - min(_LAST, fleet.lease.length / 4):
-            text = f"{error} The cluster closes: its lease ends at {fleet.lease} and cannot be renewed."
-            fleet.fail(CredentialsExpired(text, code=error.code, operation=error.operation))
+        if now >= lease.until - min(_LAST, lease.length / 4):
+            text = f"{error} The cluster closes: its lease ends at {lease} and cannot be renewed."
+            self._fail(CredentialsExpired(text, code=error.code, operation=error.operation))
         elif self._starting() and now - self._refused > _START:
-            fleet.fail(error)
+            self._fail(error)
 
     def _starting(self) -> bool:
-        scheduler = self._fleet.workers.get(SCHEDULER)
+        scheduler = self._roster.scheduler
         return scheduler is not None and scheduler.state not in (WorkerState.READY, WorkerState.RETIRING)

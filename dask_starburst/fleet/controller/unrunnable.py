@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from dask_starburst.errors import StarburstError
+from dask_starburst.events.stream import Emit
 from dask_starburst.events.workers import TaskUnrunnable
-
-if TYPE_CHECKING:
-    from dask_starburst.fleet.controller.loop import Fleet
 
 #: Seconds between two queries to the scheduler.
 _EVERY = 5.0
@@ -22,7 +20,7 @@ class UnrunnableClient(Protocol):
         """Return a message for each restriction that no worker meets, by restriction."""
 
 
-async def watch(fleet: Fleet, dask: UnrunnableClient) -> None:
+async def watch(dask: UnrunnableClient, emit: Emit) -> None:
     """Emit each restriction that no worker meets, once as long as such tasks exist."""
     emitted: set[str] = set()
     while True:
@@ -32,5 +30,5 @@ async def watch(fleet: Fleet, dask: UnrunnableClient) -> None:
         except (OSError, StarburstError):
             continue  # the loop handles a scheduler that does not answer
         for restriction in found.keys() - emitted:
-            fleet.emit(TaskUnrunnable(restriction=restriction, text=found[restriction]))
+            emit(TaskUnrunnable(restriction=restriction, text=found[restriction]))
         emitted = set(found)

@@ -19,9 +19,12 @@ from dask_starburst.errors import (
     StarburstError,
     Throttled,
 )
-from dask_starburst.events import CallFailed, CredentialsRefused, EventLog, TaskRefused
+from dask_starburst.events import CallFailed, CredentialsRefused, Event, EventLog, TaskRefused
+from dask_starburst.fleet.controller.background import Background
+from dask_starburst.fleet.controller.execute import Executor
 from dask_starburst.fleet.controller.launch import Launcher
-from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
+from dask_starburst.fleet.controller.roster import Roster
+from dask_starburst.fleet.controller.troubles import Troubles
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.groups import DEFAULT
@@ -29,6 +32,7 @@ from dask_starburst.plan.loop.state import (
     Action,
     Instance,
     Limits,
+    Name,
     Observed,
     RunTask,
     ScalingGroup,
@@ -66,19 +70,61 @@ class Scripted:
         return self._answer
 
 
-def after(action: Action, answer: Any, events: EventLog | None = None) -> tuple[Worker, Fleet]:
-    """Execute an action for a worker that has waited for 100 s."""
-    spec = SimpleNamespace(placements=(HEAD, SPOT), tags={})
-    pool = Pool(cast(Any, Scripted(answer)), cast(Any, spec), PoolNames("starburst-test-0"), "session", "sg-1")
-    group = worker_group(DEFAULT, (find("c7g.xlarge"),), (Market.SPOT,), None, None)
-    launcher = Launcher({DEFAULT: "arn:definition"}, 8786, {DEFAULT: group}, private="10.0.0.1")
-    emit = (EventLog() if events is None else events).emit
-    fleet = Fleet(pool, launcher, cast(SchedulerClient, None), emit, Limits(), Lease(1800, NOW), 1.5)
-    instance = Instance("i-0", SPOT, "c7g.xlarge", "arn:aws:ecs:x/i-0", connected=True, seen=True)
-    fleet.observed = Observed({SPOT: ScalingGroup(SPOT, 0)}, {"i-0": instance}, in_flight={action: NOW})
-    fleet.workers = {0: Worker(0, SPOT, S.CAPACITY, since=NOW - 100, launch=3)}
-    asyncio.run(fleet._executor.execute([action]))
-    return fleet.workers[0], fleet
+class NoDask:
+    """A scheduler without workers."""
+
+    async def retire(self, name: Name) -> None:
+        """Do nothing."""
+
+    async def forget(self, name: Name) -> None:
+        """Do nothing."""
+
+
+async def no_log(worker: Worker, lines: int) -> list[str]:
+    return []
+
+
+class Setting:
+    """An executor, and what happens with one worker that has waited for 100 s."""
+
+    def __init__(self, action: Action, answer: Any) -> None:
+        self.aws, self.events, self.lease = Scripted(answer), EventLog(), Lease(1800, NOW)
+        self.errors: list[StarburstError] = []
+        spec = SimpleNamespace(placements=(HEAD, SPOT), tags={})
+        pool = Pool(cast(Any, self.aws), cast(Any, spec), PoolNames("starburst-test-0"), "session", "sg-1")
+        group = worker_group(DEFAULT, (find("c7g.xlarge"),), (Market.SPOT,), None, None)
+        launcher = Launcher({DEFAULT: "arn:definition"}, 8786, {DEFAULT: group}, private="10.0.0.1")
+        instance = Instance("i-0", SPOT, "c7g.xlarge", "arn:aws:ecs:x/i-0", connected=True, seen=True)
+        observed = Observed({SPOT: ScalingGroup(SPOT, 0)}, {"i-0": instance}, in_flight={action: NOW})
+        worker = Worker(0, SPOT, S.CAPACITY, since=NOW - 100, launch=3)
+        self.roster, emit = Roster(Limits(), self.aws.now, [worker], observed), self.events.emit
+        self.troubles = Troubles(self.roster, pool, self.lease, emit, no_log, self.errors.append)
+        self.refreshes: list[None] = []
+        self.executor = Executor(
+            self.roster,
+            pool,
+            launcher,
+            NoDask(),
+            emit,
+            Background().spawn,
+            self.troubles.note,
+            lambda: self.refreshes.append(None),
+            lambda: None,
+        )
+
+    def execute(self, action: Action) -> None:
+        asyncio.run(self.executor.execute([action]))
+
+    @property
+    def kinds(self) -> list[type[Event]]:
+        return [type(event) for event in self.events]
+
+
+def after(action: Action, answer: Any) -> tuple[Worker, Setting]:
+    """Return the worker after an action, and the rest."""
+    setting = Setting(action, answer)
+    setting.execute(action)
+    return setting.roster.workers[0], setting
 
 
 def failing(reason: str) -> dict[str, Any]:
@@ -97,18 +143,19 @@ OUTAGES = [
 @pytest.mark.parametrize("action", [RUN, ORDER], ids=["RunTask", "SetDesiredCapacity"])
 @pytest.mark.parametrize("error", OUTAGES, ids=lambda error: type(error).__name__)
 def test_during_an_outage_no_attempt_is_counted_and_the_timeout_restarts(action: Action, error: StarburstError):
-    worker, fleet = after(action, error, events := EventLog())
+    worker, setting = after(action, error)
     assert (worker.state, worker.attempt, worker.launch, worker.refusal) == (S.CAPACITY, 0, 3, "")
     assert worker.since == NOW
     refused = isinstance(error, CredentialsExpired | NoCredentials)
-    assert [type(event) for event in events] == [CredentialsRefused if refused else CallFailed]
-    assert fleet.error is None
+    assert setting.kinds == [CredentialsRefused if refused else CallFailed]
+    assert not setting.errors
 
 
 @pytest.mark.parametrize("error", OUTAGES, ids=lambda error: type(error).__name__)
 def test_an_action_that_aws_may_have_executed_stays_in_flight(error: StarburstError):
-    _, fleet = after(RUN, error)
-    assert (RUN in fleet.observed.in_flight) is isinstance(error, AWSUnavailable)
+    _, setting = after(RUN, error)
+    assert setting.refreshes, "AWS may have started tasks"
+    assert (RUN in setting.roster.observed.in_flight) is isinstance(error, AWSUnavailable)
 
 
 def _run_task(text: str, code: str) -> AWSError:
@@ -130,11 +177,11 @@ PASSING = [
 
 @pytest.mark.parametrize("answer", PASSING, ids=str)
 def test_a_temporary_refusal_is_retried_with_another_token_within_the_same_deadline(answer: Any):
-    worker, fleet = after(RUN, answer)
+    worker, setting = after(RUN, answer)
     assert (worker.state, worker.attempt, worker.launch, worker.refusal) == (S.CAPACITY, 0, 4, "")
     assert worker.since == NOW - 100
-    assert RUN not in fleet.observed.in_flight
-    assert fleet.observed.instances["i-0"].refused_at == NOW, "other instances are tried first"
+    assert RUN not in setting.roster.observed.in_flight
+    assert setting.roster.observed.instances["i-0"].refused_at == NOW, "other instances are tried first"
 
 
 @pytest.mark.parametrize(
@@ -148,32 +195,33 @@ def test_a_temporary_refusal_is_retried_with_another_token_within_the_same_deadl
     ids=str,
 )
 def test_a_permanent_refusal_counts_as_an_attempt_and_the_cluster_continues(answer: Any):
-    worker, fleet = after(RUN, answer, events := EventLog())
+    worker, setting = after(RUN, answer)
     assert worker.refusal.startswith("ECS refused its task: ")
-    assert TaskRefused in [type(event) for event in events]
-    assert fleet.error is None
+    assert TaskRefused in setting.kinds
+    assert not setting.errors
 
 
 def test_a_denied_capacity_request_is_the_reason_of_the_waiting_worker():
-    worker, fleet = after(ORDER, PermissionDenied("AWS denies autoscaling:SetDesiredCapacity", code="AccessDenied"))
+    worker, setting = after(ORDER, PermissionDenied("AWS denies autoscaling:SetDesiredCapacity", code="AccessDenied"))
     assert worker.reason == "AWS denies autoscaling:SetDesiredCapacity"
     assert worker.since == NOW - 100
-    assert fleet.error is None
+    assert not setting.errors
 
 
 def test_refused_credentials_are_reloaded_and_end_the_cluster_only_with_its_lease():
     error = CredentialsExpired("AWS refuses the credentials: expired.", code="ExpiredToken")
-    _, fleet = after(RUN, error, events := EventLog())
-    aws = cast(Scripted, fleet.pool.aws)
+    _, setting = after(RUN, error)
     for _ in range(5):
-        fleet.troubled(error)
-    assert [type(event) for event in events] == [CredentialsRefused]
-    assert aws.renewed == 6
-    fleet.lease.until = NOW + 10
-    fleet.troubled(error)
-    assert isinstance(fleet.error, CredentialsExpired)
-    assert "expired" in str(fleet.error)
-    assert "lease ends at" in str(fleet.error)
+        setting.troubles.note(error)
+    assert setting.kinds == [CredentialsRefused]
+    assert setting.aws.renewed == 6
+    assert not setting.errors
+    setting.lease.until = NOW + 10
+    setting.troubles.note(error)
+    (ended,) = setting.errors
+    assert isinstance(ended, CredentialsExpired)
+    assert "expired" in str(ended)
+    assert "lease ends at" in str(ended)
 
 
 def test_the_scheduler_may_extend_the_lease_but_not_shorten_it():
@@ -185,6 +233,6 @@ def test_the_scheduler_may_extend_the_lease_but_not_shorten_it():
 
 
 def test_the_same_refusal_is_emitted_once():
-    _, fleet = after(RUN, failing("AGENT"), events := EventLog())
-    asyncio.run(fleet._executor.execute([RUN._replace(launch=4)]))
-    assert [type(event) for event in events] == [TaskRefused]
+    _, setting = after(RUN, failing("AGENT"))
+    setting.execute(RUN._replace(launch=4))
+    assert setting.kinds == [TaskRefused]

@@ -1,4 +1,4 @@
-"""The loop of a fleet stops when it is stopped."""
+"""The loop of a controller stops when it is stopped."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any, cast
 import pytest
 
 from dask_starburst.errors import AWSError, SchedulerFailed
-from dask_starburst.events import EventLog, WorkerRetried
+from dask_starburst.events import EventLog
 from dask_starburst.fleet.controller.launch import Launcher
-from dask_starburst.fleet.controller.loop import Fleet, SchedulerClient
+from dask_starburst.fleet.controller.loop import Controller, SchedulerClient
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool
-from dask_starburst.plan.groups import DEFAULT
-from dask_starburst.plan.loop.state import Limits, Worker, WorkerState
+from dask_starburst.plan.loop.state import Limits
 from dask_starburst.plan.requests.pool import PoolNames
 from tests.support.placements import HEAD, ONLY_SPOT, SPOT
 
@@ -54,14 +53,14 @@ class NoDask:
         return []
 
 
-def a_fleet(lease: Lease | None = None, events: EventLog | None = None) -> tuple[Fleet, NoAWS]:
-    aws, emit = NoAWS(), (EventLog() if events is None else events).emit
+def a_controller(lease: Lease | None = None) -> tuple[Controller, NoAWS]:
+    aws, emit = NoAWS(), EventLog().emit
     spec = SimpleNamespace(placements=(HEAD, SPOT))
     pool = Pool(cast(Any, aws), cast(Any, spec), PoolNames("starburst-test-0"), "session", "sg-1")
     launcher = Launcher({}, 8786, {})
     limits = Limits(placements=ONLY_SPOT)
     dask = cast(SchedulerClient, NoDask())
-    return Fleet(pool, launcher, dask, emit, limits, lease or Lease(1800, 1000.0), 3600.0), aws
+    return Controller(pool, launcher, dask, emit, limits, lease or Lease(1800, 1000.0), 3600.0), aws
 
 
 async def ended(work: Any) -> bool:
@@ -76,62 +75,27 @@ async def some_steps(steps: int) -> None:
 
 
 @pytest.mark.parametrize("steps", range(5))
-def test_a_fleet_that_is_stopped_while_it_is_woken_stops(steps):
+def test_a_controller_that_is_stopped_while_it_is_woken_stops(steps):
     """`asyncio.wait_for` of Python 3.11 discards the cancellation when the event that it waits for is set already."""
 
     async def work() -> bool:
-        fleet, _ = a_fleet()
-        fleet.start()
+        controller, _ = a_controller()
+        controller.start()
         await some_steps(50)  # then it sleeps, for an hour
-        fleet.wake()
+        controller.wake()
         await some_steps(steps)
-        return await ended(fleet.stop())
+        return await ended(controller.stop())
 
     assert asyncio.run(work())
 
 
-def test_the_memory_of_a_fleet_does_not_grow_with_ended_workers():
-    async def work() -> list[int]:
-        fleet, _ = a_fleet()
-        sizes = []
-        for number in range(300):
-            fleet.request(number, DEFAULT)
-            fleet.cancel(number)
-            fleet._track(1000.0 + number)
-            kept = [each for each in vars(fleet).values() if isinstance(each, dict | list | set)]
-            sizes.append(sum(map(len, kept)))
-        return sizes
-
-    sizes = asyncio.run(work())
-    assert max(sizes) == sizes[0]
-
-
-def test_a_retry_of_a_worker_that_was_given_up_is_emitted_for_every_cause():
-    async def work(passed: float, requested: bool, **how: Any) -> list[Any]:
-        events = EventLog(now=lambda: 0.0)
-        fleet, _ = a_fleet(events=events)
-        given_up = Worker(0, SPOT, WorkerState.FAILED, since=1000.0 - passed, attempt=2, **how)
-        fleet.workers[0] = given_up
-        if requested:
-            fleet.retry_rested()
-        else:
-            fleet._track(1000.0)
-        return list(events)
-
-    assert asyncio.run(work(299, requested=False, unserved=True)) == []
-    assert asyncio.run(work(301, requested=False, unserved=True)) == [WorkerRetried(name=0)]
-    assert asyncio.run(work(301, requested=False)) == [], "its own process failed"
-    assert asyncio.run(work(299, requested=True)) == []
-    assert asyncio.run(work(301, requested=True)) == [WorkerRetried(name=0)]
-
-
-def test_stopping_a_fleet_ends_the_callers_of_until():
+def test_stopping_a_controller_ends_the_callers_of_until():
     async def work() -> None:
-        fleet, _ = a_fleet()
-        fleet.start()
-        waiting = asyncio.ensure_future(fleet.until(lambda: False))
+        controller, _ = a_controller()
+        controller.start()
+        waiting = asyncio.ensure_future(controller.until(lambda: False))
         await some_steps(50)
-        await fleet.stop()
+        await controller.stop()
         assert await ended(asyncio.wait([waiting]))
         await waiting
 
@@ -139,12 +103,12 @@ def test_stopping_a_fleet_ends_the_callers_of_until():
         asyncio.run(work())
 
 
-def test_a_stopped_fleet_starts_no_background_task():
+def test_a_stopped_controller_starts_no_background_task():
     async def work() -> int:
-        fleet, _ = a_fleet()
-        fleet.start()
-        await fleet.stop()
-        fleet.spawn(asyncio.sleep(3600))
+        controller, _ = a_controller()
+        controller.start()
+        await controller.stop()
+        controller._background.spawn(asyncio.sleep(3600))
         await asyncio.sleep(0)
         return len(asyncio.all_tasks())
 
@@ -155,10 +119,10 @@ def test_a_lease_is_not_renewed_while_the_cluster_closes():
     async def work(closing: bool) -> int:
         lease = Lease(1800, -500.0)  # due
         lease.closing = closing
-        fleet, aws = a_fleet(lease)
-        fleet.start()
+        controller, aws = a_controller(lease)
+        controller.start()
         await some_steps(50)
-        await fleet.stop()
+        await controller.stop()
         return aws.leases
 
     assert asyncio.run(work(closing=False)) > 0

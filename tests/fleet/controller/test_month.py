@@ -1,6 +1,6 @@
 """A cluster that runs for a month: neither its memory nor the work of each poll grows.
 
-Virtual time: the loop of `benchmarks.harness.simulator` with all that follows a fleet: events, ledger, Spot, budget,
+Virtual time: the loop of `benchmarks.harness.simulator` with all that follows it: events, ledger, Spot, budget,
 boots.
 """
 
@@ -10,32 +10,35 @@ import asyncio
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType, SimpleNamespace
-from typing import Any
+from itertools import count
+from types import MappingProxyType
+from typing import Any, cast
 
 import pytest
 
 from benchmarks.harness.simulator.aws import TICK, SimulatedAWS
-from benchmarks.harness.simulator.loop import SimulatedFleet
+from benchmarks.harness.simulator.loop import SimulatedController
+from benchmarks.storm import StormScheduler
 from dask_starburst.catalog import Price
 from dask_starburst.cost import Ledger
-from dask_starburst.events import Event, EventLog, InstanceLaunched, WorkerReady, WorkerStopped
+from dask_starburst.errors import StarburstError
+from dask_starburst.events import EventLog, InstanceLaunched, WorkerReady, WorkerStopped
 from dask_starburst.events.stream import REMEMBERED
-from dask_starburst.fleet.controller import observe
 from dask_starburst.fleet.controller.budget import BudgetControl
-from dask_starburst.fleet.controller.execute import Executor
 from dask_starburst.fleet.controller.interruptions import Interruptions
+from dask_starburst.fleet.controller.narrator import Narrator
 from dask_starburst.fleet.controller.startup_times import StartupClock
-from dask_starburst.plan.groups import Placement
+from dask_starburst.fleet.pool.pool import Pool
+from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.loop.interruptions import Notice
-from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.reconcile import step
-from dask_starburst.plan.loop.state import SCHEDULER, Limits, Name, Observed, Worker, WorkerState
+from dask_starburst.plan.loop.state import SCHEDULER, Action, Limits, Name, Worker, WorkerState
 from dask_starburst.plan.money.budget import Caps
-from tests.support.placements import HEAD, SPOT
+from dask_starburst.plan.requests.pool import PoolNames
+from tests.support.placements import HEAD, ONLY_SPOT, SPOT
 
 S = WorkerState
 HOUR = 3600.0
@@ -62,14 +65,11 @@ class Quotes:
 class EC2:
     """EC2's launch times, for the ledger."""
 
-    def __init__(self, fleet: Month) -> None:
-        self._fleet = fleet
-
-    def now(self) -> float:
-        return self._fleet.aws.now
+    def __init__(self, month: Month) -> None:
+        self._month = month
 
     async def pages(self, *_: str, Filters: list[dict[str, Any]]) -> list[dict[str, Any]]:  # noqa: N803 -- AWS's name
-        known, zone = self._fleet.observed.instances, {"AvailabilityZone": "us-east-1a"}
+        known, zone = self._month.observed.instances, {"AvailabilityZone": "us-east-1a"}
         there = [known[name] for name in Filters[0]["Values"] if name in known]
         life = {"Placement": zone, "State": {"Name": "running"}}
         times = {i.id: datetime.fromtimestamp(i.launched, UTC) for i in there}
@@ -80,66 +80,49 @@ class EC2:
 
 
 @dataclass
-class Scheduler:
-    """The scheduler, as far as a fleet calls it."""
+class Scheduler(StormScheduler):
+    """The scheduler of a month: it also reports busy times."""
 
-    fleet: Month
-    names: int = 0
     busy: dict[Name, float] = field(default_factory=dict)
 
     async def replace(self, name: Name) -> Name:
-        self.names += 1
-        self.fleet.ask_for(self.names)
-        self.fleet.cancel(name)
-        return self.names
-
-    async def announce_drain(self, name: Name) -> None:
-        await self.fleet.spot.handle(Notice(1, name, "stop", 120.0))
-
-    async def exempt(self, names: Collection[Name]) -> None:
-        """Do nothing."""
+        new = await super().replace(name)
+        self.roster.cancel(name)
+        return new
 
     async def report_spending(self, spent: float, rate: float) -> dict[Name, float]:
-        self.busy = {name: self.busy.get(name, 0.0) + 1 for name in self.fleet.workers if name != SCHEDULER}
+        self.busy = {name: self.busy.get(name, 0.0) + 1 for name in self.roster.workers if name != SCHEDULER}
         return dict(self.busy)
 
 
-class Month(SimulatedFleet):
-    """A `SimulatedFleet` with the parts that follow a real fleet; used as a `fleet.Fleet`."""
+class Month(SimulatedController):
+    """A `SimulatedController` with the parts that follow a real one."""
 
     def __init__(self, seed: int) -> None:
         aws = SimulatedAWS(random.Random(seed), desired={SPOT: 0, HEAD: 0})
-        super().__init__(aws, {}, Observed(), Limits())
-        self.pool = SimpleNamespace(aws=EC2(self), name="pool")
-        self.events, self.market, self.startups = EventLog(quiet=True, now=self.now), Quotes(), StartupClock()
+        super().__init__(aws, Limits(placements=ONLY_SPOT))
+        self.events, self.market, self.startups = EventLog(quiet=True, now=self.roster.clock), Quotes(), StartupClock()
         self.ledger = Ledger(self.market, caps=Caps(total=1e9), types=("c7g.xlarge",))
         self.events.listen(self.ledger.note)
-        self.dask = Scheduler(self)
-        as_fleet: Any = self
-        as_side: Any = self.dask
-        self.performer = Executor(as_fleet, as_fleet)
-        self.spot = Interruptions(as_fleet, as_side, self.limits)
-        self.budget = BudgetControl(as_fleet, self.dask, self.ledger)
         self.loop = asyncio.Runner()
+        self.dask = Scheduler(self.roster, count(2))
+        emit, roster = self.events.emit, self.roster
+        pool = Pool(cast(Any, EC2(self)), cast(Any, None), PoolNames("starburst-test-0"), "session", "sg-1")
+        self.narrator = Narrator(roster, emit, self.spawn, self.no_log, self.failed, self.explained)
+        self.spot = Interruptions(roster, self.dask, emit, self.spawn)
+        self.budget = BudgetControl(roster, pool, self.dask, self.ledger, emit, self.spawn)
+        roster.listen(lambda _, new: self.startups.note(new, roster.observed, aws.now))
+        roster.listen(self.narrator.worker_changed)
+        roster.listen(self.spot.worker_changed)
 
-    def ask_for(self, name: Name, placement: Placement = SPOT) -> None:
-        now = self.aws.now
-        self.workers[name] = Worker(name, placement, since=now, not_before=now)
+    async def no_log(self, worker: Worker, lines: int) -> list[str]:
+        return []
 
-    def cancel(self, name: Name) -> None:
-        self.workers[name] = replace(self.workers[name], requested=False)
+    def failed(self, error: StarburstError) -> None:
+        raise error
 
-    def cordon(self, instance: str) -> None:
-        self.observed = observe.cordon(self.observed, instance)
-
-    def refuse(self, refusal: Refusal) -> None:
-        self.observed = replace(self.observed, refusals=(*self.observed.refusals, refusal))
-
-    def now(self) -> float:
-        return self.aws.now
-
-    def emit(self, event: Event) -> None:
-        self.events.emit(event)
+    async def explained(self) -> None:
+        """Do nothing."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.loop.run(work)
@@ -148,56 +131,47 @@ class Month(SimulatedFleet):
         before = self.observed
         super()._poll()
         self.market.now = self.aws.now
-        self.performer.compare(before, self.observed)
+        self.narrator.state_changed(before, self.observed)
         self.budget.enforce(self.aws.now, self.limits)
         self.ledger.reprice(self.aws.now)
 
-    def _track(self) -> None:
-        old = dict(self.workers)
-        super()._track()
-        for name, before in old.items():
-            after = self.workers.get(name) or replace(before, state=S.STOPPED, requested=False)
-            if after is not before:
-                self.startups.note(after, self.observed, self.aws.now)
-                self._emit_change(before, after)
+    def tick(self) -> tuple[Action, ...]:
+        actions = super().tick()
         self.startups.polled(self.aws.now)
-        self.spot.update({w.instance for w in self.workers.values() if w.instance in self.observed.draining})
-
-    def _emit_change(self, before: Worker, after: Worker) -> None:
-        where = observe.instance_of(self.observed, before if after.state is S.STOPPED else after)
-        if after.state is not before.state and after.state is S.READY:
-            self.emit(WorkerReady(name=after.name, instance=where, seconds=5.0))
-        if after.state is not before.state and after.state is S.STOPPED:
-            self.emit(WorkerStopped(name=after.name, instance=where))
+        self.spot.update(self.observed.draining)
+        return actions
 
 
-def live_for(fleet: Month, hours: int) -> None:
+def live_for(month: Month, hours: int) -> None:
     """Each hour one worker replaces another; Spot interrupts every other one, and AWS refuses a cancelled request."""
     for hour in range(hours):
-        worker = max(name for name in fleet.workers if isinstance(name, int))
+        worker = max(w.name for w in month.requested() if isinstance(w.name, int))
         if hour % 2:
-            fleet.spawn(fleet.spot.handle(Notice(1, worker, "interruption", 120.0)))
+            month.spawn(month.spot.handle(Notice(1, worker, "interruption", 120.0)))
         else:
-            fleet.spawn(fleet.dask.replace(worker))  # type: ignore[arg-type]
-        ticks(fleet, SOON)
-        refused(fleet)
-        fleet.aws.pass_time(HOUR - 2 * SOON * TICK)
-        ticks(fleet, SOON)
+            month.spawn(replaced(month, worker))
+        ticks(month, SOON)
+        refused(month)
+        month.aws.pass_time(HOUR - 2 * SOON * TICK)
+        ticks(month, SOON)
 
 
-def ticks(fleet: Month, count: int) -> None:
+async def replaced(month: Month, worker: Name) -> None:
+    await month.dask.replace(worker)
+
+
+def ticks(month: Month, count: int) -> None:
     for _ in range(count):
-        fleet.tick()
+        month.tick()
 
 
-def refused(fleet: Month) -> None:
+def refused(month: Month) -> None:
     """Request a worker while AWS accepts no requests, and cancel it."""
-    fleet.aws.outages = [(fleet.aws.now, fleet.aws.now + 10.0, "order")]
-    fleet.dask.names += 1
-    name = fleet.dask.names
-    fleet.ask_for(name)
-    ticks(fleet, 2)
-    fleet.cancel(name)
+    month.aws.outages = [(month.aws.now, month.aws.now + 10.0, "capacity")]
+    name = next(month.dask.numbers)
+    month.roster.request(name, DEFAULT)
+    ticks(month, 2)
+    month.roster.cancel(name)
 
 
 #: Attributes that do not belong to a cluster's client: AWS, and the scheduler.
@@ -244,30 +218,29 @@ def steps(work: Callable[[], Any]) -> int:
 
 @pytest.mark.parametrize("length", [10, pytest.param(DAYS, marks=pytest.mark.slow)])
 def test_after_a_month_memory_and_work_a_poll_are_the_same_as_after_a_day(length: int) -> None:
-    fleet = Month(seed=1)
-    fleet.ask_for(SCHEDULER, HEAD)
-    fleet.ask_for(0)
-    fleet.dask.names = 1
-    fleet.ask_for(1)
-    ticks(fleet, SOON)
+    month = Month(seed=1)
+    month.roster.request(SCHEDULER, HEAD.group)
+    month.roster.request(0, DEFAULT)
+    month.roster.request(1, DEFAULT)
+    ticks(month, SOON)
     samplers: dict[str, Callable[[], Any]] = {
-        "step": lambda: step(fleet.workers.values(), fleet.observed, fleet.aws.now, fleet.limits),
-        "track": fleet._track,
-        "boots": lambda: fleet.startups.snapshot(fleet.aws.now),
-        "spent": lambda: fleet.ledger.spent(fleet.aws.now),
-        "total": lambda: fleet.ledger.total(fleet.aws.now),
-        "reprice": lambda: fleet.ledger.reprice(fleet.aws.now),
-        "budget": lambda: fleet.budget.enforce(fleet.aws.now, fleet.limits),
+        "step": lambda: step(month.workers.values(), month.observed, month.aws.now, month.limits),
+        "track": lambda: month.roster.track(month.aws.now),
+        "boots": lambda: month.startups.snapshot(month.aws.now),
+        "spent": lambda: month.ledger.spent(month.aws.now),
+        "total": lambda: month.ledger.total(month.aws.now),
+        "reprice": lambda: month.ledger.reprice(month.aws.now),
+        "budget": lambda: month.budget.enforce(month.aws.now, month.limits),
     }
     days = []
     for _ in range(length):
-        live_for(fleet, 24)
-        here = {"all": held(fleet), "asked": len(fleet.observed.in_flight), "tasks": len(fleet.observed.tasks)}
+        live_for(month, 24)
+        here = {"all": held(month), "asked": len(month.observed.in_flight), "tasks": len(month.observed.tasks)}
         days.append(here | {name: steps(look) for name, look in samplers.items()})
-    assert fleet.aws.started > 24 * length, "workers came and went"
-    assert fleet.spot.counts.interruptions > 24 * length / 3
-    assert len(fleet.ledger.instances) < 10
-    assert len(fleet.events) <= REMEMBERED
+    assert month.aws.started > 24 * length, "workers came and went"
+    assert month.spot.counts.interruptions > 24 * length / 3
+    assert len(month.ledger.instances) < 10
+    assert len(month.events) <= REMEMBERED
     assert max(day["asked"] for day in days) == 0
     # Compare with the first days, because the 50 remembered startups take some days. The end of an hour is random, so
     # some days have one or two more changes; something that grows with each hour would be four times as large.

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness.simulator.aws import SimulatedAWS
-from benchmarks.harness.simulator.loop import SimulatedFleet
+from benchmarks.harness.simulator.loop import SimulatedController
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.state import Limits, Observed, ScalingGroup, Task, Worker, WorkerState
 from dask_starburst.plan.loop.worker import (
@@ -39,10 +39,10 @@ outages = st.lists(
 )
 
 
-def a_fleet(seed: int, gone: list[tuple[float, float, str]]) -> SimulatedFleet:
+def a_fleet(seed: int, gone: list[tuple[float, float, str]]) -> SimulatedController:
     aws = SimulatedAWS(Random(seed), desired={SPOT: 0, HEAD: 0})
     aws.outages = [(at, at + seconds, what) for at, seconds, what in gone]
-    return SimulatedFleet(aws, {}, Observed(), LIMITS, check)
+    return SimulatedController(aws, LIMITS, check)
 
 
 @settings(max_examples=30)

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness.simulator.aws import TICK, SimulatedAWS
-from benchmarks.harness.simulator.loop import SimulatedFleet
+from benchmarks.harness.simulator.loop import SimulatedController
 from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.reconcile import step, unconfirmed
 from dask_starburst.plan.loop.state import (
@@ -234,7 +234,7 @@ requests = st.dictionaries(
 )
 
 
-def converge(fleet: SimulatedFleet, limit: float = TIME_LIMIT) -> None:
+def converge(fleet: SimulatedController, limit: float = TIME_LIMIT) -> None:
     """Pass time until the fleet has converged and nothing is in flight."""
     end = fleet.aws.now + limit
     while fleet.aws.now < end:
@@ -247,7 +247,7 @@ def converge(fleet: SimulatedFleet, limit: float = TIME_LIMIT) -> None:
         assert fleet.converged()
 
 
-def live(fleet: SimulatedFleet, changes: dict[float, tuple[Placement, set[str]]], seconds: float) -> None:
+def live(fleet: SimulatedController, changes: dict[float, tuple[Placement, set[str]]], seconds: float) -> None:
     """Pass time and change the requests at their times, each name in one placement only."""
     start = fleet.aws.now
     for at, (placement, names) in sorted(changes.items()):
@@ -269,14 +269,14 @@ def test_the_fleet_converges_from_any_state_after_any_losses(
     noise: float,
 ):
     aws = SimulatedAWS.like(situation.observed, NOW, Random(seed), NOW + noise)
-    fleet = SimulatedFleet(aws, {w.name: w for w in situation.workers}, situation.observed, patience, check)
+    fleet = SimulatedController(aws, patience, check, workers=situation.workers, observed=situation.observed)
     live(fleet, changes, noise)
     converge(fleet)
 
 
-def empty_fleet(seed: int = 0, **patience: object) -> SimulatedFleet:
+def empty_fleet(seed: int = 0, **patience: object) -> SimulatedController:
     aws = SimulatedAWS(Random(seed), desired=dict.fromkeys(PLACEMENTS, 0))
-    return SimulatedFleet(aws, {}, Observed(), Limits(**patience), check)  # type: ignore[arg-type]  # by name
+    return SimulatedController(aws, Limits(**patience), check)  # type: ignore[arg-type]  # by name
 
 
 @settings(max_examples=60)

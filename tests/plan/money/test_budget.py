@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness.simulator.aws import TYPES, SimulatedAWS
-from benchmarks.harness.simulator.loop import SimulatedFleet
+from benchmarks.harness.simulator.loop import SimulatedController
 from dask_starburst.catalog.markets import Market
 from dask_starburst.errors import BudgetExceeded
 from dask_starburst.plan.groups import Placement
@@ -170,7 +170,7 @@ def test_a_retiring_worker_counts_as_gone():
 @settings(max_examples=60, deadline=None)
 def test_a_pool_never_exceeds_its_cap_and_uses_it_fully(seed: int, cap: float, sizes: list[int], mixed: bool):
     aws = SimulatedAWS(Random(seed), now=NOW, desired={SPOT: 0}, mixed=mixed)
-    fleet = SimulatedFleet(aws, {}, Observed(), LIMITS, rates=RATES, caps=Caps(hourly=cap))
+    fleet = SimulatedController(aws, LIMITS, rates=RATES, caps=Caps(hourly=cap))
     for size in sizes:
         fleet.request((str(n) for n in range(size)), SPOT)
         for _ in range(120):

@@ -1,0 +1,1 @@
+"""Where workers run: instances and tasks of one platform, behind one interface."""
