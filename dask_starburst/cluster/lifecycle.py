@@ -226,9 +226,12 @@ class CloudCluster(GroupedCluster):
         """Ask the scheduler to close its workers and itself, in one call; return whether it has.
 
         The scheduler responds, or drops the connection, once its lease keeper has ended, which could change the pool.
+        If the cluster has failed, all clients are told why first.
         """
         try:
             if self.scheduler_comm is not None:
+                if (error := self._fatal()) is not None:
+                    await self.scheduler_comm.starburst_end(message=str(error))
                 await self.scheduler_comm.terminate()
         except CommClosedError:
             return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -121,9 +121,12 @@ def test_without_credentials_the_cluster_closes_before_its_lease_ends_and_future
             keep={"lease": 300},
             timeouts={"close": "3 s", "poll": "0.2 s"},
         )
-        with Client(cluster) as client:
+        # The other client knows the scheduler only, like one of another process.
+        other = Client(cluster.scheduler_address, security=cluster.security, set_as_default=False)
+        with ThreadPoolExecutor(1) as thread, other, Client(cluster) as client:
             client.wait_for_workers(1, timeout=60)
             waiting = client.submit(time.sleep, 1000, pure=False)
+            other_waiting = thread.submit(other.submit(time.sleep, 1000, pure=False).result)
             # The scheduler's credentials too: otherwise it renews the lease, and the cluster continues.
             aws.play([faults.Error(action="*", seconds=100_000, **EXPIRED)])  # type: ignore[arg-type]  # by name
             aws.advance(120)
@@ -133,6 +136,8 @@ def test_without_credentials_the_cluster_closes_before_its_lease_ends_and_future
             aws.advance(150)
             with pytest.raises(CancelledError, match="cannot be renewed"):
                 waiting.result(timeout=60)
+            with pytest.raises(CancelledError, match="cannot be renewed"):
+                other_waiting.result(timeout=60)
             wait_until(lambda: cluster.status.name == "closed", 60, "the cluster closes")
         [failure] = emitted(cluster, ClusterFailed)
         assert "The security token included in the request is expired" in failure.message

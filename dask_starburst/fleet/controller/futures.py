@@ -2,7 +2,8 @@
 
 When its scheduler is gone, distributed cancels a client's futures with the reason "unknown", or as a lost connection.
 There is no public way to give a reason: for the clients of this process, this module does what ``Client._reconnect``
-does, with another message (distributed 2026.7). Clients of other processes only see that their connection was lost.
+does, with another message (distributed 2026.7). So they have the reason even if the scheduler is gone. The scheduler
+tells the clients of other processes (`runtime.scheduler.ending`), if it still can.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from typing import Any
 
 from distributed import Client
 
-#: The reason, for programs; the message is for users.
-REASON = "cluster-failed"
+from dask_starburst.plan.scheduler.shutdown_rules import CANCEL_REASON
 
 
 def cancel(cluster: Any, message: str) -> None:
@@ -33,5 +33,5 @@ def cancel(cluster: Any, message: str) -> None:
 
 def _cancel(client: Any, message: str) -> None:
     for state in client.futures.values():
-        state.cancel(reason=REASON, msg=message)
+        state.cancel(reason=CANCEL_REASON, msg=message)
     client.futures.clear()

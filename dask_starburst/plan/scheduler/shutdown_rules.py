@@ -15,6 +15,9 @@ _TRIES_WITH_CREDENTIALS = 3
 #: instance, and the connection to the scheduler may be gone.
 SHUTDOWN_PREFIX = "starburst is shutting down its pool: "
 
+#: The reason of futures that are cancelled because their cluster ends, for programs; the message is for users.
+CANCEL_REASON = "cluster-ended"
+
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:

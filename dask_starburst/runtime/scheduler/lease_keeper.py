@@ -18,6 +18,7 @@ from dask_starburst.plan.scheduler.shutdown_rules import SHUTDOWN_PREFIX, Lifeti
 from dask_starburst.runtime.plugin import LoopingPlugin
 from dask_starburst.runtime.scheduler import aws_process
 from dask_starburst.runtime.scheduler.busy_time import BusyTime
+from dask_starburst.runtime.scheduler.ending import Ending
 from dask_starburst.runtime.scheduler.group_demand import GroupDemand
 from dask_starburst.runtime.scheduler.unrunnable import Unrunnable
 
@@ -54,6 +55,8 @@ class LeaseKeeper(LoopingPlugin):
         The source of the amount spent.
     unrunnable : Unrunnable, optional
         The source of the idle time, which excludes tasks that cannot run.
+    ending : Ending, optional
+        Tells the clients why their cluster ends.
     """
 
     name = "starburst-lease-keeper"
@@ -66,6 +69,7 @@ class LeaseKeeper(LoopingPlugin):
         lifetimes: Lifetimes,
         busy_time: BusyTime,
         unrunnable: Unrunnable | None = None,
+        ending: Ending | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._region = region
@@ -73,6 +77,7 @@ class LeaseKeeper(LoopingPlugin):
         self._lifetimes = lifetimes
         self._busy_time = busy_time
         self._unrunnable = unrunnable or Unrunnable(scheduler)
+        self._ending = ending or Ending(scheduler)
         self._last_attended = time.monotonic()
         self._reason: str | None = None
         pause = lifetimes.lease / _RENEWALS
@@ -103,6 +108,7 @@ class LeaseKeeper(LoopingPlugin):
                 self._not_before = 0.0
                 # Before the first call, so that the line is in the log when the instance terminates.
                 logger.warning("%s%s", SHUTDOWN_PREFIX, self._reason)
+                await self._ending.starburst_end(f"the scheduler has ended its cluster: {self._reason}.")
         if time.monotonic() < self._not_before:
             return
         # Do not renew the lease during a shutdown: if AWS refuses these calls, the lease empties the pool.
@@ -188,7 +194,9 @@ def dask_setup(
     unrunnable = Unrunnable(scheduler, resources)
     if resources:
         scheduler.add_plugin(GroupDemand(scheduler, resources, unrunnable))
-    keeper = LeaseKeeper(scheduler, region, groups, lifetimes, busy_time, unrunnable)
+    ending = Ending(scheduler)
+    scheduler.add_plugin(ending)
+    keeper = LeaseKeeper(scheduler, region, groups, lifetimes, busy_time, unrunnable, ending)
     for plugin in (busy_time, unrunnable, keeper):
         scheduler.add_plugin(plugin)
         plugin.begin()
