@@ -202,8 +202,8 @@ async def set_zero(aws: AWS, name: str) -> None:
             raise
 
 
-async def resize(aws: AWS, name: str, size: int) -> None:
-    """Set a group's desired and maximum size to `size`."""
+async def resize(aws: AWS, name: str, size: int, policy: dict[str, Any]) -> None:
+    """Set a group's desired and maximum size to `size`, and its MixedInstancesPolicy."""
     await aws.call(
         "autoscaling",
         "UpdateAutoScalingGroup",
@@ -211,6 +211,7 @@ async def resize(aws: AWS, name: str, size: int) -> None:
         MinSize=0,
         MaxSize=size,
         DesiredCapacity=size,
+        MixedInstancesPolicy=policy,
     )
 
 
@@ -243,6 +244,27 @@ async def terminate(aws: AWS, name: str, instances: list[str]) -> None:
         InstanceIds=instances,
         ShouldDecrementDesiredCapacity=True,
     )
+
+
+async def terminate_present(aws: AWS, name: str, instances: list[str]) -> None:
+    """Terminate these instances of a group, except those that terminate already.
+
+    AWS refuses a whole call if one of its instances has just terminated.
+
+    Raises
+    ------
+    StarburstError
+        AWS refused the call although all its instances are there.
+    """
+    for part in batches(instances):
+        try:
+            await terminate(aws, name, part)
+        except StarburstError:
+            staying = {instance for instance, _ in (await describe(aws, [name]))[name].staying}
+            left = [instance for instance in part if instance in staying]
+            if left == part:
+                raise
+            await terminate_present(aws, name, left)
 
 
 async def put_lease(aws: AWS, name: str, action: str, until: float) -> None:

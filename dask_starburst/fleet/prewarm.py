@@ -85,7 +85,7 @@ async def _fill(pool: Pool, blueprint: Blueprint, workers: int, seconds: float, 
     sizes |= {HEAD_PLACEMENT: 1, blueprint.default.placements[0]: workers}
     began = pool.aws.now()
     await pool.renew(began + seconds)
-    await asyncio.gather(*(autoscaling.resize(pool.aws, pool.names.group(g), n) for g, n in sizes.items()))
+    await asyncio.gather(*(pool.resize(placement, size) for placement, size in sizes.items()))
     await _connected(pool, workers + 1, timeouts.capacity + timeouts.connect, timeouts.poll, report)
     failures = await asyncio.gather(*(autoscaling.failures(pool.aws, name, began) for name in pool.group_names))
     for text in dict.fromkeys(text for some in failures for text, _ in some):

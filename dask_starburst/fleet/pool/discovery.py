@@ -22,6 +22,7 @@ from dask_starburst.plan.requests.garbage import (
 )
 from dask_starburst.plan.requests.policies import MANAGED_TAG
 from dask_starburst.plan.requests.pool import LEASE_ACTION, PoolNames
+from dask_starburst.plan.requests.reuse import WARM_TAG
 
 
 async def find(aws: AWS, *, count_warm: bool = False) -> tuple[PoolFound, ...]:
@@ -103,6 +104,7 @@ async def stop(aws: AWS, pool: PoolFound) -> None:
         raise BadArgument(f"pool {pool.name} has just been checked out by a new cluster; nothing was stopped.")
     await deletion.stop(aws, pool.name)
     await asyncio.gather(*(autoscaling.drop_lease(aws, group.name, LEASE_ACTION) for group in pool.groups))
+    await autoscaling.untag(aws, [group.name for group in pool.groups], WARM_TAG)
     await ssm.remove(aws, names.claim)
 
 

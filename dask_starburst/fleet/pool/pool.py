@@ -93,6 +93,11 @@ class Pool:
         """Set the types that a placement launches; running instances are not affected."""
         await autoscaling.set_purchases(self.aws, self.names.group(placement), self._purchases(placement, types))
 
+    async def resize(self, placement: Placement, size: int) -> None:
+        """Set the desired and the maximum capacity of a placement; it may launch all its types again."""
+        policy = self._purchases(placement, self.allowed(placement))
+        await autoscaling.resize(self.aws, self.names.group(placement), size, policy)
+
     def _purchases(self, placement: Placement, types: tuple[str, ...]) -> dict[str, Any]:
         return purchases(self.names.group(placement), types, placement.market)
 
@@ -181,6 +186,9 @@ async def make(
     arns = [seen.arn for seen in made]
     providers = [provider_request(pool.name, each, arn) for each, arn in zip(pool.placements, arns, strict=True)]
     await patience(lambda: ecs.ensure_providers(aws, names.pool, providers, tags))
+    stale = [seen.name for seen in made if WARM_TAG in seen.tags and not seen.desired]
+    if stale:  # its next instances must not stay because earlier ones were kept
+        await autoscaling.untag(aws, stale, WARM_TAG)
     await _stop_leftovers(pool, {instance for seen in made for instance, _ in seen.staying})
     return pool
 

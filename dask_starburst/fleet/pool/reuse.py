@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Container, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 
 from dask_starburst.aws import autoscaling, ecs, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
-from dask_starburst.errors import StarburstError
 from dask_starburst.fleet.pool import release
 from dask_starburst.fleet.pool.pool import Pool, claim
-from dask_starburst.plan.groups import HEAD_PLACEMENT
+from dask_starburst.plan.groups import HEAD_PLACEMENT, Placement
 from dask_starburst.plan.requests.garbage import CLAIMS, GroupFound
 from dask_starburst.plan.requests.policies import MANAGED_TAG
 from dask_starburst.plan.requests.pool import LEASE_ACTION, PoolNames, PoolSpec
 from dask_starburst.plan.requests.reuse import SPEC_TAG, WARM_TAG, Candidate, Kept, preferred
+
+#: Seconds for which the instances of a pool that has just been claimed may be idle: well above a start's first tasks.
+_TAKEOVER = 120.0
 
 
 async def free_pools(aws: AWS, spec: PoolSpec, workers: int) -> Iterator[Candidate]:
@@ -69,12 +70,16 @@ def _candidate(name: str, groups: list[autoscaling.GroupSeen]) -> Candidate:
 
 
 async def extend_lease(aws: AWS, pool: str, until: float) -> None:
-    """Extend the lease of a pool that has just been claimed with its instances, before anything else."""
+    """Extend the lease of a pool that has just been claimed with its instances, before anything else.
+
+    From now on its instances are kept only until they have their tasks: an instance that has been idle for a while
+    would terminate itself at once without the tag.
+    """
     groups = [group for group, _ in (await autoscaling.tagged(aws, MANAGED_TAG, pool)).get(pool, []) if group.desired]
     await together(*(autoscaling.put_lease(aws, group.name, LEASE_ACTION, until) for group in groups))
     marked = [group.name for group in groups if WARM_TAG in group.tags]
     if marked:
-        await autoscaling.untag(aws, marked, WARM_TAG)
+        await autoscaling.tag(aws, marked, WARM_TAG, f"{aws.now() + _TAKEOVER:.0f}")
 
 
 async def keep(pool: Pool, seconds: float, patience: float, poll: float, *, ended: bool = True) -> Kept | None:
@@ -108,7 +113,7 @@ async def keep(pool: Pool, seconds: float, patience: float, poll: float, *, ende
     # Again: the scheduler may have renewed the lease until its task ended.
     until = pool.aws.now() + seconds
     await pool.renew(until)
-    groups = await together(*(_trim(pool, name, ready) for name in pool.group_names))
+    groups = await together(*(_trim(pool, placement, ready) for placement in pool.placements))
     await release.release_warm(pool)
     return Kept(tuple(groups), until)
 
@@ -124,14 +129,12 @@ async def _ready_instances(pool: Pool, patience: float, poll: float) -> set[str]
         await asyncio.sleep(poll)
 
 
-async def _trim(pool: Pool, name: str, ready: set[str]) -> GroupFound:
+async def _trim(pool: Pool, placement: Placement, ready: set[str]) -> GroupFound:
     """Terminate the instances of a group that are not ready, and set its desired capacity to the others."""
-    aws = pool.aws
+    aws, name = pool.aws, pool.names.group(placement)
     seen = (await autoscaling.describe(aws, [name]))[name]
     kept = [kind for instance, kind in seen.staying if instance in ready]
-    for part in autoscaling.batches([instance for instance, _ in seen.staying if instance not in ready]):
-        # AWS refuses the call if an instance has just terminated; the new desired capacity is right in any case.
-        with suppress(StarburstError):
-            await autoscaling.terminate(aws, name, part)
-    await autoscaling.resize(aws, name, len(kept))
+    # By id: AWS would choose among all instances if only the desired capacity were lowered.
+    await autoscaling.terminate_present(aws, name, [i for i, _ in seen.staying if i not in ready])
+    await pool.resize(placement, len(kept))
     return GroupFound(name, len(kept), seen.spot, tuple(kept), None, len(kept), region=aws.region)
