@@ -179,6 +179,17 @@ async def ensure_service_linked_role(aws: AWS, service: str, role: str, on_unsee
             raise
 
 
+async def role_exists(aws: AWS, name: str) -> bool:
+    """Return whether there is a role of this name."""
+    return await get(aws, "iam", "GetRole", RoleName=name) is not None
+
+
+async def profile_exists(aws: AWS, name: str) -> bool:
+    """Return whether there is an instance profile of this name that has a role."""
+    found = await get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name)
+    return found is not None and bool(found["InstanceProfile"]["Roles"])
+
+
 async def remove_role(aws: AWS, name: str) -> None:
     """Delete a role with its policies. No-op if it does not exist."""
     if await get(aws, "iam", "GetRole", RoleName=name) is None:

@@ -23,6 +23,10 @@ _COMMANDS = {
         "dask_starburst.demo.command:demo",
         "Launch a cluster on the embedded AWS, run a job, check the results and clean up.",
     ),
+    "doctor": (
+        "dask_starburst.cli.doctor:doctor",
+        "Check everything that a launch needs: credentials, rights, quotas, network, image. Nothing is changed.",
+    ),
     "gc": (
         "dask_starburst.cli.pool:gc",
         "List leftover resources that no cluster uses; delete them with --delete.",
