@@ -9,7 +9,7 @@ from typing import Any
 
 from tlz import partition_all
 
-from dask_starburst.aws.faults import MISSING, code_of, meaning
+from dask_starburst.aws.faults import MISSING, code_of, meaning, placement_passes
 from dask_starburst.aws.patience import unseen
 from dask_starburst.aws.session import AWS
 from dask_starburst.aws.tolerant import create, delete
@@ -24,13 +24,28 @@ _DIGEST_TAG = "starburst:definition"
 
 @dataclass(frozen=True, slots=True)
 class Placements:
-    """RunTask's answer: the tasks, and the failure of each container instance (``RESOURCE:MEMORY``, ``AGENT``, …)."""
+    """RunTask's answer: the tasks, and the failure of each container instance (``RESOURCE:MEMORY``, ``AGENT``, …).
+
+    ``unknown`` holds the ARNs of tasks of a batch that ECS has not placed, so that their workers are not known.
+    """
 
     tasks: tuple[Task, ...]
     refusals: Mapping[str, str]
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def immediate(self) -> bool:
+        """Whether ECS has placed all tasks that it returned."""
+        return not self.unknown and all(t.placed for t in self.tasks)
+
+    def passes(self, refusal: str) -> bool:
+        """Whether a refusal is temporary: another call may succeed."""
+        return bool(self.unknown) or placement_passes(refusal)
 
     def refusal(self, container_instance: str) -> str:
-        """Return why no task was placed on a container instance; ECS may name the whole provider instead."""
+        """Return why no task was started on a container instance; ECS may name the whole provider instead."""
+        if self.unknown:
+            return "it was not placed within the call, so that its worker is unknown"
         if container_instance in self.refusals:
             return self.refusals[container_instance]
         return ", ".join(sorted({*self.refusals.values()})) or "ECS returned neither a task nor a reason"
@@ -94,7 +109,9 @@ async def run_tasks(aws: AWS, request: dict[str, Any]) -> Placements:
     """Run the tasks of one request. ECS may place some and refuse the others."""
     answer = await aws.call("ecs", "RunTask", **request)
     refusals = {f.get("arn", ""): f.get("reason", "no reason given") for f in answer.get("failures", [])}
-    return Placements(tuple(map(_task, answer["tasks"])), refusals)
+    tasks = tuple(map(_task, answer["tasks"]))
+    known = tuple(t for t in tasks if t.worker != "")
+    return Placements(known, refusals, tuple(t.arn for t in tasks if t.worker == ""))
 
 
 async def stop_task(aws: AWS, cluster: str, task: str, reason: str) -> None:
@@ -245,6 +262,7 @@ def _batches(items: list[str]) -> list[list[str]]:
 def _task(answer: dict[str, Any]) -> Task:
     instance = answer.get("containerInstanceArn")
     place = place_of(answer.get("overrides", {}), instance)
+    unplaced = instance is None and place is not None
     containers = answer.get("containers", [])
     reasons = [answer.get("stoppedReason", ""), *(c.get("reason", "") for c in containers)]
     codes = [c["exitCode"] for c in containers if "exitCode" in c]
@@ -255,12 +273,18 @@ def _task(answer: dict[str, Any]) -> Task:
         worker=place.worker if place else "",
         launch=place.launch if place else 0,
         status=answer["lastStatus"],
-        instance=instance,
+        instance=_target(answer["taskArn"], place.container_instance) if unplaced and place else instance,
         reason=reason,
         exit_code=codes[0] if codes else None,
-        passing=found is not None and found.kind == "passing",
-        aws_failed=found is not None and found.kind in ("passing", "network"),
+        passing=placement_passes(reason) if unplaced else found is not None and found.kind == "passing",
+        aws_failed=unplaced or (found is not None and found.kind in ("passing", "network")),
+        placed=not unplaced,
     )
+
+
+def _target(task: str, container_instance: str) -> str:
+    """Return the ARN of the container instance of a task's cluster with this id."""
+    return f"{task.rpartition('/')[0].replace(':task/', ':container-instance/')}/{container_instance}"
 
 
 def _tags(tags: dict[str, str]) -> list[dict[str, str]]:

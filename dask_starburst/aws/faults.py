@@ -243,8 +243,9 @@ TABLE: tuple[Meaning, ...] = (
 )
 #: The default for a failed launch whose message matches no row.
 UNKNOWN_LAUNCH = Meaning("fault", _FAULT)
-#: Temporary RunTask failures ("API failure reasons", ECS developer guide): the instance is full, still
-#: runs another task or has just ended; its agent is reconnecting; ECS does not show it yet.
+#: Temporary failures of placement ("API failure reasons", ECS developer guide): the instance is full, still
+#: runs another task or has just ended; its agent is reconnecting; ECS does not show it yet. RunTask returns them, or
+#: DescribeTasks as the reason of a stopped task, with `_LATE` before it (real-aws R1).
 _PLACEMENTS = (
     "RESOURCE",
     "AGENT",
@@ -256,6 +257,7 @@ _PLACEMENTS = (
     "INACTIVE",
     "DRAINING",
 )
+_LATE = "TASKFAILEDTOSTART"
 #: Registry errors for an immutable tag: ECR's and Docker's.
 _TAG_TAKEN = ("ImageTagAlreadyExistsException", "TAG_INVALID", "tag is immutable", "tag invalid")
 #: ECR's error for an expired password (github.com/flipt-io/flipt/issues/3043).
@@ -285,8 +287,8 @@ def outage(error: BaseException) -> bool:
 
 
 def placement_passes(refusal: str) -> bool:
-    """Return whether a placement failure of ECS is temporary."""
-    return refusal.upper().startswith(_PLACEMENTS)
+    """Return whether a placement failure of ECS is temporary, whether RunTask or DescribeTasks has returned it."""
+    return refusal.upper().removeprefix(_LATE).lstrip(": ").startswith(_PLACEMENTS)
 
 
 def tag_taken(text: str) -> bool:

@@ -173,6 +173,10 @@ TABLE: tuple[Lag, ...] = (
             "The specified capacity provider",
         ),
     ),
+    # ECS's limit of tasks that wait for a place: it passes as they are placed (aws-facts §1.2).
+    Lag(
+        "the place of earlier tasks", ("ecs:RunTask",), ("ClientException",), ("provisioning capacity limit exceeded",)
+    ),
 )
 
 

@@ -10,6 +10,7 @@ import ctypes
 import json
 import os
 import sys
+from collections.abc import Callable
 
 import click
 import dask.config
@@ -52,9 +53,12 @@ def take_secrets() -> None:
     dask.config.set(settings)
 
 
-def own_place(batch: str, instance: str) -> Place:
-    """Return which worker of its batch this container is, by its instance."""
-    places = {place.instance: place for place in places_of(batch)}
+def own_place(batch: str, look_up: Callable[[], str]) -> Place:
+    """Return which worker of its batch this container is: the only one, or by its instance."""
+    alone, *others = places_of(batch)
+    if not others:
+        return alone
+    instance, places = look_up(), {place.instance: place for place in (alone, *others)}
     if instance not in places:
         sys.exit(f"{WORKERS_VARIABLE} names {', '.join(places)}, but this is {instance}: ECS placed it elsewhere")
     return places[instance]
@@ -99,7 +103,7 @@ def worker(nthreads: str, resources: str, notices: bool) -> None:
     """
     from distributed.cli.dask_worker import main as dask_worker
 
-    own, host = own_place(os.environ[WORKERS_VARIABLE], own_instance()), own_address()
+    own, host = own_place(os.environ[WORKERS_VARIABLE], own_instance), own_address()
     offers = ("--resources", resources) if resources else ()
     listen = ("--preload-nanny", "dask_starburst.runtime.worker.notices") if notices else ()
     dask_worker(

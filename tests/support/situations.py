@@ -70,12 +70,16 @@ places = st.sampled_from([None, "arn:elsewhere", *(f"arn:{name}" for name in INS
 
 @st.composite
 def tasks(draw: st.DrawFn, arn: str) -> Task:
+    placed = draw(st.sampled_from([True, True, False]))
+    states = ["PENDING", "RUNNING", "RUNNING", "STOPPED"] if placed else ["PROVISIONING", "STOPPED"]
     return Task(
         arn=arn,
         worker=draw(st.sampled_from([*NAMES, "unknown"])),
         launch=draw(st.integers(0, 2)),
-        status=draw(st.sampled_from(["PENDING", "RUNNING", "RUNNING", "STOPPED"])),
+        status=draw(st.sampled_from(states)),
         instance=draw(places),
+        passing=not placed and draw(st.booleans()),
+        placed=placed,
     )
 
 
@@ -94,6 +98,7 @@ def workers(draw: st.DrawFn, name: str) -> Worker:
         task=draw(st.sampled_from([None, "vanished", *TASKS])),
         instance=draw(places),
         absent_since=draw(st.none() | past),
+        accepted=draw(st.none() | past),
     )
 
 
@@ -143,5 +148,7 @@ limits = st.builds(
     # Many attempts, because these tests do not cover workers that fail permanently.
     attempts=st.just(1000),
     backoff=st.just(1.0),
+    starts=st.sampled_from([100, 1]),
+    unplaced=st.sampled_from([400, 1, 2]),
     placements=st.sampled_from([{}, WITH_FALLBACK]),
 )

@@ -1,7 +1,8 @@
 """A simulated AWS and Dask scheduler in virtual time, to run the decisions of `step` against.
 
 It behaves as documented where that matters to `step`: Auto Scaling replaces terminated instances and terminates
-surplus ones of its own choice; ECS places a task on the given instance, if it is connected and empty; every effect
+surplus ones of its own choice; ECS places a task on the given instance, if it is connected and empty, within RunTask or
+seconds after it; every effect
 follows its response with a delay; a dead process keeps its name at the scheduler until its death is detected. Until
 `noisy_until`, losses occur at random; after that none.
 """
@@ -62,6 +63,9 @@ class Process:
     status: str = "PENDING"
     exit_code: int | None = None
     reason: str = ""
+    #: Whether ECS has placed it, and when it tries to.
+    placed: bool = True
+    places: float = 0.0
 
 
 @dataclass
@@ -85,6 +89,10 @@ class SimulatedAWS:
     #: Outages: start, end and kind. ``poll`` (describe calls), ``capacity`` and ``run`` calls fail; ``lost`` is as
     #: ``run``, but the task starts and only the response is lost.
     outages: list[tuple[float, float, str]] = field(default_factory=list)
+    #: The shortest and the longest time until ECS places a task that RunTask has returned; None: within RunTask. And
+    #: the share of such tasks that it cannot place in the end.
+    placing: tuple[float, float] | None = None
+    misplaced: float = 0.0
     #: Whether it launches any of the types, as AWS may.
     mixed: bool = False
     launched: int = 0
@@ -106,6 +114,7 @@ class SimulatedAWS:
                 continue  # ECS never runs two tasks on one instance, even if that was observed
             taken |= {t.instance} if t.instance and not t.stopped else set()
             process = Process(t.arn, t.worker, t.launch, t.instance, now, now + aws.delay(1, 20), status=t.status)
+            process.placed, process.places = t.placed, now + aws.delay(0, 15)
             aws.processes[t.arn] = process
         for name in observed.members:
             arns = [t.arn for t in observed.tasks.values() if t.worker == name and t.status == "RUNNING"]
@@ -194,7 +203,9 @@ class SimulatedAWS:
 
     def _advance_task(self, process: Process) -> None:
         instance = next((m for m in self.instances.values() if m.arn and m.arn == process.instance), None)
-        if instance is None:
+        if not process.placed:
+            self._place(process, instance)
+        elif instance is None:
             self._end(process, None, "Host EC2 terminated.")
         elif self.now >= process.ends:
             self._end(process, 0, "Task stopped by user")
@@ -202,6 +213,23 @@ class SimulatedAWS:
             process.status = "RUNNING"
         elif process.status == "RUNNING" and self.now >= process.joins:
             self._join(process)
+
+    def _place(self, process: Process, instance: SimulatedInstance | None) -> None:
+        """Place a task that RunTask has returned before, or stop it."""
+        if self.now >= process.ends:
+            self._end(process, None, "Task stopped by user")
+        elif self.now < process.places:
+            return
+        elif instance is None or instance.terminating or not instance.connected:
+            self._end(process, None, "MemberOf placement constraint unsatisfied.")
+        elif instance.arn in self.occupied() or self.random.random() < self.misplaced:
+            self._end(process, None, "RESOURCE:CPU")
+        else:
+            process.placed, process.status = True, "PENDING"
+
+    def occupied(self) -> set[str | None]:
+        """Return the container instances on which a task is placed."""
+        return {p.instance for p in self.running() if p.placed}
 
     def _join(self, process: Process) -> None:
         holder = self.members.setdefault(process.worker, process.arn)
@@ -287,12 +315,16 @@ class SimulatedAWS:
     def run_task(self, action: RunTask) -> Process | None:
         """Start a task on the given instance; None if the instance does not accept it."""
         instance = self.instances.get(action.instance)
-        occupied = {p.instance for p in self.running()}
-        if instance is None or instance.terminating or not instance.connected or instance.arn in occupied:
+        if self.placing is None and (
+            instance is None or instance.terminating or not instance.connected or instance.arn in self.occupied()
+        ):
             return None
         self.started += 1
-        runs = self.now + self.pull_time()
-        arn = f"task-new-{self.started}"
-        process = Process(arn, action.worker, action.launch, instance.arn, runs, runs + self.join_time())
+        late = 0.0 if self.placing is None else self.delay(*self.placing)
+        runs = self.now + late + self.pull_time()
+        arn, where = f"task-new-{self.started}", f"arn:{action.instance}" if instance is None else instance.arn
+        process = Process(arn, action.worker, action.launch, where, runs, runs + self.join_time())
+        if self.placing is not None:
+            process.placed, process.places, process.status = False, self.now + late, "PROVISIONING"
         self.processes[arn] = process
         return process

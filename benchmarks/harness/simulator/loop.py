@@ -148,7 +148,7 @@ class SimulatedController:
             self._refreshed = now
             requested |= differing(known, (p.arn for p in aws.running()))
         answered = {arn: _task(aws.processes[arn]) for arn in requested if arn in aws.processes}
-        placed = {w.task: w.since for w in self.workers.values() if w.task}
+        placed = {w.task: w.accepted or w.since for w in self.workers.values() if w.task}
         tasks = join_tasks(before.tasks, requested, answered, placed, now)
         self._described = {arn: at for arn, at in self._described.items() if arn in tasks} | dict.fromkeys(
             requested, now
@@ -229,4 +229,7 @@ def _task(process: Process) -> Task:
         process.instance,
         process.reason,
         process.exit_code,
+        passing=not process.placed,
+        aws_failed=not process.placed,
+        placed=process.placed,
     )

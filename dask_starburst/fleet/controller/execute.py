@@ -160,6 +160,8 @@ class Executor:
         except StarburstError as error:
             self._run_failed(batch, error, now)
             return
+        self.launcher.learn(placements)
+        await self._stop_unknown(placements.unknown)
         started = {(task.worker, task.launch) for task in placements.tasks}
         refusals = {
             run: placements.refusal(arn) for run, arn in arns.items() if (run.worker, run.launch) not in started
@@ -168,7 +170,12 @@ class Executor:
         self.roster.refuse_instances([run.instance for run in refusals], now)
         self.roster.place(placements.tasks, now)
         for run, reason in refusals.items():
-            self._refused(run, reason, passing=faults.placement_passes(reason))
+            self._refused(run, reason, passing=placements.passes(reason))
+
+    async def _stop_unknown(self, tasks: Iterable[str]) -> None:
+        """Stop the tasks of a batch that ECS has not placed: their workers are started again, one by one."""
+        pool, reason = self.pool, "not placed within RunTask, so that its worker is unknown"
+        await asyncio.gather(*(self._guarded(ecs.stop_task(pool.aws, pool.name, task, reason)) for task in tasks))
 
     def _run_failed(self, batch: list[RunTask], error: StarburstError, now: float) -> None:
         """Handle a RunTask call that failed as a whole. AWS may have started tasks; the next poll finds out."""

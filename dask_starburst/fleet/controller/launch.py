@@ -10,6 +10,7 @@ from typing import Any
 from tlz import partition_all
 
 from dask_starburst.aws import ec2
+from dask_starburst.aws.ecs import Placements
 from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.groups import Placement, WorkerGroup
 from dask_starburst.plan.loop.state import SCHEDULER, Action, Observed, RunTask
@@ -29,11 +30,16 @@ class Launcher:
         The scheduler's TCP port.
     groups : dict
         The groups of the scheduler and the workers, by name.
+    together : bool, optional
+        Whether a RunTask call starts several tasks, which takes a tenth of the calls. Such a task has its worker by its
+        instance, so AWS has to place it within the call, and whether AWS does is undocumented (real-aws R1). None until
+        AWS has answered; then, and if AWS ever places a task later, each call starts one.
     """
 
     definitions: dict[str, str]
     port: int
     groups: dict[str, WorkerGroup]
+    together: bool | None = None
     head: str | None = None
     private: str = ""
     public: str = ""
@@ -54,6 +60,13 @@ class Launcher:
         """Whether an action can be executed yet: workers need the address of their scheduler."""
         return not isinstance(action, RunTask) or action.placement.is_head or bool(self.private)
 
+    def learn(self, answer: Placements) -> None:
+        """Note whether ECS places tasks within RunTask."""
+        if not answer.immediate:
+            self.together = False
+        elif answer.tasks and self.together is None:
+            self.together = True
+
     @property
     def scheduler_address(self) -> str:
         """The address that workers connect to."""
@@ -69,7 +82,8 @@ class Launcher:
         alike: dict[tuple[Placement, str], list[RunTask]] = defaultdict(list)
         for run in runs:
             alike[run.placement, observed.instances[run.instance].type].append(run)
-        return [list(part) for same in alike.values() for part in partition_all(MOST_TASKS, same)]
+        size = MOST_TASKS if self.together else 1
+        return [list(part) for same in alike.values() for part in partition_all(size, same)]
 
     def request(self, pool: Pool, batch: list[RunTask], observed: Observed) -> dict[str, Any]:
         """Return the RunTask request of a batch of workers, or of the scheduler."""

@@ -11,6 +11,7 @@ from dask_starburst.events.capacity import LaunchFailed
 from dask_starburst.events.instances import InstanceConnected, InstanceLaunched, InstanceTerminated
 from dask_starburst.events.stream import Emit
 from dask_starburst.events.workers import (
+    TaskRefused,
     WorkerDelayed,
     WorkerFallback,
     WorkerLost,
@@ -24,6 +25,7 @@ from dask_starburst.fleet.controller import explain
 from dask_starburst.fleet.controller.background import Spawn
 from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.plan.loop.state import Instance, Observed, Worker, WorkerState
+from dask_starburst.plan.loop.transitions import refused_late
 from dask_starburst.plan.loop.worker import fell_back
 
 S = WorkerState
@@ -71,6 +73,8 @@ class Narrator:
         if fell_back(old, new, self.roster.limits):
             before = str(old.placement)
             self.emit(WorkerFallback(name=new.name, placement=str(new.placement), before=before, reason=new.reason))
+        if refused_late(old, new) and new.reason != old.reason:  # the same answer to each attempt is emitted once
+            self.emit(TaskRefused(name=new.name, reason=new.reason, passing=True))
         if (new.state, new.attempt) == (old.state, old.attempt):
             return
         if new.attempt > old.attempt or new.state is S.FAILED:

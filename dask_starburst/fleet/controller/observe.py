@@ -128,7 +128,7 @@ class Observer:
         if sweep:
             requested |= differing(known, await ecs.running(pool.aws, pool.name, pool.session))
         answered = await ecs.tasks(pool.aws, pool.name, requested)
-        placed = {w.task: w.since for w in workers if w.task}
+        placed = {w.task: w.accepted or w.since for w in workers if w.task}
         tasks = join_tasks(known.tasks, requested, answered, placed, now)
         self._described = {arn: at for arn, at in self._described.items() if arn in tasks} | dict.fromkeys(
             requested, now

@@ -26,17 +26,8 @@ from dask_starburst.plan.loop.state import (
     Worker,
     WorkerState,
 )
-from dask_starburst.plan.loop.worker import (
-    delayed,
-    given_up,
-    placed,
-    refused,
-    reset,
-    rested,
-    retried,
-    track,
-    unanswered,
-)
+from dask_starburst.plan.loop.transitions import accepted, delayed, refused, refused_late, unanswered
+from dask_starburst.plan.loop.worker import given_up, reset, rested, retried, track
 
 S = WorkerState
 
@@ -258,6 +249,8 @@ class Roster:
         for name, old in tuple(self._workers.items()):
             new = track(old, self._observed, now, self.limits)
             self._put(new)
+            if refused_late(old, new):
+                self.refuse_instances([i.id for i in self._observed.instances.values() if i.arn == old.instance], now)
             if new.state is S.STOPPED and not new.requested:
                 self._launches = max(self._launches, new.launch + 1)
                 self._reasons.pop(name, None)
@@ -284,7 +277,7 @@ class Roster:
         self._observed = replace(self._observed, tasks={**self._observed.tasks, **{t.arn: t for t in tasks}})
         for task in tasks:
             if (worker := self.waiting(task.worker, task.launch)) is not None:
-                self._put(placed(worker, task, now))
+                self._put(accepted(worker, task, now))
                 self._remember(self._workers[worker.name])
 
     def waiting(self, name: Name, launch: int) -> Worker | None:

@@ -33,7 +33,7 @@ from dask_starburst.plan.loop.state import (
     Worker,
     WorkerState,
 )
-from dask_starburst.plan.loop.worker import name_taken
+from dask_starburst.plan.loop.worker import name_taken, overdue
 
 S = WorkerState
 
@@ -66,13 +66,17 @@ def step(workers: Iterable[Worker], observed: Observed, now: float, limits: Limi
         if worker.placement in mine:
             mine[worker.placement].append(worker)
     free = _free(workers, seen, in_flight_runs, now, limits)
+    starting = seen.unplaced | in_flight_runs.keys()
+    room = limits.unplaced - len(starting)
     for group in seen.groups.values():  # comprehensions without calls: there may be ten thousand workers
         here = group.placement
         present = [i for i in seen.instances.values() if i.placement == here and not i.terminating]
         waiting = [w for w in mine[here] if w.state is S.CAPACITY and w.requested]
-        waiting = [w for w in waiting if (w.name, w.launch) not in in_flight_runs] if in_flight_runs else waiting
+        waiting = [w for w in waiting if (w.name, w.launch) not in starting] if starting else waiting
         actions += _choose_types(group, mine[here], seen)
-        actions += _scale(group, mine[here], waiting, present, free, now, limits)
+        scaled = _scale(group, mine[here], waiting, present, free, room, now, limits)
+        room -= sum(isinstance(a, RunTask) for a in scaled)
+        actions += scaled
     if not observed.in_flight:
         return tuple(actions)  # saves hashing ten thousand actions
     return tuple(a for a in actions if not _fresh(a, observed, now, limits))
@@ -122,9 +126,10 @@ def _expect_gone(instances: dict[str, Instance], groups: dict[Placement, Scaling
 def _stop_tasks(workers: tuple[Worker, ...], observed: Observed, now: float, limits: Limits) -> list[Action]:
     """Stop tasks without a live worker: drained workers that do not exit, failed attempts, duplicates."""
     kept = {w.task for w in workers if w.state in KEEPS_TASK or _ends_by_itself(w, now, limits)}
-    # A task whose RunTask response is outstanding belongs to the worker that waits for it.
-    coming = {(w.name, w.launch) for w in workers if w.state is S.CAPACITY and w.requested}
-    reasons = {w.task: w.reason or "no longer requested" for w in workers if w.task}
+    # A task that is not placed yet, or whose RunTask response is outstanding, belongs to the worker that waits for it.
+    late = {w.task: f"not placed by ECS within {limits.placing:g} s" for w in workers if overdue(w, now, limits)}
+    coming = {(w.name, w.launch) for w in workers if w.state is S.CAPACITY and w.requested and w.task not in late}
+    reasons = {w.task: w.reason or "no longer requested" for w in workers if w.task} | late
     return [
         StopTask(task.arn, reasons.get(task.arn, "no longer requested"))
         for task in observed.tasks.values()
@@ -154,10 +159,14 @@ def _scale(
     waiting: list[Worker],
     present: list[Instance],
     empty: frozenset[str],
+    room: int,
     now: float,
     limits: Limits,
 ) -> list[Action]:
-    """Scale one group: place waiting workers, request missing capacity, terminate unused instances."""
+    """Scale one group: place waiting workers, request missing capacity, terminate unused instances.
+
+    `room`: the number of tasks that may still be started. The others wait for a later step, on the same instances.
+    """
     # A worker in backoff needs an instance again soon: keep one for it.
     pausing = sum(w.state is S.REQUESTED and w.requested and not w.over_budget for w in mine)
     waited = any(now - w.since > limits.repeat for w in waiting)
@@ -167,7 +176,7 @@ def _scale(
     free = [i for i in idle if i.id not in unusable]
     # A new worker is placed on a spare immediately; then the spare is replaced.
     required = len(waiting) + limits.spare.get(group.placement, 0)
-    runs = _place(waiting, free)
+    runs = _place(waiting, free)[: max(0, min(limits.starts, room))]
     if unusable:
         # Each termination lowers the desired capacity, so request new capacity in a later step.
         return [*(Terminate(i, group.placement, why) for i, why in sorted(unusable.items())), *runs]

@@ -24,7 +24,7 @@ def order(name: Name) -> tuple[bool, int, str]:
 
 
 class WorkerState(Enum):
-    """The state of a requested process; `worker.TRANSITIONS` is the transition table."""
+    """The state of a requested process; `transitions.TRANSITIONS` is the transition table."""
 
     REQUESTED = "requested"
     CAPACITY = "capacity"
@@ -66,7 +66,10 @@ class Worker:
     not_before : float
         The earliest time of the next attempt (backoff).
     task, instance : str, optional
-        ARNs of its task and of its container instance, once placed.
+        ARNs of its task and of its container instance, once ECS has accepted the task. Until ECS has placed it, the
+        worker stays in CAPACITY, and the instance is the one that the task is for.
+    accepted : float, optional
+        Time since which ECS has its task without having placed it.
     absent_since : float, optional
         Time since which the scheduler does not know a worker that was ready, or has closed it.
     reason : str
@@ -98,6 +101,7 @@ class Worker:
     not_before: float = 0.0
     task: str | None = None
     instance: str | None = None
+    accepted: float | None = None
     absent_since: float | None = None
     reason: str = ""
     refusal: str = ""
@@ -113,6 +117,11 @@ class Worker:
     def is_scheduler(self) -> bool:
         """Whether it is the scheduler."""
         return self.placement.is_head
+
+    @property
+    def awaits_place(self) -> bool:
+        """Whether ECS has accepted its task and not placed it yet, as far as is known."""
+        return self.state is WorkerState.CAPACITY and self.task is not None
 
     @property
     def label(self) -> str:
@@ -155,9 +164,11 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One ECS task of the pool.
+    """One ECS task of the pool: worker and launch are in its overrides, so they are known before its place is.
 
-    `passing`: whether it ended by a passing fault of AWS. `aws_failed`: whether AWS ended it, rather than its process.
+    `placed`: whether ECS has placed it. AWS may do so seconds after RunTask has returned it (real-aws R1); until then
+    `instance` is the only one on which it may be placed, and it is reserved for it. `passing`: whether it ended by a
+    passing fault of AWS. `aws_failed`: whether AWS ended it, rather than its process.
     """
 
     arn: str
@@ -169,6 +180,7 @@ class Task:
     exit_code: int | None = None
     passing: bool = False
     aws_failed: bool = False
+    placed: bool = True
 
     @property
     def stopped(self) -> bool:
@@ -185,6 +197,9 @@ class Limits:
     that AWS refuses because of a quota or an invalid request. `rest`: seconds before a failed worker is
     retried if AWS failed it; doubles each time, up to `longest_rest`, if a retry costs money. `spare`: number of
     empty instances that a placement keeps ready beyond those for its workers. `capped`: whether a cost cap is set.
+    `placing`: how long ECS may take to place a task that it has accepted. `starts`: the most tasks that one decision
+    starts in a placement. `unplaced`: the most tasks that wait for ECS to place them; ECS allows 500 a cluster ("Tasks
+    in the PROVISIONING state per cluster", L-B7718569, not adjustable).
     """
 
     capacity: float = 120.0
@@ -203,6 +218,9 @@ class Limits:
     placements: Mapping[str, tuple[Placement, ...]] = field(default_factory=dict)
     spare: Mapping[Placement, int] = field(default_factory=dict)
     capped: bool = False
+    placing: float = 60.0
+    starts: int = 100
+    unplaced: int = 400
 
     def of_group(self, placement: Placement) -> tuple[Placement, ...]:
         """Return the placements of the same group, the preferred one first."""
@@ -304,8 +322,18 @@ class Observed:
         return found
 
     @cached_property
+    def unplaced(self) -> frozenset[tuple[Name, int]]:
+        """Worker and launch of the live tasks that ECS has not placed yet."""
+        return frozenset(key for key, task in self.live.items() if not task.placed)
+
+    @cached_property
+    def standing(self) -> frozenset[str | None]:
+        """Container instances that are not terminating."""
+        return frozenset(i.arn for i in self.instances.values() if not i.terminating)
+
+    @cached_property
     def occupied(self) -> frozenset[str | None]:
-        """Container instances with a live task."""
+        """Container instances with a live task, or with one that ECS is about to place there."""
         return frozenset(t.instance for t in self.tasks.values() if not t.stopped)
 
     @cached_property

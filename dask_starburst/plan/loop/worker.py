@@ -1,4 +1,4 @@
-"""The state machine of one worker: the transition table, and the rules that choose a transition."""
+"""The state machine of one worker: the rules that choose a transition."""
 
 from __future__ import annotations
 
@@ -6,103 +6,12 @@ from dataclasses import replace
 
 from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.state import Limits, Observed, Task, Worker, WorkerState
+from dask_starburst.plan.loop.transitions import accepted, move, placed, refused
 
 S = WorkerState
 
-#: States with a deadline that depends on AWS: their clock stops while AWS cannot be polled.
-_TIMED = frozenset({S.CAPACITY, S.PLACED, S.STARTED, S.READY, S.RETIRING, S.DRAINED})
 #: Maximum number of doublings of the backoff after passing faults: 2 s, 4 s, … 128 s.
 _MAX_BACKOFF_DOUBLINGS = 6
-
-#: All transitions. None leads back from RETIRING. A READY worker can be LOST; one that has not been READY can FAIL.
-TRANSITIONS: dict[WorkerState, frozenset[WorkerState]] = {
-    S.REQUESTED: frozenset(
-        {
-            S.CAPACITY,  # an instance is requested for it
-            S.STOPPED,  # cancelled before an instance was requested
-        }
-    ),
-    S.CAPACITY: frozenset(
-        {
-            S.PLACED,  # ECS accepted the task
-            S.REQUESTED,  # no capacity in its placement, so the next one is tried; or it is over budget
-            S.STOPPED,  # cancelled; the instance is released
-            S.FAILED,  # no instance within the deadline, or ECS refused the task
-        }
-    ),
-    S.PLACED: frozenset(
-        {
-            S.STARTED,  # the container is running
-            S.READY,  # it joined the scheduler before ECS reported it as running
-            S.DRAINED,  # cancelled; it has no data yet, so it is only stopped
-            S.FAILED,  # the task ended, or the deadline passed
-        }
-    ),
-    S.STARTED: frozenset(
-        {
-            S.READY,  # it registered with the scheduler
-            S.DRAINED,  # cancelled; it has no data yet
-            S.FAILED,  # the process ended, or never registered in time
-        }
-    ),
-    S.READY: frozenset(
-        {
-            S.RETIRING,  # cancelled, or over budget: its data is moved
-            S.LOST,  # its process, task or instance is gone
-        }
-    ),
-    S.RETIRING: frozenset(
-        {
-            S.DRAINED,  # the scheduler has closed it, or the deadline passed
-            S.STOPPED,  # its process ended
-        }
-    ),
-    S.DRAINED: frozenset({S.STOPPED}),  # ECS reports the task as stopped
-    S.STOPPED: frozenset({S.REQUESTED}),  # requested again under the same name
-    S.LOST: frozenset({S.REQUESTED, S.STOPPED}),  # replaced, or cancelled
-    S.FAILED: frozenset({S.REQUESTED, S.STOPPED}),  # another attempt, or cancelled
-}
-
-
-def move(worker: Worker, state: WorkerState, now: float, reason: str = "") -> Worker:
-    """Return the worker in `state`; the clock restarts, the reason is kept."""
-    if state not in TRANSITIONS[worker.state]:
-        raise ValueError(f"{worker.name}: {worker.state.name} -> {state.name} is not a valid transition")
-    return replace(worker, state=state, since=now, reason=reason or worker.reason)
-
-
-def placed(worker: Worker, task: Task, now: float) -> Worker:
-    """Return the worker after ECS accepted its task; the reason of earlier failures is cleared."""
-    moved = move(worker, S.PLACED, now)
-    return replace(moved, task=task.arn, instance=task.instance, absent_since=None, reason="")
-
-
-def refused(worker: Worker, reason: str, *, passing: bool) -> Worker:
-    """Return the worker after ECS refused its task.
-
-    `passing`: the same request may succeed soon, but only with another client token, because
-    ECS answers a repeated token with its first response.
-    """
-    if passing:
-        return replace(worker, launch=worker.launch + 1, reason=reason)
-    return replace(worker, refusal=reason)
-
-
-def unanswered(worker: Worker, now: float) -> Worker:
-    """Return the worker after a request for its instance or task got no response: its deadline restarts.
-
-    The client token stays. If AWS has processed the request, it answers the repeated one with the task that
-    it has started.
-    """
-    return replace(worker, since=now) if worker.state is S.CAPACITY else worker
-
-
-def delayed(worker: Worker, seconds: float) -> Worker:
-    """Return the worker after AWS could not be polled for `seconds`: that time does not count."""
-    if worker.state not in _TIMED:
-        return worker
-    absent = None if worker.absent_since is None else worker.absent_since + seconds
-    return replace(worker, since=worker.since + seconds, absent_since=absent)
 
 
 def rest_of(worker: Worker, limits: Limits) -> float:
@@ -210,8 +119,12 @@ def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) ->
     if not worker.requested:
         return move(worker, S.STOPPED, now)
     found = _unadopted(worker, observed)
+    if found is not None and not found.placed:
+        return _unplaced(worker, found, observed, now)
     if found is not None:
         return placed(worker, found, now)
+    if worker.task is not None:
+        return _not_placed(worker, observed, now)
     if worker.refusal:
         return replace(move(worker, S.FAILED, now, worker.refusal), refusal="", aws_failed=True)
     if worker.over_budget:
@@ -233,8 +146,30 @@ def _capacity(worker: Worker, observed: Observed, now: float, limits: Limits) ->
     return replace(move(worker, S.FAILED, now, reason), unserved=refusal is not None, aws_failed=True)
 
 
+def _unplaced(worker: Worker, task: Task, observed: Observed, now: float) -> Worker:
+    """Wait for ECS to place the task; `step` stops one that takes longer than `Limits.placing`."""
+    if task.instance not in observed.standing:
+        return refused(worker, "its instance was terminated before ECS placed its task", passing=True)
+    return worker if worker.task == task.arn else accepted(worker, task, now)
+
+
+def _not_placed(worker: Worker, observed: Observed, now: float) -> Worker:
+    """Return the worker after its task ended: it was placed and ran between two polls, or ECS could not place it."""
+    task = observed.tasks.get(worker.task or "")
+    if task is None:
+        return refused(worker, "ECS does not know its task any more", passing=True)
+    if task.placed:
+        return placed(worker, task, now)
+    return refused(worker, f"ECS refused its task: {task.reason}", passing=task.passing)
+
+
+def overdue(worker: Worker, now: float, limits: Limits) -> bool:
+    """Whether ECS has taken too long to place the task of a worker."""
+    return worker.awaits_place and worker.accepted is not None and now - worker.accepted > limits.placing
+
+
 def _unadopted(worker: Worker, observed: Observed) -> Task | None:
-    """Return a live task of this worker whose RunTask response was lost."""
+    """Return a live task of this worker that is not known to be placed, or whose RunTask response was lost."""
     return observed.live.get((worker.name, worker.launch))
 
 
@@ -334,6 +269,7 @@ def reset(worker: Worker, now: float, attempt: int) -> Worker:
         launch=worker.launch + 1,
         task=None,
         instance=None,
+        accepted=None,
         absent_since=None,
         not_before=now,
         unserved=False,

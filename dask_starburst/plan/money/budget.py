@@ -228,6 +228,8 @@ def _free(workers: Collection[Worker], observed: Observed, now: float, limits: L
 
 def _awaits_instance(worker: Worker) -> bool:
     """Whether a worker has no instance but may have one: it is within budget already, or is the scheduler."""
+    if worker.awaits_place:
+        return False
     return worker.state is S.CAPACITY or (worker.is_scheduler and worker.state is S.REQUESTED)
 
 

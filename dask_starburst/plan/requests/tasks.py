@@ -250,10 +250,17 @@ def places_of(text: str) -> list[Place]:
 
 
 def place_of(overrides: Mapping[str, Any], container_instance: str | None) -> Place | None:
-    """Return the worker of a task, from the overrides of DescribeTasks; None if it is not a worker of a pool."""
+    """Return the worker of a task, from the overrides of DescribeTasks.
+
+    None if it is not a worker of a pool, or one of a batch that ECS has not placed yet. A task that was started alone
+    is known without its instance.
+    """
     own = (container_instance or "").rpartition("/")[2]
     for container in overrides.get("containerOverrides", []):
         for variable in container.get("environment", []):
             if variable["name"] == WORKERS_VARIABLE:
-                return next((p for p in places_of(variable["value"]) if p.container_instance == own), None)
+                places = places_of(variable["value"])
+                if len(places) == 1:
+                    return places[0]
+                return next((p for p in places if p.container_instance == own), None)
     return None

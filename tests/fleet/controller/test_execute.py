@@ -42,6 +42,7 @@ from dask_starburst.plan.loop.state import (
 )
 from dask_starburst.plan.requests.pool import PoolNames
 from dask_starburst.plan.requests.sizing import worker_group
+from dask_starburst.plan.requests.tasks import Launch, Place, run_request
 from tests.support.placements import HEAD, SPOT
 
 S = WorkerState
@@ -57,6 +58,7 @@ class Scripted:
     def __init__(self, answer: Any) -> None:
         self._answer = answer
         self.renewed = 0
+        self.calls: list[str] = []
 
     def now(self) -> float:
         return NOW
@@ -65,6 +67,7 @@ class Scripted:
         self.renewed += 1
 
     async def call(self, service: str, operation: str, **_: Any) -> Any:
+        self.calls.append(operation)
         if isinstance(self._answer, StarburstError):
             raise self._answer
         return self._answer
@@ -131,6 +134,42 @@ def failing(reason: str) -> dict[str, Any]:
     return {"tasks": [], "failures": [{"arn": "arn:aws:ecs:x/i-0", "reason": reason}]}
 
 
+def answered(*places: Place, instance: str | None = None) -> dict[str, Any]:
+    """Return RunTask's answer of one task for these places."""
+    request = run_request(Launch("pool", "session", SPOT, "worker", "d:1", places, 1024, 2048, {}, {}))
+    task = {"taskArn": "arn:aws:ecs:x:1:task/pool/t", "lastStatus": "PROVISIONING", "containers": []}
+    where = {"containerInstanceArn": instance} if instance else {}
+    return {"tasks": [{**task, **where, "overrides": request["overrides"]}], "failures": []}
+
+
+HERE, THERE = Place("i-0", "i-0", 0, 3, GIB), Place("i-1", "i-1", 1, 0, GIB)
+
+
+def test_a_task_without_an_instance_waits_for_its_place_and_is_started_alone_from_then_on():
+    worker, setting = after(RUN, answered(HERE))
+    assert (worker.state, worker.awaits_place, worker.launch) == (S.CAPACITY, True, 3)
+    assert RUN not in setting.roster.observed.in_flight
+    assert setting.roster.observed.occupied == {worker.instance}
+    assert setting.roster.launched == (worker,)
+    assert setting.executor.launcher.together is False
+
+
+def test_tasks_that_are_placed_within_the_call_are_started_together_from_then_on():
+    worker, setting = after(RUN, answered(HERE, instance="arn:aws:ecs:x/i-0"))
+    assert worker.state is S.PLACED
+    assert setting.executor.launcher.together is True
+    runs = [RUN._replace(worker=n) for n in range(12)]
+    assert [len(batch) for batch in setting.executor.launcher.batches(runs, setting.roster.observed)] == [10, 2]
+
+
+def test_a_batch_that_is_not_placed_within_the_call_is_started_again_one_by_one():
+    worker, setting = after(RUN, answered(HERE, THERE))
+    assert (worker.state, worker.launch, worker.refusal, worker.task) == (S.CAPACITY, 4, "", None)
+    runs = [RUN._replace(worker=n) for n in range(3)]
+    assert [len(batch) for batch in setting.executor.launcher.batches(runs, setting.roster.observed)] == [1, 1, 1]
+    assert setting.aws.calls == ["RunTask", "StopTask"]
+
+
 OUTAGES = [
     Throttled("AWS throttles ecs:RunTask", code="ThrottlingException"),
     AWSUnavailable("ecs:RunTask failed", code="ServerException"),
@@ -172,6 +211,7 @@ PASSING = [
     _run_task("ECS was unable to assume the role 'arn:r'.", "ClientException"),
     _run_task("TaskDefinition not found.", "ClientException"),
     _run_task("busy", "UpdateInProgressException"),
+    _run_task("Tasks provisioning capacity limit exceeded.", "ClientException"),
 ]
 
 

@@ -12,17 +12,8 @@ from benchmarks.harness.simulator.aws import SimulatedAWS
 from benchmarks.harness.simulator.loop import SimulatedController
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.state import Limits, Observed, ScalingGroup, Task, Worker, WorkerState
-from dask_starburst.plan.loop.worker import (
-    by_itself,
-    delayed,
-    given_up,
-    refused,
-    rest_of,
-    rested,
-    retried,
-    track,
-    unanswered,
-)
+from dask_starburst.plan.loop.transitions import delayed, refused, unanswered
+from dask_starburst.plan.loop.worker import by_itself, given_up, rest_of, rested, retried, track
 from tests.plan.loop.test_reconcile import check
 from tests.support.placements import HEAD, SPOT
 

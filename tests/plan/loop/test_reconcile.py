@@ -79,6 +79,7 @@ def check(
         elif isinstance(action, StopTask):
             assert action.task not in {w.task for w in workers if w.state in WITH_TASK}
     check_placement(actions, workers, observed, occupied, in_flight_runs(under_way))
+    check_number_of_starts(actions, observed, under_way, patience)
 
 
 def disconnected(instance: Instance, now: float) -> bool:
@@ -155,6 +156,7 @@ def check_placement(
 ) -> None:
     runs = [a for a in actions if isinstance(a, RunTask)]
     waiting = {(w.name, w.placement, w.launch) for w in workers if w.state is S.CAPACITY and w.requested}
+    assert not {(a.worker, a.launch) for a in runs} & observed.unplaced
     assert {(a.worker, a.placement, a.launch) for a in runs} <= waiting
     assert len({a.instance for a in runs}) == len({a.worker for a in runs}) == len(runs)
     assert not {a.instance for a in runs} & {a.instance for a in actions if isinstance(a, Terminate)}
@@ -165,6 +167,16 @@ def check_placement(
         assert not place.terminating
         assert place.arn not in occupied
         assert place.id not in under_way
+
+
+def check_number_of_starts(
+    actions: tuple[Action, ...], observed: Observed, under_way: set[Action], patience: Limits
+) -> None:
+    """Check that ECS gets no more tasks at a time than it accepts."""
+    runs = [a for a in actions if isinstance(a, RunTask)]
+    flying = {(a.worker, a.launch) for a in under_way if isinstance(a, RunTask)}
+    assert not runs or len(runs) + len(flying | observed.unplaced) <= patience.unplaced
+    assert all(sum(a.placement == place for a in runs) <= patience.starts for place in PLACEMENTS)
 
 
 def tracked(situation: Situation, patience: Limits) -> tuple[Worker, ...]:
@@ -259,16 +271,22 @@ def live(fleet: SimulatedController, changes: dict[float, tuple[Placement, set[s
         fleet.tick()
 
 
+#: How ECS places tasks: within RunTask, or seconds after it (real-aws R1).
+placing = st.sampled_from([None, (0.0, 0.0), (4.0, 4.0), (0.0, 15.0)])
+
+
 @settings(max_examples=150)
-@given(situations(), limits, requests, st.integers(0, 2**32 - 1), st.sampled_from([0.0, 60.0, 300.0]))
+@given(situations(), limits, requests, st.integers(0, 2**32 - 1), st.sampled_from([0.0, 60.0, 300.0]), placing)
 def test_the_fleet_converges_from_any_state_after_any_losses(
     situation: Situation,
     patience: Limits,
     changes: dict[float, tuple[Placement, set[str]]],
     seed: int,
     noise: float,
+    placing: tuple[float, float] | None,
 ):
     aws = SimulatedAWS.like(situation.observed, NOW, Random(seed), NOW + noise)
+    aws.placing = placing
     fleet = SimulatedController(aws, patience, check, workers=situation.workers, observed=situation.observed)
     live(fleet, changes, noise)
     converge(fleet)
@@ -280,9 +298,12 @@ def empty_fleet(seed: int = 0, **patience: object) -> SimulatedController:
 
 
 @settings(max_examples=60)
-@given(st.lists(st.integers(0, 8), min_size=1, max_size=5), st.integers(0, 2**32 - 1), st.integers(1, 30))
-def test_instances_never_exceed_the_requested_workers(sizes: list[int], seed: int, ticks: int):
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=5), st.integers(0, 2**32 - 1), st.integers(1, 30), placing)
+def test_instances_never_exceed_the_requested_workers(
+    sizes: list[int], seed: int, ticks: int, placing: tuple[float, float] | None
+):
     fleet = empty_fleet(seed)
+    fleet.aws.placing, fleet.aws.misplaced = placing, 0.3
     most = 0
     for size in sizes:
         most = max(most, size)
@@ -295,9 +316,12 @@ def test_instances_never_exceed_the_requested_workers(sizes: list[int], seed: in
 
 
 @settings(max_examples=30)
-@given(st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_without_losses_each_worker_needs_one_instance_and_one_task(size: int, seed: int):
+@given(st.integers(1, 12), st.integers(0, 2**32 - 1), placing)
+def test_without_losses_each_worker_needs_one_instance_and_one_task(
+    size: int, seed: int, placing: tuple[float, float] | None
+):
     fleet = empty_fleet(seed)
+    fleet.aws.placing = placing
     fleet.request(map(str, range(size)), SPOT)
     converge(fleet)
     assert (fleet.aws.launched, fleet.aws.started) == (size, size)

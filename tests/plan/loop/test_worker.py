@@ -11,7 +11,8 @@ import pytest
 from dask_starburst.plan.groups import Placement
 from dask_starburst.plan.loop.offerings import Kind, Refusal
 from dask_starburst.plan.loop.state import Instance, Limits, Observed, ScalingGroup, Task, Worker, WorkerState
-from dask_starburst.plan.loop.worker import TRANSITIONS, fell_back, move, placed, refused, track
+from dask_starburst.plan.loop.transitions import TRANSITIONS, move, placed, refused
+from dask_starburst.plan.loop.worker import fell_back, track
 from tests.support.placements import HEAD, ON_DEMAND, SPOT, WITH_FALLBACK
 
 S = WorkerState

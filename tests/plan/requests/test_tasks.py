@@ -76,4 +76,9 @@ def test_a_container_and_a_described_task_yield_the_same_worker():
     for own in places_of(environment_of[WORKERS_VARIABLE]):
         assert place_of(overrides, ARN + own.container_instance) == own
     assert place_of(overrides, ARN + "elsewhere") is None
+    assert place_of(overrides, None) is None
     assert place_of({"containerOverrides": [{"name": "stranger"}]}, ARN) is None
+
+
+def test_a_task_that_was_started_alone_is_known_before_it_is_placed():
+    assert place_of(run_request(launch([place(1)]))["overrides"], None) == place(1)
