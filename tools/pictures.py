@@ -17,6 +17,7 @@ from rich.console import Console, RenderableType
 from rich.terminal_theme import MONOKAI
 
 from dask_starburst.catalog.markets import Market
+from dask_starburst.catalog.quotas import quota_of
 from dask_starburst.cli.advise import as_renderable, candidates
 from dask_starburst.cluster.quote import offline
 from dask_starburst.cost.price_book import PriceBook
@@ -24,6 +25,7 @@ from dask_starburst.fleet.blueprint import blueprint
 from dask_starburst.plan.money import advice
 from dask_starburst.plan.money.idle import Kept, idle_bill
 from dask_starburst.plan.requests.garbage import Claim, GroupFound, PoolFound
+from dask_starburst.plan.requests.quotas import Standing
 from dask_starburst.settings import Settings
 from dask_starburst.views import quote, status
 
@@ -68,7 +70,12 @@ def in_account() -> RenderableType:
     )
     pool = PoolFound("starburst-1c9e01f4-0", groups, Claim("session", "ada", "", 0.0), 0.0)
     kept = Kept(image_bytes=412_000_000, images=2, log_bytes=38_000_000)
-    return status.as_renderable(status.Status("us-east-1", (pool,), idle_bill(kept)))
+    used = {Market.ON_DEMAND: 1, Market.SPOT: 16}
+    quotas = tuple(Standing(quota, 64, vcpus) for market, vcpus in used.items() if (quota := quota_of(head[0], market)))
+    found = status.Status(
+        "us-east-1", (pool,), idle_bill(kept), (), "123456789012", quotas, status.Spent(12.34, clusters=9)
+    )
+    return status.as_renderable(found)
 
 
 def ranking() -> RenderableType:

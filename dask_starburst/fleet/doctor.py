@@ -22,7 +22,7 @@ from dask_starburst.plan.images.lifetime import stored_bytes
 from dask_starburst.plan.requests import policies
 from dask_starburst.plan.requests.garbage import SECRETS, find_garbage, usd_per_hour
 from dask_starburst.plan.requests.placement import Zone
-from dask_starburst.plan.requests.quotas import Standing, number, usage
+from dask_starburst.plan.requests.quotas import number
 from dask_starburst.plan.requests.routes import lacking_endpoints, way_out
 from dask_starburst.settings import Settings
 
@@ -147,9 +147,7 @@ async def _quotas(patient: _Patient) -> list[Finding]:
         return [Finding("quotas", "warning", f"not checked: {quotas.unknown}")]
     if warnings:
         return [Finding("quotas", "warning", " ".join(each.message for each in warnings))]
-    used = usage(quotas.running)
-    applicable = dict.fromkeys(quota for request in patient.plan.requests() for quota in request.quotas)
-    standings = (Standing(quota, quotas.limits[quota.code], used.get(quota.code, 0)) for quota in applicable)
+    standings = preflight.standings(quotas, patient.plan.requests())
     texts = (f"{one.quota.label}: {one.free:,} of {number(one.limit)} vCPUs free" for one in standings)
     return [Finding("quotas", "ok", "; ".join(texts))]
 

@@ -16,9 +16,11 @@ from dask_starburst.events.stream import Emit
 from dask_starburst.plan.requests.quotas import (
     CapacityRequest,
     Running,
+    Standing,
     Verdict,
     evaluate,
     scheduler_shortfall,
+    usage,
     workers_shortfall,
 )
 
@@ -62,6 +64,14 @@ async def fetch_quotas(aws: AWS, requests: Iterable[CapacityRequest]) -> Quotas:
     except StarburstError as error:
         return Quotas(aws.region, {}, unknown=str(error))
     return Quotas(aws.region, limits, running)
+
+
+def standings(quotas: Quotas, requests: Iterable[CapacityRequest]) -> tuple[Standing, ...]:
+    """Return the limit and use of each quota that the requests count against; empty if they are unknown."""
+    applicable = dict.fromkeys(quota for request in requests for quota in request.quotas)
+    used = usage(quotas.running)
+    known = (quota for quota in applicable if quota.code in quotas.limits)
+    return tuple(Standing(quota, quotas.limits[quota.code], used.get(quota.code, 0)) for quota in known)
 
 
 def check(quotas: Quotas, requests: Iterable[CapacityRequest], pool: str, emit: Emit) -> None:
