@@ -173,10 +173,11 @@ class LocalServer:
 
     def _build(self) -> Router:
         backend, hooks, ecr, options = self.backend, self._hooks, self._ecr, self._options
+        hooks.consistency, hooks.timing = backend.consistency, backend.timing  # moto creates the default VPC at once
         registry = Registry(ecr)
         ec2 = Ec2(backend.region, self.network.aliases, backend.consistency)
         lifecycle = InstanceLifecycle(backend, ec2)
-        hooks.lifecycle, hooks.consistency = lifecycle, backend.consistency
+        hooks.lifecycle = lifecycle
         images = Images(options.images, ecr.lacks)
         interfaces = Interfaces(backend.region, self.network.aliases, options.seed)
         tasks = TaskLife(backend, self._containers, self._logs, interfaces, images)
@@ -237,6 +238,7 @@ class _Hooks:
 
     lifecycle: InstanceLifecycle
     consistency: Consistency
+    timing: Timing
 
     def launched(self, instance: object) -> None:
         self.lifecycle.launched(instance)
@@ -245,7 +247,8 @@ class _Hooks:
         self.lifecycle.terminating(instance_id)
 
     def created(self, what: str, name: str) -> None:
-        self.consistency.created(what, name)
+        delay = self.timing.seconds("role") if what == "service-linked-roles" else 0.0
+        self.consistency.created(what, name, delay)
 
     def hides(self, what: str, name: str) -> bool:
         return self.consistency.hides_named(what, name)

@@ -31,6 +31,7 @@ Step = Literal[
     "fargate host",  # task accepted by Fargate -> its host and network interface are ready
     "fargate start",  # host ready -> container runs, image pull included
     "deprovision",  # containers of an awsvpc task ended -> its network interface is deleted
+    "role",  # service-linked role created -> its service can assume it
     "bootstrap",  # instance booted -> Docker installed by its user data
 ]
 Profile = Literal["none", "fast", "realistic"]
@@ -75,6 +76,7 @@ PROFILES: Mapping[Profile, Mapping[Step, Draw]] = {
         "fargate host": _constant(0.1),
         "fargate start": _constant(0.2),
         "deprovision": _constant(0.1),
+        "role": _constant(0.2),
         "bootstrap": _constant(0.2),
     },
     "none": {step: _constant(0.0) for step in get_args(Step)},
@@ -105,6 +107,7 @@ PROFILES: Mapping[Profile, Mapping[Step, Draw]] = {
         "fargate host": _constant(8.0),
         "fargate start": _lognormal(38.0, 0.30),
         "deprovision": _lognormal(8.0, 0.50, 2.0),  # U
+        "role": _lognormal(10.0, 0.40, 2.0),  # P "10 s and more" (terraform-provider-aws#15457); its spread is U
         "bootstrap": _constant(50.0),  # U apt-get update and install of Docker; with the pull about 60 s
     },
 }

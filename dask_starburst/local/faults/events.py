@@ -16,8 +16,18 @@ NOTICE_SECONDS = 120.0
 """Seconds from a Spot notice to the interruption: "Spot Instance interruption notices", EC2 User Guide."""
 
 
-HIDDEN = ("tasks", "container-instances", "group-instances", "launch-templates", "instance-profiles")
-"""Resources that can be hidden."""
+HIDDEN = (
+    "tasks",
+    "container-instances",
+    "groups",
+    "group-instances",
+    "launch-templates",
+    "security-groups",
+    "roles",
+    "service-linked-roles",
+    "instance-profiles",
+)
+"""Resources that can be hidden. A service-linked role that is hidden cannot be assumed."""
 REFUSALS = ("capacity", "addresses", "verification")
 """Reasons of refused launches."""
 _STANDARD = {"spot": "L-34B43A08", "on-demand": "L-1216C47A"}  # quotas of the standard families

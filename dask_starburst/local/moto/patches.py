@@ -1,4 +1,4 @@
-"""All patches of moto, except ECR's.
+"""All patches of moto, except ECR's and those of `visibility`.
 
 Each has a test in ``tests/local/moto/test_contract_moto.py``, or in ``tests/local/faults/test_faults.py`` where only a
 fault shows it. Because of this file moto is pinned to a patch series.
@@ -17,8 +17,6 @@ from moto.ec2.exceptions import (
     EC2ClientError,
     InvalidInstanceIdError,
     InvalidInstanceTypeError,
-    InvalidLaunchTemplateIdNotFound,
-    InvalidLaunchTemplateNameNotFoundError,
 )
 from moto.ec2.models import EC2Backend
 from moto.ec2.models import vpcs as vpc_models
@@ -26,18 +24,18 @@ from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance, InstanceBackend, InstanceState
-from moto.ec2.models.launch_templates import LaunchTemplateBackend
 from moto.ec2.models.security_groups import SecurityGroupBackend
 from moto.ec2.responses import instances as instance_responses
 from moto.iam import models as iam_models
 from moto.iam.exceptions import NotFoundException
 from moto.iam.models import IAMBackend
-from moto.iam.responses import IamResponse
+
+from dask_starburst.local.moto import visibility
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48}
 
 
-class Hooks(Protocol):
+class Hooks(visibility.Hooks, Protocol):
     """Calls from the patches to the backend."""
 
     def launched(self, instance: Any) -> None:
@@ -45,12 +43,6 @@ class Hooks(Protocol):
 
     def terminating(self, instance_id: str) -> None:
         """Handle the termination of an instance."""
-
-    def created(self, what: str, name: str) -> None:
-        """Handle a new launch template or instance profile."""
-
-    def hides(self, what: str, name: str) -> bool:
-        """Return whether it is still hidden."""
 
     def profile_is_usable(self, name: str) -> bool:
         """Return whether EC2 accepts an instance profile."""
@@ -72,7 +64,7 @@ def install(hooks: Hooks, cidr: str) -> None:
     _control_instance_states(hooks)
     _move_the_default_vpc(cidr)
     _refuse_as_aws_does(hooks)
-    _be_eventually_consistent(hooks)
+    visibility.install(hooks)
     _find_by_id_at_once()
     _add_vcpus()
     _load_policies_of_one_partition()
@@ -195,61 +187,6 @@ def _refuse_as_aws_does(hooks: Hooks) -> None:
 
     SecurityGroupBackend.delete_security_group = delete_security_group
     instance_responses.filter_iam_instance_profiles = filter_iam_instance_profiles
-
-
-def _be_eventually_consistent(hooks: Hooks) -> None:
-    """Hide launch templates and instance profiles that a fault has made invisible."""
-    make_template, find_templates = (
-        LaunchTemplateBackend.create_launch_template,
-        LaunchTemplateBackend.describe_launch_templates,
-    )
-    get_template = LaunchTemplateBackend.get_launch_template
-    make_profile, show_profile = iam_models.IAMBackend.create_instance_profile, IamResponse.get_instance_profile
-
-    @functools.wraps(make_template)
-    def create_launch_template(self: Any, *args: Any, **kwargs: Any) -> Any:
-        template = make_template(self, *args, **kwargs)
-        hooks.created("launch-templates", template.id)
-        return template
-
-    @functools.wraps(find_templates)
-    def describe_launch_templates(self: Any, *args: Any, **kwargs: Any) -> Any:
-        found = find_templates(self, *args, **kwargs)
-        shown = [one for one in found if not hooks.hides("launch-templates", one.id)]
-        if len(shown) < len(found) and (kwargs.get("template_names") or kwargs.get("template_ids")):
-            raise InvalidLaunchTemplateNameNotFoundError
-        return shown
-
-    @functools.wraps(get_template)
-    def get_launch_template(self: Any, template_id: str) -> Any:
-        if hooks.hides("launch-templates", template_id):
-            raise InvalidLaunchTemplateIdNotFound(template_id)
-        return get_template(self, template_id)
-
-    @functools.wraps(make_profile)
-    def create_instance_profile(self: Any, *args: Any, **kwargs: Any) -> Any:
-        profile = make_profile(self, *args, **kwargs)
-        hooks.created("instance-profiles", profile.name)
-        return profile
-
-    @functools.wraps(show_profile)
-    def get_instance_profile(self: Any) -> Any:
-        name = self._get_param("InstanceProfileName")
-        if hooks.hides("instance-profiles", name):
-            raise NotFoundException(f"Instance Profile {name} cannot be found.")
-        return show_profile(self)
-
-    def list_instance_profiles(self: Any) -> Any:
-        profiles = self.backend.get_instance_profiles()
-        shown = [one for one in profiles if not hooks.hides("instance-profiles", one.name)]
-        return core_responses.ActionResult({"InstanceProfiles": shown})
-
-    LaunchTemplateBackend.create_launch_template = create_launch_template
-    LaunchTemplateBackend.describe_launch_templates = describe_launch_templates
-    LaunchTemplateBackend.get_launch_template = get_launch_template
-    iam_models.IAMBackend.create_instance_profile = create_instance_profile
-    IamResponse.get_instance_profile = get_instance_profile
-    IamResponse.list_instance_profiles = list_instance_profiles
 
 
 def _find_by_id_at_once() -> None:

@@ -219,7 +219,8 @@ class GroupOperations:
     def find(self, name: str) -> Group:
         """Find a group that is not being deleted."""
         group = self._backend.groups.get(name)
-        if group is None or group.deleting:
+        hidden = group is not None and self._backend.consistency.hides("groups", group.created_at)
+        if group is None or group.deleting or hidden:
             raise invalid(f"AutoScalingGroup name not found - AutoScalingGroup '{name}' not found")
         return group
 

@@ -31,7 +31,9 @@ class GroupViews:
         chosen = [
             name
             for name in names
-            if (not requested or name in requested) and _matches(self._backend.groups[name], filters)
+            if (not requested or name in requested)
+            and _matches(self._backend.groups[name], filters)
+            and not self._backend.consistency.hides("groups", self._backend.groups[name].created_at)
         ]
         chosen, token = page(chosen, request.get("NextToken"), _size(request, 50, 100), _BAD_TOKEN)
         whole = request.get("IncludeInstances", True)

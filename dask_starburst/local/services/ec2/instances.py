@@ -95,7 +95,8 @@ class Ec2:
         if not self._moto.describe_images(filters={"image-id": [image]}):
             raise ServiceError("InvalidAMIID.NotFound", f"The image id '[{image}]' does not exist")
         for group_id in _security_groups(data):
-            if self._moto.get_security_group_from_id(group_id) is None:
+            hidden = self._consistency.hides_named("security-groups", group_id)
+            if hidden or self._moto.get_security_group_from_id(group_id) is None:
                 message = f"The security group '{group_id}' does not exist"
                 raise ServiceError("InvalidGroup.NotFound", message)
         self._check_profile(data.get("IamInstanceProfile") or {})

@@ -8,6 +8,7 @@ from dask_starburst.local.backend.backend import Backend, tag_dict, tag_list
 from dask_starburst.local.backend.state import Cluster
 from dask_starburst.local.http.protocols import Reply, Request, ServiceError
 from dask_starburst.local.services.ecs.common import (
+    assume_own_role,
     client_error,
     find_cluster,
     invalid,
@@ -56,6 +57,7 @@ class ClusterOperations:
                     "Arguments on this idempotent request are inconsistent with arguments used in previous request(s)."
                 )
             return {"cluster": self.describe(existing)}
+        assume_own_role(self._backend)
         providers = request.get("capacityProviders", [])
         cluster = Cluster(
             name=name,
@@ -172,6 +174,7 @@ class ProviderAssociations:
     def put_cluster_capacity_providers(self, request: Request) -> Reply:
         """Replace the list of a cluster's capacity providers."""
         cluster = find_cluster(self._backend, request["cluster"])
+        assume_own_role(self._backend)
         providers = [short(name) for name in request["capacityProviders"]]
         strategy = request["defaultCapacityProviderStrategy"]
         for name in providers:

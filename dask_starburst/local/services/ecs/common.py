@@ -34,6 +34,14 @@ def find_cluster(backend: Backend, name: str | None) -> Cluster:
     return cluster
 
 
+def assume_own_role(backend: Backend) -> None:
+    """Refuse a call for which ECS needs its service-linked role, as long as the role is too new to be assumed."""
+    if backend.consistency.hides_named("service-linked-roles", "ecs.amazonaws.com"):
+        raise invalid(
+            "Unable to assume the service linked role. Please verify that the ECS service linked role exists."
+        )
+
+
 def find_instance(cluster: Cluster, name: str) -> ContainerInstance | None:
     """Find a container instance of a cluster by id or ARN."""
     if name in cluster.instances:
