@@ -14,6 +14,7 @@ from tests.support.cluster_asserts import pools, read_until, script_process
 CLAIMS = """
 import asyncio, sys, uuid
 from dask_starburst.aws import ssm
+from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.session import AWS
 from dask_starburst.fleet.pool.reuse import claim_best
 from dask_starburst.local import LocalAWS
@@ -26,7 +27,7 @@ account = LocalAWS.connect({url!r}).session()
 print("SAYS READY", flush=True)
 for line in sys.stdin:
     aws = AWS(session=account)  # every cluster has its own, with unused rate limits
-    found = asyncio.run(claim_best(aws, spec, 1, uuid.uuid4().hex, "", lambda names: None))
+    found = asyncio.run(claim_best(aws, spec, 1, uuid.uuid4().hex, "", Patience(60.0, print), lambda names: None))
     print("SAYS", found.name, flush=True)
     sys.stdin.readline()
     asyncio.run(ssm.remove(aws, PoolNames(found.name).claim))

@@ -75,7 +75,7 @@ class Checkout:
         claimed : callable
             Receives the claimed pool before anything is created.
         """
-        found = await reuse.claim_best(self.aws, spec, workers, self.session, arn, self._on_attempt)
+        found = await reuse.claim_best(self.aws, spec, workers, self.session, arn, self.patience, self._on_attempt)
         check(found.name)
         self.making = True
         if found.instances:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import count
 
 from dask_starburst.aws import autoscaling, ecs, ssm
+from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
 from dask_starburst.fleet.pool import release
@@ -37,7 +39,13 @@ async def free_pools(aws: AWS, spec: PoolSpec, workers: int) -> Iterator[Candida
 
 
 async def claim_best(
-    aws: AWS, spec: PoolSpec, workers: int, session: str, arn: str, on_attempt: Callable[[PoolNames], None]
+    aws: AWS,
+    spec: PoolSpec,
+    workers: int,
+    session: str,
+    arn: str,
+    patience: Patience,
+    on_attempt: Callable[[PoolNames], None],
 ) -> Candidate:
     """Claim the best unclaimed pool; two sessions that claim at the same moment get different pools.
 
@@ -46,7 +54,7 @@ async def claim_best(
     for found in await free_pools(aws, spec, workers):
         names = PoolNames(found.name)
         on_attempt(names)
-        if await claim(aws, names, session, arn):
+        if await patience(partial(claim, aws, names, session, arn)):
             return found
     raise AssertionError("free_pools does not end")
 

@@ -195,7 +195,9 @@ def test_the_smallest_kept_pool_with_enough_workers_is_claimed_first(pools: Pool
             assert await reuse.keep(pool, WARM, PATIENCE, POLL) is not None
             made.append(pool.name)
         tried: list[PoolNames] = []
-        claimed = [await reuse.claim_best(pools.aws, spec, 2, f"{n}", "arn", tried.append) for n in range(4)]
+        claimed = [
+            await reuse.claim_best(pools.aws, spec, 2, f"{n}", "arn", pools.patience, tried.append) for n in range(4)
+        ]
         assert [names.pool for names in tried] == [one.name for one in claimed], "no claim was refused"
         assert [one.workers for one in claimed] == [2, 3, 1, 0]
         return [made.index(one.name) if one.name in made else -1 for one in claimed]
@@ -206,7 +208,9 @@ def test_the_smallest_kept_pool_with_enough_workers_is_claimed_first(pools: Pool
 def test_sessions_that_claim_at_the_same_time_get_different_pools(pools: Pools) -> None:
     async def story() -> None:
         spec = pools.blueprint().spec(pools.account)
-        claims = (reuse.claim_best(pools.aws, spec, 1, f"{n}", "arn", lambda names: None) for n in range(4))
+        claims = (
+            reuse.claim_best(pools.aws, spec, 1, f"{n}", "arn", pools.patience, lambda names: None) for n in range(4)
+        )
         found = await asyncio.gather(*claims)
         assert len({one.name for one in found}) == 4
 
@@ -217,7 +221,7 @@ def test_a_pool_whose_instances_are_about_to_terminate_is_not_claimed(pools: Poo
     async def story() -> None:
         pool = await kept_pool(pools, 1)
         await asyncio.to_thread(pools.local.advance, WARM - 10)
-        found = await reuse.claim_best(pools.aws, pool.spec, 1, "next", "arn", lambda names: None)
+        found = await reuse.claim_best(pools.aws, pool.spec, 1, "next", "arn", pools.patience, lambda names: None)
         assert found.name != pool.name
         assert found.instances == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -103,6 +104,8 @@ def test_a_new_group_is_not_shown_although_its_name_is_taken(aws: LocalAWS, stac
 
 
 def test_ecs_cannot_assume_its_own_role_yet(aws: LocalAWS, clients: Clients, stack: Stack) -> None:
+    with suppress(ClientError):
+        clients.iam.delete_service_linked_role(RoleName="AWSServiceRoleForECS")
     clients.iam.create_service_linked_role(AWSServiceName="ecs.amazonaws.com")
     with pytest.raises(ClientError) as error:
         clients.ecs.create_cluster(clusterName=stack.name)
@@ -111,6 +114,7 @@ def test_ecs_cannot_assume_its_own_role_yet(aws: LocalAWS, clients: Clients, sta
     assert text.startswith("Unable to assume the service linked role.")
     aws.advance(1001.0)
     assert clients.ecs.create_cluster(clusterName=stack.name)["cluster"]["status"] == "ACTIVE"
+    clients.iam.delete_service_linked_role(RoleName="AWSServiceRoleForECS")
 
 
 def test_without_any_fault_a_new_service_linked_role_is_refused_for_about_ten_seconds() -> None:
