@@ -12,12 +12,13 @@ SPHINXOPTS ?= -W --keep-going -q
 # Four files at a time, because tests wait more than they compute: every embedded AWS has its own addresses.
 PYTEST_ARGS ?= -n 4 --dist loadfile --no-loadscope-reorder --durations 25
 
-.PHONY: help install demo test test-slow soak stages closes bench-close test-buildx test-essential test-pythons test-lowest
+.PHONY: help install demo test test-slow test-live soak stages closes bench-close test-buildx test-essential test-pythons test-lowest
 .PHONY: test-oldest check docs bench-peers bench-storm clean
 help:
 	@echo "make demo     a cluster on the embedded AWS, with real work and no AWS account"
 	@echo "make test     the tests"
 	@echo "make test-slow  those that take longer and are beside quicker ones of the same kind"
+	@echo "make test-live  a job and \`starburst verify\` on your AWS account, for at most \$$5: needs STARBURST_LIVE=1"
 	@echo "make soak     hours of bad weather: SOAK_MINUTES=60 SOAK_SEEDS=\"1 2 3\""
 	@echo "make stages   a client killed at every stage of a start and a close, one by one"
 	@echo "make closes   sessions closed at a random moment: CLOSES=200"
@@ -78,6 +79,10 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m slow
+
+# On your AWS account, for at most $5: STARBURST_LIVE=1 make test-live
+test-live: $(VENV)/.test
+	$(BIN)/python -m pytest -n 0 -m live tests/live
 
 soak: $(VENV)/.test
 	$(BIN)/python -m pytest -m soak tests/cluster/test_chaos.py

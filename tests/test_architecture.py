@@ -29,6 +29,7 @@ ORDER = (
     "cost",
     "views",
     "cluster",
+    "verify",
     "demo",
     "cli",
 )
@@ -43,6 +44,7 @@ INSIDE = {
     "events": ("event", "stream"),
     "plan": ("groups", "scheduler", "images", "loop", "requests", "money"),
     "environment": ("tools", "registry", "capture", "resolve", "build", "buildx"),
+    "verify": ("model", "clusters", "questions"),
     "fleet": ("tls", "pool", "capacity", "controller"),
     "fleet/controller": (
         "background",

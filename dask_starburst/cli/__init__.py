@@ -63,6 +63,10 @@ _COMMANDS = {
         "dask_starburst.cli.teardown:teardown",
         "List everything of starburst in the account and region with its cost, ask, and remove it.",
     ),
+    "verify": (
+        "dask_starburst.cli.verify:verify",
+        "Launch small clusters and print what AWS answers beside what dask_starburst assumes.",
+    ),
 }
 
 
