@@ -224,11 +224,7 @@ class Injector:
         when = self._backend.now() + event.notice
         ec2_instance.instance_action = {"action": "terminate", "time": _stamp(when)}
         self._announce("EC2 Spot Instance Interruption Warning", ec2_instance, {"instance-action": "terminate"})
-        instance = self._backend.registered.get(ec2_instance.id)
-        if ec2_instance.drains and instance is not None and instance.status == "ACTIVE":
-            # As the ECS agent does: no new task is placed, and standalone tasks keep running.
-            instance.status = "DRAINING"
-            instance.version += 1
+        self._lifecycle.drain(ec2_instance)  # no new task is placed, and standalone tasks keep running
         self._backend.at(when, lambda: self._lifecycle.terminating(ec2_instance.id, _INTERRUPTED))
 
     def _rebalance(self, event: Rebalance, ec2_instance: Ec2Instance) -> None:

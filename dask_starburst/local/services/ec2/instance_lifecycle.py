@@ -8,6 +8,7 @@ from typing import Any
 from dask_starburst.local.backend.backend import Backend, new_id
 from dask_starburst.local.backend.state import ContainerInstance, Ec2Instance, Task
 from dask_starburst.local.services.ec2.instances import Ec2
+from dask_starburst.local.services.ecs import rights
 
 # A container instance registers less memory than its type has: the kernel and the agent use some.
 REGISTERED_SHARE = 0.95
@@ -140,6 +141,10 @@ class InstanceLifecycle:
             if ec2_instance.cluster is not None:
                 self._backend.at(self._backend.now() + _AGENT_RETRY, lambda: self._register(ec2_instance))
             return
+        role = self._ec2.role_of(ec2_instance.id)
+        if rights.registration_denial(self._backend, role, ec2_instance.id, cluster.name):
+            self._backend.at(self._backend.now() + _AGENT_RETRY, lambda: self._register(ec2_instance))
+            return
         instance = self._container_instance(ec2_instance, cluster.name)
         cluster.instances[instance.arn] = instance
         self._backend.registered[ec2_instance.id] = instance
@@ -166,8 +171,21 @@ class InstanceLifecycle:
             },
         )
 
+    def drain(self, ec2_instance: Ec2Instance) -> None:
+        """Set an instance to DRAINING, as its agent does on a Spot notice where it is told and allowed to."""
+        instance, role = self._backend.registered.get(ec2_instance.id), self._ec2.role_of(ec2_instance.id)
+        if not ec2_instance.drains or instance is None or instance.status != "ACTIVE":
+            return
+        if rights.draining_denial(self._backend, role, instance) is None:
+            instance.status = "DRAINING"
+            instance.version += 1
+
     def _connect(self, instance: ContainerInstance) -> None:
-        if instance.ec2_instance.state == "running":
+        if instance.ec2_instance.state != "running":
+            return
+        if rights.connection_denial(self._backend, self._ec2.role_of(instance.ec2_instance.id), instance):
+            self._backend.at(self._backend.now() + _AGENT_RETRY, lambda: self._connect(instance))
+        else:
             instance.connected = True
             instance.connected_at = self._backend.now()
             instance.version += 1

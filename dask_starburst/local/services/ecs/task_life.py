@@ -14,6 +14,7 @@ from dask_starburst.local.containers.fake import FakeContainers
 from dask_starburst.local.containers.images import Images
 from dask_starburst.local.containers.processes import Containers
 from dask_starburst.local.containers.secrets import SecretError, resolve
+from dask_starburst.local.services.ecs import rights
 from dask_starburst.local.services.ecs.network import Interfaces
 from dask_starburst.local.services.ecs.placement import release
 
@@ -149,13 +150,16 @@ class TaskLife:
         self._mark(task, "pullStoppedAt")
         lacking = self._without_image(task)
         if lacking is not None:
-            lacking.reason = _cannot_pull(lacking)
+            lacking.reason = rights.pull_denial(self._backend, task, lacking) or _cannot_pull(lacking)
             self.fail(task, "Task failed to start")
             return
         task.instance.ec2_instance.images.update(_images(task))
         false_start = self._backend.pending_faults.false_start(task)
         try:
             for container in task.containers:
+                denied = rights.secrets_denial(self._backend, task, container)
+                if denied is not None:
+                    raise SecretError(denied)
                 self._spawn(task, container, self._environment(task, container), false_start)
         except SecretError as error:
             self.fail(task, str(error))
@@ -173,7 +177,11 @@ class TaskLife:
             return None
         if self._backend.pending_faults.pull_fails(task):
             return task.containers[0]
-        return next((each for each in task.containers if self._images.missing(each.definition["image"])), None)
+        return next((each for each in task.containers if self._cannot_be_pulled(task, each)), None)
+
+    def _cannot_be_pulled(self, task: Task, container: Container) -> bool:
+        denied = rights.pull_denial(self._backend, task, container) is not None
+        return denied or self._images.missing(container.definition["image"])
 
     def _spawn(
         self, task: Task, container: Container, environment: dict[str, str], false_start: tuple[int, str] | None
@@ -182,7 +190,9 @@ class TaskLife:
         argv = [*(definition.get("entryPoint") or []), *(definition.get("command") or [])]
         if not argv:
             raise _StartError(container, "CannotStartContainerError: Error response from daemon: no command specified")
-        stream = log_stream(task, container)
+        stream, denied = log_stream(task, container), rights.log_denial(self._backend, task, container)
+        if denied is not None:
+            raise _StartError(container, denied)
         if stream is not None and not self._logs.open(stream, self._backend.now()):
             raise _StartError(
                 container,
