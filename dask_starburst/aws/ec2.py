@@ -57,9 +57,20 @@ async def ensure_security_group(aws: AWS, vpc: str, name: str, description: str,
 
 
 async def admit_each_other(aws: AWS, group: str) -> None:
-    """Allow all TCP traffic between members of a security group."""
+    """Allow all TCP traffic between members of a security group.
+
+    It is looked at first, so that no right to change it is needed where it has the rule.
+    """
+    found = await aws.call("ec2", "DescribeSecurityGroups", GroupIds=[group])
+    if any(_admits(permission, group) for permission in found["SecurityGroups"][0]["IpPermissions"]):
+        return
     rule = {**ALL_TCP, "UserIdGroupPairs": [{"GroupId": group}]}
     await create(aws, "ec2", "AuthorizeSecurityGroupIngress", GroupId=group, IpPermissions=[rule])
+
+
+def _admits(permission: dict[str, Any], group: str) -> bool:
+    members = [pair.get("GroupId") for pair in permission.get("UserIdGroupPairs", [])]
+    return group in members and all(permission.get(key) == value for key, value in ALL_TCP.items())
 
 
 async def admit_caller(aws: AWS, group: str, cidr: str, ports: tuple[int, ...]) -> None:

@@ -43,6 +43,13 @@ async def names_below(aws: AWS, path: str) -> set[str]:
     return {p["Name"] for p in found}
 
 
+async def described_below(aws: AWS, path: str) -> set[str]:
+    """Return the names of the parameters below a path, without the right to read their values."""
+    filters = [{"Key": "Path", "Option": "OneLevel", "Values": [path]}]
+    found = await aws.pages("ssm", "DescribeParameters", "Parameters", ParameterFilters=filters)
+    return {p["Name"] for p in found}
+
+
 async def values_below(aws: AWS, path: str) -> dict[str, str]:
     """Return the plain parameters below a path by the last part of their names."""
     found = await aws.pages("ssm", "GetParametersByPath", "Parameters", Path=path)

@@ -43,6 +43,10 @@ _COMMANDS = {
         "dask_starburst.cli.plan:plan",
         "Show what a cluster would launch, its hourly cost and its cost caps.",
     ),
+    "policy": (
+        "dask_starburst.cli.policy:policy",
+        "Print the IAM policies that administrators, users and roles need.",
+    ),
     "pool": (
         "dask_starburst.cli.pool:pool",
         "Manage the pools of your account: ECS clusters with their Auto Scaling groups, reused by Dask clusters.",

@@ -144,7 +144,7 @@ async def delete(aws: AWS, name: str) -> bool:
 async def garbage(aws: AWS) -> tuple[Garbage, ...]:
     """Return what `collect` would delete, with the reason for each."""
     # Secrets first: a secret is created after its claim, so one without a claim is an orphan.
-    secrets = await ssm.names_below(aws, SECRETS)
+    secrets = await ssm.described_below(aws, SECRETS)
     return find_garbage(await find(aws), secrets)
 
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from dask_starburst.plan.requests.policies import (
-    QUOTA_READ,
-    QUOTA_REQUEST,
     Role,
     execution_role,
     instance_role,
@@ -22,7 +18,7 @@ from dask_starburst.plan.requests.policies import (
 ROLES = [instance_role("123456789012"), execution_role("123456789012"), scheduler_role("123456789012"), worker_role()]
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda r: r.name)
 #: Actions that cannot be restricted to a resource (Service Authorization Reference).
-ONLY_ON_EVERYTHING = {"ecr:GetAuthorizationToken", "ecs:DiscoverPollEndpoint"}
+ONLY_ON_EVERYTHING = {"ecs:DiscoverPollEndpoint", "autoscaling:DescribeTags"}
 
 
 @each_role
@@ -57,53 +53,40 @@ def test_user_code_has_no_permissions():
     assert worker_role().statements == ()
 
 
-@pytest.mark.parametrize(
-    ("role", "actions"),
-    [
-        (
-            scheduler_role,
-            ["autoscaling:PutScheduledUpdateGroupAction", "autoscaling:UpdateAutoScalingGroup"],
-        ),
-        (instance_role, ["autoscaling:TerminateInstanceInAutoScalingGroup"]),
-    ],
-)
-def test_roles_that_end_capacity_are_limited_to_tagged_groups_and_cannot_launch(
-    role: Callable[[str], Role], actions: list[str]
-):
-    every = role("111122223333").statements
-    changes = re.compile(r"autoscaling:(?!Describe)")
-    (statement,) = [s for s in every if any(changes.match(a) for a in s["Action"])]
-    assert statement["Action"] == actions
+def test_the_reaper_ends_instances_of_tagged_groups_only():
+    (statement,) = [s for s in instance_role("111122223333").statements if s["Sid"] == "Reap"]
+    assert statement["Action"] == ["autoscaling:TerminateInstanceInAutoScalingGroup"]
     assert statement["Resource"] == (
         "arn:aws:autoscaling:*:111122223333:autoScalingGroup:*:autoScalingGroupName/starburst-*"
     )
-    assert statement["Condition"] == {"Null": {"aws:ResourceTag/starburst:pool": "false"}}
+    assert statement["Condition"] == {"StringLike": {"aws:ResourceTag/starburst:pool": "starburst-*"}}
 
 
-def test_the_scheduler_has_no_other_permissions():
-    assert len(scheduler_role("111122223333").statements) == 1
+def test_the_scheduler_can_only_empty_groups_of_pools():
+    (statement,) = scheduler_role("111122223333").statements
+    assert statement["Action"] == ["autoscaling:PutScheduledUpdateGroupAction", "autoscaling:UpdateAutoScalingGroup"]
+    assert statement["Resource"].endswith(":111122223333:autoScalingGroup:*:autoScalingGroupName/starburst-*")
+    assert statement["Condition"] == {
+        "StringLike": {"aws:ResourceTag/starburst:pool": "starburst-*"},
+        "NumericEquals": {"autoscaling:MinSize": "0", "autoscaling:MaxSize": "0"},
+    }
 
 
 def test_secrets_and_logs_are_limited_to_starburst_in_this_account():
     role = execution_role("111122223333")
     resources = {a: s["Resource"] for s in role.statements for a in s["Action"]}
-    assert resources["ssm:GetParameters"] == "arn:aws:ssm:*:111122223333:parameter/starburst/*"
+    assert resources["ssm:GetParameters"] == "arn:aws:ssm:*:111122223333:parameter/starburst/tls/*"
     assert resources["logs:PutLogEvents"] == "arn:aws:logs:*:111122223333:log-group:/starburst:*"
 
 
-def test_the_instance_role_cannot_read_secrets_or_run_tasks():
-    actions = {a for s in instance_role("111122223333").statements for a in s["Action"]}
-    assert not any(a.startswith(("ssm:", "secretsmanager:", "iam:", "ec2:")) for a in actions)
-    assert not actions & {"ecs:RunTask", "ecs:StartTask"}
-    assert actions >= ONLY_ON_EVERYTHING
-
-
-@pytest.mark.parametrize("statement", [QUOTA_READ, QUOTA_REQUEST])
-def test_the_quota_statements_list_actions_without_wildcards(statement: dict[str, Any]):
-    assert statement["Effect"] == "Allow"
-    for action in statement["Action"]:
-        assert re.fullmatch(r"[a-z0-9-]+:[A-Z][A-Za-z]+", action)
-
-
-def test_the_quota_read_statement_is_read_only():
-    assert all(re.match(r"\w+:(Get|List|Describe)", action) for action in QUOTA_READ["Action"])
+def test_the_instance_role_reaches_no_other_cluster_and_pulls_no_images():
+    every = instance_role("111122223333").statements
+    actions = {a for s in every for a in s["Action"]}
+    assert not any(a.startswith(("ssm:", "secretsmanager:", "iam:", "ec2:", "ecr:")) for a in actions)
+    assert not actions & {"ecs:RunTask", "ecs:StartTask", "ecs:DeregisterContainerInstance"}
+    assert {a for s in every for a in s["Action"] if s["Resource"] == "*"} == ONLY_ON_EVERYTHING
+    ecs = {s["Resource"] for s in every for a in s["Action"] if a.startswith("ecs:") and s["Resource"] != "*"}
+    assert ecs == {
+        "arn:aws:ecs:*:111122223333:cluster/starburst-*",
+        "arn:aws:ecs:*:111122223333:container-instance/starburst-*/*",
+    }

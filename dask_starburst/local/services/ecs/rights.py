@@ -1,4 +1,4 @@
-"""The rights that ECS itself needs: its agent with the instance's role, and the start of a task with the execution role.
+"""The rights of ECS itself: its agent has the instance's role, and the execution role starts tasks.
 
 The agent's calls: amazon-ecs-agent, ecs-agent/api/ecs/client. The execution role's:
 docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html.
