@@ -73,16 +73,21 @@ def _policies(holder: Any) -> Iterator[tuple[str, Document]]:
 
 def _managed(policies: Iterable[Any]) -> Iterator[tuple[str, Document]]:
     for policy in policies:
-        yield str(policy.name), _parsed(policy.document)
+        yield str(policy.name), _of_managed(policy)
 
 
 def _bounds(boundary: str | None, session_policy: str | None) -> Iterator[Document]:
     if boundary:
         policy = _iam().managed_policies.get(boundary)
         # A boundary that does not exist allows nothing.
-        yield _parsed(policy.document) if policy is not None else {"Statement": []}
+        yield _of_managed(policy) if policy is not None else {"Statement": []}
     if session_policy:
         yield _parsed(session_policy)
+
+
+def _of_managed(policy: Any) -> Document:
+    """Return the default version of a managed policy."""
+    return next(_parsed(each.document) for each in policy.versions if each.version_id == policy.default_version_id)
 
 
 @lru_cache(maxsize=256)

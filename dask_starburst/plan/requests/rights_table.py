@@ -95,22 +95,45 @@ _READS = (
 
 _ADMIN = (
     Right(
-        "MakeRoles",
+        "ManageRoles",
         ("admin",),
-        ("iam:CreateRole", "iam:TagRole", "iam:PutRolePolicy", "iam:GetRole", "iam:GetRolePolicy"),
+        (
+            "iam:CreateRole",
+            "iam:TagRole",
+            "iam:PutRolePolicy",
+            "iam:GetRole",
+            "iam:GetRolePolicy",
+            "iam:ListRolePolicies",
+            "iam:DeleteRolePolicy",
+            "iam:ListAttachedRolePolicies",
+            "iam:DetachRolePolicy",
+            "iam:DeleteRole",
+        ),
         (_ROLES, _NAMED_ROLES),
     ),
     Right(
-        "MakeInstanceProfile",
+        "ManageInstanceProfile",
         ("admin",),
         (
             "iam:CreateInstanceProfile",
             "iam:TagInstanceProfile",
             "iam:AddRoleToInstanceProfile",
             "iam:GetInstanceProfile",
+            "iam:RemoveRoleFromInstanceProfile",
+            "iam:DeleteInstanceProfile",
         ),
         (_PROFILES, _NAMED_PROFILES),
     ),
+    Right("FindRoles", ("admin",), ("iam:ListRoles", "iam:ListInstanceProfiles")),
+    # For `starburst teardown`, which needs the rights of users and builders as well.
+    Right("TerminateInstances", ("admin",), ("ec2:TerminateInstances",), _ec2("instance"), _OF_POOL),
+    Right(
+        "FindRepositories",
+        ("admin",),
+        ("ecr:DescribeRepositories", "ecr:ListTagsForResource"),
+        (arn("ecr", "repository/*"),),
+    ),
+    Right("DeleteRepositories", ("admin",), ("ecr:DeleteRepository",), (_REPOSITORIES,)),
     Right(
         "MakeServiceLinkedRoles",
         ("admin",),
@@ -118,7 +141,12 @@ _ADMIN = (
         (_SERVICE_LINKED[0],),
         _equals("iam:AWSServiceName", *_SERVICES),
     ),
-    Right("MakeLogGroup", ("admin",), ("logs:CreateLogGroup", "logs:TagResource", "logs:PutRetentionPolicy"), (_LOGS,)),
+    Right(
+        "ManageLogGroup",
+        ("admin",),
+        ("logs:CreateLogGroup", "logs:TagResource", "logs:PutRetentionPolicy", "logs:DeleteLogGroup"),
+        (_LOGS,),
+    ),
     Right("MakeSharedSecurityGroup", ("admin",), ("ec2:CreateSecurityGroup",), _ec2("security-group"), _TO_SHARE),
     Right(
         "TagSharedSecurityGroup",

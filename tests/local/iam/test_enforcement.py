@@ -210,3 +210,13 @@ def test_every_decision_is_remembered_with_the_statement_that_made_it(aws, user)
     who = mine.client("sts").get_caller_identity()["Arn"]
     (found,) = (each for each in aws.decisions()["decided"] if each["principal"] == who)
     assert (found["action"], found["allowed"], found["by"]) == ("ecs:ListClusters", True, ["own/Look"])
+
+
+def test_a_managed_policy_counts_in_its_default_version(aws, user):
+    mine = user()
+    iam, name = aws.client("iam"), mine.client("sts").get_caller_identity()["Arn"].rpartition("/")[2]
+    arn = iam.create_policy(PolicyName="looks", PolicyDocument=policy(allow("ecs:ListClusters")))["Policy"]["Arn"]
+    iam.attach_user_policy(UserName=name, PolicyArn=arn)
+    assert mine.client("ecs").list_clusters()
+    iam.create_policy_version(PolicyArn=arn, PolicyDocument=policy(allow("ecs:ListTasks")), SetAsDefault=True)
+    assert refused(mine.client("ecs").list_clusters)[0] == "AccessDeniedException"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from dask_starburst.local.http.protocols import Request
 from dask_starburst.local.iam import reference
-from dask_starburst.local.iam.calls import autoscaling, ec2, ecr, ecs, iam, logs, s3, ssm
+from dask_starburst.local.iam.calls import autoscaling, ec2, ecr, ecs, iam, logs, others, s3, ssm
 from dask_starburst.local.iam.calls.inventory import Inventory, Rule
 from dask_starburst.local.iam.model import Check
 
@@ -22,6 +22,7 @@ RULES: Mapping[str, Rule] = {
     **ecs.RULES,
     **iam.RULES,
     **logs.RULES,
+    **others.RULES,
     **s3.RULES,
     **ssm.RULES,
 }

@@ -33,7 +33,12 @@ def _on_repository(action: str) -> Rule:
     return rule
 
 
+def _list_tags(inventory: Inventory, request: Request) -> Iterator[Check]:
+    yield Check("ecr:ListTagsForResource", request["resourceArn"])
+
+
 RULES: Mapping[str, Rule] = {
+    "ecr:ListTagsForResource": _list_tags,
     "ecr:CreateRepository": _create,
     "ecr:DescribeRepositories": _describe,
     **{

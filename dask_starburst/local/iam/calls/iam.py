@@ -83,6 +83,7 @@ RULES: Mapping[str, Rule] = {
             "PutRolePolicy",
             "GetRolePolicy",
             "DeleteRolePolicy",
+            "DetachRolePolicy",
             "ListRolePolicies",
             "ListAttachedRolePolicies",
             "ListInstanceProfilesForRole",
