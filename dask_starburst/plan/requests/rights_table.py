@@ -81,9 +81,12 @@ _READS = (
         (
             "autoscaling:DescribeScalingActivities",
             "ec2:DescribeInstanceTypeOfferings",
+            "ec2:DescribeRegions",
+            "ec2:DescribeRouteTables",
             "ec2:DescribeSecurityGroups",
             "ec2:DescribeSpotPriceHistory",
             "ec2:DescribeSubnets",
+            "ec2:DescribeVpcEndpoints",
             "ec2:GetEbsDefaultKmsKeyId",
             "ec2:GetSpotPlacementScores",
             "logs:DescribeLogGroups",
