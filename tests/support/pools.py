@@ -127,6 +127,12 @@ class Pools:
         groups = await autoscaling.describe(self.aws, pool.group_names)
         return {name: float(group.tags[WARM_TAG]) for name, group in groups.items() if WARM_TAG in group.tags}
 
+    def ingress(self, group: str) -> list[tuple[int, str]]:
+        """Return the ports and addresses that a security group admits."""
+        found = self.local.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"]
+        rules = [rule for each in found for rule in each["IpPermissions"]]
+        return sorted((rule["FromPort"], rule["IpRanges"][0]["CidrIp"]) for rule in rules)
+
     async def leases(self, pool: Pool) -> list[float]:
         """Return the ends of the leases of a pool's groups."""
         ends = [await autoscaling.lease_end(self.aws, name, LEASE_ACTION) for name in pool.group_names]

@@ -9,7 +9,7 @@ from dask_starburst.aws import ssm
 from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.session import AWS
 from dask_starburst.fleet.pool import release, reuse
-from dask_starburst.fleet.pool.pool import Pool, make
+from dask_starburst.fleet.pool.pool import Pool, make, owns
 from dask_starburst.plan.requests.pool import PoolNames, PoolSpec
 from dask_starburst.plan.requests.reuse import Candidate
 
@@ -86,8 +86,12 @@ class Checkout:
         )
 
     async def undo(self, patience: float, poll: float) -> None:
-        """Undo a check-out that failed: release the claim, and terminate what was in the pool. See `release.undo`."""
-        if self.names is None:
+        """Undo a check-out that failed: release the claim, and terminate what was in the pool. See `release.undo`.
+
+        A claim of another session stays: the check-out may have failed while it tried to claim the same pool.
+        """
+        await self.aws.wait_for_calls(patience)  # after Ctrl-C the claim may still be on its way to AWS
+        if self.names is None or not await owns(self.aws, self.names, self.session):
             return
         if self.making:
             await release.undo(self.aws, self.names, self.entrance, patience, poll)

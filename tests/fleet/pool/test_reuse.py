@@ -66,16 +66,9 @@ def test_a_kept_pool_is_free_and_its_instances_and_lease_stay(pools: Pools) -> N
         assert await pools.kept_until(pool) == {name: pytest.approx(kept.until, abs=1) for name in pool.group_names}
         assert await ssm.read(pools.aws, pool.names.claim) is None
         assert await ssm.read(pools.aws, pool.names.secret) is None
-        [found] = await asyncio.to_thread(ingress, pools, pool)
-        assert found == []
+        assert pools.ingress(pool.head_security_group) == []
 
     asyncio.run(story())
-
-
-def ingress(pools: Pools, pool: Pool) -> list[list[object]]:
-    """Return the ingress rules of the scheduler's security group."""
-    groups = pools.local.client("ec2").describe_security_groups(GroupIds=[pool.head_security_group])
-    return [group["IpPermissions"] for group in groups["SecurityGroups"]]
 
 
 def test_an_instance_without_a_connected_agent_is_terminated_instead_of_a_ready_one(pools: Pools) -> None:
