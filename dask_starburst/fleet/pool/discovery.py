@@ -150,7 +150,10 @@ async def garbage(aws: AWS) -> tuple[Garbage, ...]:
 
 async def collect(aws: AWS, found: Garbage) -> bool:
     """Delete one item that `garbage` has found; return False if it is gone or in use again."""
+    # Found again: since the user was asked, a new cluster may have claimed the pool and written its certificates.
+    if found.name not in {again.name for again in await garbage(aws)}:
+        return False
     if found.pool is not None:
-        return found.name in {again.name for again in await garbage(aws)} and await delete(aws, found.name)
+        return await delete(aws, found.name)
     await ssm.remove(aws, found.name)
     return True
