@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count, product
@@ -40,7 +40,6 @@ from benchmarks.workloads.simulated_job import Job
 from dask_starburst.catalog.instance_types import catalogue
 from dask_starburst.cost import Ledger, Market
 from dask_starburst.fleet.controller.interruptions import Interruptions
-from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.local.backend.timing import Timing
 from dask_starburst.plan.groups import DEFAULT, MARKETS, Placement
 from dask_starburst.plan.loop.interruptions import Notice
@@ -144,42 +143,6 @@ class StormyAWS(SimulatedAWS):
                 yield process, until[process.instance]
 
 
-@dataclass
-class StormScheduler:
-    """The part of the scheduler and of SpecCluster that `Interruptions` needs: it requests replacements."""
-
-    roster: Roster
-    numbers: Iterator[int] = field(default_factory=lambda: count(WORKERS))
-
-    async def notices(self, after: int) -> list[Notice]:
-        """Return none: the benchmark hands them over itself."""
-        return []
-
-    async def counts(self) -> dict[str, float]:
-        """Return no counts."""
-        return {}
-
-    async def announce_drain(self, name: Name) -> None:
-        """Do nothing: no instance is drained."""
-
-    async def replace(self, name: Name) -> Name:
-        """Request another worker."""
-        new = next(self.numbers)
-        self.roster.request(new, DEFAULT)
-        return new
-
-    async def withdraw(self, name: Name) -> None:
-        """Cancel the request for a worker."""
-        self.roster.cancel(name)
-
-    async def restore(self, new: Name, old: Name) -> None:
-        """Cancel the request for the new worker; the old one is still requested."""
-        self.roster.cancel(new)
-
-    async def exempt(self, names: Collection[Name]) -> None:
-        """Do nothing: no task is suspicious."""
-
-
 class Pending:
     """Coroutines that are to run before the next tick."""
 
@@ -215,7 +178,7 @@ async def run(rate: float, policy: str, held: bool, watch: bool, seed: int, hour
     aws.desired, aws.types = dict.fromkeys(placements, 0), dict.fromkeys(placements, types)
     controller, pending = SimulatedController(aws, Limits(placements={DEFAULT: placements})), Pending()
     roster = controller.roster
-    spot = Interruptions(roster, StormScheduler(roster), lambda event: None, pending.spawn)
+    spot = Interruptions(roster, controller.scheduler, lambda event: None, pending.spawn)
     job, numbers = Job(round(WORKERS * hours_of_work * 3600 / TASK), held, TASK), count(1)
     aws.ledger.instance_started(SCHEDULER, HEAD_TYPE, Market.ON_DEMAND, 0.0)
     for number in range(WORKERS):

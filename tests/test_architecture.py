@@ -46,6 +46,7 @@ INSIDE = {
     "environment": ("tools", "registry", "capture", "resolve", "build", "buildx"),
     "verify": ("model", "clusters", "questions"),
     "fleet": ("tls", "pool", "capacity", "controller"),
+    "fleet/capacity": ("interface", "launch", "observe", "ec2"),
     "fleet/controller": (
         "background",
         "futures",
@@ -54,8 +55,6 @@ INSIDE = {
         "roster",
         "narrator",
         "startup_times",
-        "launch",
-        "observe",
         "execute",
         "interruptions",
         "budget",
@@ -69,7 +68,7 @@ INSIDE = {
     "local/services": ("pricing", "service_quotas", "ecs", "ec2", "autoscaling", "ecr"),
 }
 # In these packages each module has a place of its own, so that there is no circle, not even for the type checker.
-WITHOUT_CIRCLES = ("fleet/controller",)
+WITHOUT_CIRCLES = ("fleet/capacity", "fleet/controller")
 # Neighbours in that order which may not import each other at all: they run in different processes.
 STRANGERS = {"runtime/host", "runtime/worker", "runtime/scheduler"}
 # One lazy line here: `cloud="local"` must not cost a user with an account the import of moto.

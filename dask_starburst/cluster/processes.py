@@ -63,10 +63,12 @@ class SchedulerTask(ProcessInterface):
         """
         controller = self._controller
         controller.roster.request(SCHEDULER, HEAD)
-        await controller.until(lambda: bool(controller.roster.workers[SCHEDULER].task and controller.launcher.public))
+        await controller.until(
+            lambda: bool(controller.roster.workers[SCHEDULER].task and controller.capacity.reachable)
+        )
         await self._connect()
-        self.address = controller.launcher.scheduler_address
-        self.external_address = controller.launcher.contact_address
+        self.address = controller.capacity.scheduler_address
+        self.external_address = controller.capacity.contact_address
         await super().start()
 
     async def _connect(self) -> None:
@@ -76,7 +78,7 @@ class SchedulerTask(ProcessInterface):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         while True:
-            address = self._controller.launcher.contact_address
+            address = self._controller.capacity.contact_address
             if self._controller.error is not None:
                 raise self._controller.error
             try:

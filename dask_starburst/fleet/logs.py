@@ -38,7 +38,7 @@ async def read_logs(controller: Controller, scheduler: bool, workers: Mapping[Na
         title = "Scheduler" if head else process.name if workers is None else workers[process.name]
         while title in logs:
             title = f"{title} (replaced)"
-        logs[title] = "\n".join(await controller.log_tail(process, MOST_LINES))
+        logs[title] = "\n".join(await controller.capacity.explain(process, MOST_LINES))
     return logs
 
 

@@ -16,9 +16,10 @@ from dask_starburst.events.capacity import SparesRequested
 from dask_starburst.events.pool import AccountSetup, PoolClaimed
 from dask_starburst.events.stream import Emit
 from dask_starburst.fleet.blueprint import Blueprint, available_types
+from dask_starburst.fleet.capacity.ec2 import EC2Capacity
+from dask_starburst.fleet.capacity.launch import Launcher
 from dask_starburst.fleet.checkin import Release
 from dask_starburst.fleet.controller.budget import CostTracker, NullCostTracker
-from dask_starburst.fleet.controller.launch import Launcher
 from dask_starburst.fleet.controller.loop import Controller, SchedulerClient
 from dask_starburst.fleet.pool import preflight
 from dask_starburst.fleet.pool.account import Account, set_up
@@ -153,8 +154,7 @@ class Session:
             definitions, settings.scheduler.port, {group.name: group for group in self._blueprint.all_groups}
         )
         self.controller = Controller(
-            pool,
-            launcher,
+            EC2Capacity(pool, launcher, timeouts.poll),
             dask,
             self._emit,
             limits,

@@ -226,7 +226,7 @@ class Playing:
     error: None = None
 
     @property
-    def launcher(self) -> Playing:
+    def capacity(self) -> Playing:
         return self
 
     @property

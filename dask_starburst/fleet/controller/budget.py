@@ -9,14 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from dask_starburst.aws import ec2
 from dask_starburst.errors import BudgetExceeded, StarburstError
-from dask_starburst.events.instances import InstanceTimestamps
 from dask_starburst.events.money import BudgetSetting, BudgetWarning, CostSoFar, WorkersFreed, WorkersOverBudget
 from dask_starburst.events.stream import Emit
+from dask_starburst.fleet.capacity.interface import Capacity
 from dask_starburst.fleet.controller.background import Spawn
 from dask_starburst.fleet.controller.roster import Roster
-from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.loop.state import Limits, Name, Observed, Worker, WorkerState
 from dask_starburst.plan.money.budget import INTERVAL, WARN_AT, Caps, Rates, hourly, over_budget
 
@@ -75,8 +73,8 @@ class BudgetControl:
     ----------
     roster : Roster
         The workers to control.
-    pool : Pool
-        The pool that they run in.
+    capacity : Capacity
+        Says when instances are billed.
     dask : BudgetClient
         The scheduler. When the client is gone, it uses the last cost that was reported to it.
     cost_tracker : CostTracker
@@ -88,7 +86,7 @@ class BudgetControl:
     """
 
     roster: Roster
-    pool: Pool
+    capacity: Capacity
     dask: BudgetClient
     cost_tracker: CostTracker
     emit: Emit
@@ -153,7 +151,7 @@ class BudgetControl:
         self._logged_at = self._logged_at or now
         if now - self._logged_at >= _LOG_EVERY and self.rate:
             self._logged_at = now
-            self.emit(CostSoFar(pool=self.pool.name, usd=spent, usd_per_hour=self.rate))
+            self.emit(CostSoFar(pool=self.capacity.name, usd=spent, usd_per_hour=self.rate))
 
     def _check_total(self, caps: Caps, spent: float) -> None:
         if caps.total is None:
@@ -173,7 +171,7 @@ class BudgetControl:
     def _warn(self, setting: BudgetSetting, limit: float, spent: float) -> None:
         if setting not in self._warned:
             self._warned.add(setting)
-            pool, rate = self.pool.name, self.rate
+            pool, rate = self.capacity.name, self.rate
             self.emit(BudgetWarning(pool=pool, setting=setting, limit=limit, usd=spent, usd_per_hour=rate))
 
     def _emit_waiting(self, waiting: int, caps: Caps) -> None:
@@ -181,10 +179,10 @@ class BudgetControl:
         if waiting and any(_capacity_requested(w) for w in self.roster.workers.values()):
             return  # the instances on their way may be cheaper than the most expensive type, which was assumed
         if waiting and not self._waiting:
-            pool, text = self.pool.name, self._waiting_text(waiting, caps)
+            pool, text = self.capacity.name, self._waiting_text(waiting, caps)
             self.emit(WorkersOverBudget(pool=pool, workers=waiting, usd_per_hour=self.rate, text=text))
         elif self._waiting and not waiting:
-            self.emit(WorkersFreed(pool=self.pool.name))
+            self.emit(WorkersFreed(pool=self.capacity.name))
         self._waiting = waiting
 
     def _waiting_text(self, waiting: int, caps: Caps) -> str:
@@ -202,7 +200,7 @@ class BudgetControl:
             self._reporting = False
 
     def _request_timestamps(self, observed: Observed) -> None:
-        """Ask EC2 when instances launched or terminated that have just appeared or gone; Auto Scaling does not say."""
+        """Ask from when to when instances are billed that have just appeared or gone."""
         here = {i.id for i in observed.instances.values() if not i.terminating}
         changed, self._timestamped = here ^ self._timestamped, here
         if changed:
@@ -210,10 +208,7 @@ class BudgetControl:
 
     async def _fetch_timestamps(self, instances: Iterable[str]) -> None:
         try:
-            for life in await ec2.lives(self.pool.aws, instances):
-                times = InstanceTimestamps(
-                    instance=life.id, launched=life.launched, ended=life.ended, zone=life.zone, taken=life.taken
-                )
+            for times in await self.capacity.billable(instances):
                 self.emit(times)
         except StarburstError as error:  # the time at which the loop first observed it is nearly as accurate
             logger.debug("launch times of instances are unknown: %s", error)

@@ -15,21 +15,18 @@ from dask_starburst.errors import BudgetExceeded, LeaseExpired, SchedulerFailed,
 from dask_starburst.events.cluster import ClusterFailed
 from dask_starburst.events.pool import LeaseRenewed
 from dask_starburst.events.stream import Emit
-from dask_starburst.fleet.capacity import process_logs
+from dask_starburst.fleet.capacity.interface import Capacity
 from dask_starburst.fleet.controller import explain
 from dask_starburst.fleet.controller.background import Background
 from dask_starburst.fleet.controller.budget import BudgetClient, BudgetControl, CostTracker, NullCostTracker
 from dask_starburst.fleet.controller.execute import Executor, ExecutorClient
 from dask_starburst.fleet.controller.interruptions import Interruptions, InterruptionsClient
-from dask_starburst.fleet.controller.launch import Launcher
 from dask_starburst.fleet.controller.narrator import Narrator
-from dask_starburst.fleet.controller.observe import Observer
 from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.fleet.controller.startup_times import StartupClock
 from dask_starburst.fleet.controller.troubles import Troubles
 from dask_starburst.fleet.controller.unrunnable import UnrunnableClient, watch
 from dask_starburst.fleet.pool.lease import Lease
-from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.loop.polling import pause
 from dask_starburst.plan.loop.reconcile import step
 from dask_starburst.plan.loop.state import Action, Limits, Name, Observed, Worker, WorkerState
@@ -62,10 +59,8 @@ class Controller:
 
     Parameters
     ----------
-    pool : Pool
-        The pool that this session has checked out.
-    launcher : Launcher
-        Builds RunTask requests.
+    capacity : Capacity
+        The platform that the processes run on.
     dask : SchedulerClient
         The scheduler.
     emit : callable
@@ -84,8 +79,7 @@ class Controller:
 
     def __init__(
         self,
-        pool: Pool,
-        launcher: Launcher,
+        capacity: Capacity,
         dask: SchedulerClient,
         emit: Emit,
         limits: Limits,
@@ -94,34 +88,30 @@ class Controller:
         on_rebalance: str = "replace",
         cost_tracker: CostTracker | None = None,
     ) -> None:
-        self.pool = pool
-        self.launcher = launcher
+        self.capacity = capacity
         self.lease = lease
         self.error: StarburstError | None = None
         self.stopping = False
         self.decided: Decided = lambda actions, workers, observed, now, limits: None
         self.on_fatal: Callable[[StarburstError], None] = lambda error: None
         self.startups = StartupClock()
-        self.roster = Roster(limits, pool.aws.now)
+        self.roster = Roster(limits, capacity.now)
         self._emit = emit
         self._dask = dask
         self._poll = poll
-        self._unobserved, self._polled_at = False, pool.aws.now()
+        self._unobserved, self._polled_at = False, capacity.now()
         self._wake = asyncio.Event()
         self._polled = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._background = Background()
         spawn = self._background.spawn
-        self._troubles = Troubles(self.roster, pool, lease, emit, self.log_tail, self.fail)
-        self._narrator = Narrator(self.roster, emit, spawn, self.log_tail, self.fail, self._notify)
-        self._observer = Observer(pool, poll)
-        self._executor = Executor(
-            self.roster, pool, launcher, dask, emit, spawn, self._troubles.note, self._observer.invalidate, self.wake
-        )
+        self._troubles = Troubles(self.roster, capacity, lease, emit, self.fail)
+        self._narrator = Narrator(self.roster, capacity, emit, spawn, self.fail, self._notify)
+        self._executor = Executor(self.roster, capacity, dask, emit, spawn, self._troubles.note, self.wake)
         self.spot = Interruptions(self.roster, dask, emit, spawn, on_rebalance)
-        self.budget = BudgetControl(self.roster, pool, dask, cost_tracker or NullCostTracker(), emit, spawn)
+        self.budget = BudgetControl(self.roster, capacity, dask, cost_tracker or NullCostTracker(), emit, spawn)
         self.roster.on_request(self.wake)
-        self.roster.listen(lambda _, new: self.startups.note(new, self.roster.observed, pool.aws.now()))
+        self.roster.listen(lambda _, new: self.startups.note(new, self.roster.observed, capacity.now()))
         self.roster.listen(self._narrator.worker_changed)
         self.roster.listen(self.spot.worker_changed)
 
@@ -147,10 +137,6 @@ class Controller:
         if not condition():
             raise self.error or SchedulerFailed("the cluster was closed before its scheduler was up.")
 
-    async def log_tail(self, worker: Worker, lines: int) -> list[str]:
-        """Return the newest log lines of a process, also of an ended one."""
-        return await process_logs.tail(self.pool, worker, lines)
-
     def start(self) -> None:
         """Start the loop."""
         self._task = asyncio.ensure_future(self._run())
@@ -168,7 +154,7 @@ class Controller:
         """Close the cluster because of an error."""
         if self.error is None:
             self.error = error
-            self._emit(ClusterFailed(pool=self.pool.name, error=str(error)))
+            self._emit(ClusterFailed(pool=self.capacity.name, error=str(error)))
             self.on_fatal(error)
 
     # -- the loop -------------------------------------------------------------------------------
@@ -194,7 +180,7 @@ class Controller:
             await self._sleep()
 
     async def _tick(self) -> None:
-        now, roster = self.pool.aws.now(), self.roster
+        now, roster = self.capacity.now(), self.roster
         refused = await self._renew(now)
         await self._observe(now)
         limits = self.budget.enforce(now, roster.limits)
@@ -202,11 +188,11 @@ class Controller:
         self.startups.polled(now)
         self._check_scheduler()
         self.spot.update(roster.observed.draining)
-        refused = await self._find_head() or refused
+        refused = await self._prepare() or refused
         workers = tuple(roster.workers.values())
         decision = step(workers, roster.observed, now, limits)
         self.decided(decision, workers, roster.observed, now, limits)
-        actions = [a for a in decision if self.launcher.ready_for(a)]
+        actions = [a for a in decision if self.capacity.ready(a)]
         roster.mark_in_flight(actions, now)
         await self._executor.execute(actions)
         if refused is not None:
@@ -215,8 +201,8 @@ class Controller:
     async def _renew(self, now: float) -> StarburstError | None:
         """Renew the lease; return the error if AWS refuses, because the loop continues until the lease ends."""
         try:
-            if await self.lease.renew(self.pool, now):
-                self._emit(LeaseRenewed(pool=self.pool.name, until=self.lease.until))
+            if await self.lease.renew(self.capacity, now):
+                self._emit(LeaseRenewed(pool=self.capacity.name, until=self.lease.until))
         except _FATAL:
             raise
         except StarburstError as error:
@@ -225,10 +211,10 @@ class Controller:
             return error
         return None
 
-    async def _find_head(self) -> StarburstError | None:
-        """Look up the scheduler's addresses; return the error if AWS refuses: the other steps do not need them."""
+    async def _prepare(self) -> StarburstError | None:
+        """Look up what the next actions need; return the error if AWS refuses: the other actions do not need it."""
         try:
-            await self.launcher.find_scheduler(self.pool, self.roster.observed)
+            await self.capacity.prepare(self.roster.observed)
         except StarburstError as error:
             return error
         return None
@@ -236,7 +222,7 @@ class Controller:
     async def _observe(self, now: float) -> None:
         roster, before = self.roster, self.roster.observed
         try:
-            seen = await self._observer.poll(before, roster.workers.values(), self._dask.members(), now)
+            seen = await self.capacity.observe(before, roster.workers.values(), self._dask.members(), now)
         except StarburstError:
             self._unobserved = True
             raise

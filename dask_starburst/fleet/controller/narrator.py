@@ -21,6 +21,7 @@ from dask_starburst.events.workers import (
     WorkerStartFailed,
     WorkerStopped,
 )
+from dask_starburst.fleet.capacity.interface import Capacity
 from dask_starburst.fleet.controller import explain
 from dask_starburst.fleet.controller.background import Spawn
 from dask_starburst.fleet.controller.roster import Roster
@@ -30,8 +31,6 @@ from dask_starburst.plan.loop.worker import fell_back
 
 S = WorkerState
 
-#: Returns the given number of newest log lines of a process, also of an ended one.
-LogTail: TypeAlias = Callable[[Worker, int], Awaitable[list[str]]]
 #: Closes the cluster because of an error.
 Fail: TypeAlias = Callable[[StarburstError], None]
 
@@ -49,12 +48,12 @@ class Narrator:
     ----------
     roster : Roster
         The workers.
+    capacity : Capacity
+        Reads the log of a process, which explains a failed start.
     emit : callable
         Emits an event.
     spawn : callable
-        Runs a coroutine in the background: a failed start is explained by the log of its process.
-    log_tail : callable
-        Reads that log.
+        Runs a coroutine in the background.
     fail : callable
         Closes the cluster; called if the scheduler was given up.
     explained : callable
@@ -62,9 +61,9 @@ class Narrator:
     """
 
     roster: Roster
+    capacity: Capacity
     emit: Emit
     spawn: Spawn
-    log_tail: LogTail
     fail: Fail
     explained: Callable[[], Awaitable[None]] = field(repr=False)
 
@@ -136,7 +135,7 @@ class Narrator:
 
     async def _explain(self, old: Worker, new: Worker) -> None:
         final, limits = new.state is S.FAILED, self.roster.limits
-        lines = await self.log_tail(old, explain.LOG_LINES) if old.task else []
+        lines = await self.capacity.explain(old, explain.LOG_LINES) if old.task else []
         attempt = old.attempt if not final else new.attempt
         failed = replace(old, attempt=attempt, unserved=new.unserved)
         then = explain.rest(new, limits) if final and not new.is_scheduler else ""

@@ -15,10 +15,10 @@ from dask_starburst.errors import (
 )
 from dask_starburst.events.aws import CallFailed, CredentialsAccepted, CredentialsRefused, OutageEnded
 from dask_starburst.events.stream import Emit
-from dask_starburst.fleet.controller.narrator import Fail, LogTail
+from dask_starburst.fleet.capacity.interface import Capacity
+from dask_starburst.fleet.controller.narrator import Fail
 from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.fleet.pool.lease import Lease
-from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.loop.state import Worker, WorkerState
 from dask_starburst.plan.scheduler.shutdown_rules import shutdown_reason
 
@@ -39,24 +39,21 @@ class Troubles:
     ----------
     roster : Roster
         The workers.
-    pool : Pool
-        The pool that the calls are about.
+    capacity : Capacity
+        The platform that the calls go to.
     lease : Lease
         Its end is the end of a cluster whose client has no valid credentials.
     emit : callable
         Emits an event.
-    log_tail : callable
-        Reads the scheduler's log.
     fail : callable
         Closes the cluster because of an error.
     """
 
-    def __init__(self, roster: Roster, pool: Pool, lease: Lease, emit: Emit, log_tail: LogTail, fail: Fail) -> None:
+    def __init__(self, roster: Roster, capacity: Capacity, lease: Lease, emit: Emit, fail: Fail) -> None:
         self._roster = roster
-        self._pool = pool
+        self._capacity = capacity
         self._lease = lease
         self._emit_event = emit
-        self._log_tail = log_tail
         self._fail = fail
         self._emitted = ""
         self._outage: float | None = None
@@ -78,9 +75,9 @@ class Troubles:
             return
         if self._outage is not None:
             seconds = self._roster.clock() - self._outage
-            self._emit_event(OutageEnded(pool=self._pool.name, seconds=seconds))
+            self._emit_event(OutageEnded(pool=self._capacity.name, seconds=seconds))
         if self._refused is not None:
-            self._emit_event(CredentialsAccepted(pool=self._pool.name))
+            self._emit_event(CredentialsAccepted(pool=self._capacity.name))
         self._emitted, self._outage, self._refused = "", None, None
 
     def note(self, error: StarburstError) -> None:
@@ -103,7 +100,7 @@ class Troubles:
             return error
         for n in range(_LOG_LATE if isinstance(error, LeaseExpired) else 1):
             await asyncio.sleep(min(n, 1))
-            reason = shutdown_reason(await self._log_tail(scheduler, _LAST_WORDS))
+            reason = shutdown_reason(await self._capacity.explain(scheduler, _LAST_WORDS))
             if reason is not None:
                 return SchedulerFailed(f"the scheduler has ended the cluster: {reason}. Start a new one.")
         return error
@@ -111,16 +108,16 @@ class Troubles:
     def _emit(self, error: StarburstError, key: str, *, outage: bool) -> None:
         """Emit an error once; in an outage, whose calls fail with different messages, only the first error."""
         if key != self._emitted and not (key == "outage" and self._emitted):
-            self._emit_event(CallFailed(pool=self._pool.name, error=str(error), outage=outage))
+            self._emit_event(CallFailed(pool=self._capacity.name, error=str(error), outage=outage))
             self._emitted = key
 
     def _credentials(self, error: StarburstError, now: float) -> None:
         """Reload the credentials and continue; close the cluster shortly before its lease ends."""
         lease = self._lease
-        self._pool.aws.renew_credentials()
+        self._capacity.renew_credentials()
         if self._refused is None:
             self._refused = now
-            self._emit_event(CredentialsRefused(pool=self._pool.name, error=str(error), lease=lease.until))
+            self._emit_event(CredentialsRefused(pool=self._capacity.name, error=str(error), lease=lease.until))
             self._emitted = str(error)
         if now >= lease.until - min(_LAST, lease.length / 4):
             text = f"{error} The cluster closes: its lease ends at {lease} and cannot be renewed."

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from dask_starburst.errors import LeaseExpired
 from dask_starburst.events.event import clock
-from dask_starburst.fleet.pool.pool import Pool
 
 #: The lease is renewed three times in its length, so that it survives two failures in a row.
 _RENEWALS = 3
+
+
+class Leased(Protocol):
+    """What a lease is for: capacity that AWS removes at its end."""
+
+    async def renew(self, until: float) -> None:
+        """Extend the lease."""
+
+    async def is_claimed_and_open(self) -> bool:
+        """Whether this session still holds the pool, and it may have capacity."""
 
 
 class Lease:
@@ -26,7 +37,7 @@ class Lease:
         self.closing = False
         self.until = now + length
 
-    async def renew(self, pool: Pool, now: float) -> bool:
+    async def renew(self, pool: Leased, now: float) -> bool:
         """Renew the lease when a third of it has passed; return whether it was renewed.
 
         It is not renewed while the cluster is `closing`: if closing fails, the lease terminates what is left.

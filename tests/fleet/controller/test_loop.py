@@ -3,64 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from dask_starburst.errors import AWSError, SchedulerFailed
+from dask_starburst.errors import SchedulerFailed
 from dask_starburst.events import EventLog
-from dask_starburst.fleet.controller.launch import Launcher
-from dask_starburst.fleet.controller.loop import Controller, SchedulerClient
+from dask_starburst.fleet.controller.loop import Controller
 from dask_starburst.fleet.pool.lease import Lease
-from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.loop.state import Limits
-from dask_starburst.plan.requests.pool import PoolNames
-from tests.support.placements import HEAD, ONLY_SPOT, SPOT
+from tests.support.no_capacity import NoCapacity, NoDask
+from tests.support.placements import ONLY_SPOT
 
 
-class NoAWS:
-    """Refuses every call immediately."""
-
-    def __init__(self) -> None:
-        self.leases = 0
-
-    def now(self) -> float:
-        return 1000.0
-
-    async def call(self, service: str, operation: str, **_: Any) -> dict[str, Any]:
-        self.leases += operation == "PutScheduledUpdateGroupAction"
-        raise AWSError(f"{service}:{operation} is refused.")
-
-    async def pages(self, service: str, operation: str, key: str, **_: Any) -> list[Any]:
-        raise AWSError(f"{service}:{operation} is refused.")
-
-
-class NoDask:
-    """A scheduler that does not exist."""
-
-    def members(self) -> frozenset[str]:
-        return frozenset()
-
-    async def unrunnable(self) -> dict[str, str]:
-        return {}
-
-    async def lease(self) -> float:
-        return 0.0
-
-    async def notices(self, after: int) -> list[Any]:
-        await asyncio.Event().wait()
-        return []
-
-
-def a_controller(lease: Lease | None = None) -> tuple[Controller, NoAWS]:
-    aws, emit = NoAWS(), EventLog().emit
-    spec = SimpleNamespace(placements=(HEAD, SPOT))
-    pool = Pool(cast(Any, aws), cast(Any, spec), PoolNames("starburst-test-0"), "session", "sg-1")
-    launcher = Launcher({}, 8786, {})
-    limits = Limits(placements=ONLY_SPOT)
-    dask = cast(SchedulerClient, NoDask())
-    return Controller(pool, launcher, dask, emit, limits, lease or Lease(1800, 1000.0), 3600.0), aws
+def a_controller(lease: Lease | None = None) -> tuple[Controller, NoCapacity]:
+    capacity, limits = NoCapacity(), Limits(placements=ONLY_SPOT)
+    lease = lease or Lease(1800, capacity.time)
+    return Controller(capacity, NoDask(), EventLog().emit, limits, lease, 3600.0), capacity
 
 
 async def ended(work: Any) -> bool:
@@ -119,11 +78,11 @@ def test_a_lease_is_not_renewed_while_the_cluster_closes():
     async def work(closing: bool) -> int:
         lease = Lease(1800, -500.0)  # due
         lease.closing = closing
-        controller, aws = a_controller(lease)
+        controller, capacity = a_controller(lease)
         controller.start()
         await some_steps(50)
         await controller.stop()
-        return aws.leases
+        return len(capacity.renewals)
 
     assert asyncio.run(work(closing=False)) > 0
     assert asyncio.run(work(closing=True)) == 0

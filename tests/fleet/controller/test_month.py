@@ -11,17 +11,16 @@ import random
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import count
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from benchmarks.harness.simulator.aws import TICK, SimulatedAWS
+from benchmarks.harness.simulator.capacity import SimulatedCapacity, SimulatedScheduler
 from benchmarks.harness.simulator.loop import SimulatedController
-from benchmarks.storm import StormScheduler
 from dask_starburst.catalog import Price
 from dask_starburst.cost import Ledger
 from dask_starburst.errors import StarburstError
@@ -30,14 +29,13 @@ from dask_starburst.events.stream import REMEMBERED
 from dask_starburst.fleet.controller.budget import BudgetControl
 from dask_starburst.fleet.controller.interruptions import Interruptions
 from dask_starburst.fleet.controller.narrator import Narrator
+from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.fleet.controller.startup_times import StartupClock
-from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.loop.interruptions import Notice
 from dask_starburst.plan.loop.reconcile import step
-from dask_starburst.plan.loop.state import SCHEDULER, Action, Limits, Name, Worker, WorkerState
+from dask_starburst.plan.loop.state import SCHEDULER, Action, Limits, Name, WorkerState
 from dask_starburst.plan.money.budget import Caps
-from dask_starburst.plan.requests.pool import PoolNames
 from tests.support.placements import HEAD, ONLY_SPOT, SPOT
 
 S = WorkerState
@@ -62,33 +60,12 @@ class Quotes:
         return Price(0.05 + hour % 7 / 1000, "AWS Spot price history", "2026-11-01", "live", since=hour * HOUR)
 
 
-class EC2:
-    """EC2's launch times, for the ledger."""
-
-    def __init__(self, month: Month) -> None:
-        self._month = month
-
-    async def pages(self, *_: str, Filters: list[dict[str, Any]]) -> list[dict[str, Any]]:  # noqa: N803 -- AWS's name
-        known, zone = self._month.observed.instances, {"AvailabilityZone": "us-east-1a"}
-        there = [known[name] for name in Filters[0]["Values"] if name in known]
-        life = {"Placement": zone, "State": {"Name": "running"}}
-        times = {i.id: datetime.fromtimestamp(i.launched, UTC) for i in there}
-        return [
-            {"Instances": [{"InstanceId": i.id, "InstanceType": i.type, "LaunchTime": times[i.id], **life}]}
-            for i in there
-        ]
-
-
-@dataclass
-class Scheduler(StormScheduler):
+class Scheduler(SimulatedScheduler):
     """The scheduler of a month: it also reports busy times."""
 
-    busy: dict[Name, float] = field(default_factory=dict)
-
-    async def replace(self, name: Name) -> Name:
-        new = await super().replace(name)
-        self.roster.cancel(name)
-        return new
+    def __init__(self, aws: SimulatedAWS, roster: Roster) -> None:
+        super().__init__(aws, roster, count(2))
+        self.busy: dict[Name, float] = {}
 
     async def report_spending(self, spent: float, rate: float) -> dict[Name, float]:
         self.busy = {name: self.busy.get(name, 0.0) + 1 for name in self.roster.workers if name != SCHEDULER}
@@ -105,18 +82,14 @@ class Month(SimulatedController):
         self.ledger = Ledger(self.market, caps=Caps(total=1e9), types=("c7g.xlarge",))
         self.events.listen(self.ledger.note)
         self.loop = asyncio.Runner()
-        self.dask = Scheduler(self.roster, count(2))
-        emit, roster = self.events.emit, self.roster
-        pool = Pool(cast(Any, EC2(self)), cast(Any, None), PoolNames("starburst-test-0"), "session", "sg-1")
-        self.narrator = Narrator(roster, emit, self.spawn, self.no_log, self.failed, self.explained)
+        self.dask = Scheduler(aws, self.roster)
+        emit, roster, capacity = self.events.emit, self.roster, self.capacity
+        self.narrator = Narrator(roster, capacity, emit, self.spawn, self.failed, self.explained)
         self.spot = Interruptions(roster, self.dask, emit, self.spawn)
-        self.budget = BudgetControl(roster, pool, self.dask, self.ledger, emit, self.spawn)
+        self.budget = BudgetControl(roster, capacity, self.dask, self.ledger, emit, self.spawn)
         roster.listen(lambda _, new: self.startups.note(new, roster.observed, aws.now))
         roster.listen(self.narrator.worker_changed)
         roster.listen(self.spot.worker_changed)
-
-    async def no_log(self, worker: Worker, lines: int) -> list[str]:
-        return []
 
     def failed(self, error: StarburstError) -> None:
         raise error
@@ -127,13 +100,13 @@ class Month(SimulatedController):
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.loop.run(work)
 
-    def _poll(self) -> None:
+    async def _poll(self, now: float) -> None:
         before = self.observed
-        super()._poll()
-        self.market.now = self.aws.now
+        await super()._poll(now)
+        self.market.now = now
         self.narrator.state_changed(before, self.observed)
-        self.budget.enforce(self.aws.now, self.limits)
-        self.ledger.reprice(self.aws.now)
+        self.budget.enforce(now, self.limits)
+        self.ledger.reprice(now)
 
     def tick(self) -> tuple[Action, ...]:
         actions = super().tick()
@@ -175,7 +148,7 @@ def refused(month: Month) -> None:
 
 
 #: Attributes that do not belong to a cluster's client: AWS, and the scheduler.
-_OUTSIDE = (SimulatedAWS, EC2, Scheduler, asyncio.Runner, random.Random)
+_OUTSIDE = (SimulatedAWS, SimulatedCapacity, Scheduler, asyncio.Runner, random.Random)
 
 
 def held(thing: Any, seen: set[int] | None = None) -> int:

@@ -30,6 +30,7 @@ from dask_starburst.fleet.controller.narrator import Narrator
 from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.state import SCHEDULER, Instance, Limits, Observed, Worker, WorkerState
+from tests.support.no_capacity import NoCapacity
 from tests.support.placements import HEAD, ON_DEMAND, SPOT, WITH_FALLBACK
 
 S = WorkerState
@@ -43,18 +44,14 @@ class Told:
 
     def __init__(self, *workers: Worker, lines: tuple[str, ...] = ()) -> None:
         self.events, self.errors = EventLog(now=lambda: 0.0), list[StarburstError]()
-        self.lines, self.notified = list(lines), 0
+        self.notified = 0
         observed = Observed(instances={"i-0": HERE})
         self.roster = Roster(Limits(placements=WITH_FALLBACK), lambda: NOW, workers, observed)
-        self.narrator = Narrator(
-            self.roster, self.events.emit, self.run, self.log_tail, self.errors.append, self.explained
-        )
+        capacity, emit = NoCapacity(lines=lines), self.events.emit
+        self.narrator = Narrator(self.roster, capacity, emit, self.run, self.errors.append, self.explained)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run(work)
-
-    async def log_tail(self, worker: Worker, lines: int) -> list[str]:
-        return self.lines[-lines:]
 
     async def explained(self) -> None:
         self.notified += 1
