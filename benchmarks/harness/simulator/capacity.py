@@ -169,16 +169,26 @@ class SimulatedScheduler:
     ----------
     aws : SimulatedAWS
         Knows which workers have joined.
-    roster : Roster
-        Where replacements are requested.
+    roster : Roster, optional
+        Where replacements are requested; may be set later.
     numbers : iterator of int
         The names of replacements.
     """
 
-    def __init__(self, aws: SimulatedAWS, roster: Roster, numbers: Iterator[int] | None = None) -> None:
+    def __init__(self, aws: SimulatedAWS, roster: Roster | None = None, numbers: Iterator[int] | None = None) -> None:
         self.aws = aws
-        self.roster = roster
+        self._roster = roster
         self.numbers = count(1_000_000) if numbers is None else numbers
+
+    @property
+    def roster(self) -> Roster:
+        """Where replacements are requested."""
+        assert self._roster is not None, "the controller has made no roster yet"
+        return self._roster
+
+    @roster.setter
+    def roster(self, roster: Roster) -> None:
+        self._roster = roster
 
     def members(self) -> frozenset[Name]:
         """Return the names of the workers that have joined."""
