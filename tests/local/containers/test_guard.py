@@ -198,8 +198,11 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a da
     ids=["killed while all run", "killed when one has ended", "closed"],
 )
 def test_daemons_of_containers_end_with_the_server_however_it_ends(tmp_path: Path, end: str, then: str) -> None:
-    server, pids, _ = daemons(tmp_path, end, f"while containers.poll('a') is None and {end == 'exit 0'}: pass\n{then}")
+    wait = f"while containers.poll('a') is None and {end == 'exit 0'}: pass\nprint(flush=True)\n"
+    server, pids, _ = daemons(tmp_path, end, wait + then)
     assert len(pids) == 4
+    assert server.stdout is not None
+    server.stdout.readline()
     if then == "signal.pause()":
         server.kill()
     server.wait(10)
