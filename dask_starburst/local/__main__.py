@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         iam=enforcement(arguments.iam),
         images=dict(text.split("=", 1) for text in arguments.image),
         stay=arguments.stay,
+        fork=not arguments.no_fork,
     )
     os.umask(0o077)  # its files are private to this user
     # moto prints to standard output; it must carry only the handshake line.
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-aliases", action="store_true", help="every instance has the address 127.0.0.1")
     parser.add_argument("--no-processes", action="store_true", help="tasks are recorded but not run")
+    parser.add_argument("--no-fork", action="store_true", help="every container starts a new Python")
     parser.add_argument("--latency", type=float, nargs=2, default=(0.0, 0.0), metavar=("LOW", "HIGH"))
     parser.add_argument("--iam", choices=ENFORCEMENTS, default="off", help="enforce the policies of users and roles")
     parser.add_argument("--image", action="append", default=[], metavar="PREFIX=PYTHON")

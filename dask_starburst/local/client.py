@@ -51,6 +51,9 @@ class LocalAWS:
         Whether to enforce the IAM policies of users and roles. The owner's credentials may do everything; create a user
         and an access key to try a policy. With ``"templates"`` every UpdateAutoScalingGroup also needs the rights of
         the group's launch template, as AWS may ask (its pages contradict each other).
+    fork : bool
+        Whether containers of Dask are forked from a process that has imported it, where the computer supports it
+        (Linux). If not, each starts a new Python and imports everything, as a real container does.
 
     Raises
     ------
@@ -76,6 +79,7 @@ class LocalAWS:
         latency: tuple[float, float] = (0.0, 0.0),
         images: Mapping[str, str] | None = None,
         iam: bool | str = False,
+        fork: bool = True,
     ) -> None:
         self.region = region
         self._options = server_options(
@@ -88,6 +92,7 @@ class LocalAWS:
             latency=latency,
             images=images,
             iam=iam,
+            fork=fork,
         )
         self._lock = threading.RLock()
         self._server: Server | None = None

@@ -57,10 +57,12 @@ def server_options(
     latency: tuple[float, float] = (0.0, 0.0),
     images: Mapping[str, str] | None = None,
     iam: bool | str = False,
+    fork: bool = True,
 ) -> list[str]:
     """Return the server's command-line options."""
     options = ["--port", str(port), "--region", region, "--timing", timing, "--speed", str(speed), "--seed", str(seed)]
     switches = [*([] if processes else ["--no-processes"]), *(["--no-aliases"] if aliases is False else [])]
+    switches += [] if fork else ["--no-fork"]
     slow = ["--latency", *map(str, latency)] if any(latency) else []
     pythons = [word for prefix, python in (images or {}).items() for word in ("--image", f"{prefix}={python}")]
     rights = ["--iam", word_of(iam)] if iam else []

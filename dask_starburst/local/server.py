@@ -29,6 +29,7 @@ from dask_starburst.local.backend.ticker import Ticker
 from dask_starburst.local.backend.timing import Profile, Timing
 from dask_starburst.local.containers.awslogs import LogShipper
 from dask_starburst.local.containers.fake import FakeContainers
+from dask_starburst.local.containers.fork_server import ForkServer
 from dask_starburst.local.containers.images import Images
 from dask_starburst.local.containers.processes import Containers
 from dask_starburst.local.control import Control, own_address
@@ -63,7 +64,7 @@ from dask_starburst.local.services.ecs.network import Interfaces
 from dask_starburst.local.services.ecs.providers import ProviderOperations
 from dask_starburst.local.services.ecs.run import RunOperations
 from dask_starburst.local.services.ecs.tags import TagOperations
-from dask_starburst.local.services.ecs.task_life import TaskLife
+from dask_starburst.local.services.ecs.task_life import TaskLife, inherited
 from dask_starburst.local.services.ecs.tasks import TaskViews
 from dask_starburst.local.services.pricing import PriceList
 from dask_starburst.local.services.service_quotas import ServiceQuotas
@@ -91,6 +92,7 @@ class Options:
     iam: Enforcement = "off"
     images: Mapping[str, str] = field(default_factory=dict)
     stay: bool = False
+    fork: bool = True
 
 
 class LocalServer:
@@ -124,6 +126,7 @@ class LocalServer:
         self._keys = Keys()
         self._hooks = _Hooks()
         patches.install(self._hooks, self.network.cidr if self.network.aliases else "127.31.0.0/16")
+        self._fork_server = ForkServer(inherited()) if options.fork and options.processes else None
         self._ecr = Ecr(lambda: self.backend.now(), options.region, self.endpoint_url, self._folder / "registry")
         moto_ecr.install(self._ecr)
         self._begin()
@@ -133,7 +136,11 @@ class LocalServer:
         options = self._options
         timing = Timing(options.timing, options.seed)
         self.backend = Backend(Clock(options.speed), timing, options.region, self.endpoint_url, self._keys)
-        self._containers = Containers(self._folder, alone=True) if options.processes else FakeContainers()
+        self._containers = (
+            Containers(self._folder, alone=True, fork_server=self._fork_server)
+            if options.processes
+            else FakeContainers()
+        )
         self._logs = LogShipper()
         self._http.wsgi_app = self._build()
 
@@ -167,6 +174,8 @@ class LocalServer:
         endpoints.forget(self.endpoint_url, os.getpid())
         self._ticker.stop()
         self._containers.close()
+        if self._fork_server is not None:
+            self._fork_server.close()
         self._http.stop()
         self.network.release()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -196,7 +205,7 @@ class LocalServer:
         increases = ServiceQuotas(backend, quotas)
         services = [
             _autoscaling(backend, ec2, lifecycle, capacity),
-            _ecs(backend, tasks, interfaces, quotas),
+            _ecs(backend, tasks, interfaces, quotas, self._fork_server),
             prices,
             Service("service-quotas", increases, invalid="IllegalArgumentException", lock=backend.lock),
         ]
@@ -269,10 +278,12 @@ def _autoscaling(backend: Backend, ec2: Ec2, lifecycle: InstanceLifecycle, capac
     return Service("autoscaling", *parts, invalid="ValidationError", lock=backend.lock)
 
 
-def _ecs(backend: Backend, tasks: TaskLife, interfaces: Interfaces, quotas: Quotas) -> Service:
+def _ecs(
+    backend: Backend, tasks: TaskLife, interfaces: Interfaces, quotas: Quotas, fork_server: ForkServer | None
+) -> Service:
     backend.providers.update(fargate_providers(backend))
     clusters = ClusterOperations(backend)
-    definitions = DefinitionOperations(backend)
+    definitions = DefinitionOperations(backend, *([fork_server.expect] if fork_server is not None else []))
     parts = (
         clusters,
         ProviderOperations(backend),

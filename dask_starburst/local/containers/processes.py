@@ -22,9 +22,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dask_starburst.local.containers.fork_server import Forked, ForkServer
 from dask_starburst.local.containers.guard import Guard, adopt_orphans, children_of, kill_trees
 
 OnLine = Callable[[float, str], None]
+Process = subprocess.Popen[bytes] | Forked
 
 _log = logging.getLogger(__name__)
 
@@ -47,9 +49,11 @@ class Containers:
     alone : bool
         Whether this process starts nothing else. Then an unknown child is an orphan of an ended container,
         and is killed.
+    fork_server : ForkServer, optional
+        Starts the containers that it can, if this process is alone.
     """
 
-    def __init__(self, directory: Path, *, alone: bool = False) -> None:
+    def __init__(self, directory: Path, *, alone: bool = False, fork_server: ForkServer | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = Path(tempfile.mkdtemp(prefix="c-", dir=directory))
         self._lock = threading.Lock()
@@ -57,6 +61,7 @@ class Containers:
         self._exit_codes: dict[str, int] = {}
         self._closed = False
         self._alone = alone
+        self._fork_server = fork_server if alone else None
         if alone:
             adopt_orphans()
         self._guard = Guard(self._directory)
@@ -89,8 +94,8 @@ class Containers:
         try:
             with self._lock:  # or a new process that is not yet known would be taken for an orphan
                 self._refuse(key)
-                process = self._spawn(argv, env, folder)
-                output = _Output(_stdout_of(process), on_line)
+                process, stdout = self._spawn(argv, env, folder)
+                output = _Output(stdout, on_line)
                 self._guard.started(process.pid)
                 self._containers[key] = _Container(process, output, folder)
                 self._reader.add(output)
@@ -170,11 +175,20 @@ class Containers:
         if key in self._containers or key in self._exit_codes:
             raise ValueError(f"container {key} cannot be started: the key has been used before")
 
-    def _spawn(self, argv: Sequence[str], env: Mapping[str, str], folder: Path) -> subprocess.Popen[bytes]:
+    def _spawn(self, argv: Sequence[str], env: Mapping[str, str], folder: Path) -> tuple[Process, int]:
+        """Start the first process; return it and the file descriptor of its output."""
         path = os.pathsep.join((os.path.dirname(sys.executable), env.get("PATH", os.defpath)))
         environment = {"HOME": str(folder), "TMPDIR": str(folder), **env, "PATH": path}
-        return subprocess.Popen(
-            self._guard.wrap([_find(argv[0], path), *argv[1:]]),
+        command = [_find(argv[0], path), *argv[1:]]
+        if self._fork_server is not None and self._fork_server.forks(command, environment):
+            read, write = os.pipe()
+            forked = self._fork_server.start(command, environment, str(folder), self._guard.pipe(), write)
+            os.close(write)
+            if forked is not None:
+                return forked, read
+            os.close(read)
+        process = subprocess.Popen(
+            self._guard.wrap(command),
             stdin=self._guard.pipe(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -184,6 +198,7 @@ class Containers:
             umask=0o022,  # as in a container
             start_new_session=True,
         )
+        return process, _stdout_of(process)
 
     def _reap(self, container: _Container) -> None:
         process = container.process
@@ -201,7 +216,8 @@ class Containers:
         """Kill orphans of ended containers. The lock must be held."""
         if not self._alone:
             return
-        own = {self._guard.pid, *(each.process.pid for each in self._containers.values())}
+        helpers = {self._guard.pid, *([self._fork_server.pid] if self._fork_server is not None else [])}
+        own = helpers | {each.process.pid for each in self._containers.values()}
         orphans = set(children_of(os.getpid())) - own
         kill_trees(orphans)
         for orphan in orphans:
@@ -250,7 +266,7 @@ class _Output:
 
 @dataclass
 class _Container:
-    process: subprocess.Popen[bytes]
+    process: Process
     output: _Output
     folder: Path
     exit_code: int | None = None
@@ -345,7 +361,7 @@ def _stdout_of(process: subprocess.Popen[bytes]) -> int:
     return fd
 
 
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+def _has_ended(process: Process) -> bool:
     if sys.platform == "darwin" and sys.version_info < (3, 13):
         return process.poll() is not None  # no waitid: it is reaped a moment before its group is killed
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -357,7 +373,7 @@ def _deliver(pid: int, signum: int, send: Callable[[int, int], None]) -> None:
         send(pid, signum)
 
 
-def _wait(process: subprocess.Popen[bytes]) -> None:
+def _wait(process: Process) -> None:
     try:
         process.wait(_KILL_SECONDS)
     except subprocess.TimeoutExpired:

@@ -25,6 +25,11 @@ _SHOWN = 3600.0  # ECS shows stopped tasks for at least an hour
 _PASSED_ON = ("LANG", "TMPDIR", "PYTHONPATH")
 
 
+def inherited() -> dict[str, str]:
+    """Return the environment variables of this computer that containers inherit."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+
+
 class TaskLife:
     """Runs the lifecycle of every task.
 
@@ -232,7 +237,7 @@ class TaskLife:
         metadata = url("imds", task.instance.ec2_instance.id) + "/"
         instance = {} if task.fargate else {"AWS_EC2_METADATA_SERVICE_ENDPOINT": metadata}
         return {
-            **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+            **inherited(),
             "PATH": os.environ.get("PATH", os.defpath),
             "HOSTNAME": f"ip-{task.address.replace('.', '-')}.ec2.internal",
             "AWS_REGION": self._backend.region,
