@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -196,6 +197,31 @@ def why_forbidden_inside(found: Import) -> str | None:
             return f"{found.where}: {package}/{mine} imports {package}/{other}, which it may not."
         return None
     return None
+
+
+#: Modules that may name the partition ``aws`` or its suffix, and why. The embedded AWS plays AWS; links to its
+#: documentation do not count.
+MAY_NAME_A_PARTITION = {
+    "aws/session.py": "the endpoints of all partitions",
+    "aws/ecr.py": "the registries of all partitions",
+    "aws/regions.py": "an example",
+    "plan/requests/policies.py": "principals that are the same in all partitions",
+    "plan/requests/rights_table.py": "the same",
+    "plan/requests/routes.py": "names of services, which are the same in all partitions",
+    "plan/requests/volume_keys.py": "the path of a service-linked role, the same in all partitions",
+    "settings/groups.py": "checkip, which is one for all",
+    "settings/names.py": "an example",
+}
+
+
+def test_no_module_takes_the_partition_for_granted():
+    fixed = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in (*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.sh"))
+        if re.search(r"arn:aws:|(?<!docs\.)\bamazonaws\.com|\.amazonaws\\\.com", path.read_text(encoding="utf-8"))
+    }
+    wrong = {path for path in fixed if not path.startswith("local/")} - MAY_NAME_A_PARTITION.keys()
+    assert not wrong, "use the partition of the caller's ARN, and the suffix that botocore knows"
 
 
 def test_every_module_has_its_place_in_the_order():

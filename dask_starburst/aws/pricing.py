@@ -10,6 +10,7 @@ from typing import Any
 from tlz import partition_all
 
 from dask_starburst.aws.session import AWS
+from dask_starburst.errors import AWSError
 
 #: The EC2 product of a worker: Linux, shared tenancy, no licence, not reserved.
 _PRODUCT = {
@@ -87,6 +88,8 @@ async def spot(
 
 
 async def _products(aws: AWS, region: str, more: Mapping[str, str]) -> dict[str, float]:
+    if aws.partition == "aws-us-gov":
+        raise AWSError("AWS has no price list for the accounts of GovCloud.", operation="pricing:GetProducts")
     requested = {"regionCode": region, **_PRODUCT, **more}
     filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in requested.items()]
     products = await aws.pages(

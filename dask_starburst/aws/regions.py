@@ -24,6 +24,14 @@ def is_opt_in(region: str) -> bool:
     return bool(region) and region not in _BY_DEFAULT and not region.startswith(_OTHER_PARTITIONS)
 
 
+def dns_suffix(partition: str) -> str:
+    """Return the suffix of the names of a partition's endpoints, such as ``amazonaws.com.cn``."""
+    from botocore.loaders import create_loader  # see `check_region`
+
+    partitions = create_loader().load_data("endpoints")["partitions"]
+    return next(str(each["dnsSuffix"]) for each in partitions if each["partition"] == partition)
+
+
 def check_region(region: str) -> None:
     """Raise an error for an unknown region.
 

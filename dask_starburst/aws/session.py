@@ -32,11 +32,12 @@ from dask_starburst.plan.requests.rate_limits import LIMITS, Level, bucket_of, t
 _RETRIES = {"mode": "standard", "max_attempts": 6}
 _HURRIED = {"mode": "standard", "total_max_attempts": 2}
 #: Domain suffixes of AWS's endpoints, including private ones in a VPC.
-_OWN_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+_OWN_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws", ".api.amazonwebservices.com.cn")
 #: Concurrent calls.
 _THREADS = 16
-#: Global services and their regions; the embedded AWS answers for all regions at one URL.
-_HOMES = {"pricing": "us-east-1"}
+#: Global services and their regions by partition; the embedded AWS answers for all regions at one URL. GovCloud has no
+#: price list of its own, and its accounts cannot read the other ones (AWS GovCloud User Guide, "Services").
+_HOMES = {"pricing": {"aws": "us-east-1", "aws-cn": "cn-northwest-1"}}
 #: Keys of the next page: ECS and SSM, Auto Scaling and EC2, IAM.
 _NEXT = ("nextToken", "NextToken", "Marker")
 #: IAM's service prefix if it differs from boto3's name.
@@ -138,6 +139,11 @@ class AWS:
     def region(self) -> str:
         """The region of the calls."""
         return str(self._session.region_name or "")
+
+    @property
+    def partition(self) -> str:
+        """The partition of the region: ``aws``, ``aws-cn`` or ``aws-us-gov``."""
+        return str(self._session.get_partition_for_region(self.region)) if self.region else "aws"
 
     def require_credentials(self) -> None:
         """Raise an error with instructions if there are no credentials.
@@ -279,7 +285,7 @@ class AWS:
             if service not in self._clients:
                 self._clients[service] = self._session.client(
                     service,
-                    region_name=_HOMES.get(service),
+                    region_name=_HOMES.get(service, {}).get(self.partition),
                     endpoint_url=self.endpoint_url,
                     config=self._config,
                 )

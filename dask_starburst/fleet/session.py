@@ -191,7 +191,7 @@ class Session:
             pool=pool.name,
             image=settings.image or "",
             region=account.region,
-            secret_arn=f"arn:aws:ssm:{account.region}:{account.number}:parameter{pool.names.secret}",
+            secret_arn=f"arn:{account.partition}:ssm:{account.region}:{account.number}:parameter{pool.names.secret}",
             execution_role=account.execution_role,
             tags=pool.tags,
         )

@@ -14,6 +14,7 @@ from typing import Any
 from moto.ec2.models.instances import StateReason
 from moto.events.models import events_backends
 
+from dask_starburst.local.backend.account import partition
 from dask_starburst.local.backend.backend import ACCOUNT, REMEMBERED, Backend
 from dask_starburst.local.backend.pending_faults import PendingFaults, fits, like
 from dask_starburst.local.backend.state import Ec2Instance, Task
@@ -241,7 +242,7 @@ class Injector:
             "Source": "aws.ec2",
             "DetailType": kind,
             "Time": self._backend.now(),  # moto formats it
-            "Resources": [f"arn:aws:ec2:{ec2_instance.zone}:instance/{ec2_instance.id}"],
+            "Resources": [f"arn:{partition()}:ec2:{ec2_instance.zone}:instance/{ec2_instance.id}"],
             "Detail": json.dumps({"instance-id": ec2_instance.id, **detail}),
         }
         try:

@@ -19,6 +19,7 @@ from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from dask_starburst.local import endpoints
+from dask_starburst.local.backend.account import use_region
 from dask_starburst.local.backend.addresses import Network, claim_network
 from dask_starburst.local.backend.backend import Backend
 from dask_starburst.local.backend.clock import Clock
@@ -38,7 +39,7 @@ from dask_starburst.local.http.router import Router
 from dask_starburst.local.iam.enforcer import Enforcer
 from dask_starburst.local.iam.model import Enforcement
 from dask_starburst.local.injector import Injector
-from dask_starburst.local.moto import patches
+from dask_starburst.local.moto import other_partitions, patches
 from dask_starburst.local.services.autoscaling.groups import Groups
 from dask_starburst.local.services.autoscaling.operations import GroupOperations
 from dask_starburst.local.services.autoscaling.views import GroupViews, ScheduleOperations
@@ -125,10 +126,12 @@ class LocalServer:
         self.endpoint_url = f"http://{_HOST}:{self._http.bind_addr[1]}"
         self._keys = Keys()
         self._hooks = _Hooks()
+        use_region(options.region)
         patches.install(self._hooks, self.network.cidr if self.network.aliases else "127.31.0.0/16")
         self._fork_server = ForkServer(inherited()) if options.fork and options.processes else None
         self._ecr = Ecr(lambda: self.backend.now(), options.region, self.endpoint_url, self._folder / "registry")
         moto_ecr.install(self._ecr)
+        other_partitions.install(options.region)
         self._begin()
 
     def _begin(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from dask_starburst.aws import ec2, iam, identity, logs, placement, ssm, volume_keys
 from dask_starburst.aws.patience import Patience
+from dask_starburst.aws.regions import dns_suffix
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
 from dask_starburst.errors import PermissionDenied
@@ -33,6 +35,7 @@ class Account:
     execution_role: str
     scheduler_role: str
     worker_role: str
+    partition: str = "aws"
 
 
 async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...], patience: Patience) -> Account:
@@ -65,15 +68,17 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...], patience:
         unseen[role] = str(refusal)
 
     tags = {**settings.tags, MANAGED_TAG: NAMESPACE}
+    partition, suffix = caller.partition, await asyncio.to_thread(dns_suffix, caller.partition)
+    instance = policies.instance_role(number, partition, suffix)
     roles = (
-        policies.execution_role(number),
-        policies.scheduler_role(number),
+        policies.execution_role(number, partition),
+        policies.scheduler_role(number, partition),
         policies.worker_role(),
     )
     (subnet, group), images, profile, arns, *_ = await together(
         _network(aws, settings, types, tags, patience),
         together(*(ssm.recommended_ami(aws, arch) for arch in settings.archs)),
-        patience(lambda: iam.ensure_instance_profile(aws, policies.instance_role(number), tags, on_unseen)),
+        patience(lambda: iam.ensure_instance_profile(aws, instance, tags, on_unseen)),
         together(*(patience(partial(iam.ensure_role, aws, role, tags, on_unseen)) for role in roles)),
         together(
             patience(lambda: logs.ensure_group(aws, LOG_GROUP, settings.storage.log_retention, tags)),
@@ -87,7 +92,9 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...], patience:
     if unseen:
         patience.emit(RolesUnseen(roles=", ".join(sorted(unseen)), error=next(iter(unseen.values()))))
     image_ids = dict(zip(settings.archs, images, strict=True))
-    return Account(number, caller.arn, aws.region, subnet, image_ids, group, profile, *arns)
+    execution, scheduler, worker = arns
+    shared = (subnet, image_ids, group, profile, execution, scheduler, worker)
+    return Account(number, caller.arn, aws.region, *shared, caller.partition)
 
 
 async def _network(

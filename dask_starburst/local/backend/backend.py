@@ -13,6 +13,8 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from moto.utilities.utils import get_partition
+
 from dask_starburst.local.backend.clock import Clock
 from dask_starburst.local.backend.consistency import Consistency
 from dask_starburst.local.backend.keys import Keys, Private
@@ -103,7 +105,7 @@ class Backend:
 
     def arn(self, service: str, resource: str) -> str:
         """Return the ARN of a resource of this account and region."""
-        return f"arn:aws:{service}:{self.region}:{ACCOUNT}:{resource}"
+        return f"arn:{get_partition(self.region)}:{service}:{self.region}:{ACCOUNT}:{resource}"
 
     def provider_of(self, ec2_instance: Ec2Instance, cluster: str) -> str | None:
         """Return the cluster's capacity provider over the instance's Auto Scaling group."""

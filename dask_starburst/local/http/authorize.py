@@ -15,10 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from moto.iam.models import iam_backends
-from moto.sts.models import sts_backends
-
-from dask_starburst.local.backend.backend import ACCOUNT
+from dask_starburst.local.backend.account import iam_backend, sts_backend
 from dask_starburst.local.backend.keys import Credentials, Keys
 from dask_starburst.local.http import signature as sigv4
 from dask_starburst.local.http.protocols import Protocol, ServiceError
@@ -167,14 +164,14 @@ class Authorizer:
 
     def _made_by_moto(self, signature: Signature) -> Credentials:
         """Return credentials made by CreateAccessKey or AssumeRole."""
-        for role in sts_backends[ACCOUNT]["aws"].assumed_roles:
+        for role in sts_backend().assumed_roles:
             if role.access_key_id == signature.key:
                 if not hmac.compare_digest(role.session_token.encode(), (signature.token or "").encode()):
                     raise _RefusedError("token")
                 if self._now() >= role.expiration.timestamp():
                     raise _RefusedError("expired")
                 return Credentials(role.access_key_id, role.secret_access_key, role.session_token)
-        for user in iam_backends[ACCOUNT]["aws"].users.values():
+        for user in iam_backend().users.values():
             for key in user.access_keys:
                 if key.access_key_id == signature.key and key.status == "Active" and signature.token is None:
                     return Credentials(key.access_key_id, key.secret_access_key)

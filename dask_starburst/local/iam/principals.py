@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from moto.iam.models import iam_backends
-from moto.sts.models import sts_backends
-
+from dask_starburst.local.backend.account import iam_backend, partition, sts_backend
 from dask_starburst.local.backend.backend import ACCOUNT
 from dask_starburst.local.backend.keys import Keys
 from dask_starburst.local.iam.model import Document, Principal
@@ -32,13 +30,13 @@ def of_credentials(keys: Keys, access_key: str, token: str | None) -> Principal 
     session = keys.session(token) if token else None
     if session is not None:
         return of_role(session.role, session.name)
-    for assumed in sts_backends[ACCOUNT]["aws"].assumed_roles:
+    for assumed in sts_backend().assumed_roles:
         if assumed.access_key_id == access_key:
             return of_role(assumed.role_arn, assumed.session_name, getattr(assumed, "policy", None))
     for user in _iam().users.values():
         if any(key.access_key_id == access_key for key in user.access_keys):
             return of_user(user)
-    return Principal(f"arn:aws:iam::{ACCOUNT}:user/unknown", "unknown")
+    return Principal(f"arn:{partition()}:iam::{ACCOUNT}:user/unknown", "unknown")
 
 
 def of_user(user: Any) -> Principal:
@@ -53,7 +51,7 @@ def of_role(arn: str, session: str, session_policy: str | None = None) -> Princi
     name = arn.rpartition("/")[2]
     # A role's name is unique in an account; the metadata of an instance knows no path.
     role = next((each for each in _iam().roles.values() if each.name == name), None)
-    called = f"arn:aws:sts::{ACCOUNT}:assumed-role/{name}/{session}"
+    called = f"arn:{partition()}:sts::{ACCOUNT}:assumed-role/{name}/{session}"
     if role is None:
         return Principal(called, f"AROAUNKNOWN:{session}")
     bounds = tuple(_bounds(role.permissions_boundary_arn, session_policy))
@@ -61,7 +59,7 @@ def of_role(arn: str, session: str, session_policy: str | None = None) -> Princi
 
 
 def _iam() -> Any:
-    return iam_backends[ACCOUNT]["aws"]
+    return iam_backend()
 
 
 def _policies(holder: Any) -> Iterator[tuple[str, Document]]:

@@ -30,6 +30,7 @@ from moto.iam import models as iam_models
 from moto.iam.exceptions import NotFoundException
 from moto.iam.models import IAMBackend
 
+from dask_starburst.local.backend.account import partition
 from dask_starburst.local.moto import visibility
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48}
@@ -81,7 +82,7 @@ def _load_policies_of_one_partition() -> None:
 
     @functools.wraps(read)
     def init_aws_policies(self: Any) -> list[Any]:
-        return read(self) if self.region_name == "aws" else []
+        return read(self) if self.region_name == partition() else []
 
     IAMBackend._init_aws_policies = init_aws_policies
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dask_starburst.catalog.quotas import QUOTAS, Quota
+from dask_starburst.local.backend.account import partition
 from dask_starburst.local.backend.backend import ACCOUNT, Backend, new_id
 from dask_starburst.local.backend.quotas import Quotas
 from dask_starburst.local.http.protocols import Reply, Request, ServiceError, page
@@ -121,7 +122,7 @@ class ServiceQuotas:
         return {**_described(quota, arn), "Value": self._quotas.limit(quota), "QuotaAppliedAtLevel": "ACCOUNT"}
 
     def _default(self, quota: Quota) -> dict[str, Any]:
-        arn = f"arn:aws:servicequotas:{self._backend.region}::{quota.service}/{quota.code}"
+        arn = f"arn:{partition()}:servicequotas:{self._backend.region}::{quota.service}/{quota.code}"
         return {**_described(quota, arn), "Value": quota.default}
 
     def _shown(self, increase: _Increase) -> dict[str, Any]:

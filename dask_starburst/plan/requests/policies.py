@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dask_starburst.plan.requests.rights import MANAGED_TAG, NAMESPACE, PARAMETER_ROOT, Holder
@@ -16,20 +16,25 @@ SERVICE_LINKED_ROLES = (
     ("autoscaling.amazonaws.com", "AWSServiceRoleForAutoScaling"),
     ("spot.amazonaws.com", "AWSServiceRoleForEC2Spot"),
 )
+#: The suffix of the endpoints in the partitions ``aws`` and ``aws-us-gov``.
+_DNS_SUFFIX = "amazonaws.com"
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """One IAM role: its name, the service that assumes it, its inline policy."""
+    """One IAM role: its name, the service that assumes it, its inline policy, and the suffix of the partition."""
 
     name: str
     service: str
     statements: tuple[dict[str, Any], ...]
+    dns_suffix: str = _DNS_SUFFIX
 
     @property
     def trust(self) -> dict[str, Any]:
         """The trust policy."""
-        principal = {"Service": f"{self.service}.amazonaws.com"}
+        # EC2's principal has the suffix of the partition, the others' are the same in all (``region-info`` of the CDK).
+        suffix = self.dns_suffix if self.service == "ec2" else _DNS_SUFFIX
+        principal = {"Service": f"{self.service}.{suffix}"}
         return _document(({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"},))
 
     @property
@@ -42,30 +47,30 @@ def _document(statements: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
-def instance_role(account: str) -> Role:
+def instance_role(account: str, partition: str = "aws", dns_suffix: str = _DNS_SUFFIX) -> Role:
     """Return the role of every instance: what the ECS agent calls, and the reaper (runtime/host/reaper.py).
 
     The reaper terminates the instance that it runs on, unless a tag of the group keeps it. IAM
     cannot restrict this to the instance itself, so the role may terminate any instance of groups with the
     pool tag. It cannot launch instances, and reaches no cluster but ours.
     """
-    return _role("instance", "ec2", account)
+    return replace(_role("instance", "ec2", account, partition), dns_suffix=dns_suffix)
 
 
-def execution_role(account: str) -> Role:
+def execution_role(account: str, partition: str = "aws") -> Role:
     """Return the role that ECS uses to pull the image, read secrets and write logs.
 
     It covers every region: roles are global in an account, so clusters in two regions share it.
     """
-    return _role("execution", "ecs-tasks", account)
+    return _role("execution", "ecs-tasks", account, partition)
 
 
-def scheduler_role(account: str) -> Role:
+def scheduler_role(account: str, partition: str = "aws") -> Role:
     """Return the role of the scheduler task, which renews the lease of a pool and scales it to zero.
 
     It can only empty groups, now or later.
     """
-    return _role("scheduler", "ecs-tasks", account)
+    return _role("scheduler", "ecs-tasks", account, partition)
 
 
 def worker_role() -> Role:
@@ -76,7 +81,7 @@ def worker_role() -> Role:
 def roles(account: str, partition: str = "aws") -> tuple[Role, ...]:
     """Return every role of an account, that of the instances first."""
     return (
-        _role("instance", "ec2", account, partition),
+        instance_role(account, partition, "amazonaws.com.cn" if partition == "aws-cn" else _DNS_SUFFIX),
         _role("execution", "ecs-tasks", account, partition),
         _role("scheduler", "ecs-tasks", account, partition),
         worker_role(),

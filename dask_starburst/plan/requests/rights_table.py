@@ -228,7 +228,7 @@ _CAPACITY = (
         PEOPLE,
         ("iam:PassRole",),
         (arn("iam", f"role/{NAMESPACE}/{NAMESPACE}-instance", region=""),),
-        _equals("iam:PassedToService", "ec2.amazonaws.com"),
+        _equals("iam:PassedToService", "ec2.amazonaws.com", "ec2.amazonaws.com.cn"),
     ),
 )
 

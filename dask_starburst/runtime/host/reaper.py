@@ -111,7 +111,8 @@ def terminate() -> None:
 def _call(form: dict[str, str]) -> tuple[str, float]:
     """Call Auto Scaling; return the answer and AWS's time in seconds since the epoch."""
     region = _metadata("placement/region")
-    url = os.environ.get("AWS_ENDPOINT_URL", f"https://autoscaling.{region}.amazonaws.com").rstrip("/") + "/"
+    domain = _metadata("services/domain")
+    url = os.environ.get("AWS_ENDPOINT_URL", f"https://autoscaling.{region}.{domain}").rstrip("/") + "/"
     role = _metadata("iam/security-credentials/")
     credentials = json.loads(_metadata(f"iam/security-credentials/{role}"))
     body = urlencode({**form, "Version": "2011-01-01"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from dask_starburst.local.backend.account import partition
 from dask_starburst.local.backend.backend import ACCOUNT
 from dask_starburst.local.http.protocols import Request
 from dask_starburst.local.iam.calls.inventory import Inventory, Rule, pass_role, request_tags, service_linked
@@ -33,7 +34,7 @@ def _on_profile(action: str) -> Rule:
 
 
 def _create_role(inventory: Inventory, request: Request) -> Iterator[Check]:
-    arn = f"arn:aws:iam::{ACCOUNT}:role{request.get('Path') or '/'}{request['RoleName']}"
+    arn = f"arn:{partition()}:iam::{ACCOUNT}:role{request.get('Path') or '/'}{request['RoleName']}"
     tags = request_tags(request.get("Tags"))
     yield Check("iam:CreateRole", arn, tags)
     if tags:
@@ -41,7 +42,9 @@ def _create_role(inventory: Inventory, request: Request) -> Iterator[Check]:
 
 
 def _create_profile(inventory: Inventory, request: Request) -> Iterator[Check]:
-    arn = f"arn:aws:iam::{ACCOUNT}:instance-profile{request.get('Path') or '/'}{request['InstanceProfileName']}"
+    arn = (
+        f"arn:{partition()}:iam::{ACCOUNT}:instance-profile{request.get('Path') or '/'}{request['InstanceProfileName']}"
+    )
     tags = request_tags(request.get("Tags"))
     yield Check("iam:CreateInstanceProfile", arn, tags)
     if tags:

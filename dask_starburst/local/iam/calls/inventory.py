@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from moto.ec2.models import ec2_backends
-from moto.iam.models import iam_backends
 from moto.ssm.models import ssm_backends
 
+from dask_starburst.local.backend.account import iam_backend, partition
 from dask_starburst.local.backend.backend import ACCOUNT, Backend
 from dask_starburst.local.backend.state import Group
 from dask_starburst.local.http.protocols import Request
@@ -90,28 +90,28 @@ class Inventory:
 
     def role_arn(self, name: str) -> str:
         """Return the ARN of a role by its name; without a path if it does not exist."""
-        for role in iam_backends[ACCOUNT]["aws"].roles.values():
+        for role in iam_backend().roles.values():
             if name in (role.name, role.arn):
                 return str(role.arn)
-        return name if name.startswith("arn:") else f"arn:aws:iam::{ACCOUNT}:role/{name}"
+        return name if name.startswith("arn:") else f"arn:{partition()}:iam::{ACCOUNT}:role/{name}"
 
     def profile_arn(self, name: str) -> str:
         """Return the ARN of an instance profile by its name."""
-        for profile in iam_backends[ACCOUNT]["aws"].instance_profiles.values():
+        for profile in iam_backend().instance_profiles.values():
             if name in (profile.name, profile.arn):
                 return str(profile.arn)
-        return name if name.startswith("arn:") else f"arn:aws:iam::{ACCOUNT}:instance-profile/{name}"
+        return name if name.startswith("arn:") else f"arn:{partition()}:iam::{ACCOUNT}:instance-profile/{name}"
 
     def roles_of_profile(self, name: str) -> list[str]:
         """Return the ARNs of the roles in an instance profile."""
-        for profile in iam_backends[ACCOUNT]["aws"].instance_profiles.values():
+        for profile in iam_backend().instance_profiles.values():
             if name in (profile.name, profile.arn):
                 return [str(role.arn) for role in profile.roles]
         return []
 
     def has_role(self, name: str) -> bool:
         """Return whether a role of this name exists."""
-        return any(role.name == name for role in iam_backends[ACCOUNT]["aws"].roles.values())
+        return any(role.name == name for role in iam_backend().roles.values())
 
     def service_linked_role(self, service: str, name: str) -> list[Check]:
         """Return the check for a service-linked role that AWS makes with the caller's rights if it is missing."""
@@ -123,7 +123,7 @@ Rule = Callable[[Inventory, Request], Iterable[Check]]
 
 def service_linked(service: str, name: str) -> Check:
     """Return the check of CreateServiceLinkedRole."""
-    arn = f"arn:aws:iam::{ACCOUNT}:role/aws-service-role/{service}/{name}"
+    arn = f"arn:{partition()}:iam::{ACCOUNT}:role/aws-service-role/{service}/{name}"
     return Check("iam:CreateServiceLinkedRole", arn, {"iam:awsservicename": (service,)})
 
 

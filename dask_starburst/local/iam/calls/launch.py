@@ -11,6 +11,7 @@ from typing import Any
 
 from moto.ec2.models import ec2_backends
 
+from dask_starburst.local.backend.account import partition
 from dask_starburst.local.backend.backend import ACCOUNT
 from dask_starburst.local.iam.calls.inventory import Inventory, Template, pass_role, request_tags
 from dask_starburst.local.iam.model import Check, Context
@@ -51,7 +52,7 @@ def launch(
     profile_name = str(profile.get("Arn") or profile.get("Name") or "")
     of_instance: Context = {"ec2:instanceprofile": (inventory.profile_arn(profile_name),)} if profile_name else {}
     tags = {each.get("ResourceType"): request_tags(_tags_of(each)) for each in data.get("TagSpecifications") or ()}
-    yield Check(_RUN, f"arn:aws:ec2:{inventory.region}::image/{data.get('ImageId', '*')}", named)
+    yield Check(_RUN, f"arn:{partition()}:ec2:{inventory.region}::image/{data.get('ImageId', '*')}", named)
     for kind in dict.fromkeys(types) or (data.get("InstanceType", "m5.large"),):
         own = {**of_instance, **tags.get("instance", {}), "ec2:instancetype": (str(kind),)}
         yield Check(_RUN, inventory.arn("ec2", "instance/*"), {**named, **own})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from dask_starburst.local.backend.account import partition
 from dask_starburst.local.http.protocols import Request
 from dask_starburst.local.iam.calls.inventory import Inventory, Rule
 from dask_starburst.local.iam.model import Check
@@ -30,11 +31,11 @@ def _rule(method: str) -> Rule:
         if not bucket:
             yield Check("s3:ListAllMyBuckets")
         elif key:
-            yield Check(_OF_OBJECTS[method], f"arn:aws:s3:::{bucket}/{key}")
+            yield Check(_OF_OBJECTS[method], f"arn:{partition()}:s3:::{bucket}/{key}")
         elif method == "POST":  # DeleteObjects names its keys in the body
-            yield Check(_OF_BUCKETS[method], f"arn:aws:s3:::{bucket}/*")
+            yield Check(_OF_BUCKETS[method], f"arn:{partition()}:s3:::{bucket}/*")
         else:
-            yield Check(_OF_BUCKETS[method], f"arn:aws:s3:::{bucket}")
+            yield Check(_OF_BUCKETS[method], f"arn:{partition()}:s3:::{bucket}")
 
     return rule
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from dask_starburst.local.backend.account import partition
 from dask_starburst.local.http.protocols import Request
 from dask_starburst.local.iam.calls.inventory import Inventory, Rule, request_tags
 from dask_starburst.local.iam.model import Check
@@ -14,7 +15,7 @@ def parameter_arn(inventory: Inventory, name: str) -> str:
     if name.startswith("arn:"):
         return name
     if name.startswith("/aws/service/"):
-        return f"arn:aws:ssm:{inventory.region}::parameter{name}"
+        return f"arn:{partition()}:ssm:{inventory.region}::parameter{name}"
     return inventory.arn("ssm", f"parameter/{name.lstrip('/')}")
 
 

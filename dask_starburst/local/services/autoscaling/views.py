@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from dask_starburst.local.backend.account import partition
 from dask_starburst.local.backend.backend import Backend
 from dask_starburst.local.backend.state import Group, Membership, ScheduledAction
 from dask_starburst.local.http.protocols import Reply, Request, ServiceError, page
@@ -90,7 +91,7 @@ class GroupViews:
             "EnabledMetrics": [],
             "TerminationPolicies": ["Default"],
             "NewInstancesProtectedFromScaleIn": False,
-            "ServiceLinkedRoleARN": f"arn:aws:iam::{group.arn.split(':')[4]}:role/aws-service-role/"
+            "ServiceLinkedRoleARN": f"arn:{partition()}:iam::{group.arn.split(':')[4]}:role/aws-service-role/"
             "autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling",
             **group.settings,
             "Instances": [_instance(member) for member in self._visible(group)] if whole else [],

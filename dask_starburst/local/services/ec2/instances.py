@@ -10,9 +10,9 @@ from typing import Any
 from moto.core.exceptions import ServiceException
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.instance_types import INSTANCE_TYPES
-from moto.iam.models import iam_backends
 from moto.ssm.models import ssm_backends
 
+from dask_starburst.local.backend.account import iam_backend
 from dask_starburst.local.backend.backend import ACCOUNT
 from dask_starburst.local.backend.consistency import Consistency
 from dask_starburst.local.backend.state import Ec2Instance
@@ -236,7 +236,7 @@ class Ec2:
         return str(parameter.value) if parameter else image
 
     def _check_profile(self, profile: dict[str, str]) -> None:
-        profiles = iam_backends[ACCOUNT]["aws"].get_instance_profiles()
+        profiles = iam_backend().get_instance_profiles()
         known = [one for one in profiles if self._consistency.profile_is_usable(one.name)]
         name, arn = profile.get("Name"), profile.get("Arn")
         if (name or arn) and not any(name == one.name or arn == one.arn for one in known):
@@ -250,7 +250,7 @@ class Ec2:
 
 def _check_spot_role() -> None:
     """Refuse Spot if the account lacks the service-linked role, which only the console creates by itself."""
-    roles = iam_backends[ACCOUNT]["aws"].roles.values()
+    roles = iam_backend().roles.values()
     if not any(role.name == "AWSServiceRoleForEC2Spot" for role in roles):
         raise ServiceError(
             "AuthFailure.ServiceLinkedRoleCreationNotPermitted",

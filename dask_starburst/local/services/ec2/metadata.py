@@ -29,6 +29,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dask_starburst.local.backend.account import dns_suffix, partition
 from dask_starburst.local.backend.keys import Keys
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class MetadataApp:
         """Return the tree under ``/latest``: folders are dictionaries, documents are strings."""
         iam = {}
         if metadata.role_name:
-            role_arn = f"arn:aws:iam::{metadata.account_id}:role/{metadata.role_name}"
+            role_arn = f"arn:{partition()}:iam::{metadata.account_id}:role/{metadata.role_name}"
             about = {"Code": "Success", "LastUpdated": _iso(self._now()), "Type": "AWS-HMAC"}
             document = json.dumps({**about, **self._credentials(role_arn, metadata.instance_id)}, indent=2)
             iam = {"iam": {"security-credentials": {metadata.role_name: document}}}
@@ -237,6 +238,7 @@ def _metadata_tree(metadata: InstanceMetadata) -> dict[str, Any]:
         "local-hostname": host,
         "local-ipv4": metadata.private_ip,
         "placement": {"availability-zone": metadata.zone, "region": metadata.region},
+        "services": {"domain": dns_suffix(), "partition": partition()},
     }
     if metadata.public_ip:
         meta["public-ipv4"] = metadata.public_ip

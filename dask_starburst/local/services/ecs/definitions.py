@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dask_starburst.local.backend.account import partition
 from dask_starburst.local.backend.backend import ACCOUNT, Backend, tag_dict, tag_list
 from dask_starburst.local.backend.state import TaskDefinition
 from dask_starburst.local.http.protocols import Reply, Request
@@ -54,7 +55,7 @@ class DefinitionOperations:
             "compatibilities": _compatibilities(kept),
             "networkMode": kept.get("networkMode", "bridge"),
             "registeredAt": self._backend.now(),
-            "registeredBy": f"arn:aws:iam::{ACCOUNT}:root",
+            "registeredBy": f"arn:{partition()}:iam::{ACCOUNT}:root",
         }
         for container in document["containerDefinitions"]:
             for key, value in _container_defaults().items():

@@ -9,6 +9,7 @@ from typing import Any
 
 from moto.ec2.models import ec2_backends
 
+from dask_starburst.local.backend.account import partition
 from dask_starburst.local.backend.backend import ACCOUNT
 from dask_starburst.local.backend.state import Interface
 from dask_starburst.local.http.protocols import Request
@@ -70,7 +71,7 @@ class Interfaces:
             subnet,
             subnet.get_available_subnet_ip(None),
             group_ids=requested.get("securityGroups") or None,
-            description=f"arn:aws:ecs:{self._moto.region_name}:{ACCOUNT}:attachment/{attachment}",
+            description=f"arn:{partition()}:ecs:{self._moto.region_name}:{ACCOUNT}:attachment/{attachment}",
         )
         made.status = "in-use"
         address = made.private_ip_address if self._aliases else _SHARED_ADDRESS

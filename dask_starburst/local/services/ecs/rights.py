@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from dask_starburst.local.backend.account import partition
 from dask_starburst.local.backend.backend import ACCOUNT, Backend
 from dask_starburst.local.backend.state import Container, ContainerInstance, Task
 from dask_starburst.local.containers.awslogs import log_stream
@@ -58,7 +59,7 @@ def pull_denial(backend: Backend, task: Task, container: Container) -> str | Non
     role, found = task.definition.document.get("executionRoleArn"), _ECR.match(container.definition["image"])
     if role is None or found is None:
         return None
-    repository = f"arn:aws:ecr:{found['region']}:{ACCOUNT}:repository/{found['name']}"
+    repository = f"arn:{partition()}:ecr:{found['region']}:{ACCOUNT}:repository/{found['name']}"
     actions = ("ecr:BatchCheckLayerAvailability", "ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage")
     wanted = [("ecr:GetAuthorizationToken", "*"), *((action, repository) for action in actions)]
     denied = backend.denial_of_role(role, task.id, wanted)
@@ -71,7 +72,7 @@ def log_denial(backend: Backend, task: Task, container: Container) -> str | None
     if role is None or stream is None:
         return None
     region, group, name = stream
-    arn = f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{group}:log-stream:{name}"
+    arn = f"arn:{partition()}:logs:{region}:{ACCOUNT}:log-group:{group}:log-stream:{name}"
     denied = backend.denial_of_role(role, task.id, [("logs:CreateLogStream", arn), ("logs:PutLogEvents", arn)])
     return denied and (
         "CannotStartContainerError: Error response from daemon: failed to initialize logging driver: failed to create "
@@ -97,4 +98,4 @@ def _cluster(backend: Backend, name: str) -> str:
 
 
 def _role_arn(name: str | None) -> str:
-    return f"arn:aws:iam::{ACCOUNT}:role/{name or 'none'}"
+    return f"arn:{partition()}:iam::{ACCOUNT}:role/{name or 'none'}"
