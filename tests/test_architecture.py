@@ -260,6 +260,24 @@ def test_every_module_has_its_place_where_circles_are_forbidden(package):
     assert modules == set(INSIDE[package])
 
 
+def test_the_controller_knows_only_the_interface_to_a_platform():
+    """Of `aws` it knows what errors mean; it makes no call, so that another platform or the simulator can stand in."""
+    allowed = {
+        "fleet.capacity": {"interface"},
+        "fleet.pool": {"lease"},
+        "aws": {"faults", "patience"},
+    }
+    wrong = [
+        f"{found.where}: the controller imports {found.module}."
+        for found in all_imports()
+        if found.path.parent == PACKAGE / "fleet/controller"
+        for package, modules in allowed.items()
+        if found.module.startswith(f"dask_starburst.{package}.")
+        if parts_of(found.module)[package.count(".") + 1] not in modules
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_only_aws_and_local_know_boto3():
     wrong = [
         f"{found.where}: {found.importer} imports {found.module}; only {' and '.join(sorted(KNOWS_BOTO))} may."

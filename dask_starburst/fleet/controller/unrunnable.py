@@ -20,11 +20,11 @@ class UnrunnableClient(Protocol):
         """Return a message for each restriction that no worker meets, by restriction."""
 
 
-async def watch(dask: UnrunnableClient, emit: Emit) -> None:
-    """Emit each restriction that no worker meets, once as long as such tasks exist."""
+async def watch(dask: UnrunnableClient, emit: Emit, every: float = _EVERY) -> None:
+    """Emit each restriction that no worker meets, once as long as such tasks exist; asks every `every` seconds."""
     emitted: set[str] = set()
     while True:
-        await asyncio.sleep(_EVERY)
+        await asyncio.sleep(every)
         try:
             found = await dask.unrunnable()
         except (OSError, StarburstError):
