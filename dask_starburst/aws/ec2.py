@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from tlz import partition_all
 
@@ -54,6 +54,17 @@ async def ensure_security_group(aws: AWS, vpc: str, name: str, description: str,
     if made is None:
         raise unseen(f"the security group {name}", "ec2:DescribeSecurityGroups")
     return str(made["GroupId"])
+
+
+async def security_group_state(aws: AWS, vpc: str, name: str) -> Literal["there", "missing", "incomplete"]:
+    """Return whether a security group exists whose members may reach each other."""
+    filters = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
+    found = (await aws.call("ec2", "DescribeSecurityGroups", Filters=filters))["SecurityGroups"]
+    if not found:
+        return "missing"
+    group, rules = found[0]["GroupId"], found[0]["IpPermissions"]
+    admitted = (pair["GroupId"] for rule in rules for pair in rule.get("UserIdGroupPairs", []))
+    return "there" if group in admitted else "incomplete"
 
 
 async def admit_each_other(aws: AWS, group: str) -> None:

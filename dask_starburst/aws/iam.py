@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from dask_starburst.aws import identity
 from dask_starburst.aws.faults import EXISTS, code_of
@@ -72,7 +72,7 @@ async def _create_role(aws: AWS, role: Role, tags: dict[str, str]) -> str | None
     if made is None:
         return None
     if role.statements:
-        await _put_policy(aws, role)
+        await put_policy(aws, role)
     return str(made["Role"]["Arn"])
 
 
@@ -99,13 +99,14 @@ async def _bring_up_to_date(aws: AWS, role: Role) -> None:
     try:
         found = await get(aws, "iam", "GetRolePolicy", RoleName=role.name, PolicyName=role.name)
         if found is None or found["PolicyDocument"] != role.policy:
-            await _put_policy(aws, role)
+            await put_policy(aws, role)
     except PermissionDenied as error:
         # Only an administrator may be allowed to change roles. A missing permission is reported where it is needed.
         logger.warning("the policy of role %s could not be updated; keeping the current one: %s", role.name, error)
 
 
-async def _put_policy(aws: AWS, role: Role) -> None:
+async def put_policy(aws: AWS, role: Role) -> None:
+    """Write the inline policy of a role."""
     await aws.call(
         "iam",
         "PutRolePolicy",
@@ -184,10 +185,22 @@ async def role_exists(aws: AWS, name: str) -> bool:
     return await get(aws, "iam", "GetRole", RoleName=name) is not None
 
 
-async def profile_exists(aws: AWS, name: str) -> bool:
-    """Return whether there is an instance profile of this name that has a role."""
+async def role_state(aws: AWS, role: Role) -> Literal["there", "missing", "incomplete"]:
+    """Return whether a role exists with its policy; an interrupted set-up, or an older version, leaves another."""
+    if not await role_exists(aws, role.name):
+        return "missing"
+    if not role.statements:
+        return "there"
+    found = await get(aws, "iam", "GetRolePolicy", RoleName=role.name, PolicyName=role.name)
+    return "there" if found is not None and found["PolicyDocument"] == role.policy else "incomplete"
+
+
+async def profile_state(aws: AWS, name: str) -> Literal["there", "missing", "incomplete"]:
+    """Return whether an instance profile exists with a role."""
     found = await get(aws, "iam", "GetInstanceProfile", InstanceProfileName=name)
-    return found is not None and bool(found["InstanceProfile"]["Roles"])
+    if found is None:
+        return "missing"
+    return "there" if found["InstanceProfile"]["Roles"] else "incomplete"
 
 
 async def remove_role(aws: AWS, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from dask_starburst.aws.patience import unseen
 from dask_starburst.aws.session import AWS
@@ -23,6 +23,15 @@ async def ensure_group(aws: AWS, name: str, retention: int, tags: dict[str, str]
     if not found and await create(aws, "logs", "CreateLogGroup", logGroupName=name, tags=tags) is None:
         raise unseen(f"the log group {name}", "logs:DescribeLogGroups")
     await aws.call("logs", "PutRetentionPolicy", logGroupName=name, retentionInDays=retention)
+
+
+async def group_state(aws: AWS, name: str) -> Literal["there", "missing", "incomplete"]:
+    """Return whether a log group exists with a retention."""
+    answer = await aws.call("logs", "DescribeLogGroups", logGroupNamePrefix=name)
+    found = [group for group in answer["logGroups"] if group["logGroupName"] == name]
+    if not found:
+        return "missing"
+    return "there" if "retentionInDays" in found[0] else "incomplete"
 
 
 async def tail(aws: AWS, group: str, stream: str, lines: int) -> list[str]:

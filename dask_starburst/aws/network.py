@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dask_starburst.aws.session import AWS
+from dask_starburst.errors import BadArgument
 
 
 async def opt_in_status(aws: AWS) -> str:
@@ -23,6 +24,23 @@ async def endpoint_services(aws: AWS, vpc: str) -> list[str]:
     filters = [{"Name": "vpc-id", "Values": [vpc]}, {"Name": "vpc-endpoint-state", "Values": ["available"]}]
     found = await aws.pages("ec2", "DescribeVpcEndpoints", "VpcEndpoints", Filters=filters)
     return [str(each["ServiceName"]) for each in found]
+
+
+async def vpc_of(aws: AWS, subnet: str | None) -> str:
+    """Return the VPC of a subnet, or the default one.
+
+    Raises
+    ------
+    BadArgument
+        There is none.
+    """
+    key, value = ("subnet-id", subnet) if subnet else ("default-for-az", "true")
+    found = (await aws.call("ec2", "DescribeSubnets", Filters=[{"Name": key, "Values": [value]}]))["Subnets"]
+    if found:
+        return str(found[0]["VpcId"])
+    if subnet:
+        raise BadArgument(f"network.subnet={subnet!r} is not in {aws.region}.")
+    raise BadArgument(f'there is no default subnet in {aws.region}; give network={{"subnet": "subnet-…"}}.')
 
 
 async def free_addresses(aws: AWS, subnet: str) -> int:

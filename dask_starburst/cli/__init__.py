@@ -59,6 +59,10 @@ _COMMANDS = {
         "dask_starburst.cli.quota:quota",
         "Show and raise the vCPU quotas of your account in a region.",
     ),
+    "setup": (
+        "dask_starburst.cli.setup:setup",
+        "Create what all clusters of an account share: roles, instance profile, log group, security group.",
+    ),
     "status": (
         "dask_starburst.cli.status:status",
         "Show what runs in the region and its hourly cost, and the cost of stored resources while nothing runs.",

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from dask_starburst import extras
-from dask_starburst.aws import ecr, iam, identity, network, placement, ssm, volume_keys
+from dask_starburst.aws import ecr, iam, identity, network, placement, volume_keys
 from dask_starburst.aws.identity import Caller
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import PermissionDenied, QuotaExceeded, StarburstError
@@ -20,7 +20,7 @@ from dask_starburst.fleet.blueprint import Blueprint, blueprint
 from dask_starburst.fleet.pool import discovery, preflight
 from dask_starburst.plan.images.lifetime import stored_bytes
 from dask_starburst.plan.requests import policies
-from dask_starburst.plan.requests.garbage import SECRETS, find_garbage, usd_per_hour
+from dask_starburst.plan.requests.garbage import usd_per_hour
 from dask_starburst.plan.requests.placement import Zone
 from dask_starburst.plan.requests.quotas import number
 from dask_starburst.plan.requests.routes import lacking_endpoints, way_out
@@ -125,12 +125,14 @@ async def _roles(patient: _Patient) -> list[Finding]:
     profile = policies.instance_role(number).name
     ours = (policies.execution_role(number), policies.scheduler_role(number), policies.worker_role())
     names = [profile, *(role.name for role in ours), *(name for _, name in policies.SERVICE_LINKED_ROLES)]
-    there = await asyncio.gather(
-        iam.profile_exists(patient.aws, profile), *(iam.role_exists(patient.aws, name) for name in names)
+    state, *there = await asyncio.gather(
+        iam.profile_state(patient.aws, profile), *(iam.role_exists(patient.aws, name) for name in names)
     )
-    lacking = [name for name, found in zip((f"profile {profile}", *names), there, strict=True) if not found]
+    lacking = [name for name, found in zip(names, there, strict=True) if not found]
+    if state != "there":
+        lacking.append(f"the instance profile {profile}")
     if lacking:
-        fix = "the first launch creates them, with the permissions of an administrator."
+        fix = "an administrator runs `starburst setup`; or the first launch creates them, with such permissions."
         return [Finding("roles", "warning", f"not there yet: {', '.join(lacking)}", fix)]
     return [Finding("roles", "ok", f"all {len(names)} roles and the instance profile are there")]
 
@@ -218,15 +220,13 @@ async def _image(patient: _Patient) -> list[Finding]:
 
 
 async def _leftovers(patient: _Patient) -> list[Finding]:
-    secrets = await ssm.names_below(patient.aws, SECRETS)
     pools = await discovery.find(patient.aws)
     running = [pool for pool in pools if pool.running]
     count = sum(pool.running for pool in running)
     usd = usd_per_hour(group for pool in running for group in pool.groups)
     cost = "an unknown price" if usd is None else f"${usd:.4f}"
     text = f"{count} instances run in {len(running)} pools for {cost} an hour" if running else "nothing runs"
-    left = find_garbage(pools, secrets)
-    expired = [each.name for each in left if each.pool is not None and each.pool.state == "expired"]
+    expired = [pool.name for pool in pools if pool.state == "expired"]
     if not expired:
         return [Finding("leftovers", "ok", text)]
     return [Finding("leftovers", "warning", f"{text}; left behind: {', '.join(expired)}", "`starburst gc --delete`")]

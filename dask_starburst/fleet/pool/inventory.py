@@ -134,7 +134,7 @@ async def _security_groups(aws: AWS) -> list[Resource]:
 
 
 async def _certificates(aws: AWS) -> list[Resource]:
-    names = await ssm.names_below(aws, SECRETS)
+    names = await ssm.described_below(aws, SECRETS)
     return [Resource("certificate", name, name, name.rpartition("/")[2]) for name in names]
 
 

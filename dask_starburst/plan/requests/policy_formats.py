@@ -55,8 +55,9 @@ def _policy(role: Role) -> dict[str, Any] | None:
     return role.policy if role.statements else None
 
 
-def _roles_in_cloudformation(every: tuple[Role, ...]) -> str:
-    resources: dict[str, Any] = {}
+def role_resources(every: tuple[Role, ...]) -> dict[str, dict[str, Any]]:
+    """Return the CloudFormation resources of the roles and of the instance profile, which is the first role's."""
+    resources: dict[str, dict[str, Any]] = {}
     for role in every:
         inline = [{"PolicyName": role.name, "PolicyDocument": role.policy}] if role.statements else []
         properties = {
@@ -76,7 +77,11 @@ def _roles_in_cloudformation(every: tuple[Role, ...]) -> str:
             "Roles": [{"Ref": _title(instance)}],
         },
     }
-    return _template(resources, "The roles of dask_starburst's instances and tasks")
+    return resources
+
+
+def _roles_in_cloudformation(every: tuple[Role, ...]) -> str:
+    return _template(role_resources(every), "The roles of dask_starburst's instances and tasks")
 
 
 def _roles_in_terraform(every: tuple[Role, ...]) -> str:

@@ -136,6 +136,8 @@ _ADMIN = (
         ("ecr:DescribeRepositories", "ecr:ListTagsForResource"),
         (arn("ecr", "repository/*"),),
     ),
+    # Also of clusters and groups that were deleted by hand: only a list of all shows them.
+    Right("FindProviders", ("admin",), ("ecs:DescribeCapacityProviders",), (arn("ecs", "capacity-provider/*"),)),
     Right("DeleteRepositories", ("admin",), ("ecr:DeleteRepository",), (_REPOSITORIES,)),
     Right(
         "MakeServiceLinkedRoles",
@@ -159,7 +161,11 @@ _ADMIN = (
         _equals("ec2:CreateAction", "CreateSecurityGroup"),
     ),
     Right(
-        "OpenSharedSecurityGroup", ("admin",), ("ec2:AuthorizeSecurityGroupIngress",), _ec2("security-group"), _SHARED
+        "ManageSharedSecurityGroup",
+        ("admin",),
+        ("ec2:AuthorizeSecurityGroupIngress", "ec2:DeleteSecurityGroup"),
+        _ec2("security-group"),
+        _SHARED,
     ),
     Right(
         "RequestQuotas",
