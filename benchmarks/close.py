@@ -28,7 +28,7 @@ from benchmarks.harness.cloud import (
     Calls,
     account,
     cluster_as_in_an_account,
-    fleet_settings,
+    controller_settings,
     limited_aws,
 )
 from benchmarks.harness.report import finish
@@ -99,7 +99,7 @@ def close_processes(local: LocalAWS, workers: int) -> dict[str, Any]:
 
 async def close_played(local: LocalAWS, workers: int) -> dict[str, Any]:
     """Close the parts of a cluster without Dask's."""
-    settings = fleet_settings(local, workers)
+    settings = controller_settings(local, workers)
     with account(local) as aws:
         events = EventLog(now=aws.now)
         book = PriceBook(aws.region, now=aws.now)

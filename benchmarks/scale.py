@@ -45,7 +45,7 @@ from benchmarks.harness.cloud import (
     Calls,
     account,
     cluster_as_in_an_account,
-    fleet_settings,
+    controller_settings,
     limited_aws,
 )
 from benchmarks.harness.report import Table, finish
@@ -187,7 +187,7 @@ async def run_played(run: Run) -> int:
     """Run the controller alone; return the instances that were still billed at the end."""
     names = list(range(run.workers))
     with account(run.local) as aws:
-        session = Session(aws, blueprint(fleet_settings(run.local, run.workers), "{}"), run.events.emit)
+        session = Session(aws, blueprint(controller_settings(run.local, run.workers), "{}"), run.events.emit)
         run.events.now, run.group = aws.now, DEFAULT
         async with StandIn(run.local) as dask:
             with run.phase("start"):

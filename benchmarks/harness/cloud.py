@@ -49,8 +49,8 @@ def cluster_as_in_an_account(local: LocalAWS, workers: int, **more: Any) -> Star
     )
 
 
-def fleet_settings(local: LocalAWS, workers: int) -> Settings:
-    """Return the settings of a fleet without Dask, which may have this number of workers."""
+def controller_settings(local: LocalAWS, workers: int) -> Settings:
+    """Return the settings of a controller without Dask, which may have this number of workers."""
     return Settings.load(
         arch="arm64",
         endpoint_url=local.endpoint_url,

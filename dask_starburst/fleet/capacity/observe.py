@@ -31,7 +31,7 @@ _SLACK = 2.0
 
 
 class Observer:
-    """Polls AWS for one fleet, and remembers when it queried what.
+    """Polls AWS for one pool, and remembers when it queried what.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Observer:
         before : Observed
             The previous state, with the actions in flight since.
         workers : collection of Worker
-            All workers of the fleet.
+            All requested workers.
         members : frozenset of names
             The workers that have connected to the scheduler.
         now : float

@@ -63,7 +63,7 @@ def outcome(one: Succession, workers: Mapping[Name, Worker]) -> Outcome | None:
     one : Succession
         The old and the new worker.
     workers : mapping of name to Worker
-        All workers of the fleet.
+        All requested workers.
     """
     old, new = workers.get(one.old), workers.get(one.new)
     if old is None:
@@ -84,7 +84,7 @@ def to_move_back(workers: Iterable[Worker], observed: Observed, limits: Limits) 
     Parameters
     ----------
     workers : iterable of Worker
-        All workers of the fleet.
+        All requested workers.
     observed : Observed
         Includes AWS's refusals of the last three minutes.
     limits : Limits

@@ -80,7 +80,7 @@ def instances_may_have_changed(known: Observed, workers: Iterable[Worker], membe
     known : Observed
         The known state, with the requests in flight.
     workers : iterable of Worker
-        All workers of the fleet.
+        All requested workers.
     members : collection of names
         Workers that the scheduler knows now.
     """
@@ -102,7 +102,7 @@ def unverified(
     Parameters
     ----------
     workers : iterable of Worker
-        All workers of the fleet.
+        All requested workers.
     observed : Observed
         Current instances and members, and the known tasks.
     described : mapping of str to float
@@ -150,7 +150,7 @@ def join_tasks(
     answered : mapping of str to Task
         Tasks that ECS returned.
     placed : mapping of str to float
-        Tasks of the fleet's workers, which are kept even after they stop, and the time since which each worker is
+        Tasks of the requested workers, which are kept even after they stop, and the time since which each worker is
         in its state.
     now : float
         Seconds, AWS's clock.
