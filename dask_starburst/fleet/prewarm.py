@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dask_starburst.aws import autoscaling, ecs
@@ -16,7 +16,7 @@ from dask_starburst.fleet.pool import preflight, release, reuse
 from dask_starburst.fleet.pool.account import set_up
 from dask_starburst.fleet.pool.checkout import Checkout
 from dask_starburst.fleet.pool.pool import Pool
-from dask_starburst.plan.groups import HEAD_PLACEMENT
+from dask_starburst.plan.groups import HEAD_PLACEMENT, Placement
 from dask_starburst.plan.requests.reuse import Kept
 
 Report = Callable[[str], None]
@@ -85,12 +85,14 @@ async def _fill(pool: Pool, blueprint: Blueprint, workers: int, seconds: float, 
     sizes |= {HEAD_PLACEMENT: 1, blueprint.default.placements[0]: workers}
     began = pool.aws.now()
     await pool.renew(began + seconds)
-    await asyncio.gather(*(pool.resize(placement, size) for placement, size in sizes.items()))
-    await _connected(pool, workers + 1, timeouts.capacity + timeouts.connect, timeouts.poll, report)
+    there = await _instances(pool)
+    # Surplus instances are terminated by id in the end: AWS would choose among all, and not at once.
+    await asyncio.gather(*(pool.resize(each, max(size, len(there[each]))) for each, size in sizes.items()))
+    await _connected(pool, sizes, timeouts.capacity + timeouts.connect, timeouts.poll, report)
     failures = await asyncio.gather(*(autoscaling.failures(pool.aws, name, began) for name in pool.group_names))
     for text in dict.fromkeys(text for some in failures for text, _ in some):
         report(f"AWS failed to launch an instance: {text}")
-    kept = await reuse.keep(pool, seconds, timeouts.close, timeouts.poll)
+    kept = await reuse.keep(pool, seconds, timeouts.close, timeouts.poll, most=sizes)
     if kept is None:
         raise CapacityUnavailable(
             f"no instance of pool {pool.name} connected to ECS within {timeouts.capacity + timeouts.connect:g} s; run"
@@ -99,13 +101,26 @@ async def _fill(pool: Pool, blueprint: Blueprint, workers: int, seconds: float, 
     return kept
 
 
-async def _connected(pool: Pool, count: int, patience: float, poll: float, report: Report) -> None:
-    """Wait until `count` instances accept tasks, or for as long as a cluster would wait for them."""
+async def _instances(pool: Pool) -> dict[Placement, list[str]]:
+    """Return the instances of each placement that are not terminating."""
+    found = await autoscaling.describe(pool.aws, pool.group_names)
+    return {each: [instance for instance, _ in found[pool.names.group(each)].staying] for each in pool.placements}
+
+
+async def _ready(pool: Pool, sizes: Mapping[Placement, int]) -> int:
+    """Return how many of the requested instances accept tasks; surplus ones of a placement do not count."""
+    hosts, there = await asyncio.gather(ecs.hosts(pool.aws, pool.name), _instances(pool))
+    ready = {host.instance for host in hosts if host.ready}
+    return sum(min(size, len(ready.intersection(there[each]))) for each, size in sizes.items())
+
+
+async def _connected(pool: Pool, sizes: Mapping[Placement, int], patience: float, poll: float, report: Report) -> None:
+    """Wait until the requested instances accept tasks, or for as long as a cluster would wait for them."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
-    reported = -1
+    count, reported = sum(sizes.values()), -1
     while True:
-        ready = sum(host.ready for host in await ecs.hosts(pool.aws, pool.name))
+        ready = await _ready(pool, sizes)
         if ready != reported:
             report(f"{ready} of {count} instances are ready")
         reported = ready

@@ -11,12 +11,13 @@ from dask_starburst.aws import ssm
 from dask_starburst.errors import CapacityUnavailable, QuotaExceeded
 from dask_starburst.fleet.blueprint import Blueprint
 from dask_starburst.fleet.pool.discovery import find
+from dask_starburst.fleet.pool.reuse import keep
 from dask_starburst.fleet.prewarm import prewarm
 from dask_starburst.local import faults
 from dask_starburst.plan.requests.garbage import PoolFound
 from dask_starburst.plan.requests.reuse import Kept
-from tests.support.placements import HEAD, SPOT
-from tests.support.pools import Pools, eventually
+from tests.support.placements import HEAD, ON_DEMAND, SPOT
+from tests.support.pools import POLL, Pools, eventually
 
 WARM = 600.0
 
@@ -79,6 +80,25 @@ def test_a_warm_pool_is_topped_up_or_reduced_to_what_is_asked_for(pools: Pools) 
             pool = await first_pool(pools, plan)
             sizes.append((pool.running, pool.warm))
         assert sizes == [(2, 1), (4, 3), (3, 2)]
+
+    asyncio.run(story())
+
+
+def test_ready_instances_of_another_market_do_not_count_for_those_that_still_start(pools: Pools) -> None:
+    async def story() -> None:
+        plan = pools.blueprint(spot={"policy": "spot_with_fallback"})
+        pool = await pools.checked_out(plan)
+        await pool.open(3, pools.aws.now() + 1800, pools.patience)
+        await asyncio.gather(pool.set_desired(HEAD, 1), pool.set_desired(ON_DEMAND, 2))
+        await pools.ready(pool, 3)
+        assert await keep(pool, WARM, 5.0, POLL) is not None
+        await asyncio.to_thread(pools.local.play, [faults.SlowBoot(seconds=1.0, group="*-spot")])
+        kept = await prewarmed(pools, plan, 1, [])
+        assert {group.name.removeprefix(f"{pool.name}-"): group.desired for group in kept.groups} == {
+            str(HEAD): 1,
+            str(SPOT): 1,
+            str(ON_DEMAND): 0,
+        }
 
     asyncio.run(story())
 

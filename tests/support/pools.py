@@ -122,6 +122,14 @@ class Pools:
         groups = await autoscaling.describe(self.aws, pool.group_names)
         return {instance for group in groups.values() for instance, _ in group.staying}
 
+    async def empty(self, pool: Pool) -> None:
+        """Wait until every instance of a pool terminates: Auto Scaling acts soon after a call."""
+
+        async def none() -> bool:
+            return not await self.staying(pool)
+
+        await eventually(none, f"the instances of {pool.name} terminate")
+
     async def kept_until(self, pool: Pool) -> dict[str, float]:
         """Return until when the reapers keep idle instances, by the names of the groups that have the tag."""
         groups = await autoscaling.describe(self.aws, pool.group_names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -90,7 +90,15 @@ async def extend_lease(aws: AWS, pool: str, until: float) -> None:
         await autoscaling.tag(aws, marked, WARM_TAG, f"{aws.now() + _TAKEOVER:.0f}")
 
 
-async def keep(pool: Pool, seconds: float, patience: float, poll: float, *, ended: bool = True) -> Kept | None:
+async def keep(
+    pool: Pool,
+    seconds: float,
+    patience: float,
+    poll: float,
+    *,
+    ended: bool = True,
+    most: Mapping[Placement, int] | None = None,
+) -> Kept | None:
     """Release the pool with its ready instances, for the next cluster within `seconds`.
 
     The lease is shortened first, so that AWS empties the pool even if this process dies. Instances that have not
@@ -106,6 +114,8 @@ async def keep(pool: Pool, seconds: float, patience: float, poll: float, *, ende
         Seconds to wait at most for the tasks to end, and between two polls.
     ended : bool
         Whether the scheduler has closed its workers and itself.
+    most : mapping of Placement to int, optional
+        Number of instances of each placement to keep at most; all by default.
 
     Returns
     -------
@@ -121,7 +131,8 @@ async def keep(pool: Pool, seconds: float, patience: float, poll: float, *, ende
     # Again: the scheduler may have renewed the lease until its task ended.
     until = pool.aws.now() + seconds
     await pool.renew(until)
-    groups = await together(*(_trim(pool, placement, ready) for placement in pool.placements))
+    limits = dict.fromkeys(pool.placements, len(ready)) if most is None else most
+    groups = await together(*(_trim(pool, placement, ready, limits[placement]) for placement in pool.placements))
     await release.release_warm(pool)
     return Kept(tuple(groups), until)
 
@@ -137,12 +148,12 @@ async def _ready_instances(pool: Pool, patience: float, poll: float) -> set[str]
         await asyncio.sleep(poll)
 
 
-async def _trim(pool: Pool, placement: Placement, ready: set[str]) -> GroupFound:
-    """Terminate the instances of a group that are not ready, and set its desired capacity to the others."""
+async def _trim(pool: Pool, placement: Placement, ready: set[str], most: int) -> GroupFound:
+    """Keep at most `most` ready instances of a group; terminate the others, and set its desired capacity."""
     aws, name = pool.aws, pool.names.group(placement)
     seen = (await autoscaling.describe(aws, [name]))[name]
-    kept = [kind for instance, kind in seen.staying if instance in ready]
+    kept = dict([one for one in seen.staying if one[0] in ready][:most])
     # By id: AWS would choose among all instances if only the desired capacity were lowered.
-    await autoscaling.terminate_present(aws, name, [i for i, _ in seen.staying if i not in ready])
+    await autoscaling.terminate_present(aws, name, [i for i, _ in seen.staying if i not in kept])
     await pool.resize(placement, len(kept))
-    return GroupFound(name, len(kept), seen.spot, tuple(kept), None, len(kept), region=aws.region)
+    return GroupFound(name, len(kept), seen.spot, tuple(kept.values()), None, len(kept), region=aws.region)

@@ -107,6 +107,7 @@ def test_a_stopped_pool_stays_empty(pools: Pools) -> None:
         await pools.filled(pool, 2)
         await stop(pools.aws, pool.name)
         groups = [await pools.group(pool, each) for each in pool.placements]
-        assert [(group.desired, group.maximum, group.staying) for group in groups] == [(0, 0, ())] * 2
+        assert [(group.desired, group.maximum) for group in groups] == [(0, 0)] * 2
+        await pools.empty(pool)
 
     asyncio.run(story())
