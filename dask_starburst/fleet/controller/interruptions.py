@@ -172,7 +172,11 @@ class Interruptions:
 
     async def _start_succession(self, worker: Worker, placement: Placement | None) -> None:
         self.roster.hold(worker.name)
-        new = await self.dask.replace(worker.name)
+        try:
+            new = await self.dask.replace(worker.name)
+        except BaseException:  # without a successor it could never be cancelled again
+            self.roster.release(worker.name)
+            raise
         self.roster.succeed(Succession(worker.name, new, placement))
 
     def worker_changed(self, old: Worker, new: Worker) -> None:
@@ -224,10 +228,12 @@ class Interruptions:
 
     async def _end_succession(self, one: Succession, what: Outcome) -> None:
         self.roster.end_succession(one)
-        if what.withdraw:
-            self._move_back_after = self.roster.clock() + REFUSAL_TTL
-            await self.dask.restore(one.new, one.old)
-        self.roster.release(one.old)
+        try:
+            if what.withdraw:
+                self._move_back_after = self.roster.clock() + REFUSAL_TTL
+                await self.dask.restore(one.new, one.old)
+        finally:
+            self.roster.release(one.old)
         if what.retire:
             new = self.roster.workers.get(one.new)
             self.counts.moved_back += one.placement is not None and new is not None and new.state is WorkerState.READY
