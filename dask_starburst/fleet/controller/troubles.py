@@ -55,7 +55,7 @@ class Troubles:
         self._lease = lease
         self._emit_event = emit
         self._fail = fail
-        self._emitted = ""
+        self._emitted: set[str] = set()
         self._outage: float | None = None
         self._refused: float | None = None
         self._failed = False
@@ -78,7 +78,7 @@ class Troubles:
             self._emit_event(OutageEnded(pool=self._capacity.name, seconds=seconds))
         if self._refused is not None:
             self._emit_event(CredentialsAccepted(pool=self._capacity.name))
-        self._emitted, self._outage, self._refused = "", None, None
+        self._emitted, self._outage, self._refused = set(), None, None
 
     def note(self, error: StarburstError) -> None:
         """Emit a failed call once; close the cluster if a retry cannot help."""
@@ -87,10 +87,10 @@ class Troubles:
         if isinstance(error, CredentialsExpired | NoCredentials):
             self._credentials(error, now)
         elif faults.outage(error):
-            self._emit(error, "outage" if self._outage is not None else str(error), outage=True)
+            self._emit(error, outage=True)
             self._outage = now if self._outage is None else self._outage
         else:
-            self._emit(error, str(error), outage=False)
+            self._emit(error, outage=False)
         if self._starting() and isinstance(error, PermissionDenied):
             self._fail(error)
 
@@ -105,11 +105,12 @@ class Troubles:
                 return SchedulerFailed(f"the scheduler has ended the cluster: {reason}. Start a new one.")
         return error
 
-    def _emit(self, error: StarburstError, key: str, *, outage: bool) -> None:
-        """Emit an error once; in an outage, whose calls fail with different messages, only the first error."""
-        if key != self._emitted and not (key == "outage" and self._emitted):
-            self._emit_event(CallFailed(pool=self._capacity.name, error=str(error), outage=outage))
-            self._emitted = key
+    def _emit(self, error: StarburstError, *, outage: bool) -> None:
+        """Emit each error once; in an outage, whose calls fail with different messages, only the first error."""
+        if str(error) in self._emitted or (outage and self._outage is not None):
+            return
+        self._emitted.add(str(error))
+        self._emit_event(CallFailed(pool=self._capacity.name, error=str(error), outage=outage))
 
     def _credentials(self, error: StarburstError, now: float) -> None:
         """Reload the credentials and continue; close the cluster shortly before its lease ends."""
@@ -118,7 +119,7 @@ class Troubles:
         if self._refused is None:
             self._refused = now
             self._emit_event(CredentialsRefused(pool=self._capacity.name, error=str(error), lease=lease.until))
-            self._emitted = str(error)
+            self._emitted.add(str(error))
         if now >= lease.until - min(_LAST, lease.length / 4):
             text = f"{error} The cluster closes: its lease ends at {lease} and cannot be renewed."
             self._fail(CredentialsExpired(text, code=error.code, operation=error.operation))
