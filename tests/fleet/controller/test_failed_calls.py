@@ -44,11 +44,10 @@ class Story:
         self.renewed, self.log, self.reads = 0, log or [], 0
         scheduler = Worker(SCHEDULER, HEAD, state, since=900.0, task="task-0")
         roster = Roster(Limits(), lambda: self.now, [scheduler])
-        pool = SimpleNamespace(name="starburst-test-0", aws=SimpleNamespace(renew_credentials=self._renew))
+        capacity = SimpleNamespace(name="starburst-test-0", renew_credentials=self._renew, explain=self._tail)
         self.lease = Lease(1800.0, self.now)
         self.scheduler = scheduler
-        emit, fail = self.events.emit, self.errors.append
-        self.troubles = Troubles(roster, cast(Any, pool), self.lease, emit, self._tail, fail)
+        self.troubles = Troubles(roster, cast(Any, capacity), self.lease, self.events.emit, self.errors.append)
 
     def _renew(self) -> None:
         self.renewed += 1
@@ -69,18 +68,6 @@ class Story:
     @property
     def said(self) -> list[type]:
         return [type(event) for event in self.events]
-
-
-def test_an_outage_is_said_once_whatever_its_calls_answer_and_its_end_with_its_length() -> None:
-    story = Story()
-    story.polls(LOST, BUSY, times=20, seconds=3.0)
-    assert (story.said, story.troubles.any) == ([CallFailed], True)
-    story.polls()
-    assert (story.said, story.troubles.any) == ([CallFailed, OutageEnded], False)
-    ended = list(story.events)[-1]
-    assert isinstance(ended, OutageEnded)
-    assert ended.seconds == 60.0
-    assert story.errors == []
 
 
 def test_the_next_outage_is_said_again() -> None:
@@ -104,23 +91,6 @@ def test_a_refusal_during_an_outage_is_said_too() -> None:
     assert [("Invalid cpu" in event.message) for event in story.events] == [False, True]
 
 
-def test_missing_rights_end_a_start_at_once_and_never_a_running_cluster() -> None:
-    starting, running = Story(S.CAPACITY), Story()
-    for story in (starting, running):
-        story.polls(DENIED)
-    assert (starting.errors, running.errors) == ([DENIED], [])
-
-
-def test_refused_credentials_are_reloaded_at_each_call_and_their_return_is_said() -> None:
-    story = Story()
-    story.polls(EXPIRED, EXPIRED, times=3)
-    assert story.said == [CredentialsRefused]
-    assert story.renewed == 6
-    story.polls()
-    assert story.said == [CredentialsRefused, CredentialsAccepted]
-    assert story.errors == []
-
-
 @pytest.mark.parametrize(("state", "ends"), [(S.CAPACITY, True), (S.READY, False)], ids=["start", "running"])
 def test_a_start_waits_half_a_minute_for_valid_credentials_and_a_cluster_until_its_lease(
     state: WorkerState, ends: bool
@@ -130,19 +100,6 @@ def test_a_start_waits_half_a_minute_for_valid_credentials_and_a_cluster_until_i
     assert story.errors == []
     story.polls(EXPIRED, times=2)
     assert bool(story.errors) is ends
-
-
-def test_without_credentials_a_cluster_closes_shortly_before_its_lease_ends_and_says_when() -> None:
-    story = Story()
-    story.polls(EXPIRED)
-    story.now = story.lease.until - 61
-    story.polls(EXPIRED)
-    assert story.errors == []
-    story.polls(EXPIRED)
-    [error] = story.errors
-    assert isinstance(error, CredentialsExpired)
-    assert f"The cluster closes: its lease ends at {story.lease}" in str(error)
-    assert error.code == "ExpiredToken"
 
 
 def test_the_scheduler_s_own_reason_replaces_that_its_lease_expired() -> None:
@@ -162,10 +119,3 @@ def test_without_a_reason_in_the_log_the_error_stays_as_it_was() -> None:
 
     assert run(reasons()) == [expired, failed]
     assert story.reads == 8 + 1, "only after an expired lease it waits for late lines"
-
-
-def test_a_scheduler_that_never_had_a_task_has_no_log_to_read() -> None:
-    story, error = Story(), LeaseExpired("the lease expired")
-    assert asyncio.run(story.troubles.reason(error, None)) is error
-    assert asyncio.run(story.troubles.reason(error, Worker(SCHEDULER, HEAD))) is error
-    assert story.reads == 0
