@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,8 +17,8 @@ from dask_starburst.errors import (
     StarburstError,
     Throttled,
 )
-from dask_starburst.events import CallFailed, CredentialsRefused, EventLog
-from dask_starburst.events.aws import CredentialsAccepted, OutageEnded
+from dask_starburst.events import CallFailed, EventLog
+from dask_starburst.events.aws import OutageEnded
 from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.fleet.controller.troubles import Troubles
 from dask_starburst.fleet.pool.lease import Lease

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from dask_starburst.events import Event, EventLog
-from dask_starburst.events.spot import SpotInterruption, SpotRebalance, WorkerLeaving, WorkerMovesBack
-from dask_starburst.events.workers import WorkerRetired
+from dask_starburst.events.spot import SpotInterruption, SpotRebalance, WorkerMovesBack
 from dask_starburst.fleet.controller.background import Background
 from dask_starburst.fleet.controller.interruptions import Interruptions
 from dask_starburst.fleet.controller.roster import Roster
-from dask_starburst.plan.groups import DEFAULT, Placement
+from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.loop.interruptions import Notice, NoticeKind
 from dask_starburst.plan.loop.offerings import REFUSAL_TTL
 from dask_starburst.plan.loop.state import Instance, Limits, Name, Observed, ScalingGroup, Worker, WorkerState
