@@ -14,6 +14,7 @@ from distributed.utils import Log, Logs, NoOpAwaitable
 from dask_starburst.cluster.adaptive import CloudAdaptive, adapting, check_keywords, mark_calls, of_group, with_patience
 from dask_starburst.cluster.lifecycle import CloudCluster
 from dask_starburst.cluster.processes import SchedulerTask, WorkerTask
+from dask_starburst.events.cluster import ConfigurationLeftOut
 from dask_starburst.events.stream import EventLog, show_progress
 from dask_starburst.plan.groups import DEFAULT
 from dask_starburst.plan.loop.adaptive import Patience
@@ -54,7 +55,8 @@ class StarburstCluster(CloudCluster):
         Further groups of workers by name. A task runs on a group if it is submitted with its resource, such as
         `resources={"group-big": 1}`. Keys: ``worker`` (mapping), ``instance_types`` (list of str, optional),
         ``arch`` ({"arm64", "x86_64"}, optional), ``policy`` ({"spot", "spot_with_fallback", "on-demand"},
-        optional), ``n_workers`` (int, optional), ``minimum`` (int), ``maximum`` (int, optional).
+        optional), ``n_workers`` (int, optional), ``minimum`` (int), ``maximum`` (int, optional), ``env``
+        (mapping).
     spot : mapping or SpotSettings
         Whether workers run on Spot instances, and what they do when AWS takes one back. Keys: ``policy``
         ({"spot", "spot_with_fallback", "on-demand"}), ``notices`` (bool), ``on_rebalance`` ({"replace",
@@ -70,6 +72,12 @@ class StarburstCluster(CloudCluster):
     hooks : object, optional
         Your lifecycle hooks, as objects or "package.module:Name". They have some of ``on_before_launch``,
         ``on_ready`` and ``on_close``. None means no hooks.
+    env : mapping
+        Environment variables of the scheduler and the workers. They can be read in the task definition, so
+        names that look like those of secrets are refused.
+    send_dask_config : bool
+        Whether your Dask configuration holds on the scheduler and the workers, as in a LocalCluster: what
+        differs from Dask's defaults, except secrets and what is your computer's or the cluster's own.
     region : str, optional
         The AWS region, such as "us-east-1". None means the region of your AWS configuration.
     profile : str, optional
@@ -175,6 +183,7 @@ class StarburstCluster(CloudCluster):
         from dask_starburst.environment.hook import ImageHook
         from dask_starburst.fleet import tls
         from dask_starburst.fleet.blueprint import blueprint
+        from dask_starburst.fleet.configuration import container_environment
         from dask_starburst.hooks import Hooks, named_hooks
 
         self.settings = with_region(self.settings)
@@ -186,7 +195,11 @@ class StarburstCluster(CloudCluster):
         self._hooks = Hooks((*named_hooks(self.settings.hooks), ImageHook()))
         own = self.settings.security
         self._certificates = tls.issue(name) if own is None else tls.adopt(own)
-        self._blueprint = blueprint(self.settings, self._certificates.secret)
+        variables, left_out = container_environment(self.settings)
+        if left_out:
+            text = ", ".join(f"{name} ({why})" for name, why in left_out.items())
+            self.events.emit(ConfigurationLeftOut(names=", ".join(left_out), text=text))
+        self._blueprint = replace(blueprint(self.settings, self._certificates.secret), environment=variables)
         self._awaited, self._sized, self._adaptives = [], set(), {}
         self._specs = {group.name: {"cls": WorkerTask, "options": _options(group)} for group in self._blueprint.groups}
         return name

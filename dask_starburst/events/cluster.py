@@ -91,6 +91,26 @@ class ClusterClosed(ClusterEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationLeftOut(Event):
+    """The part `names` of the client's Dask configuration does not go to the workers; `text` has the reasons."""
+
+    kind = "configuration-left-out"
+    level = logging.WARNING
+    names: str
+    text: str
+
+    @property
+    def subject(self) -> str:
+        """The names."""
+        return self.names
+
+    @property
+    def message(self) -> str:
+        """What happened, as one sentence."""
+        return f"the scheduler and the workers do not get this part of your Dask configuration: {self.text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HookFailed(ClusterEvent):
     """A `method` of a lifecycle hook failed; the cluster continues."""
 

@@ -23,12 +23,16 @@ _REGION = "us-east-1"
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """The parts of a cluster: its settings, the groups of its scheduler and its workers, and the TLS secret."""
+    """The parts of a cluster: its settings, the groups of its scheduler and its workers, and the TLS secret.
+
+    ``environment``: variables of all its containers.
+    """
 
     settings: Settings
     head: WorkerGroup
     groups: tuple[WorkerGroup, ...]
     secret: str = field(repr=False)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def default(self) -> WorkerGroup:

@@ -194,6 +194,7 @@ class Session:
             secret_arn=f"arn:{account.partition}:ssm:{account.region}:{account.number}:parameter{pool.names.secret}",
             execution_role=account.execution_role,
             tags=pool.tags,
+            environment={**blueprint.environment, **settings.env},
         )
         processes = (
             scheduler_process(
@@ -203,7 +204,10 @@ class Session:
                 lease_keeper_arguments(account.region, groups, lifetimes, blueprint.offers),
                 dashboard=settings.scheduler.dashboard,
             ),
-            *(worker_process(account.worker_role, group, settings.spot.notices) for group in blueprint.groups),
+            *(
+                worker_process(account.worker_role, group, settings.spot.notices, settings.groups[group.name].env)
+                for group in blueprint.groups
+            ),
         )
         arns = await together(
             *(

@@ -40,6 +40,7 @@ class GroupDict(TypedDict, total=False):
     n_workers: int | None
     minimum: int
     maximum: int | None
+    env: Mapping[str, str]
 
 
 class SpotDict(TypedDict, total=False):
@@ -142,6 +143,8 @@ class Arguments(TypedDict, total=False):
     image: str | None
     environment: str | None
     hooks: Any
+    env: Mapping[str, str]
+    send_dask_config: bool
     region: str | None
     profile: str | None
     cloud: Literal["local"] | None

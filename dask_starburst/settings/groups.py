@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dask_starburst.settings.caller import parse_caller
 from dask_starburst.settings.declare import group, setting
-from dask_starburst.settings.kinds import Flag, Names, OneOf, Parsed, Text
+from dask_starburst.settings.kinds import Flag, Labels, Names, OneOf, Parsed, Text
 from dask_starburst.settings.names import (
     check_base_name,
     check_debian_packages,
+    check_environment,
     check_repository_name,
     check_subnet,
     check_url,
@@ -90,6 +92,11 @@ class GroupSettings:
     minimum: int = setting(0, WORKERS, "The fewest workers, if their number is not fixed.")
     maximum: int | None = setting(
         None, WORKERS, "The most workers, if their number is not fixed.", null="`adaptive.maximum`"
+    )
+    env: Mapping[str, str] = setting(
+        {},
+        Labels("{'OMP_NUM_THREADS': '4'}", check_environment),
+        "Environment variables of its workers, in addition to `env` of the cluster.",
     )
 
 

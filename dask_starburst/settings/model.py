@@ -34,7 +34,7 @@ from dask_starburst.settings.groups import (
 )
 from dask_starburst.settings.kinds import Anything, Flag, Labels, Names, OneOf, Text
 from dask_starburst.settings.moved import in_groups
-from dask_starburst.settings.names import check_image_name, check_name, check_tags, check_url
+from dask_starburst.settings.names import check_environment, check_image_name, check_name, check_tags, check_url
 from dask_starburst.settings.quantities import Whole
 from dask_starburst.settings.reading import build, merge
 
@@ -92,6 +92,18 @@ class Settings:
         'Your lifecycle hooks, as objects or "package.module:Name". They have some of `on_before_launch`, `on_ready`'
         " and `on_close`.",
         null="no hooks",
+    )
+    env: Mapping[str, str] = setting(
+        {},
+        Labels("{'OMP_NUM_THREADS': '1'}", check_environment),
+        "Environment variables of the scheduler and the workers. They can be read in the task definition, so names that"
+        " look like those of secrets are refused.",
+    )
+    send_dask_config: bool = setting(
+        True,
+        Flag(),
+        "Whether your Dask configuration holds on the scheduler and the workers, as in a LocalCluster: what differs"
+        " from Dask's defaults, except secrets and what is your computer's or the cluster's own.",
     )
     region: str | None = setting(
         None, Text(), 'The AWS region, such as "us-east-1".', null="the region of your AWS configuration"

@@ -94,6 +94,33 @@ def check_debian_packages(setting: str, packages: tuple[str, ...]) -> None:
         )
 
 
+#: Names of environment variables that shells accept (POSIX.1-2017, "Environment Variable Definition").
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: Variables that dask_starburst or ECS sets, or that would carry credentials.
+_OWN_VARIABLES = ("STARBURST_", "AWS_", "ECS_", "DASK_INTERNAL_")
+SECRET_NAME = re.compile(
+    r"passw|secret|token|credential|(?:^|[-_])(?:access|api|private|account)[-_]?key", re.IGNORECASE
+)
+
+
+def check_environment(setting: str, variables: Mapping[str, str]) -> None:
+    """Refuse environment variables that have no valid name, are set by the cluster, or look like secrets."""
+    for name, value in variables.items():
+        if not _VARIABLE.fullmatch(name) or "\0" in value:
+            raise BadArgument(
+                f"{setting} has {name!r:.200}, which is not a valid environment variable; give letters, digits and _,"
+                " such as 'OMP_NUM_THREADS'."
+            )
+        own = next((prefix for prefix in _OWN_VARIABLES if name.startswith(prefix)), None)
+        if own is not None:
+            raise BadArgument(f"{setting} has {name!r}; names with {own} are set by the cluster and ECS; leave it out.")
+        if SECRET_NAME.search(name):
+            raise BadArgument(
+                f"{setting} has {name!r}, which looks like a secret: anybody who may describe task definitions could"
+                " read it. Fetch it in your task instead, for example from AWS Secrets Manager."
+            )
+
+
 def check_tags(setting: str, tags: Mapping[str, str]) -> None:
     """Refuse tags that an AWS service would refuse, or that are reserved."""
     if len(tags) > _MOST_TAGS - _OURS:

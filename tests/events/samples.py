@@ -301,6 +301,12 @@ SAMPLES: list[tuple[e.Event, int, str]] = [
         "cluster c is closed; it cost $0.5000 (a list)",
     ),
     (
+        e.ConfigurationLeftOut(names="my.token", text="my.token (its name looks like that of a secret)"),
+        WARNING,
+        "the scheduler and the workers do not get this part of your Dask configuration: my.token (its name looks like"
+        " that of a secret)",
+    ),
+    (
         e.HookFailed(cluster="c", hook="MyHook", method="on_ready", error="KeyError('x')"),
         WARNING,
         "on_ready of the hook MyHook failed: KeyError('x')",

@@ -6,7 +6,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dask_starburst.plan.groups import DEFAULT, Placement, WorkerGroup
@@ -32,7 +32,7 @@ _CPU_ARCHITECTURE = {"arm64": "ARM64", "x86_64": "X86_64"}
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """The common part of the task definitions of a cluster."""
+    """The common part of the task definitions of a cluster. ``environment``: variables of every container."""
 
     pool: str
     image: str
@@ -40,11 +40,12 @@ class Container:
     secret_arn: str
     execution_role: str
     tags: Mapping[str, str]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One of the programs: its role and group, its command, and the CPU and memory that it reserves."""
+    """One of the programs: its role and group, its command, the CPU and memory that it reserves, its own variables."""
 
     role: str
     task_role: str
@@ -53,6 +54,7 @@ class Process:
     memory: int
     arch: str
     group: str = DEFAULT
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def scheduler_process(
@@ -107,16 +109,19 @@ def lease_keeper_arguments(
     return tuple(command)
 
 
-def worker_process(task_role: str, group: WorkerGroup, notices: bool = True) -> Process:
+def worker_process(
+    task_role: str, group: WorkerGroup, notices: bool = True, environment: Mapping[str, str] | None = None
+) -> Process:
     """Return the worker process of a group. Its memory depends on its instance and is set at launch.
 
-    `notices`: whether it watches for Spot notices.
+    `notices`: whether it watches for Spot notices. `environment`: variables of this group only.
     """
     size = group.size
     offers = ("--resources", f"{group.resource}={size.nthreads}") if group.resource else ()
     watch = () if notices else ("--no-notices",)
     command = ("worker", "--nthreads", str(size.nthreads), *offers, *watch)
-    return Process("worker", task_role, command, size.task_cpu, size.task_memory, group.arch, group.name)
+    own = dict(environment or {})
+    return Process("worker", task_role, command, size.task_cpu, size.task_memory, group.arch, group.name, own)
 
 
 def task_definition(container: Container, process: Process) -> dict[str, Any]:
@@ -126,6 +131,7 @@ def task_definition(container: Container, process: Process) -> dict[str, Any]:
     (aws-facts §5). The certificates are an ECS secret, never a plain value.
     """
     family = PoolNames(container.pool).family(process.role, process.group)
+    environment = {**container.environment, **process.environment}
     logs = {
         "awslogs-group": LOG_GROUP,
         "awslogs-region": container.region,
@@ -137,7 +143,7 @@ def task_definition(container: Container, process: Process) -> dict[str, Any]:
         "image": container.image,
         "essential": True,
         "command": ["python", "-m", "dask_starburst.runtime", *process.command],
-        "environment": [],
+        "environment": [{"name": name, "value": value} for name, value in sorted(environment.items())],
         "secrets": [{"name": TLS_VARIABLE, "valueFrom": container.secret_arn}],
         "stopTimeout": STOP_TIMEOUT,
         "logConfiguration": {"logDriver": "awslogs", "options": logs},
