@@ -34,8 +34,9 @@ SERVICES = {
         "sts",
     )
 }
-#: A start checks the account's own EBS key where it may, and does not miss it.
-OPTIONAL = {"kms:ListGrants", "kms:GetKeyPolicy"}
+#: A start checks the account's own EBS key where it may, and does not miss it. `starburst verify` searches the log; who
+#: runs it has more rights than the daily ones.
+OPTIONAL = {"kms:ListGrants", "kms:GetKeyPolicy", "logs:FilterLogEvents"}
 
 
 def calls() -> Iterator[str]:
