@@ -11,7 +11,7 @@ from dask_starburst.catalog import EBS_GP3_GB_MONTH, PUBLIC_IPV4_HOUR, Price
 from dask_starburst.catalog.markets import Market
 from dask_starburst.cost.bill import Cost
 from dask_starburst.cost.instance_cost import InstanceCost
-from dask_starburst.cost.price_book import PriceBook
+from dask_starburst.cost.price_book import SIMULATED, PriceBook
 from dask_starburst.errors import PriceUnknown
 from dask_starburst.events.event import Event
 from dask_starburst.events.instances import InstanceLaunched, InstanceTerminated, InstanceTimestamps
@@ -295,7 +295,8 @@ class Ledger:
             prices=tuple(sums.prices),
             unpriced=tuple(sorted(sums.unpriced)),
             region=self.prices.region,
-            simulated=self.simulated,
+            # A simulated AWS may also be reached as any other endpoint.
+            simulated=self.simulated or any(price.source.startswith(SIMULATED) for price in sums.prices),
         )
 
     def _fold_ended(self, now: float) -> None:

@@ -25,6 +25,9 @@ SPOT_SECONDS = 300.0
 RETRY_AFTER_REFUSAL = 300.0
 """Seconds before a refused request is repeated."""
 
+#: How the source of a price begins that a simulated AWS answered.
+SIMULATED = "simulated "
+
 
 class PriceBook:
     """The prices of one region, each from the best available source.
@@ -137,7 +140,7 @@ class PriceBook:
         except StarburstError:
             return False  # no credentials or no region: the calls raise the error
         if not real and not self._simulated:
-            self._simulated = "simulated "
+            self._simulated = SIMULATED
             self._known = {}
         return real
 

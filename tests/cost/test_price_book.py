@@ -19,7 +19,9 @@ from botocore.awsrequest import AWSRequest, AWSResponse
 
 from dask_starburst.aws.session import AWS
 from dask_starburst.catalog import sources
+from dask_starburst.catalog.markets import Market
 from dask_starburst.cost import PriceBook
+from dask_starburst.cost.ledger import Ledger
 from dask_starburst.cost.price_cache import Known, PriceCache
 from dask_starburst.errors import PriceUnknown
 from dask_starburst.local import LocalAWS, faults
@@ -109,6 +111,9 @@ def test_prices_from_aws_are_live_and_those_of_the_embedded_aws_simulated(book: 
     spot = book.spot("c7g.xlarge", "us-east-1b")
     assert (spot.kind, spot.source) == ("live", "simulated AWS Spot price history")
     assert spot.usd_per_hour == pytest.approx(0.145 * 0.39)
+    ledger = Ledger(book)
+    ledger.instance_started("i-1", "c7g.xlarge", Market.ON_DEMAND, at=0)
+    assert ledger.total(now=3600).simulated, "also without cloud=local"
 
 
 def test_without_a_zone_the_spot_price_is_that_of_the_most_expensive_one(tmp_path: Path, clock: Clock) -> None:
