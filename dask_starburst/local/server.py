@@ -159,6 +159,8 @@ class LocalServer:
 
     def serve(self) -> None:
         """Start answering requests in background threads, and register the endpoint."""
+        if self._fork_server is not None:
+            self._fork_server.prepare()  # its imports take as long as a first instance takes to boot
         self._ticker.start()
         region, token, stays = self.backend.region, self.backend.keys.token, self._options.stay
         endpoints.write(endpoints.Endpoint(self.endpoint_url, os.getpid(), region, token, stays))
@@ -208,7 +210,7 @@ class LocalServer:
         increases = ServiceQuotas(backend, quotas)
         services = [
             _autoscaling(backend, ec2, lifecycle, capacity),
-            _ecs(backend, tasks, interfaces, quotas, self._fork_server),
+            _ecs(backend, tasks, interfaces, quotas),
             prices,
             Service("service-quotas", increases, invalid="IllegalArgumentException", lock=backend.lock),
         ]
@@ -281,12 +283,10 @@ def _autoscaling(backend: Backend, ec2: Ec2, lifecycle: InstanceLifecycle, capac
     return Service("autoscaling", *parts, invalid="ValidationError", lock=backend.lock)
 
 
-def _ecs(
-    backend: Backend, tasks: TaskLife, interfaces: Interfaces, quotas: Quotas, fork_server: ForkServer | None
-) -> Service:
+def _ecs(backend: Backend, tasks: TaskLife, interfaces: Interfaces, quotas: Quotas) -> Service:
     backend.providers.update(fargate_providers(backend))
     clusters = ClusterOperations(backend)
-    definitions = DefinitionOperations(backend, *([fork_server.expect] if fork_server is not None else []))
+    definitions = DefinitionOperations(backend)
     parts = (
         clusters,
         ProviderOperations(backend),

@@ -8,30 +8,22 @@ Linux only; elsewhere, and before the fork server is ready, containers start as 
 
 A forked process has the threads of its parent cut off, and the variables that Python and its libraries have read at
 their start. So the fork server ends if it has a second thread, and a container whose environment has such variables
-of its own is not forked.
-
-This file is also the fork server's program. It must import only the standard library.
+of its own is not forked. `fork_program` is the fork server's program.
 """
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import importlib
 import json
 import os
-import runpy
 import select
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Any
+
+from dask_starburst.local.containers.fork_program import READY, SINGLE_THREADED
 
 #: What is forked: ``python -m`` this module.
 MODULE = "dask_starburst.runtime"
@@ -47,12 +39,10 @@ IMPORTED = (
 )
 #: Prefixes of variables that Python, its libraries and Dask read when they start.
 _READ_AT_START = ("PYTHON", "LANG", "LC_", "LD_", "MALLOC_", "GLIBC_", "OMP_", "OPENBLAS_", "MKL_", "DASK_", "XDG_")
-#: One BLAS thread: a process with threads cannot be forked safely. Scheduler and nanny use no BLAS.
-_SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _TIMEOUT = 10.0
-_LONGEST_MESSAGE = 1 << 20
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-_READY = b"ready"
+# Not as a script: its folder, whose modules have common names, would be on the import path.
+_BOOTSTRAP = "import sys; exec(compile(open(sys.argv[1]).read(), sys.argv[1], 'exec'))"
+_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fork_program.py")
 
 
 class ForkServer:
@@ -83,18 +73,13 @@ class ForkServer:
         """Process id of the fork server; None if it was not started."""
         return None if self._process is None else self._process.pid
 
-    def expect(self, command: Sequence[str]) -> None:
-        """Prepare for containers with this command, if they can be forked."""
-        if list(command[:3]) == ["python", "-m", self._module]:
-            self.prepare()
-
     def prepare(self) -> None:
         """Start the fork server, unless it was started before. Does not wait until it is ready."""
         with self._lock:
             if self._process is not None or sys.platform != "linux":
                 return
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            words = (os.path.abspath(__file__), str(theirs.fileno()), self._module, *self._imported)
+            words = (_PROGRAM, str(theirs.fileno()), self._module, *self._imported)
             with theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", _BOOTSTRAP, *words],
@@ -102,7 +87,7 @@ class ForkServer:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     cwd="/",
-                    env={**self._environment, **_SINGLE_THREADED, "PATH": os.defpath, "HOME": os.devnull},
+                    env={**self._environment, **SINGLE_THREADED, "PATH": os.defpath, "HOME": os.devnull},
                     pass_fds=[theirs.fileno()],
                     umask=0o022,
                     start_new_session=True,
@@ -155,7 +140,7 @@ class ForkServer:
                 return self._ready and self._connection is not None
             if not select.select([self._connection], [], [], 0)[0]:
                 return False
-            self._ready = self._connection.recv(64) == _READY
+            self._ready = self._connection.recv(64) == READY
             if not self._ready:
                 self._stop()
             return self._ready
@@ -201,78 +186,3 @@ class Forked:
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
-
-
-# -- the fork server's program --------------------------------------------------------------------
-
-# Not as a script: its folder, whose modules have common names, would be on the import path.
-_BOOTSTRAP = "import sys; exec(compile(open(sys.argv[1]).read(), sys.argv[1], 'exec'))"
-
-
-def _serve(connection: socket.socket) -> dict[str, Any]:
-    """Fork a container for each request; return in the containers, with the request."""
-    while True:
-        message, fds, _, _ = socket.recv_fds(connection, _LONGEST_MESSAGE, 2)
-        if not message:
-            os._exit(0)  # the embedded AWS has closed the connection, or ended
-        read, write = os.pipe()
-        if (middle := os.fork()) == 0:
-            if os.fork() == 0:
-                request: dict[str, Any] = json.loads(message)
-                connection.detach()
-                _become(request, write, *fds)
-                return request
-            os._exit(0)
-        os.close(write)
-        with open(read, "rb") as pipe:
-            pid = pipe.read()  # to its end: the container has closed it, or ended
-        os.waitpid(middle, 0)
-        for fd in fds:
-            os.close(fd)
-        connection.send(pid)
-
-
-def _become(request: Mapping[str, Any], parent: int, guard: int, output: int) -> None:
-    """Make this process what `guard.wrap` would make of a new one."""
-    os.setsid()
-    os.write(guard, f"+{os.getpid()}\n".encode())
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    os.write(parent, str(os.getpid()).encode())
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    os.chdir(request["cwd"])
-    added = {name: value for name, value in os.environ.items() if name == "LC_CTYPE"}  # by Python, without a locale
-    os.environ.clear()
-    os.environ.update({**added, **request["env"]})
-    tempfile.tempdir = None
-    sys.path[0] = request["cwd"]
-    sys.argv = request["argv"]
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()
-
-
-def _default_signals() -> None:
-    """Set signals as a new Python does in a container: the embedded AWS's parent may have ignored some."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        if signal.getsignal(number) is signal.SIG_IGN and number not in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-
-
-def _main(fd: int, module: str, *imported: str) -> None:
-    _default_signals()
-    for name in imported:
-        importlib.import_module(name)
-    if len(os.listdir("/proc/self/task")) > 1:
-        sys.exit("the imports have started threads")
-    gc.freeze()  # the collector would touch, and so copy, every object in each container
-    with suppress(BrokenPipeError):
-        connection = socket.socket(fileno=fd)
-        connection.send(_READY)
-        _serve(connection)
-        gc.unfreeze()
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    _main(int(sys.argv[2]), *sys.argv[3:])

@@ -14,38 +14,72 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 
 
 #: What a container runs. `wave` is imported by the fork server only.
 MODULE = """
-import atexit, json, os, random, resource, sys, time
+import atexit, json, multiprocessing, os, random, resource, sys, time
 
-kept = ("PPid", "Umask", "SigIgn", "SigCgt", "SigBlk", "Threads")
-status = dict(line.rstrip().split(":\\t", 1) for line in open("/proc/self/status") if line.startswith(kept))
-streams = {fd: os.readlink(f"/proc/self/fd/{fd}").partition(":")[0] for fd in range(3)}
-same = {
-    "session": os.getsid(0) == os.getpgid(0) == os.getpid(),
-    "status": status,
-    "files": len(os.listdir("/proc/self/fd")),
-    "streams": streams,
-    "path": [os.path.relpath(sys.path[0]), *sys.path[1:]],
-    "arguments": sys.argv,
-    "main": [__name__, __spec__.name, sys.modules["__main__"].__file__],
-    "flags": repr(sys.flags),
-    "environment": {name: value for name, value in os.environ.items() if name not in ("HOME", "TMPDIR")},
-    "home": os.environ["HOME"] == os.environ["TMPDIR"] == os.getcwd(),
-    "limits": [resource.getrlimit(number) for number in range(16)],
-    "encoding": [sys.stdout.encoding, sys.stdout.line_buffering, sys.getfilesystemencoding()],
-}
-print(json.dumps({"forked": "wave" in sys.modules, "random": random.random(), "same": same}), flush=True)
-atexit.register(print, "the exit handlers run")
-match sys.argv[1:]:
-    case ["fail"]:
-        raise ValueError("a failure")
-    case ["exit", code]:
-        sys.exit(int(code))
-    case ["daemon"]:
-        if os.fork() == 0:
-            os.setsid()
-            print(os.getpid(), flush=True)
+forked = "wave" in sys.modules
+
+
+def report():
+    kept = ("PPid", "Umask", "SigIgn", "SigCgt", "SigBlk", "Threads")
+    status = dict(line.rstrip().split(":\\t", 1) for line in open("/proc/self/status") if line.startswith(kept))
+    return {
+        "session": os.getsid(0) == os.getpgid(0) == os.getpid(),
+        "status": status,
+        "files": len(os.listdir("/proc/self/fd")) - forked,  # the connection by which its processes are forked
+        "streams": {fd: os.readlink(f"/proc/self/fd/{fd}").partition(":")[0] for fd in range(3)},
+        "path": [os.path.relpath(sys.path[0]), *sys.path[1:]],
+        "arguments": sys.argv,
+        "main": [__name__, __spec__.name, sys.modules["__main__"].__file__],
+        "flags": repr(sys.flags),
+        "environment": {name: value for name, value in os.environ.items() if name not in ("HOME", "TMPDIR")},
+        "home": os.environ["HOME"] == os.environ["TMPDIR"] == os.getcwd(),
+        "limits": [resource.getrlimit(number) for number in range(16)],
+        "encoding": [sys.stdout.encoding, sys.stdout.line_buffering, sys.getfilesystemencoding()],
+    }
+
+
+def child(connection):
+    said = {
+        "mine": os.getppid() == multiprocessing.parent_process().pid == os.getpgid(0),
+        "files": len(os.listdir("/proc/self/fd")),
+        "variable": os.environ.get("SET_BY_THE_NANNY"),
+        "name": multiprocessing.current_process().name,
+    }
+    connection.send({"forked": forked, "random": random.random(), "same": said})
+    sys.exit(5)
+
+
+def spawn(**variables):
+    os.environ.update(variables)
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=child, args=(theirs,), name="worker")
+    process.start()
+    theirs.close()
+    said = ours.recv()
+    process.join()
+    said["same"]["code"] = process.exitcode
+    print(json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    print(json.dumps({"forked": forked, "random": random.random(), "same": report()}), flush=True)
+    atexit.register(print, "the exit handlers run")
+    match sys.argv[1:]:
+        case ["fail"]:
+            raise ValueError("a failure")
+        case ["exit", code]:
+            sys.exit(int(code))
+        case ["spawn"]:
+            one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+            spawn(SET_BY_THE_NANNY="yes", **one)
+            spawn(OMP_NUM_THREADS="2")
+        case ["daemon"]:
+            if os.fork() == 0:
+                os.setsid()
+                print(os.getpid(), flush=True)
+                time.sleep(300)
             time.sleep(300)
-        time.sleep(300)
 """
 SERVER = """
 import json, os, sys, time
@@ -68,14 +102,14 @@ def run(key, *words, kill_after=None, **more):
     return {"lines": lines, "code": code}
 
 found = {"new": run("new")}
-forks.expect(["sleep", "300"])
 assert forks.pid is None
-forks.expect(["python", "-m", "reporting"])
+forks.prepare()
 while not forks.forks([sys.executable, "-m", "reporting"], inherited):
     time.sleep(0.01)
 found["forked"], found["another"] = run("forked"), run("another")
 found["own hash seed"] = run("own hash seed", PYTHONHASHSEED="1")
 found["fail"], found["exit"] = run("fail", "fail"), run("exit", "exit", "7")
+found["spawn"], found["new spawn"] = run("spawn", "spawn"), run("new spawn", "spawn", PYTHONHASHSEED="1")
 found["daemon"] = run("daemon", "daemon", kill_after=2)
 found["alive"] = [os.path.exists(f"/proc/{found['daemon']['lines'][1]}")]
 os.kill(forks.pid, 9)
@@ -97,8 +131,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return answer
 
 
-def report(container: dict[str, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(container["lines"][0])
+def report(container: dict[str, Any], line: int = 0) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(container["lines"][line])
     return answer
 
 
@@ -122,6 +156,15 @@ def test_a_forked_container_ends_like_every_python(found: dict[str, Any]) -> Non
     assert found["fail"]["code"] == 1
     assert found["fail"]["lines"][1] == "Traceback (most recent call last):"
     assert "ValueError: a failure" in found["fail"]["lines"]
+
+
+def test_what_a_forked_container_spawns_is_forked_too_as_its_own_child(found: dict[str, Any]) -> None:
+    forked, with_threads = report(found["spawn"], 1), report(found["spawn"], 2)
+    new = report(found["new spawn"], 1)
+    assert (forked["forked"], with_threads["forked"], new["forked"]) == (True, False, False)
+    assert forked["random"] != new["random"]
+    assert forked["same"] == new["same"]
+    assert new["same"] == {**new["same"], "mine": True, "variable": "yes", "code": 5}
 
 
 def test_a_killed_forked_container_takes_its_daemons_along(found: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from dask_starburst.local.backend.account import partition
@@ -22,19 +21,10 @@ _NOT_HERE_IN_CONTAINERS = ("dependsOn", "firelensConfiguration", "environmentFil
 
 
 class DefinitionOperations:
-    """Register, describe, list, deregister and delete task definitions.
+    """Register, describe, list, deregister and delete task definitions."""
 
-    Parameters
-    ----------
-    backend : Backend
-        The state.
-    on_command : callable, optional
-        Called with the command of each container of a new definition.
-    """
-
-    def __init__(self, backend: Backend, on_command: Callable[[Sequence[str]], None] = lambda command: None) -> None:
+    def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._on_command = on_command
 
     def register_task_definition(self, request: Request) -> Reply:
         """Register a new revision of a family."""
@@ -60,7 +50,6 @@ class DefinitionOperations:
         for container in document["containerDefinitions"]:
             for key, value in _container_defaults().items():
                 container.setdefault(key, value)
-            self._on_command([*container.get("entryPoint", []), *container.get("command", [])])
         definition = TaskDefinition(family, revision, arn, document, tag_dict(request.get("tags")))
         revisions.append(definition)
         return _reply(definition)
