@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from ipaddress import ip_network
 from typing import Any
 
-from dask_starburst.aws import autoscaling, pricing
+from dask_starburst.aws import autoscaling, network, pricing
 from dask_starburst.aws.session import AWS
-from dask_starburst.errors import AWSError, BadArgument, PermissionDenied
+from dask_starburst.errors import AWSError, PermissionDenied
 from dask_starburst.plan.requests.placement import Zone, best, mean_of_cheapest
 from dask_starburst.plan.requests.policies import NAMESPACE
+from dask_starburst.plan.requests.routes import Access
 
 
 async def zones_that_sell(aws: AWS, types: tuple[str, ...]) -> dict[str, frozenset[str]]:
@@ -31,37 +33,44 @@ async def zones_that_sell(aws: AWS, types: tuple[str, ...]) -> dict[str, frozens
     return {zone: frozenset(names) for zone, names in zones.items()}
 
 
-async def choose_subnet(aws: AWS, requested: str | None, types: tuple[str, ...], *, spot: bool, count: int) -> Zone:
-    """Return the requested subnet, or the best one of the default VPC for these instance types.
+async def choose_subnet(
+    aws: AWS,
+    requested: Sequence[str],
+    types: tuple[str, ...],
+    *,
+    spot: bool,
+    count: int,
+    vpc: str | None = None,
+    access: Access = "public",
+) -> Zone:
+    """Return the best of the requested subnets, or of a VPC's, for these instance types.
 
     Parameters
     ----------
     aws : AWS
         The account.
-    requested : str, optional
-        A subnet's id.
+    requested : sequence of str
+        The ids of subnets; all of the VPC if there are none.
     types : tuple of str
         The instance types to launch, the scheduler's first.
     spot : bool
         Whether workers use Spot.
     count : int
         The number of workers, for Spot placement scores.
+    vpc : str, optional
+        A VPC's id; by default the default VPC.
+    access : {"public", "private"}
+        How instances reach AWS. The default subnets are public ones and not checked.
 
     Raises
     ------
     BadArgument
-        It does not exist, or the account has no default VPC in this region.
+        A subnet does not exist or none has a way out, or the account has no default VPC in this region.
     """
     available_types = await zones_that_sell(aws, types)
-    key, value = ("subnet-id", requested) if requested else ("default-for-az", "true")
-    subnets = (await aws.call("ec2", "DescribeSubnets", Filters=[{"Name": key, "Values": [value]}]))["Subnets"]
-    if not subnets and requested:
-        raise BadArgument(f"network.subnet={requested!r} is not in {aws.region}.")
-    if not subnets:
-        raise BadArgument(
-            f"the account has no default VPC in {aws.region}; make one (`aws ec2"
-            ' create-default-vpc`) or give network={"subnet": "subnet-…"}.'
-        )
+    subnets = await network.subnets(aws, requested, vpc)
+    if requested or vpc or access == "private":
+        subnets = await network.with_way_out(aws, subnets, access)
     scores: dict[str, int] = {}
     prices: dict[str, float] = {}
     failures: Counter[str] = Counter()

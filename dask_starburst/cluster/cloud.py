@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: The embedded AWS runs any image in its own Python environment; only the name is needed.
 LOCAL_IMAGE = "dask-starburst/local"
+_LOCAL_CALLER = "127.0.0.1/32"
 #: The embedded AWS answers in milliseconds, so it can be polled more often than an account.
 _LOCAL_POLL = 0.25
 #: Its instances boot in seconds, so adaptive scaling needs no more patience than Dask's own.
@@ -146,7 +147,9 @@ def _complete(settings: Settings, local: LocalAWS) -> Settings:
     dashboard = settings.scheduler.dashboard_port if local.aliases else 0
     scheduler = replace(settings.scheduler, port=port, dashboard_port=dashboard)
     network = settings.network
-    if network.caller is None:
+    if network.access == "private" and network.caller is None and not network.security_groups:
+        network = replace(network, caller=_LOCAL_CALLER)  # this computer has no address in its VPC
+    elif network.caller is None:
         network = replace(network, checkip_url=local.private_url("checkip", "caller"))
     poll = min(settings.timeouts.poll, _LOCAL_POLL)
     return replace(

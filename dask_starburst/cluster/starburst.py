@@ -117,8 +117,9 @@ class StarburstCluster(CloudCluster):
         Bounds and timing of adaptive scaling. Keys: ``minimum`` (int), ``maximum`` (int), ``interval`` (float
         or str), ``scale_down_after`` (float or str, optional), ``target_duration`` (float or str).
     network : mapping or NetworkSettings
-        The subnet to launch in, and the addresses that may reach the scheduler. Keys: ``subnet`` (str,
-        optional), ``caller`` (str, optional), ``checkip_url`` (str).
+        Where to launch, and who may reach the scheduler. Keys: ``access`` ({"public", "private"}), ``vpc``
+        (str, optional), ``subnet`` (str, optional), ``subnets`` (list of str), ``security_groups`` (list of
+        str), ``caller`` (str, optional), ``checkip_url`` (str).
     timeouts : mapping or Timeouts
         Timeouts and the polling interval. Keys: ``capacity`` (float or str), ``fallback`` (float or str),
         ``connect`` (float or str), ``retire`` (float or str), ``poll`` (float or str), ``consistency`` (float

@@ -78,6 +78,8 @@ class Blueprint:
             tags=settings.tags,
             host_idle_limit=host_idle_limit(settings.timeouts.connect),
             container_insights=settings.storage.container_insights,
+            public=settings.network.access == "public",
+            own_groups=settings.network.security_groups,
         )
 
 

@@ -11,13 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from dask_starburst import extras
-from dask_starburst.aws import ecr, iam, identity, network, placement, volume_keys
+from dask_starburst.aws import ecr, iam, identity, network, volume_keys
 from dask_starburst.aws.identity import Caller
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import PermissionDenied, QuotaExceeded, StarburstError
 from dask_starburst.events import Event
 from dask_starburst.fleet.blueprint import Blueprint, blueprint
 from dask_starburst.fleet.pool import discovery, preflight
+from dask_starburst.fleet.pool.account import choose_zone
 from dask_starburst.plan.images.lifetime import stored_bytes
 from dask_starburst.plan.requests import policies
 from dask_starburst.plan.requests.garbage import usd_per_hour
@@ -155,10 +156,8 @@ async def _quotas(patient: _Patient) -> list[Finding]:
 
 
 async def _network(patient: _Patient) -> list[Finding]:
-    aws, settings, plan = patient.aws, patient.settings, patient.plan
-    spot = any((group.policy or settings.spot.policy) != "on-demand" for group in settings.groups.values())
-    count = settings.n_workers or settings.adaptive.maximum
-    zone = await placement.choose_subnet(aws, settings.network.subnet, plan.types, spot=spot, count=count)
+    aws = patient.aws
+    zone = await choose_zone(aws, patient.settings, patient.plan.types)
     free, route = await asyncio.gather(network.free_addresses(aws, zone.subnet), _route(aws, zone))
     text = f"{zone.subnet} of {zone.vpc} in {zone.name}, {free:,} addresses free"
     subnet = Finding("subnet", "ok", text)

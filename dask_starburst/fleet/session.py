@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from dask_starburst.aws import ecs, identity, ssm
+from dask_starburst.aws.network import caller_in_vpc
 from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
@@ -94,7 +95,7 @@ class Session:
             settings = replace(settings, image=await image)
             self._blueprint = replace(self._blueprint, settings=settings)
         self._blueprint = available_types(self._blueprint, account)
-        caller = settings.network.caller or await identity.caller_cidr(settings.network.checkip_url)
+        caller = await self._caller(account)
         counts = Counter(workers.values())
         counts[self._blueprint.default.name] += settings.keep.warm
         await self._check_out(account, caller, quotas, counts)
@@ -104,6 +105,15 @@ class Session:
             controller.roster.request(name, group)
         controller.start()
         return controller
+
+    async def _caller(self, account: Account) -> str:
+        """Return the CIDR to admit to the scheduler; empty if the user's own security groups do so."""
+        network = self._blueprint.settings.network
+        if network.caller or network.security_groups:
+            return network.caller or ""
+        if network.access == "private":
+            return await caller_in_vpc(self.aws, account.subnet.vpc)
+        return await identity.caller_cidr(network.checkip_url)
 
     async def _check_out(
         self, account: Account, caller: str, quotas: preflight.Quotas, counts: Mapping[str, int]
@@ -150,9 +160,9 @@ class Session:
             spare={default.placements[0]: settings.keep.warm},
             capped=self._cost_tracker.caps.binding,
         )
-        launcher = Launcher(
-            definitions, settings.scheduler.port, {group.name: group for group in self._blueprint.all_groups}
-        )
+        groups = {group.name: group for group in self._blueprint.all_groups}
+        public = settings.network.access == "public"
+        launcher = Launcher(definitions, settings.scheduler.port, groups, public_access=public)
         self.controller = Controller(
             EC2Capacity(pool, launcher, timeouts.poll),
             dask,

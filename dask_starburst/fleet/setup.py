@@ -132,12 +132,12 @@ async def _look_linked(aws: AWS, name: str) -> State:
 
 
 async def _look_security_group(aws: AWS, settings: Settings) -> State:
-    vpc = await network.vpc_of(aws, settings.network.subnet)
+    vpc = await network.vpc_of(aws, settings.network.requested, settings.network.vpc)
     return await ec2.security_group_state(aws, vpc, NAMESPACE)
 
 
 async def _make_security_group(aws: AWS, settings: Settings, tags: dict[str, str]) -> None:
-    vpc = await network.vpc_of(aws, settings.network.subnet)
+    vpc = await network.vpc_of(aws, settings.network.requested, settings.network.vpc)
     group = await ec2.ensure_security_group(aws, vpc, NAMESPACE, SECURITY_GROUP_ABOUT, tags)
     await ec2.admit_each_other(aws, group)
 

@@ -106,7 +106,11 @@ class AdaptiveDict(TypedDict, total=False):
 class NetworkDict(TypedDict, total=False):
     """Keys of `NetworkSettings`."""
 
+    access: Literal["public", "private"]
+    vpc: str | None
     subnet: str | None
+    subnets: Iterable[str]
+    security_groups: Iterable[str]
     caller: str | None
     checkip_url: str
 

@@ -30,6 +30,7 @@ def check(settings: Settings) -> None:
     _check_counts(settings)
     _check_groups(settings)
     _check_ports(settings)
+    _check_network(settings)
 
 
 def check_names(settings: Settings) -> None:
@@ -117,6 +118,19 @@ def _check_ports(settings: Settings) -> None:
         raise BadArgument(
             f"scheduler.port={scheduler.port} and scheduler.dashboard_port={scheduler.dashboard_port} are the same;"
             " give different ports, such as 8786 and 8787."
+        )
+
+
+def _check_network(settings: Settings) -> None:
+    network = settings.network
+    if network.subnet is not None and network.subnets:
+        raise BadArgument(
+            f"network.subnet={network.subnet!r} and network.subnets={list(network.subnets)!r}: give one of the two."
+        )
+    if network.security_groups and network.caller is not None:
+        raise BadArgument(
+            f"network.caller={network.caller!r} and network.security_groups={list(network.security_groups)!r}: rules of"
+            " your own groups are not changed; admit the caller there, and leave caller out."
         )
 
 

@@ -13,8 +13,11 @@ from dask_starburst.settings.names import (
     check_debian_packages,
     check_environment,
     check_repository_name,
+    check_security_groups,
     check_subnet,
+    check_subnets,
     check_url,
+    check_vpc,
 )
 from dask_starburst.settings.quantities import Duration, Size, Usd, Whole
 
@@ -26,6 +29,7 @@ ON_REBALANCE = ("replace", "ignore")
 SHORTEST_LEASE = 60.0
 #: Days. ECR deletes within 24 hours of the day (aws-facts §7), and a running cluster still needs its image.
 SHORTEST_TTL = 3
+ACCESSES = ("public", "private")
 BUILDERS = ("direct", "buildx")
 #: Values of the ECS cluster setting containerInsights (ECS API reference, ClusterSetting).
 CONTAINER_INSIGHTS = ("disabled", "enabled", "enhanced")
@@ -279,20 +283,45 @@ class AdaptiveSettings:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """The subnet to launch in, and the addresses that may reach the scheduler."""
+    """Where to launch, and who may reach the scheduler."""
 
+    access: str = setting(
+        "public",
+        OneOf(ACCESSES),
+        'How clients reach the scheduler. With "private" instances have no public addresses: for clients in the VPC,'
+        " and subnets with NAT or VPC endpoints.",
+    )
+    vpc: str | None = setting(
+        None, Text(check_vpc), "The ID of the VPC to launch in, in its best subnet.", null="the default VPC"
+    )
     subnet: str | None = setting(
-        None, Text(check_subnet), "The ID of the subnet to launch in.", null="a default subnet of the default VPC"
+        None, Text(check_subnet), "The ID of the subnet to launch in.", null="the best one of `subnets`, or of the VPC"
+    )
+    subnets: tuple[str, ...] = setting(
+        (),
+        Names("['subnet-0123456789abcdef0', 'subnet-0fedcba9876543210']", check=check_subnets),
+        "The IDs of subnets of one VPC. The cluster runs in the best one.",
+    )
+    security_groups: tuple[str, ...] = setting(
+        (),
+        Names("['sg-0123456789abcdef0']", check=check_security_groups),
+        "The IDs of the security groups of the instances, in place of new ones. They must let instances reach each"
+        " other on all TCP ports, and clients the ports of the scheduler.",
     )
     caller: str | None = setting(
         None,
         Parsed(parse_caller),
         'The CIDR that may reach the scheduler, such as "203.0.113.7/32". It is a range of /8 or narrower.',
-        null="your public address, which `checkip_url` returns",
+        null='your public address, which `checkip_url` returns; with `access` "private" your address in the VPC',
     )
     checkip_url: str = setting(
         "https://checkip.amazonaws.com", Text(check_url), "A URL that returns the public address of the caller."
     )
+
+    @property
+    def requested(self) -> tuple[str, ...]:
+        """The subnets that the user names."""
+        return (self.subnet,) if self.subnet else self.subnets
 
 
 @dataclass(frozen=True)

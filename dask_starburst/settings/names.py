@@ -16,7 +16,8 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 #: Repository names that ECR accepts (ECR API reference, repositoryName), 2 to 256 characters.
 _ECR = re.compile(r"(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*")
-_SUBNET = re.compile(r"subnet-(?:[0-9a-f]{8}|[0-9a-f]{17})")
+_ID = re.compile(r"(?P<kind>subnet|vpc|sg)-(?:[0-9a-f]{8}|[0-9a-f]{17})")
+_KINDS = {"subnet": "a subnet", "vpc": "a VPC", "sg": "a security group"}
 #: The limit of tags on a resource, and the number reserved for our own: pool, spec, warm-until, definition, Name, and
 #: five spare. IAM and ECS are the strictest about characters: letters, digits, spaces and _ . : / = + - @
 #: (docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html, IAM and ECS API references).
@@ -66,9 +67,31 @@ def check_repository_name(setting: str, name: str) -> None:
 
 def check_subnet(setting: str, subnet: str) -> None:
     """Validate the ID of a subnet."""
-    if not _SUBNET.fullmatch(subnet):
+    _check_id(setting, subnet, "subnet")
+
+
+def check_vpc(setting: str, vpc: str) -> None:
+    """Validate the ID of a VPC."""
+    _check_id(setting, vpc, "vpc")
+
+
+def check_subnets(setting: str, subnets: tuple[str, ...]) -> None:
+    """Validate the IDs of subnets."""
+    for subnet in subnets:
+        _check_id(setting, subnet, "subnet")
+
+
+def check_security_groups(setting: str, groups: tuple[str, ...]) -> None:
+    """Validate the IDs of security groups."""
+    for group in groups:
+        _check_id(setting, group, "sg")
+
+
+def _check_id(setting: str, value: str, kind: str) -> None:
+    found = _ID.fullmatch(value)
+    if found is None or found["kind"] != kind:
         raise BadArgument(
-            f"{setting}={subnet!r:.200} is not the ID of a subnet; give one such as 'subnet-0123456789abcdef0'."
+            f"{setting}={value!r:.200} is not the ID of {_KINDS[kind]}; give one such as '{kind}-0123456789abcdef0'."
         )
 
 

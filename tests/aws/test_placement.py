@@ -16,7 +16,7 @@ def test_instances_in_a_subnet_do_not_move_the_next_cluster_to_another(aws: Loca
     def chosen() -> str:
         account = AWS(endpoint_url=aws.endpoint_url, session=aws.session())
         try:
-            return asyncio.run(placement.choose_subnet(account, None, TYPES, spot=True, count=4)).subnet
+            return asyncio.run(placement.choose_subnet(account, (), TYPES, spot=True, count=4)).subnet
         finally:
             account.close()
 
@@ -36,7 +36,7 @@ def test_instances_in_a_subnet_do_not_move_the_next_cluster_to_another(aws: Loca
 def zone(aws: LocalAWS, *, spot: bool = True) -> str:
     account = AWS(endpoint_url=aws.endpoint_url, session=aws.session())
     try:
-        return asyncio.run(placement.choose_subnet(account, None, TYPES, spot=spot, count=4)).name
+        return asyncio.run(placement.choose_subnet(account, (), TYPES, spot=spot, count=4)).name
     finally:
         account.close()
 

@@ -68,8 +68,8 @@ class EC2Capacity:
 
     @property
     def reachable(self) -> bool:
-        """Whether EC2 has told the scheduler's public address."""
-        return bool(self._launcher.public)
+        """Whether EC2 has told the address of the scheduler that the client connects to."""
+        return self._launcher.reachable
 
     async def observe(
         self, before: Observed, workers: Collection[Worker], members: frozenset[Name], now: float

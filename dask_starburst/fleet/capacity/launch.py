@@ -34,12 +34,15 @@ class Launcher:
         Whether a RunTask call starts several tasks, which takes a tenth of the calls. Such a task has its worker by its
         instance, so AWS has to place it within the call, and whether AWS does is undocumented (real-aws R1). None until
         AWS has answered; then, and if AWS ever places a task later, each call starts one.
+    public_access : bool
+        Whether the client connects to the public address of the scheduler.
     """
 
     definitions: dict[str, str]
     port: int
     groups: dict[str, WorkerGroup]
     together: bool | None = None
+    public_access: bool = True
     head: str | None = None
     private: str = ""
     public: str = ""
@@ -51,7 +54,7 @@ class Launcher:
         with the scheduler. The public address follows later.
         """
         alive = [i.id for i in observed.instances.values() if i.placement.is_head and not i.terminating]
-        if not alive or (self.head == alive[0] and self.public):
+        if not alive or (self.head == alive[0] and self.reachable):
             return
         self.head = alive[0]
         self.private, self.public = await ec2.addresses(pool.aws, self.head)
@@ -68,6 +71,11 @@ class Launcher:
             self.together = True
 
     @property
+    def reachable(self) -> bool:
+        """Whether the client knows the address to connect to."""
+        return bool(self.public if self.public_access else self.private)
+
+    @property
     def scheduler_address(self) -> str:
         """The address that workers connect to."""
         return f"tls://{self.private}:{self.port}"
@@ -75,7 +83,7 @@ class Launcher:
     @property
     def contact_address(self) -> str:
         """The address that the client connects to."""
-        return f"tls://{self.public or self.private}:{self.port}"
+        return f"tls://{(self.public_access and self.public) or self.private}:{self.port}"
 
     def batches(self, runs: Iterable[RunTask], observed: Observed) -> list[list[RunTask]]:
         """Group tasks into RunTask calls: each of one placement, on instances of one type."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from dask_starburst.aws import ec2, iam, identity, logs, placement, ssm, volume_keys
+from dask_starburst.aws import ec2, iam, identity, logs, network, placement, ssm, volume_keys
 from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.regions import dns_suffix
 from dask_starburst.aws.session import AWS
@@ -17,6 +17,7 @@ from dask_starburst.events.pool import RolesUnseen
 from dask_starburst.plan.requests import policies
 from dask_starburst.plan.requests.placement import Zone
 from dask_starburst.plan.requests.policies import MANAGED_TAG, NAMESPACE
+from dask_starburst.plan.requests.routes import Access
 from dask_starburst.plan.requests.tasks import LOG_GROUP
 from dask_starburst.settings import Settings
 
@@ -97,12 +98,30 @@ async def set_up(aws: AWS, settings: Settings, types: tuple[str, ...], patience:
     return Account(number, caller.arn, aws.region, *shared, caller.partition)
 
 
+async def choose_zone(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Zone:
+    """Return the subnet of a cluster with these settings.
+
+    Raises
+    ------
+    BadArgument
+        What the user gives does not exist or has no way to AWS, or there is no default VPC.
+    """
+    spot = any((group.policy or settings.spot.policy) != "on-demand" for group in settings.groups.values())
+    count = settings.n_workers or settings.adaptive.maximum
+    given = settings.network
+    access: Access = "public" if given.access == "public" else "private"
+    return await placement.choose_subnet(
+        aws, given.requested, types, spot=spot, count=count, vpc=given.vpc, access=access
+    )
+
+
 async def _network(
     aws: AWS, settings: Settings, types: tuple[str, ...], tags: dict[str, str], patience: Patience
 ) -> tuple[Zone, str]:
-    spot = any((group.policy or settings.spot.policy) != "on-demand" for group in settings.groups.values())
-    count = settings.n_workers or settings.adaptive.maximum
-    subnet = await placement.choose_subnet(aws, settings.network.subnet, types, spot=spot, count=count)
+    subnet, own = await choose_zone(aws, settings, types), settings.network.security_groups
+    if own:
+        await network.check_security_groups(aws, own, subnet.vpc)
+        return subnet, ""
     about = "Dask workers among themselves"
     group = await patience(lambda: ec2.ensure_security_group(aws, subnet.vpc, NAMESPACE, about, tags))
     await patience(lambda: ec2.admit_each_other(aws, group))

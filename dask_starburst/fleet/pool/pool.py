@@ -169,6 +169,8 @@ async def make(
     tags = tags_of(names.pool, spec.tags)
 
     async def head_security_group() -> str:
+        if spec.own_groups:
+            return ""
         about = "The caller to the Dask scheduler"
         group = await patience(
             lambda: ec2.ensure_security_group(aws, spec.vpc, names.group(HEAD_PLACEMENT), about, tags)
@@ -195,7 +197,8 @@ async def make(
 
 async def _make_group(pool: Pool, placement: Placement) -> autoscaling.GroupSeen:
     spec, name = pool.spec, pool.names.group(placement)
-    groups = [spec.security_group, *([pool.head_security_group] if placement.is_head else [])]
+    head = [pool.head_security_group] if placement.is_head and pool.head_security_group else []
+    groups = list(spec.own_groups) or [spec.security_group, *head]
     data = launch_template_data(spec, pool.name, placement, groups, user_data(spec, pool.name, placement))
     await ec2.ensure_launch_template(pool.aws, name, data, pool.tags)
     return await autoscaling.ensure_group(pool.aws, group_request(spec, pool.name, placement))

@@ -102,10 +102,9 @@ async def release_warm(pool: Pool) -> None:
 
 async def _remove_session_objects(pool: Pool) -> None:
     """Delete what belongs to the session: its certificates and the caller's ingress rule."""
-    await together(
-        ssm.remove(pool.aws, pool.names.secret),
-        ec2.dismiss_callers(pool.aws, pool.head_security_group),
-    )
+    group = pool.head_security_group
+    dismissing = [ec2.dismiss_callers(pool.aws, group)] if group else []
+    await together(ssm.remove(pool.aws, pool.names.secret), *dismissing)
 
 
 async def _still_billed(aws: AWS, pool: str, groups: Sequence[str], gone: Collection[str]) -> list[str]:

@@ -39,7 +39,11 @@ class PlacementSpec:
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """All inputs of the resources of a pool; `host_idle_limit` in seconds."""
+    """All inputs of the resources of a pool.
+
+    `host_idle_limit` is in seconds. `public`: whether instances have public addresses. `own_groups`: the user's
+    security groups, in place of `security_group` and the scheduler's.
+    """
 
     region: str
     subnet: str
@@ -52,6 +56,8 @@ class PoolSpec:
     tags: Mapping[str, str]
     host_idle_limit: int = HOST_IDLE_LIMIT
     container_insights: str = "disabled"
+    public: bool = True
+    own_groups: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -163,7 +169,7 @@ def launch_template_data(
         "NetworkInterfaces": [
             {
                 "DeviceIndex": 0,
-                "AssociatePublicIpAddress": True,
+                "AssociatePublicIpAddress": spec.public,
                 "Groups": security_groups,
                 "DeleteOnTermination": True,
             }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-#: Services whose endpoints a subnet without a way out needs: the ECS agent, images, logs and secrets ("Amazon ECS
-#: interface VPC endpoints", ECS Developer Guide; "Amazon ECR interface VPC endpoints", ECR User Guide).
-ENDPOINTS = ("ecs", "ecs-agent", "ecs-telemetry", "ecr.api", "ecr.dkr", "s3", "logs", "ssm")
+#: Services whose endpoints a subnet without a way out needs: the ECS agent, images, logs, secrets, and the lease
+#: ("Amazon ECS interface VPC endpoints", ECS Developer Guide; "Amazon ECR interface VPC endpoints", ECR User Guide).
+ENDPOINTS = ("ecs", "ecs-agent", "ecs-telemetry", "ecr.api", "ecr.dkr", "s3", "logs", "ssm", "autoscaling")
+#: ``public``: instances have public addresses and reach AWS through an Internet gateway. ``private``: they have private
+#: addresses only, and reach AWS through NAT or VPC endpoints.
+Access = Literal["public", "private"]
 _EVERYWHERE = "0.0.0.0/0"
 
 
@@ -71,3 +74,39 @@ def lacking_endpoints(names: Iterable[str]) -> tuple[str, ...]:
     # com.amazonaws.REGION.SERVICE, in China cn.com.amazonaws.REGION.SERVICE
     known = {name.partition("amazonaws.")[2].partition(".")[2] for name in names}
     return tuple(each for each in ENDPOINTS if each not in known)
+
+
+def why_not(way: WayOut, lacking: Sequence[str], access: Access) -> str:
+    """Return what a subnet lacks for instances to reach AWS with this access; empty if they can.
+
+    Parameters
+    ----------
+    way : WayOut
+        The subnet's way out.
+    lacking : sequence of str
+        The services that its VPC has no endpoints for.
+    access : {"public", "private"}
+        Whether instances have public addresses.
+    """
+    if access == "public":
+        found = way.kind == "internet gateway"
+        return "" if found else "no route to an Internet gateway, which public addresses need"
+    if way.kind in ("NAT", "other") or not lacking:
+        return ""
+    only = " but an Internet gateway, which needs public addresses" if way.kind == "internet gateway" else ""
+    return f"no way out{only}, and the VPC has no endpoints for {', '.join(lacking)}"
+
+
+def unreachable(why: Mapping[str, str], access: Access) -> str:
+    """Return the sentence about subnets none of which has a way out, with what to give."""
+    alike: dict[str, list[str]] = {}
+    for subnet, reason in why.items():
+        alike.setdefault(reason, []).append(subnet)
+    found = "; ".join(
+        f"{', '.join(names)} {'have' if len(names) > 1 else 'has'} {reason}" for reason, names in alike.items()
+    )
+    if access == "public":
+        advice = 'network={"access": "private"} if your computer is in the VPC, or a public subnet'
+    else:
+        advice = 'a subnet with a route to NAT: network={"access": "private", "subnets": ["subnet-…"]}'
+    return f"instances could not reach AWS: {found}. Give {advice}."

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from dask_starburst.plan.requests.routes import ENDPOINTS, WayOut, lacking_endpoints, way_out
+from dask_starburst.plan.requests.routes import (
+    ENDPOINTS,
+    Access,
+    WayOut,
+    lacking_endpoints,
+    unreachable,
+    way_out,
+    why_not,
+)
 
 LOCAL = {"DestinationCidrBlock": "172.31.0.0/16", "GatewayId": "local", "State": "active"}
 
@@ -47,3 +55,39 @@ def test_missing_endpoints_are_named(prefix):
     assert lacking_endpoints(there) == ()
     assert lacking_endpoints(there[1:]) == ENDPOINTS[:1]
     assert lacking_endpoints([]) == ENDPOINTS
+
+
+GATEWAY, NAT, TRANSIT, NONE = (
+    WayOut("internet gateway", "igw-1"),
+    WayOut("NAT", "nat-1"),
+    WayOut("other", "tgw-1"),
+    WayOut("none"),
+)
+
+
+@pytest.mark.parametrize(
+    ("way", "lacking", "access", "holds"),
+    [
+        (GATEWAY, ENDPOINTS, "public", ""),
+        (NAT, (), "public", "no route to an Internet gateway"),
+        (NONE, (), "public", "no route to an Internet gateway"),
+        (NAT, ENDPOINTS, "private", ""),
+        (TRANSIT, ENDPOINTS, "private", ""),
+        (GATEWAY, ENDPOINTS, "private", "no way out but an Internet gateway"),
+        (GATEWAY, (), "private", ""),
+        (NONE, (), "private", ""),
+        (NONE, ("ecs",), "private", "no endpoints for ecs"),
+    ],
+)
+def test_a_subnet_needs_a_way_that_fits_its_addresses(
+    way: WayOut, lacking: tuple[str, ...], access: Access, holds: str
+):
+    why = why_not(way, lacking, access)
+    assert holds in why
+    assert bool(why) is bool(holds)
+
+
+def test_subnets_with_the_same_lack_are_named_together():
+    text = unreachable({"subnet-1": "no way out", "subnet-2": "no way out", "subnet-3": "a fault"}, "private")
+    assert "subnet-1, subnet-2 have no way out; subnet-3 has a fault." in text
+    assert 'network={"access": "private", "subnets": ["subnet-…"]}' in text

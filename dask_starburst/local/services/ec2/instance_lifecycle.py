@@ -118,7 +118,7 @@ class InstanceLifecycle:
         self._ec2.set_running(ec2_instance)
         for listener in self.on_running:
             listener(ec2_instance)
-        registers = self._backend.pending_faults.registers(ec2_instance)
+        registers = self._backend.pending_faults.registers(ec2_instance) and self._ec2.reaches_ecs(ec2_instance)
         # One fault an instance: an instance that never registers does not use up a slow boot.
         boot = self._backend.timing.seconds("boot") + (
             self._backend.pending_faults.delay(ec2_instance) if registers else 0.0

@@ -18,6 +18,7 @@ from dask_starburst.local.backend.consistency import Consistency
 from dask_starburst.local.backend.state import Ec2Instance
 from dask_starburst.local.http.protocols import ServiceError
 from dask_starburst.local.moto import patches
+from dask_starburst.local.services.ec2.routes import has_way_out
 
 GROUP_TAG = "aws:autoscaling:groupName"
 _SHARED_ADDRESS = "127.0.0.1"
@@ -184,6 +185,13 @@ class Ec2:
         for interface in instance.nics.values():
             if interface.public_ip_auto_assign:
                 interface.public_ip = interface.private_ip_address
+
+    def reaches_ecs(self, ec2_instance: Ec2Instance) -> bool:
+        """Return whether an instance has a way to ECS: a public address, NAT, or endpoints in its VPC."""
+        instance = self.instance(ec2_instance.id)
+        if any(interface.public_ip for interface in instance.nics.values()):
+            return True
+        return has_way_out(self._moto, instance.subnet_id, instance.vpc_id)
 
     def set_shutting_down(self, ec2_instance: Ec2Instance, now: float, reason: Any = None) -> None:
         """Set an instance to shutting-down at `now`, with a reason if the user did not request it."""
