@@ -39,6 +39,18 @@ def aws() -> Iterator[LocalAWS]:
         yield running
 
 
+def log_lines(logs: Any, group: str, stream: str) -> list[str]:
+    """Return the lines of a log stream, from all of its pages."""
+    request = {"logGroupName": group, "logStreamName": stream, "startFromHead": True}
+    lines: list[str] = []
+    while True:
+        reply = logs.get_log_events(**request)
+        lines += [event["message"] for event in reply["events"]]
+        if reply["nextForwardToken"] == request.get("nextToken"):
+            return lines
+        request["nextToken"] = reply["nextForwardToken"]
+
+
 class Clients:
     """One client per service, created on first use."""
 
@@ -154,8 +166,7 @@ class Stack:
 
     def lines(self, arn: str) -> list[str]:
         stream = f"sb/main/{arn.rsplit('/', 1)[-1]}"
-        events = self.logs.get_log_events(logGroupName=self.name, logStreamName=stream, startFromHead=True)["events"]
-        return [event["message"] for event in events]
+        return log_lines(self.logs, self.name, stream)
 
     @property
     def described(self) -> dict[str, Any]:
@@ -222,4 +233,4 @@ def message_of(error: pytest.ExceptionInfo[Any]) -> str:
 
 
 PRINT_ENVIRONMENT = [sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"]
-__all__ = ["PRINT_ENVIRONMENT", "SLEEP", "Clients", "Stack", "code_of", "json", "message_of", "wait_for"]
+__all__ = ["PRINT_ENVIRONMENT", "SLEEP", "Clients", "Stack", "code_of", "json", "log_lines", "message_of", "wait_for"]

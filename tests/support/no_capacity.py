@@ -49,7 +49,7 @@ class NoCapacity:
     async def billable(self, instances: Iterable[str]) -> list[InstanceTimestamps]:
         raise AWSError("ec2:DescribeInstances is refused.")
 
-    async def explain(self, worker: Worker, lines: int) -> list[str]:
+    async def explain(self, worker: Worker, lines: int, patience: float = 0.0) -> list[str]:
         return self.lines[-lines:]
 
     async def renew(self, until: float) -> None:

@@ -150,7 +150,7 @@ class SimulatedCapacity:
             for name, at in known.items()
         ]
 
-    async def explain(self, worker: Worker, lines: int) -> list[str]:
+    async def explain(self, worker: Worker, lines: int, patience: float = 0.0) -> list[str]:
         """Return no lines: simulated processes write none."""
         return []
 

@@ -90,12 +90,12 @@ class EC2Capacity:
             for life in await ec2.lives(self._pool.aws, instances)
         ]
 
-    async def explain(self, worker: Worker, lines: int) -> list[str]:
+    async def explain(self, worker: Worker, lines: int, patience: float = 0.0) -> list[str]:
         """Return the newest log lines of a process from CloudWatch."""
         role = SCHEDULER if worker.is_scheduler else "worker"
         stream = f"{self._pool.name}/{role}/{(worker.task or '').rpartition('/')[2]}"
         try:
-            return await logs.tail(self._pool.aws, LOG_GROUP, stream, lines)
+            return await logs.tail(self._pool.aws, LOG_GROUP, stream, lines, patience)
         except StarburstError as error:
             return [f"(its log cannot be read: {error})"]
 

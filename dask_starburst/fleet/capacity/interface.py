@@ -146,8 +146,11 @@ class Capacity(Protocol):
             The call failed.
         """
 
-    async def explain(self, worker: Worker, lines: int) -> list[str]:
-        """Return the newest log lines of a process, also of an ended one; why they cannot be read, if so."""
+    async def explain(self, worker: Worker, lines: int, patience: float = 0.0) -> list[str]:
+        """Return the newest log lines of a process, also of an ended one; why they cannot be read, if so.
+
+        `patience`: how long to wait for the first line (seconds).
+        """
 
     async def renew(self, until: float) -> None:
         """Extend the lease: the time (seconds) at which the platform removes the capacity.

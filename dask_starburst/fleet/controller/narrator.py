@@ -31,6 +31,8 @@ from dask_starburst.plan.loop.worker import fell_back
 
 S = WorkerState
 
+#: How long the last lines of a process take to appear (seconds): Docker's awslogs driver sends them every five seconds.
+_LOG_LATE = 5.0
 #: Closes the cluster because of an error.
 Fail: TypeAlias = Callable[[StarburstError], None]
 
@@ -133,9 +135,14 @@ class Narrator:
         instance = self.roster.instance_of(worker)
         return "" if instance is None else instance.id
 
+    def _patience(self, worker: Worker) -> float:
+        """Return how long to wait for the last lines of a process: not at all if it never ran (seconds)."""
+        task = self.roster.observed.tasks.get(worker.task or "")
+        return _LOG_LATE if task is not None and task.exit_code is not None else 0.0
+
     async def _explain(self, old: Worker, new: Worker) -> None:
         final, limits = new.state is S.FAILED, self.roster.limits
-        lines = await self.capacity.explain(old, explain.LOG_LINES) if old.task else []
+        lines = await self.capacity.explain(old, explain.LOG_LINES, self._patience(old)) if old.task else []
         attempt = old.attempt if not final else new.attempt
         failed = replace(old, attempt=attempt, unserved=new.unserved)
         then = explain.rest(new, limits) if final and not new.is_scheduler else ""

@@ -1,4 +1,4 @@
-"""All patches of moto, except ECR's and those of `visibility`.
+"""All patches of moto, except those of ECR, `logs` and `visibility`.
 
 Each has a test in ``tests/local/moto/test_contract_moto.py``, or in ``tests/local/faults/test_faults.py`` where only a
 fault shows it. Because of this file moto is pinned to a patch series.
@@ -32,6 +32,7 @@ from moto.iam.models import IAMBackend
 
 from dask_starburst.local.backend.account import partition
 from dask_starburst.local.moto import visibility
+from dask_starburst.local.moto.logs import page_by_time
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48}
 
@@ -69,6 +70,7 @@ def install(hooks: Hooks, cidr: str) -> None:
     _find_by_id_at_once()
     _add_vcpus()
     _load_policies_of_one_partition()
+    page_by_time()
     # AWSServiceRoleForECS and AWSServiceRoleForEC2Spot, not moto's "ecs" and "spot".
     iam_models.SERVICE_NAME_CONVERSION.update(ecs="ECS", spot="EC2Spot")
     # moto inspects the whole response class for every object of a DescribeInstances reply.

@@ -6,6 +6,7 @@ A new moto version that breaks a patch breaks a test here.
 from __future__ import annotations
 
 import ipaddress
+import time
 from typing import Any
 
 import pytest
@@ -176,3 +177,25 @@ def test_an_image_and_an_instance_are_found_by_their_ids(clients: Clients) -> No
     with pytest.raises(ClientError) as error:
         clients.ec2.terminate_instances(InstanceIds=["i-0123456789abcdef0"])
     assert code_of(error) == "InvalidInstanceID.NotFound"
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_a_log_stream_is_read_in_pages_of_which_the_first_is_empty(clients: Clients, head: bool) -> None:
+    logs, group = clients.logs, f"pages-{head}"
+    logs.create_log_group(logGroupName=group)
+    logs.create_log_stream(logGroupName=group, logStreamName="s")
+    stream = {"logGroupName": group, "logStreamName": "s", "startFromHead": head}
+    lines = [f"line {n}" for n in range(25)]
+    now = int(time.time() * 1000)
+    events = [{"timestamp": now + n, "message": line} for n, line in enumerate(lines)]
+    logs.put_log_events(logGroupName=group, logStreamName="s", logEvents=events)
+    token = "nextForwardToken" if head else "nextBackwardToken"
+    pages = [reply := logs.get_log_events(**stream, limit=10)]
+    while True:
+        following = logs.get_log_events(**stream, limit=10, nextToken=reply[token])
+        if following[token] == reply[token]:
+            break
+        pages.append(reply := following)
+    assert [len(page["events"]) for page in pages] == [0, 10, 10, 5]
+    found = [[event["message"] for event in page["events"]] for page in (pages if head else pages[::-1])]
+    assert [line for page in found for line in page] == lines

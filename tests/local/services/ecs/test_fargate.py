@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from dask_starburst.local import LocalAWS, faults
-from tests.local.conftest import PRINT_ENVIRONMENT, SLEEP, Clients, Stack, code_of, message_of, wait_for
+from tests.local.conftest import PRINT_ENVIRONMENT, SLEEP, Clients, Stack, code_of, log_lines, message_of, wait_for
 
 ROLE = "arn:aws:iam::123456789012:role/any"
 
@@ -83,8 +83,7 @@ class Fargate:
 
     def lines(self, arn: str) -> list[str]:
         stream = f"sb/main/{arn.rsplit('/', 1)[-1]}"
-        events = self.logs.get_log_events(logGroupName=self.name, logStreamName=stream, startFromHead=True)["events"]
-        return [event["message"] for event in events]
+        return log_lines(self.logs, self.name, stream)
 
 
 @pytest.fixture
