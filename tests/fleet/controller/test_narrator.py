@@ -17,6 +17,7 @@ from dask_starburst.events import (
     InstanceLaunched,
     InstanceTerminated,
     LaunchFailed,
+    TaskRefused,
     WorkerDelayed,
     WorkerFallback,
     WorkerLost,
@@ -231,3 +232,11 @@ def test_the_same_refusal_of_a_launch_is_emitted_once():
     (event,) = here.events
     assert isinstance(event, LaunchFailed)
     assert "There is no Spot capacity" in event.text
+
+
+def test_a_task_that_ecs_refuses_after_it_had_accepted_it_is_emitted_once_for_each_reason():
+    waiting = Worker(0, SPOT, S.CAPACITY, since=940.0, task="t-0", instance="arn:i-0", accepted=950.0)
+    refused = Worker(0, SPOT, S.CAPACITY, since=940.0, launch=1, reason="ECS refused its task: RESOURCE:MEMORY")
+    assert told(waiting, refused) == [TaskRefused(name=0, reason=refused.reason, passing=True)]
+    assert told(replace(waiting, reason=refused.reason), refused) == []
+    assert told(waiting, replace(waiting, state=S.PLACED, accepted=None)) == []
