@@ -246,9 +246,9 @@ class LocalAWS:
         """Turn the enforcement of IAM policies on or off, or to ``"templates"``; see the parameter `iam`."""
         self._control.post("iam", {"enforcement": word_of(enforcement)})
 
-    def session_of(self, access_key: str, secret_key: str) -> boto3.Session:
-        """Return a boto3 session with an access key of an IAM user."""
-        return session(self.endpoint_url, self.region, Credentials(access_key, secret_key))
+    def session_of(self, access_key: str, secret_key: str, token: str | None = None) -> boto3.Session:
+        """Return a boto3 session with an access key of an IAM user, or with temporary credentials of a role."""
+        return session(self.endpoint_url, self.region, Credentials(access_key, secret_key, token))
 
     def decisions(self) -> dict[str, Any]:
         """Return what IAM has decided: under ``"decided"`` each check, under ``"unknown"`` calls without known rights.

@@ -49,6 +49,7 @@ def session(endpoint_url: str, region: str, owner: Credentials) -> boto3.Session
     return boto3.Session(
         aws_access_key_id=owner.access_key,
         aws_secret_access_key=owner.secret_key,
+        aws_session_token=owner.token,
         region_name=region,
         botocore_session=core,
     )

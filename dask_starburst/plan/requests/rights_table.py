@@ -2,7 +2,7 @@
 
 As narrow as AWS's service authorization reference permits: our resources are named ``starburst-…`` or carry the tag
 ``starburst:pool``, whose value is the pool, or ``starburst`` for what all pools of an account share.
-``tests/fleet/test_rights.py`` makes all calls under these policies, and holds each action to a call that needs it.
+``tests/cluster/test_rights.py`` makes all calls under these policies, and holds each action to a call that needs it.
 """
 
 from __future__ import annotations

@@ -27,6 +27,13 @@ def _on_key(action: str) -> Rule:
 
 RULES: Mapping[str, Rule] = {
     "ce:GetCostAndUsage": anywhere("ce:GetCostAndUsage"),
-    **{f"servicequotas:{action}": _on_quota(action) for action in ("GetServiceQuota", "RequestServiceQuotaIncrease")},
+    **{
+        f"servicequotas:{action}": _on_quota(action)
+        for action in (
+            "GetServiceQuota",
+            "ListRequestedServiceQuotaChangeHistoryByQuota",
+            "RequestServiceQuotaIncrease",
+        )
+    },
     **{f"kms:{action}": _on_key(action) for action in ("GetKeyPolicy", "ListGrants")},
 }
