@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 from tlz import partition_all
 
+from dask_starburst.aws import launch_rights
 from dask_starburst.aws.faults import EXISTS, code_of, lacks_capacity, meaning
 from dask_starburst.aws.patience import unseen
 from dask_starburst.aws.session import AWS
-from dask_starburst.errors import StarburstError
+from dask_starburst.errors import PermissionDenied, StarburstError
 
 #: Lifecycle states of instances that are leaving or have left the group.
 _LEAVING = ("Terminating", "Terminated", "Detaching", "Detached", "Standby")
@@ -61,7 +62,7 @@ async def ensure_group(aws: AWS, request: dict[str, Any]) -> GroupSeen:
     found = await describe(aws, [name])
     if not found:
         try:
-            await aws.call("autoscaling", "CreateAutoScalingGroup", **request)
+            await _with_template(aws, "CreateAutoScalingGroup", request)
         except StarburstError as error:
             if code_of(error) not in EXISTS:
                 raise
@@ -166,18 +167,24 @@ async def failed_zones(aws: AWS, prefix: str) -> Counter[str]:
 
 async def set_maximum(aws: AWS, name: str, maximum: int, policy: dict[str, Any]) -> None:
     """Set a group's maximum size and its MixedInstancesPolicy."""
-    await aws.call(
-        "autoscaling",
-        "UpdateAutoScalingGroup",
-        AutoScalingGroupName=name,
-        MaxSize=maximum,
-        MixedInstancesPolicy=policy,
-    )
+    request = {"AutoScalingGroupName": name, "MaxSize": maximum, "MixedInstancesPolicy": policy}
+    await _with_template(aws, "UpdateAutoScalingGroup", request)
 
 
 async def set_purchases(aws: AWS, name: str, policy: dict[str, Any]) -> None:
     """Set a group's MixedInstancesPolicy."""
-    await aws.call("autoscaling", "UpdateAutoScalingGroup", AutoScalingGroupName=name, MixedInstancesPolicy=policy)
+    request = {"AutoScalingGroupName": name, "MixedInstancesPolicy": policy}
+    await _with_template(aws, "UpdateAutoScalingGroup", request)
+
+
+async def _with_template(aws: AWS, operation: str, request: dict[str, Any]) -> None:
+    """Call an operation for which AWS checks the rights of the launch template; a refusal names the right."""
+    try:
+        await aws.call("autoscaling", operation, **request)
+    except PermissionDenied as refusal:
+        if not launch_rights.hides_the_right(refusal):
+            raise
+        raise await launch_rights.find(aws, refusal, request) from refusal
 
 
 async def set_desired(aws: AWS, name: str, desired: int) -> None:

@@ -155,12 +155,13 @@ def _terminate(aws: LocalAWS, everyone: Person) -> None:
 
 
 def _rarely(everyone: Person) -> None:
-    """Make the calls of situations that do not come up here: private subnets, quotas never applied, lost tasks."""
+    """Make the calls of situations that do not come up here: private subnets, quotas never applied, lost tasks, search."""
     host = "arn:aws:ecs:us-east-1:123456789012:container-instance/starburst-gone/0a"
     calls: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("ec2", "DescribeVpcEndpoints", {}),
-        ("ec2", "DescribeSpotPriceHistory", {}),
+        ("ec2", "DescribeSpotPriceHistory", {"InstanceTypes": ["c7g.large"], "MaxResults": 1}),
         ("service-quotas", "GetAWSDefaultServiceQuota", {"ServiceCode": "ec2", "QuotaCode": "L-34B43A08"}),
+        ("logs", "FilterLogEvents", {"logGroupName": "/starburst"}),
         ("ecs", "StopTask", {"cluster": "starburst-gone", "task": "0a"}),
         ("ecs", "DeregisterContainerInstance", {"cluster": "starburst-gone", "containerInstance": host}),
     )

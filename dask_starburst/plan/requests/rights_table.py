@@ -289,7 +289,7 @@ _ECS = (
         ("iam:GetRole", "iam:GetRolePolicy", "iam:GetInstanceProfile"),
         (_ROLES, _PROFILES, *_SERVICE_LINKED),
     ),
-    Right("ReadLogs", ("user",), ("logs:GetLogEvents",), (_LOGS,)),
+    Right("ReadLogs", ("user",), ("logs:FilterLogEvents", "logs:GetLogEvents"), (_LOGS,)),
     Right(
         "ClaimPools",
         ("user",),
