@@ -82,7 +82,10 @@ class DaskSchedulerClient:
         return {} if comm is None else dict(await comm.starburst_unrunnable())
 
     async def lease(self) -> float:
-        """Return the time until which the scheduler has renewed the lease (seconds, AWS's clock); 0 if unknown."""
+        """Return the time until which the scheduler has renewed the lease (seconds, AWS's clock).
+
+        0 if it is unknown, and -1 while the scheduler shuts the pool down.
+        """
         comm = self._comm()
         try:
             async with asyncio.timeout(_SOON):

@@ -155,7 +155,7 @@ def _terminate(aws: LocalAWS, everyone: Person) -> None:
 
 
 def _rarely(everyone: Person) -> None:
-    """Make the calls of situations that do not come up here: private subnets, quotas never applied, lost tasks, search."""
+    """Make the calls of situations that do not come up here: private subnets, unset quotas, lost tasks, search."""
     host = "arn:aws:ecs:us-east-1:123456789012:container-instance/starburst-gone/0a"
     calls: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("ec2", "DescribeVpcEndpoints", {}),

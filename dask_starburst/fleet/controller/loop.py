@@ -201,6 +201,8 @@ class Controller:
     async def _renew(self, now: float) -> StarburstError | None:
         """Renew the lease; return the error if AWS refuses, because the loop continues until the lease ends."""
         try:
+            if self.lease.is_due(now) and await self._dask.lease() < 0:
+                self.lease.closing = True  # the scheduler is shutting the pool down
             if await self.lease.renew(self.capacity, now):
                 self._emit(LeaseRenewed(pool=self.capacity.name, until=self.lease.until))
         except _FATAL:

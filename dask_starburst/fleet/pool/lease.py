@@ -58,12 +58,16 @@ class Lease:
                 f" {self.length:g} s, and the scheduler did not renew it either. AWS has emptied the pool;"
                 " start a new cluster. A longer keep.lease survives longer sleep."
             )
-        if self.until - now > self.length * (1 - 1 / _RENEWALS):
+        if not self.is_due(now):
             return False
         until = now + self.length
         await pool.renew(until)
         self.until = until
         return True
+
+    def is_due(self, now: float) -> bool:
+        """Whether a third of it has passed."""
+        return self.until - now <= self.length * (1 - 1 / _RENEWALS)
 
     def extend(self, until: float) -> None:
         """Extend to the time until which the scheduler has renewed the lease."""

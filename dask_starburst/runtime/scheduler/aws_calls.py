@@ -15,9 +15,11 @@ import click
 
 from dask_starburst.aws import autoscaling, identity
 from dask_starburst.aws.session import AWS
-from dask_starburst.errors import StarburstError
+from dask_starburst.errors import PermissionDenied, StarburstError
 from dask_starburst.plan.requests.pool import LEASE_ACTION
 
+#: Seconds until a shortened lease ends, and the least that AWS accepts: a start time has to be in the future.
+_SHORT_LEASE, _LEAST = 60.0, 5.0
 _groups = click.option("--group", "groups", multiple=True, required=True)
 
 
@@ -51,17 +53,27 @@ async def _renew(aws: AWS, groups: tuple[str, ...], lease: float) -> None:
 
 
 @main.command()
+@click.option("--until", type=float, default=0.0, help="The end of a lease that an earlier call has shortened.")
 @_groups
 @click.pass_obj
-def zero(aws: AWS, groups: tuple[str, ...]) -> None:
-    """Set the groups to zero. The last one is the scheduler's own."""
-    asyncio.run(_zero(aws, groups))
+def zero(aws: AWS, groups: tuple[str, ...], until: float) -> None:
+    """Set the groups to zero. The last one is the scheduler's own.
+
+    Where AWS denies this, because it asks for the rights of the launch template (its pages contradict each other), the
+    lease is shortened instead: AWS checks no template for a scheduled action.
+    """
+    asyncio.run(_zero(aws, groups, until))
 
 
-async def _zero(aws: AWS, groups: tuple[str, ...]) -> None:
+async def _zero(aws: AWS, groups: tuple[str, ...], until: float) -> None:
     for group in groups:
-        await autoscaling.set_zero(aws, group)
-        _say(zero=group)
+        try:
+            await autoscaling.set_zero(aws, group)
+            _say(zero=group)
+        except PermissionDenied as error:
+            until = until if until > aws.now() + _LEAST else aws.now() + _SHORT_LEASE
+            await autoscaling.put_lease(aws, group, LEASE_ACTION, until)
+            _say(shortened=group, until=until, error=str(error))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ async def _listen(process: asyncio.subprocess.Process, handle: Callable[[Any], N
             message = json.loads(line)
         except ValueError:
             raise AWSError(f"the program that calls AWS printed {line!r}, which is not JSON") from None
-        if "error" in message:
+        if message.keys() == {"error"}:
             raise AWSError(message["error"])
         handle(message)
     code = await process.wait()

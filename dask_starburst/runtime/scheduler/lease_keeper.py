@@ -83,12 +83,16 @@ class LeaseKeeper(LoopingPlugin):
         pause = lifetimes.lease / _RENEWALS
         self._renewed = time.monotonic() - pause + min(_FIRST_RENEWAL, pause / 2)
         self._until = 0.0
+        self._short_until = 0.0
         self._not_before = 0.0
         scheduler.handlers["starburst_lease"] = self.starburst_lease
 
     async def starburst_lease(self) -> float:
-        """Return the end of the lease that was renewed last (seconds since the epoch, AWS's clock), 0 if none."""
-        return self._until if self._reason is None else 0.0
+        """Return the end of the lease that was renewed last (seconds since the epoch, AWS's clock).
+
+        0 if it was not renewed yet, and -1 during a shutdown, when nobody may renew it.
+        """
+        return self._until if self._reason is None else -1.0
 
     async def _run(self) -> None:
         while self._reason is None or self._groups:
@@ -125,7 +129,7 @@ class LeaseKeeper(LoopingPlugin):
         logger.info("lease of %s renewed for %g s", ", ".join(self._groups), length)
 
     async def _zero(self) -> None:
-        await self._call("zero")
+        await self._call("zero", "--until", str(self._short_until))
 
     async def _call(self, *arguments: str) -> None:
         """Run `aws_calls` for the remaining groups."""
@@ -134,6 +138,13 @@ class LeaseKeeper(LoopingPlugin):
 
     def _handle(self, said: dict[str, Any]) -> None:
         match said:
+            case {"shortened": group, "until": until, "error": error}:
+                if self._short_until != until:
+                    logger.warning(
+                        "could not set %s to zero: %s; AWS empties it when its lease ends, soon", group, error
+                    )
+                # Repeated until then: a client may renew the lease before it hears of the shutdown.
+                self._short_until, self._not_before = until, time.monotonic() + _RETRY
             case {"until": until}:
                 self._until = until
             case {"zero": group}:
