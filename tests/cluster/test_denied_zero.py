@@ -18,7 +18,7 @@ SHORT = 60
 
 @pytest.fixture
 def strict(new_aws: LocalAWS) -> Iterator[LocalAWS]:
-    """Let UpdateAutoScalingGroup ask for the rights of the launch template, which the scheduler's role does not have."""
+    """Let UpdateAutoScalingGroup ask for the rights of the launch template, which the scheduler does not have."""
     new_aws.enforce_iam("templates")
     yield new_aws
     new_aws.enforce_iam(False)

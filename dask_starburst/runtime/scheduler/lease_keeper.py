@@ -140,9 +140,7 @@ class LeaseKeeper(LoopingPlugin):
         match said:
             case {"shortened": group, "until": until, "error": error}:
                 if self._short_until != until:
-                    logger.warning(
-                        "could not set %s to zero: %s; AWS empties it when its lease ends, soon", group, error
-                    )
+                    logger.warning("could not set %s to zero: %s; AWS does so when its short lease ends", group, error)
                 # Repeated until then: a client may renew the lease before it hears of the shutdown.
                 self._short_until, self._not_before = until, time.monotonic() + _RETRY
             case {"until": until}:
