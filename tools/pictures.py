@@ -24,7 +24,8 @@ from dask_starburst.cost.price_book import PriceBook
 from dask_starburst.fleet.blueprint import blueprint
 from dask_starburst.plan.money import advice
 from dask_starburst.plan.money.idle import Kept, idle_bill
-from dask_starburst.plan.requests.garbage import Claim, GroupFound, PoolFound
+from dask_starburst.plan.requests.claims import Claim
+from dask_starburst.plan.requests.garbage import GroupFound, PoolFound
 from dask_starburst.plan.requests.quotas import Standing
 from dask_starburst.settings import Settings
 from dask_starburst.views import quote, status

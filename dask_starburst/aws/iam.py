@@ -88,8 +88,7 @@ async def _create_unseen(
     if arn is not None:
         return arn
     caller = await identity.caller(aws)
-    partition = caller.arn.split(":")[1]
-    return f"arn:{partition}:iam::{caller.account}:role{PATH}{role.name}"
+    return f"arn:{caller.partition}:iam::{caller.account}:role{PATH}{role.name}"
 
 
 async def _bring_up_to_date(aws: AWS, role: Role) -> None:

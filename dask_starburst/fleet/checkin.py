@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dask_starburst.aws import ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import CredentialsExpired
 from dask_starburst.events.pool import PoolKeptWarm, PoolLeft
 from dask_starburst.events.stream import Emit
-from dask_starburst.fleet.pool import release, reuse
+from dask_starburst.fleet.pool import claims, release, reuse
 from dask_starburst.fleet.pool.checkout import Checkout
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool, owns
@@ -110,7 +109,7 @@ class Release:
         if names is None or not await self._owns(names):
             return []  # never claimed, or claimed by another session since: its resources must not be touched
         if not self.checkout.making:
-            await ssm.remove(self.aws, names.claim)
+            await claims.free(self.aws, names)
             return []
         patience = deadline - asyncio.get_running_loop().time()
         if self.pool is None:

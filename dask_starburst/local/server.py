@@ -8,7 +8,7 @@ import random
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +23,10 @@ from dask_starburst.local.backend.account import use_region
 from dask_starburst.local.backend.addresses import Network, claim_network
 from dask_starburst.local.backend.backend import Backend
 from dask_starburst.local.backend.clock import Clock
-from dask_starburst.local.backend.consistency import Consistency
 from dask_starburst.local.backend.keys import Keys
 from dask_starburst.local.backend.quotas import Quotas
 from dask_starburst.local.backend.ticker import Ticker
-from dask_starburst.local.backend.timing import Profile, Timing
+from dask_starburst.local.backend.timing import Profile, Step, Timing
 from dask_starburst.local.containers.awslogs import LogShipper
 from dask_starburst.local.containers.fake import FakeContainers
 from dask_starburst.local.containers.fork_server import ForkServer
@@ -187,7 +186,7 @@ class LocalServer:
 
     def _build(self) -> Router:
         backend, hooks, ecr, options = self.backend, self._hooks, self._ecr, self._options
-        hooks.consistency, hooks.timing = backend.consistency, backend.timing  # moto creates the default VPC at once
+        hooks.backend = backend  # moto creates the default VPC at once
         registry = Registry(ecr)
         ec2 = Ec2(backend.region, self.network.aliases, backend.consistency)
         lifecycle = InstanceLifecycle(backend, ec2)
@@ -247,12 +246,15 @@ class LocalServer:
         return router
 
 
+#: What is hidden for a while without any fault.
+_DELAYS: Mapping[str, Step] = {"service-linked-roles": "role", "deleted-parameters": "parameter"}
+
+
 class _Hooks:
     """Forwards the calls of moto's patches: moto is patched before the parts exist."""
 
     lifecycle: InstanceLifecycle
-    consistency: Consistency
-    timing: Timing
+    backend: Backend
 
     def launched(self, instance: object) -> None:
         self.lifecycle.launched(instance)
@@ -261,14 +263,19 @@ class _Hooks:
         self.lifecycle.terminating(instance_id)
 
     def created(self, what: str, name: str) -> None:
-        delay = self.timing.seconds("role") if what == "service-linked-roles" else 0.0
-        self.consistency.created(what, name, delay)
+        step = _DELAYS.get(what)
+        delay = 0.0 if step is None else self.backend.timing.seconds(step)
+        self.backend.consistency.created(what, name, delay)
 
     def hides(self, what: str, name: str) -> bool:
-        return self.consistency.hides_named(what, name)
+        return self.backend.consistency.hides_named(what, name)
 
     def profile_is_usable(self, name: str) -> bool:
-        return self.consistency.profile_is_usable(name)
+        return self.backend.consistency.profile_is_usable(name)
+
+    def when_shown(self, what: str, name: str, action: Callable[[], None]) -> None:
+        with self.backend.lock:
+            self.backend.at(self.backend.consistency.shown_at(what, name), action)
 
 
 def _autoscaling(backend: Backend, ec2: Ec2, lifecycle: InstanceLifecycle, capacity: Ec2Capacity) -> Service:

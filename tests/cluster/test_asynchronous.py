@@ -215,7 +215,7 @@ CLOSE = (
     "autoscaling:UpdateAutoScalingGroup",
     "ec2:RevokeSecurityGroupIngress",
     "autoscaling:DeleteScheduledAction",
-    "ssm:DeleteParameter",
+    "ssm:PutParameter",
 )
 
 

@@ -210,6 +210,5 @@ def test_a_failing_credential_process_does_not_block_close_and_the_event_names_t
     helper.write_text(working)
     clean.advance(1800 + 240)
     wait_until(lambda: costs_nothing(clean), 60, "the lease empties the pool")
-    [claim] = clean.client("ssm").get_parameters_by_path(Path="/starburst/claims/", Recursive=True)["Parameters"]
-    clean.client("ssm").delete_parameter(Name=claim["Name"])
-    clean.client("ssm").delete_parameter(Name=claim["Name"].replace("/claims/", "/tls/"))
+    for parameter in leftovers(clean)["parameters"]:
+        clean.client("ssm").delete_parameter(Name=parameter)

@@ -67,10 +67,10 @@ CALLS = (
     *(f"autoscaling:SetDesiredCapacity {n}" for n in (1, 2)),
     *(f"ecs:RunTask {n}" for n in (1, 2)),
     *(f"autoscaling:UpdateAutoScalingGroup {n}" for n in (3, 4)),  # zeroed
-    "ssm:DeleteParameter 1",  # the secret
+    "ssm:PutParameter 3",  # the secret is overwritten
     *(f"autoscaling:DeleteScheduledAction {n}" for n in (1, 2)),
     "ec2:RevokeSecurityGroupIngress 1",
-    "ssm:DeleteParameter 2",  # the claim
+    "ssm:PutParameter 4",  # the claim is freed
 )
 #: Events between two calls.
 WORDS = ("is booting", "is ready for the scheduler", "the scheduler is up", "worker 0 is up", "ANSWER")
@@ -82,15 +82,15 @@ BEFORE = (
     "autoscaling:SetDesiredCapacity 1",
     "ecs:RunTask 1",
     "autoscaling:UpdateAutoScalingGroup 3",
-    "ssm:DeleteParameter 2",
+    "ssm:PutParameter 4",
 )
-#: Calls of a close that keeps the pool warm: lease shortened, lease again, sizes reduced, claim deleted.
+#: Calls of a close that keeps the pool warm: lease shortened, lease again, sizes reduced, claim freed.
 KEEP = ", keep={'warm_timeout': '10 minutes'}"
 GIVEN_BACK = (
     "autoscaling:PutScheduledUpdateGroupAction 3",
     "autoscaling:PutScheduledUpdateGroupAction 6",
     "autoscaling:UpdateAutoScalingGroup 3",
-    "ssm:DeleteParameter 2",
+    "ssm:PutParameter 4",
 )
 #: Calls of a start that reuses such a pool: claim, lease, warm tag removed, groups opened.
 TAKEN = (

@@ -7,9 +7,9 @@ from contextlib import suppress
 
 import pytest
 
-from dask_starburst.aws import ssm
 from dask_starburst.errors import CapacityUnavailable, QuotaExceeded
 from dask_starburst.fleet.blueprint import Blueprint
+from dask_starburst.fleet.pool import claims
 from dask_starburst.fleet.pool.discovery import find
 from dask_starburst.fleet.pool.reuse import keep
 from dask_starburst.fleet.prewarm import prewarm
@@ -62,7 +62,7 @@ def test_every_type_of_the_group_may_be_launched_although_a_cluster_had_excluded
         plan = pools.blueprint()
         pool = await pools.checked_out(plan)
         await pool.set_types(SPOT, pool.allowed(SPOT)[-1:])
-        await ssm.remove(pools.aws, pool.names.claim)
+        await claims.free(pools.aws, pool.names)
         await prewarmed(pools, plan, 1, [])
         group = await pools.group(pool)
         assert group.types == pool.allowed(SPOT)
@@ -107,7 +107,7 @@ def test_above_the_quota_nothing_is_launched_and_the_pool_stays_free(pools: Pool
     async def story() -> None:
         plan = pools.blueprint()
         pool = await pools.checked_out(plan)
-        await ssm.remove(pools.aws, pool.names.claim)
+        await claims.free(pools.aws, pool.names)
         await asyncio.to_thread(pools.local.play, [faults.Quota(market="spot", vcpus=3)])
         with pytest.raises(QuotaExceeded, match="Nothing was launched"):
             await prewarmed(pools, plan, 2, [])

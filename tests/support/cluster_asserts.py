@@ -48,15 +48,22 @@ def leftovers(aws: LocalAWS) -> dict[str, Any]:
     reservations = aws.client("ec2").describe_instances(Filters=states)["Reservations"]
     groups = aws.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
     ecs = aws.client("ecs")
-    parameters = aws.client("ssm").get_parameters_by_path(Path="/starburst/", Recursive=True)["Parameters"]
     instances = [i["InstanceId"] for r in reservations for i in r["Instances"]]
     return {
         "instances": instances,
         "tasks": [t for c in ecs.list_clusters()["clusterArns"] for t in ecs.list_tasks(cluster=c)["taskArns"]],
         "desired": [g["AutoScalingGroupName"] for g in groups if g["DesiredCapacity"] or _staying(g)],
-        "parameters": [p["Name"] for p in parameters],
+        "parameters": _parameters(aws),
         "processes": _processes(aws, 0.0 if instances else 20.0),
     }
+
+
+def _parameters(aws: LocalAWS) -> list[str]:
+    """Return the secrets, and the claims that hold; a pool that is free keeps its freed claim."""
+    pages = aws.client("ssm").get_paginator("get_parameters_by_path")
+    answers = pages.paginate(Path="/starburst/", Recursive=True, WithDecryption=True)
+    found = {p["Name"]: p["Value"] for page in answers for p in page["Parameters"]}
+    return [name for name, value in found.items() if value != "-" and '"freed"' not in value]
 
 
 def _staying(group: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from dask_starburst.aws import ecr, ecs, ssm
 from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.session import AWS
 from dask_starburst.fleet.blueprint import available_types, blueprint
+from dask_starburst.fleet.pool import claims
 from dask_starburst.fleet.pool.account import set_up
 from dask_starburst.fleet.pool.pool import claim, make
 from dask_starburst.local import LocalAWS
@@ -57,7 +58,7 @@ async def _furnish(aws: AWS, in_use: bool) -> str:
     if in_use:
         await pool.open(1, aws.now() + 1800, patience)
     else:
-        await ssm.remove(aws, names.claim)
+        await claims.free(aws, names)
     return pool.name
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dask_starburst.aws import ssm
 from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.session import AWS
-from dask_starburst.fleet.pool import release, reuse
+from dask_starburst.fleet.pool import claims, release, reuse
 from dask_starburst.fleet.pool.pool import Pool, make, owns
 from dask_starburst.plan.requests.pool import PoolNames, PoolSpec
 from dask_starburst.plan.requests.reuse import Candidate
@@ -96,7 +95,7 @@ class Checkout:
         if self.making:
             await release.undo(self.aws, self.names, self.entrance, patience, poll)
         else:
-            await ssm.remove(self.aws, self.names.claim)
+            await claims.free(self.aws, self.names)
 
     def _on_attempt(self, names: PoolNames) -> None:
         self.names = names

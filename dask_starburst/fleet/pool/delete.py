@@ -9,7 +9,7 @@ from dask_starburst.aws import autoscaling, ec2, ecs, ssm
 from dask_starburst.aws.faults import BUSY, code_of
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import AWSError, StarburstError
-from dask_starburst.plan.requests.garbage import Claim
+from dask_starburst.fleet.pool import claims
 from dask_starburst.plan.requests.policies import MANAGED_TAG
 from dask_starburst.plan.requests.pool import PoolNames
 
@@ -46,7 +46,7 @@ async def remove(aws: AWS, names: PoolNames, session: str) -> None:
         lambda: ecs.deregister_definitions(aws, f"{pool}-"),
         lambda: ec2.remove_security_groups(aws, MANAGED_TAG, pool),
         lambda: ssm.remove(aws, names.secret),
-        lambda: ssm.remove(aws, names.claim),
+        lambda: claims.remove(aws, names),
     )
     deadline = asyncio.get_running_loop().time() + PATIENCE
     for step in steps:
@@ -58,8 +58,7 @@ async def _retry_while_busy(
 ) -> None:
     while True:
         # Another deletion may have finished first, and a new cluster may have claimed the pool since.
-        value = await ssm.read(aws, names.claim)
-        if value is None or Claim.from_json(value).session != session:
+        if not (await claims.series(aws, names)).is_held_by(session):
             raise AWSError(f"pool {names.pool} was claimed by another session while it was deleted; deletion stopped.")
         try:
             return await step()

@@ -8,17 +8,18 @@ import uuid
 from dask_starburst.aws import autoscaling, ecs, identity, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import BadArgument
+from dask_starburst.fleet.pool import claims
 from dask_starburst.fleet.pool import delete as deletion
 from dask_starburst.fleet.pool.pool import claim, user_name
+from dask_starburst.plan.requests.claims import newest_of
 from dask_starburst.plan.requests.garbage import (
-    CLAIMS,
     SECRETS,
-    Claim,
     Garbage,
     GroupFound,
     PoolFound,
     assemble,
     find_garbage,
+    orphaned_claims,
 )
 from dask_starburst.plan.requests.policies import MANAGED_TAG
 from dask_starburst.plan.requests.pool import LEASE_ACTION, PoolNames
@@ -32,7 +33,7 @@ async def find(aws: AWS, *, count_warm: bool = False) -> tuple[PoolFound, ...]:
     """
     # Claims before groups: a pool that is checked out in between appears free rather than expired, and a free pool is
     # claimed before it is changed.
-    values = await ssm.values_below(aws, CLAIMS)
+    claimed = newest_of(await claims.everywhere(aws))
     tagged = await autoscaling.tagged(aws, MANAGED_TAG)
     seen = [(pool, group, spot) for pool, groups in tagged.items() for group, spot in groups]
     leases = await asyncio.gather(*(autoscaling.lease_end(aws, group.name, LEASE_ACTION) for _, group, _ in seen))
@@ -44,7 +45,7 @@ async def find(aws: AWS, *, count_warm: bool = False) -> tuple[PoolFound, ...]:
         empty = sum(instance in warm.get(pool, ()) for instance, _ in group.staying)
         found = GroupFound(group.name, group.desired, spot, types, lease, empty, aws.region)
         groups.setdefault(pool, []).append(found)
-    return assemble(groups, {name: Claim.from_json(value) for name, value in values.items()}, aws.now())
+    return assemble(groups, claimed, aws.now())
 
 
 async def _empty_hosts(aws: AWS, pool: str) -> set[str]:
@@ -105,7 +106,7 @@ async def stop(aws: AWS, pool: PoolFound) -> None:
     await deletion.stop(aws, pool.name)
     await asyncio.gather(*(autoscaling.drop_lease(aws, group.name, LEASE_ACTION) for group in pool.groups))
     await autoscaling.untag(aws, [group.name for group in pool.groups], WARM_TAG)
-    await ssm.remove(aws, names.claim)
+    await claims.free(aws, names)
 
 
 async def delete(aws: AWS, name: str) -> bool:
@@ -145,7 +146,8 @@ async def garbage(aws: AWS) -> tuple[Garbage, ...]:
     """Return what `collect` would delete, with the reason for each."""
     # Secrets first: a secret is created after its claim, so one without a claim is an orphan.
     secrets = await ssm.described_below(aws, SECRETS)
-    return find_garbage(await find(aws), secrets)
+    pools = await find(aws)
+    return (*find_garbage(pools, secrets), *orphaned_claims(await claims.everywhere(aws), pools, aws.now()))
 
 
 async def collect(aws: AWS, found: Garbage) -> bool:

@@ -10,7 +10,7 @@ from dask_starburst.aws import ecr, ecs, iam, inventory, ssm
 from dask_starburst.aws.faults import MISSING, code_of
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import PermissionDenied, StarburstError
-from dask_starburst.fleet.pool import discovery
+from dask_starburst.fleet.pool import claims, discovery
 from dask_starburst.plan.images.lifetime import monthly_cost, stored_bytes
 from dask_starburst.plan.money.idle import LOGS_GB_MONTH
 from dask_starburst.plan.requests.garbage import SECRETS, GroupFound, PoolFound, usd_per_hour
@@ -48,7 +48,7 @@ async def find(aws: AWS, repository: str) -> Inventory:
     """
     pools = await discovery.find(aws)
     groups = [_of_group(pool, group) for pool in pools for group in pool.groups]
-    claims = [claim_of(pool.name) for pool in pools if pool.claim is not None]
+    held = [claim_of(pool) for pool in sorted(await claims.everywhere(aws))]
     unknown: list[str] = []
     finders: tuple[Awaitable[list[Resource]], ...] = (
         _clusters(aws),
@@ -64,7 +64,7 @@ async def find(aws: AWS, repository: str) -> Inventory:
         _roles(aws),
     )
     parts = await asyncio.gather(*(_allowed(each, unknown) for each in finders))
-    return Inventory((*groups, *claims, *(each for part in parts for each in part)), pools, tuple(unknown))
+    return Inventory((*groups, *held, *(each for part in parts for each in part)), pools, tuple(unknown))
 
 
 async def _allowed(finder: Awaitable[list[Resource]], unknown: list[str]) -> list[Resource]:

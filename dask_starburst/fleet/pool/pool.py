@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import getpass
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from typing import Any
 
-from dask_starburst.aws import autoscaling, ec2, ecs, ssm
+from dask_starburst.aws import autoscaling, ec2, ecs
 from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
+from dask_starburst.fleet.pool import claims
 from dask_starburst.fleet.pool.account import Account
 from dask_starburst.plan.groups import HEAD_PLACEMENT, Placement
-from dask_starburst.plan.requests.garbage import Claim
-from dask_starburst.plan.requests.policies import MANAGED_TAG, NAMESPACE
+from dask_starburst.plan.requests.claims import Claim
+from dask_starburst.plan.requests.policies import NAMESPACE
 from dask_starburst.plan.requests.pool import (
     LEASE_ACTION,
     PlacementSpec,
@@ -141,14 +141,12 @@ def boot_script() -> str:
 
 async def claim(aws: AWS, names: PoolNames, session: str, arn: str, cleaning: bool = False) -> bool:
     """Claim a pool, to use it or to delete it; return whether the claim succeeded."""
-    value = Claim(session, user_name(), arn, aws.now(), cleaning)
-    return await ssm.claim(aws, names.claim, value.to_json(), {MANAGED_TAG: names.pool})
+    return await claims.take(aws, names, Claim(session, user_name(), arn, aws.now(), cleaning))
 
 
 async def owns(aws: AWS, names: PoolNames, session: str) -> bool:
     """Whether this session still holds the claim; a computer that slept may have lost it."""
-    value = await ssm.read(aws, names.claim)
-    return value is not None and json.loads(value)["session"] == session
+    return (await claims.series(aws, names)).is_held_by(session)
 
 
 async def make(

@@ -10,6 +10,7 @@ from dask_starburst.aws import autoscaling, ec2, ecs, ssm
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import end, together
 from dask_starburst.errors import StarburstError
+from dask_starburst.fleet.pool import claims
 from dask_starburst.fleet.pool.pool import Pool
 from dask_starburst.plan.requests.policies import MANAGED_TAG
 from dask_starburst.plan.requests.pool import LEASE_ACTION, PoolNames
@@ -80,7 +81,7 @@ async def empty(
 async def empty_pool(
     pool: Pool, patience: float, poll: float, gone: Callable[[], Collection[str]] = tuple
 ) -> list[str]:
-    """Empty a pool and free it; delete the claim last. See `empty`."""
+    """Empty a pool and free it; free the claim last. See `empty`."""
     groups = list(pool.group_names)
 
     async def tidying() -> None:
@@ -90,21 +91,21 @@ async def empty_pool(
         await together(_remove_session_objects(pool), *leases, *marks)
 
     left = await empty(pool.aws, pool.name, groups, patience, poll, tidying=tidying, gone=gone)
-    await ssm.remove(pool.aws, pool.names.claim)
+    await claims.free(pool.aws, pool.names)
     return left
 
 
 async def release_warm(pool: Pool) -> None:
-    """Free a pool that keeps its instances and its lease; delete the claim last."""
+    """Free a pool that keeps its instances and its lease; free the claim last."""
     await _remove_session_objects(pool)
-    await ssm.remove(pool.aws, pool.names.claim)
+    await claims.free(pool.aws, pool.names)
 
 
 async def _remove_session_objects(pool: Pool) -> None:
     """Delete what belongs to the session: its certificates and the caller's ingress rule."""
     group = pool.head_security_group
     dismissing = [ec2.dismiss_callers(pool.aws, group)] if group else []
-    await together(ssm.remove(pool.aws, pool.names.secret), *dismissing)
+    await together(ssm.forget(pool.aws, pool.names.secret), *dismissing)
 
 
 async def _still_billed(aws: AWS, pool: str, groups: Sequence[str], gone: Collection[str]) -> list[str]:
@@ -142,10 +143,12 @@ async def undo(aws: AWS, names: PoolNames, entrance: str | None, patience: float
     async def tidying() -> None:
         leases = [autoscaling.drop_lease(aws, group, LEASE_ACTION) for group in groups]
         entrances = [ec2.dismiss_callers(aws, entrance)] if entrance is not None else []
-        await together(ssm.remove(aws, names.secret), *entrances, *leases)
+        # Without groups there is no pool, and a secret without a pool is garbage.
+        secret = ssm.forget(aws, names.secret) if groups else ssm.remove(aws, names.secret)
+        await together(secret, *entrances, *leases)
 
     left = await empty(aws, names.pool, groups, patience, poll, tidying=tidying)
-    await ssm.remove(aws, names.claim)
+    await claims.free(aws, names)
     return left
 
 

@@ -8,14 +8,15 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 
-from dask_starburst.aws import autoscaling, ecs, ssm
+from dask_starburst.aws import autoscaling, ecs
 from dask_starburst.aws.patience import Patience
 from dask_starburst.aws.session import AWS
 from dask_starburst.cancellation import together
-from dask_starburst.fleet.pool import release
+from dask_starburst.fleet.pool import claims, release
 from dask_starburst.fleet.pool.pool import Pool, claim
 from dask_starburst.plan.groups import HEAD_PLACEMENT, Placement
-from dask_starburst.plan.requests.garbage import CLAIMS, GroupFound
+from dask_starburst.plan.requests.claims import held
+from dask_starburst.plan.requests.garbage import GroupFound
 from dask_starburst.plan.requests.policies import MANAGED_TAG
 from dask_starburst.plan.requests.pool import LEASE_ACTION, PoolNames, PoolSpec
 from dask_starburst.plan.requests.reuse import SPEC_TAG, WARM_TAG, Candidate, Kept, preferred
@@ -29,12 +30,13 @@ async def free_pools(aws: AWS, spec: PoolSpec, workers: int) -> Iterator[Candida
 
     Pools with warm instances come first, then existing empty pools, then pools that do not exist yet.
     """
-    taken, tagged = await asyncio.gather(ssm.names_below(aws, CLAIMS), autoscaling.tagged(aws, SPEC_TAG, spec.digest))
+    claimed, tagged = await asyncio.gather(claims.everywhere(aws), autoscaling.tagged(aws, SPEC_TAG, spec.digest))
+    taken = held(claimed)
     pools: dict[str, list[autoscaling.GroupSeen]] = {}
     for group, _ in tagged.get(spec.digest, []):
         pools.setdefault(group.tags[MANAGED_TAG], []).append(group)
     there = {name: _candidate(name, groups) for name, groups in pools.items()}
-    order = preferred((c for c in there.values() if PoolNames(c.name).claim not in taken), workers, aws.now())
+    order = preferred((c for c in there.values() if c.name not in taken), workers, aws.now())
     return _candidates(spec, order, taken, there.keys())
 
 
@@ -63,7 +65,7 @@ def _candidates(spec: PoolSpec, order: list[Candidate], taken: set[str], there: 
     yield from order
     for slot in count():
         name = spec.pool_name(slot)
-        if name not in there and PoolNames(name).claim not in taken:
+        if name not in there and name not in taken:
             yield Candidate(name)
 
 

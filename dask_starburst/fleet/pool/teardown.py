@@ -11,7 +11,7 @@ from dask_starburst.aws import autoscaling, ec2, ecr, ecs, iam, identity, logs, 
 from dask_starburst.aws.faults import BUSY, code_of, outage
 from dask_starburst.aws.session import AWS
 from dask_starburst.errors import AWSError, StarburstError
-from dask_starburst.fleet.pool import discovery
+from dask_starburst.fleet.pool import claims, discovery
 from dask_starburst.fleet.pool.delete import PATIENCE, POLL
 from dask_starburst.fleet.pool.pool import claim, owns
 from dask_starburst.plan.requests.garbage import PoolFound
@@ -165,7 +165,7 @@ async def _claimed(aws: AWS, name: str, pool: PoolFound | None, caller: str, for
             return pool.claim.session
         if not force:
             raise AWSError(f"pool {name} is in use by {pool.claim.owner} since this moment.")
-        await ssm.remove(aws, PoolNames(name).claim)
+        await claims.free(aws, PoolNames(name))
     session = uuid.uuid4().hex
     if not await claim(aws, PoolNames(name), session, caller, cleaning=True):
         raise AWSError(f"pool {name} has just been checked out by a new cluster.")
@@ -199,7 +199,7 @@ _ACTIONS: Mapping[tuple[Verb, Kind], Callable[[AWS, Resource], Awaitable[None]]]
     ("remove", "task definition"): lambda aws, it: ecs.deregister_definition(aws, it.id),
     ("remove", "security group"): lambda aws, it: ec2.remove_security_group(aws, it.id),
     ("remove", "certificate"): lambda aws, it: ssm.remove(aws, it.id),
-    ("remove", "claim"): lambda aws, it: ssm.remove(aws, it.id),
+    ("remove", "claim"): lambda aws, it: claims.remove(aws, PoolNames(it.pool)),
     ("remove", "image repository"): lambda aws, it: ecr.remove_repository(aws, it.id),
     ("remove", "log group"): lambda aws, it: logs.remove_group(aws, it.id),
     ("remove", "instance profile"): lambda aws, it: iam.remove_instance_profile(aws, it.id),

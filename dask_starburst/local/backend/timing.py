@@ -32,6 +32,7 @@ Step = Literal[
     "fargate start",  # host ready -> container runs, image pull included
     "deprovision",  # containers of an awsvpc task ended -> its network interface is deleted
     "role",  # service-linked role created -> its service can assume it
+    "parameter",  # SSM parameter deleted -> its name can be used again
     "bootstrap",  # instance booted -> Docker installed by its user data
 ]
 Profile = Literal["none", "fast", "realistic"]
@@ -77,6 +78,7 @@ PROFILES: Mapping[Profile, Mapping[Step, Draw]] = {
         "fargate start": _constant(0.2),
         "deprovision": _constant(0.1),
         "role": _constant(0.2),
+        "parameter": _constant(0.3),
         "bootstrap": _constant(0.2),
     },
     "none": {step: _constant(0.0) for step in get_args(Step)},
@@ -108,6 +110,7 @@ PROFILES: Mapping[Profile, Mapping[Step, Draw]] = {
         "fargate start": _lognormal(38.0, 0.30),
         "deprovision": _lognormal(8.0, 0.50, 2.0),  # U
         "role": _lognormal(10.0, 0.40, 2.0),  # P "10 s and more" (terraform-provider-aws#15457); its spread is U
+        "parameter": _constant(30.0),  # D "wait for at least 30 seconds" (SSM, DeleteParameter)
         "bootstrap": _constant(50.0),  # U apt-get update and install of Docker; with the pull about 60 s
     },
 }

@@ -26,8 +26,10 @@ HIDDEN = (
     "roles",
     "service-linked-roles",
     "instance-profiles",
+    "deleted-parameters",
 )
-"""Resources that can be hidden. A service-linked role that is hidden cannot be assumed."""
+"""Resources that can be hidden. A hidden service-linked role cannot be assumed; the name of a deleted parameter cannot
+be used again until its deletion is visible."""
 REFUSALS = ("capacity", "addresses", "verification")
 """Reasons of refused launches."""
 _STANDARD = {"spot": "L-34B43A08", "on-demand": "L-1216C47A"}  # quotas of the standard families

@@ -6,6 +6,7 @@ Tests: ``tests/local/faults/test_visibility.py``.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ from moto.ec2.models.security_groups import SecurityGroupBackend
 from moto.iam.exceptions import NotFoundException
 from moto.iam.models import IAMBackend
 from moto.iam.responses import IamResponse
+from moto.ssm.exceptions import ParameterAlreadyExists
+from moto.ssm.models import SimpleSystemManagerBackend
 
 #: IAM's operations on a role that do not find it until it is visible.
 _OF_ROLES = ("get_role", "get_role_policy", "put_role_policy", "add_role_to_instance_profile")
@@ -34,6 +37,9 @@ class Hooks(Protocol):
     def hides(self, what: str, name: str) -> bool:
         """Return whether it is still hidden."""
 
+    def when_shown(self, what: str, name: str, action: Callable[[], None]) -> None:
+        """Run an action when it becomes visible."""
+
 
 def install(hooks: Hooks) -> None:
     """Patch moto, once in a process."""
@@ -41,6 +47,7 @@ def install(hooks: Hooks) -> None:
     _hide_profiles(hooks)
     _hide_roles(hooks)
     _hide_security_groups(hooks)
+    _hide_deletions_of_parameters(hooks)
 
 
 def _hide_templates(hooks: Hooks) -> None:
@@ -150,3 +157,47 @@ def _hide_security_groups(hooks: Hooks) -> None:
     SecurityGroupBackend.create_security_group = create_security_group
     SecurityGroupBackend.describe_security_groups = describe_security_groups
     SecurityGroupBackend.authorize_security_group_ingress = authorize_security_group_ingress
+
+
+def _hide_deletions_of_parameters(hooks: Hooks) -> None:
+    """Until a deletion is visible, its name is taken; a value written over it is lost with it.
+
+    AWS documents only that one has to wait 30 seconds before the name is used again.
+    """
+    put, signature = (
+        SimpleSystemManagerBackend.put_parameter,
+        inspect.signature(SimpleSystemManagerBackend.put_parameter),
+    )
+    one, many = SimpleSystemManagerBackend.delete_parameter, SimpleSystemManagerBackend.delete_parameters
+
+    @functools.wraps(put)
+    def put_parameter(self: Any, *args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(self, *args, **kwargs).arguments
+        name = given["name"]
+        hidden = hooks.hides("deleted-parameters", name)
+        if hidden and not given["overwrite"]:
+            raise ParameterAlreadyExists
+        made = put(self, *args, **kwargs)
+        if hidden:
+            hooks.when_shown("deleted-parameters", name, functools.partial(_lose, self._parameters, name))
+        return made
+
+    @functools.wraps(one)
+    def delete_parameter(self: Any, name: str) -> None:
+        one(self, name)
+        hooks.created("deleted-parameters", name)
+
+    @functools.wraps(many)
+    def delete_parameters(self: Any, names: list[str]) -> list[str]:
+        deleted: list[str] = many(self, names)
+        for name in deleted:
+            hooks.created("deleted-parameters", name)
+        return deleted
+
+    SimpleSystemManagerBackend.put_parameter = put_parameter
+    SimpleSystemManagerBackend.delete_parameter = delete_parameter
+    SimpleSystemManagerBackend.delete_parameters = delete_parameters
+
+
+def _lose(parameters: Any, name: str) -> None:
+    parameters.pop(name, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -10,48 +9,16 @@ from typing import Literal
 from dask_starburst.catalog import PUBLIC_IPV4_HOUR, price_table
 from dask_starburst.errors import PriceUnknown
 from dask_starburst.plan.groups import HEAD_PLACEMENT
+from dask_starburst.plan.requests.claims import CLAIMS, Claim, Series, names_of
 from dask_starburst.plan.requests.policies import NAMESPACE, PARAMETER_ROOT
 
 State = Literal["free", "in use", "expired"]
 
-CLAIMS = f"{PARAMETER_ROOT}claims"
 SECRETS = f"{PARAMETER_ROOT}tls"
 
 #: Seconds for which a claim without a lease counts as in use. Between claim and lease a pool is created, which may take
 #: a minute with a new instance profile.
 CLAIM_GRACE = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The owner of a pool; ``cleaning`` if the pool is being deleted rather than used."""
-
-    session: str
-    owner: str
-    arn: str
-    since: float
-    cleaning: bool = False
-
-    @classmethod
-    def from_json(cls, text: str) -> Claim:
-        """Parse the value of the claim's parameter."""
-        value = json.loads(text)
-        return cls(
-            session=value["session"],
-            owner=value["owner"],
-            arn=value.get("arn", ""),
-            since=value["since"],
-            cleaning=value.get("cleaning", False),
-        )
-
-    def to_json(self) -> str:
-        """Return the value of the claim's parameter."""
-        value = {"session": self.session, "owner": self.owner, "arn": self.arn, "since": self.since}
-        return json.dumps(value | ({"cleaning": True} if self.cleaning else {}))
-
-    def is_of(self, owner: str, arn: str) -> bool:
-        """Whether this caller made the claim. Both must match: several users may share a role or a user name."""
-        return bool(arn) and (self.owner, self.arn) == (owner, arn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +48,7 @@ class PoolFound:
     groups : tuple of GroupFound
         Empty when only a claim is left.
     claim : Claim or None
+        None if the pool is free.
     now : float
         AWS's time of the description, in seconds since the epoch.
     """
@@ -154,15 +122,18 @@ class Garbage:
 def assemble(groups: Mapping[str, list[GroupFound]], claims: Mapping[str, Claim], now: float) -> tuple[PoolFound, ...]:
     """Join groups and claims by the name of the pool.
 
+    A freed claim does not make a pool.
+
     Parameters
     ----------
     groups : mapping of str to list of GroupFound
         By the value of the pool tag.
     claims : mapping of str to Claim
-        By the last part of the parameter's name.
+        The newest claim of each pool.
     now : float
         AWS's time, in seconds since the epoch.
     """
+    claims = {name: claim for name, claim in claims.items() if claim.freed is None}
     names = sorted(n for n in {*groups, *claims} if n.startswith(f"{NAMESPACE}-"))
     return tuple(PoolFound(n, tuple(groups.get(n, ())), claims.get(n), now) for n in names)
 
@@ -181,6 +152,27 @@ def find_garbage(pools: Iterable[PoolFound], secrets: Iterable[str]) -> tuple[Ga
     found = [Garbage(p.name, _why(p), p) for p in pools if _why(p)]
     orphans = sorted(s for s in secrets if s.startswith(f"{SECRETS}/") and s.rsplit("/", 1)[-1] not in known)
     return (*found, *(Garbage(name, "parameter without a pool") for name in orphans))
+
+
+def orphaned_claims(series: Mapping[str, Series], pools: Iterable[PoolFound], now: float) -> tuple[Garbage, ...]:
+    """Return the freed claims of pools that do not exist any more.
+
+    Parameters
+    ----------
+    series : mapping of str to Series
+        The claims by pool.
+    pools : iterable of PoolFound
+    now : float
+        AWS's time, in seconds since the epoch.
+    """
+    known = {pool.name for pool in pools}
+    gone = {name: one for name, one in series.items() if name not in known and one.newest and one.newest.freed}
+    return tuple(
+        Garbage(parameter, "claim without a pool")
+        for name, one in sorted(gone.items())
+        if now - (one.newest.freed if one.newest and one.newest.freed else now) > CLAIM_GRACE
+        for parameter in names_of(f"{CLAIMS}/{name}", sorted(one.claims))
+    )
 
 
 def _why(pool: PoolFound) -> str:

@@ -87,7 +87,7 @@ class PoolNames:
 
     @property
     def claim(self) -> str:
-        """The SSM parameter whose existence means that the pool is claimed."""
+        """The path of the SSM parameters that say who has claimed the pool, see `claims`."""
         return f"{PARAMETER_ROOT}claims/{self.pool}"
 
     @property

@@ -296,7 +296,6 @@ _ECS = (
         (
             "ssm:PutParameter",
             "ssm:AddTagsToResource",
-            "ssm:GetParameter",
             "ssm:GetParametersByPath",
             "ssm:DeleteParameter",
         ),

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from dask_starburst.aws import ssm
 from dask_starburst.errors import PermissionDenied, QuotaExceeded, StarburstError
+from dask_starburst.fleet.pool import claims
 from dask_starburst.fleet.pool.checkout import Checkout
 from dask_starburst.fleet.pool.pool import Pool, claim, owns
-from dask_starburst.plan.requests.garbage import Claim
+from dask_starburst.plan.requests.claims import Claim
 from dask_starburst.plan.requests.pool import PoolNames, PoolSpec
 from dask_starburst.plan.requests.reuse import Candidate
 from tests.support.pools import POLL, Pools
@@ -56,7 +56,8 @@ def test_the_claim_names_its_owner(pools: Pools, monkeypatch: pytest.MonkeyPatch
 
     async def story() -> None:
         pool = await run(pools, new_checkout(pools), pools.blueprint().spec(pools.account))
-        found = Claim.from_json(await ssm.read(pools.aws, pool.names.claim) or "")
+        found = await claims.read(pools.aws, pool.names)
+        assert found is not None
         assert (found.owner, found.session) == ("ann", "session")
         assert found.is_of("ann", pools.account.caller)
 
@@ -82,7 +83,7 @@ def test_a_start_that_is_forbidden_creates_nothing(pools: Pools) -> None:
         with pytest.raises(QuotaExceeded):
             await run(pools, checkout, spec, check=forbids)
         await checkout.undo(PATIENCE, POLL)
-        assert await ssm.read(pools.aws, first_names(spec).claim) is None
+        assert await claims.read(pools.aws, first_names(spec)) is None
         assert spec.pool_name(0) not in pools.local.status().clusters
 
     asyncio.run(story())
@@ -96,7 +97,7 @@ def test_a_creation_that_aws_refuses_midway_is_undone_with_its_ingress_rule(pool
             await run(pools, checkout, spec, caller="203.0.113.7/32", ports=(8786,))
         assert checkout.entrance is not None
         await checkout.undo(PATIENCE, POLL)
-        assert await ssm.read(pools.aws, first_names(spec).claim) is None
+        assert await claims.read(pools.aws, first_names(spec)) is None
         assert pools.ingress(checkout.entrance) == []
 
     asyncio.run(story())
@@ -111,7 +112,7 @@ def test_undoing_a_failed_claim_leaves_the_claim_of_another_session(pools: Pools
         value = Claim("other", "bob", "arn", pools.aws.now()).to_json()
 
         def another_is_first() -> None:
-            aws.put_parameter(Name=names.claim, Value=value, Type="String")
+            aws.put_parameter(Name=f"{names.claim}/1", Value=value, Type="String")
             pools.local.inject("ssm:PutParameter", "AccessDeniedException", DENIED, status=403)
 
         pools.just_before("PutParameter", another_is_first)
@@ -142,7 +143,7 @@ def test_a_claim_that_is_on_its_way_at_ctrl_c_is_released(pools: Pools) -> None:
         loop.call_soon(interrupted.set)
         await undoing
         await pools.aws.wait_for_calls(PATIENCE)
-        assert await ssm.read(pools.aws, first_names(spec).claim) is None
+        assert await claims.read(pools.aws, first_names(spec)) is None
 
     asyncio.run(story())
 

@@ -8,9 +8,10 @@ import pytest
 
 from dask_starburst.aws import ssm
 from dask_starburst.errors import BadArgument
-from dask_starburst.fleet.pool import discovery, reuse
+from dask_starburst.fleet.pool import claims, discovery, reuse
 from dask_starburst.fleet.pool.pool import Pool, claim, owns
-from dask_starburst.plan.requests.garbage import CLAIM_GRACE, Claim, Garbage, PoolFound
+from dask_starburst.plan.requests.claims import Claim
+from dask_starburst.plan.requests.garbage import CLAIM_GRACE, Garbage, PoolFound
 from dask_starburst.plan.requests.pool import PoolNames
 from tests.support.pools import POLL, Pools
 
@@ -42,9 +43,8 @@ async def kept(pools: Pools) -> Pool:
 
 async def claimed_by(pools: Pools, pool: Pool, owner: str, since: float, *, cleaning: bool = False) -> None:
     """Let another user hold the claim of a pool."""
-    value = Claim("other", owner, "arn:other", since, cleaning).to_json()
-    await ssm.remove(pools.aws, pool.names.claim)
-    assert await ssm.claim(pools.aws, pool.names.claim, value, {})
+    await claims.free(pools.aws, pool.names)
+    assert await claims.take(pools.aws, pool.names, Claim("other", owner, "arn:other", since, cleaning))
 
 
 def test_a_running_pool_is_shown_with_its_owner_instances_price_and_lease(pools: Pools) -> None:
@@ -156,7 +156,7 @@ def test_a_pool_that_is_gone_already_is_not_an_error(pools: Pools) -> None:
 def test_a_pool_that_was_claimed_since_it_was_listed_is_not_collected(pools: Pools) -> None:
     async def story() -> None:
         pool = await pools.checked_out()
-        await ssm.remove(pools.aws, pool.names.claim)
+        await claims.free(pools.aws, pool.names)
         [listed] = [each for each in await discovery.garbage(pools.aws) if each.name == pool.name]
         assert listed.why == "free and unused"
         assert await claim(pools.aws, pool.names, "next", "arn")

@@ -9,7 +9,7 @@ import pytest
 
 from dask_starburst.aws import autoscaling, ssm
 from dask_starburst.errors import AWSError, PermissionDenied
-from dask_starburst.fleet.pool import release
+from dask_starburst.fleet.pool import claims, release
 from dask_starburst.fleet.pool.pool import Pool, owns
 from dask_starburst.plan.requests.pool import LEASE_ACTION
 from tests.support.placements import HEAD
@@ -36,8 +36,8 @@ def test_an_emptied_pool_costs_nothing_and_is_free(pools: Pools) -> None:
         assert await billed(pools, pool) == set()
         assert await pools.leases(pool) == []
         assert await pools.kept_until(pool) == {}
-        assert await ssm.read(pools.aws, pool.names.secret) is None
-        assert await ssm.read(pools.aws, pool.names.claim) is None
+        assert await ssm.read(pools.aws, pool.names.secret) == ssm.FORGOTTEN
+        assert await claims.read(pools.aws, pool.names) is None
 
     asyncio.run(story())
 
@@ -93,7 +93,7 @@ def test_a_pool_that_was_never_complete_is_undone_by_its_tags(pools: Pools) -> N
         left = await release.undo(pools.aws, pool.names, pool.head_security_group, PATIENCE, POLL)
         assert left == []
         assert await billed(pools, pool) == set()
-        assert await ssm.read(pools.aws, pool.names.claim) is None
+        assert await claims.read(pools.aws, pool.names) is None
         assert pools.ingress(pool.head_security_group) == []
 
     asyncio.run(story())
@@ -106,7 +106,7 @@ def test_a_pool_of_which_nothing_was_created_is_undone(pools: Pools) -> None:
         for name in pool.group_names:
             client.delete_auto_scaling_group(AutoScalingGroupName=name, ForceDelete=True)
         assert await release.undo(pools.aws, pool.names, None, PATIENCE, POLL) == []
-        assert await ssm.read(pools.aws, pool.names.claim) is None
+        assert await claims.read(pools.aws, pool.names) is None
 
     asyncio.run(story())
 

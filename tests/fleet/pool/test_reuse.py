@@ -9,7 +9,7 @@ import pytest
 
 from dask_starburst.aws import ecs, ssm
 from dask_starburst.errors import PermissionDenied
-from dask_starburst.fleet.pool import discovery, reuse
+from dask_starburst.fleet.pool import claims, discovery, reuse
 from dask_starburst.fleet.pool.pool import Pool, claim
 from dask_starburst.local import faults
 from dask_starburst.plan.requests.pool import PoolNames
@@ -64,8 +64,8 @@ def test_a_kept_pool_is_free_and_its_instances_and_lease_stay(pools: Pools) -> N
         assert await pools.staying(pool) == instances
         assert await pools.leases(pool) == pytest.approx([kept.until] * len(pool.group_names), abs=1)
         assert await pools.kept_until(pool) == {name: pytest.approx(kept.until, abs=1) for name in pool.group_names}
-        assert await ssm.read(pools.aws, pool.names.claim) is None
-        assert await ssm.read(pools.aws, pool.names.secret) is None
+        assert await claims.read(pools.aws, pool.names) is None
+        assert await ssm.read(pools.aws, pool.names.secret) == ssm.FORGOTTEN
         assert pools.ingress(pool.head_security_group) == []
 
     asyncio.run(story())
@@ -113,7 +113,7 @@ def test_a_pool_whose_faulty_instance_cannot_be_terminated_stays_claimed(pools: 
         with pytest.raises(PermissionDenied):
             await reuse.keep(pool, WARM, PATIENCE, POLL)
         assert await pools.staying(pool) == instances
-        assert await ssm.read(pools.aws, pool.names.claim) is not None
+        assert await claims.read(pools.aws, pool.names) is not None
 
     asyncio.run(story())
 
@@ -123,7 +123,7 @@ def test_a_pool_without_a_ready_instance_is_not_kept(pools: Pools) -> None:
         pool = await pools.checked_out()
         await disconnect(pools, pool, await pools.filled(pool, 1))
         assert await reuse.keep(pool, WARM, PATIENCE, POLL) is None
-        assert await ssm.read(pools.aws, pool.names.claim) is not None, "its session still has to empty it"
+        assert await claims.read(pools.aws, pool.names) is not None, "its session still has to empty it"
 
     asyncio.run(story())
 

@@ -80,7 +80,7 @@ def furnished(new_aws: LocalAWS) -> LocalAWS:
 
 def test_every_kind_of_resource_is_found_and_removed(furnished: LocalAWS) -> None:
     made = kinds(found(furnished).resources)
-    assert made == {kind for _, kind in STEPS} - {"claim", "instance", "task"}
+    assert made == {kind for _, kind in STEPS} - {"instance", "task"}
     outcomes = ask(furnished, tear_down)
     assert [each.error for each in outcomes if each.error] == []
     assert_nothing_is_left(furnished)

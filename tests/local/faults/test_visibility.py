@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from dask_starburst.local import LocalAWS, faults
 from dask_starburst.local.backend.timing import Timing
-from tests.local.conftest import Clients, Stack
+from tests.local.conftest import Clients, Stack, wait_for
 
 TRUST = '{"Version": "2012-10-17", "Statement": []}'
 
@@ -117,8 +117,32 @@ def test_ecs_cannot_assume_its_own_role_yet(aws: LocalAWS, clients: Clients, sta
     clients.iam.delete_service_linked_role(RoleName="AWSServiceRoleForECS")
 
 
+def test_the_name_of_a_deleted_parameter_is_taken_and_what_is_written_over_it_is_lost(
+    aws: LocalAWS, clients: Clients, stack: Stack
+) -> None:
+    kept, lost = (f"/{stack.name}/{name}" for name in ("kept", "lost"))
+    for name in (kept, lost):
+        clients.ssm.put_parameter(Name=name, Value="1", Type="String")
+        clients.ssm.delete_parameter(Name=name)
+        with pytest.raises(ClientError) as error:
+            clients.ssm.put_parameter(Name=name, Value="2", Type="String")
+        assert refusal(error)[0] == "ParameterAlreadyExists"
+    clients.ssm.put_parameter(Name=lost, Value="2", Type="String", Overwrite=True)
+    aws.advance(1001.0)
+    clients.ssm.put_parameter(Name=kept, Value="2", Type="String")
+
+    def shown() -> list[str]:
+        return [p["Name"] for p in clients.ssm.get_parameters_by_path(Path=f"/{stack.name}")["Parameters"]]
+
+    wait_for(lambda: shown() == [kept], "the value written over the deleted one is lost")
+
+
 def test_without_any_fault_a_new_service_linked_role_is_refused_for_about_ten_seconds() -> None:
     timing = Timing("realistic")
     drawn = sorted(timing.seconds("role") for _ in range(100))
     assert 5.0 < drawn[0] < 12.0 < drawn[-1] < 60.0
     assert Timing("none").seconds("role") == 0.0
+
+
+def test_without_any_fault_a_deleted_name_is_taken_for_thirty_seconds() -> None:
+    assert Timing("realistic").seconds("parameter") == 30.0

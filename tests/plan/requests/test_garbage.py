@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dask_starburst.plan.requests.garbage import CLAIM_GRACE, Claim, GroupFound, PoolFound, assemble, find_garbage
+from dask_starburst.plan.requests.claims import Claim
+from dask_starburst.plan.requests.garbage import CLAIM_GRACE, GroupFound, PoolFound, assemble, find_garbage
 
 NOW = 1_000_000.0
 ARN = "arn:aws:iam::123456789012:user/ann"

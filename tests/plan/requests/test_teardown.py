@@ -6,7 +6,8 @@ from typing import get_args
 
 import pytest
 
-from dask_starburst.plan.requests.garbage import Claim, PoolFound
+from dask_starburst.plan.requests.claims import Claim
+from dask_starburst.plan.requests.garbage import PoolFound
 from dask_starburst.plan.requests.teardown import STEPS, Kind, Resource, choose, pool_of, stages, total_cost
 
 POOL = "starburst-0123abcd-0"
