@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -277,14 +278,15 @@ async def terminate_present(aws: AWS, name: str, instances: list[str]) -> None:
 async def put_lease(aws: AWS, name: str, action: str, until: float) -> None:
     """Schedule Auto Scaling to empty the group at `until` (seconds since the epoch).
 
-    The same action name replaces the action, so renewing is the same call (aws-facts §7, L3).
+    The same action name replaces the action, so renewing is the same call (aws-facts §7, L3). AWS documents
+    ``StartTime`` in whole seconds (API_PutScheduledUpdateGroupAction: ``2019-06-01T00:00:00Z``).
     """
     await aws.call(
         "autoscaling",
         "PutScheduledUpdateGroupAction",
         AutoScalingGroupName=name,
         ScheduledActionName=action,
-        StartTime=datetime.fromtimestamp(until, UTC),
+        StartTime=datetime.fromtimestamp(math.ceil(until), UTC),
         MinSize=0,
         MaxSize=0,
         DesiredCapacity=0,

@@ -64,9 +64,17 @@ async def ensure_cluster(aws: AWS, name: str, tags: dict[str, str], insights: st
 
 
 async def ensure_providers(aws: AWS, cluster: str, requests: list[dict[str, Any]], tags: dict[str, str]) -> None:
-    """Create the capacity providers, and set them as the cluster's only ones."""
+    """Create the capacity providers, and set them as the cluster's only ones.
+
+    A provider whose Auto Scaling group was deleted, and created again under the same name, is recreated too: it names
+    its group by ARN, which cannot be changed.
+    """
     names = [r["name"] for r in requests]
     found = await _providers(aws, names)
+    stale = [r["name"] for r in requests if found.get(r["name"], _group_of(r)) != _group_of(r)]
+    if stale:
+        await _remove_stale(aws, cluster, stale)
+        found = {name: group for name, group in found.items() if name not in stale}
     for request in requests:
         if request["name"] not in found:
             await create(aws, "ecs", "CreateCapacityProvider", **request, tags=_tags(tags))
@@ -74,18 +82,35 @@ async def ensure_providers(aws: AWS, cluster: str, requests: list[dict[str, Any]
     if not answer["clusters"]:
         raise unseen(f"the cluster {cluster}", "ecs:DescribeClusters")
     if set(answer["clusters"][0].get("capacityProviders", [])) != set(names):
-        await aws.call(
-            "ecs",
-            "PutClusterCapacityProviders",
-            cluster=cluster,
-            capacityProviders=names,
-            defaultCapacityProviderStrategy=[],
-        )
+        await _set_providers(aws, cluster, names)
 
 
-async def _providers(aws: AWS, names: list[str]) -> set[str]:
+async def _providers(aws: AWS, names: list[str]) -> dict[str, str]:
+    """Return the ARN of the Auto Scaling group of each provider that exists."""
     answer = await aws.call("ecs", "DescribeCapacityProviders", capacityProviders=names)
-    return {p["name"] for p in answer["capacityProviders"] if p["status"] == "ACTIVE"}
+    return {p["name"]: _group_of(p) for p in answer["capacityProviders"] if p["status"] == "ACTIVE"}
+
+
+def _group_of(provider: dict[str, Any]) -> str:
+    return str(provider.get("autoScalingGroupProvider", {}).get("autoScalingGroupArn", ""))
+
+
+async def _remove_stale(aws: AWS, cluster: str, stale: list[str]) -> None:
+    """Detach and delete capacity providers of groups that do not exist any more."""
+    attached = await cluster_providers(aws, cluster) or []
+    if set(attached) & set(stale):
+        await _set_providers(aws, cluster, [name for name in attached if name not in stale])
+    await remove_providers(aws, stale)
+
+
+async def _set_providers(aws: AWS, cluster: str, names: list[str]) -> None:
+    await aws.call(
+        "ecs",
+        "PutClusterCapacityProviders",
+        cluster=cluster,
+        capacityProviders=names,
+        defaultCapacityProviderStrategy=[],
+    )
 
 
 async def ensure_definition(aws: AWS, request: dict[str, Any], tags: dict[str, str]) -> str:

@@ -121,6 +121,7 @@ TABLE: tuple[Lag, ...] = (
         ("ecs:CreateCluster", "ecs:CreateCapacityProvider", "ecs:PutClusterCapacityProviders"),
         ("UpdateInProgressException", "ResourceInUseException"),
     ),
+    Lag("an earlier change of the ECS cluster", ("ecs:DeleteCapacityProvider",), ("UpdateInProgressException",)),
     Lag("the ECS cluster", ("ecs:PutClusterCapacityProviders",), ("ClusterNotFoundException",)),
     Lag(
         "the ECS cluster",

@@ -110,7 +110,9 @@ class Backend:
     def provider_of(self, ec2_instance: Ec2Instance, cluster: str) -> str | None:
         """Return the cluster's capacity provider over the instance's Auto Scaling group."""
         for name in self.clusters[cluster].providers:
-            if name in self.providers and self.providers[name].group == ec2_instance.group:
+            provider, group = self.providers.get(name), self.groups.get(ec2_instance.group or "")
+            # By ARN: a provider does not know a group that was created again under the same name.
+            if provider and group and provider.settings.get("autoScalingGroupArn") == group.arn:
                 return name
         return None
 

@@ -170,6 +170,9 @@ class ScheduleOperations:
         start = request.get("StartTime") or request.get("Time")
         if request.get("Recurrence") or request.get("EndTime") or start is None:
             raise invalid("The embedded AWS implements one-time scheduled actions only: give StartTime alone.")
+        if start.microsecond:
+            # AWS documents whole seconds only; whether it refuses or truncates a fraction is unknown.
+            raise invalid("StartTime must be in the form YYYY-MM-DDThh:mm:ssZ.")
         when = _epoch(start)
         if when < self._backend.now():
             raise invalid("Given start time is in the past")

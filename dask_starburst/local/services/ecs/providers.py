@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dask_starburst.local.backend.backend import Backend, tag_dict, tag_list
-from dask_starburst.local.backend.state import CapacityProvider
+from dask_starburst.local.backend.state import CapacityProvider, Group
 from dask_starburst.local.http.protocols import Reply, Request
 from dask_starburst.local.services.ecs.common import client_error, invalid, listing, missing, short, with_token
 from dask_starburst.local.services.ecs.fargate import FARGATE_PROVIDERS
@@ -45,11 +45,12 @@ class ProviderOperations:
         requested = request.get("autoScalingGroupProvider")
         if requested is None:
             raise invalid("The embedded AWS has capacity providers over Auto Scaling groups only.")
+        group = self._group(requested["autoScalingGroupArn"])
         provider = CapacityProvider(
             name=name,
             arn=self._backend.arn("ecs", f"capacity-provider/{name}"),
-            group=self._group(requested["autoScalingGroupArn"]),
-            settings=_merged(_DEFAULTS, requested),
+            group=group.name,
+            settings=_merged(_DEFAULTS, {**requested, "autoScalingGroupArn": group.arn}),
             tags=tag_dict(request.get("tags")),
         )
         _check_protection(provider)
@@ -77,14 +78,14 @@ class ProviderOperations:
         described = [describe_provider(known[name]) for name in chosen]
         return with_token({"capacityProviders": described, "failures": failures}, token)
 
-    def _group(self, arn: str) -> str:
+    def _group(self, arn: str) -> Group:
         name = arn.rsplit("autoScalingGroupName/", 1)[-1]
         group = self._backend.groups.get(name)
         if group is None or group.deleting:
             raise client_error(
                 "The specified Auto Scaling group does not exist. Specify a valid name or ARN and try again."
             )
-        return name
+        return group
 
 
 def _merged(before: dict[str, Any], requested: dict[str, Any]) -> dict[str, Any]:

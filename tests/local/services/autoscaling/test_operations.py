@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,7 @@ from tests.local.conftest import Clients, Stack, code_of, message_of, wait_for
 
 
 def at(aws: LocalAWS, seconds: float) -> datetime:
-    return datetime.fromtimestamp(aws.now() + seconds, UTC)
+    return datetime.fromtimestamp(math.ceil(aws.now() + seconds), UTC)
 
 
 def mixed(stack: Stack, on_demand: int) -> dict[str, Any]:
@@ -193,6 +194,16 @@ def test_a_scheduled_action_in_the_past_is_refused(aws: LocalAWS, stack: Stack) 
     with pytest.raises(ClientError) as error:
         stack.autoscaling.put_scheduled_update_group_action(
             AutoScalingGroupName=stack.name, ScheduledActionName="late", StartTime=at(aws, -60), DesiredCapacity=0
+        )
+    assert code_of(error) == "ValidationError"
+
+
+def test_a_scheduled_action_with_a_fraction_of_a_second_is_refused(aws: LocalAWS, stack: Stack) -> None:
+    stack.group()
+    when = at(aws, 3600).replace(microsecond=1)
+    with pytest.raises(ClientError) as error:
+        stack.autoscaling.put_scheduled_update_group_action(
+            AutoScalingGroupName=stack.name, ScheduledActionName="exact", StartTime=when, DesiredCapacity=0
         )
     assert code_of(error) == "ValidationError"
 
