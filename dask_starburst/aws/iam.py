@@ -122,9 +122,12 @@ async def ensure_instance_profile(aws: AWS, role: Role, tags: dict[str, str], on
     if isinstance(found, dict) and found["InstanceProfile"]["Roles"]:
         return name
     try:
-        made = await create(aws, "iam", "CreateInstanceProfile", InstanceProfileName=name, Path=PATH, Tags=_tags(tags))
-        if made is None and isinstance(found, PermissionDenied):
-            return name
+        if not isinstance(found, dict):  # else an interrupted set-up has created it
+            made = await create(
+                aws, "iam", "CreateInstanceProfile", InstanceProfileName=name, Path=PATH, Tags=_tags(tags)
+            )
+            if made is None and isinstance(found, PermissionDenied):
+                return name
         await _add_role(aws, name)
     except PermissionDenied:
         if not isinstance(found, PermissionDenied):
