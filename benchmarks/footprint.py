@@ -120,7 +120,7 @@ def settled(pids: dict[str, int]) -> dict[str, int]:
 def ours() -> dict[str, int]:
     """Measure the scheduler and a worker of a cluster."""
     with (
-        LocalAWS() as aws,
+        LocalAWS(fork=False) as aws,
         StarburstCluster(
             cloud="local",
             endpoint_url=aws.endpoint_url,

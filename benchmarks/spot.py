@@ -107,7 +107,7 @@ def main() -> None:
     found: dict[bool, list[tuple[Outcome, float]]] = {mode: [] for mode in modes}
     counts = {"taken": ">6", "watch": ">7", "lost": ">7", "again": ">7"}
     table = Table({"job": "<12", **counts, "s": ">8.1f", "ratio": ">7.2f"})
-    with dask.config.set({"dataframe.shuffle.method": chosen.shuffle}), LocalAWS() as aws:
+    with dask.config.set({"dataframe.shuffle.method": chosen.shuffle}), LocalAWS(fork=False) as aws:
         for name in chosen.job or jobs():
             job = jobs(chosen.early, tasks, long)[name]
             calm, expected = run(aws, job, 0, True, workers)

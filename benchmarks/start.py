@@ -60,7 +60,7 @@ def start(aws: LocalAWS, workers: int, warm: float) -> Start:
 
 def starts(workers: int, seed: int, timing: str) -> tuple[Start, Start, Start]:
     """Start in a new account, with the warm instances of that cluster, and in the account that is set up."""
-    with LocalAWS(timing=timing, seed=seed) as aws:
+    with LocalAWS(timing=timing, seed=seed, fork=False) as aws:
         return start(aws, workers, 600), start(aws, workers, 0), start(aws, workers, 0)
 
 

@@ -23,8 +23,8 @@ _NETWORK: NetworkDict = {"caller": "127.0.0.1/32"}
 
 @contextmanager
 def limited_aws(timing: str, seed: int, **options: Any) -> Iterator[LocalAWS]:
-    """Run an embedded AWS with AWS's documented request limits."""
-    with LocalAWS(timing=timing, seed=seed, **options) as local:
+    """Run an embedded AWS with AWS's documented request limits, whose containers import everything as real ones do."""
+    with LocalAWS(timing=timing, seed=seed, fork=False, **options) as local:
         local.throttle(True)
         yield local
 
