@@ -17,10 +17,14 @@ settings.register_profile("starburst", derandomize=True, deadline=None, print_bl
 settings.load_profile("starburst")
 
 
+#: The folders and files that take longest.
+LONGEST = ("cluster", "benchmarks", "dask", "environment/test_image.py", "environment/test_run.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of whole clusters first, so that no long test remains for one processor at the end."""
-    here = Path(__file__).parent
-    items.sort(key=lambda item: item.path.parent not in (here / "cluster", here / "benchmarks"))
+    """Run the longest files first, so that no long test remains for one processor at the end."""
+    first = [Path(__file__).parent / name for name in LONGEST]
+    items.sort(key=lambda item: not any(item.path.is_relative_to(each) for each in first))
 
 
 @pytest.fixture(scope="session", autouse=True)

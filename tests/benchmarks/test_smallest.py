@@ -17,12 +17,16 @@ ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "benchmarks"
 #: Benchmarks whose smallest size has a separate test, which also checks the output.
 TESTED = {"close", "footprint"}
+#: Benchmarks with several clusters or images, beside `start` with one and `image_build`, which use the same harness.
+SLOW = {"image_start", "peers"}
 #: A benchmark is one file, or a folder that Python can run.
 EVERY = {path.stem for path in FOLDER.glob("*.py")} | {path.parent.name for path in FOLDER.glob("*/__main__.py")}
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", sorted(EVERY - TESTED))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in sorted(EVERY - TESTED)]
+)
 def test_a_benchmark_runs_at_its_smallest_size_and_prints_json_last(name, tmp_path, tmp_path_factory, worker_id):
     command = [sys.executable, "-m", f"benchmarks.{name}", "--smallest"]
     if name == "image_start":  # half a minute faster if another test has built the base
