@@ -69,7 +69,7 @@ class DaskSchedulerClient:
             await asyncio.sleep(1)
             return []
         found = await comm.starburst_next_notices(after=after, timeout=_LONG_POLL)
-        return [Notice(n["number"], n["name"], n["kind"], n["seconds"]) for n in found]
+        return [Notice(n["number"], n["name"], n["kind"], n["seconds"], n.get("held", 0)) for n in found]
 
     async def counts(self) -> dict[str, float]:
         """Return the scheduler's counts of data moved, lost and recomputed."""

@@ -41,10 +41,11 @@ class SpotInterruption(_Leaving):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpotRebalance(_Leaving):
-    """AWS recommends to leave an instance. `ignored`: the setting ``on_rebalance`` says so."""
+    """AWS recommends to leave an instance. `ignored`: its worker stays; `why` says the reason."""
 
     kind = "spot-rebalance"
     ignored: bool
+    why: str = ""
 
     @property
     def level(self) -> int:
@@ -54,7 +55,7 @@ class SpotRebalance(_Leaving):
     @property
     def message(self) -> str:
         """What happened, as one sentence."""
-        then = "ignored, because of on_rebalance" if self.ignored else "replacing it before it is retired"
+        then = f"ignored: {self.why}" if self.ignored else "replacing it before it is retired"
         return f"{self.label} has a rebalance recommendation for {self.place}: {then}"
 
 

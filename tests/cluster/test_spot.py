@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dask.distributed import Client
+from dask.distributed import Client, wait
 
 from dask_starburst import StarburstCluster
 from dask_starburst.events import SpotInterruption, SpotRebalance
@@ -79,6 +79,16 @@ def test_a_spot_notice_and_a_stopped_task_lose_no_result_and_rerun_no_task(clean
         )
 
 
+def _large() -> Any:
+    """Return a task, pickled by value, whose result counts as 4 GiB."""
+
+    class Large:
+        def __sizeof__(self) -> int:
+            return 4 << 30
+
+    return lambda: Large()
+
+
 def test_after_a_rebalance_recommendation_the_replacement_starts_first(clean: LocalAWS, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"cloud": "local", "endpoint_url": clean.endpoint_url, "quiet": True}
     with StarburstCluster(n_workers=1, **arguments) as cluster, Client(cluster) as client:
@@ -86,6 +96,8 @@ def test_after_a_rebalance_recommendation_the_replacement_starts_first(clean: Lo
         [before] = client.nthreads()
         futures = client.map(_job(), [str(tmp_path)] * 10, range(10), pure=False)
         client.gather(futures)
+        large = client.submit(_large())
+        wait(large)
         wait_until(lambda: counts(client)["watched"] == 1, 60, "the worker watches for notices")
         clean.play([faults.Rebalance(group="*-spot")])
         wait_until(lambda: before not in client.nthreads(), 60, "the old worker is retired")

@@ -76,9 +76,9 @@ SAMPLES: list[tuple[e.Event, int, str]] = [
         "worker 3 is leaving: Spot interruption of its instance in 0 s; it is retiring already",
     ),
     (
-        e.SpotRebalance(name=3, instance="i-1", type="c7g.xlarge", ignored=True),
+        e.SpotRebalance(name=3, instance="i-1", type="c7g.xlarge", ignored=True, why="on_rebalance is 'ignore'"),
         INFO,
-        "worker 3 has a rebalance recommendation for i-1 (c7g.xlarge): ignored, because of on_rebalance",
+        "worker 3 has a rebalance recommendation for i-1 (c7g.xlarge): ignored: on_rebalance is 'ignore'",
     ),
     (
         e.SpotRebalance(name=3, instance="i-1", type="c7g.xlarge", ignored=False),

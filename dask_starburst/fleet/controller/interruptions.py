@@ -16,7 +16,7 @@ from dask_starburst.fleet.controller.background import Spawn
 from dask_starburst.fleet.controller.narrator import was_lost
 from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.plan.groups import Placement
-from dask_starburst.plan.loop.interruptions import Notice, Outcome, Succession, outcome, to_move_back
+from dask_starburst.plan.loop.interruptions import Notice, Outcome, Succession, outcome, to_move_back, why_not_replaced
 from dask_starburst.plan.loop.offerings import REFUSAL_TTL, Refusal
 from dask_starburst.plan.loop.state import Instance, Name, Worker, WorkerState
 from dask_starburst.plan.loop.worker import fell_back
@@ -97,6 +97,7 @@ class Interruptions:
     _announced: set[tuple[Name, int]] = field(default_factory=set)
     _interrupted_launches: set[tuple[Name, int]] = field(default_factory=set)
     _move_back_after: float = 0.0
+    _last_rebalance: float | None = None
     _busy: bool = False
 
     async def listen(self) -> None:
@@ -128,7 +129,7 @@ class Interruptions:
         if notice.kind == "interruption":
             self._interrupted(worker, instance, notice, stays)
         if notice.kind == "rebalance" and stays:
-            await self._rebalance(worker, instance)
+            await self._rebalance(worker, instance, notice.held)
         elif stays:
             await self._replace_leaving(worker, instance, notice)
 
@@ -138,12 +139,16 @@ class Interruptions:
             self.emit(WorkerRetired(name=worker.name))
             await self.dask.withdraw(worker.name)
 
-    async def _rebalance(self, worker: Worker, instance: Instance | None) -> None:
+    async def _rebalance(self, worker: Worker, instance: Instance | None, held: int) -> None:
         self.counts.rebalances += 1
-        ignored = self.on_rebalance == "ignore"
+        now = self.roster.clock()
+        why = "on_rebalance is 'ignore'"
+        if self.on_rebalance != "ignore":
+            why = why_not_replaced(held, now, self._last_rebalance)
         where, kind = _place(instance)
-        self.emit(SpotRebalance(name=worker.name, instance=where, type=kind, ignored=ignored))
-        if not ignored:
+        self.emit(SpotRebalance(name=worker.name, instance=where, type=kind, ignored=bool(why), why=why))
+        if not why:
+            self._last_rebalance = now
             self._avoid(instance, "a rebalance recommendation")
             await self._start_succession(worker, None)
 

@@ -11,6 +11,12 @@ from dask_starburst.plan.loop.state import Limits, Name, Observed, Worker, Worke
 
 S = WorkerState
 
+#: Bytes of Dask data: half of what a worker of two vCPUs can transfer within a Spot notice (docs/explanation/spot.md).
+#: With less, a notice is soon enough, and AWS recommends to leave many instances that it never interrupts.
+REBALANCE_BYTES = 4 << 30
+#: Seconds between two replacements because of recommendations: each costs a second instance while both run.
+REBALANCE_PAUSE = 600.0
+
 #: Why a worker has to leave: Spot interrupts its instance, may soon interrupt it, its container instance is drained,
 #: or its container is stopped. Or a client has retired it through Dask already.
 NoticeKind = Literal["interruption", "rebalance", "stop", "retired"]
@@ -30,12 +36,34 @@ class Notice:
         Why it leaves.
     seconds : float, optional
         Time until then; None if unknown.
+    held : int
+        Bytes of Dask data that the worker holds.
     """
 
     number: int
     name: Name
     kind: NoticeKind
     seconds: float | None = None
+    held: int = 0
+
+
+def why_not_replaced(held: int, now: float, last: float | None) -> str:
+    """Return why a worker is not replaced because of a rebalance recommendation; empty if it is.
+
+    Parameters
+    ----------
+    held : int
+        Bytes of Dask data that it holds.
+    now : float
+        Seconds on any clock.
+    last : float, optional
+        When the last worker was replaced for this reason, on the same clock.
+    """
+    if held < REBALANCE_BYTES:
+        return f"it holds {held / 2**30:.1f} GiB, which a Spot notice leaves time to transfer"
+    if last is not None and now - last < REBALANCE_PAUSE:
+        return f"another worker was replaced within the last {REBALANCE_PAUSE / 60:g} minutes"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

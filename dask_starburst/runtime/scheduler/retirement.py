@@ -125,7 +125,7 @@ class Retirement(SchedulerPlugin):
         ws = self._scheduler.workers.get(worker)
         if ws is None or kind not in KINDS:
             return f"{worker} is not known" if ws is None else f"{kind!r} is not a kind of notice"
-        self._remember(ws.name, worker, kind, seconds, action)
+        self._remember(ws.name, worker, kind, seconds, action, held=ws.nbytes)
         if kind == REBALANCE:
             self._counts.rebalances += 1
         else:
@@ -151,8 +151,9 @@ class Retirement(SchedulerPlugin):
         Returns
         -------
         sequence of dict
-            ``number``, ``name`` and ``address`` of the worker, ``kind``, ``action``, ``seconds`` that are left,
-            and ``time`` of arrival (seconds since the epoch, scheduler's clock). Empty after the timeout.
+            ``number``, ``name`` and ``address`` of the worker, ``kind``, ``action``, bytes of Dask data that it
+            ``held``, ``seconds`` that are left, and ``time`` of arrival (seconds since the epoch, scheduler's clock).
+            Empty after the timeout.
         """
         if self._number <= after:
             with suppress(TimeoutError):
@@ -204,11 +205,11 @@ class Retirement(SchedulerPlugin):
 
     # -- retirement -----------------------------------------------------------------------------
 
-    def _remember(self, name: Name, address: str, kind: str, seconds: float, action: str) -> None:
+    def _remember(self, name: Name, address: str, kind: str, seconds: float, action: str, held: int = 0) -> None:
         now = time.time()
         self._number += 1
         notice = {"number": self._number, "name": name, "address": address, "kind": kind, "action": action}
-        self._notices.append({**notice, "time": now, "until": now + seconds})
+        self._notices.append({**notice, "held": held, "time": now, "until": now + seconds})
         news, self._new_notice = self._new_notice, asyncio.Event()
         news.set()
 

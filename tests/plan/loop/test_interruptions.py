@@ -7,7 +7,15 @@ from dataclasses import replace
 import pytest
 
 from dask_starburst.plan.groups import DEFAULT, Placement
-from dask_starburst.plan.loop.interruptions import Outcome, Succession, outcome, to_move_back
+from dask_starburst.plan.loop.interruptions import (
+    REBALANCE_BYTES,
+    REBALANCE_PAUSE,
+    Outcome,
+    Succession,
+    outcome,
+    to_move_back,
+    why_not_replaced,
+)
 from dask_starburst.plan.loop.offerings import Refusal
 from dask_starburst.plan.loop.reconcile import step
 from dask_starburst.plan.loop.state import (
@@ -122,3 +130,21 @@ def test_its_successor_gets_a_separate_instance_immediately():
 def test_a_cordoned_instance_is_terminated_and_no_task_is_placed_on_it():
     empty = interrupted(ready("a"), tasks={}, members=frozenset())
     assert step([booting()], empty, NOW, Limits(warm=300)) == (Terminate("i-a", SPOT),)
+
+
+@pytest.mark.parametrize(
+    ("held", "last", "holds"),
+    [
+        (REBALANCE_BYTES, None, ""),
+        (REBALANCE_BYTES, NOW - REBALANCE_PAUSE, ""),
+        (REBALANCE_BYTES - 1, None, "it holds 4.0 GiB"),
+        (0, NOW - 1, "it holds 0.0 GiB, which a Spot notice leaves time to transfer"),
+        (REBALANCE_BYTES, NOW - REBALANCE_PAUSE + 1, "within the last 10 minutes"),
+    ],
+)
+def test_a_recommendation_replaces_only_a_worker_that_holds_much_and_one_in_ten_minutes(
+    held: int, last: float | None, holds: str
+):
+    why = why_not_replaced(held, NOW, last)
+    assert holds in why
+    assert bool(why) is bool(holds)
