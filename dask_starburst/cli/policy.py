@@ -36,7 +36,7 @@ def _options(command: _F) -> _F:
 def policy() -> None:
     """Print the IAM policies that administrators, users and roles need.
 
-    No AWS call is made. docs: how-to/set-up-an-account.
+    No AWS call is made. The page "Set up an account" of the documentation explains them.
     """
 
 
