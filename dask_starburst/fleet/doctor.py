@@ -24,7 +24,7 @@ from dask_starburst.plan.requests import policies
 from dask_starburst.plan.requests.garbage import usd_per_hour
 from dask_starburst.plan.requests.placement import Zone
 from dask_starburst.plan.requests.quotas import number
-from dask_starburst.plan.requests.routes import lacking_endpoints, way_out
+from dask_starburst.plan.requests.routes import Access, lacking_endpoints, way_out, why_not
 from dask_starburst.settings import Settings
 
 State = Literal["ok", "warning", "failed"]
@@ -158,7 +158,7 @@ async def _quotas(patient: _Patient) -> list[Finding]:
 async def _network(patient: _Patient) -> list[Finding]:
     aws = patient.aws
     zone = await choose_zone(aws, patient.settings, patient.plan.types)
-    free, route = await asyncio.gather(network.free_addresses(aws, zone.subnet), _route(aws, zone))
+    free, route = await asyncio.gather(network.free_addresses(aws, zone.subnet), _route(patient, zone))
     text = f"{zone.subnet} of {zone.vpc} in {zone.name}, {free:,} addresses free"
     subnet = Finding("subnet", "ok", text)
     if not free:
@@ -167,37 +167,44 @@ async def _network(patient: _Patient) -> list[Finding]:
     return [subnet, route]
 
 
-async def _route(aws: AWS, zone: Zone) -> Finding:
-    way = way_out(await network.route_tables(aws, zone.vpc), zone.subnet)
-    if way.kind == "internet gateway":
-        text = f"through {way.target}; instances have public addresses"
-        return Finding("way out", "ok", text)
-    lacking = lacking_endpoints(await network.endpoint_services(aws, zone.vpc))
-    if way.kind == "none":
-        if not lacking:
-            return Finding(
-                "way out", "warning", "none, but endpoints for all services; this computer must be in the VPC."
-            )
-        fix = f"give a subnet with a route to an internet gateway or NAT, or endpoints for {', '.join(lacking)}."
-        return Finding("way out", "failed", f"{zone.subnet} has no route to the Internet.", fix)
-    text = f"through {way.kind if way.kind == 'NAT' else 'gateway'} {way.target}"
-    if "s3" in lacking:
+async def _route(patient: _Patient, zone: Zone) -> Finding:
+    aws, access = patient.aws, _access(patient)
+    tables, services = await asyncio.gather(
+        network.route_tables(aws, zone.vpc), network.endpoint_services(aws, zone.vpc)
+    )
+    way, lacking = way_out(tables, zone.subnet), lacking_endpoints(services)
+    why = why_not(way, lacking, access)
+    if why:
+        fix = (
+            'give a public subnet; or network={"access": "private"}, if this computer is in the VPC.'
+            if access == "public"
+            else "give a subnet with a route to NAT, or make the endpoints."
+        )
+        return Finding("way out", "failed", f"{zone.subnet} has {why}", fix)
+    if access == "public":
+        return Finding("way out", "ok", f"through {way.target}; instances have public addresses")
+    text = f"through {way.kind if way.kind == 'NAT' else 'gateway'} {way.target}" if way.target else "by endpoints"
+    if way.target and "s3" in lacking:
         text += "; image layers and data of S3 pay for its traffic"
-        fix = "this computer must be in the VPC; a gateway endpoint for S3 is free."
-    else:
-        fix = "this computer must be in the VPC, because no address from outside reaches the scheduler."
-    return Finding("way out", "warning", text, fix)
+        return Finding("way out", "warning", text, "make a gateway endpoint for S3, which is free.")
+    return Finding("way out", "ok", f"{text}; instances have private addresses only")
+
+
+def _access(patient: _Patient) -> Access:
+    return "public" if patient.settings.network.access == "public" else "private"
 
 
 async def _address(patient: _Patient) -> list[Finding]:
-    settings = patient.settings.network
-    if settings.caller:
-        return [Finding("your address", "ok", f"{settings.caller} may reach the scheduler (network.caller)")]
-    if not await patient.aws.is_real("ec2"):
+    aws, given = patient.aws, patient.settings.network
+    if given.caller:
+        return [Finding("your address", "ok", f"{given.caller} may reach the scheduler (network.caller)")]
+    if not await aws.is_real("ec2"):
         return [Finding("your address", "ok", "not needed: a simulated AWS on this computer")]
-    return [
-        Finding("your address", "ok", f"{await identity.caller_cidr(settings.checkip_url)} may reach the scheduler")
-    ]
+    if _access(patient) == "private":
+        cidr = await network.caller_in_vpc(aws, await network.vpc_of(aws, given.requested, given.vpc))
+    else:
+        cidr = await identity.caller_cidr(given.checkip_url)
+    return [Finding("your address", "ok", f"{cidr} may reach the scheduler")]
 
 
 async def _volume_key(patient: _Patient) -> list[Finding]:

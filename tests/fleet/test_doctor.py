@@ -79,11 +79,15 @@ def test_the_way_out_of_the_subnet_is_judged(account: LocalAWS) -> None:
     try:
         closed = findings(account)["way out"]
         assert closed.state == "failed"
-        assert "ecr.dkr" in closed.fix
+        assert "private" in closed.fix
+        shut = findings(account, network={"access": "private"})["network"]
+        assert shut.state == "failed"
+        assert "ecr.dkr" in shut.text
         subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
         nat = ec2.create_nat_gateway(SubnetId=subnet, ConnectivityType="private")["NatGateway"]["NatGatewayId"]
         ec2.create_route(**default, NatGatewayId=nat)
-        behind = findings(account)["way out"]
+        assert findings(account)["way out"].state == "failed", "public addresses need an Internet gateway"
+        behind = findings(account, network={"access": "private"})["way out"]
         assert behind.state == "warning"
         assert nat in behind.text
         assert "S3" in behind.fix
