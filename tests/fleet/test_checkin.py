@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from dask_starburst.aws import ssm
 from dask_starburst.events import EventLog, PoolKeptWarm, PoolLeft
 from dask_starburst.fleet.blueprint import Blueprint
 from dask_starburst.fleet.checkin import Release
+from dask_starburst.fleet.pool import claims
 from dask_starburst.fleet.pool.checkout import Checkout
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.fleet.pool.pool import Pool, claim, owns
@@ -57,7 +57,7 @@ class Session:
         return [type(event) for event in self.events]
 
     async def is_free_and_empty(self) -> bool:
-        claimed = await ssm.read(self.pools.aws, self.pool.names.claim)
+        claimed = await claims.read(self.pools.aws, self.pool.names)
         return claimed is None and not await self.pools.staying(self.pool)
 
 
@@ -99,7 +99,7 @@ def test_a_pool_that_another_session_has_claimed_is_not_touched(pools: Pools) ->
 
     async def story() -> None:
         session = await Session.running(pools)
-        await ssm.remove(pools.aws, session.pool.names.claim)
+        await claims.free(pools.aws, session.pool.names)
         assert await claim(pools.aws, session.pool.names, "another", "arn")
         assert await session.end() == []
         assert len(await pools.staying(session.pool)) == 2
@@ -140,7 +140,7 @@ def test_a_release_that_aws_denies_is_said_at_once_with_the_end_of_the_lease(poo
 def test_a_release_ends_within_its_timeout_although_aws_fails_for_longer(pools: Pools) -> None:
     async def story() -> None:
         session = await Session.running(pools, close=1)
-        await asyncio.to_thread(pools.local.play, [faults.Error(action="ssm:GetParameter", seconds=600)])
+        await asyncio.to_thread(pools.local.play, [faults.Error(action="ssm:GetParametersByPath", seconds=600)])
         async with asyncio.timeout(30):
             await session.end()
         assert session.said() == [PoolLeft]
@@ -164,7 +164,7 @@ def test_a_session_that_only_claimed_a_pool_gives_it_back_untouched(pools: Pools
         session = await Session.running(pools)
         session.checkout.making = False
         await session.end(pool=None)
-        assert await ssm.read(pools.aws, session.pool.names.claim) is None
+        assert await claims.read(pools.aws, session.pool.names) is None
         assert len(await pools.staying(session.pool)) == 2
 
     asyncio.run(story())
