@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
@@ -29,7 +30,7 @@ from dask_starburst.fleet.controller.unrunnable import UnrunnableClient, watch
 from dask_starburst.fleet.pool.lease import Lease
 from dask_starburst.plan.loop.polling import pause
 from dask_starburst.plan.loop.reconcile import step
-from dask_starburst.plan.loop.state import Action, Limits, Name, Observed, Worker, WorkerState
+from dask_starburst.plan.loop.state import Action, Limits, Name, Observed, RunTask, Worker, WorkerState
 
 logger = logging.getLogger(__name__)
 S = WorkerState
@@ -195,6 +196,9 @@ class Controller:
         actions = [a for a in decision if self.capacity.ready(a)]
         roster.mark_in_flight(actions, now)
         await self._executor.execute(actions)
+        starts = Counter(a.placement for a in actions if isinstance(a, RunTask))
+        if any(number >= limits.starts for number in starts.values()):
+            self.wake()  # more may be started in another decision
         if refused is not None:
             raise refused
 

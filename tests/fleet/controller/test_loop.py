@@ -1,19 +1,33 @@
-"""The loop of a controller stops when it is stopped."""
+"""The loop of a controller stops when it is stopped, and goes on at once where there is more to do."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from dask_starburst.errors import SchedulerFailed
 from dask_starburst.events import EventLog
+from dask_starburst.fleet.capacity.interface import Ran, Report
 from dask_starburst.fleet.controller.loop import Controller
 from dask_starburst.fleet.pool.lease import Lease
-from dask_starburst.plan.loop.state import Limits
+from dask_starburst.plan.groups import DEFAULT
+from dask_starburst.plan.loop.state import (
+    Action,
+    Instance,
+    Limits,
+    Name,
+    Observed,
+    RunTask,
+    ScalingGroup,
+    Task,
+    Worker,
+)
 from tests.support.no_capacity import NoCapacity, NoDask
-from tests.support.placements import ONLY_SPOT
+from tests.support.placements import ONLY_SPOT, SPOT
 
 
 def a_controller(lease: Lease | None = None) -> tuple[Controller, NoCapacity]:
@@ -86,3 +100,40 @@ def test_a_lease_is_not_renewed_while_the_cluster_closes():
 
     assert asyncio.run(work(closing=False)) > 0
     assert asyncio.run(work(closing=True)) == 0
+
+
+class Ready(NoCapacity):
+    """Has an instance for each of three workers, and starts every task."""
+
+    async def observe(
+        self, before: Observed, workers: Collection[Worker], members: frozenset[Name], now: float
+    ) -> Observed:
+        here = [Instance(f"i-{n}", SPOT, "c7g.xlarge", f"arn:i-{n}", connected=True, seen=True) for n in range(3)]
+        return replace(before, groups={SPOT: ScalingGroup(SPOT, 3)}, instances={i.id: i for i in here})
+
+    async def prepare(self, observed: Observed) -> None:
+        """Nothing is missing."""
+
+    async def renew(self, until: float) -> None:
+        """Succeed."""
+
+    async def apply(self, actions: Iterable[Action], observed: Observed, report: Report) -> None:
+        for run in actions:
+            if isinstance(run, RunTask):
+                task = Task(f"t-{run.worker}", run.worker, run.launch, "PENDING", f"arn:{run.instance}")
+                report(Ran((run,), (task,), ()))
+
+
+def test_tasks_that_one_decision_may_not_start_are_started_by_the_next_without_a_pause():
+    async def work() -> None:
+        capacity, limits = Ready(), Limits(placements=ONLY_SPOT, starts=1)
+        lease = Lease(1800, capacity.time)
+        controller = Controller(capacity, NoDask(), EventLog().emit, limits, lease, 3600.0)
+        for name in range(3):
+            controller.roster.request(name, DEFAULT)
+        controller.start()
+        async with asyncio.timeout(90):
+            await controller.until(lambda: len(controller.roster.observed.tasks) == 3)
+        await controller.stop()
+
+    asyncio.run(work())
