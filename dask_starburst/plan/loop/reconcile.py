@@ -285,6 +285,9 @@ def _place(waiting: list[Worker], free: list[Instance]) -> list[RunTask]:
 
 
 def _terminate(free: list[Instance], surplus: int, now: float, limits: Limits) -> list[Terminate]:
-    """Terminate surplus instances that have been idle for at least `Limits.warm`; the longest idle first."""
-    idle = sorted(free, key=lambda i: (i.idle_since, i.id))[: max(0, surplus)]
+    """Terminate surplus instances that have been idle for at least `Limits.warm`; the longest idle first.
+
+    A ready instance stays until another one has connected in its place: only then is it surplus.
+    """
+    idle = sorted(free, key=lambda i: (i.connected, i.idle_since, i.id))[: max(0, surplus)]
     return [Terminate(i.id, i.placement) for i in idle if now - i.idle_since >= limits.warm]

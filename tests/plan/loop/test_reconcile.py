@@ -403,6 +403,21 @@ def test_a_surplus_instance_is_terminated_in_the_step_that_places_the_last_worke
     assert actions == (RunTask("a", SPOT, 0, "i-0"), Terminate("i-1", SPOT))
 
 
+def test_a_ready_spare_is_not_terminated_while_the_instance_in_its_place_starts():
+    ready = instance("i-0", idle_since=NOW - 400)
+    booting = instance("i-1", arn=None, connected=False, seen=False, launched=NOW - 10, idle_since=NOW - 10)
+    kept = Limits(warm=300, spare={SPOT: 1})
+    assert step([], seen(2, ready, booting), NOW, kept) == ()
+    started = replace(booting, arn="arn:i-1", connected=True, seen=True)
+    assert step([], seen(2, ready, started), NOW, kept) == (Terminate("i-0", SPOT),)
+
+
+def test_a_surplus_instance_that_still_starts_is_terminated_rather_than_a_ready_one():
+    ready = instance("i-0", idle_since=NOW - 400)
+    booting = instance("i-1", arn=None, connected=False, seen=False, launched=NOW - 10, idle_since=NOW - 10)
+    assert step([], seen(2, ready, booting), NOW, Limits(spare={SPOT: 1})) == (Terminate("i-1", SPOT),)
+
+
 def test_an_instance_that_refused_a_task_is_tried_last():
     observed = seen(2, instance("i-0", refused_at=NOW - 3), instance("i-1"))
     assert step([waiting()], observed, NOW, Limits(warm=60))[0] == RunTask("a", SPOT, 0, "i-1")
