@@ -36,7 +36,8 @@ class Launch:
     simulated : bool
         Whether this is the embedded AWS.
     emit : callable
-        Emits an event of the cluster: a :class:`.HookMessage`, or your own dataclass derived from :class:`.Event`.
+        Emits an event of the cluster: a :class:`.HookMessage`, or your own dataclass derived from
+        :class:`~dask_starburst.events.event.Event`.
     image : asyncio.Future of str, optional
         The image to use instead of ``settings.image``. It is awaited after the account is set up and before the launch;
         an exception aborts the start.

@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 from dask_starburst.errors import BadArgument
 from dask_starburst.settings.declare import Group, GroupsByName, declared
+from dask_starburst.settings.groups import (
+    AdaptiveSettings,
+    BuildSettings,
+    GroupSettings,
+    KeepSettings,
+    NetworkSettings,
+    SchedulerSettings,
+)
 from dask_starburst.settings.kinds import Kind, Labels, Text
 
-if TYPE_CHECKING:
-    from dask_starburst.settings.model import Settings
+
+class _Settings(Protocol):
+    """What is checked of the settings of a cluster."""
+
+    @property
+    def n_workers(self) -> int | None: ...
+    @property
+    def max_workers(self) -> int: ...
+    @property
+    def image(self) -> str | None: ...
+    @property
+    def environment(self) -> str | None: ...
+    @property
+    def worker_groups(self) -> Mapping[str, GroupSettings]: ...
+    @property
+    def groups(self) -> dict[str, GroupSettings]: ...
+    @property
+    def keep(self) -> KeepSettings: ...
+    @property
+    def build(self) -> BuildSettings: ...
+    @property
+    def scheduler(self) -> SchedulerSettings: ...
+    @property
+    def adaptive(self) -> AdaptiveSettings: ...
+    @property
+    def network(self) -> NetworkSettings: ...
 
 
 #: The part of a worker group's name in the names of AWS resources and workers.
@@ -23,7 +55,7 @@ RESERVED_GROUPS = {
 }
 
 
-def check(settings: Settings) -> None:
+def check(settings: _Settings) -> None:
     """Validate how the settings fit together."""
     _check_image(settings)
     _check_docker(settings)
@@ -33,7 +65,7 @@ def check(settings: Settings) -> None:
     _check_network(settings)
 
 
-def check_names(settings: Settings) -> None:
+def check_names(settings: _Settings) -> None:
     """Validate names, image names, IDs, tags and URLs once more, which a hook may have changed."""
     for name, kind, value in _values(settings):
         if isinstance(kind, Text | Labels) and value is not None:
@@ -52,7 +84,7 @@ def _values(settings: Any, prefix: str = "") -> Iterator[tuple[str, Kind, Any]]:
             yield prefix + name, each.kind, value
 
 
-def _check_image(settings: Settings) -> None:
+def _check_image(settings: _Settings) -> None:
     if settings.image is not None and settings.environment is not None:
         raise BadArgument(
             f"image={settings.image!r} and environment={settings.environment!r}: the workers run either an existing"
@@ -60,7 +92,7 @@ def _check_image(settings: Settings) -> None:
         )
 
 
-def _check_docker(settings: Settings) -> None:
+def _check_docker(settings: _Settings) -> None:
     build = settings.build
     for name, value in {"dockerfile": build.dockerfile, "apt": list(build.apt)}.items():
         if value and build.builder != "buildx":
@@ -70,7 +102,7 @@ def _check_docker(settings: Settings) -> None:
             )
 
 
-def _check_counts(settings: Settings) -> None:
+def _check_counts(settings: _Settings) -> None:
     adaptive = settings.adaptive
     counts = {
         "n_workers": settings.n_workers,
@@ -86,7 +118,7 @@ def _check_counts(settings: Settings) -> None:
         )
 
 
-def _check_groups(settings: Settings) -> None:
+def _check_groups(settings: _Settings) -> None:
     most = settings.max_workers
     for name, group in settings.worker_groups.items():
         if name in RESERVED_GROUPS:
@@ -112,7 +144,7 @@ def _check_groups(settings: Settings) -> None:
         )
 
 
-def _check_ports(settings: Settings) -> None:
+def _check_ports(settings: _Settings) -> None:
     scheduler = settings.scheduler
     if scheduler.port == scheduler.dashboard_port:
         raise BadArgument(
@@ -121,7 +153,7 @@ def _check_ports(settings: Settings) -> None:
         )
 
 
-def _check_network(settings: Settings) -> None:
+def _check_network(settings: _Settings) -> None:
     network = settings.network
     if network.subnet is not None and network.subnets:
         raise BadArgument(
