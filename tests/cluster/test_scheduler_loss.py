@@ -13,7 +13,7 @@ from dask.distributed import Client
 
 from dask_starburst import StarburstCluster
 from dask_starburst.events import ClusterFailed, CredentialsRefused, Event, PoolLeft, WorkerRetiring, WorkerStartFailed
-from dask_starburst.local import LocalAWS
+from dask_starburst.local import LocalAWS, faults
 from dask_starburst.local.http.protocols import ServiceError
 from tests.support.client_proxy import ClientProxy
 from tests.support.cluster_asserts import costs_nothing, emitted, leftovers, nothing_left, wait_until
@@ -92,14 +92,9 @@ def test_a_scheduler_killed_while_a_worker_retires_leaves_nothing(clean: LocalAW
 
 
 def test_a_scheduler_killed_before_it_is_up_is_replaced(clean: LocalAWS) -> None:
-    def kill() -> None:
-        wait_until(lambda: schedulers(clean), 60, "the scheduler's task starts")
-        kill_scheduler(clean)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
+    clean.play([faults.TaskStopsAtOnce(exit_code=137)])
     with cluster_of(clean, 0) as cluster:
-        killer.join()
+        wait_until(lambda: messages(cluster, WorkerStartFailed), 60, "its end is told, with its last lines")
         [text] = messages(cluster, WorkerStartFailed)
         assert "exit code 137" in text
         cluster.scale(1)

@@ -114,12 +114,6 @@ DIFFERENCES = [
         "stopped",
         "scale(n) stops adaptive scaling, which would otherwise undo it at once",
     ),
-    Difference(
-        config_on_workers,
-        5,
-        None,
-        "a known limit: the client's dask.config is not sent to the workers",
-    ),
 ]
 
 
@@ -128,6 +122,11 @@ def test_an_intended_difference_is_as_documented(sides: tuple[Side, Side], diffe
     local, starburst = sides
     assert done_on(starburst, difference.action) == difference.starburst
     assert done_on(local, difference.action) == difference.local
+
+
+def test_the_configuration_of_the_client_is_on_the_workers_of_both_clusters(sides: tuple[Side, Side]) -> None:
+    local, starburst = sides
+    assert done_on(starburst, config_on_workers) == done_on(local, config_on_workers) == 5
 
 
 def test_the_table_has_about_a_hundred_actions() -> None:
