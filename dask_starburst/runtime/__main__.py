@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -119,6 +120,12 @@ def worker(nthreads: str, resources: str, notices: bool) -> None:
     )
 
 
+def end_on_sigterm() -> None:
+    """End on SIGTERM until Dask installs its handlers: the first process of a container ignores it by default."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
 if __name__ == "__main__":
+    end_on_sigterm()
     take_secrets()
     main()

@@ -1,7 +1,8 @@
-"""A client of the instance metadata service (IMDSv2)."""
+"""A client of the instance metadata service (IMDSv2), and of ECS's task metadata."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -82,6 +83,22 @@ class Metadata:
             said = reply.headers.get("Date")
             now = parsedate_to_datetime(said).timestamp() if said else time.time()
             return Answer(reply.read().decode(), now)
+
+
+def is_stopped_by_ecs(timeout: float) -> bool:
+    """Return whether ECS stops this task, in contrast to a shutdown of the instance; True where nothing tells.
+
+    ECS's agent changes the desired status before it sends SIGTERM (Amazon ECS developer guide, "task metadata endpoint
+    version 4"). At a shutdown Docker sends the signal, and the agent has not been asked to stop the task.
+    """
+    root = os.environ.get("ECS_CONTAINER_METADATA_URI_V4")
+    if not root:
+        return True
+    try:
+        with _opener.open(f"{root}/task", timeout=timeout) as reply:
+            return bool(json.load(reply).get("DesiredStatus") != "RUNNING")
+    except METADATA_ERRORS:
+        return True
 
 
 def own_address() -> str:

@@ -28,8 +28,11 @@ NOTICE_SECONDS = 120.0
 #: Polling interval in seconds. AWS recommends 5; a shorter one leaves more time to move data.
 POLL_INTERVAL = 2.0
 #: Seconds before the interruption at which a worker is closed, even if it still holds data: Dask then knows at once
-#: what to recompute, rather than from a connection that hangs.
+#: what to recompute, rather than from a connection that hangs. Of a short notice it is a quarter.
 MARGIN = 15.0
+#: Seconds between SIGTERM and SIGKILL if the instance shuts down: Docker's own timeout, because Docker does not know
+#: that of the task definition (docs.docker.com/reference/cli/docker/container/stop, "--timeout").
+HOST_STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,11 @@ def read_action(body: str, now: float) -> Notice:
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a valid Spot notice: {body[:200]!r}") from error
     return Notice(INTERRUPTION, seconds_left(when - now), action)
+
+
+def margin_of(seconds: float, most: float = MARGIN) -> float:
+    """Return how long before the end of a notice a worker is closed (seconds)."""
+    return min(most, max(seconds, 0.0) / 4)
 
 
 def seconds_left(seconds: float) -> float:

@@ -19,7 +19,7 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from dask_starburst import cancellation
 from dask_starburst.plan.loop.state import Name
 from dask_starburst.plan.scheduler.moving import bandwidth, too_much
-from dask_starburst.plan.scheduler.notices import ACCEPTED, DRAINING, INTERRUPTION, KINDS, MARGIN, REBALANCE
+from dask_starburst.plan.scheduler.notices import ACCEPTED, DRAINING, INTERRUPTION, KINDS, MARGIN, REBALANCE, margin_of
 from dask_starburst.runtime.scheduler.handover import Handover, Leaving
 from dask_starburst.runtime.scheduler.suspicion import Suspicion
 
@@ -70,7 +70,8 @@ class Retirement(SchedulerPlugin):
     scheduler : distributed.Scheduler
         The one that runs in this process.
     margin : float
-        Seconds before the end of a notice at which a worker is closed, even if it still holds data.
+        Seconds before the end of a notice at which a worker is closed, even if it still holds data; at most a quarter
+        of the notice.
     warn_interval : float
         Seconds between two checks for workers that hold too much data to move.
     """
@@ -214,7 +215,7 @@ class Retirement(SchedulerPlugin):
         news.set()
 
     def _leave(self, ws: Any, kind: str, seconds: float) -> None:
-        deadline = time.monotonic() + max(seconds - self._margin, 0.0)
+        deadline = time.monotonic() + max(seconds - margin_of(seconds, self._margin), 0.0)
         known = self._handover.leaving.get(ws.address)
         if known is not None:
             known.deadline = min(known.deadline, deadline)

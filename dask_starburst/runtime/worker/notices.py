@@ -18,16 +18,17 @@ from dask_starburst.plan.requests.tasks import STOP_TIMEOUT
 from dask_starburst.plan.scheduler.notices import (
     ACCEPTED,
     ACTION_PATH,
-    MARGIN,
+    HOST_STOP_SECONDS,
     NOTICE_SECONDS,
     POLL_INTERVAL,
     REBALANCE,
     REBALANCE_PATH,
     STOP,
     Notice,
+    margin_of,
     read_action,
 )
-from dask_starburst.runtime.metadata import METADATA_ERRORS, Metadata
+from dask_starburst.runtime.metadata import METADATA_ERRORS, Metadata, is_stopped_by_ecs
 from dask_starburst.runtime.plugin import Loop
 
 # A child of "distributed", whose handler writes to the worker's log.
@@ -173,18 +174,21 @@ class SigtermHandler:
             self._dask_handler(signum, None)
 
     async def _until_retired(self) -> None:
-        """Wait until the scheduler has moved the data and closed the nanny, within the container's stop timeout.
+        """Wait until the scheduler has moved the data and closed the nanny, within the time that the container has.
+
+        ECS waits for the stop timeout of the task definition; an instance that shuts down does not.
 
         Return at once if the scheduler is gone or does not know the worker.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(_SCHEDULER_TIMEOUT):
                 await self._watcher.poll()
-        notice = Notice(STOP, STOP_TIMEOUT, "SIGTERM")
+        seconds = STOP_TIMEOUT if await asyncio.to_thread(is_stopped_by_ecs, _METADATA_TIMEOUT) else HOST_STOP_SECONDS
+        notice = Notice(STOP, seconds, "SIGTERM")
         if self._nanny.worker_address is None or not await send_notice(self._nanny, notice):
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(STOP_TIMEOUT - MARGIN):
+            async with asyncio.timeout(seconds - margin_of(seconds)):
                 await self._nanny.finished()
 
 

@@ -25,8 +25,9 @@ from distributed import Nanny as DaskNanny
 from dask_starburst.plan.scheduler.notices import ACTION_PATH, REBALANCE_PATH
 from dask_starburst.runtime.metadata import Metadata
 from dask_starburst.runtime.scheduler.retirement import Retirement
-from dask_starburst.runtime.worker.notices import NoticeWatcher
+from dask_starburst.runtime.worker.notices import NoticeWatcher, SigtermHandler
 from tests.support.cluster_asserts import read_until, wait_until
+from tests.support.task_metadata import VARIABLE, task_metadata
 
 TICK = 0.02
 MARKET_PATH = "latest/meta-data/instance-life-cycle"
@@ -116,6 +117,9 @@ class Nanny:
             raise OSError("no scheduler")
         self.told.append((worker, kind, seconds, action))
         return "accepted"
+
+    async def finished(self) -> None:
+        """The scheduler closes it at once."""
 
 
 def watch(service: Service, nanny: Nanny, until: Callable[[], bool], then: Callable[[], None] | None = None) -> None:
@@ -344,6 +348,27 @@ def end(worker: subprocess.Popen[str]) -> tuple[float, str]:
     worker.send_signal(signal.SIGTERM)
     text, _ = worker.communicate(timeout=60)
     return time.monotonic() - begun, text
+
+
+@pytest.mark.parametrize(("desired", "seconds"), [("RUNNING", 10.0), ("STOPPED", 120.0)])
+def test_sigterm_is_a_notice_of_the_time_that_whoever_sends_it_leaves(
+    service: Service, desired: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+):
+    nanny, ended = Nanny(), threading.Event()
+
+    async def run() -> None:
+        watcher = NoticeWatcher(nanny, Metadata(service.url, timeout=0.3), TICK)
+        SigtermHandler(nanny, watcher, lambda number, frame: ended.set()).handle(signal.SIGTERM, None)
+        await wait(ended.is_set)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with task_metadata({"DesiredStatus": desired}) as url:
+        monkeypatch.setenv(VARIABLE, url)
+        try:
+            asyncio.run(run())
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    assert [(kind, left) for _, kind, left, _ in nanny.told] == [("stop", seconds)]
 
 
 def test_sigterm_does_not_wait_for_a_scheduler_that_hangs():

@@ -62,7 +62,10 @@ class InstanceMetadata:
 
 @dataclass(frozen=True)
 class TaskMetadata:
-    """The metadata of an ECS task: ``cpu`` in units (1,024 a vCPU), ``memory`` in MiB."""
+    """The metadata of an ECS task: ``cpu`` in units (1,024 a vCPU), ``memory`` in MiB.
+
+    ``stopping``: whether ECS stops it, in contrast to a shutdown of its instance.
+    """
 
     arn: str
     cluster: str
@@ -80,6 +83,7 @@ class TaskMetadata:
     log_stream: str | None
     launch_type: str = "EC2"
     interface_ip: str | None = None  # of network mode awsvpc
+    stopping: bool = False
 
 
 class MetadataSource(Protocol):
@@ -306,7 +310,7 @@ def _container_document(task: TaskMetadata, instance: InstanceMetadata | None) -
             "com.amazonaws.ecs.task-definition-family": task.family,
             "com.amazonaws.ecs.task-definition-version": str(task.revision),
         },
-        "DesiredStatus": "RUNNING",
+        "DesiredStatus": "STOPPED" if task.stopping else "RUNNING",
         "KnownStatus": _status(task),
         "Limits": {"CPU": task.cpu, "Memory": task.memory},
         "Type": "NORMAL",
@@ -341,7 +345,7 @@ def _task_document(task: TaskMetadata, container: dict[str, Any]) -> dict[str, A
         "TaskARN": task.arn,
         "Family": task.family,
         "Revision": str(task.revision),
-        "DesiredStatus": "RUNNING",
+        "DesiredStatus": "STOPPED" if task.stopping else "RUNNING",
         "KnownStatus": _status(task),
         "Limits": {"CPU": task.cpu / 1024, "Memory": task.memory},
         "AvailabilityZone": task.zone,

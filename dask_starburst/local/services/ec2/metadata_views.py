@@ -73,4 +73,5 @@ class MetadataViews:
                 log_stream=stream[2] if stream else None,
                 launch_type="FARGATE" if task.fargate else "EC2",
                 interface_ip=task.interface.private_ip if task.interface else None,
+                stopping="stoppingAt" in task.times,
             )

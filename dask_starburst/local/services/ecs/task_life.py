@@ -19,6 +19,7 @@ from dask_starburst.local.services.ecs.network import Interfaces
 from dask_starburst.local.services.ecs.placement import release
 
 _STOP_TIMEOUT = 30.0  # default of ECS_CONTAINER_STOP_TIMEOUT
+_HOST_STOP_SECONDS = 10.0  # Docker's default between SIGTERM and SIGKILL, if the host shuts down
 _WATCHED_A_TICK = 100
 _SHOWN = 3600.0  # ECS shows stopped tasks for at least an hour
 # The only environment variables of this computer that containers inherit.
@@ -112,11 +113,13 @@ class TaskLife:
             self._finish(task)
 
     def host_shuts_down(self, task: Task) -> None:
-        """Send SIGTERM as Docker does when its host shuts down; the host does not wait long."""
+        """Send SIGTERM as Docker does when its host shuts down, and SIGKILL after Docker's own timeout."""
         task.stop_code = task.stop_code or "TerminationNotice"
         task.stopped_reason = task.stopped_reason or f"Host EC2 (instance {task.instance.ec2_instance.id}) terminated."
         task.desired = "STOPPED"
         self._signal(task, signal.SIGTERM)
+        for key in self._live_keys(task):
+            self._backend.at(self._backend.now() + _HOST_STOP_SECONDS, functools.partial(self._kill, key))
 
     def watch(self) -> None:
         """Ship the logs, then check for processes that have exited."""

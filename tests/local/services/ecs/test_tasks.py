@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from botocore.exceptions import ClientError
@@ -49,6 +50,20 @@ def test_a_task_that_ignores_sigterm_is_killed_after_the_stop_timeout(warm: Stac
     wait_for(lambda: warm.lines(arn))
     warm.ecs.stop_task(cluster=warm.name, task=arn)
     assert warm.reaches(arn, "STOPPED")["containers"][0]["exitCode"] == 137
+
+
+def desired_status(aws: LocalAWS, task: str) -> str:
+    """Return what the container's metadata says, as the container reads it."""
+    with urlopen(f"{aws.private_url('ecs/v4', task.rsplit('/', 1)[-1])}/task") as reply:
+        return str(json.load(reply)["DesiredStatus"])
+
+
+def test_the_task_metadata_tells_a_stop_by_ecs_from_a_shutdown_of_the_instance(aws: LocalAWS, warm: Stack) -> None:
+    first = warm.start(warm.definition(IGNORE_SIGTERM, container={"stopTimeout": 120}))
+    wait_for(lambda: warm.lines(first))
+    assert desired_status(aws, first) == "RUNNING"
+    warm.ecs.stop_task(cluster=warm.name, task=first)
+    wait_for(lambda: desired_status(aws, first) == "STOPPED")
 
 
 def test_a_task_that_exits_has_the_exit_code_and_stop_code(warm: Stack) -> None:
