@@ -105,9 +105,13 @@ class InstanceCost:
         known = self._past.live or any(p and p.kind == "live" for _, p in self.prices)
         if price is not None and price.kind == "live" and not known:
             self.prices = [(self._priced_from, price)]
-        elif not self.prices or (self.ended is None and _usd(self.prices[-1][1]) != _usd(price)):
+        elif not self.prices or (self._is_billed_at(price) and _usd(self.prices[-1][1]) != _usd(price)):
             since = None if price is None or not self.prices else price.since
             self.prices.append((at if since is None else min(at, max(since, self.prices[-1][0])), price))
+
+    def _is_billed_at(self, price: Price | None) -> bool:
+        """Return whether a price applies before the end of the instance."""
+        return self.ended is None or (price is not None and price.since is not None and price.since < self.ended)
 
     def mark(self, what: _Mark, at: float) -> None:
         """Set how its time is used from now on; an interrupted instance stays interrupted."""

@@ -186,11 +186,13 @@ class Ledger:
             self.instance_ended(instance_id, at)
 
     def reprice(self, at: float) -> None:
-        """Apply the current prices to all running instances from `at` (seconds)."""
-        self._fold_ended(at)
+        """Apply the current prices from `at` (seconds), or from the time that AWS gives for them.
+
+        Also to instances that have ended since the last time: their price may have changed before their end.
+        """
         for instance in self.instances.values():
-            if instance.ended is None:
-                instance.reprice(self._price(instance), at)
+            instance.reprice(self._price(instance), at)
+        self._fold_ended(at)
 
     def note(self, event: Event) -> None:
         """Record an event about an instance or the worker on it; ignore all others.

@@ -11,6 +11,7 @@ SCRIPT = """
 import json, os
 from dask.distributed import Client
 from dask_starburst import StarburstCluster
+from dask_starburst.local import LocalAWS
 
 def seen():
     return os.getpid(), os.getppid(), dict(os.environ)
@@ -19,13 +20,17 @@ def environ(pid):
     with open(f"/proc/{pid}/environ", "rb") as file:
         return file.read().decode(errors="replace")
 
-with StarburstCluster(cloud="local", n_workers=1, quiet=True) as cluster, Client(cluster) as client:
+# A forked container shows the environment of the fork server, which has no secret.
+aws = LocalAWS(fork=False).start()
+url = aws.endpoint_url
+with StarburstCluster(cloud="local", endpoint_url=url, n_workers=1, quiet=True) as cluster, Client(cluster) as client:
     answer = client.submit(sum, [1, 2, 3]).result(60)
     (worker, nanny, inside), = client.run(seen).values()
     scheduler, _, _ = client.run_on_scheduler(seen)
     names = {"worker": worker, "nanny": nanny, "scheduler": scheduler}
     told = {name: environ(pid) for name, pid in names.items()}
     secret = json.loads(cluster._certificates.secret)
+aws.stop()
 print(json.dumps({"answer": answer, "told": told, "inside": inside, "key": secret["key"]}))
 """
 

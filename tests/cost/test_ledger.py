@@ -136,6 +136,19 @@ def test_a_new_spot_price_applies_from_the_time_that_aws_gives(since: float, hou
     assert ledger.total(3 * HOUR).instances == pytest.approx((3 - hours) * 0.1 + hours * 0.2)
 
 
+@pytest.mark.parametrize(("since", "hours"), [(0.5 * HOUR, 1.5), (1.5 * HOUR, 1.0), (None, 1.0)])
+def test_a_price_that_is_known_only_after_the_end_counts_from_the_time_that_aws_gives(
+    since: float | None, hours: float
+):
+    market = Quotes(0.1)
+    ledger = Ledger(market)
+    ledger.instance_started("i-1", "c7g.xlarge", Market.SPOT, at=0)
+    ledger.instance_ended("i-1", at=HOUR)
+    market.usd, market.since = 0.2, since
+    ledger.reprice(at=1.01 * HOUR)
+    assert ledger.total(now=2 * HOUR).instances == pytest.approx(0.1 * hours)
+
+
 def test_the_first_live_price_applies_from_the_start():
     ledger = Ledger(market := Quotes(0.1))
     ledger.instance_started("i-1", "c7g.xlarge", Market.SPOT, at=0)

@@ -20,7 +20,7 @@ from dask_starburst.events import (
 from dask_starburst.fleet.controller.interruptions import Interruptions
 from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.plan.groups import DEFAULT
-from dask_starburst.plan.loop.interruptions import Notice, NoticeKind
+from dask_starburst.plan.loop.interruptions import REBALANCE_BYTES, Notice, NoticeKind
 from dask_starburst.plan.loop.state import Instance, Limits, Observed, Worker, WorkerState
 from tests.support.no_capacity import NoDask
 from tests.support.placements import ON_DEMAND, SPOT, WITH_FALLBACK
@@ -57,7 +57,7 @@ class Setting:
         self.roster.listen(self.spot.worker_changed)
 
     def hear(self, kind: NoticeKind, *, name: int = 0) -> None:
-        asyncio.run(self.spot.handle(Notice(1, name, kind, 120.0)))
+        asyncio.run(self.spot.handle(Notice(1, name, kind, 120.0, held=REBALANCE_BYTES)))
 
     def poll(self, *draining: str) -> None:
         """Follow up as the loop does after each poll."""

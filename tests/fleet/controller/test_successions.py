@@ -15,7 +15,7 @@ from dask_starburst.fleet.controller.background import Background
 from dask_starburst.fleet.controller.interruptions import Interruptions
 from dask_starburst.fleet.controller.roster import Roster
 from dask_starburst.plan.groups import DEFAULT
-from dask_starburst.plan.loop.interruptions import Notice, NoticeKind
+from dask_starburst.plan.loop.interruptions import REBALANCE_BYTES, Notice, NoticeKind
 from dask_starburst.plan.loop.offerings import REFUSAL_TTL
 from dask_starburst.plan.loop.state import Instance, Limits, Name, Observed, ScalingGroup, Worker, WorkerState
 from tests.support.placements import ON_DEMAND, SPOT, WITH_FALLBACK
@@ -93,7 +93,7 @@ class Story:
         return {name for name, worker in self.workers.items() if worker.requested}
 
     async def notice(self, kind: NoticeKind, seconds: float | None = 120.0, name: Name = 0) -> None:
-        await self.spot.handle(Notice(1, name, kind, seconds))
+        await self.spot.handle(Notice(1, name, kind, seconds, held=REBALANCE_BYTES))
 
     def becomes(self, name: Name, **changes: Any) -> None:
         """Let a worker change as an observation of AWS would change it."""
