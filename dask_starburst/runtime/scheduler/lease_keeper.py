@@ -90,7 +90,7 @@ class LeaseKeeper(LoopingPlugin):
     async def starburst_lease(self) -> float:
         """Return the end of the lease that was renewed last (seconds since the epoch, AWS's clock).
 
-        0 if it was not renewed yet, and -1 during a shutdown, when nobody may renew it.
+        0 if it was not renewed yet, and -1 during a shutdown, when it must not be renewed.
         """
         return self._until if self._reason is None else -1.0
 
