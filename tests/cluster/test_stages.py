@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import threading
 from datetime import datetime
@@ -141,7 +142,9 @@ def ends_by_itself(aws: LocalAWS) -> None:
     for _ in range(_RENEWALS):
         due, now = leases(aws), aws.now()
         for group, most in maxima(aws).items():
-            assert most == 0 or now < due[group] <= now + LEASE, f"{group} may have {most} instances and no lease"
+            assert most == 0 or now < due[group] <= math.ceil(now + LEASE), (
+                f"{group} may have {most} instances and no lease"
+            )
         aws.advance(LEASE + LATE)
         wait_until(lambda due=due: costs_nothing(aws) or leases(aws) != due, 60, f"zero: {leftovers(aws)}")  # type: ignore[misc]  # mypy infers no default
         if costs_nothing(aws):
