@@ -23,7 +23,7 @@ def past_proxies(url: str | None) -> dict[str, Any]:
 
 
 def local_address(towards: str) -> str:
-    """Return this computer's address on the way to another one; empty if there is no way. Nothing is sent."""
+    """Return this computer's address on the route to another one; empty if there is no route. Nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((towards, 9))

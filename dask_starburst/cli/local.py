@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from dask_starburst.cli.finite import FiniteRange
 from dask_starburst.errors import LocalAWSError
 from dask_starburst.local import endpoints
 from dask_starburst.local.backend.keys import Keys
@@ -42,7 +43,7 @@ def local() -> None:
 )
 @click.option(
     "--speed",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=1.0,
     show_default=True,
     help="Virtual seconds in one real second.",

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from dask_starburst.aws.regions import check_region
 from dask_starburst.aws.session import AWS
 from dask_starburst.cli.lazy import LazyGroup
 from dask_starburst.errors import StarburstError
@@ -131,7 +132,15 @@ async def _stoppable(aws: AWS, name: str) -> PoolFound:
 
 
 def run(account: Mapping[str, str | None], work: Callable[[AWS], Awaitable[T]]) -> T:
-    """Run a function with an AWS session, and close its connections."""
+    """Run a function with an AWS session, and close its connections.
+
+    Raises
+    ------
+    BadArgument
+        The region of the options is unknown.
+    """
+    if account.get("region") and not account.get("endpoint_url"):  # another endpoint may have other regions
+        check_region(str(account["region"]))
 
     async def work_with() -> T:
         aws = AWS(**account)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from dask_starburst.cli.finite import FiniteRange
 from dask_starburst.cli.pool import account_options
 from dask_starburst.cluster.cloud import open_cloud
 from dask_starburst.settings import UNSET, Settings
@@ -19,7 +20,7 @@ from dask_starburst.verify.run import verify as ask
 
 
 @click.command()
-@click.option("--max-cost", type=click.FloatRange(min=0.05), required=True, help="The most it may cost (US dollars).")
+@click.option("--max-cost", type=FiniteRange(min=0.05), required=True, help="The most it may cost (US dollars).")
 @click.option("--local", is_flag=True, help="Ask the embedded AWS.")
 @click.option("--report", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report as JSON.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
@@ -28,7 +29,8 @@ def verify(max_cost: float, local: bool, path: Path | None, yes: bool, **account
     """Launch small clusters and print what AWS answers beside what dask_starburst assumes.
 
     It uses two or three small instances at a time, and deletes what it has made. The report has no account numbers,
-    keys, ids or addresses, so it can be attached to a bug report. Exits with 1 if an answer is not as assumed.
+    keys, ids or addresses, so it can be attached to a bug report. Exits with 1 if an answer is not as assumed, or
+    none is known.
     """
     if not yes and not local:
         click.confirm(f"Launch small clusters for at most ${max_cost:.2f}?", abort=True)
@@ -36,7 +38,8 @@ def verify(max_cost: float, local: bool, path: Path | None, yes: bool, **account
     click.echo("\n".join(as_lines(report)))
     if path is not None:
         path.write_text(json.dumps(report, indent=2), encoding="utf-8")
-    if any(answer["as_assumed"] is False for answer in report["answers"]):
+    verdicts = [answer["as_assumed"] for answer in report["answers"]]
+    if False in verdicts or True not in verdicts:
         raise SystemExit(1)
 
 
@@ -49,6 +52,7 @@ async def _verify(max_cost: float, local: bool, account: dict[str, str | None]) 
         where["endpoint_url"] = cloud.local.endpoint_url
     context = Context(cloud.aws, where, max_cost, lambda text: click.echo(text, err=True))
     try:
-        return as_dict(context, await ask(context, QUESTIONS), simulated=cloud.simulated)
+        context.simulated = cloud.simulated
+        return as_dict(context, await ask(context, QUESTIONS))
     finally:
         await cloud.close()

@@ -45,6 +45,7 @@ async def small_cluster(context: Context, **settings: Any) -> AsyncIterator[Star
             yield cluster
     finally:
         context.spent += cluster.cost.usd
+        context.simulated = context.simulated or cluster.cost.simulated
 
 
 async def until(condition: Callable[[], bool], seconds: float, poll: float = 1.0) -> bool:

@@ -39,12 +39,15 @@ class Question:
         The answer that dask_starburst assumes.
     ask : callable
         Asks it.
+    needs_pool : bool
+        Whether it is about the pool of an earlier question, and cannot be asked without.
     """
 
     name: str
     title: str
     assumed: str
     ask: Callable[[Context], Awaitable[Answer]]
+    needs_pool: bool = True
 
 
 @dataclass
@@ -66,6 +69,8 @@ class Context:
         The cost of the clusters so far (US dollars).
     pool, pools : str and set of str
         The pool of the latest cluster, empty before the first; and all of them.
+    simulated : bool
+        Whether the instances were those of the embedded AWS, which cost nothing.
     """
 
     aws: AWS
@@ -75,6 +80,7 @@ class Context:
     spent: float = 0.0
     pool: str = ""
     pools: set[str] = field(default_factory=set)
+    simulated: bool = False
 
     @property
     def left(self) -> float:

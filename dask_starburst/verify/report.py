@@ -28,12 +28,12 @@ def without_identity(text: str) -> str:
     return text
 
 
-def as_dict(context: Context, results: Sequence[Result], *, simulated: bool) -> dict[str, Any]:
+def as_dict(context: Context, results: Sequence[Result]) -> dict[str, Any]:
     """Return the report as JSON values."""
     return {
         "dask_starburst": version("dask-starburst"),
         "region": context.aws.region,
-        "simulated": simulated,
+        "simulated": context.simulated,
         "cost_usd": round(context.spent, 4),
         "answers": [
             {

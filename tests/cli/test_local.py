@@ -177,3 +177,10 @@ def _where(up: dict[str, str]) -> dict[str, str]:
         "aws_access_key_id": up["AWS_ACCESS_KEY_ID"],
         "aws_secret_access_key": up["AWS_SECRET_ACCESS_KEY"],
     }
+
+
+@pytest.mark.parametrize("speed", ["nan", "inf", "0", "-1"])
+def test_a_speed_that_is_not_a_positive_number_is_refused(speed: str):
+    done = CliRunner().invoke(local, ["up", "--speed", speed])
+    assert done.exit_code == 2
+    assert "Invalid value for '--speed'" in done.output

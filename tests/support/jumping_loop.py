@@ -21,9 +21,9 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
     def _run_once(self) -> None:
         timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # asyncio's own
-        if timers and not self._ready:  # type: ignore[attr-defined]
+        if timers and not self._ready:  # type: ignore[attr-defined]  # the same
             self._now = max(self._now, timers[0].when())
-        super()._run_once()  # type: ignore[misc]
+        super()._run_once()  # type: ignore[misc]  # the same
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -104,7 +104,7 @@ async def choose_zone(aws: AWS, settings: Settings, types: tuple[str, ...]) -> Z
     Raises
     ------
     BadArgument
-        What the user gives does not exist or has no way to AWS, or there is no default VPC.
+        What the user gives does not exist or has no route to AWS, or there is no default VPC.
     """
     spot = any((group.policy or settings.spot.policy) != "on-demand" for group in settings.groups.values())
     count = settings.n_workers or settings.adaptive.maximum

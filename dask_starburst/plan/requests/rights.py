@@ -43,7 +43,7 @@ class Right:
         Parameters
         ----------
         account : str
-            The number of the account. ``*`` is no wider: an identity's policy holds in its own account only.
+            The number of the account. ``*`` allows nothing more: an identity's policy holds in its own account only.
         partition : str
             ``"aws"``, ``"aws-us-gov"`` or ``"aws-cn"``.
         """

@@ -74,6 +74,7 @@ QUESTIONS = (
         "Does a start wait for what AWS does not show yet (R2, R3)?",
         "It may be delayed, and does not fail.",
         _start,
+        needs_pool=False,
     ),
     Question(
         "tags",

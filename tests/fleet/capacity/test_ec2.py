@@ -78,7 +78,7 @@ def applied(actions: list[Action], answer: Answer, observed: Observed | None = N
 def test_an_accepted_action_is_reported():
     actions: list[Action] = [SetDesired(SPOT, 3), StopTask("t-0", "no longer requested")]
     outcomes, aws = applied(actions, lambda operation, request: {})
-    assert sorted(map(str, outcomes)) == sorted(str(Accepted(action)) for action in actions)  # type: ignore[arg-type]
+    assert sorted(map(str, outcomes)) == sorted(str(Accepted(action)) for action in actions)  # type: ignore[arg-type]  # none is RunTask
     assert {operation for operation, _ in aws.calls} == {"SetDesiredCapacity", "StopTask"}
 
 

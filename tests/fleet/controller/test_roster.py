@@ -92,7 +92,7 @@ def test_launch_numbers_continue_after_those_of_dropped_workers():
 def test_only_the_roster_can_write_the_workers():
     roster = Listener(READY).roster
     with pytest.raises(TypeError):
-        roster.workers[0] = READY  # type: ignore[index]
+        roster.workers[0] = READY  # type: ignore[index]  # this is what it refuses
 
 
 def test_the_memory_of_a_roster_does_not_grow_with_ended_workers():

@@ -264,7 +264,7 @@ def test_no_time_is_lost_if_the_replacement_is_ready_before_the_old_worker_goes(
 def test_a_notice_that_cannot_be_handled_does_not_keep_later_ones(caplog: pytest.LogCaptureFixture) -> None:
     async def story_of() -> Story:
         story = Story()
-        broken = Notice(1, 0, "unknown-kind", 1.0)  # type: ignore[arg-type]
+        broken = Notice(1, 0, "unknown-kind", 1.0)  # type: ignore[arg-type]  # an unknown kind
         story.dask.fails = RuntimeError("our own bug")
         story.dask.incoming = [[broken], [broken, Notice(2, 0, "retired")]]
         listening = asyncio.ensure_future(story.spot.listen())

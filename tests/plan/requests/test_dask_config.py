@@ -17,7 +17,7 @@ DEFAULTS = {
 
 
 def changed(**scheduler: object) -> dict[str, object]:
-    return {**DEFAULTS, "distributed": {**DEFAULTS["distributed"], "scheduler": scheduler}}  # type: ignore[dict-item]
+    return {**DEFAULTS, "distributed": {**DEFAULTS["distributed"], "scheduler": scheduler}}  # type: ignore[dict-item]  # a mapping
 
 
 def test_only_what_differs_from_the_defaults_is_sent():
